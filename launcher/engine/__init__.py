@@ -1,0 +1,1 @@
+"""Engines: the release catalogue, environments, argv and failure classes."""

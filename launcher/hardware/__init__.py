@@ -1,0 +1,1 @@
+"""Hardware: GPUs by NVML, the CPU and memory this process may really use."""

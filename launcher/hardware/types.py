@@ -1,0 +1,66 @@
+"""What a machine is, as far as serving embeddings cares. Sizes in bytes; None is unknown."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Gpu(msgspec.Struct, frozen=True, kw_only=True):
+    """One NVIDIA GPU as NVML sees it."""
+
+    index: int
+    uuid: str
+    name: str
+    compute_capability: tuple[int, int]
+    memory_total_bytes: int
+    memory_free_bytes: int | None
+    mig: bool = False
+
+
+class Cpu(msgspec.Struct, frozen=True, kw_only=True):
+    """The processor, and how much of it this process may use."""
+
+    model: str
+    machine: str
+    """`platform.machine()`: x86_64, aarch64."""
+    flags: tuple[str, ...]
+    """Instruction-set flags as /proc/cpuinfo prints them, sorted (avx512_bf16, amx_bf16, …)."""
+    logical: int
+    """Logical processors of the machine."""
+    usable: int
+    """Whole threads this process can really run: min of affinity and cgroup quota, at least 1."""
+    usable_source: str
+    """Which limit decided: `machine`, `affinity` or `cgroup quota`."""
+
+    @property
+    def computes_bf16(self) -> bool:
+        """Whether bfloat16 matrix products run in hardware (AVX512-BF16, AMX-BF16, Arm bf16)."""
+        return any(flag in self.flags for flag in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+class Memory(msgspec.Struct, frozen=True, kw_only=True):
+    """RAM: the machine's and what the cgroup leaves of it."""
+
+    total_bytes: int
+    available_bytes: int
+    """What a new process can take now: the machine's available, or what the limit leaves."""
+    limit_bytes: int | None
+    """The cgroup limit where it is below the machine's total, else None."""
+
+    @property
+    def usable_bytes(self) -> int:
+        """The cgroup limit if there is one, else the machine's total."""
+        return self.total_bytes if self.limit_bytes is None else self.limit_bytes
+
+
+class Hardware(msgspec.Struct, frozen=True, kw_only=True):
+    """One reading of the machine."""
+
+    cpu: Cpu
+    memory: Memory
+    gpus: tuple[Gpu, ...]
+    gpu_status: str
+    """`ok`, or why no GPU could be read (`no NVIDIA driver: …`)."""
+    driver_version: str | None
+    cuda_driver_version: tuple[int, int] | None
+    """Newest CUDA the driver runs, such as (13, 0)."""

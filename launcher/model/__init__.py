@@ -1,0 +1,1 @@
+"""Models: cards, sources, fetching, and inspection of checkpoints without torch."""

@@ -1,0 +1,100 @@
+"""What a model is: its card, where it comes from, and what its checkpoint says of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+Pooling = Literal["mean", "cls", "last", "max"]
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a model's files come from.
+
+    `kind` `path`: `location` is a folder. `package`: a Python package that ships the weights, with
+    `revision` its version. `hf` and `modelscope`: a repository id, with `revision` or None for the
+    hub's default.
+    """
+
+    kind: Literal["path", "package", "hf", "modelscope"]
+    location: str
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        """The form users write: `hf:Qwen/Qwen3-Embedding-0.6B@main`."""
+        if self.kind == "path":
+            return self.location
+        suffix = f"@{self.revision}" if self.revision else ""
+        return f"{self.kind}:{self.location}{suffix}"
+
+
+class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
+    """A file in profiles/models/: facts about a model that do not need its weights."""
+
+    name: str
+    title: str
+    sources: tuple[Source, ...]
+    """In the order to try."""
+    architecture: str
+    parameters: int
+    pooling: Pooling
+    normalize: bool
+    dimensions: int
+    context_length: int
+    licence: str
+    instruction: str | None = None
+    """Template for queries, with `{task}` and `{query}`; None where the model takes plain text."""
+    sha256: dict[str, str] = {}
+    """Hash by relative file name, checked after fetching from a `package:` source."""
+    notes: str | None = None
+
+
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model folder says of itself, read without torch. Counts in elements, sizes in bytes."""
+
+    path: Path
+    architectures: tuple[str, ...]
+    model_type: str
+    hidden_size: int
+    num_layers: int
+    num_attention_heads: int
+    num_kv_heads: int
+    head_dim: int
+    intermediate_size: int
+    vocab_size: int
+    context_length: int
+    """Positions the model can really use: config, less RoBERTa's offset, capped by the
+    `sentence_bert_config.json` only where that is the only limit given."""
+    stored_dtype: str
+    """dtype of most weight elements as the safetensors headers say: float32, bfloat16, …"""
+    parameters: int
+    """Elements in all tensors of the safetensors files."""
+    weight_bytes: int
+    """Bytes of all tensors as stored."""
+    weight_files: tuple[str, ...]
+    pooling: Pooling
+    pooling_source: str
+    """Which file said so (`1_Pooling/config.json`), or the reason for the default."""
+    normalize: bool
+    normalize_source: str
+    include_prompt: bool = True
+    dense_dims: tuple[int, ...] = ()
+    """Output widths of Dense modules, in order; the last is the served width."""
+    dimensions: int
+    """Width of a served vector."""
+    encoder: bool
+    """Bidirectional (BERT class): prefix cache and chunking corrupt its vectors."""
+    quantization: str | None = None
+    fingerprint: str
+    """Changes whenever a file that changes vectors does; cheap (sizes, headers, small files and
+    samples of the weights, not whole-file hashes)."""
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Bytes of key and value cache one token takes at 2 bytes an element.
+
+        2 (K and V) × layers × KV heads × head size × 2 B: 112 KiB for Qwen3-Embedding-0.6B.
+        """
+        return 2 * self.num_layers * self.num_kv_heads * self.head_dim * 2

@@ -1,0 +1,92 @@
+"""Where qlaunch keeps things: the platform's directories, or everything under QLAUNCH_HOME."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.errors import ExitCode, QlaunchError
+
+
+@dataclass(frozen=True)
+class Dirs:
+    """The four roots. Nothing is created by building this."""
+
+    config: Path
+    """User configuration: `config.yaml`, own `profiles/` and `profiles/models/`."""
+    data: Path
+    """Engine environments (`engines/`) and unpacked models (`models/`)."""
+    state: Path
+    """`services/` and `runs/`; mode 0700."""
+    cache: Path
+    """Things that can be computed again: parity references, downloads."""
+
+    @property
+    def engines(self) -> Path:
+        """Folder of installed engine environments."""
+        return self.data / "engines"
+
+    @property
+    def models(self) -> Path:
+        """Folder of models that qlaunch unpacked or fetched itself."""
+        return self.data / "models"
+
+    @property
+    def services(self) -> Path:
+        """Folder with one folder a service: plan, state, locks."""
+        return self.state / "services"
+
+    @property
+    def runs(self) -> Path:
+        """Folder with one folder a run record."""
+        return self.state / "runs"
+
+    @property
+    def references(self) -> Path:
+        """Folder of cached parity references."""
+        return self.cache / "references"
+
+
+def dirs() -> Dirs:
+    """The directories in force: under `QLAUNCH_HOME` if set, else the platform's own."""
+    home = os.environ.get("QLAUNCH_HOME")
+    if home:
+        root = Path(home).expanduser().absolute()
+        return Dirs(root / "config", root / "data", root / "state", root / "cache")
+    from platformdirs import PlatformDirs
+
+    d = PlatformDirs("qlaunch", appauthor=False)
+    return Dirs(d.user_config_path, d.user_data_path, d.user_state_path, d.user_cache_path)
+
+
+def private_dir(path: Path) -> Path:
+    """Create `path` with mode 0700 and return it; refuse a symlink or someone else's folder.
+
+    Raises:
+        QlaunchError: `state_dir_unsafe` (exit 1) if the folder is a symlink, not a folder, owned
+            by another user, or cannot be created or made private.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
+        found = path.lstat()
+    except OSError as error:
+        raise _unsafe(path, error.strerror or str(error)) from error
+    if not stat.S_ISDIR(found.st_mode):
+        raise _unsafe(path, "it is a symbolic link or not a folder")
+    if found.st_uid != os.geteuid():
+        raise _unsafe(path, f"it belongs to user {found.st_uid}")
+    if found.st_mode & 0o077:
+        path.chmod(0o700)
+    return path
+
+
+def _unsafe(path: Path, why: str) -> QlaunchError:
+    return QlaunchError(
+        f"cannot keep private state in {path}: {why}",
+        code="state_dir_unsafe",
+        exit_code=ExitCode.UNEXPECTED,
+        fix="remove or fix that path, or set QLAUNCH_HOME to a folder of your own",
+    )

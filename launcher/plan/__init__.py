@@ -1,0 +1,1 @@
+"""Plans: what will run, what it will need, and whether it fits. Pure."""

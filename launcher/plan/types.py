@@ -1,0 +1,79 @@
+"""A plan: profile + hardware + model + engine, resolved to what will run, and why."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from launcher.model.types import Pooling
+from launcher.profile.types import Restart
+
+
+class Term(msgspec.Struct, frozen=True, kw_only=True):
+    """One part of the predicted memory."""
+
+    name: str
+    device: Literal["ram", "gpu"]
+    bytes: int
+    basis: Literal["computed", "measured", "estimated"]
+    source: str
+
+
+class MemoryPrediction(msgspec.Struct, frozen=True, kw_only=True):
+    """Predicted peak memory, term by term. None where the device is not used."""
+
+    ram_bytes: int | None
+    gpu_bytes: int | None
+    terms: tuple[Term, ...] = ()
+
+
+class EnginePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What will be executed: exact argv, and the variables set on top of the allow-list."""
+
+    release: str
+    version: str
+    python: str
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    model_info_path: str = "/model_info"
+    plugin: bool = True
+
+
+class Expectation(msgspec.Struct, frozen=True, kw_only=True):
+    """What right vectors look like for this plan; the smoke checks hold the service to it."""
+
+    dimensions: int
+    normalize: bool
+    pooling: Pooling
+    encoder: bool
+    max_running_requests: int
+    context_length: int
+    parity_min: float
+    """Least cosine with the fp32 reference that passes, by serving dtype."""
+    dtype: str
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a supervisor needs; no field is read from the machine again."""
+
+    service: str
+    profile: str
+    engine: EnginePlan
+    device: Literal["cpu", "cuda"]
+    model_name: str
+    model_path: str
+    fingerprint: str
+    expectation: Expectation
+    host: str
+    port: int
+    """0: the supervisor takes a free port when it starts, and puts it in place of `{port}`."""
+    api_key_file: str | None
+    """A 0600 file; the key itself is in no plan, argv or record."""
+    predicted: MemoryPrediction
+    fits: bool
+    reasons: tuple[str, ...] = ()
+    start_timeout_s: float = 600.0
+    restart: Restart = Restart()
+    reference_cache: str = ""
+    """Folder for cached parity references."""

@@ -1,0 +1,1 @@
+"""Records: the sampler, and the account of one life of a service."""

@@ -1,0 +1,74 @@
+"""Run records: the portable account of one life of a service. Sizes in bytes, times in seconds."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+RamMethod = Literal["pss", "rss", "unavailable"]
+GpuMethod = Literal["per_process", "device_delta", "unavailable"]
+
+
+class ProcessSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """One process of the engine's tree at one moment."""
+
+    pid: int
+    role: str
+    """front, scheduler, detokenizer, or other."""
+    ram_bytes: int | None
+    cpu_percent: float | None
+    """100 is one core."""
+    gpu_bytes: int | None
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """One reading of the engine's process tree."""
+
+    t_s: float
+    """Seconds since the run began, monotonic clock."""
+    ram_bytes: int | None
+    ram_method: RamMethod
+    cpu_percent: float | None
+    gpu_bytes: int | None
+    gpu_method: GpuMethod
+    processes: tuple[ProcessSample, ...]
+
+
+class Peak(msgspec.Struct, frozen=True, kw_only=True):
+    """The largest figures of a run; None with the method `unavailable` where not measured."""
+
+    ram_peak_bytes: int | None = None
+    gpu_peak_bytes: int | None = None
+    method: dict[str, str] = {}
+    """`{"ram": "pss", "gpu": "unavailable"}`, and a reason where unavailable."""
+
+
+class Phase(msgspec.Struct, frozen=True, kw_only=True):
+    """A stretch of a service's life: starting, loading, warming, verifying, ready, …"""
+
+    name: str
+    t_s: float
+    """When it began, seconds since the run began."""
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """`run.json` of a run record."""
+
+    version: int
+    run: str
+    service: str
+    profile: str
+    began: str
+    """ISO 8601, UTC."""
+    ended: str | None = None
+    outcome: str = "running"
+    """running, stopped, failed."""
+    plan: dict[str, Any] = {}
+    phases: tuple[Phase, ...] = ()
+    timings: dict[str, float | None] = {}
+    peak: Peak = Peak()
+    smoke: dict[str, Any] | None = None
+    failure: dict[str, Any] | None = None
+    versions: dict[str, str | None] = {}
+    restarts: int = 0

@@ -1,0 +1,1 @@
+"""Services: the supervisor, its process tree, ports, health and state file."""

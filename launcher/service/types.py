@@ -1,0 +1,71 @@
+"""`state.json`: what the supervisor says of its service. One writer, atomic replace."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+State = Literal[
+    "starting",
+    "loading",
+    "warming",
+    "verifying",
+    "ready",
+    "degraded",
+    "backoff",
+    "stopping",
+    "stopped",
+    "failed",
+]
+
+
+class ProcessId(msgspec.Struct, frozen=True, kw_only=True):
+    """A process that stays itself: a PID alone is reused, so start time and boot come with it."""
+
+    pid: int
+    start_ticks: int
+    """Field 22 of /proc/PID/stat: clock ticks since boot."""
+    boot_id: str
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a service failed."""
+
+    code: str
+    """Stable: start_failed, smoke_failed, timed_out, port_taken, …"""
+    exit_code: int
+    failure_class: str | None
+    """Class from the log (`kv_budget`, `unknown_flag`, …), None where the log told nothing."""
+    message: str
+    fix: str | None
+    evidence: tuple[str, ...] = ()
+    """The log lines that prove it, terminal-safe and scrubbed."""
+
+
+class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole state of one service."""
+
+    version: int
+    service: str
+    profile: str
+    state: State
+    since: str
+    """ISO 8601, UTC: when `state` was entered."""
+    run: str
+    endpoint: str | None
+    supervisor: ProcessId
+    engine: ProcessId | None
+    engine_plan: dict[str, Any]
+    """`{release, version, argv, env}` as executed, secrets never in it."""
+    predicted: dict[str, Any]
+    measured: dict[str, Any]
+    """`{ram_peak_bytes, gpu_peak_bytes, method}`."""
+    timings: dict[str, float | None]
+    """`{ready_s, verified_s}`: first /health 200 and smoke passed, from `up`'s start."""
+    smoke: dict[str, Any] | None = None
+    failure: Failure | None = None
+    restarts: int = 0
+    phases: tuple[dict[str, Any], ...] = ()
+    detail: str = ""
+    """One line for people: what is going on now."""

@@ -1,0 +1,1 @@
+"""Verification: smoke checks, and parity with the model's own reference."""

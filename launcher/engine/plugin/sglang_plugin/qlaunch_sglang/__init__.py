@@ -1,0 +1,20 @@
+"""qlaunch's plugin for SGLang: runs inside the engine, through SGLang's own extension points.
+
+Two ways in, both official, neither touches an installed file:
+
+- the entry point `sglang.srt.plugins` (SGLang ≥ 0.5.12) calls `register` in the front and in the
+  scheduler; it hooks the place where the front chooses how to start its children (`fork_start`);
+- `SGLANG_EXTERNAL_MODEL_PACKAGE=qlaunch_sglang.encoders` (or `.decoders`) makes SGLang's model
+  registry take the classes of that package over its own of the same name.
+
+The launcher puts this folder on the engine's PYTHONPATH. Nothing of the launcher is imported here.
+"""
+
+__version__ = "1.0"
+
+
+def register() -> None:
+    """Entry point of SGLang's plugin framework."""
+    from qlaunch_sglang import fork_start
+
+    fork_start.register()

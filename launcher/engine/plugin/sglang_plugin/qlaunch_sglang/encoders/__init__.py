@@ -1,0 +1,1 @@
+"""Encoders that pool as their checkpoint says; given to SGLang as its external model package."""

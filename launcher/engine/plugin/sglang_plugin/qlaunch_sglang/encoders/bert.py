@@ -1,0 +1,20 @@
+"""BERT with the checkpoint's own pooling in place of SGLang's hard-coded CLS."""
+
+from qlaunch_sglang.pooling import CheckpointPooler
+from sglang.srt.models import bert as stock
+
+
+class BertModel(stock.BertModel):
+    """SGLang's BertModel; only the pooler differs, and only where it serves embeddings."""
+
+    def __init__(self, *, config, **kwargs):
+        super().__init__(config=config, **kwargs)
+        if not self.use_bert_pooler:
+            self.pooler = CheckpointPooler.for_model(config)
+
+
+class Contriever(BertModel):
+    """SGLang's alias of BertModel under Contriever's name."""
+
+
+EntryClass = [BertModel, Contriever, stock.BertForSequenceClassification]

@@ -1,0 +1,94 @@
+"""One import instead of two: the front forks its scheduler and detokenizer after importing once.
+
+SGLang starts both with multiprocessing's `spawn`, so each imports everything again: on a CPU that
+is half of the start and a third of the memory. Nothing forbids `fork` there, as long as the process
+that forks has no CUDA context and no other thread. This module imports what the children will need
+into the front, freezes the heap (so that the collector does not write to, and so copy, shared
+pages), and turns the start method to fork, only where that is safe; otherwise spawn stays.
+
+`QLAUNCH_START_METHOD` says what is wanted: `auto` (fork where safe), `spawn`, or `fork` (the same
+as auto, but a refusal is logged as a warning).
+"""
+
+import gc
+import importlib
+import logging
+import multiprocessing
+import os
+import threading
+import time
+
+logger = logging.getLogger(__name__)
+
+_TARGET = "sglang.srt.entrypoints.engine._set_envs_and_config"
+_PRELOAD = (
+    "sglang.srt.managers.scheduler",
+    "sglang.srt.managers.detokenizer_manager",
+    "sglang.srt.model_loader.loader",
+    "sglang.srt.layers.attention.torch_native_backend",
+)
+
+
+def register() -> None:
+    """Hook the place where the front sets multiprocessing's start method."""
+    if os.environ.get("QLAUNCH_START_METHOD", "auto") == "spawn":
+        return
+    from sglang.srt.plugins.hook_registry import HookRegistry, HookType
+
+    HookRegistry.register(_TARGET, _around, HookType.AROUND)
+
+
+def _around(original, server_args, *args, **kwargs):
+    result = original(server_args, *args, **kwargs)
+    began = time.perf_counter()
+    _preload()
+    refusal = why_not_fork(getattr(server_args, "device", None))
+    if refusal is None:
+        gc.collect()
+        gc.freeze()
+        multiprocessing.set_start_method("fork", force=True)
+        logger.info(
+            "qlaunch: children are forked; preloaded in %.1f s", time.perf_counter() - began
+        )
+    else:
+        wanted = os.environ.get("QLAUNCH_START_METHOD") == "fork"
+        logger.log(
+            logging.WARNING if wanted else logging.INFO,
+            "qlaunch: children are spawned, not forked: %s",
+            refusal,
+        )
+    return result
+
+
+def _preload() -> None:
+    external = os.environ.get("SGLANG_EXTERNAL_MODEL_PACKAGE")
+    for name in (*_PRELOAD, *((external,) if external else ())):
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            # The child will import it itself and say what is wrong; the front must not die of it.
+            logger.info("qlaunch: %s is not preloaded: %s", name, error)
+
+
+def why_not_fork(device: str | None) -> str | None:
+    """The reason why forking this process now would be unsafe, or None."""
+    if device != "cpu":
+        return f"the device is {device}, not cpu"
+    import torch
+
+    if torch.cuda.is_initialized():
+        return "a CUDA context exists"
+    others = [t.name for t in threading.enumerate() if t is not threading.main_thread()]
+    if others:
+        return f"other threads are running: {', '.join(others)}"
+    return _native_threads()
+
+
+def _native_threads() -> str | None:
+    # Threads that libraries started by themselves (an OpenMP or BLAS pool) do not survive a fork,
+    # and the child would wait for them for ever.
+    try:
+        count = len(os.listdir("/proc/self/task"))
+    except OSError:
+        return "this system does not show a process's threads"
+    return None if count == 1 else f"{count - 1} native threads are running"

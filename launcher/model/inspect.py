@@ -1,0 +1,219 @@
+"""Reading a checkpoint folder without torch: what the model is, and whether it is all there."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from launcher.model.files import broken, missing, read_json_object
+from launcher.model.fingerprint import fingerprint
+from launcher.model.modules import Head, read_head
+from launcher.model.safetensors import DTYPE_NAMES, Header, read_headers
+from launcher.model.types import Checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+# Bidirectional transformers by `model_type`: each token sees those after it.
+_ENCODERS = frozenset({
+    "albert", "bert", "camembert", "convbert", "deberta", "deberta-v2", "distilbert", "electra",
+    "ernie", "eurobert", "flaubert", "mobilebert", "modernbert", "mpnet", "new", "nomic_bert",
+    "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xlm",
+})  # fmt: skip
+# Their position 0 is that of the padding token's index + 1, so as many positions are never used.
+_OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet"})
+_ALIASES: dict[str, tuple[str, ...]] = {
+    "hidden_size": ("hidden_size", "dim", "n_embd", "d_model"),
+    "num_layers": ("num_hidden_layers", "n_layers", "n_layer", "num_layers"),
+    "num_attention_heads": ("num_attention_heads", "n_heads", "n_head", "num_heads"),
+    "intermediate_size": ("intermediate_size", "hidden_dim", "n_inner", "d_ff"),
+    "vocab_size": ("vocab_size",),
+    "positions": ("max_position_embeddings", "n_positions"),
+}
+"""config.json spells these by family (DistilBERT, GPT-2, T5 differ from the rest)."""
+_TOKENIZERS: tuple[tuple[str, ...], ...] = (
+    ("tokenizer.json",),
+    ("vocab.txt",),
+    ("vocab.json", "merges.txt"),
+    ("sentencepiece.bpe.model",),
+    ("tokenizer.model",),
+    ("spiece.model",),
+)
+"""Any one of these sets of files makes a tokenizer."""
+_LAYER = re.compile(r"(?:^|\.)(?:layers?|h)\.(\d{1,5})\.")
+_WORD_EMBEDDING = ("word_embeddings.weight", "embed_tokens.weight", "tok_embeddings.weight")
+
+
+def inspect(path: Path) -> Checkpoint:
+    """Read what the model folder `path` says of itself: some milliseconds, no torch.
+
+    Raises:
+        QlaunchError: exit 2, naming the file: `model_not_found` (no such folder, or a file stands
+            there), `model_incomplete` (config, weights, shards, tokenizer or a module absent or
+            cut short), `model_corrupt` (files that contradict the format or each other),
+            `model_unsupported` (no safetensors, modules or poolings that cannot be served).
+    """
+    folder = _folder(path)
+    config_path = folder / "config.json"
+    raw = read_json_object(config_path)
+    config = raw["text_config"] if isinstance(raw.get("text_config"), dict) else raw
+    sizes = {name: _size(config_path, config, name) for name in _ALIASES if name != "positions"}
+    architectures = _architectures(config_path, raw)
+    model_type = str(config.get("model_type") or raw.get("model_type") or "unknown")
+    encoder = _is_encoder(config, model_type, architectures)
+    headers = read_headers(folder)
+    _match(config_path, headers, sizes)
+    _check_tokenizer(folder)
+    head = read_head(
+        folder, hidden_size=sizes["hidden_size"], encoder=encoder, class_name=architectures[0]
+    )
+    heads = sizes["num_attention_heads"]
+    tensors = [tensor for header in headers for tensor in header.tensors]
+    return Checkpoint(
+        path=folder,
+        architectures=architectures,
+        model_type=model_type,
+        **sizes,
+        num_kv_heads=_optional(config_path, config, "num_key_value_heads") or heads,
+        head_dim=_optional(config_path, config, "head_dim") or sizes["hidden_size"] // heads,
+        context_length=_context(config_path, config, model_type, head),
+        stored_dtype=_stored_dtype(headers),
+        parameters=sum(tensor.elements for tensor in tensors),
+        weight_bytes=sum(tensor.end - tensor.begin for tensor in tensors),
+        weight_files=tuple(header.path.name for header in headers),
+        pooling=head.pooling,
+        pooling_source=head.pooling_source,
+        normalize=head.normalize,
+        normalize_source=head.normalize_source,
+        include_prompt=head.include_prompt,
+        dense_dims=head.dense_dims,
+        dimensions=head.dense_dims[-1] if head.dense_dims else sizes["hidden_size"],
+        max_seq_length=head.max_seq_length,
+        encoder=encoder,
+        quantization=_quantization(config_path, raw),
+        fingerprint=fingerprint(folder, headers, head.folders),
+    )
+
+
+def _folder(path: Path) -> Path:
+    """`path`, absolute, if it is a folder with a config.json in it."""
+    path = path.expanduser().absolute()
+    if not path.exists():
+        raise broken(path, "does not exist", code="model_not_found", fix="check the path")
+    if not path.is_dir():
+        why = "is a file; a model is a folder"
+        raise broken(path, why, code="model_not_found", fix=f"give a folder such as {path.parent}")
+    if not (path / "config.json").exists():
+        inside = sorted(found.parent for found in path.glob("*/config.json"))
+        # A hub cache keeps the folder a user means two levels down.
+        inside += sorted(found.parent for found in path.glob("snapshots/*/config.json"))
+        fix = f"did you mean {inside[0]}?" if inside else None
+        raise missing(path, "is no model folder: it has no config.json", fix=fix)
+    return path
+
+
+def _optional(path: Path, config: dict[str, Any], *keys: str) -> int | None:
+    """The first of `keys` that config.json gives, as a positive integer; None where it has none."""
+    key = next((key for key in keys if config.get(key) is not None), keys[0])
+    value = config.get(key)
+    if value is None:
+        return None
+    if type(value) is not int or not 0 < value < 2**31:
+        raise broken(path, f"gives {key} as {str(value)[:40]!r}, not as a positive integer")
+    return value
+
+
+def _size(path: Path, config: dict[str, Any], name: str) -> int:
+    value = _optional(path, config, *_ALIASES[name])
+    if value is None:
+        raise broken(path, f"does not give {_ALIASES[name][0]}, so it describes no text model")
+    return value
+
+
+def _architectures(path: Path, config: dict[str, Any]) -> tuple[str, ...]:
+    said = config.get("architectures")
+    if not isinstance(said, list) or not said or not all(isinstance(name, str) for name in said):
+        raise broken(path, "does not say which class the model is (architectures)")
+    return tuple(said)
+
+
+def _is_encoder(config: dict[str, Any], model_type: str, architectures: Sequence[str]) -> bool:
+    if config.get("is_decoder") is True:
+        return False
+    return (
+        model_type in _ENCODERS
+        or config.get("use_bidirectional_attention") is True
+        or any(word in name for name in architectures for word in ("Bidirectional", "Contriever"))
+    )
+
+
+def _match(path: Path, headers: Sequence[Header], sizes: dict[str, int]) -> None:
+    """Hold config.json against the weights: a config copied from another model must not pass."""
+    tensors = [tensor for header in headers for tensor in header.tensors]
+    numbers = [int(found[1]) for t in tensors if (found := _LAYER.search(t.name))]
+    layers = max(numbers, default=-1) + 1
+    if numbers and layers < sizes["num_layers"]:
+        said = sizes["num_layers"]
+        raise missing(path, f"says {said} layers, but the weights hold {layers}")
+    for tensor in tensors:
+        wide = len(tensor.shape) == 2 and tensor.name.endswith(_WORD_EMBEDDING)
+        # Quantised embeddings are packed: their shape says nothing of the width.
+        if wide and tensor.dtype in DTYPE_NAMES and tensor.shape[1] != sizes["hidden_size"]:
+            raise broken(
+                path,
+                f"says hidden_size {sizes['hidden_size']}, but {tensor.name} is"
+                f" {tensor.shape[0]} by {tensor.shape[1]}",
+            )
+
+
+def _check_tokenizer(folder: Path) -> None:
+    if not any(all((folder / name).exists() for name in names) for names in _TOKENIZERS):
+        raise missing(folder, "has no tokenizer (tokenizer.json or a vocabulary)")
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        begin = file.read(64).lstrip()
+        file.seek(0, 2)
+        file.seek(max(0, file.tell() - 64))
+        end = file.read().rstrip()
+    if not begin:
+        raise missing(path, "is empty")
+    # Parsing ten megabytes takes as long as all the rest; a copy that broke off has lost its end.
+    if not begin.startswith(b"{") or not end.endswith(b"}"):
+        raise missing(path, "is cut short or is not a tokenizer file")
+
+
+def _context(path: Path, config: dict[str, Any], model_type: str, head: Head) -> int:
+    """Positions a text can take: RoBERTa's padding index + 1 of them are never used."""
+    positions = _optional(path, config, *_ALIASES["positions"])
+    if positions is None:
+        if head.max_seq_length is None:
+            raise broken(path, "does not give max_position_embeddings")
+        return head.max_seq_length
+    if model_type in _OFFSET_POSITIONS:
+        padding = config.get("pad_token_id", 1)
+        positions -= padding + 1 if type(padding) is int and padding >= 0 else 2
+    if positions < 1:
+        raise broken(path, "leaves no position for a text")
+    return positions
+
+
+def _stored_dtype(headers: Sequence[Header]) -> str:
+    counts: Counter[str] = Counter()
+    for header in headers:
+        for tensor in header.tensors:
+            counts[tensor.dtype] += tensor.elements
+    most = counts.most_common(1)[0][0]
+    return DTYPE_NAMES.get(most, most.lower())
+
+
+def _quantization(path: Path, config: dict[str, Any]) -> str | None:
+    said = config.get("quantization_config") or config.get("compression_config")
+    if said is None:
+        return None
+    if not isinstance(said, dict):
+        raise broken(path, "gives quantization_config as something other than an object")
+    return str(said.get("quant_method") or said.get("quant_algo") or "unknown")

@@ -1,0 +1,191 @@
+"""How a checkpoint turns token vectors into one: `modules.json` and `1_Pooling`, or the default.
+
+The files are those of sentence-transformers: `modules.json` lists modules in order, each with a
+class and a folder; the folder of a Pooling or Dense module holds a `config.json`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from launcher.model.files import broken, missing, read_json, read_json_object
+
+if TYPE_CHECKING:
+    from launcher.model.types import Pooling
+
+# Old key -> our word; None where no engine offers the mode.
+_OLD_KEYS: dict[str, Pooling | None] = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_lasttoken": "last",
+    "pooling_mode_mean_sqrt_len_tokens": None,
+    "pooling_mode_weightedmean_tokens": None,
+}
+# Value of the new key `pooling_mode` -> our word.
+_NEW_VALUES: dict[str, Pooling] = {"cls": "cls", "mean": "mean", "max": "max", "lasttoken": "last"}
+_WITHOUT_EFFECT = frozenset({"Dropout"})
+
+
+@dataclass(frozen=True)
+class Head:
+    """What stands between the transformer's hidden states and the served vector."""
+
+    pooling: Pooling
+    pooling_source: str
+    normalize: bool
+    normalize_source: str
+    include_prompt: bool
+    dense_dims: tuple[int, ...]
+    """Output widths of Dense modules, in order."""
+    max_seq_length: int | None
+    """Tokens after which sentence-transformers cuts a text; None where nothing says so."""
+    folders: tuple[str, ...]
+    """Folders of modules, whose files belong to the fingerprint."""
+
+
+def read_head(folder: Path, *, hidden_size: int, encoder: bool, class_name: str) -> Head:
+    """Read pooling, Dense modules and normalisation of the checkpoint in `folder`.
+
+    Args:
+        hidden_size: width of the transformer's hidden states.
+        encoder: whether the default for encoders applies where no file says how to pool.
+        class_name: architecture, to name in that default's reason.
+
+    Raises:
+        QlaunchError: `model_incomplete` (modules.json names a file that is absent),
+            `model_corrupt`, `model_unsupported` (modules or pooling no engine here offers); exit 2.
+    """
+    limit = _max_seq_length(folder)
+    if (folder / "modules.json").exists():
+        return _from_modules(folder, hidden_size, limit)
+    stray = folder / "1_Pooling" / "config.json"
+    if stray.exists():
+        config = read_json_object(stray)
+        pooling, include_prompt = _pooling(stray, config, hidden_size)
+        source = "1_Pooling/config.json"
+    else:
+        pooling, include_prompt = ("cls" if encoder else "last"), True
+        kind = "encoders" if encoder else "decoders"
+        source = f"default for {kind} ({class_name}): there is no modules.json and no 1_Pooling"
+    return Head(
+        pooling=pooling,
+        pooling_source=source,
+        normalize=True,
+        normalize_source="default: there is no modules.json, and the engine normalises",
+        include_prompt=include_prompt,
+        dense_dims=(),
+        max_seq_length=limit,
+        folders=("1_Pooling",) if stray.exists() else (),
+    )
+
+
+def _from_modules(folder: Path, hidden_size: int, limit: int | None) -> Head:
+    path = folder / "modules.json"
+    modules = _modules(path)
+    pooled: tuple[Pooling, bool, str] | None = None
+    normalized_by: str | None = None
+    dense: list[int] = []
+    for kind, place in modules[1:]:
+        if kind in _WITHOUT_EFFECT:
+            continue
+        if normalized_by is not None and kind != "Normalize":
+            _unsupported(path, f"runs a {kind} module after Normalize")
+        if kind == "Pooling" and pooled is None:
+            config = folder / place / "config.json"
+            pooling, include_prompt = _pooling(config, read_json_object(config), hidden_size)
+            pooled = pooling, include_prompt, f"{place}/config.json"
+        elif kind == "Dense" and pooled is not None:
+            dense.append(_dense(folder / place, dense[-1] if dense else hidden_size))
+        elif kind == "Normalize" and pooled is not None:
+            normalized_by = place or "Normalize"
+        else:
+            _unsupported(path, f"has a {kind} module where qlaunch can serve none")
+    if pooled is None:
+        _unsupported(path, "has no Pooling module, so it yields one vector a token")
+    return Head(
+        pooling=pooled[0],
+        pooling_source=pooled[2],
+        normalize=normalized_by is not None,
+        normalize_source=f"modules.json {'lists' if normalized_by else 'has no'} Normalize",
+        include_prompt=pooled[1],
+        dense_dims=tuple(dense),
+        max_seq_length=limit,
+        folders=tuple(place for _, place in modules if place),
+    )
+
+
+def _modules(path: Path) -> list[tuple[str, str]]:
+    """(class without its package, folder) of every module, in order; the transformer first."""
+    value = read_json(path)
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        raise broken(path, "is not a list of modules")
+    found: list[tuple[str, str]] = []
+    for entry in value:
+        kind, place = entry.get("type"), entry.get("path")
+        if not isinstance(kind, str) or not isinstance(place, str):
+            raise broken(path, "has a module without type or path")
+        if Path(place).is_absolute() or ".." in Path(place).parts:
+            raise broken(path, f"names a module outside this folder: {place[:80]!r}")
+        found.append((kind.rpartition(".")[2], place))
+    if not found or found[0][0] != "Transformer":
+        _unsupported(path, "does not begin with a Transformer module")
+    if found[0][1]:
+        _unsupported(path, f"keeps its transformer in the folder {found[0][1][:80]!r}")
+    return found
+
+
+def _pooling(path: Path, config: dict[str, Any], hidden_size: int) -> tuple[Pooling, bool]:
+    """(mode, include_prompt) of a Pooling module's config, in its old or its new spelling."""
+    width = config.get("word_embedding_dimension", config.get("embedding_dimension", hidden_size))
+    if width != hidden_size:
+        raise broken(path, f"pools vectors of {width!r}, but config.json says {hidden_size}")
+    if "pooling_mode" in config:
+        said = config["pooling_mode"]
+        names = list(said) if isinstance(said, list | tuple) else [said]
+        modes = [_NEW_VALUES.get(name) if isinstance(name, str) else None for name in names]
+    else:
+        names = [key for key in _OLD_KEYS if config.get(key) is True]
+        modes = [_OLD_KEYS[key] for key in names]
+    if not names:
+        raise broken(path, "turns no pooling mode on")
+    if len(names) > 1:
+        listed = " and ".join(str(name)[:40] for name in names)
+        _unsupported(path, f"joins several pooling modes ({listed})")
+    if modes[0] is None:
+        _unsupported(path, f"asks for the pooling mode {str(names[0])[:40]!r}")
+    return modes[0], config.get("include_prompt") is not False
+
+
+def _dense(folder: Path, width: int) -> int:
+    """Output width of a Dense module whose input must be `width`."""
+    path = folder / "config.json"
+    config = read_json_object(path)
+    wide, out = config.get("in_features"), config.get("out_features")
+    if wide != width:
+        raise broken(path, f"takes vectors of {wide!r}, but the module before it gives {width}")
+    if type(out) is not int or out < 1:
+        raise broken(path, "gives no out_features")
+    if not any((folder / name).exists() for name in ("model.safetensors", "pytorch_model.bin")):
+        raise missing(folder, "holds no weights of this Dense module")
+    return out
+
+
+def _max_seq_length(folder: Path) -> int | None:
+    """`max_seq_length` of sentence_bert_config.json (older: sentence_roberta_config.json, …)."""
+    for path in sorted(folder.glob("sentence_*_config.json")):
+        said = read_json_object(path).get("max_seq_length")
+        if type(said) is int and said > 0:
+            return said
+    return None
+
+
+def _unsupported(path: Path, why: str) -> NoReturn:
+    raise broken(
+        path,
+        why,
+        code="model_unsupported",
+        fix="serve a model with one of the poolings mean, cls, last or max",
+    )

@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 
-class Release(msgspec.Struct, frozen=True, kw_only=True):
+class Release(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One entry of the catalogue (`launcher/engine/releases.yaml`)."""
 
-    name: str
+    name: str = ""
+    """The entry's key."""
     version: str
     title: str
-    device: str
-    """`cpu` or `cuda`."""
+    device: Literal["cpu", "cuda"]
     python: str
     """Python versions it installs on, as a specifier (`>=3.11,<3.14`)."""
     machine: tuple[str, ...]
+    """`platform.machine()` values its wheels exist for."""
     start: tuple[str, ...]
     """Command that starts it, `{bin}` and `{python}` filled in: before the engine's own options."""
     requirements: tuple[str, ...] = ()
-    """What is installed with its dependencies resolved (torch), after the lock."""
+    """Installed with their dependencies resolved, after the lock."""
     lock: str | None = None
-    """File under `launcher/engine/locks/` with every other package pinned, installed as it is."""
-    disk_bytes: int = 0
+    """File under `launcher/engine/locks/`: every other package pinned, installed as it is."""
+    disk_bytes: int
+    """Space the finished environment takes, rounded up."""
+    disk_bytes_cuda_build: int | None = None
+    """The same where the index has only a CUDA build of torch."""
+    min_glibc: str | None = None
     standins: bool = False
     """Needs our stand-ins for `sgl_kernel` and torchvision's compiled operators."""
-    plugin: str = "framework"
-    """How our plugin gets in: `framework` (entry points, from 0.5.12) or `external-package`."""
+    plugin: Literal["framework", "external-package"] = "framework"
+    """How our plugin gets in: SGLang's plugin framework (from 0.5.12), or its external models."""
     model_info_path: str = "/model_info"
-    min_compute_capability: tuple[int, int] | None = None
-    max_compute_capability: tuple[int, int] | None = None
+    min_compute_capability: str | None = None
+    max_compute_capability: str | None = None
     min_driver: str | None = None
-    min_glibc: str | None = None
+    fallback: str | None = None
+    """Release to try where this one does not serve."""
     notes: tuple[str, ...] = ()
 
 
@@ -45,8 +52,23 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     root: Path | None
     """The environment's folder where qlaunch owns it, else None."""
+    torch: str | None = None
 
     @property
     def bin(self) -> Path:
         """Folder of the environment's scripts."""
         return self.python.parent
+
+
+class InstalledEngine(msgspec.Struct, frozen=True, kw_only=True):
+    """`installed.json`: written last, so its presence says the environment is whole."""
+
+    version: int
+    release: str
+    sglang: str
+    torch: str
+    python: str
+    lock_sha256: str
+    bytes: int
+    installed: str
+    """ISO 8601, UTC."""

@@ -1,0 +1,116 @@
+"""How an engine is started: argv and environment. Pure.
+
+The launcher never joins these into a shell line. Options are full long names: argparse accepts
+abbreviations, but they change meaning between releases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from launcher.engine.types import Engine, Release
+
+_PLUGIN: Final = Path(__file__).resolve().parent / "plugin"
+STANDINS: Final = _PLUGIN / "standins"
+PLUGIN: Final = _PLUGIN / "sglang_plugin"
+
+EXTERNAL_PACKAGES: Final = {
+    "BertModel": "qlaunch_sglang.encoders",
+    "Contriever": "qlaunch_sglang.encoders",
+    "Qwen3ForCausalLM": "qlaunch_sglang.decoders",
+}
+"""Our model package by the checkpoint's architecture; others are served by SGLang's own classes."""
+
+FlagValue = bool | int | float | str | list[str]
+
+
+def base_environment(release: Release, *, plugin: bool) -> dict[str, str]:
+    """Variables every process in the engine's environment needs, whatever it does."""
+    paths = [STANDINS] if release.standins else []
+    if plugin:
+        paths.append(PLUGIN)
+    env = {"PYTHONPATH": ":".join(map(str, paths))} if paths else {}
+    if release.device == "cpu":
+        env["SGLANG_USE_CPU_ENGINE"] = "1"
+        # An environment with a CUDA build of torch must not go looking for a GPU.
+        env["CUDA_VISIBLE_DEVICES"] = ""
+    return env
+
+
+def environment(
+    engine: Engine,
+    *,
+    model_path: str,
+    architectures: tuple[str, ...],
+    threads: int | None,
+    plugin: bool,
+    start_method: str,
+) -> dict[str, str]:
+    """Variables for serving, on top of the allow-list taken from the caller's environment.
+
+    Args:
+        engine: what is started.
+        model_path: folder of the checkpoint.
+        architectures: the checkpoint's own `architectures`.
+        threads: compute threads on a CPU, None leaves the libraries' choice.
+        plugin: whether qlaunch's plugin runs inside the engine.
+        start_method: `auto`, `fork` or `spawn`.
+    """
+    env = base_environment(engine.release, plugin=plugin)
+    # The model is a local folder: nothing is fetched behind the user's back.
+    env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    if threads is not None:
+        # OpenBLAS (numpy, scipy) computes nothing here, and its pool would forbid forking.
+        env |= {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"}
+    if not plugin:
+        return env
+    env |= {"QLAUNCH_MODEL_PATH": model_path, "QLAUNCH_START_METHOD": start_method}
+    packages = {EXTERNAL_PACKAGES[a] for a in architectures if a in EXTERNAL_PACKAGES}
+    if len(packages) == 1:
+        env["SGLANG_EXTERNAL_MODEL_PACKAGE"] = packages.pop()
+    return env
+
+
+def argv(
+    engine: Engine,
+    *,
+    model_path: str,
+    served_name: str,
+    host: str,
+    port: str,
+    dtype: str,
+    flags: Mapping[str, FlagValue],
+    extra: tuple[str, ...] = (),
+    has_key: bool = False,
+) -> tuple[str, ...]:
+    """The exact command line; `{secrets_config}` stands for the 0600 file with the API key."""
+    start = [
+        part.format(bin=str(engine.bin), python=str(engine.python)) for part in engine.release.start
+    ]
+    options: dict[str, FlagValue] = {
+        "model-path": model_path,
+        "served-model-name": served_name,
+        "host": host,
+        "port": port,
+        "is-embedding": True,
+        **({"device": "cpu"} if engine.release.device == "cpu" else {}),
+        "dtype": dtype,
+        **({"config": "{secrets_config}"} if has_key else {}),
+        **flags,
+    }
+    return (*start, *render(options), *extra)
+
+
+def render(options: Mapping[str, FlagValue]) -> list[str]:
+    """Options as argv elements: true is a bare switch, false leaves it out, lists repeat values."""
+    out: list[str] = []
+    for name, value in options.items():
+        if value is False:
+            continue
+        out.append(f"--{name}")
+        if value is True:
+            continue
+        out += [str(item) for item in value] if isinstance(value, list) else [str(value)]
+    return out

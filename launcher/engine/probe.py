@@ -1,0 +1,149 @@
+"""Ask an environment's Python what engine it holds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from launcher.engine import command
+from launcher.engine.catalogue import releases
+from launcher.engine.types import Engine, Release
+from launcher.errors import ExitCode, QlaunchError
+
+_VERSIONS: Final = """
+import importlib.metadata as m, json, sys
+def version(name):
+    try: return m.version(name)
+    except m.PackageNotFoundError: return None
+json.dump({"sglang": version("sglang"), "torch": version("torch")}, sys.stdout)
+"""
+_WARM: Final = """
+import importlib, json, sys
+sys.stdout, out = sys.stderr, sys.stdout
+import sglang, torch
+for name in ("sglang.launch_server", "sglang.srt.entrypoints.http_server",
+             "sglang.srt.managers.scheduler", "sglang.srt.managers.detokenizer_manager"):
+    importlib.import_module(name)
+json.dump({"sglang": sglang.__version__, "torch": torch.__version__}, out)
+"""
+
+
+class Versions(msgspec.Struct, frozen=True, kw_only=True):
+    """What an environment holds."""
+
+    sglang: str
+    torch: str
+
+
+def warm_import(release: Release, python: Path) -> Versions:
+    """Import everything a server imports; pays the first import's cost and proves the install.
+
+    Raises:
+        QlaunchError: `engine_broken` (exit 5) with the import's last words.
+    """
+    environment = dict(os.environ) | command.base_environment(release, plugin=False)
+    try:
+        done = subprocess.run(
+            [str(python), "-c", _WARM],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env=environment,
+            timeout=600,
+            check=False,
+        )
+        if done.returncode == 0:
+            return msgspec.json.decode(done.stdout, type=Versions)
+        why = _last_line(done.stderr)
+    except subprocess.TimeoutExpired:
+        why = "it did not finish within 600 s"
+    except msgspec.MsgspecError:
+        why = "it printed something unexpected"
+    except OSError as error:
+        why = error.strerror or str(error)
+    raise QlaunchError(
+        f"engine {release.name} is installed but does not import: {why}",
+        code="engine_broken",
+        exit_code=ExitCode.ENGINE,
+        fix=f"start again from nothing: qlaunch engine install {release.name} --force",
+    )
+
+
+def own_engine(python: Path, *, device: str) -> Engine:
+    """The engine in an environment the user made, with the catalogue entry that describes it.
+
+    Raises:
+        QlaunchError: `engine_missing` (exit 5): no such Python, or no sglang in it;
+            `engine_unknown` (exit 5): a version qlaunch has no entry for.
+    """
+    found = _versions(python)
+    for release in releases().values():
+        if release.version == found.sglang and release.device == device:
+            return Engine(
+                release=release, python=python, version=found.sglang, root=None, torch=found.torch
+            )
+    known = ", ".join(dict.fromkeys(r.version for r in releases().values() if r.device == device))
+    raise QlaunchError(
+        f"{python} holds SGLang {found.sglang}, which qlaunch has no flag table for on {device}",
+        code="engine_unknown",
+        exit_code=ExitCode.ENGINE,
+        fix=f"use one of the versions {known}, or an engine that qlaunch installs itself",
+    )
+
+
+def python_on_path() -> Path:
+    """The Python of the `sglang` command on PATH.
+
+    Raises:
+        QlaunchError: `engine_missing` (exit 5).
+    """
+    script = shutil.which("sglang")
+    if script is not None:
+        with Path(script).open("rb") as file:
+            first = file.readline(4096)
+        if first.startswith(b"#!"):
+            python = Path(first[2:].strip().split(b" ")[0].decode(errors="replace"))
+            if python.is_file():
+                return python
+    raise QlaunchError(
+        "there is no `sglang` command on PATH",
+        code="engine_missing",
+        exit_code=ExitCode.ENGINE,
+        fix="install one (qlaunch engine install cpu) or name its Python with --engine-python",
+    )
+
+
+def _versions(python: Path) -> Versions:
+    why = ""
+    try:
+        done = subprocess.run(
+            [str(python), "-c", _VERSIONS],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        if done.returncode == 0:
+            return msgspec.json.decode(done.stdout, type=Versions)
+        why = f"it ended with {done.returncode}"
+    except msgspec.MsgspecError:
+        why = "there is no sglang and torch in it"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        why = getattr(error, "strerror", None) or "it did not answer"
+    raise QlaunchError(
+        f"{python} is not the Python of an engine: {why}",
+        code="engine_missing",
+        exit_code=ExitCode.ENGINE,
+        fix="name the python of an environment that has sglang installed",
+    )
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "no output"

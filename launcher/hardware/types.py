@@ -5,16 +5,29 @@ from __future__ import annotations
 import msgspec
 
 
+class MigDevice(msgspec.Struct, frozen=True, kw_only=True):
+    """One slice of a GPU in MIG mode, as CUDA can use it."""
+
+    uuid: str
+    name: str
+    memory_total_bytes: int
+    memory_free_bytes: int | None
+
+
 class Gpu(msgspec.Struct, frozen=True, kw_only=True):
-    """One NVIDIA GPU as NVML sees it."""
+    """One NVIDIA GPU as NVML sees it, or the one MIG slice of it that CUDA would use."""
 
     index: int
+    """NVML's index (PCI bus order), also for a slice: the index of its card."""
     uuid: str
     name: str
     compute_capability: tuple[int, int]
     memory_total_bytes: int
     memory_free_bytes: int | None
     mig: bool = False
+    """The card is in MIG mode, or this is a slice of such a card (its uuid begins with `MIG-`)."""
+    mig_devices: tuple[MigDevice, ...] = ()
+    """The slices of a card in MIG mode; empty for a slice and for a whole card."""
 
 
 class Cpu(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,13 +19,21 @@ import msgspec
 import yaml
 
 from launcher.errors import ExitCode, QlaunchError
-from launcher.yamlwords import KeyPath, did_you_mean, explain, found_words, nearest, shown
+from launcher.yamlwords import (
+    KeyPath,
+    did_you_mean,
+    explain,
+    found_words,
+    nearest,
+    shown,
+    wanted_words,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["Loaded", "did_you_mean", "load_typed", "nearest", "shown"]
+__all__ = ["Loaded", "did_you_mean", "load_typed", "nearest", "shown", "wanted_words"]
 
 MAX_DEPTH = 32
 """Mappings and lists inside one another; people write four."""
@@ -42,8 +50,6 @@ _CONSTANTS: dict[str, bool | None] = {
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
-# Everything but the characters YAML 1.2 calls printable; a byte order mark is taken off before.
-_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 # libyaml's parser where PyYAML was built with it: ten times faster, the same marks (tested).
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -107,26 +113,22 @@ def load_typed(
 def _read(path: Path, max_bytes: int) -> bytes:
     """Bytes of a regular file; never blocks on a pipe, never reads past the limit."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(path, "rb", opener=_open_quickly) as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise _ProblemError(None, "is not a regular file")
+            data = b"" if found.st_size > max_bytes else file.read(max_bytes + 1)
     except ValueError as error:
-        raise _ProblemError(None, "the file name contains a null character") from error
+        raise _ProblemError(None, "the file name is not one a file can have") from error
     except OSError as error:
         raise _ProblemError(None, _os_reason(error)) from error
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if stat.S_ISDIR(found.st_mode):
-            raise _ProblemError(None, "is a folder where a file belongs")
-        if not stat.S_ISREG(found.st_mode):
-            raise _ProblemError(None, "is not a regular file")
-        try:
-            data = b"" if found.st_size > max_bytes else file.read(max_bytes + 1)
-        except OSError as error:
-            raise _ProblemError(None, _os_reason(error)) from error
     if found.st_size > max_bytes or len(data) > max_bytes:
-        raise _ProblemError(
-            None, f"is larger than {max_bytes} bytes, too large for a file of its kind"
-        )
+        raise _ProblemError(None, f"is larger than {max_bytes} bytes, the limit for such a file")
     return data
+
+
+def _open_quickly(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _os_reason(error: OSError) -> str:
@@ -151,7 +153,8 @@ def _decode(data: bytes) -> str:
         raise _ProblemError(
             line, f"is not UTF-8 (byte {error.start})", "save it as UTF-8"
         ) from error
-    found = _UNPRINTABLE.search(text)
+    # PyYAML's own pattern of what YAML calls unprintable (compiling it again would cost 6 ms).
+    found = yaml.reader.Reader.NON_PRINTABLE.search(text)
     if found:
         line = text.count("\n", 0, found.start()) + 1
         raise _ProblemError(line, f"contains the control character {found.group()!r}")

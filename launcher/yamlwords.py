@@ -51,20 +51,20 @@ class Misfit:
     """The key at `path` is wrong, not the value."""
 
 
-_AT = re.compile(r" - at (?P<key>`key` in )?`\$(?P<path>(?:\.[^.\[`]+|\[\d+\]|\[\.\.\.\])*)`$")
-_SEGMENT = re.compile(r"\.(?P<name>[^.\[]+)|\[(?P<index>\d+)\]|\[(?P<some>\.\.\.)\]")
+_AT = r" - at (?P<key>`key` in )?`\$(?P<path>(?:\.[^.\[`]+|\[\d+\]|\[\.\.\.\])*)`$"
+_SEGMENT = r"\.(?P<name>[^.\[]+)|\[(?P<index>\d+)\]|\[(?P<some>\.\.\.)\]"
 
 
 def explain(tree: dict[str, Any], type_: Any, text: str) -> Misfit:
     """msgspec's error in the file's own terms: which path, what belongs there, what is there."""
-    at = _AT.search(text)
+    at = re.search(_AT, text)
     said = text[: at.start()] if at else text
     tree = copy.deepcopy(tree)
     path: KeyPath = ()
     value: Any = tree
     info: Any = msgspec.inspect.type_info(type_)
     steps = at.group("path") if at else ""
-    for segment in _SEGMENT.finditer(steps + ("[...]" if at and at.group("key") else "")):
+    for segment in re.finditer(_SEGMENT, steps + ("[...]" if at and at.group("key") else "")):
         step = _step(segment, value, lambda: _error(tree, type_), text)
         path, value, info = (*path, step), value[step], _inside(info, step)
     if at and at.group("key"):
@@ -96,6 +96,11 @@ def _misfit(path: KeyPath, value: object, info: Any, said: str) -> Misfit:
         fix = "write true or false"
     message = f"`{_dotted(path)}` must be {wanted}, found {found_words(value)}{hint}"
     return Misfit(path, message, fix)
+
+
+def wanted_words(type_: Any) -> str:
+    """What a type accepts, in words: `a whole number at least 1 or auto`."""
+    return _wanted(msgspec.inspect.type_info(type_))
 
 
 def _step(
@@ -161,7 +166,12 @@ def _inside(info: Any, step: str | int) -> Any:
 
 def _wanted(info: Any) -> str:
     """The type in words: `a whole number from 0 to 65535 or text`; empty where unknown."""
-    words = list(dict.fromkeys(_wanted_one(kind) for kind in _kinds(info)))
+    if isinstance(info, msgspec.inspect.Metadata):
+        # A type may bring its own words: Meta(extra={"words": "…"}).
+        return str((info.extra or {}).get("words") or _wanted(info.type))
+    if not isinstance(info, msgspec.inspect.UnionType):
+        return "" if info is None else _wanted_one(info)
+    words = list(dict.fromkeys(_wanted(part) for part in info.types))
     if "a number" in words and "a whole number" in words:
         words.remove("a whole number")
     return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

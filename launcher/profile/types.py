@@ -1,4 +1,8 @@
-"""The schema of a profile: the YAML a user writes, one Struct a section."""
+"""The schema of a profile: the YAML a user writes, one Struct a section.
+
+The text under each field is also its description in the published schema (`profiles/schema.json`,
+written by `python -m launcher.profile.schema`).
+"""
 
 from __future__ import annotations
 
@@ -7,54 +11,88 @@ from typing import Annotated, Literal
 import msgspec
 
 FlagValue = bool | int | float | str | list[str]
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+# `(?!\n)`: Python's `$` also matches before a final line break.
+Name = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$(?!\n)",
+        extra={"words": "a name (lower-case letters, digits, `.`, `_`, `-`; 64 at most)"},
+    ),
+]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+StartMethod = Literal["auto", "fork", "spawn"]
+Threads = Positive | Literal["auto"]
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class HardwareNeed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the profile needs to run at all."""
 
     device: Literal["cpu", "cuda"]
+    """Where the engine computes."""
     gpus: list[str] = []
     """Names of cards it is written for, as people say them (T4, A10G); for humans and `list`."""
     min_compute_capability: str | None = None
+    """Oldest NVIDIA architecture it runs on, quoted, such as "7.5"."""
     max_compute_capability: str | None = None
+    """Newest NVIDIA architecture it runs on, quoted, such as "9.0"."""
     min_gpu_memory: str | None = None
-    """Such as `4GiB`."""
+    """Memory of the whole card, such as `4GiB`."""
     min_ram: str | None = None
+    """RAM this machine may use (its cgroup limit, if there is one), such as `2GiB`."""
 
 
 class Restart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When the supervisor starts the engine again. Seconds."""
 
     max_attempts: Annotated[int, msgspec.Meta(ge=0, le=100)] = 5
-    backoff_initial_s: Annotated[float, msgspec.Meta(gt=0)] = 1.0
-    backoff_max_s: Annotated[float, msgspec.Meta(gt=0)] = 60.0
-    stable_after_s: Annotated[float, msgspec.Meta(gt=0)] = 300.0
+    """Starts after failures before the service is given up; 0 never starts it again."""
+    backoff_initial_s: Seconds = 1.0
+    """Pause before the first new start; doubled each time."""
+    backoff_max_s: Seconds = 60.0
+    """Longest pause."""
+    stable_after_s: Seconds = 300.0
+    """A service ready for so long starts counting from zero."""
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A deployment: which hardware, which engine release, which model, which knobs."""
 
     title: str
+    """One line for lists."""
     description: str = ""
+    """What it is for, what was measured with it, what to watch."""
     hardware: HardwareNeed
+    """What the profile needs to run at all."""
     engine: Name
-    """Name of an engine release."""
+    """Name of an engine release (`qlaunch engine list`)."""
     model: str
     """Name of a model card, or a source (`hf:…`, `package:…`, `modelscope:…`, a folder)."""
     dtype: Dtype = "auto"
-    """auto on a CPU: bfloat16 where the CPU computes it, else float32."""
-    threads: Positive | Literal["auto"] = "auto"
+    """Number format of weights and arithmetic; auto on a CPU: bfloat16 where the CPU computes it,
+    else float32."""
+    threads: Threads = "auto"
     """Compute threads on a CPU; auto: what affinity and the cgroup quota leave."""
     host: str = "127.0.0.1"
-    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 30000
-    """0 takes a free port."""
+    """Address to listen on: an IPv4 or IPv6 address or a host name."""
+    port: Port = 30000
+    """Port to listen on; 0 takes a free one."""
     flags: dict[str, FlagValue] = {}
-    """Engine options by their own long names without dashes; true passes a bare switch."""
+    """Engine options by their own long names without dashes; true passes a bare switch, false
+    leaves it out."""
     env: dict[str, str] = {}
-    start_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 600.0
+    """Environment variables for the engine, never secrets."""
+    start_timeout_s: Seconds = 600.0
+    """Seconds from start to verified before the start has failed."""
     restart: Restart = Restart()
+    """When the supervisor starts the engine again."""
+    plugin: bool = True
+    """Whether qlaunch's plugin runs inside the engine (right pooling, one import)."""
+    start_method: StartMethod = "auto"
+    """How the engine starts its scheduler and detokenizer; auto: fork where that is safe."""
+    api_key_file: str | None = None
+    """File with the API key that clients must send; relative to the profile's folder."""
     measured: bool = True
     """False until a run record proves it: shown by `profiles show` and in the docs."""

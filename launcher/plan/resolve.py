@@ -1,0 +1,273 @@
+"""Profile + hardware + model + engine → the plan. Pure: nothing is read, started or written."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from launcher.engine import command
+from launcher.engine import flags as flag_tables
+from launcher.engine.types import Engine
+from launcher.errors import ExitCode, QlaunchError
+from launcher.hardware.types import Hardware
+from launcher.model.types import Checkpoint, ModelCard
+from launcher.plan import fit, memory
+from launcher.plan.types import EnginePlan, Expectation, Plan
+from launcher.profile.settings import Resolved
+from launcher.profile.types import FlagValue, Profile
+
+OWNED: Final = {
+    "--model-path": "--model",
+    "--model": "--model",
+    "--host": "--host",
+    "--port": "--port",
+    "--dtype": "--dtype",
+    "--api-key": "--api-key-file",
+    "--config": None,
+    "--device": None,
+    "--is-embedding": None,
+    "--served-model-name": None,
+}
+"""Engine options qlaunch sets itself, and the option of its own to use instead."""
+
+ENCODER_FLAGS: Final[Mapping[str, FlagValue]] = {
+    "disable-radix-cache": True,
+    "chunked-prefill-size": -1,
+    # With chunking off SGLang reserves for the largest prefill, and may leave nothing for the KV
+    # cache ("Loaded weights leave no GPU memory …"), unless the fraction is explicit.
+    "mem-fraction-static": 0.5,
+}
+"""What keeps an encoder's vectors right: a cached or split prefix changes bidirectional attention
+(cosine 0.25 to 0.88 with the reference)."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything a plan is made of."""
+
+    settings: Resolved
+    profile: Profile
+    hardware: Hardware
+    engine: Engine
+    checkpoint: Checkpoint
+    card: ModelCard | None
+    extra: tuple[str, ...]
+    """The user's own engine options, as given after `--`."""
+    parity_min: Callable[[str], float]
+    """Least cosine that passes, by dtype (launcher.verify.thresholds)."""
+    reference_cache: str
+
+
+def make_plan(given: Inputs) -> Plan:
+    """Resolve everything to what will run.
+
+    A plan that does not fit this machine's memory is returned with `fits` false and the reason
+    first; the caller decides whether to refuse.
+
+    Raises:
+        QlaunchError: `flag_unknown` and its kin (exit 5) for options the engine does not have,
+            `usage` (exit 2) for options qlaunch sets itself, `unauthenticated_bind` (exit 2).
+    """
+    _check_bind(given.settings)
+    _check_extra(given.extra)
+    dtype, dtype_reason = _dtype(given)
+    flags = _flags(given)
+    threads = _threads(given)
+    argv = command.argv(
+        given.engine,
+        model_path=str(given.checkpoint.path),
+        served_name=_served_name(given),
+        host=given.settings.host,
+        port=str(given.settings.port or "{port}"),
+        dtype={"float16": "half"}.get(dtype, dtype),
+        flags=flags,
+        extra=given.extra,
+        has_key=given.settings.api_key_file is not None,
+    )
+    warnings = flag_tables.require(argv[len(given.engine.release.start) :], given.engine.version)
+    sizes = memory.knobs(_as_given(flags, given.extra), given.checkpoint)
+    predicted = memory.predict(
+        given.checkpoint,
+        sizes,
+        device=given.engine.release.device,
+        dtype=dtype,
+        forked=_forks(given),
+        kv_pool_bytes=_pool_bytes(given, flags),
+    )
+    lacking = fit.why_not_memory(predicted, given.hardware, given.checkpoint, sizes, dtype)
+    return Plan(
+        service=given.settings.name,
+        profile=given.settings.sources.get("profile", given.settings.name),
+        engine=EnginePlan(
+            release=given.engine.release.name,
+            version=given.engine.version,
+            python=str(given.engine.python),
+            argv=argv,
+            env=_environment(given, threads),
+            model_info_path=given.engine.release.model_info_path,
+            plugin=given.settings.plugin,
+        ),
+        device=given.engine.release.device,
+        model_name=_served_name(given),
+        model_path=str(given.checkpoint.path),
+        fingerprint=given.checkpoint.fingerprint,
+        expectation=_expectation(given, dtype, sizes),
+        host=given.settings.host,
+        port=given.settings.port,
+        api_key_file=given.settings.api_key_file,
+        predicted=predicted,
+        fits=lacking is None,
+        reasons=(
+            *((lacking[0],) if lacking else ()),
+            *((lacking[1],) if lacking and lacking[1] else ()),
+            dtype_reason,
+            *_thread_reason(given, threads),
+            *(problem.message for problem in warnings),
+        ),
+        start_timeout_s=given.settings.start_timeout_s,
+        restart=given.profile.restart,
+        reference_cache=given.reference_cache,
+    )
+
+
+def _dtype(given: Inputs) -> tuple[str, str]:
+    wanted = given.settings.dtype
+    if wanted != "auto":
+        return wanted, f"dtype {wanted}: {given.settings.sources.get('dtype', 'as given')}"
+    if given.engine.release.device == "cpu":
+        if given.hardware.cpu.computes_bf16:
+            return "bfloat16", "dtype bfloat16: this CPU computes it (AVX512-BF16, AMX or Arm bf16)"
+        return "float32", "dtype float32: this CPU has no bfloat16 arithmetic"
+    low = min((gpu.compute_capability for gpu in given.hardware.gpus), default=(8, 0))
+    if low < (8, 0):
+        return "float16", "dtype float16: GPUs older than sm80 have no bfloat16"
+    return "bfloat16", "dtype bfloat16: the GPU computes it, and float16 can overflow to NaN"
+
+
+def _threads(given: Inputs) -> int | None:
+    if given.engine.release.device != "cpu":
+        return None
+    wanted = given.settings.threads
+    return given.hardware.cpu.usable if wanted == "auto" else wanted
+
+
+def _thread_reason(given: Inputs, threads: int | None) -> tuple[str, ...]:
+    if threads is None:
+        return ()
+    if given.settings.threads == "auto":
+        return (f"{threads} threads: {given.hardware.cpu.usable_source}",)
+    return (f"{threads} threads: {given.settings.sources.get('threads', 'as given')}",)
+
+
+def _flags(given: Inputs) -> dict[str, FlagValue]:
+    """The engine's flags without those the user gives again after `--`: theirs win."""
+    flags = dict(given.settings.flags)
+    if given.checkpoint.encoder:
+        flags = {**ENCODER_FLAGS, **flags}
+    overridden = {word.partition("=")[0].removeprefix("--") for word in _options(given.extra)}
+    return {name: value for name, value in flags.items() if name not in overridden}
+
+
+def _as_given(flags: Mapping[str, FlagValue], extra: tuple[str, ...]) -> dict[str, FlagValue]:
+    """Flags with the whole numbers of the user's own options in them, for the prediction."""
+    out = dict(flags)
+    for position, word in enumerate(extra):
+        if not word.startswith("--"):
+            continue
+        name, _, value = word.removeprefix("--").partition("=")
+        following = extra[position + 1] if position + 1 < len(extra) else ""
+        text = value or following
+        if text.lstrip("-").isdecimal():
+            out[name] = int(text)
+    return out
+
+
+def _options(words: tuple[str, ...]) -> list[str]:
+    return [word for word in words if word.startswith("--")]
+
+
+def _environment(given: Inputs, threads: int | None) -> dict[str, str]:
+    env = command.environment(
+        given.engine,
+        model_path=str(given.checkpoint.path),
+        architectures=given.checkpoint.architectures,
+        threads=threads,
+        plugin=given.settings.plugin,
+        start_method=given.settings.start_method,
+    )
+    return env | given.profile.env
+
+
+def _forks(given: Inputs) -> bool:
+    return (
+        given.engine.release.device == "cpu"
+        and given.settings.plugin
+        and given.engine.release.plugin == "framework"
+        and given.settings.start_method != "spawn"
+    )
+
+
+def _pool_bytes(given: Inputs, flags: Mapping[str, FlagValue]) -> int:
+    """What SGLang takes for KV cache without --max-total-tokens: its fraction of what is free."""
+    fraction = flags.get("mem-fraction-static")
+    share = fraction if isinstance(fraction, float) else 0.88
+    if given.engine.release.device == "cpu":
+        # The machine's memory, not the cgroup's: SGLang asks psutil.
+        return int(given.hardware.memory.total_bytes * share)
+    free = (g.memory_free_bytes or g.memory_total_bytes for g in given.hardware.gpus)
+    return int(max(free, default=0) * share)
+
+
+def _expectation(given: Inputs, dtype: str, sizes: memory.Knobs) -> Expectation:
+    return Expectation(
+        dimensions=given.checkpoint.dimensions,
+        normalize=given.checkpoint.normalize,
+        pooling=given.checkpoint.pooling,
+        encoder=given.checkpoint.encoder,
+        max_running_requests=sizes.running_requests,
+        context_length=sizes.context,
+        parity_min=given.parity_min(dtype),
+        dtype=dtype,
+    )
+
+
+def _served_name(given: Inputs) -> str:
+    name = given.card.name if given.card else given.checkpoint.path.name
+    # A colon means a LoRA adapter to SGLang, which refuses it in a model's name.
+    return name.replace(":", "-") or "model"
+
+
+def _check_extra(extra: tuple[str, ...]) -> None:
+    for word in _options(extra):
+        name = word.partition("=")[0]
+        if name in OWNED:
+            own = OWNED[name]
+            raise QlaunchError(
+                f"{name} is set by qlaunch itself and cannot be given after `--`",
+                code="usage",
+                exit_code=ExitCode.USAGE,
+                fix=f"use qlaunch's own {own}, before the `--`" if own else "leave it out",
+            )
+
+
+def _check_bind(settings: Resolved) -> None:
+    if settings.api_key_file or settings.allow_unauthenticated or is_loopback(settings.host):
+        return
+    raise QlaunchError(
+        f"{settings.host} can be reached from other machines, and no API key is set",
+        code="unauthenticated_bind",
+        exit_code=ExitCode.USAGE,
+        fix="give --api-key-file FILE, or --allow-unauthenticated if that is what you want",
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host` (names other than localhost count as wide)."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -7,6 +7,7 @@ HF_HOME, HF_TOKEN, HF_HUB_OFFLINE, MODELSCOPE_ENDPOINT, MODELSCOPE_CACHE, MODELS
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,7 +70,7 @@ def _snapshot(source: Source, *, local_only: bool) -> Path:
         "allow_patterns": _ALLOW,
         "ignore_patterns": _IGNORE,
     }
-    with contextlib.redirect_stdout(sys.stderr):
+    with contextlib.redirect_stdout(sys.stderr), _bars_on_terminals_only():
         if source.kind == "hf":
             from huggingface_hub import snapshot_download
 
@@ -77,6 +78,19 @@ def _snapshot(source: Source, *, local_only: bool) -> Path:
         from modelscope import snapshot_download as modelscope_download
 
         return Path(modelscope_download(source.location, **options))
+
+
+@contextlib.contextmanager
+def _bars_on_terminals_only() -> Iterator[None]:
+    """Keep the libraries' progress bars out of logs; tqdm reads this when it is imported."""
+    if sys.stderr.isatty() or "TQDM_DISABLE" in os.environ:
+        yield
+        return
+    os.environ["TQDM_DISABLE"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["TQDM_DISABLE"]
 
 
 def _explain(source: Source, error: Exception, is_offline: bool) -> QlaunchError:

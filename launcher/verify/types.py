@@ -35,6 +35,9 @@ class VerifyRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Extra variables for it (PYTHONPATH of the stand-ins, threads)."""
     reference_cache: str
     timeout_s: float = 60.0
+    """Bound for the smoke itself, from `go` to the report."""
+    reference_timeout_s: float = 600.0
+    """Bound for computing the reference where it is not cached."""
 
 
 class SmokeReport(msgspec.Struct, frozen=True, kw_only=True):

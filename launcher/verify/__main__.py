@@ -1,0 +1,83 @@
+"""The smoke as a process of its own: `python -m launcher.verify`, started by the supervisor.
+
+Protocol, one line each: the request as JSON on stdin; `{"event": "prepared", …}` on stdout; `go` on
+stdin; `{"event": "report", "report": {…}}` on stdout and exit 0, whatever the verdict. End of stdin
+before `go` ends it quietly. A bug ends it with `{"event": "error", "message": …}` and exit 1. The
+API key comes in the environment variable QLAUNCH_VERIFY_KEY and is never printed.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+import msgspec
+
+from launcher.verify import texts
+from launcher.verify.client import EmbeddingClient
+from launcher.verify.reference import obtain
+from launcher.verify.smoke import run_smoke
+from launcher.verify.types import VerifyRequest
+
+KEY_VARIABLE = "QLAUNCH_VERIFY_KEY"
+
+
+def main() -> int:
+    """Serve one request; the exit status."""
+    # The default action ends the process at once, and the kernel then kills a reference child,
+    # which asked for that itself.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    key = os.environ.pop(KEY_VARIABLE, None) or None
+    os.environ.pop("OPENAI_LOG", None)  # at `debug` the client would log texts and vectors
+    line = sys.stdin.buffer.readline()
+    if not line:
+        return 0
+    try:
+        _serve(msgspec.json.decode(line, type=VerifyRequest), key)
+    except Exception as error:  # noqa: BLE001 - the last line of defence: one line, no traceback
+        message = f"{type(error).__name__}: {error}"[:400]
+        _say({"event": "error", "message": message.replace(key, "***") if key else message})
+        return 1
+    return 0
+
+
+def _serve(request: VerifyRequest, key: str | None) -> None:
+    go: queue.SimpleQueue[None] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(go,), daemon=True, name="stdin").start()
+    began = time.monotonic()
+    client = EmbeddingClient(request.endpoint, request.model, key)
+    outcome = obtain(request, texts.TEXTS)
+    if outcome.not_cached is not None:
+        sys.stderr.write(f"the reference could not be cached: {outcome.not_cached}\n")
+    seconds = round(time.monotonic() - began, 3)
+    _say({"event": "prepared", "reference": outcome.status, "seconds": seconds})
+    go.get()
+    report = run_smoke(request, key=key, outcome=outcome, client=client)
+    _say({"event": "report", "report": msgspec.to_builtins(report)})
+
+
+def _listen(go: queue.SimpleQueue[None]) -> None:
+    """Wait for `go` beside the preparation; a supervisor that went away ends the process."""
+    for line in sys.stdin.buffer:
+        if line.strip() == b"go":
+            go.put(None)
+            return
+    os._exit(0)
+
+
+def _say(event: dict[str, Any]) -> None:
+    try:
+        sys.stdout.buffer.write(msgspec.json.encode(event) + b"\n")
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        os._exit(1)  # nobody is left to read it
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""The smoke of one service: ask, read, check, name the suspect.
+
+Few calls serve all checks: one batch of every text, some of them again, reversed, alone and in the
+client's default format, one call with more inputs than the engine runs at once, and one after it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from launcher.verify import checks, texts
+from launcher.verify.client import CallError, EmbeddingClient
+from launcher.verify.diagnose import diagnose
+from launcher.verify.evidence import Ask, Evidence, Reading, read
+from launcher.verify.reference import Outcome, obtain
+from launcher.verify.types import SmokeReport, VerifyRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CALL_LIMIT_S = 30.0
+"""Longest wait for one call; the first and largest takes about 2 s for Qwen3-0.6B on two cores."""
+OVERFLOW_EXTRA = 8
+"""Inputs beyond `max_running_requests` in the overflow call."""
+OVERFLOW_LIMIT = 4096
+"""Most inputs asked for in one call."""
+
+
+def run_smoke(
+    request: VerifyRequest,
+    *,
+    key: str | None,
+    outcome: Outcome | None = None,
+    client: EmbeddingClient | None = None,
+) -> SmokeReport:
+    """Verify one service; never raises for what a server or a checkpoint does.
+
+    Args:
+        request: what to ask and what to expect.
+        key: the service's API key, or None.
+        outcome: the reference, if `obtain` was called before; else it is obtained first.
+        client: a client for the endpoint, if one was made before; it is closed at the end.
+    """
+    outcome = outcome if outcome is not None else obtain(request, texts.TEXTS)
+    client = client or EmbeddingClient(request.endpoint, request.model, key)
+    began = time.monotonic()
+    try:
+        asks = ask_all(request, client)
+    finally:
+        client.close()
+    return judge(Evidence(request, asks, outcome), began)
+
+
+def calls(request: VerifyRequest) -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...]]]:
+    """(call, names of its texts, texts) in the order they are made."""
+    named = [
+        ("first", tuple(each.name for each in texts.TEXTS)),
+        ("again", texts.AGAIN),
+        ("reversed", texts.AGAIN[::-1]),
+        *((f"alone:{name}", (name,)) for name in texts.ALONE),
+        ("default", (texts.DEFAULT_FORMAT,)),
+    ]
+    for call, names in named:
+        yield call, names, tuple(texts.BY_NAME[name] for name in names)
+    fillers = texts.overflow_texts(
+        min(request.max_running_requests + OVERFLOW_EXTRA, OVERFLOW_LIMIT)
+    )
+    yield "overflow", tuple(f"filler {each}" for each in fillers), fillers
+    yield "after", (texts.AFTER,), (texts.BY_NAME[texts.AFTER],)
+
+
+def ask_all(request: VerifyRequest, client: EmbeddingClient) -> dict[str, Ask]:
+    """Make the calls one after the other, within `timeout_s`; a dead server ends them early.
+
+    Later calls go on after an HTTP error of one of them, but not after the first call failed or
+    after one got no answer: what would follow says nothing new, and only costs time.
+    """
+    deadline = time.monotonic() + request.timeout_s
+    asks: dict[str, Ask] = {}
+    over = False
+    for call, names, inputs in calls(request):
+        if over:
+            asks[call] = Ask(call, names)
+            continue
+        left = min(CALL_LIMIT_S, deadline - time.monotonic())
+        try:
+            if call == "default":
+                answer = client.embed_default(inputs[0], left)
+            else:
+                answer = client.embed(inputs, left)
+            asks[call] = Ask(call, names, answer)
+        except CallError as error:
+            asks[call] = Ask(call, names, error=error)
+            over = call == "first" or error.kind in ("timeout", "refused")
+    return asks
+
+
+def judge(evidence: Evidence, began: float) -> SmokeReport:
+    """The report on `evidence`; `began` is the monotonic time of the first call."""
+    reading = read(evidence)
+    parity = checks.measure_parity(reading)
+    results = checks.run(reading, parity)
+    verdict = diagnose(reading, results, parity)
+    worst = parity.worst
+    after = evidence.asks["after"].answer
+    return SmokeReport(
+        ok=all(check.ok for check in results),
+        checks=results,
+        suspect=verdict.suspect,
+        explanation=verdict.explanation,
+        worst_cosine=worst[0] if worst else None,
+        mean_cosine=parity.mean,
+        worst_text=worst[1] if worst else None,
+        sample=_sample(reading),
+        latency_ms=round(after.seconds * 1000, 2) if after else None,
+        seconds=round(time.monotonic() - began, 3),
+        reference=evidence.outcome.status,
+    )
+
+
+def _sample(reading: Reading) -> tuple[float, ...]:
+    """First five numbers of the first text's vector, or of the first usable one."""
+    vectors = reading.vectors.get("first", {})
+    return tuple(next(iter(vectors.values()), [])[:5])

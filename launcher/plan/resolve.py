@@ -48,6 +48,7 @@ class Inputs:
     """Everything a plan is made of."""
 
     settings: Resolved
+    profile_name: str
     profile: Profile
     hardware: Hardware
     engine: Engine
@@ -99,7 +100,7 @@ def make_plan(given: Inputs) -> Plan:
     lacking = fit.why_not_memory(predicted, given.hardware, given.checkpoint, sizes, dtype)
     return Plan(
         service=given.settings.name,
-        profile=given.settings.sources.get("profile", given.settings.name),
+        profile=given.profile_name,
         engine=EnginePlan(
             release=given.engine.release.name,
             version=given.engine.version,

@@ -1,0 +1,26 @@
+"""`qlaunch completion`: the shell's own script."""
+
+from __future__ import annotations
+
+import click
+
+from launcher.cli.base import command as declare
+from launcher.cli.result import Result
+
+
+@declare("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def command(shell: str) -> Result:
+    r"""Print the completion script for SHELL.
+
+    \b
+        eval "$(qlaunch completion bash)"
+    """
+    from click.shell_completion import get_completion_class
+
+    from launcher.cli.main import cli
+
+    kind = get_completion_class(shell)
+    assert kind is not None  # click knows the three shells of the choice above
+    script = kind(cli, {}, "qlaunch", "_QLAUNCH_COMPLETE").source()
+    return Result(data={"shell": shell, "script": script}, lines=script.splitlines())

@@ -1,0 +1,62 @@
+"""`qlaunch down`: stop services; nothing of them is left running."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from launcher.cli.base import command as declare
+from launcher.cli.result import Problem, Result
+from launcher.errors import ExitCode
+from launcher.service import client
+
+
+@declare("down")
+@click.argument("names", nargs=-1, metavar="[SERVICE]...")
+@click.option("--all", "everything", is_flag=True, help="Stop every service.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=1),
+    default=client.DOWN_S,
+    show_default=True,
+    help="Seconds for one service, at most.",
+)
+def command(names: tuple[str, ...], everything: bool, timeout: float) -> Result:
+    """Stop services. Stopping what is not running is no error, an unknown name is."""
+    if bool(names) == everything:
+        raise click.UsageError("name the services to stop, or give --all")
+    targets = [state.service for state in client.services()] if everything else list(names)
+    results = [_one(name, timeout, known=everything) for name in targets]
+    left = [line for found in results for line in found["left"]]
+    lines = [found.pop("line") for found in results] or ["no services"]
+    problems = [
+        Problem("stop_incomplete", f"still there: {line}", "end that process by its pid")
+        for line in left
+    ]
+    return Result(
+        data={"services": results},
+        lines=lines,
+        exit_code=ExitCode.UNEXPECTED if left else ExitCode.OK,
+        status="partial" if left else "ok",
+        problems=problems,
+    )
+
+
+def _one(name: str, timeout: float, *, known: bool) -> dict[str, Any]:
+    if not known:
+        client.status(name)  # an unknown name is an error, with the names there are
+    done = client.down(name, timeout=timeout)
+    if done.was_running:
+        line = f"{name}: stopped in {done.seconds:.1f} s"
+    else:
+        line = f"{name}: not running"
+    return {
+        "service": name,
+        "was_running": done.was_running,
+        "state": done.state.state if done.state else None,
+        "seconds": done.seconds,
+        "forced": done.forced,
+        "left": list(done.left),
+        "line": line + (" (its supervisor had to be killed)" if done.forced else ""),
+    }

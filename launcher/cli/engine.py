@@ -1,0 +1,146 @@
+"""`qlaunch engine`: engine releases and their environments."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from typing import Any
+
+import click
+
+from launcher.cli.base import command as declare
+from launcher.cli.progress import Progress
+from launcher.cli.result import Result, size, table
+from launcher.engine import catalogue, install
+from launcher.engine.types import Release
+from launcher.errors import ExitCode, QlaunchError
+from launcher.paths import dirs
+from launcher.service import client
+from launcher.service.types import FINAL
+
+
+@click.group()
+def command() -> None:
+    """List, install and remove engine releases."""
+
+
+@declare("engine list")
+def list_() -> Result:
+    """List the releases, whether they are installed, and whether they can be."""
+    found = [_entry(release) for release in catalogue.releases().values()]
+    rows = [
+        (
+            e["name"],
+            e["version"],
+            e["device"],
+            size(e["bytes"]) if e["installed"] else f"no ({size(e['disk_bytes'])})",
+            "yes" if e["installable"] else f"no: {e['reason']}",
+            e["title"],
+        )
+        for e in found
+    ]
+    headings = ("RELEASE", "SGLANG", "DEVICE", "INSTALLED", "INSTALLS HERE", "TITLE")
+    return Result(data={"engines": found}, lines=table(headings, rows))
+
+
+def _entry(release: Release) -> dict[str, Any]:
+    engines = dirs().engines
+    here = install.find(release, engines)
+    reason = _why_not(release)
+    return {
+        "name": release.name,
+        "version": release.version,
+        "title": release.title,
+        "device": release.device,
+        "start": list(release.start),
+        "installed": here is not None,
+        "path": str(here.root) if here else None,
+        "bytes": install.size_bytes(release, engines) if here else None,
+        "disk_bytes": release.disk_bytes,
+        "installable": reason is None,
+        "reason": reason,
+        "notes": list(release.notes),
+    }
+
+
+def _why_not(release: Release) -> str | None:
+    return catalogue.why_not_here(
+        release,
+        python=sys.version_info[:3],
+        machine=platform.machine(),
+        glibc=catalogue.glibc_version(),
+    )
+
+
+@declare("engine install")
+@click.argument("release", default="cpu")
+@click.option("--force", is_flag=True, help="Start from nothing even if it is installed.")
+@click.option(
+    "--anyway", is_flag=True, help="Install a CUDA release on a machine without an NVIDIA GPU."
+)
+def install_(release: str, force: bool, anyway: bool) -> Result:
+    """Install RELEASE (default: cpu) into an environment of its own.
+
+    Running it again returns at once; one that was interrupted goes on where it stopped.
+    """
+    wanted = catalogue.release(release)
+    if not anyway:
+        _require_gpu(wanted)
+    if force:
+        _refuse_in_use(wanted.name)
+    progress = Progress()
+    try:
+        engine = install.install(wanted, dirs().engines, progress=progress.line, force=force)
+    finally:
+        progress.done()
+    data = _entry(wanted) | {"python": str(engine.python), "torch": engine.torch}
+    lines = [f"{wanted.name}: SGLang {engine.version}, torch {engine.torch}, in {engine.root}"]
+    return Result(data=data, lines=lines)
+
+
+@declare("engine remove")
+@click.argument("release")
+def remove(release: str) -> Result:
+    """Remove the environment of RELEASE."""
+    wanted = catalogue.release(release)
+    _refuse_in_use(wanted.name)
+    removed = install.remove(wanted, dirs().engines)
+    line = f"{wanted.name}: removed" if removed else f"{wanted.name}: was not installed"
+    return Result(data={"name": wanted.name, "removed": removed}, lines=[line])
+
+
+def _require_gpu(wanted: Release) -> None:
+    """Say first that a CUDA release would not run here: it is a large download."""
+    if wanted.device != "cuda":
+        return
+    from launcher.hardware.detect import detect
+
+    hardware = detect()
+    if hardware.gpus:
+        return
+    raise QlaunchError(
+        f"engine {wanted.name} needs an NVIDIA GPU, and none can be used here "
+        f"({hardware.gpu_status})",
+        code="engine_unsupported",
+        exit_code=ExitCode.ENGINE,
+        fix="use the cpu release, or install it all the same with --anyway",
+    )
+
+
+def _refuse_in_use(name: str) -> None:
+    users = [
+        state.service
+        for state in client.services()
+        if state.state not in FINAL and state.engine_plan.get("release") == name
+    ]
+    if users:
+        raise QlaunchError(
+            f"engine {name} is in use by {', '.join(users)}",
+            code="engine_in_use",
+            exit_code=ExitCode.CONFLICT,
+            fix=f"stop it first: qlaunch down {' '.join(users)}",
+        )
+
+
+for _command, _name in ((list_, "list"), (install_, "install"), (remove, "remove")):
+    command.add_command(_command, _name)

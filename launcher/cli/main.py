@@ -1,0 +1,128 @@
+"""The entry point: the table of commands, and the errors that come before any of them."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+import click
+
+from launcher import __version__
+from launcher.cli.base import LazyGroup
+from launcher.cli.result import Problem, Result, failure, render
+from launcher.errors import ExitCode, QlaunchError
+
+_COMMANDS: Final = {
+    "up": ("launcher.cli.up", "Start a service and return when its vectors are proved right."),
+    "down": ("launcher.cli.down", "Stop a service; nothing of it is left running."),
+    "restart": ("launcher.cli.restart", "Stop a service and start it again from the same plan."),
+    "ps": ("launcher.cli.ps", "List services."),
+    "status": ("launcher.cli.status", "Show one service: state, endpoint, memory, checks."),
+    "logs": ("launcher.cli.logs", "Show or follow a service's engine log."),
+    "smoke": (
+        "launcher.cli.smoke",
+        "Check the vectors of a service, or of a profile from start to stop.",
+    ),
+    "plan": ("launcher.cli.plan", "Show what `up` would run, and what it would need."),
+    "profiles": ("launcher.cli.profiles", "List, show and validate profiles."),
+    "engine": ("launcher.cli.engine", "List, install and remove engine releases."),
+    "model": ("launcher.cli.model", "List, fetch and inspect models."),
+    "runs": ("launcher.cli.runs", "List and show run records."),
+    "completion": ("launcher.cli.completion", "Print the shell completion script."),
+}
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy=_COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="qlaunch")
+def cli() -> None:
+    """Take a bare machine to a verified embedding endpoint on SGLang.
+
+    \b
+    qlaunch up cpu-minilm     start it; returns when the vectors are proved right
+    qlaunch status cpu-minilm state, endpoint, memory, checks
+    qlaunch down cpu-minilm   stop it
+    """
+
+
+def entry() -> None:
+    """Run the command line; every way out has its exit code and, with `--json`, its document."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command and return its exit code."""
+    try:
+        return int(
+            cli.main(arguments, prog_name="qlaunch", standalone_mode=False, obj=arguments) or 0
+        )
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.UsageError as error:
+        return _usage(arguments, error)
+    except (click.Abort, KeyboardInterrupt):
+        return _report(
+            arguments,
+            Result(
+                data={},
+                exit_code=ExitCode.INTERRUPTED,
+                status="error",
+                problems=(Problem("interrupted", "interrupted"),),
+            ),
+        )
+    except QlaunchError as error:
+        return _report(arguments, failure(error))
+    except click.ClickException as error:
+        return _report(arguments, _failed("usage", error.format_message(), ExitCode.USAGE))
+    except Exception as error:  # noqa: BLE001  # the last resort: one sentence, never a traceback
+        return _report(arguments, _unexpected(error))
+
+
+def _usage(arguments: list[str], error: click.UsageError) -> int:
+    where = error.ctx.command_path if error.ctx else "qlaunch"
+    message = error.format_message()
+    return _report(
+        arguments, _failed("usage", message, ExitCode.USAGE, fix=f"see `{where} --help`")
+    )
+
+
+def _unexpected(error: Exception) -> Result:
+    import os
+    import traceback
+
+    if os.environ.get("QLAUNCH_TRACEBACK"):
+        traceback.print_exception(error)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return _failed(
+        "unexpected",
+        f"unexpected {type(error).__name__} in {place.name}: {error}",
+        ExitCode.UNEXPECTED,
+        fix="run it again with QLAUNCH_TRACEBACK=1 and report what it prints",
+    )
+
+
+def _failed(code: str, message: str, exit_code: ExitCode, *, fix: str | None = None) -> Result:
+    return Result(
+        data={}, exit_code=exit_code, status="error", problems=(Problem(code, message, fix),)
+    )
+
+
+def _report(arguments: list[str], result: Result) -> int:
+    render(_name(arguments), result, as_json=_wants_json(arguments))
+    return int(result.exit_code)
+
+
+def _wants_json(arguments: list[str]) -> bool:
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return "--json" in own
+
+
+def _name(arguments: list[str]) -> str:
+    words = [word for word in arguments[:2] if not word.startswith("-")]
+    if not words:
+        return "qlaunch"
+    nested = words[0] in ("profiles", "engine", "model", "runs")
+    return " ".join(words) if nested else words[0]

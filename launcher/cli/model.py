@@ -1,0 +1,107 @@
+"""`qlaunch model`: cards, fetching, inspection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import msgspec
+
+from launcher.cli.base import command as declare
+from launcher.cli.prepare import profiles_dir
+from launcher.cli.progress import Progress
+from launcher.cli.result import Result, size, table
+from launcher.errors import ExitCode, QlaunchError
+from launcher.model.cards import list_cards, resolve_model
+from launcher.model.fetch import locate, obtain
+from launcher.model.inspect import inspect as inspect_checkpoint
+from launcher.paths import Dirs, dirs
+
+
+@click.group()
+def command() -> None:
+    """List, fetch and inspect models."""
+
+
+@declare("model list")
+def list_() -> Result:
+    """List the model cards, and which models are on this machine."""
+    where = dirs()
+    found: list[dict[str, Any]] = []
+    for card in list_cards(_cards(where)):
+        here = locate(card.sources, models_dir=where.models)
+        found.append(
+            {
+                "name": card.name,
+                "title": card.title,
+                "sources": [str(source) for source in card.sources],
+                "parameters": card.parameters,
+                "dimensions": card.dimensions,
+                "pooling": card.pooling,
+                "context_length": card.context_length,
+                "licence": card.licence,
+                "path": str(here) if here else None,
+            }
+        )
+    rows = [
+        (
+            m["name"], f"{m['parameters'] / 1e6:.0f}M", m["dimensions"], m["pooling"],
+            m["context_length"], "yes" if m["path"] else "no", m["sources"][0],
+        )
+        for m in found
+    ]  # fmt: skip
+    headings = ("MODEL", "SIZE", "DIM", "POOLING", "CONTEXT", "HERE", "SOURCE")
+    return Result(data={"models": found}, lines=table(headings, rows))
+
+
+@declare("model pull")
+@click.argument("model")
+@click.option("--offline", is_flag=True, help="Use only what is on this machine.")
+def pull(model: str, offline: bool) -> Result:
+    """Fetch MODEL (a card's name or a source) and check it."""
+    where = dirs()
+    card, sources = resolve_model(model, _cards(where))
+    progress = Progress()
+    try:
+        path = obtain(
+            sources,
+            models_dir=where.models,
+            card=card,
+            offline=offline,
+            progress=progress.line,
+        )
+    finally:
+        progress.done()
+    return Result(data={"model": model, "path": str(path)}, lines=[str(path)])
+
+
+@declare("model inspect")
+@click.argument("model")
+def inspect(model: str) -> Result:
+    """Show what the checkpoint of MODEL says of itself; reads headers, needs no torch."""
+    where = dirs()
+    _card, sources = resolve_model(model, _cards(where))
+    path = locate(sources, models_dir=where.models)
+    if path is None and sources[0].kind == "path":
+        path = obtain(sources, models_dir=where.models)  # says what is wrong with the folder
+    if path is None:
+        raise QlaunchError(
+            f"model {model} is not on this machine",
+            code="model_not_found",
+            exit_code=ExitCode.USAGE,
+            fix=f"qlaunch model pull {model}",
+        )
+    found = inspect_checkpoint(path)
+    data: dict[str, Any] = msgspec.to_builtins(found, enc_hook=str)
+    data["kv_bytes_per_token"] = found.kv_bytes_per_token
+    shown = data | {"weight_bytes": size(found.weight_bytes)}
+    width = max(len(key) for key in shown)
+    return Result(data=data, lines=[f"{key:<{width}}  {value}" for key, value in shown.items()])
+
+
+def _cards(where: Dirs) -> Any:
+    return profiles_dir(where) / "models"
+
+
+for _command, _name in ((list_, "list"), (pull, "pull"), (inspect, "inspect")):
+    command.add_command(_command, _name)

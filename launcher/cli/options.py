@@ -1,0 +1,85 @@
+"""Options that several commands share, and how they become settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from launcher.cli.prepare import Request
+from launcher.engine import probe
+
+Decorated = Callable[..., Any]
+
+_OPTIONS = (
+    click.option("--name", help="Name of the service (default: the profile's name)."),
+    click.option("--model", help="Model card, folder, hf:ORG/NAME, modelscope:… or package:…."),
+    click.option("--engine", help="Engine release (qlaunch engine list)."),
+    click.option(
+        "--engine-python",
+        metavar="PATH",
+        help="Python of an environment with your own SGLang; `path` takes the sglang on PATH.",
+    ),
+    click.option("--host", help="Address to listen on (default 127.0.0.1)."),
+    click.option("--port", help="Port to listen on; 0 takes a free one."),
+    click.option("--dtype", help="auto, float32, bfloat16 or float16."),
+    click.option("--threads", help="Compute threads on a CPU: a number or auto."),
+    click.option("--start-timeout", "start_timeout_s", help="Seconds until verified, at most."),
+    click.option(
+        "--plugin/--no-plugin",
+        default=None,
+        help="Run qlaunch's plugin inside the engine: pooling as the checkpoint says, one import.",
+    ),
+    click.option(
+        "--start-method",
+        help="How the engine starts its processes on a CPU: auto (fork where safe), fork or spawn.",
+    ),
+    click.option(
+        "--api-key-file", metavar="FILE", help="File (mode 0600) with the key clients must send."
+    ),
+    click.option(
+        "--allow-unauthenticated",
+        is_flag=True,
+        default=None,
+        help="Listen beyond this machine without a key.",
+    ),
+    click.option("--offline", is_flag=True, default=None, help="Fetch nothing."),
+)
+
+
+def plan_options(body: Decorated) -> Decorated:
+    """Everything that shapes a plan: profile, settings, and the engine's own options after `--`."""
+    for option in reversed(_OPTIONS):
+        body = option(body)
+    arguments = click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar=_METAVAR)
+    return arguments(body)
+
+
+_METAVAR = "[PROFILE] [-- ENGINE OPTIONS]"
+
+
+def split(words: tuple[str, ...], typed: list[str]) -> tuple[str | None, tuple[str, ...]]:
+    """Profile and engine options, from click's words and what was really typed.
+
+    Click drops the `--` itself, so where it stood is read from the command line.
+
+    Raises:
+        click.UsageError: more than one profile.
+    """
+    after = typed[typed.index("--") + 1 :] if "--" in typed else []
+    before = words[: len(words) - len(after)] if after else words
+    if len(before) > 1:
+        raise click.UsageError(
+            f"one profile at a time, got {', '.join(before)}; engine options go after `--`"
+        )
+    return (before[0] if before else None), tuple(after)
+
+
+def request(words: tuple[str, ...], given: dict[str, object], *, fetch: bool = True) -> Request:
+    """The request that a command line states."""
+    context = click.get_current_context()
+    profile, extra = split(words, context.find_root().obj or [])
+    if given.get("engine_python") == "path":
+        given = given | {"engine_python": str(probe.python_on_path())}
+    return Request(profile=profile, given=given, extra=extra, fetch=fetch)

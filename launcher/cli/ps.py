@@ -1,0 +1,31 @@
+"""`qlaunch ps`: every service."""
+
+from __future__ import annotations
+
+import click
+
+from launcher.cli.base import command as declare
+from launcher.cli.result import Result, size, table
+from launcher.service import client
+from launcher.service.types import FINAL
+
+
+@declare("ps")
+@click.option("--all", "-a", "everything", is_flag=True, help="Also those that are not running.")
+def command(everything: bool) -> Result:
+    """List services that are running, or all that were ever started."""
+    found = [s for s in client.services() if everything or s.state not in FINAL]
+    rows = [
+        (
+            state.service,
+            state.state,
+            state.endpoint,
+            state.engine.pid if state.engine else None,
+            size(state.measured.get("ram_peak_bytes")),
+            state.since,
+        )
+        for state in found
+    ]
+    headings = ("SERVICE", "STATE", "ENDPOINT", "PID", "RAM PEAK", "SINCE")
+    lines = table(headings, rows) if rows else ["no services are running"]
+    return Result(data={"services": [client.as_data(state) for state in found]}, lines=lines)

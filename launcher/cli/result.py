@@ -1,0 +1,103 @@
+"""What a command returns, and the one place that turns it into text or JSON."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from launcher.errors import ExitCode, QlaunchError
+
+ENVELOPE_VERSION: Final = 1
+Status = Literal["ok", "partial", "error"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One error of a result that is not thrown away with it."""
+
+    code: str
+    message: str
+    fix: str | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """Outcome of a command: data for scripts, lines for people, problems for both."""
+
+    data: dict[str, Any]
+    lines: Sequence[str] = ()
+    exit_code: ExitCode = ExitCode.OK
+    status: Status = "ok"
+    problems: Sequence[Problem] = field(default=())
+
+
+def failure(error: QlaunchError) -> Result:
+    """The result that stands for an error."""
+    return Result(
+        data=error.data or {},
+        exit_code=error.exit_code,
+        status="error",
+        problems=(Problem(error.code, error.message, error.fix),),
+    )
+
+
+def envelope(command: str, result: Result) -> dict[str, Any]:
+    """The JSON document of a result; its keys are a contract."""
+    return {
+        "version": ENVELOPE_VERSION,
+        "command": command,
+        "status": result.status,
+        "exit_code": int(result.exit_code),
+        "data": result.data,
+        "errors": [{"code": p.code, "message": p.message, "fix": p.fix} for p in result.problems],
+    }
+
+
+def render(command: str, result: Result, *, as_json: bool) -> None:
+    """Print a result: JSON or text on stdout, problems of a text result on stderr."""
+    if as_json:
+        import msgspec
+
+        document = msgspec.json.format(msgspec.json.encode(envelope(command, result)), indent=2)
+        _write(sys.stdout, document.decode())
+        return
+    if result.lines:
+        _write(sys.stdout, "\n".join(result.lines))
+    for problem in result.problems:
+        _write(sys.stderr, f"Error: {problem.message}")
+        if problem.fix:
+            _write(sys.stderr, f"  Try: {problem.fix}")
+
+
+def _write(stream: Any, text: str) -> None:
+    try:
+        stream.write(text + "\n")
+        stream.flush()
+    except BrokenPipeError:
+        # The reader (head, less) has gone: nothing is wrong with the command. The stream is pointed
+        # at nothing so that the interpreter's own flush at exit stays quiet.
+        import os
+
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    """Rows as aligned columns; None shows as `-`."""
+    cells = [list(headings), *([("-" if c is None else str(c)) for c in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(headings))]
+    return [
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells
+    ]
+
+
+def size(count: float | None) -> str:
+    """Bytes for people: `1.3 GB`, `451 MB`; `not measured` for None."""
+    if count is None:
+        return "not measured"
+    if count >= 1e9:
+        return f"{count / 1e9:.2f} GB"
+    if count >= 1e6:
+        return f"{count / 1e6:.0f} MB"
+    return f"{count / 1e3:.0f} kB"

@@ -1,0 +1,94 @@
+"""`qlaunch smoke`: check a service's vectors, or bring a profile up, show it, and take it down."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import msgspec
+
+from launcher.cli import show
+from launcher.cli.base import command as declare
+from launcher.cli.options import plan_options, request
+from launcher.cli.prepare import prepare, require_fit
+from launcher.cli.progress import Progress
+from launcher.cli.result import Problem, Result
+from launcher.cli.up import Follow
+from launcher.errors import ExitCode, QlaunchError
+from launcher.service import client, keys, store
+from launcher.service.types import UP
+from launcher.verify.types import SmokeReport
+
+
+@declare("smoke")
+@plan_options
+@click.option(
+    "--up",
+    "from_start",
+    is_flag=True,
+    help="Start the profile first, show what it took, and stop it again.",
+)
+def command(words: tuple[str, ...], from_start: bool, **given: Any) -> Result:
+    """Check the vectors of a running SERVICE, or with --up of a PROFILE from start to stop.
+
+    Without --up the first word is the name of a running service. Exit 7 when a check fails.
+    """
+    if from_start:
+        return _from_start(words, given)
+    if len(words) != 1:
+        raise click.UsageError("name one running service, or give --up")
+    return _running(words[0])
+
+
+def _running(name: str) -> Result:
+    state = client.status(name)
+    if state.state not in UP or state.endpoint is None:
+        raise QlaunchError(
+            f"service {name!r} is not running: {state.state}",
+            code="not_running",
+            exit_code=ExitCode.NOT_RUNNING,
+            fix=f"start it: qlaunch restart {name}",
+        )
+    from launcher.service.verifier import verify_request
+    from launcher.verify.smoke import run_smoke
+
+    plan = store.read_plan(store.folder(name))
+    key = keys.read_key(plan.api_key_file) if plan.api_key_file else None
+    report = run_smoke(verify_request(plan, state.endpoint), key=key)
+    return _verdict(name, {"service": name, "endpoint": state.endpoint}, report)
+
+
+def _verdict(name: str, data: dict[str, Any], report: SmokeReport) -> Result:
+    smoke: dict[str, Any] = msgspec.to_builtins(report)
+    lines = show.checks(smoke)
+    if report.ok:
+        return Result(data=data | {"smoke": smoke}, lines=[*lines, f"{name}: every check is ok"])
+    failed = ", ".join(check.name for check in report.checks if not check.ok)
+    return Result(
+        data=data | {"smoke": smoke},
+        lines=lines,
+        exit_code=ExitCode.VERIFY_FAILED,
+        status="error",
+        problems=(
+            Problem(
+                "smoke_failed", f"service {name!r}: failed checks: {failed}", report.explanation
+            ),
+        ),
+    )
+
+
+def _from_start(words: tuple[str, ...], given: dict[str, Any]) -> Result:
+    progress = Progress()
+    prepared = prepare(request(words, given), progress.line)
+    require_fit(prepared)
+    plan = prepared.plan
+    progress.line(f"{plan.service}: {plan.model_name} on engine {plan.engine.release}")
+    try:
+        state = client.launch(plan, on_change=Follow(progress))
+        data = client.as_data(state)
+    finally:
+        progress.done()
+    # What another command started is refused by launch, so what is stopped here was started here.
+    done = client.down(plan.service)
+    progress.line(f"{plan.service}: stopped in {done.seconds:.1f} s, nothing left running")
+    return Result(data=data, lines=show.service(data))

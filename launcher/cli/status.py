@@ -1,0 +1,35 @@
+"""`qlaunch status`: one service."""
+
+from __future__ import annotations
+
+import click
+
+from launcher.cli import show
+from launcher.cli.base import command as declare
+from launcher.cli.result import Problem, Result
+from launcher.errors import ExitCode
+from launcher.service import client
+from launcher.service.types import FINAL
+
+
+@declare("status")
+@click.argument("service")
+@click.option("--endpoint", "endpoint_only", is_flag=True, help="Print only the endpoint's URL.")
+def command(service: str, endpoint_only: bool) -> Result:
+    """Show SERVICE: state, endpoint, memory, checks. Exit 3 when it is not running."""
+    state = client.status(service)
+    data = client.as_data(state)
+    running = state.state not in FINAL
+    if running and endpoint_only:
+        return Result(data=data, lines=[state.endpoint or "-"])
+    if running:
+        return Result(data=data, lines=show.service(data))
+    message = f"service {service!r} is not running: {state.state}"
+    fix = state.failure.fix if state.failure else f"start it: qlaunch restart {service}"
+    return Result(
+        data=data,
+        lines=[] if endpoint_only else show.service(data),
+        exit_code=ExitCode.NOT_RUNNING,
+        status="error",
+        problems=(Problem("not_running", message, fix),),
+    )

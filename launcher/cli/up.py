@@ -1,0 +1,79 @@
+"""`qlaunch up`: start a service and return when its vectors are proved right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from launcher.cli import show
+from launcher.cli.base import command as declare
+from launcher.cli.options import plan_options, request
+from launcher.cli.prepare import prepare, require_fit
+from launcher.cli.progress import Progress
+from launcher.cli.result import Result
+from launcher.service.types import ServiceState
+
+
+class Follow:
+    """Shows a start's phases as they come."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._state: str | None = None
+
+    def __call__(self, state: ServiceState) -> None:
+        """Called with every new state."""
+        if state.state != self._state:
+            self._state = state.state
+            self._progress.line(show.phase(state.state, ""))
+        elif state.detail:
+            self._progress.now(show.phase(state.state, state.detail))
+
+
+@declare("up")
+@plan_options
+@click.option("--dry-run", is_flag=True, help="Print the exact command and environment, and stop.")
+@click.option(
+    "--foreground",
+    is_flag=True,
+    help="Be the supervisor instead of starting one: for systemd and containers.",
+)
+@click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
+def command(
+    words: tuple[str, ...], dry_run: bool, foreground: bool, quiet: bool, **given: Any
+) -> Result:
+    """Start PROFILE and return when its vectors are proved right.
+
+    Without PROFILE the best one for this machine is taken. The engine and the model are fetched
+    where they are missing. Options of the engine itself go after `--`:
+
+    \b
+        qlaunch up cpu-minilm -- --log-level debug
+    """
+    progress = Progress(quiet=quiet)
+    prepared = prepare(request(words, given), progress.line)
+    plan = prepared.plan
+    if dry_run:
+        return Result(data=show.plan_data(plan), lines=show.plan(plan))
+    require_fit(prepared)
+    progress.line(f"{plan.service}: {plan.model_name} on engine {plan.engine.release}")
+    if foreground:
+        return _foreground(plan, progress)
+    from launcher.service import client
+
+    try:
+        state = client.launch(plan, on_change=Follow(progress))
+    finally:
+        progress.done()
+    data = client.as_data(state)
+    return Result(data=data, lines=show.service(data))
+
+
+def _foreground(plan: Any, progress: Progress) -> Result:
+    from launcher.cli.supervise import wiring
+    from launcher.service import client
+
+    state = client.foreground(plan, wiring(), on_change=Follow(progress))
+    data = client.as_data(state)
+    return Result(data=data, lines=show.service(data))

@@ -1,4 +1,8 @@
-"""`state.json`: what the supervisor says of its service. One writer, atomic replace."""
+"""`state.json`: what the supervisor says of its service. One writer, atomic replace.
+
+The contract of the states (who may act: the supervisor alone; everyone else reads, or asks by
+signal) stands in `launcher/service/machine.py`.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,14 @@ State = Literal[
     "stopping",
     "stopped",
     "failed",
+    "unknown",
 ]
+"""`unknown` is never written: readers report it for a state file that cannot be read."""
+
+FINAL: frozenset[State] = frozenset({"stopped", "failed", "unknown"})
+"""States in which no supervisor is at work."""
+UP: frozenset[State] = frozenset({"ready", "degraded"})
+"""States in which the endpoint has been verified."""
 
 
 class ProcessId(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +65,8 @@ class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
     """ISO 8601, UTC: when `state` was entered."""
     run: str
     endpoint: str | None
-    supervisor: ProcessId
+    supervisor: ProcessId | None
+    """None only where the state is `unknown`."""
     engine: ProcessId | None
     engine_plan: dict[str, Any]
     """`{release, version, argv, env}` as executed, secrets never in it."""
@@ -69,3 +81,5 @@ class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
     phases: tuple[dict[str, Any], ...] = ()
     detail: str = ""
     """One line for people: what is going on now."""
+    problem: str | None = None
+    """What is wrong with the state file, for a state that is `unknown`; else None."""

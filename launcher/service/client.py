@@ -1,0 +1,437 @@
+"""Starting, stopping and asking services: what the command line calls.
+
+Nobody here writes state. A start leaves a plan and spawns the supervisor; a stop asks it by
+signal; everything else reads. `up.lock` serialises starts and stops of one service, and is held
+only for the moment of the start, so that `down` works while `up` still waits.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from launcher.errors import ExitCode, QlaunchError
+from launcher.plan.types import Plan
+from launcher.service import keys, ports, procs, store
+from launcher.service.endings import supervisor_gone
+from launcher.service.settle import leftovers, settle
+from launcher.service.store import Folder, Lock
+from launcher.service.types import FINAL, UP, Failure, ProcessId, ServiceState
+
+if TYPE_CHECKING:
+    from launcher.service.supervisor import Wiring
+
+ENTRY = (sys.executable, "-P", "-m", "launcher.cli.supervise")
+"""Program of a detached supervisor; the service's name and the time of `up` follow."""
+POLL_S = 0.05
+SUPERVISOR_START_S = 20.0
+"""For the supervisor's own start: about 0.2 s, more on a machine that is short of everything."""
+DOWN_S = 30.0
+"""What `down` takes at most."""
+Watch = Callable[[ServiceState], object]
+
+
+class DownResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a `down` did."""
+
+    service: str
+    was_running: bool
+    state: ServiceState | None
+    """The last state; None if the service was never started."""
+    seconds: float
+    forced: bool = False
+    """Whether the supervisor itself had to be killed."""
+    left: tuple[str, ...] = ()
+    """What could not be ended, named."""
+
+
+def launch(
+    plan: Plan, *, on_change: Watch = lambda _: None, entry: Sequence[str] = ENTRY
+) -> ServiceState:
+    """Start a service, detached, and return its state once it is verified.
+
+    `on_change` gets every new state on the way. An interrupt (Ctrl-C) stops the service and is
+    raised again when it is gone; a second one kills it.
+
+    Raises:
+        QlaunchError: `already_running`, `busy`, `port_taken` (exit 9), `api_key_unusable`,
+            `bad_host` (exit 2) before the start; then the service's own failure, with the status
+            as `data`: start_failed (6), smoke_failed (7), timed_out (8), port_taken (9);
+            `stopped_meanwhile` (9) if someone stopped it.
+    """
+    began = time.monotonic()
+    where = store.folder(plan.service, create=True)
+    with _sole(where):
+        _refuse_running(plan.service)
+        if plan.api_key_file:
+            keys.read_key(plan.api_key_file)
+        if plan.port:
+            ports.check_free(plan.host, plan.port)
+        store.write_plan(where, plan)
+        try:
+            pid = _spawn_supervisor(where, entry, began)
+            state = _first_state(where, pid)
+        except KeyboardInterrupt:
+            _interrupted(where)
+            raise
+    try:
+        return _follow(plan.service, state, on_change)
+    except KeyboardInterrupt:
+        _interrupted(where)
+        raise
+
+
+def _sole(where: Folder, wait_s: float = 2.0) -> Lock:
+    lock = Lock(where.up_lock)
+    try:
+        free = lock.acquire(wait_s=wait_s)
+    except OSError as error:
+        raise QlaunchError(
+            f"cannot lock {where.up_lock}: {error.strerror or error}",
+            code="state_dir_unsafe",
+            exit_code=ExitCode.UNEXPECTED,
+        ) from error
+    if not free:
+        raise QlaunchError(
+            f"service {where.name!r} is being started or stopped by another command",
+            code="busy",
+            exit_code=ExitCode.CONFLICT,
+            fix=f"wait for it, then: qlaunch status {where.name}",
+        )
+    return lock
+
+
+def _refuse_running(name: str) -> None:
+    state = settle(name)
+    if state is None or state.state in FINAL or not procs.is_alive(state.supervisor):
+        return
+    where = f" at {state.endpoint}" if state.endpoint else ""
+    raise QlaunchError(
+        f"service {name!r} is already running ({state.state}){where}",
+        code="already_running",
+        exit_code=ExitCode.CONFLICT,
+        fix=f"use it, stop it with qlaunch down {name}, or give another name with --name",
+        data=as_data(state),
+    )
+
+
+def _spawn_supervisor(where: Folder, entry: Sequence[str], began: float) -> int:
+    """Start the supervisor in a session of its own, with nothing of ours but its log; its PID.
+
+    By posix_spawn: no handle has to be kept for a process that outlives us.
+    """
+    if where.log.exists():
+        where.log.replace(where.log.with_name(f"{where.log.name}.1"))
+    env = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
+    if env.get("QLAUNCH_HOME"):
+        env["QLAUNCH_HOME"] = str(where.path.parents[2])  # absolute: it changes its folder
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    argv = [*entry, where.name, repr(began)]
+    return os.posix_spawn(
+        argv[0],
+        argv,
+        env,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(where.log), flags, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+            # A shell's own descriptors (`exec 9>lock`) are inheritable and must not live on in us.
+            *((os.POSIX_SPAWN_CLOSE, fd) for fd in _inheritable()),
+        ],
+        setsid=True,
+    )
+
+
+def _inheritable() -> list[int]:
+    found = []
+    for fd in (int(name) for name in os.listdir("/proc/self/fd")):  # noqa: PTH208 - names only
+        try:
+            if fd > 2 and os.get_inheritable(fd):
+                found.append(fd)
+        except OSError:
+            continue  # the descriptor of the listing itself
+    return found
+
+
+def _first_state(where: Folder, pid: int) -> ServiceState:
+    """Wait until the new supervisor has published its first state."""
+    deadline = time.monotonic() + SUPERVISOR_START_S
+    supervisor = procs.process_id(pid)
+    while time.monotonic() < deadline:
+        gone = _reaped(pid) or not procs.is_alive(supervisor)
+        state = store.read_state(where.name)
+        if state is not None and state.supervisor is not None and state.supervisor.pid == pid:
+            return state
+        if gone:
+            break
+        time.sleep(0.01)
+    if supervisor is not None:
+        procs.send(supervisor, signal.SIGKILL)
+    raise QlaunchError(
+        f"the supervisor of {where.name!r} did not come up: {_last_words(where)}",
+        code="supervisor_failed",
+        exit_code=ExitCode.UNEXPECTED,
+        fix=f"read {where.log}",
+    )
+
+
+def _last_words(where: Folder) -> str:
+    try:
+        lines = where.log.read_text(encoding="utf-8", errors="replace")[-4000:].splitlines()
+    except OSError:
+        lines = []
+    return lines[-1] if lines else "it said nothing"
+
+
+def _reaped(pid: int) -> bool:
+    """Whether `pid` was a child of ours that has ended; reaped now, so that no zombie stays."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return False
+
+
+def _follow(name: str, state: ServiceState, on_change: Watch) -> ServiceState:
+    """Watch the state file until the service is up or over."""
+    seen: object = None
+    where = store.folder(name)
+    supervisor = state.supervisor
+    while True:
+        on_change(state)
+        if state.state in UP:
+            return state
+        if state.state in FINAL:
+            raise _failed(state)
+        while (stamp := _stamp(where)) == seen and _lives(supervisor):
+            time.sleep(POLL_S)
+        seen = stamp
+        fresh = store.read_state(name)
+        if not _lives(supervisor) and (fresh is None or fresh.state not in FINAL):
+            fresh = settle(name)
+        if fresh is None:
+            raise _vanished(where)
+        state = fresh
+
+
+def _lives(supervisor: ProcessId | None) -> bool:
+    if supervisor is None:
+        return False
+    return not _reaped(supervisor.pid) and procs.is_alive(supervisor)
+
+
+def _stamp(where: Folder) -> tuple[int, int] | None:
+    try:
+        found = where.state.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _vanished(where: Folder) -> QlaunchError:
+    return QlaunchError(
+        f"the folder of service {where.name!r} was removed while it was starting",
+        code="state_vanished",
+        exit_code=ExitCode.UNEXPECTED,
+        fix=f"start it again: qlaunch up {where.name}",
+    )
+
+
+def _failed(state: ServiceState) -> QlaunchError:
+    failure = state.failure
+    if failure is None and state.state == "stopped":
+        return QlaunchError(
+            f"service {state.service!r} was stopped while it was starting",
+            code="stopped_meanwhile",
+            exit_code=ExitCode.CONFLICT,
+            data=as_data(state),
+        )
+    if failure is None:
+        failure = supervisor_gone(str(store.folder(state.service).log))
+    return failure_error(failure, state)
+
+
+def failure_error(failure: Failure, state: ServiceState) -> QlaunchError:
+    """The failure of a service as the error a command ends with."""
+    return QlaunchError(
+        f"service {state.service!r}: {failure.message}",
+        code=failure.code,
+        exit_code=ExitCode(failure.exit_code),
+        fix=failure.fix,
+        data=as_data(state),
+    )
+
+
+def foreground(plan: Plan, wiring: Wiring, *, on_change: Watch = lambda _: None) -> ServiceState:
+    """Be the supervisor: run the service in this process until it ends, and return its last state.
+
+    For systemd and containers: readiness goes to NOTIFY_SOCKET. The main thread must be the only
+    one. Signals stop it as they do a detached supervisor.
+
+    Raises:
+        QlaunchError: as `launch`; the service's own failure too.
+    """
+    from launcher.service.supervisor import Supervisor
+
+    began = time.monotonic()
+    where = store.folder(plan.service, create=True)
+    with _sole(where) as lock:
+        _refuse_running(plan.service)
+        store.write_plan(where, plan)
+
+        def first(state: ServiceState) -> None:
+            lock.release()  # from the first state on, the supervisor's own lock speaks for it
+            on_change(state)
+
+        supervisor = Supervisor(where, plan, wiring, began=began, foreground=True, on_change=first)
+        state = supervisor.run()
+    if state.failure is not None:
+        raise failure_error(state.failure, state)
+    return state
+
+
+def _interrupted(where: Folder) -> None:
+    """Ctrl-C: ask for a stop and see it through; once more, and the engine is killed."""
+    asked = 0
+    while True:
+        try:
+            state = store.read_state(where.name)
+            supervisor = None if state is None else state.supervisor
+            if not asked and supervisor is not None:
+                asked = 1
+                procs.send(supervisor, signal.SIGINT)
+            deadline = time.monotonic() + DOWN_S
+            while _lives(supervisor) and time.monotonic() < deadline:
+                time.sleep(POLL_S)
+            if supervisor is not None and procs.is_alive(supervisor):
+                procs.send(supervisor, signal.SIGKILL)
+            settle(where.name)
+        except KeyboardInterrupt:
+            if state is not None and state.supervisor is not None:
+                procs.send(state.supervisor, signal.SIGINT)
+            asked += 1
+            if asked > 5:
+                return
+        else:
+            return
+
+
+def down(name: str, *, timeout: float = DOWN_S) -> DownResult:
+    """Stop a service and prove that nothing is left; nothing to do is fine too.
+
+    Within `timeout` seconds: the supervisor has most of it for an orderly stop, then it is killed,
+    its engine dies with it, and what is left is ended by identity.
+
+    Raises:
+        QlaunchError: `busy` (exit 9): another command starts or stops this service;
+            `bad_service_name` (exit 2).
+    """
+    began = time.monotonic()
+    where = store.folder(name)
+    if not where.path.is_dir():
+        return DownResult(service=name, was_running=False, state=None, seconds=0.0)
+    with _sole(where):
+        state = settle(name)
+        if state is None or state.state in FINAL:
+            left = _ended_leftovers(where, state)
+            return _down_result(name, False, state, began, left=left)
+        supervisor = state.supervisor
+        assert supervisor is not None  # only `unknown` has none, and that is final
+        procs.send(supervisor, signal.SIGTERM)
+        deadline = began + max(timeout - 4.0, timeout / 2)
+        while _lives(supervisor) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        forced = procs.is_alive(supervisor)
+        if forced:
+            procs.send(supervisor, signal.SIGKILL)
+            while _lives(supervisor) and time.monotonic() < began + timeout - 3.0:
+                time.sleep(POLL_S)
+        state = settle(name)
+        left = _ended_leftovers(where, state)
+        return _down_result(name, True, state, began, forced=forced, left=left)
+
+
+def _ended_leftovers(where: Folder, state: ServiceState | None) -> tuple[str, ...]:
+    """End what an earlier life of the service may have left; what resists is named."""
+    if state is None or not store.read_tree(where):
+        return ()
+    from launcher.service.process import kill_leftovers
+
+    return tuple(procs.describe(one) for one in kill_leftovers(leftovers(where, state)))
+
+
+def _down_result(
+    name: str,
+    was_running: bool,
+    state: ServiceState | None,
+    began: float,
+    *,
+    forced: bool = False,
+    left: tuple[str, ...] = (),
+) -> DownResult:
+    seconds = round(time.monotonic() - began, 3)
+    if state is not None and state.failure is not None and state.failure.code == "stop_incomplete":
+        left = (*left, state.failure.message)
+    return DownResult(
+        service=name,
+        was_running=was_running,
+        state=state,
+        seconds=seconds,
+        forced=forced,
+        left=left,
+    )
+
+
+def status(name: str) -> ServiceState:
+    """The state of a service, settled: what it says is true now.
+
+    Raises:
+        QlaunchError: `no_such_service` (exit 3); `bad_service_name` (exit 2).
+    """
+    state = settle(name)
+    if state is None:
+        known = ", ".join(store.list_services())
+        raise QlaunchError(
+            f"there is no service {name!r}" + (f"; there are: {known}" if known else ""),
+            code="no_such_service",
+            exit_code=ExitCode.NOT_RUNNING,
+            fix="qlaunch ps lists services, qlaunch up starts one",
+        )
+    return state
+
+
+def services() -> list[ServiceState]:
+    """Every service that has ever been started here, settled, by name."""
+    return [state for name in store.list_services() if (state := settle(name)) is not None]
+
+
+def as_data(state: ServiceState) -> dict[str, Any]:
+    """The status document of the command line's contract (docs/cli.md)."""
+    data: dict[str, Any] = {
+        "service": state.service,
+        "profile": state.profile,
+        "state": state.state,
+        "since": state.since,
+        "endpoint": state.endpoint,
+        "pid": state.engine.pid if state.engine else None,
+        "supervisor_pid": state.supervisor.pid
+        if state.supervisor and state.state not in FINAL
+        else None,
+        "run": state.run,
+        "engine": state.engine_plan,
+        "memory": {"predicted": state.predicted, "measured": state.measured},
+        "timings": state.timings,
+        "smoke": state.smoke or {"checks": []},
+        "failure": msgspec.to_builtins(state.failure) if state.failure else None,
+        "restarts": state.restarts,
+        "phases": list(state.phases),
+        "detail": state.detail,
+    }
+    if state.problem is not None:
+        data["problem"] = state.problem
+    return data

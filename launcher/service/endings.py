@@ -1,0 +1,194 @@
+"""How a start or a life can end badly, in words: the failures a service reports."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from launcher.errors import ExitCode, QlaunchError
+from launcher.service.types import Failure, State
+from launcher.verify.types import SmokeReport
+
+
+class Match(Protocol):
+    """What a classifier recognised in a log."""
+
+    @property
+    def failure_class(self) -> str:
+        """Stable name of the class."""
+
+    @property
+    def message(self) -> str:
+        """One sentence: what happened."""
+
+    @property
+    def fix(self) -> str | None:
+        """What to try."""
+
+    @property
+    def lines(self) -> Sequence[str]:
+        """The log lines that prove it."""
+
+
+class Classify(Protocol):
+    """Tells why an engine ended (launcher.engine.failures.classify, given by the caller)."""
+
+    def __call__(
+        self, text: str, *, phase: str, returncode: int | None, oom_killed: bool = False
+    ) -> Match | None:
+        """The class of the failure that `text` shows, or None."""
+
+
+def how(returncode: int) -> str:
+    """`exit code 1`, `signal 9 (SIGKILL)`."""
+    if returncode >= 0:
+        return f"exit code {returncode}"
+    try:
+        return f"signal {-returncode} ({signal.Signals(-returncode).name})"
+    except ValueError:
+        return f"signal {-returncode}"
+
+
+_DOING: dict[State, str] = {
+    "starting": "while starting",
+    "loading": "while loading the model",
+    "warming": "while warming up",
+    "verifying": "while being verified",
+}
+
+
+def died(returncode: int, phase: State, match: Match | None, log: str) -> Failure:
+    """The engine ended by itself; `log` is where its last words are."""
+    when = _DOING.get(phase, "while serving")
+    message = f"the engine ended with {how(returncode)} {when}"
+    return Failure(
+        code="start_failed" if phase in _DOING else "engine_died",
+        exit_code=ExitCode.START_FAILED,
+        failure_class=match.failure_class if match else None,
+        message=f"{message}: {match.message}" if match else message,
+        fix=match.fix if match and match.fix else f"read the engine's log: {log}",
+        evidence=tuple(match.lines) if match else (),
+    )
+
+
+def gave_up(last: Failure, starts: int) -> Failure:
+    """The restart budget is spent."""
+    return Failure(
+        code="crash_loop",
+        exit_code=ExitCode.START_FAILED,
+        failure_class=last.failure_class,
+        message=f"gave up after {starts} restarts; the last time {last.message}",
+        fix=last.fix,
+        evidence=last.evidence,
+    )
+
+
+def timed_out(limit_s: float, phase: State, last: str, match: Match | None, log: str) -> Failure:
+    """The engine was not healthy in time; `last` is what its last health check said."""
+    where = _DOING.get(phase, "").removeprefix("while ")
+    return Failure(
+        code="timed_out",
+        exit_code=ExitCode.TIMEOUT,
+        failure_class=match.failure_class if match else None,
+        message=f"the engine was not healthy within {limit_s:g} s; it was still {where} ({last})",
+        fix=match.fix if match and match.fix else f"raise start_timeout_s, or read the log: {log}",
+        evidence=tuple(match.lines) if match else (),
+    )
+
+
+def smoke_failed(message: str, fix: str | None, evidence: Sequence[str] = ()) -> Failure:
+    """The engine serves, but not what it should."""
+    return Failure(
+        code="smoke_failed",
+        exit_code=ExitCode.VERIFY_FAILED,
+        failure_class=None,
+        message=message,
+        fix=fix,
+        evidence=tuple(evidence),
+    )
+
+
+def smoke_verdict(report: SmokeReport) -> Failure:
+    """The smoke ran, and these checks of it failed."""
+    bad = [check for check in report.checks if not check.ok]
+    message = f"the smoke failed: {', '.join(check.name for check in bad)}"
+    if report.explanation:
+        message = f"{message}: {report.explanation}"
+    fix = f"look at {report.suspect}" if report.suspect else None
+    return smoke_failed(message, fix, [f"{check.name}: {check.detail}" for check in bad])
+
+
+def wedged(limit_s: float) -> Failure:
+    """`/health` is 200, and embeddings hang."""
+    message = f"the engine is healthy, but the smoke had no answer within {limit_s:g} s"
+    failure = smoke_failed(message, "start it again; see the engine's log")
+    return msgspec.structs.replace(failure, failure_class="wedged")
+
+
+def wrong_model(problem: str) -> Failure:
+    """`/model_info` speaks of something else than what was started."""
+    return Failure(
+        code="wrong_model",
+        exit_code=ExitCode.VERIFY_FAILED,
+        failure_class=None,
+        message=problem,
+        fix="check the engine's flags: qlaunch up … --dry-run prints them",
+    )
+
+
+def not_started(error: OSError, program: str) -> Failure:
+    """The operating system would not start the engine."""
+    return Failure(
+        code="start_failed",
+        exit_code=ExitCode.START_FAILED,
+        failure_class="engine_missing" if isinstance(error, FileNotFoundError) else None,
+        message=f"cannot start {program}: {error.strerror or error}",
+        fix="install the engine again: qlaunch engine install",
+    )
+
+
+def supervisor_gone(log: str) -> Failure:
+    """The supervisor ended without saying so (killed, or the machine went down)."""
+    return Failure(
+        code="supervisor_killed",
+        exit_code=ExitCode.START_FAILED,
+        failure_class=None,
+        message="the supervisor was killed or the machine went down; its engine was ended with it",
+        fix=f"start the service again with qlaunch up; the supervisor's log is {log}",
+    )
+
+
+def left_over(left: Sequence[str]) -> Failure:
+    """The stop did not end everything."""
+    return Failure(
+        code="stop_incomplete",
+        exit_code=ExitCode.PARTIAL,
+        failure_class=None,
+        message="the service was stopped, but this is left: " + "; ".join(left),
+        fix="end what is named, as the user who owns it",
+    )
+
+
+def internal(error: BaseException, log: str) -> Failure:
+    """A fault of our own."""
+    return Failure(
+        code="internal_error",
+        exit_code=ExitCode.UNEXPECTED,
+        failure_class=None,
+        message=f"the supervisor failed: {type(error).__name__}: {error}",
+        fix=f"this is a fault in qlaunch; its log is {log}",
+    )
+
+
+def from_error(error: QlaunchError) -> Failure:
+    """A refusal that has its sentence already."""
+    return Failure(
+        code=error.code,
+        exit_code=error.exit_code,
+        failure_class=None,
+        message=error.message,
+        fix=error.fix,
+    )

@@ -1,0 +1,251 @@
+"""One life of the engine: from its start to its end, as far as it can be seen from outside.
+
+Readiness in this order: our child is alive and its tree owns the port, `/health` says 200, the
+model information names our model as an embedder. The smoke comes after that (supervisor.py).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from launcher.plan.types import Plan
+from launcher.service import health, oom, ports, process
+from launcher.service.engine_log import LogFile, Pump, phase_of, read_available
+from launcher.service.environment import engine_environment
+from launcher.service.health import Answer, Probe
+from launcher.service.loop import Loop, Timer
+from launcher.service.settle import MARKER
+from launcher.service.types import State
+
+OLD_MODEL_INFO = "/get_model_info"
+"""What /model_info was called before SGLang 0.5.6."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How often the supervisor looks, and how long it waits. Seconds."""
+
+    poll_s: float = 0.1
+    """Between two looks while starting: a refused connection on loopback costs microseconds."""
+    health_timeout_s: float = health.HEALTH_TIMEOUT_S
+    beat_s: float = 30.0
+    """Between two health checks once ready."""
+    beat_failures: int = 2
+    """Failures in a row that make a service degraded: one alone may be a long batch."""
+    verify_s: float = 300.0
+    """For the smoke, a first computation of the reference included."""
+    patience: process.Patience = field(default_factory=process.Patience)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What one life runs."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    cwd: Path
+    host: str
+    port: int
+    model_path: str
+    model_info_path: str
+    key: str | None
+
+
+def engine_command(
+    plan: Plan, *, port: int, key: str | None, secrets_config: Path, run: str, cwd: Path
+) -> Command:
+    """What a life of `plan` runs, with the placeholders of its argv filled in."""
+    filled = {"{port}": str(port), "{secrets_config}": str(secrets_config)}
+    return Command(
+        argv=tuple(filled.get(word, word) for word in plan.engine.argv),
+        env=engine_environment(os.environ, plan.engine.env, (MARKER, run)),
+        cwd=cwd,
+        host=plan.host,
+        port=port,
+        model_path=plan.model_path,
+        model_info_path=plan.engine.model_info_path,
+        key=key,
+    )
+
+
+class Owner(Protocol):
+    """Who is told of a life's events: the supervisor."""
+
+    def life_phase(self, state: State, detail: str) -> None:
+        """It is further on, or says something new."""
+
+    def life_healthy(self) -> None:
+        """`/health` said 200 for the first time."""
+
+    def life_confirmed(self) -> None:
+        """The model is ours: the smoke may begin."""
+
+    def life_wrong(self, problem: str) -> None:
+        """It serves something else than what was started."""
+
+    def life_foreign(self) -> None:
+        """Somebody else answers on the port."""
+
+    def life_beat(self, answer: Answer) -> None:
+        """A health check after `ready` came back."""
+
+
+class Life:
+    """The engine's process tree, its output and its health, while it lives."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        command: Command,
+        owner: Owner,
+        *,
+        log: LogFile,
+        clean: Callable[[str], str],
+        timing: Timing,
+        others: Callable[[], Iterable[int]],
+    ) -> None:
+        """Start it.
+
+        Raises:
+            OSError: the engine cannot be started.
+        """
+        self._loop, self._command, self._owner = loop, command, owner
+        self._timing = timing
+        self._address = (ports.reach(command.host), command.port)
+        self._paths = [command.model_info_path, OLD_MODEL_INFO]
+        self._probe: Probe | None = None
+        self._timer: Timer | None = None
+        self._healthy = False
+        self._ooms = oom.oom_kills()
+        self.last_answer = "no answer yet"
+        self.verified_at: float | None = None
+        self.child = process.spawn(command.argv, command.env, cwd=command.cwd)
+        self.tree = process.Tree(self.child.process, others)
+        margin = len(command.key or "")
+        self._pump = Pump(log.write, clean=clean, margin=margin, on_line=self._line)
+        loop.watch(self.child.output, self._readable)
+        self._again()
+
+    @property
+    def text(self) -> str:
+        """The first and last of its output, clean."""
+        return self._pump.excerpt.text
+
+    @property
+    def oom_killed(self) -> bool:
+        """Whether the kernel killed something for memory during this life."""
+        now = oom.oom_kills()
+        return now is not None and self._ooms is not None and now > self._ooms
+
+    @property
+    def verified_for(self) -> float:
+        """Seconds since its smoke passed; 0 if it has not."""
+        return 0.0 if self.verified_at is None else time.monotonic() - self.verified_at
+
+    def is_quiet(self) -> None:
+        """Ask nothing more: it is being stopped, or has ended."""
+        if self._probe is not None:
+            self._probe.cancel()
+            self._probe = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def drain(self) -> None:
+        """Read what its output holds now."""
+        if self.child.output >= 0:
+            self._readable()
+
+    def close(self) -> None:
+        """Take the last of its output, and let go of the pipe.
+
+        Without waiting for its end: a process that left the tree may hold it open for ever.
+        """
+        self.is_quiet()
+        if self.child.output >= 0:
+            read_available(self.child.output, self._pump.feed)
+            self._pump.finish()
+            self._loop.unwatch(self.child.output)
+            os.close(self.child.output)
+            self.child.output = -1
+
+    def beat(self, delay_s: float) -> None:
+        """Have `/health` checked once, `delay_s` from now."""
+        self._timer = self._loop.call_later(delay_s, self._beat)
+
+    def _readable(self) -> None:
+        if not read_available(self.child.output, self._pump.feed):
+            self._loop.unwatch(self.child.output)
+
+    def _line(self, line: str) -> None:
+        if not self._healthy and (state := phase_of(line)) is not None:
+            self._owner.life_phase(state, "")
+
+    def _again(self) -> None:
+        self._timer = self._loop.call_later(self._timing.poll_s, self._ask_health)
+
+    def _get(self, path: str, done: Callable[[Answer], object]) -> None:
+        headers = {} if self._command.key is None else {"Authorization": self._bearer}
+        self._probe = Probe(
+            self._loop,
+            self._address,
+            path,
+            done=done,
+            headers=headers,
+            connected=self._is_ours,
+            timeout_s=self._timing.health_timeout_s,
+        )
+
+    @property
+    def _bearer(self) -> str:
+        return f"Bearer {self._command.key}"
+
+    def _is_ours(self) -> bool:
+        """Whether the listener is of our tree, as far as the kernel tells."""
+        pids = [member.pid for member in self.tree.scan()]
+        command = self._command
+        return ports.ownership(pids, command.host, command.port) != "foreign"
+
+    def _ask_health(self) -> None:
+        self._get("/health", self._health)
+
+    def _health(self, answer: Answer) -> None:
+        self.last_answer = str(answer)
+        if answer.kind == "foreign":
+            self._owner.life_foreign()
+        elif answer.ok:
+            if not self._healthy:
+                self._healthy = True
+                self._owner.life_healthy()
+            self._ask_model()
+        else:
+            if answer.kind == "http":
+                self._owner.life_phase("warming", f"/health: {answer}")
+            self._again()
+
+    def _ask_model(self) -> None:
+        self._get(self._paths[0], self._model)
+
+    def _model(self, answer: Answer) -> None:
+        self.last_answer = f"{self._paths[0]}: {answer}"
+        if answer.kind == "foreign":
+            self._owner.life_foreign()
+        elif answer.status == 404 and len(self._paths) > 1:
+            del self._paths[0]
+            self._ask_model()
+        elif answer.kind == "http" and answer.status in {401, 403, 404}:
+            self._owner.life_wrong(f"{self._paths[0]} answers {answer}")
+        elif not answer.ok:
+            self._again()
+        elif (problem := health.model_problem(answer, self._command.model_path)) is not None:
+            self._owner.life_wrong(problem)
+        else:
+            self._owner.life_confirmed()
+
+    def _beat(self) -> None:
+        self._get("/health", self._owner.life_beat)

@@ -1,0 +1,138 @@
+"""Reading an engine's log, across rotation."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+LOG_NAME = "engine.log"
+_BLOCK = 64 * 1024
+
+
+def tail(run_dir: Path, n: int) -> list[str]:
+    """The last `n` lines of the engine's log, the rotated part included; fewer if it has fewer."""
+    lines: list[str] = []
+    for name in (LOG_NAME, f"{LOG_NAME}.1"):
+        fd = _open(run_dir / name)
+        if fd >= 0 and len(lines) < n:
+            lines = _last_lines(fd, n - len(lines), os.fstat(fd).st_size) + lines
+        _close(fd)
+    return lines
+
+
+def follow(
+    run_dir: Path,
+    *,
+    lines: int = 0,
+    ended: Callable[[], bool] = lambda: False,
+    poll_s: float = 0.2,
+) -> Iterator[str]:
+    """Yield the last `lines` lines, then each new one as it comes, until `ended()` and all is read.
+
+    Rotation is followed: the old file is read to its end before the new one is begun. The file
+    need not be there yet.
+    """
+    reader = _Reader(run_dir, lines)
+    try:
+        while True:
+            last = ended()  # asked before reading: what is written before the end is still read
+            yield from reader.lines()
+            if last:
+                yield from reader.rest()
+                return
+            time.sleep(poll_s)
+    finally:
+        reader.close()
+
+
+class _Reader:
+    def __init__(self, run_dir: Path, back: int) -> None:
+        self._path = run_dir / LOG_NAME
+        self._first: list[str] = []
+        self._rest = b""
+        self._fd = _open(self._path)
+        if self._fd < 0:
+            return
+        # One look at the size splits past from future: no line is lost or given twice.
+        end = _end_of_lines(self._fd, os.fstat(self._fd).st_size)
+        os.lseek(self._fd, end, os.SEEK_SET)
+        if back > 0:
+            self._first = _last_lines(self._fd, back, end)
+        if len(self._first) < back:
+            old = _open(run_dir / f"{LOG_NAME}.1")
+            if old >= 0:
+                more = _last_lines(old, back - len(self._first), os.fstat(old).st_size)
+                self._first = more + self._first
+            _close(old)
+
+    def lines(self) -> Iterator[str]:
+        yield from self._first
+        self._first = []
+        if self._fd < 0:
+            self._fd = _open(self._path)
+        while self._fd >= 0:
+            data = os.read(self._fd, _BLOCK)
+            if data:
+                *whole, self._rest = (self._rest + data).split(b"\n")
+                yield from (line.decode("utf-8", "replace") for line in whole)
+            elif self._rotated():
+                _close(self._fd)
+                self._fd = _open(self._path)
+            else:
+                return
+
+    def rest(self) -> Iterator[str]:
+        if self._rest:
+            yield self._rest.decode("utf-8", "replace")
+            self._rest = b""
+
+    def close(self) -> None:
+        _close(self._fd)
+        self._fd = -1
+
+    def _rotated(self) -> bool:
+        try:
+            there = self._path.stat()
+        except OSError:
+            return False
+        return there.st_ino != os.fstat(self._fd).st_ino
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return -1
+
+
+def _close(fd: int) -> None:
+    if fd >= 0:
+        os.close(fd)
+
+
+def _last_lines(fd: int, n: int, end: int) -> list[str]:
+    """The last `n` lines before offset `end`.
+
+    Read backwards, block by block: a log of 20 MB is not read for its last ten lines.
+    """
+    data, start = b"", end
+    while start > 0 and data.count(b"\n") <= n:
+        size = min(_BLOCK, start)
+        start -= size
+        data = os.pread(fd, size, start) + data
+    text = data.decode("utf-8", "replace")
+    return text.removesuffix("\n").split("\n")[-n:] if text else []
+
+
+def _end_of_lines(fd: int, end: int) -> int:
+    """Offset just after the last newline before `end`; 0 if there is none."""
+    start = end
+    while start > 0:
+        size = min(_BLOCK, start)
+        start -= size
+        at = os.pread(fd, size, start).rfind(b"\n")
+        if at >= 0:
+            return start + at + 1
+    return 0

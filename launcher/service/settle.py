@@ -1,0 +1,101 @@
+"""What a reader does with a service whose supervisor is gone without a last word.
+
+The engine died with its supervisor (`PR_SET_PDEATHSIG`), and so did its children; what left the
+session and lost its parent may still be there. It is found by what the supervisor wrote down
+(tree.json, by identity) and by our marker in its environment, and ended. Then the state says
+`failed`. All of this happens under the dead supervisor's own lock, so that one settles, once, and
+never beside a live one.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from launcher.files import read_bounded, write_atomic
+from launcher.paths import dirs
+from launcher.record.types import Run
+from launcher.service import endings, process, procs, store
+from launcher.service.store import Folder, Lock
+from launcher.service.types import FINAL, ProcessId, ServiceState
+
+MARKER = "QLAUNCH_RUN"
+"""Variable in the environment of every process of an engine: the run it belongs to."""
+_RUN_LIMIT = 16 * 1024 * 1024
+
+
+def settle(name: str) -> ServiceState | None:
+    """The state of service `name`, made true if its supervisor is gone; None if it has none.
+
+    Raises:
+        QlaunchError: `bad_service_name` (exit 2).
+    """
+    state = store.read_state(name)
+    if state is None or state.state in FINAL or procs.is_alive(state.supervisor):
+        return state
+    where = store.folder(name)
+    lock = Lock(where.lock)
+    try:
+        if not lock.acquire():
+            return state  # a new supervisor has just taken over
+    except OSError as error:
+        return store.unreadable(name, f"{where.lock} cannot be locked: {error.strerror}")
+    with lock:
+        state = store.read_state(name)  # it may have changed before we had the lock
+        if state is None or state.state in FINAL or procs.is_alive(state.supervisor):
+            return state
+        return _bury(where, state)
+
+
+def leftovers(where: Folder, state: ServiceState) -> list[ProcessId]:
+    """Live processes of the engine of a dead supervisor."""
+    known = store.read_tree(where)
+    if state.engine is not None:
+        known.append(state.engine)
+    known += procs.marked(f"{MARKER}={state.run}")
+    found = {one: None for one in known if procs.is_alive(one)}
+    table = procs.all_processes()
+    for pid in procs.descendants([one.pid for one in found], table):
+        if not table[pid].dead:
+            found.setdefault(table[pid].identity)
+    return [one for one in found if procs.may_signal(one.pid)]
+
+
+def _bury(where: Folder, state: ServiceState) -> ServiceState:
+    left = process.kill_leftovers(leftovers(where, state))
+    failure = endings.supervisor_gone(str(where.log))
+    if left:
+        names = ", ".join(procs.describe(one) for one in left)
+        message = f"the supervisor was killed, and its engine's process {names} cannot be ended"
+        failure = msgspec.structs.replace(failure, message=message)
+    settled = msgspec.structs.replace(
+        state,
+        state="failed",
+        since=store.now(),
+        engine=state.engine if left else None,
+        failure=failure,
+        detail=failure.message,
+    )
+    try:
+        where.secrets_config.unlink(missing_ok=True)
+        if not left:
+            where.tree.unlink(missing_ok=True)
+        store.write_state(where, settled)
+    except OSError:
+        pass  # a full or read-only disk: the answer is true all the same, and given again
+    _close_record(settled)
+    return settled
+
+
+def _close_record(state: ServiceState) -> None:
+    """Say in the run record, too, that the run is over."""
+    path = dirs().runs / state.run / "run.json"
+    try:
+        run = msgspec.json.decode(read_bounded(path, _RUN_LIMIT), type=Run)
+        if run.outcome == "running":
+            failure = msgspec.to_builtins(state.failure)
+            ended = msgspec.structs.replace(
+                run, outcome="failed", ended=state.since, failure=failure
+            )
+            write_atomic(path, msgspec.json.encode(ended))
+    except (OSError, ValueError, msgspec.MsgspecError):
+        return  # no record, or a damaged one: there is nothing to close

@@ -1,0 +1,149 @@
+"""The state of a service as its supervisor holds it, and the journal it writes."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from launcher.plan.types import Plan
+from launcher.service import machine, notify, procs, store
+from launcher.service.engine_log import LogFile
+from launcher.service.health import seconds_since
+from launcher.service.store import Folder
+from launcher.service.types import FINAL, UP, ServiceState, State
+
+JOURNAL_BYTES = 2 * 1024 * 1024
+"""Two files of this size: a service that flaps for years must not fill the disk."""
+
+
+class Journal:
+    """`supervisor.log`: what the supervisor did, one line each, scrubbed and bounded."""
+
+    def __init__(self, where: Folder, clean: Callable[[str], str]) -> None:
+        self._file = LogFile(where.log, JOURNAL_BYTES)
+        self._clean = clean
+
+    def write(self, text: str) -> None:
+        """Add a line; a full disk is not a reason to stop serving."""
+        self._file.write(self._clean(f"{store.now()} {text}").rstrip("\n") + "\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class Status:
+    """One value, replaced and published as a whole on every change."""
+
+    def __init__(
+        self,
+        where: Folder,
+        state: ServiceState,
+        *,
+        began: float,
+        journal: Journal,
+        on_change: Callable[[ServiceState], object] | None = None,
+    ) -> None:
+        """Publish `state`. `began` is the monotonic time from which phases count.
+
+        Raises:
+            OSError: the state cannot be written: then nothing has been started yet.
+        """
+        self._where, self._began, self._journal = where, began, journal
+        self._on_change = on_change
+        self.now = state
+        store.write_state(where, state)
+        self._tell()
+
+    @property
+    def state(self) -> State:
+        """Where the service is now."""
+        return self.now.state
+
+    @property
+    def final(self) -> bool:
+        """Whether it will not change any more."""
+        return self.now.state in FINAL
+
+    def enter(self, state: State, detail: str = "", **changes: Any) -> None:
+        """Go to `state`, which the contract must allow, and publish.
+
+        Raises:
+            ValueError: the contract of machine.py does not allow it: a fault in the supervisor.
+        """
+        if not machine.may_follow(self.now.state, state):
+            raise ValueError(f"a service cannot go from {self.now.state} to {state}")
+        t_s = round(time.monotonic() - self._began, 3)
+        self.now = msgspec.structs.replace(
+            self.now,
+            state=state,
+            since=store.now(),
+            detail=detail,
+            phases=(*self.now.phases[-99:], {"name": state, "t_s": t_s}),
+            **changes,
+        )
+        self._journal.write(f"{state} {detail}".strip())
+        self.publish()
+        self._tell()
+
+    def change(self, **changes: Any) -> None:
+        """Change other fields, and publish if that changed anything."""
+        changed = msgspec.structs.replace(self.now, **changes)
+        if changed != self.now:
+            self.now = changed
+            self.publish()
+            if "detail" in changes:
+                self._tell()
+
+    def publish(self) -> None:
+        """Write `state.json`. A full disk is told to the journal; the engine goes on serving."""
+        try:
+            store.write_state(self._where, self.now)
+        except OSError as error:
+            self._journal.write(f"cannot write {self._where.state}: {error.strerror or error}")
+
+    def _tell(self) -> None:
+        state = self.now
+        lines = [
+            f"STATUS={state.state}: {state.detail}" if state.detail else f"STATUS={state.state}"
+        ]
+        if state.state in UP:
+            lines.insert(0, "READY=1")
+        elif state.state in {"stopping", "stopped", "failed"}:
+            lines.insert(0, "STOPPING=1")
+        if os.environ.get("NOTIFY_SOCKET"):
+            notify.notify(*lines)
+        if self._on_change is not None:
+            try:
+                self._on_change(state)
+            except OSError as error:  # a closed terminal is no reason to stop serving
+                self._journal.write(f"nobody hears of the state: {error.strerror or error}")
+
+
+def first_state(plan: Plan, run: str, measured: dict[str, Any], began: float) -> ServiceState:
+    """The state of a service that this process has just begun to supervise."""
+    return ServiceState(
+        version=store.VERSION,
+        service=plan.service,
+        profile=plan.profile,
+        state="starting",
+        since=store.now(),
+        run=run,
+        endpoint=None,
+        supervisor=procs.process_id(os.getpid()),
+        engine=None,
+        engine_plan={
+            "release": plan.engine.release,
+            "version": plan.engine.version,
+            "argv": list(plan.engine.argv),
+            "env": dict(plan.engine.env),
+        },
+        predicted=msgspec.to_builtins(plan.predicted),
+        measured=measured,
+        timings={"ready_s": None, "verified_s": None},
+        phases=({"name": "starting", "t_s": seconds_since(began)},),
+    )

@@ -1,0 +1,274 @@
+"""The folder of a service: plan, state, locks. Written by its supervisor, read by everyone.
+
+`services/NAME/` (0700) holds `plan.json` (what to run), `state.json` (how it is), `tree.json` (the
+engine's processes, so that leftovers can be told from strangers after a crash), `lock` (held by
+the live supervisor for its whole life), `up.lock` (held while someone starts or stops it) and
+`supervisor.log`. Locks are flocks: they end with their holder, however it ends.
+
+Reading is quick and never raises for a damaged file: `ps` answers in a quarter of a second.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from launcher.errors import ExitCode, QlaunchError
+from launcher.files import read_bounded, write_atomic
+from launcher.paths import dirs, private_dir
+from launcher.plan.types import Plan
+from launcher.service.types import ProcessId, ServiceState
+
+VERSION = 1
+"""Version of `state.json`."""
+STATE_LIMIT = 4 * 1024 * 1024
+"""Bytes; a real state is a few kilobytes."""
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+def now() -> str:
+    """The time of day as records hold it: ISO 8601, UTC, milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def check_name(name: str) -> str:
+    """`name`, if it can name a service.
+
+    Raises:
+        QlaunchError: `bad_service_name` (exit 2).
+    """
+    if not _NAME.fullmatch(name):
+        raise QlaunchError(
+            f"{name[:80]!r} cannot name a service",
+            code="bad_service_name",
+            exit_code=ExitCode.USAGE,
+            fix="use 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit",
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Paths of one service."""
+
+    name: str
+    path: Path
+
+    @property
+    def plan(self) -> Path:
+        """What to run."""
+        return self.path / "plan.json"
+
+    @property
+    def state(self) -> Path:
+        """How it is."""
+        return self.path / "state.json"
+
+    @property
+    def tree(self) -> Path:
+        """The engine's processes, as last seen."""
+        return self.path / "tree.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the live supervisor."""
+        return self.path / "lock"
+
+    @property
+    def up_lock(self) -> Path:
+        """Held while someone starts or stops the service."""
+        return self.path / "up.lock"
+
+    @property
+    def log(self) -> Path:
+        """What the supervisor says of itself."""
+        return self.path / "supervisor.log"
+
+    @property
+    def secrets_config(self) -> Path:
+        """The engine's `--config` file with the API key, 0600, there while the engine runs."""
+        return self.path / "engine-secrets.yaml"
+
+
+def folder(name: str, *, create: bool = False) -> Folder:
+    """The folder of service `name`; made, with mode 0700, if `create`.
+
+    Raises:
+        QlaunchError: `bad_service_name` (exit 2); `state_dir_unsafe` (exit 1).
+    """
+    path = dirs().services / check_name(name)
+    if create:
+        private_dir(dirs().state)
+        private_dir(dirs().services)
+        private_dir(path)
+    return Folder(name, path)
+
+
+class Lock:
+    """An flock on a file: taken or refused, never a file whose mere existence means something."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd: int | None = None
+
+    def acquire(self, *, wait_s: float = 0.0) -> bool:
+        """Take the lock, trying for `wait_s` seconds; False if someone else holds it.
+
+        Raises:
+            OSError: the file cannot be opened (a symlink in its place included).
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(self._path, flags, 0o600)
+        deadline = time.monotonic() + wait_s
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    os.close(fd)
+                    return False
+                time.sleep(0.02)
+            else:
+                self._fd = fd
+                return True
+
+    def release(self) -> None:
+        """Give the lock back; nothing happens where it is not held."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+def write_plan(where: Folder, plan: Plan) -> None:
+    """Replace `plan.json`."""
+    write_atomic(where.plan, msgspec.json.encode(plan))
+
+
+def read_plan(where: Folder) -> Plan:
+    """The plan of a service.
+
+    Raises:
+        QlaunchError: `bad_plan` (exit 1) if the file is missing or damaged.
+    """
+    try:
+        return msgspec.json.decode(read_bounded(where.plan, STATE_LIMIT), type=Plan)
+    except (OSError, ValueError, msgspec.MsgspecError) as error:
+        raise QlaunchError(
+            f"cannot read {where.plan}: {_reason(error)}",
+            code="bad_plan",
+            exit_code=ExitCode.UNEXPECTED,
+            fix=f"start the service again: qlaunch up {where.name}",
+        ) from error
+
+
+def write_state(where: Folder, state: ServiceState) -> None:
+    """Replace `state.json`. For the holder of `lock` alone.
+
+    Raises:
+        OSError: the disk is full or the folder is not writable; the old state is then intact.
+    """
+    write_atomic(where.state, msgspec.json.encode(state))
+
+
+def read_state(name: str) -> ServiceState | None:
+    """What `state.json` says, or None if there is none; a damaged one reads as `unknown`.
+
+    Raises:
+        QlaunchError: `bad_service_name` (exit 2).
+    """
+    where = folder(name)
+    try:
+        data = read_bounded(where.state, STATE_LIMIT)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        return unreadable(name, f"{where.state} cannot be read: {_reason(error)}")
+    return decode_state(name, data)
+
+
+def decode_state(name: str, data: bytes) -> ServiceState:
+    """Decode the bytes of a `state.json`; whatever they are, the answer is a state."""
+    try:
+        version = msgspec.json.decode(data, type=_Versioned).version
+        if version != VERSION:
+            return unreadable(name, f"its state file has version {version}, this is {VERSION}")
+        state = msgspec.json.decode(data, type=ServiceState)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        return unreadable(name, f"its state file is damaged: {_reason(error)}")
+    if state.service != name:
+        return unreadable(name, f"its state file speaks of another service, {state.service!r}")
+    return state
+
+
+class _Versioned(msgspec.Struct):
+    version: int
+
+
+def unreadable(name: str, problem: str) -> ServiceState:
+    """The state of a service whose state file cannot be read."""
+    return ServiceState(
+        version=VERSION,
+        service=name,
+        profile="",
+        state="unknown",
+        since="",
+        run="",
+        endpoint=None,
+        supervisor=None,
+        engine=None,
+        engine_plan={},
+        predicted={},
+        measured={},
+        timings={},
+        detail=problem,
+        problem=problem,
+    )
+
+
+def list_services() -> list[str]:
+    """Names of the services that have a folder, sorted; what cannot be a name is passed over."""
+    try:
+        found = os.listdir(dirs().services)  # noqa: PTH208 - names only
+    except OSError:
+        return []
+    return sorted(name for name in found if _NAME.fullmatch(name))
+
+
+def write_tree(where: Folder, processes: Iterable[ProcessId]) -> None:
+    """Replace `tree.json`."""
+    write_atomic(where.tree, msgspec.json.encode(list(processes)))
+
+
+def read_tree(where: Folder) -> list[ProcessId]:
+    """The engine's processes as last seen; empty if the file is missing or damaged."""
+    try:
+        return msgspec.json.decode(read_bounded(where.tree, STATE_LIMIT), type=list[ProcessId])
+    except (OSError, ValueError, msgspec.MsgspecError):
+        return []
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,56 @@
+"""A detached supervisor for tests: the real one, with other wiring. `entry.py OPTIONS NAME BEGAN`.
+
+OPTIONS is a JSON file: `verify` (argv of the smoke process), `timing` and `patience` (their
+fields), `classes` (text → failure class, for a classifier that knows only those).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from launcher.errors import QlaunchError
+from launcher.service import store
+from launcher.service.life import Timing
+from launcher.service.process import Patience
+from launcher.service.supervisor import Supervisor, Wiring
+
+
+class Found(NamedTuple):
+    failure_class: str
+    message: str
+    fix: str | None
+    lines: tuple[str, ...]
+
+
+def wiring(options: dict[str, Any]) -> Wiring:
+    classes = options.get("classes", {})
+
+    def classify(
+        text: str, *, phase: str, returncode: int | None, oom_killed: bool = False
+    ) -> Found | None:
+        for needle, name in classes.items():
+            for line in text.splitlines():
+                if needle in line:
+                    return Found(name, f"it says {needle}", "fix it", (line,))
+        return None
+
+    timing = Timing(**options.get("timing", {}), patience=Patience(**options.get("patience", {})))
+    return Wiring(classify=classify, verify_argv=tuple(options["verify"]), timing=timing)
+
+
+def main(argv: list[str]) -> int:
+    options, name, began = json.loads(Path(argv[0]).read_text()), argv[1], float(argv[2])
+    where = store.folder(name, create=True)
+    try:
+        state = Supervisor(where, store.read_plan(where), wiring(options), began=began).run()
+    except QlaunchError as error:
+        print(error.message, file=sys.stderr)
+        return int(error.exit_code)
+    return state.failure.exit_code if state.failure else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,148 @@
+"""A home for services under test: everything real but the engine, and proof that nothing is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from launcher.plan.types import EnginePlan, Expectation, MemoryPrediction, Plan
+from launcher.profile.types import Restart
+from launcher.service import client, ports, procs, store
+from launcher.service.types import ServiceState
+
+HERE = Path(__file__).parent
+ENGINE = HERE.parent / "fake_engine.py"
+FAST = {"beat_s": 0.3, "health_timeout_s": 2.0, "poll_s": 0.03}
+IMPATIENT = {"grace_s": 3.0, "children_s": 0.3, "group_s": 0.3, "kill_s": 3.0}
+
+
+def eventually(check: Callable[[], Any], limit_s: float = 10.0) -> Any:
+    """The first true answer of `check`."""
+    deadline = time.monotonic() + limit_s
+    while not (found := check()):
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+    return found
+
+
+class Home:
+    """A QLAUNCH_HOME of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.options: dict[str, Any] = {
+            "verify": [sys.executable, "-S", str(HERE / "fake_verify.py")],
+            "timing": dict(FAST),
+            "patience": dict(IMPATIENT),
+        }
+        self.ports: set[int] = set()
+
+    def plan(self, *switches: str, name: str = "svc", **changes: Any) -> Plan:
+        """A plan whose engine is the fake one with these switches."""
+        port = changes.pop("port", None)
+        if port is None:
+            port = ports.pick_free("127.0.0.1")
+        self.ports.add(port)
+        argv = [sys.executable, "-S", str(ENGINE), "--host", "127.0.0.1", "--port", "{port}"]
+        argv += ["--model-path", "/models/fake", "--dimensions", "8", *switches]
+        if changes.get("api_key_file"):
+            argv += ["--config", "{secrets_config}"]
+        values: dict[str, Any] = {
+            "service": name,
+            "profile": "fake",
+            "engine": EnginePlan(
+                release="fake",
+                version="0",
+                python=sys.executable,
+                argv=tuple(argv),
+                env={"QLAUNCH_TEST_HOME": str(self.root)},
+            ),
+            "device": "cpu",
+            "model_name": "fake",
+            "model_path": "/models/fake",
+            "fingerprint": "0",
+            "expectation": Expectation(
+                dimensions=8,
+                normalize=True,
+                pooling="mean",
+                encoder=True,
+                max_running_requests=4,
+                context_length=512,
+                parity_min=0.0,
+                dtype="float32",
+            ),
+            "host": "127.0.0.1",
+            "port": port,
+            "api_key_file": None,
+            "predicted": MemoryPrediction(ram_bytes=1, gpu_bytes=None),
+            "fits": True,
+            "start_timeout_s": 15.0,
+            "restart": Restart(max_attempts=2, backoff_initial_s=0.05, backoff_max_s=0.1),
+            "reference_cache": str(self.root / "cache"),
+        }
+        return Plan(**{**values, **changes})
+
+    @property
+    def entry(self) -> tuple[str, ...]:
+        path = self.root / "options.json"
+        path.write_text(json.dumps(self.options))
+        return (sys.executable, str(HERE / "entry.py"), str(path))
+
+    def up(self, plan: Plan, seen: list[ServiceState] | None = None) -> ServiceState:
+        on_change = (lambda _: None) if seen is None else seen.append
+        return client.launch(plan, on_change=on_change, entry=self.entry)
+
+    def up_beside(self, plan: Plan) -> Beside:
+        return Beside(lambda: self.up(plan))
+
+    def state(self, name: str = "svc") -> ServiceState | None:
+        return store.read_state(name)
+
+    def wait_for(self, *states: str, name: str = "svc", limit_s: float = 10.0) -> ServiceState:
+        def there() -> ServiceState | None:
+            state = store.read_state(name)
+            return state if state is not None and state.state in states else None
+
+        found: ServiceState = eventually(there, limit_s)
+        return found
+
+    def processes(self) -> list[procs.ProcessId]:
+        """Everything alive that belongs to this home."""
+        marks = (f"QLAUNCH_TEST_HOME={self.root}", f"QLAUNCH_HOME={self.root}")
+        return [p for mark in marks for p in procs.marked(mark) if p.pid != os.getpid()]
+
+    def assert_nothing_left(self) -> None:
+        eventually(lambda: not self.processes(), 3.0)
+        for port in self.ports:
+            ports.check_free("127.0.0.1", port)
+        assert not list(self.root.rglob("*.tmp"))
+        assert not list(self.root.rglob("engine-secrets.yaml"))
+
+
+class Beside:
+    """A call in a thread, and what came of it."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self._call = call
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.result = self._call()
+        except BaseException as error:
+            self.error = error
+
+    def join(self, limit_s: float = 20.0) -> Beside:
+        self._thread.join(limit_s)
+        assert not self._thread.is_alive(), "it did not end"
+        return self
+

@@ -53,7 +53,10 @@ def count(reading: Reading) -> Check:
     if first is None or first.answer is None:
         return Check(name="count", ok=False, detail=f"no vectors came: {_why(first)}")
     sent = sum(len(ask.names) for ask in reading.evidence.asks.values() if ask.answer)
-    return _by_faults(reading, "count", f"{sent} texts, {sent} vectors")
+    left_out = reading.evidence.left_out
+    context = reading.evidence.request.context_length
+    note = f"; {len(left_out)} longer than {context} tokens were not sent" if left_out else ""
+    return _by_faults(reading, "count", f"{sent} texts, {sent} vectors{note}")
 
 
 def order(reading: Reading) -> Check:
@@ -145,7 +148,12 @@ def related_closer(reading: Reading) -> Check:
     """A text is closer to one of like meaning than to one of another meaning."""
     first = reading.vectors.get("first", {})
     reference = reading.evidence.reference
-    seen = [triple for triple in texts.TRIPLES if all(name in first for name in triple)]
+    left_out = reading.evidence.left_out
+    sent = [triple for triple in texts.TRIPLES if left_out.isdisjoint(triple)]
+    seen = [triple for triple in sent if all(name in first for name in triple)]
+    if not sent:
+        detail = "skipped: the related texts are longer than the model's context"
+        return Check(name="related_closer", ok=True, detail=detail)
     if not seen:
         return _unchecked("related_closer", "no usable vectors of the related texts came")
     fair = [triple for triple in seen if reference is None or separates(reference.vectors, triple)]

@@ -40,6 +40,8 @@ class Evidence:
     asks: Mapping[str, Ask]
     """By name, in the order made: first, again, reversed, alone:NAME, default, overflow, after."""
     outcome: Outcome
+    left_out: frozenset[str] = frozenset()
+    """Names of the texts longer than the model's context."""
 
     @property
     def reference(self) -> Reference | None:

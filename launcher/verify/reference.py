@@ -14,7 +14,7 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,6 +62,8 @@ class Reference:
     """Vectors of an engine that errs in one thing, by its name: `cls`, `mean`, `no_dense`, …"""
     pooling: tuple[str, ...]
     versions: Mapping[str, str]
+    tokens: Mapping[str, int] = field(default_factory=dict)
+    """Tokens of each text, by name, cut off at the context length."""
 
 
 @dataclass(frozen=True)
@@ -221,6 +223,7 @@ def decode(answer: WorkerAnswer, texts: Sequence[Text]) -> Reference:
             {name: by_name(each, None) for name, each in answer.alternatives.items()},
             tuple(answer.pooling),
             answer.versions,
+            dict(zip(names, answer.tokens, strict=True)),
         )
     except (binascii.Error, ValueError) as error:
         raise ReferenceUnavailableError("its vectors are not base64 of float32") from error

@@ -25,6 +25,8 @@ OVERFLOW_EXTRA = 8
 """Inputs beyond `max_running_requests` in the overflow call."""
 OVERFLOW_LIMIT = 4096
 """Most inputs asked for in one call."""
+_ROOMY = 512
+"""A context that holds every text of the smoke in any tokenizer that is not byte by byte."""
 
 
 def run_smoke(
@@ -44,15 +46,32 @@ def run_smoke(
     """
     outcome = outcome if outcome is not None else obtain(request, texts.TEXTS)
     client = client or EmbeddingClient(request.endpoint, request.model, key)
+    left_out = too_long(request, outcome)
     began = time.monotonic()
     try:
-        asks = ask_all(request, client)
+        asks = ask_all(request, client, left_out)
     finally:
         client.close()
-    return judge(Evidence(request, asks, outcome), began)
+    return judge(Evidence(request, asks, outcome, left_out), began)
 
 
-def calls(request: VerifyRequest) -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...]]]:
+def too_long(request: VerifyRequest, outcome: Outcome) -> frozenset[str]:
+    """Names of the texts that a model of a short context would refuse.
+
+    Known by the reference's token counts; without them a text counts one token a byte at worst.
+    """
+    limit, reference = request.context_length, outcome.reference
+    tokens = reference.tokens if reference is not None else {}
+    return frozenset(
+        each.name
+        for each in texts.TEXTS
+        if tokens.get(each.name, 0 if limit >= _ROOMY else len(each.text.encode()) + 2) >= limit
+    )
+
+
+def calls(
+    request: VerifyRequest, left_out: frozenset[str] = frozenset()
+) -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...]]]:
     """(call, names of its texts, texts) in the order they are made."""
     named = [
         ("first", tuple(each.name for each in texts.TEXTS)),
@@ -61,16 +80,22 @@ def calls(request: VerifyRequest) -> Iterator[tuple[str, tuple[str, ...], tuple[
         *((f"alone:{name}", (name,)) for name in texts.ALONE),
         ("default", (texts.DEFAULT_FORMAT,)),
     ]
-    for call, names in named:
+    for call, wanted in named:
+        names = tuple(name for name in wanted if name not in left_out)
+        if not names:
+            continue
         yield call, names, tuple(texts.BY_NAME[name] for name in names)
     fillers = texts.overflow_texts(
         min(request.max_running_requests + OVERFLOW_EXTRA, OVERFLOW_LIMIT)
     )
     yield "overflow", tuple(f"filler {each}" for each in fillers), fillers
+    # Asked whatever its length: any answer shows that the engine lives.
     yield "after", (texts.AFTER,), (texts.BY_NAME[texts.AFTER],)
 
 
-def ask_all(request: VerifyRequest, client: EmbeddingClient) -> dict[str, Ask]:
+def ask_all(
+    request: VerifyRequest, client: EmbeddingClient, left_out: frozenset[str] = frozenset()
+) -> dict[str, Ask]:
     """Make the calls one after the other, within `timeout_s`; a dead server ends them early.
 
     Later calls go on after an HTTP error of one of them, but not after the first call failed or
@@ -79,7 +104,7 @@ def ask_all(request: VerifyRequest, client: EmbeddingClient) -> dict[str, Ask]:
     deadline = time.monotonic() + request.timeout_s
     asks: dict[str, Ask] = {}
     over = False
-    for call, names, inputs in calls(request):
+    for call, names, inputs in calls(request, left_out):
         if over:
             asks[call] = Ask(call, names)
             continue

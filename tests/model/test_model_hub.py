@@ -1,0 +1,215 @@
+"""The real hub clients against a hub on loopback: what arrives, and what is said when nothing does.
+
+The libraries read their environment when they are imported, so each case is a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.checkpoints import make_bert, make_qwen3
+from tests.checkpoints.hub import Hub, commit, serve
+
+_PROGRAM = """
+import json, sys
+from pathlib import Path
+from launcher.errors import QlaunchError
+from launcher.model.fetch import locate, pull
+from launcher.model.source import parse_source
+
+answers = []
+for text, offline in json.loads(sys.argv[1]):
+    source = parse_source(text)
+    try:
+        folder = pull(source, models_dir=Path(sys.argv[2]), offline=offline)
+        answers.append({"folder": str(folder)})
+    except QlaunchError as error:
+        answers.append({"code": error.code, "exit": error.exit_code, "message": error.message,
+                        "fix": error.fix})
+    located = locate([source], models_dir=Path(sys.argv[2]))
+    answers[-1]["located"] = located and str(located)
+print(json.dumps(answers))
+"""
+KINDS = ["hf", "modelscope"]
+
+
+class Client:
+    """Pulls in processes of their own, against one hub and with caches of their own."""
+
+    def __init__(self, hub: Hub, folder: Path) -> None:
+        self.hub, self.folder = hub, folder
+
+    def start(self, *asked: tuple[str, bool], **environment: str) -> subprocess.Popen[str]:
+        inherited = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("HF_", "MODELSCOPE_", "HUGGING")) and "proxy" not in key.lower()
+        }
+        own = {
+            "HOME": str(self.folder),
+            "HF_ENDPOINT": self.hub.endpoint,
+            "HF_HOME": str(self.folder / "hf"),
+            "HF_HUB_DISABLE_XET": "1",
+            "MODELSCOPE_ENDPOINT": self.hub.endpoint,
+            "MODELSCOPE_CACHE": str(self.folder / "modelscope"),
+            "MODELSCOPE_HOME": str(self.folder / "modelscope-home"),
+        }
+        return subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM, json.dumps(asked), str(self.folder / "models")],
+            env={**inherited, **own, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def pull(self, *asked: tuple[str, bool], **environment: str) -> list[dict[str, Any]]:
+        """The answers to (source, offline) pairs, asked one after the other."""
+        child = self.start(*asked, **environment)
+        out, err = child.communicate(timeout=60)
+        assert child.returncode == 0, err
+        assert "Traceback" not in err
+        answers: list[dict[str, Any]] = json.loads(out)  # nothing else may be on stdout
+        return answers
+
+
+@pytest.fixture(scope="session")
+def revisions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("revisions")
+    extra = folder / "main" / "onnx"
+    made = {
+        "main": make_qwen3(folder / "main", shards=2),
+        "v2": make_bert(folder / "v2", pooling="mean", dense=16),
+    }
+    extra.mkdir()
+    (extra / "config.json").write_text("{}", encoding="utf-8")
+    (folder / "main" / "pytorch_model.bin").write_bytes(b"not fetched")
+    return made
+
+
+@pytest.fixture
+def client(tmp_path: Path, revisions: dict[str, Path]) -> Iterator[Client]:
+    with serve(Hub(repos={"acme/tiny": revisions})) as hub:
+        yield Client(hub, tmp_path)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_is_fetched_once_and_then_found_offline(
+    client: Client, revisions: dict[str, Path], kind: str
+) -> None:
+    name = f"{kind}:acme/tiny"
+    before, fetched, again, other, absent = client.pull(
+        (name, True), (name, False), (name, True), (f"{name}@v2", False), (f"{name}@v9", False)
+    )
+    assert (before["code"], before["exit"]) == ("model_unreachable", 1)
+    assert "offline" in before["message"]
+    assert before["located"] is None
+    folder = Path(fetched["folder"])
+    for path in revisions["main"].glob("*.safetensors"):
+        assert (folder / path.name).read_bytes() == path.read_bytes()
+    assert (folder / "1_Pooling" / "config.json").is_file()
+    assert not (folder / "onnx").exists()
+    assert not (folder / "pytorch_model.bin").exists()
+    assert again["folder"] == fetched["folder"] == fetched["located"]
+    assert "Dense" in (Path(other["folder"]) / "modules.json").read_text(encoding="utf-8")
+    assert (Path(other["folder"]) / "2_Dense" / "model.safetensors").is_file()
+    assert (absent["code"], absent["exit"]) == ("model_not_found", 2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_repositories_that_are_not_there_or_closed(
+    client: Client, revisions: dict[str, Path], kind: str
+) -> None:
+    client.hub.repos["acme/closed"] = revisions
+    client.hub.gated.add("acme/closed")
+    absent, gated = client.pull((f"{kind}:acme/nothing", False), (f"{kind}:acme/closed", False))
+    token = "HF_TOKEN" if kind == "hf" else "MODELSCOPE_API_TOKEN"
+    assert (absent["code"], absent["exit"]) == ("model_not_found", 2)
+    assert token in absent["fix"]
+    assert (gated["code"], gated["exit"]) == ("model_gated", 2)
+    assert token in gated["fix"]
+
+
+def test_a_token_of_the_users_is_sent_and_never_shown(client: Client) -> None:
+    (answer,) = client.pull(("hf:acme/nothing", False), HF_TOKEN="hf_secretsecret")
+    assert "secretsecret" not in json.dumps(answer)
+
+
+def test_a_hub_that_answers_with_errors(client: Client) -> None:
+    client.hub.status = 503
+    (answer,) = client.pull(("hf:acme/tiny", False))
+    assert (answer["code"], answer["exit"]) == ("model_unreachable", 1)
+    assert "503" in answer["message"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_network_falls_back_to_nothing_but_says_so(client: Client, kind: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        nowhere = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    client.hub.endpoint = nowhere
+    # The shortest retries ModelScope's client can be told to make.
+    fast = {"MODELSCOPE_REPO_TREE_LIST_TIMEOUT_SECONDS": "1"}
+    (answer,) = client.pull((f"{kind}:acme/tiny", False), **fast)
+    assert (answer["code"], answer["exit"]) == ("model_unreachable", 1)
+    assert "did not answer" in answer["message"]
+
+
+def test_the_librarys_own_offline_switch_is_honoured(client: Client) -> None:
+    (answer,) = client.pull(("hf:acme/tiny", False), HF_HUB_OFFLINE="1")
+    assert answer["code"] == "model_unreachable"
+    assert "offline" in answer["message"]
+    assert client.hub.requests == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_connection_that_breaks_is_taken_up_again(
+    client: Client, revisions: dict[str, Path], kind: str
+) -> None:
+    shard = "model-00001-of-00002.safetensors"
+    client.hub.cut = {shard: 50_000}
+    (answer,) = client.pull((f"{kind}:acme/tiny", False))
+    found = (Path(answer["folder"]) / shard).read_bytes()
+    assert found == (revisions["main"] / shard).read_bytes()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_killed_download_does_not_count_and_is_completed_by_the_next(
+    client: Client, revisions: dict[str, Path], kind: str
+) -> None:
+    shard = "model-00001-of-00002.safetensors"
+    client.hub.stall = {shard: 50_000}
+    child = client.start((f"{kind}:acme/tiny", False))
+    assert client.hub.stalled.wait(30)
+    child.kill()
+    child.communicate()
+    client.hub.go_on.set()
+    half, whole = client.pull((f"{kind}:acme/tiny", True), (f"{kind}:acme/tiny", False))
+    assert half["code"] in {"model_unreachable", "model_incomplete"}
+    assert half["located"] is None
+    found = (Path(whole["folder"]) / shard).read_bytes()
+    assert found == (revisions["main"] / shard).read_bytes()
+
+
+def test_a_repository_without_safetensors_is_refused_by_name(
+    client: Client, tmp_path: Path
+) -> None:
+    folder = make_bert(tmp_path / "bin")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    client.hub.repos["acme/old"] = {"main": folder}
+    (answer,) = client.pull(("hf:acme/old", False))
+    assert (answer["code"], answer["exit"]) == ("model_unsupported", 2)
+
+
+def test_a_commit_can_be_asked_for(client: Client) -> None:
+    sha = commit("acme/tiny", "v2")
+    (answer,) = client.pull((f"hf:acme/tiny@{sha}", False))
+    assert Path(answer["folder"]).name == sha

@@ -22,7 +22,7 @@ class ProcessSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Fal
     gpu_bytes: int | None
 
 
-class Sample(msgspec.Struct, frozen=True, kw_only=True):
+class Sample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One reading of the engine's process tree."""
 
     t_s: float
@@ -33,6 +33,10 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     gpu_bytes: int | None
     gpu_method: GpuMethod
     processes: tuple[ProcessSample, ...]
+    ram_reason: str | None = None
+    """Why the method is not `pss`; left out of the record otherwise."""
+    gpu_reason: str | None = None
+    """Why the method is not `per_process`; left out of the record otherwise."""
 
 
 class Peak(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +45,7 @@ class Peak(msgspec.Struct, frozen=True, kw_only=True):
     ram_peak_bytes: int | None = None
     gpu_peak_bytes: int | None = None
     method: dict[str, str] = {}
-    """`{"ram": "pss", "gpu": "unavailable"}`, and a reason where unavailable."""
+    """`{"ram": "pss", "gpu": "unavailable"}`, and `ram_reason`, `gpu_reason` where not the best."""
 
 
 class Phase(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,3 +76,20 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     failure: dict[str, Any] | None = None
     versions: dict[str, str | None] = {}
     restarts: int = 0
+
+
+class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of `runs list`; of a broken record, as much as could be read."""
+
+    run: str
+    """The id, which is the folder's name."""
+    service: str | None
+    profile: str | None
+    began: str | None
+    ended: str | None
+    outcome: str
+    """As in Run, or `broken`."""
+    ram_peak_bytes: int | None = None
+    gpu_peak_bytes: int | None = None
+    problem: str | None = None
+    """What is wrong with the record, None for a sound one."""

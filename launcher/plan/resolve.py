@@ -87,7 +87,7 @@ def make_plan(given: Inputs) -> Plan:
         extra=given.extra,
         has_key=given.settings.api_key_file is not None,
     )
-    warnings = flag_tables.require(argv[len(given.engine.release.start) :], given.engine.version)
+    warnings = flag_tables.require(_checkable(argv, given), given.engine.version)
     sizes = memory.knobs(_as_given(flags, given.extra), given.checkpoint)
     predicted = memory.predict(
         given.checkpoint,
@@ -131,6 +131,12 @@ def make_plan(given: Inputs) -> Plan:
         restart=given.profile.restart,
         reference_cache=given.reference_cache,
     )
+
+
+def _checkable(argv: tuple[str, ...], given: Inputs) -> list[str]:
+    """The engine's options with any figure in place of the port that is chosen at the start."""
+    options = argv[len(given.engine.release.start) :]
+    return ["1" if word == "{port}" else word for word in options]
 
 
 def _dtype(given: Inputs) -> tuple[str, str]:

@@ -42,6 +42,11 @@ _TOKENIZERS: tuple[tuple[str, ...], ...] = (
     ("spiece.model",),
 )
 """Any one of these sets of files makes a tokenizer."""
+_FROM_HEAD = (
+    "pooling", "pooling_source", "normalize", "normalize_source", "include_prompt", "dense_dims",
+    "max_seq_length",
+)  # fmt: skip
+"""Fields that Checkpoint and Head share."""
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|h)\.(\d{1,5})\.")
 _WORD_EMBEDDING = ("word_embeddings.weight", "embed_tokens.weight", "tok_embeddings.weight")
 
@@ -56,8 +61,7 @@ def inspect(path: Path) -> Checkpoint:
             `model_unsupported` (no safetensors, modules or poolings that cannot be served).
     """
     folder = _folder(path)
-    config_path = folder / "config.json"
-    raw = read_json_object(config_path)
+    raw = read_json_object(config_path := folder / "config.json")
     config = raw["text_config"] if isinstance(raw.get("text_config"), dict) else raw
     sizes = {name: _size(config_path, config, name) for name in _ALIASES if name != "positions"}
     architectures = _architectures(config_path, raw)
@@ -66,31 +70,23 @@ def inspect(path: Path) -> Checkpoint:
     headers = read_headers(folder)
     _match(config_path, headers, sizes)
     _check_tokenizer(folder)
-    head = read_head(
-        folder, hidden_size=sizes["hidden_size"], encoder=encoder, class_name=architectures[0]
-    )
-    heads = sizes["num_attention_heads"]
+    width, heads = sizes["hidden_size"], sizes["num_attention_heads"]
+    head = read_head(folder, hidden_size=width, encoder=encoder, class_name=architectures[0])
+    shared: dict[str, Any] = {**sizes, **{name: getattr(head, name) for name in _FROM_HEAD}}
     tensors = [tensor for header in headers for tensor in header.tensors]
     return Checkpoint(
         path=folder,
         architectures=architectures,
         model_type=model_type,
-        **sizes,
+        **shared,
         num_kv_heads=_optional(config_path, config, "num_key_value_heads") or heads,
-        head_dim=_optional(config_path, config, "head_dim") or sizes["hidden_size"] // heads,
+        head_dim=_optional(config_path, config, "head_dim") or width // heads,
         context_length=_context(config_path, config, model_type, head),
         stored_dtype=_stored_dtype(headers),
         parameters=sum(tensor.elements for tensor in tensors),
         weight_bytes=sum(tensor.end - tensor.begin for tensor in tensors),
         weight_files=tuple(header.path.name for header in headers),
-        pooling=head.pooling,
-        pooling_source=head.pooling_source,
-        normalize=head.normalize,
-        normalize_source=head.normalize_source,
-        include_prompt=head.include_prompt,
-        dense_dims=head.dense_dims,
-        dimensions=head.dense_dims[-1] if head.dense_dims else sizes["hidden_size"],
-        max_seq_length=head.max_seq_length,
+        dimensions=head.dense_dims[-1] if head.dense_dims else width,
         encoder=encoder,
         quantization=_quantization(config_path, raw),
         fingerprint=fingerprint(folder, headers, head.folders),

@@ -11,6 +11,31 @@ from tests.checkpoints.tokens import byte_level, save
 from tests.checkpoints.weights import Dtype, Weight, write_json, write_weights
 
 END = "<|endoftext|>"
+_CONFIG = {
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "pad_token_id": 0,
+    "hidden_act": "silu",
+    "initializer_range": 0.02,
+    "model_type": "qwen3",
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": None,
+    "rope_theta": 1000000,
+    "sliding_window": None,
+    "tie_word_embeddings": True,
+    "use_cache": True,
+    "use_sliding_window": False,
+}
+"""What all sizes of the family have in common."""
+_PROMPTS = {
+    "prompts": {
+        "query": "Instruct: Given a question, retrieve passages that answer it\nQuery:",
+        "document": "",
+    },
+    "similarity_fn_name": "cosine",
+}
 _SPECIALS = (END, "<|im_start|>", "<|im_end|>")
 
 
@@ -47,50 +72,26 @@ def make_qwen3(
         pad_token=END,
         eos_token=END,
     )
+    attention = heads * head_dim, kv_heads * head_dim, head_dim
     config = {
         "architectures": [architecture],
-        "attention_bias": False,
-        "attention_dropout": 0.0,
-        "bos_token_id": 0,
-        "eos_token_id": 0,
-        "pad_token_id": 0,
         "head_dim": head_dim,
-        "hidden_act": "silu",
         "hidden_size": hidden,
-        "initializer_range": 0.02,
         "intermediate_size": intermediate,
         "max_position_embeddings": max_position,
         "max_window_layers": layers,
-        "model_type": "qwen3",
         "num_attention_heads": heads,
         "num_hidden_layers": layers,
         "num_key_value_heads": kv_heads,
-        "rms_norm_eps": 1e-06,
-        "rope_scaling": None,
-        "rope_theta": 1000000,
-        "sliding_window": None,
-        "tie_word_embeddings": True,
         "torch_dtype": dtype,
-        "use_cache": True,
-        "use_sliding_window": False,
         "vocab_size": vocab,
     }
-    write_json(path / "config.json", config)
+    write_json(path / "config.json", {**_CONFIG, **config})
     prefix = "model." if architecture == "Qwen3ForCausalLM" else ""
-    weights = _weights(
-        prefix,
-        layers,
-        hidden,
-        (heads * head_dim, kv_heads * head_dim, head_dim),
-        intermediate,
-        vocab,
-        std,
-    )
+    weights = _weights(prefix, layers, hidden, attention, intermediate, vocab, std)
     write_weights(path, weights, seed=seed, dtype=dtype, shards=shards)
     write_head(path, hidden=hidden, pooling="last", normalize=True)
-    prompt = "Instruct: Given a question, retrieve passages that answer it\nQuery:"
-    prompts = {"prompts": {"query": prompt, "document": ""}, "similarity_fn_name": "cosine"}
-    write_json(path / "config_sentence_transformers.json", prompts)
+    write_json(path / "config_sentence_transformers.json", _PROMPTS)
     return path
 
 

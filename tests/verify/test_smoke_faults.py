@@ -303,6 +303,20 @@ def test_wrong_at_once_and_drifting_is_blamed_on_the_prefix_cache_too() -> None:
     assert report.suspect == "prefix_cache"
 
 
+def test_a_prefix_cache_that_holds_every_text_already_is_still_found() -> None:
+    """A second smoke of one engine sees steady, wrong vectors; only the fresh text moves."""
+    seen: set[str] = set()
+
+    def steady(call: Call, text: str) -> Vector:
+        known = text in seen or text in texts.BY_NAME.values()
+        seen.add(text)
+        return vector_of(text, "cached" if known else "half cached")
+
+    report = smoke(FakeEngine(vector=steady))
+    assert {"repeatable", "parity"} <= failed(report)
+    assert report.suspect == "prefix_cache"
+
+
 def test_drift_is_found_without_a_reference() -> None:
     engine = FakeEngine(vector=lambda call, text: vector_of(text, f"stale {call.number}"))
     report = smoke(engine, Outcome(None, "unavailable: no Python"), parity_min=0)

@@ -16,8 +16,8 @@ def test_parity_by_dtype(dtype: str, least: float) -> None:
     assert parity_min(dtype) == same_min(dtype) == least
 
 
-def test_a_norm_rounded_to_bfloat16_is_allowed_and_twice_the_bound_is_not() -> None:
-    assert 2**-9 < norm_tolerance("bfloat16") < 0.01
+def test_a_norm_computed_and_divided_in_bfloat16_is_allowed() -> None:
+    assert 2 * 2**-9 < norm_tolerance("bfloat16") <= 0.01
     assert 2**-24 < norm_tolerance("float32") <= 1e-4
 
 
@@ -27,8 +27,8 @@ def test_texts_are_named_once_and_every_name_used_exists() -> None:
     used = {*texts.AGAIN, *texts.ALONE, texts.DEFAULT_FORMAT, texts.AFTER}
     for triple in texts.TRIPLES:
         used |= set(triple)
-    assert used <= set(names)
-    assert set(texts.ALONE) <= set(names)
+    assert used <= {*names, texts.FRESH}
+    assert texts.FRESH not in names
 
 
 def test_texts_cover_what_embeddings_go_wrong_on() -> None:
@@ -46,7 +46,7 @@ def test_all_calls_together_stay_small_for_a_slow_cpu() -> None:
     sizes = {
         each.name: sum(1 if ord(c) > 0x7F else 0.33 for c in each.text) for each in texts.TEXTS
     }
-    total = sum(sizes.values()) + 2 * sum(sizes[name] for name in texts.AGAIN)
+    total = sum(sizes.values()) + 2 * sum(sizes.get(name, 20) for name in texts.AGAIN)
     assert total < 800
 
 

@@ -36,6 +36,9 @@ def base_environment(release: Release, *, plugin: bool) -> dict[str, str]:
         env["SGLANG_USE_CPU_ENGINE"] = "1"
         # An environment with a CUDA build of torch must not go looking for a GPU.
         env["CUDA_VISIBLE_DEVICES"] = ""
+    else:
+        # NVML counts cards in PCI order; CUDA's own default is fastest first.
+        env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     return env
 
 

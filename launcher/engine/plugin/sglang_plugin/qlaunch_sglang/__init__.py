@@ -15,6 +15,10 @@ __version__ = "1.0"
 
 def register() -> None:
     """Entry point of SGLang's plugin framework."""
+    import gc
+
     from qlaunch_sglang import fork_start
 
+    # CPython's own, which sitecustomize.py raised while the engine was importing.
+    gc.set_threshold(700, 10, 10)
     fork_start.register()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.errors import ExitCode, QlaunchError
 from launcher.model.download import disk_error, not_found, offline, unreachable
+from launcher.model.inspect import inspect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,9 +51,9 @@ def pull_hub(source: Source, *, is_offline: bool, progress: Callable[[str], None
         folder = _snapshot(source, local_only=is_offline)
     except Exception as error:
         raise _explain(source, error, is_offline) from error
-    if is_offline and any(folder.rglob("*.incomplete")):
-        raise offline(source)
-    if (folder / "config.json").exists() and not any(folder.glob("*.safetensors")):
+    if is_offline:
+        _must_be_whole(source, folder)
+    elif (folder / "config.json").exists() and not any(folder.glob("*.safetensors")):
         raise QlaunchError(
             f"{source} has no safetensors weights",
             code="model_unsupported",
@@ -60,6 +61,23 @@ def pull_hub(source: Source, *, is_offline: bool, progress: Callable[[str], None
             fix="use a repository or revision that has *.safetensors files",
         )
     return folder
+
+
+def _must_be_whole(source: Source, folder: Path) -> None:
+    """Refuse what an interrupted download left: offline, the libraries return it as it is."""
+    whole = not any(folder.rglob("*.incomplete"))
+    try:
+        inspect(folder)
+    except QlaunchError as error:
+        if error.code != "model_incomplete":
+            raise
+        whole = False
+    if not whole:
+        raise unreachable(
+            source,
+            "only part of it is on this machine, and qlaunch is offline",
+            fix="pull the model again while online",
+        )
 
 
 def _snapshot(source: Source, *, local_only: bool) -> Path:

@@ -76,10 +76,19 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            super().handle()
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as the base class has it
         return
 
     def _answer(self) -> None:
+        # Clients that tests kill, or that give up, leave a broken connection behind.
+        with contextlib.suppress(ConnectionError):
+            self._respond()
+
+    def _respond(self) -> None:
         url = urlsplit(self.path)
         parts = [unquote(part) for part in url.path.strip("/").split("/")]
         query = {key: values[0] for key, values in parse_qs(url.query).items()}

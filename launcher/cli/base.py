@@ -5,17 +5,40 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from launcher.cli.result import Result, failure, render
-from launcher.errors import QlaunchError
+from launcher.errors import ExitCode, QlaunchError
 
 Body = Callable[..., Result]
+_JSON: Final = "launcher.cli.json"
 
 
-class LazyGroup(click.Group):
+class Group(click.Group):
+    """A group that says the nearest name for a command it does not have."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """A group alone shows its help; it is no success, for nothing was asked of it."""
+        if not args and not ctx.resilient_parsing:
+            click.echo(ctx.get_help(), err=True)
+            ctx.exit(int(ExitCode.USAGE))
+        return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Say the nearest name for one that does not exist."""
+        known = self.list_commands(ctx)
+        if args and args[0] not in known and not args[0].startswith("-"):
+            from launcher.yamlwords import did_you_mean
+
+            ctx.fail(f"there is no command {args[0]!r}{did_you_mean(args[0], known)}")
+        return super().resolve_command(ctx, args)
+
+
+class LazyGroup(Group):
     """A group whose commands are imported when they are used.
 
     `commands` maps a name to its module and its one-line help, so that listing them imports none.
@@ -37,29 +60,43 @@ class LazyGroup(click.Group):
         command: click.Command = module.command
         return command
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Say the nearest name for one that does not exist."""
-        if args and args[0] not in self._lazy and not args[0].startswith("-"):
-            from launcher.yamlwords import did_you_mean
-
-            ctx.fail(f"there is no command {args[0]!r}{did_you_mean(args[0], self._lazy)}")
-        return super().resolve_command(ctx, args)
-
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands from the table alone."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_module, text) in self._lazy.items()])
 
 
-def run(name: str, body: Callable[[], Result], *, as_json: bool) -> None:
+def json_option(text: str) -> Callable[[Any], Any]:
+    """`--json`, for commands and for the groups before them: it counts wherever it stands."""
+
+    def remember(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+        if value:
+            ctx.meta[_JSON] = True
+
+    return click.option(
+        "--json", is_flag=True, expose_value=False, is_eager=True, callback=remember, help=text
+    )
+
+
+def wants_json() -> bool:
+    """Whether the command that runs now was given `--json`."""
+    return bool(click.get_current_context().meta.get(_JSON))
+
+
+def group(name: str, text: str) -> Group:
+    """A group of commands; `text` is its help."""
+    made = Group(name, help=text)
+    json_option("The same as --json after the command.")(made)
+    return made
+
+
+def run(name: str, body: Callable[[], Result]) -> None:
     """Call a command's body, print what it returns, and exit with its code."""
     try:
         result = body()
     except QlaunchError as error:
         result = failure(error)
-    render(name, result, as_json=as_json)
+    render(name, result, as_json=wants_json())
     click.get_current_context().exit(int(result.exit_code))
 
 
@@ -73,10 +110,10 @@ def command(
 
     def decorate(body: Body) -> click.Command:
         @functools.wraps(body)
-        def wrapper(*args: Any, as_json: bool, **kwargs: Any) -> None:
-            run(name, functools.partial(body, *args, **kwargs), as_json=as_json)
+        def wrapper(*args: Any, **kwargs: Any) -> None:
+            run(name, functools.partial(body, *args, **kwargs))
 
-        with_json = click.option("--json", "as_json", is_flag=True, help=json_help)(wrapper)
+        with_json = json_option(json_help)(wrapper)
         make: Callable[[Callable[..., None]], click.Command] = click.command(
             name.rsplit(" ", 1)[-1], **attributes
         )

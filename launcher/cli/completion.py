@@ -9,9 +9,9 @@ from launcher.cli.result import Result
 
 
 @declare("completion")
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]), metavar="SHELL")
 def command(shell: str) -> Result:
-    r"""Print the completion script for SHELL.
+    r"""Print the completion script for SHELL: bash, zsh or fish.
 
     \b
         eval "$(qlaunch completion bash)"

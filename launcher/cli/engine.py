@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from launcher.cli.base import command as declare
+from launcher.cli.base import group
 from launcher.cli.progress import Progress
 from launcher.cli.result import Result, size, table
 from launcher.engine import catalogue, install
@@ -18,10 +19,7 @@ from launcher.paths import dirs
 from launcher.service import client
 from launcher.service.types import FINAL
 
-
-@click.group()
-def command() -> None:
-    """List, install and remove engine releases."""
+command = group("engine", "List, install and remove engine releases.")
 
 
 @declare("engine list")

@@ -8,7 +8,7 @@ from typing import Final
 import click
 
 from launcher import __version__
-from launcher.cli.base import LazyGroup
+from launcher.cli.base import LazyGroup, json_option
 from launcher.cli.result import Problem, Result, failure, render
 from launcher.errors import ExitCode, QlaunchError
 
@@ -27,7 +27,7 @@ _COMMANDS: Final = {
     "profiles": ("launcher.cli.profiles", "List, show and validate profiles."),
     "engine": ("launcher.cli.engine", "List, install and remove engine releases."),
     "model": ("launcher.cli.model", "List, fetch and inspect models."),
-    "runs": ("launcher.cli.runs", "List and show run records."),
+    "runs": ("launcher.cli.runs", "List, show and remove run records."),
     "completion": ("launcher.cli.completion", "Print the shell completion script."),
 }
 
@@ -38,6 +38,7 @@ _COMMANDS: Final = {
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="qlaunch")
+@json_option("The same as --json after the command.")
 def cli() -> None:
     """Take a bare machine to a verified embedding endpoint on SGLang.
 
@@ -116,13 +117,20 @@ def _report(arguments: list[str], result: Result) -> int:
 
 
 def _wants_json(arguments: list[str]) -> bool:
-    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    return "--json" in own
+    return "--json" in _own(arguments)
+
+
+def _own(arguments: list[str]) -> list[str]:
+    """What stands before `--`: the rest is the engine's."""
+    return arguments[: arguments.index("--")] if "--" in arguments else arguments
 
 
 def _name(arguments: list[str]) -> str:
-    words = [word for word in arguments[:2] if not word.startswith("-")]
-    if not words:
+    """The command that was meant, as far as it exists: `engine list`, `engine`, or `qlaunch`."""
+    words = [word for word in _own(arguments) if not word.startswith("-")]
+    if not words or words[0] not in _COMMANDS:
         return "qlaunch"
-    nested = words[0] in ("profiles", "engine", "model", "runs")
-    return " ".join(words) if nested else words[0]
+    module = sys.modules.get(_COMMANDS[words[0]][0])
+    found = getattr(module, "command", None)
+    nested = isinstance(found, click.Group) and len(words) > 1 and words[1] in found.commands
+    return " ".join(words[:2]) if nested else words[0]

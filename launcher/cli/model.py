@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from launcher.cli.base import command as declare
+from launcher.cli.base import group
 from launcher.cli.prepare import profiles_dir
 from launcher.cli.progress import Progress
 from launcher.cli.result import Result, size, table
@@ -17,10 +18,7 @@ from launcher.model.fetch import locate, obtain
 from launcher.model.inspect import inspect as inspect_checkpoint
 from launcher.paths import Dirs, dirs
 
-
-@click.group()
-def command() -> None:
-    """List, fetch and inspect models."""
+command = group("model", "List, fetch and inspect models.")
 
 
 @declare("model list")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.engine import catalogue, install, probe
+from launcher.engine import flags as flag_tables
 from launcher.engine.types import Engine, Release
 from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.detect import detect
@@ -21,7 +22,7 @@ from launcher.model.inspect import inspect
 from launcher.model.types import Checkpoint, ModelCard
 from launcher.paths import Dirs, dirs
 from launcher.plan.fit import require_hardware, why_not_on
-from launcher.plan.resolve import Inputs, make_plan
+from launcher.plan.resolve import Inputs, check_request, make_plan
 from launcher.plan.types import Plan
 from launcher.profile.load import LoadedProfile, list_profiles, load_profile
 from launcher.profile.settings import Resolved, load_user_config, resolve
@@ -69,6 +70,9 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
     require_hardware(
         profile.name, profile.profile.hardware, release, hardware, what_runs_here(hardware, where)
     )
+    check_request(settings, request.extra)
+    if request.extra and settings.engine_python is None:
+        flag_tables.require(request.extra, release.version)
     engine = _engine(settings, release, where, request.fetch, progress)
     checkpoint, card = _model(settings, profile, where, request.fetch, progress)
     plan = make_plan(

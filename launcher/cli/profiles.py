@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from launcher.cli.base import command as declare
+from launcher.cli.base import group
 from launcher.cli.prepare import profiles_dir
 from launcher.cli.result import Problem, Result, failure, table
 from launcher.engine import catalogue
@@ -26,10 +27,7 @@ from launcher.profile.load import (
 )
 from launcher.profile.settings import load_user_config, resolve
 
-
-@click.group(cls=click.Group)
-def command() -> None:
-    """List, show and validate profiles."""
+command = group("profiles", "List, show and validate profiles.")
 
 
 @declare("profiles list")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TextIO
 
 from launcher.errors import ExitCode, QlaunchError
 
@@ -31,6 +32,8 @@ class Result:
     exit_code: ExitCode = ExitCode.OK
     status: Status = "ok"
     problems: Sequence[Problem] = field(default=())
+    streamed: bool = False
+    """What it had to say on stdout was written line by line (`stream`); no document follows."""
 
 
 def failure(error: QlaunchError) -> Result:
@@ -57,11 +60,11 @@ def envelope(command: str, result: Result) -> dict[str, Any]:
 
 def render(command: str, result: Result, *, as_json: bool) -> None:
     """Print a result: JSON or text on stdout, problems of a text result on stderr."""
-    if as_json:
+    if as_json and not result.streamed:
         import msgspec
 
-        document = msgspec.json.format(msgspec.json.encode(envelope(command, result)), indent=2)
-        _write(sys.stdout, document.decode())
+        encoded = msgspec.json.encode(_unescaped(envelope(command, result)))
+        _write(sys.stdout, msgspec.json.format(encoded, indent=2).decode())
         return
     if result.lines:
         _write(sys.stdout, "\n".join(result.lines))
@@ -71,16 +74,49 @@ def render(command: str, result: Result, *, as_json: bool) -> None:
             _write(sys.stderr, f"  Try: {problem.fix}")
 
 
-def _write(stream: Any, text: str) -> None:
+def stream(line: str, *, as_json: bool) -> bool:
+    """Print one line now, as `{"line": …}` for scripts; False when nobody reads any more."""
+    if not as_json:
+        return _write(sys.stdout, line)
+    import msgspec
+
+    return _write(sys.stdout, msgspec.json.encode({"line": line}).decode())
+
+
+def _unescaped(value: Any) -> Any:
+    """`value` with the stand-ins for undecodable bytes (in file names, say) made readable."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_unescaped(key): _unescaped(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_unescaped(inner) for inner in value]
+    return value
+
+
+def _write(stream: TextIO | None, text: str) -> bool:
+    """Write one text and flush; False when the reader has gone.
+
+    Raises:
+        SystemExit: the text cannot be written (a full disk); code 1, said on stderr.
+    """
+    if stream is None:  # the descriptor was closed before the start
+        return False
+    # What the terminal's encoding lacks is shown as an escape; files and pipes are UTF-8 mostly.
+    encoding = stream.encoding or "utf-8"
+    text = text.encode(encoding, "backslashreplace").decode(encoding)
     try:
         stream.write(text + "\n")
         stream.flush()
-    except BrokenPipeError:
-        # The reader (head, less) has gone: nothing is wrong with the command. The stream is pointed
-        # at nothing so that the interpreter's own flush at exit stays quiet.
-        import os
-
+    except OSError as error:
+        # The stream is pointed at nothing so that the interpreter's own flush at exit stays quiet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if isinstance(error, BrokenPipeError):
+            return False  # head or less has gone: nothing is wrong with the command
+        if stream is not sys.stderr:
+            _write(sys.stderr, f"Error: cannot write the result: {error.strerror or error}")
+        sys.exit(int(ExitCode.UNEXPECTED))
+    return True
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:

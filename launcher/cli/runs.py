@@ -9,14 +9,15 @@ import msgspec
 
 from launcher.cli import show as words
 from launcher.cli.base import command as declare
+from launcher.cli.base import group
 from launcher.cli.result import Result, size, table
 from launcher.paths import dirs
+from launcher.record.prune import old_runs, remove_runs
 from launcher.record.runs import list_runs, load_run, run_directory
+from launcher.service import client
+from launcher.service.types import FINAL
 
-
-@click.group()
-def command() -> None:
-    """List and show run records."""
+command = group("runs", "List, show and remove run records.")
 
 
 @declare("runs list")
@@ -60,5 +61,24 @@ def show(run: str) -> Result:
     return Result(data=data, lines=lines)
 
 
-for _command, _name in ((list_, "list"), (show, "show")):
+@declare("runs prune")
+@click.option(
+    "--keep", type=click.IntRange(min=0), required=True, metavar="N", help="Newest runs that stay."
+)
+@click.option("--service", help="Only this service's runs.")
+@click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
+def prune(keep: int, service: str | None, dry_run: bool) -> Result:
+    """Remove all but the newest N run records. Those of running services always stay."""
+    runs = dirs().runs
+    live = frozenset(state.run for state in client.services() if state.state not in FINAL)
+    found = [run for run in list_runs(runs) if service in (None, run.service)]
+    old = old_runs(found, keep=keep, live=live)
+    if not dry_run:
+        remove_runs(runs, old)
+    done = "would be removed" if dry_run else "removed"
+    lines = [*(run.run for run in old), f"{len(old)} of {len(found)} runs {done}"]
+    return Result(data={"removed": [run.run for run in old], "dry_run": dry_run}, lines=lines)
+
+
+for _command, _name in ((list_, "list"), (show, "show"), (prune, "prune")):
     command.add_command(_command, _name)

@@ -71,8 +71,7 @@ def make_plan(given: Inputs) -> Plan:
         QlaunchError: `flag_unknown` and its kin (exit 5) for options the engine does not have,
             `usage` (exit 2) for options qlaunch sets itself, `unauthenticated_bind` (exit 2).
     """
-    _check_bind(given.settings)
-    _check_extra(given.extra)
+    check_request(given.settings, given.extra)
     dtype, dtype_reason = _dtype(given)
     flags = _flags(given)
     threads = _threads(given)
@@ -137,6 +136,17 @@ def _checkable(argv: tuple[str, ...], given: Inputs) -> list[str]:
     """The engine's options with any figure in place of the port that is chosen at the start."""
     options = argv[len(given.engine.release.start) :]
     return ["1" if word == "{port}" else word for word in options]
+
+
+def check_request(settings: Resolved, extra: tuple[str, ...]) -> None:
+    """Refuse what no machine would run: callers check this before they fetch anything.
+
+    Raises:
+        QlaunchError: `usage` (exit 2) for options qlaunch sets itself, `unauthenticated_bind`
+            (exit 2) for an address beyond this machine without a key.
+    """
+    _check_bind(settings)
+    _check_extra(extra)
 
 
 def _dtype(given: Inputs) -> tuple[str, str]:

@@ -69,7 +69,8 @@ def make_plan(given: Inputs) -> Plan:
 
     Raises:
         QlaunchError: `flag_unknown` and its kin (exit 5) for options the engine does not have,
-            `usage` (exit 2) for options qlaunch sets itself, `unauthenticated_bind` (exit 2).
+            `usage` (exit 2) for options qlaunch sets itself, `unauthenticated_bind` (exit 2),
+        `model_unsupported` (exit 2) for a pooling that no server can do.
     """
     check_request(given.settings, given.extra)
     dtype, dtype_reason = _dtype(given)
@@ -85,6 +86,7 @@ def make_plan(given: Inputs) -> Plan:
         flags=flags,
         extra=given.extra,
         has_key=given.settings.api_key_file is not None,
+        plugin=given.settings.plugin,
     )
     warnings = flag_tables.require(_checkable(argv, given), given.engine.version)
     sizes = memory.knobs(_as_given(flags, given.extra), given.checkpoint)
@@ -124,6 +126,7 @@ def make_plan(given: Inputs) -> Plan:
             *((lacking[1],) if lacking and lacking[1] else ()),
             dtype_reason,
             *_thread_reason(given, threads),
+            *_context_reason(given),
             *(problem.message for problem in warnings),
         ),
         start_timeout_s=given.settings.start_timeout_s,
@@ -134,7 +137,7 @@ def make_plan(given: Inputs) -> Plan:
 
 def _checkable(argv: tuple[str, ...], given: Inputs) -> list[str]:
     """The engine's options with any figure in place of the port that is chosen at the start."""
-    options = argv[len(given.engine.release.start) :]
+    options = argv[len(command.start(given.engine, plugin=given.settings.plugin)) :]
     return ["1" if word == "{port}" else word for word in options]
 
 
@@ -183,8 +186,18 @@ def _flags(given: Inputs) -> dict[str, FlagValue]:
     flags = dict(given.settings.flags)
     if given.checkpoint.encoder:
         flags = {**ENCODER_FLAGS, **flags}
+    if _context_reason(given):
+        # A longer context than the checkpoint's is refused by the engine.
+        flags["context-length"] = given.checkpoint.context_length
     overridden = {word.partition("=")[0].removeprefix("--") for word in _options(given.extra)}
     return {name: value for name, value in flags.items() if name not in overridden}
+
+
+def _context_reason(given: Inputs) -> tuple[str, ...]:
+    wanted, has = given.settings.flags.get("context-length"), given.checkpoint.context_length
+    if not isinstance(wanted, int) or wanted <= has:
+        return ()
+    return (f"context {has}: the checkpoint has no more (the profile says {wanted})",)
 
 
 def _as_given(flags: Mapping[str, FlagValue], extra: tuple[str, ...]) -> dict[str, FlagValue]:
@@ -277,6 +290,19 @@ def _check_bind(settings: Resolved) -> None:
         code="unauthenticated_bind",
         exit_code=ExitCode.USAGE,
         fix="give --api-key-file FILE, or --allow-unauthenticated if that is what you want",
+    )
+
+
+def _check_prompt(checkpoint: Checkpoint) -> None:
+    """Refuse what would be wrong for some callers: a server sees one text, prompt included."""
+    if checkpoint.include_prompt or checkpoint.pooling not in ("mean", "max"):
+        return
+    raise QlaunchError(
+        f"{checkpoint.path / checkpoint.pooling_source} says include_prompt: false: a prompt's"
+        f" tokens stay out of the {checkpoint.pooling}, but a server cannot tell where one ends",
+        code="model_unsupported",
+        exit_code=ExitCode.USAGE,
+        fix="if you never send this model a prompt, set include_prompt to true in that file",
     )
 
 

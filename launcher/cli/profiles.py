@@ -54,9 +54,8 @@ def _entry(ref: ProfileRef, hardware: Hardware) -> dict[str, Any]:
     base: dict[str, Any] = {"name": ref.name, "path": str(ref.path), "shipped": ref.shipped}
     if profile is None:
         reason = ref.error.message if ref.error else "it cannot be read"
-        return base | {
-            "title": None, "model": None, "engine": None, "runs_here": False, "reason": reason
-        }  # fmt: skip
+        unknown = dict.fromkeys(("title", "model", "engine", "measured"))
+        return base | unknown | {"runs_here": False, "reason": reason}
     try:
         release = catalogue.release(profile.engine)
         why = why_not_on(profile.hardware, release, hardware)

@@ -1,0 +1,58 @@
+# Every target sets up what it needs by itself: a fresh machine with make and Python 3.11 is enough.
+
+PYTHON ?= python3
+VENV ?= .venv
+# A profile for `make smoke`; empty: the best one for the hardware found.
+PROFILE ?=
+# Passed on: `make test ARGS="-k gateway"`, `make bench ARGS=--quick`.
+ARGS ?=
+
+RUN := $(VENV)/bin
+STAMP := $(VENV)/installed
+
+.PHONY: help setup smoke test check bench docs engine packages
+
+help:
+	@echo "make setup    the environment in $(VENV)"
+	@echo "make smoke    install, start, prove, show and stop a profile (PROFILE=$(or $(PROFILE),best))"
+	@echo "make test     all tests, the ones on the real engine included"
+	@echo "make check    ruff and mypy"
+	@echo "make bench    the benchmarks of the README"
+	@echo "make docs     what is generated: docs/cli.md, profiles/schema.json"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "qlaunch needs Python 3.11 or newer: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@PYTHON=$(PYTHON) scripts/debian-packages venv
+	@test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "setting up $(VENV)"
+	@$(RUN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	@$(RUN)/python -m pip install --quiet --editable . --group dev
+	@touch $@
+
+smoke: setup
+	@$(RUN)/qlaunch smoke --up $(PROFILE)
+
+test: setup packages engine
+	@$(RUN)/python -m pytest $(ARGS)
+
+check: setup
+	@$(RUN)/ruff check .
+	@$(RUN)/ruff format --check .
+	@$(RUN)/mypy
+
+bench: setup engine
+	@$(RUN)/python -m bench.run $(ARGS)
+
+docs: setup
+	@$(RUN)/python -m launcher.cli.reference
+	@$(RUN)/python -m launcher.profile.schema
+
+# Returns at once where it is installed.
+engine: setup
+	@$(RUN)/qlaunch engine install cpu
+
+packages:
+	@PYTHON=$(PYTHON) scripts/debian-packages tests

@@ -1,0 +1,214 @@
+"""docs/cli.md, written from the commands themselves: `python -m launcher.cli.reference`."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import click
+
+from launcher.cli.main import cli
+from launcher.errors import ExitCode
+from launcher.files import write_atomic
+from launcher.profile.settings import SETTINGS, ConfigValues
+
+DOCUMENT: Final = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
+
+EXIT_CODES: Final = {
+    ExitCode.OK: "done",
+    ExitCode.UNEXPECTED: "unexpected: a fault of qlaunch or of the machine (disk, network)",
+    ExitCode.USAGE: "wrong usage, or an invalid profile, setting or model",
+    ExitCode.NOT_RUNNING: "the service is not running, or there is none of that name",
+    ExitCode.DOES_NOT_FIT: "does not fit this hardware",
+    ExitCode.ENGINE: "the engine is missing or cannot be installed, or does not know an option",
+    ExitCode.START_FAILED: "the start failed; `failure.failure_class` says how",
+    ExitCode.VERIFY_FAILED: "the vectors are wrong: a smoke check or parity failed",
+    ExitCode.TIMEOUT: "timed out",
+    ExitCode.CONFLICT: "conflict: already running, being started or stopped, port taken, in use",
+    ExitCode.PARTIAL: "partly done; `errors` says what was not",
+    ExitCode.INTERRUPTED: "interrupted (Ctrl-C); what was started has been stopped",
+}
+
+_SERVICE: Final = (
+    "`service`, `profile`, `state`, `endpoint` (`http://host:port/v1`), `pid` (the engine's "
+    "leader), `supervisor_pid`, `run`, `engine.{release,version,argv,env}`, "
+    "`memory.predicted.{ram_bytes,gpu_bytes,terms}`, "
+    "`memory.measured.{ram_peak_bytes,gpu_peak_bytes,method}`, `timings.{ready_s,verified_s}`, "
+    "`smoke.checks[].{name,ok,detail}`, `failure`, `restarts`, `phases[]`, `since`, `detail`"
+)
+_PLAN: Final = (
+    "`service`, `profile`, `model`, `model_path`, `engine.{release,version,argv,env}`, "
+    "`memory.predicted.{ram_bytes,gpu_bytes,terms[].{name,device,bytes,basis,source}}`, `fits`, "
+    "`reasons[]`"
+)
+KEYS: Final = {
+    "up": f"{_SERVICE}; with `--dry-run` as `plan`",
+    "down": "`services[].{service,was_running,state,seconds,forced,left}`",
+    "restart": "as `status`",
+    "ps": "`services[]`, each as `status`",
+    "status": _SERVICE,
+    "logs": '`run`, `lines[]`; with `--follow` one `{"line": …}` a line instead of a document',
+    "smoke": "`service`, `endpoint`, `smoke`; with `--up` as `status`",
+    "plan": _PLAN,
+    "profiles list": (
+        "`profiles[].{name,path,shipped,title,model,engine,measured,runs_here,reason}`"
+    ),
+    "profiles show": (
+        "`name`, `path`, `shipped`, `profile`; with `--resolved` also `resolved`, `sources`"
+    ),
+    "profiles validate": "`profiles[].{name,path,valid}`",
+    "engine list": (
+        "`engines[].{name,version,title,device,start,installed,path,bytes,disk_bytes,installable,"
+        "reason,notes}`"
+    ),
+    "engine install": "as one of `engine list`, and `python`, `torch`",
+    "engine remove": "`name`, `removed`",
+    "model list": (
+        "`models[].{name,title,sources,parameters,dimensions,pooling,context_length,licence,path}`"
+    ),
+    "model pull": "`model`, `path`",
+    "model inspect": "what the checkpoint says of itself, field by field",
+    "runs list": (
+        "`runs[].{run,service,profile,began,ended,outcome,ram_peak_bytes,gpu_peak_bytes,problem}`"
+    ),
+    "runs show": "the run record's own fields, and `path`",
+    "runs prune": "`removed[]`, `dry_run`",
+    "completion": "`shell`, `script`",
+}
+"""Keys of `data`, by command."""
+
+_HEAD: Final = """\
+<!-- Written by `python -m launcher.cli.reference` (make docs): change the commands instead. -->
+
+# The command line
+
+Results go to stdout, everything for people (progress, hints) to stderr. Every command takes
+`--json` and then prints one document:
+
+```json
+{
+  "version": 1,
+  "command": "engine list",
+  "status": "ok",
+  "exit_code": 0,
+  "data": {},
+  "errors": [{"code": "port_taken", "message": "…", "fix": "…"}]
+}
+```
+
+`status` is `ok`, `partial` or `error`; `exit_code` is the process's own; `errors[].code` is stable,
+`errors[].fix` may be null. Errors that come before a command's body (an unknown option, say) have
+the same form. A figure that was not measured is null, with the reason beside it, never 0.
+"""
+
+
+def reference() -> str:
+    """The whole document."""
+    parts = [_HEAD, _exit_codes(), _settings(), "## Commands\n"]
+    parts += [_command(name, command, keys) for name, command, keys in commands()]
+    return "\n".join(parts)
+
+
+def commands() -> Iterator[tuple[str, click.Command, str]]:
+    """Every command by its full name, with the keys of its `data`."""
+    context = click.Context(cli, info_name="qlaunch")
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        assert command is not None  # it is in the table
+        if isinstance(command, click.Group):
+            for inner in command.commands.values():
+                yield f"{name} {inner.name}", inner, KEYS[f"{name} {inner.name}"]
+        else:
+            yield name, command, KEYS[name]
+
+
+def _exit_codes() -> str:
+    rows = [f"| {int(code)} | {EXIT_CODES[code]} |" for code in ExitCode]
+    return "\n".join(["## Exit codes\n", "| code | meaning |", "|---|---|", *rows, ""])
+
+
+def _settings() -> str:
+    rows = []
+    for setting in SETTINGS:
+        in_config = setting.name in ConfigValues.__struct_fields__
+        marks = ("yes" if setting.in_profile else "–", "yes" if in_config else "–")
+        rows.append(f"| `{setting.name}` | `{setting.variable}` | {marks[0]} | {marks[1]} |")
+    return "\n".join(
+        [
+            "## Settings\n",
+            "What shapes a service can stand in five places, and the first that gives a value",
+            "decides: the command line, the environment, the profile, the user's `config.yaml`, the",
+            "default. `qlaunch profiles show NAME --resolved` says where each value comes from.",
+            "Engine options (`flags`) are merged key by key; those after `--` win.\n",
+            "| setting | variable | in a profile | in config.yaml |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+            "`QLAUNCH_HOME` puts configuration, engines, models, state and cache under one folder.",
+            "",
+        ]
+    )
+
+
+def _command(name: str, command: click.Command, keys: str) -> str:
+    arguments = [p for p in command.params if isinstance(p, click.Argument)]
+    words = " ".join(["[OPTIONS]", *map(_argument, arguments)])
+    options = [p for p in command.params if isinstance(p, click.Option)]
+    return "\n".join(
+        [
+            f"### qlaunch {name}\n",
+            f"`qlaunch {name} {words}`\n",
+            _text(command.help or ""),
+            "",
+            "| option | meaning |",
+            "|---|---|",
+            *map(_option, options),
+            "",
+            f"`data`: {keys}.",
+            "",
+        ]
+    )
+
+
+def _argument(argument: click.Argument) -> str:
+    if argument.metavar:
+        return argument.metavar
+    name = (argument.name or "").upper()
+    return name if argument.required else f"[{name}]"
+
+
+def _option(option: click.Option) -> str:
+    names = ", ".join([*option.opts, *option.secondary_opts])
+    value = "" if option.is_flag else f" {option.metavar or option.type.name.upper().split()[0]}"
+    text = (option.help or "").replace("|", "\\|")
+    notes = []
+    if option.required:
+        notes.append("Required.")
+    if option.show_default:
+        notes.append(f"Default: {option.default}.")
+    return f"| `{names}{value}` | {' '.join([text, *notes])} |"
+
+
+def _text(text: str) -> str:
+    """A command's help as Markdown: what click is told not to rewrap is code."""
+    out = []
+    for paragraph in inspect.cleandoc(text).split("\n\n"):
+        if paragraph.startswith("\b\n"):
+            out.append(f"```console\n{inspect.cleandoc(paragraph[2:])}\n```")
+        else:
+            out.append(paragraph)
+    return "\n\n".join(out)
+
+
+def main() -> int:
+    """Write the document."""
+    write_atomic(DOCUMENT, reference().encode(), mode=0o644)
+    sys.stderr.write(f"wrote {DOCUMENT}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

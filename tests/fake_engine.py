@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import signal
 import socket
 import struct
@@ -25,7 +26,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-BEGAN = time.monotonic()
+WORDS = re.compile(r"[a-z0-9]+|[^\x00-\x7f]")
+SYNONYMS = {"kitten": "cat", "naps": "sleeping", "window": "windowsill", "sunny": "warm"}
+"""As much of a meaning as the smoke's own texts ask for."""
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -90,7 +93,7 @@ def vector(text: str, dimensions: int) -> list[float]:
     Shared words pull two texts together, so that related pairs are closer than unrelated ones.
     """
     total = [0.0] * dimensions
-    words = [word.strip(".,;:!?\"'").lower() for word in text.split()] or [text]
+    words = [SYNONYMS.get(word, word) for word in WORDS.findall(text.lower())] or [text]
     for weight, part in [(1.0, word) for word in words] + [(0.3, "\0" + text)]:
         stream = hashlib.shake_128(part.encode("utf-8", "surrogatepass")).digest(2 * dimensions)
         for at, value in enumerate(struct.unpack(f"<{dimensions}h", stream)):

@@ -6,15 +6,15 @@ the classifier that tells from a log why an engine died.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 
 from launcher.errors import QlaunchError
 from launcher.plan.types import Plan
 from launcher.service import client, store
-from launcher.service.supervisor import Supervisor, Wiring
+from launcher.service.supervisor import Supervisor
 from launcher.service.types import ServiceState
+from launcher.service.wiring import Wiring
 
 
 def wiring() -> Wiring:
@@ -41,7 +41,6 @@ def main(argv: list[str]) -> int:
     began = float(argv[1]) if len(argv) > 1 else None
     try:
         where = store.folder(name, create=True)
-        os.chdir(where.path)  # not to hold on to the folder that `up` was called in
         state = Supervisor(where, store.read_plan(where), wiring(), began=began).run()
     except QlaunchError as error:
         sys.stderr.write(f"{error.message}\n")

@@ -25,7 +25,7 @@ from launcher.service.store import Folder, Lock
 from launcher.service.types import FINAL, UP, Failure, ProcessId, ServiceState
 
 if TYPE_CHECKING:
-    from launcher.service.supervisor import Wiring
+    from launcher.service.wiring import Wiring
 
 ENTRY = (sys.executable, "-P", "-m", "launcher.cli.supervise")
 """Program of a detached supervisor; the service's name and the time of `up` follow."""
@@ -74,20 +74,21 @@ def launch(
         if plan.port:
             ports.check_free(plan.host, plan.port)
         store.write_plan(where, plan)
+        pid = _spawn_supervisor(where, entry, began)
+        supervisor = procs.process_id(pid)
         try:
-            pid = _spawn_supervisor(where, entry, began)
-            state = _first_state(where, pid)
+            state = _first_state(where, pid, supervisor)
         except KeyboardInterrupt:
-            _interrupted(where)
+            _interrupted(where, supervisor)
             raise
     try:
         return _follow(plan.service, state, on_change)
     except KeyboardInterrupt:
-        _interrupted(where)
+        _interrupted(where, supervisor)
         raise
 
 
-def _sole(where: Folder, wait_s: float = 2.0) -> Lock:
+def _sole(where: Folder, wait_s: float = 0.0) -> Lock:
     lock = Lock(where.up_lock)
     try:
         free = lock.acquire(wait_s=wait_s)
@@ -145,6 +146,9 @@ def _spawn_supervisor(where: Folder, entry: Sequence[str], began: float) -> int:
             *((os.POSIX_SPAWN_CLOSE, fd) for fd in _inheritable()),
         ],
         setsid=True,
+        # A shell that started us in the background, or nohup, may have had signals ignored.
+        setsigmask=(),
+        setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD),
     )
 
 
@@ -159,10 +163,9 @@ def _inheritable() -> list[int]:
     return found
 
 
-def _first_state(where: Folder, pid: int) -> ServiceState:
+def _first_state(where: Folder, pid: int, supervisor: ProcessId | None) -> ServiceState:
     """Wait until the new supervisor has published its first state."""
     deadline = time.monotonic() + SUPERVISOR_START_S
-    supervisor = procs.process_id(pid)
     while time.monotonic() < deadline:
         gone = _reaped(pid) or not procs.is_alive(supervisor)
         state = store.read_state(where.name)
@@ -295,30 +298,21 @@ def foreground(plan: Plan, wiring: Wiring, *, on_change: Watch = lambda _: None)
     return state
 
 
-def _interrupted(where: Folder) -> None:
+def _interrupted(where: Folder, supervisor: ProcessId | None) -> None:
     """Ctrl-C: ask for a stop and see it through; once more, and the engine is killed."""
-    asked = 0
-    while True:
+    presses = 1
+    while supervisor is not None and presses < 5:  # whoever presses that often wants out
         try:
-            state = store.read_state(where.name)
-            supervisor = None if state is None else state.supervisor
-            if not asked and supervisor is not None:
-                asked = 1
-                procs.send(supervisor, signal.SIGINT)
+            procs.send(supervisor, signal.SIGINT)
             deadline = time.monotonic() + DOWN_S
             while _lives(supervisor) and time.monotonic() < deadline:
                 time.sleep(POLL_S)
-            if supervisor is not None and procs.is_alive(supervisor):
-                procs.send(supervisor, signal.SIGKILL)
-            settle(where.name)
+            break
         except KeyboardInterrupt:
-            if state is not None and state.supervisor is not None:
-                procs.send(state.supervisor, signal.SIGINT)
-            asked += 1
-            if asked > 5:
-                return
-        else:
-            return
+            presses += 1
+    if supervisor is not None and procs.is_alive(supervisor):
+        procs.send(supervisor, signal.SIGKILL)
+    settle(where.name)
 
 
 def down(name: str, *, timeout: float = DOWN_S) -> DownResult:
@@ -335,7 +329,7 @@ def down(name: str, *, timeout: float = DOWN_S) -> DownResult:
     where = store.folder(name)
     if not where.path.is_dir():
         return DownResult(service=name, was_running=False, state=None, seconds=0.0)
-    with _sole(where):
+    with _sole(where, wait_s=5.0):  # an `up` holds it for the moment of its start
         state = settle(name)
         if state is None or state.state in FINAL:
             left = _ended_leftovers(where, state)
@@ -427,7 +421,7 @@ def as_data(state: ServiceState) -> dict[str, Any]:
         "memory": {"predicted": state.predicted, "measured": state.measured},
         "timings": state.timings,
         "smoke": state.smoke or {"checks": []},
-        "failure": msgspec.to_builtins(state.failure) if state.failure else None,
+        "failure": msgspec.json.decode(msgspec.json.encode(state.failure)),
         "restarts": state.restarts,
         "phases": list(state.phases),
         "detail": state.detail,

@@ -132,7 +132,7 @@ class Pump:
         on_line: Callable[[str], object] | None = None,
         line_bytes: int = LINE_BYTES,
     ) -> None:
-        """`clean` scrubs text of whole lines.
+        """`clean` scrubs text of whole lines; a cut one passes through it twice.
 
         `margin` is the length of the longest secret: as many characters are left off the end of a
         line that had to be cut, since the cut could go through a secret and hide it from `clean`.

@@ -9,37 +9,22 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from launcher.plan.types import Plan
-from launcher.service import health, oom, ports, process
+from launcher.service import health, oom, ports, process, procs
 from launcher.service.engine_log import LogFile, Pump, phase_of, read_available
 from launcher.service.environment import engine_environment
 from launcher.service.health import Answer, Probe
 from launcher.service.loop import Loop, Timer
 from launcher.service.settle import MARKER
 from launcher.service.types import State
+from launcher.service.wiring import Timing
 
 OLD_MODEL_INFO = "/get_model_info"
 """What /model_info was called before SGLang 0.5.6."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """How often the supervisor looks, and how long it waits. Seconds."""
-
-    poll_s: float = 0.1
-    """Between two looks while starting: a refused connection on loopback costs microseconds."""
-    health_timeout_s: float = health.HEALTH_TIMEOUT_S
-    beat_s: float = 30.0
-    """Between two health checks once ready."""
-    beat_failures: int = 2
-    """Failures in a row that make a service degraded: one alone may be a long batch."""
-    verify_s: float = 300.0
-    """For the smoke, a first computation of the reference included."""
-    patience: process.Patience = field(default_factory=process.Patience)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +201,8 @@ class Life:
 
     def _health(self, answer: Answer) -> None:
         self.last_answer = str(answer)
-        if answer.kind == "foreign":
-            self._owner.life_foreign()
+        if answer.kind == "foreign" and procs.is_alive(self.child.process):
+            self._owner.life_foreign()  # not the last moment of our own listener
         elif answer.ok:
             if not self._healthy:
                 self._healthy = True
@@ -233,8 +218,8 @@ class Life:
 
     def _model(self, answer: Answer) -> None:
         self.last_answer = f"{self._paths[0]}: {answer}"
-        if answer.kind == "foreign":
-            self._owner.life_foreign()
+        if answer.kind == "foreign" and procs.is_alive(self.child.process):
+            self._owner.life_foreign()  # not the last moment of our own listener
         elif answer.status == 404 and len(self._paths) > 1:
             del self._paths[0]
             self._ask_model()

@@ -139,3 +139,27 @@ class Loop:
                 os.close(fd)
             self._wake = None
         self._selector.close()
+
+
+class Timers:
+    """Timers by name: a new one of a name replaces the old one."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._timers: dict[str, Timer] = {}
+
+    def after(self, name: str, delay_s: float, call: Call) -> None:
+        """Have `call` called once, `delay_s` from now."""
+        self.cancel(name)
+        self._timers[name] = self._loop.call_later(delay_s, call)
+
+    def cancel(self, name: str) -> None:
+        """Make the call of that name not happen, if there is one."""
+        timer = self._timers.pop(name, None)
+        if timer is not None:
+            timer.cancel()
+
+    def cancel_all(self) -> None:
+        """Make none happen."""
+        for name in list(self._timers):
+            self.cancel(name)

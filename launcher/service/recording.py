@@ -18,7 +18,7 @@ from launcher.record.sampler import Pacer, Sampler
 from launcher.record.scrub import Scrubber
 from launcher.record.types import Phase, Run
 from launcher.service import store
-from launcher.service.engine_log import LogFile
+from launcher.service.engine_log import LINE_BYTES, LogFile
 from launcher.service.health import seconds_since
 from launcher.service.logs import LOG_NAME
 from launcher.service.types import Failure, ServiceState
@@ -28,13 +28,15 @@ if TYPE_CHECKING:
 
 CRASH_LOGS = 5
 """How many logs of dead engines a run keeps."""
+_LINE_CHARS = LINE_BYTES + 100
+"""The pump has cut longer lines already, and says so at their end."""
 _PHASES = 200
 """Phases kept in a record: a service that flaps for years must not fill the disk."""
 
 
-def cleaner(secrets: Sequence[str]) -> Callable[[str], str]:
-    """What makes captured text fit to keep and to print."""
-    return Scrubber(secrets).printable
+def cleaner(scrub: Scrubber) -> Callable[[str], str]:
+    """What makes captured lines fit to keep and to print."""
+    return lambda text: scrub.printable(text, limit=_LINE_CHARS)
 
 
 class Recorder:

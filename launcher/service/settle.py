@@ -9,12 +9,14 @@ never beside a live one.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
 from launcher.files import read_bounded, write_atomic
 from launcher.paths import dirs
 from launcher.record.types import Run
-from launcher.service import endings, process, procs, store
+from launcher.service import endings, procs, store
 from launcher.service.store import Folder, Lock
 from launcher.service.types import FINAL, ProcessId, ServiceState
 
@@ -61,7 +63,9 @@ def leftovers(where: Folder, state: ServiceState) -> list[ProcessId]:
 
 
 def _bury(where: Folder, state: ServiceState) -> ServiceState:
-    left = process.kill_leftovers(leftovers(where, state))
+    from launcher.service.process import kill_leftovers
+
+    left = kill_leftovers(leftovers(where, state))
     failure = endings.supervisor_gone(str(where.log))
     if left:
         names = ", ".join(procs.describe(one) for one in left)
@@ -76,6 +80,7 @@ def _bury(where: Folder, state: ServiceState) -> ServiceState:
         detail=failure.message,
     )
     try:
+        _sweep(where.path, "state.json", "tree.json", "engine-secrets.yaml")
         where.secrets_config.unlink(missing_ok=True)
         if not left:
             where.tree.unlink(missing_ok=True)
@@ -90,6 +95,7 @@ def _close_record(state: ServiceState) -> None:
     """Say in the run record, too, that the run is over."""
     path = dirs().runs / state.run / "run.json"
     try:
+        _sweep(path.parent, "*")
         run = msgspec.json.decode(read_bounded(path, _RUN_LIMIT), type=Run)
         if run.outcome == "running":
             failure = msgspec.to_builtins(state.failure)
@@ -99,3 +105,10 @@ def _close_record(state: ServiceState) -> None:
             write_atomic(path, msgspec.json.encode(ended))
     except (OSError, ValueError, msgspec.MsgspecError):
         return  # no record, or a damaged one: there is nothing to close
+
+
+def _sweep(folder: Path, *names: str) -> None:
+    """Remove what a writer that was killed within `write_atomic` left beside these files."""
+    for name in names:
+        for path in folder.glob(f".{name}.*.tmp"):
+            path.unlink(missing_ok=True)

@@ -8,40 +8,31 @@ for an orderly stop, once however often they come; a second SIGINT for SIGKILL.
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass, field
 
 import msgspec
 
 from launcher.errors import ExitCode, QlaunchError
 from launcher.plan.types import Plan
+from launcher.record.scrub import Scrubber
 from launcher.service import endings, keys, ports, process, store
-from launcher.service.endings import Classify
 from launcher.service.health import Answer, seconds_since
-from launcher.service.life import Life, Timing, engine_command
-from launcher.service.loop import Loop, Timer
+from launcher.service.life import Life, engine_command
+from launcher.service.loop import Loop, Timers
 from launcher.service.machine import START, Budget
 from launcher.service.recording import Recorder, cleaner
 from launcher.service.status import Journal, Status, first_state
 from launcher.service.store import Folder, Lock
 from launcher.service.types import UP, Failure, ProcessId, ServiceState, State
 from launcher.service.verifier import Verifier, verify_request
+from launcher.service.wiring import Wiring
 from launcher.verify.types import SmokeReport
 
 _ORDER: dict[State, int] = {"starting": 0, "loading": 1, "warming": 2, "verifying": 3}
-
-
-@dataclass(frozen=True)
-class Wiring:
-    """What the supervisor is given, so that it need not know it."""
-
-    classify: Classify
-    verify_argv: tuple[str, ...] = (sys.executable, "-P", "-m", "launcher.verify")
-    timing: Timing = field(default_factory=Timing)
 
 
 class Supervisor:
@@ -71,7 +62,7 @@ class Supervisor:
         self._loop = Loop()
         self._life: Life | None = None
         self._verifier: Verifier | None = None
-        self._timers: dict[str, Timer] = {}
+        self._timers = Timers(self._loop)
         self._recorded: list[ProcessId] = []
         self._ever_ready = False
         self._misses = 0
@@ -96,11 +87,23 @@ class Supervisor:
                 fix=f"qlaunch status {self._where.name}, or qlaunch down {self._where.name}",
             )
         try:
+            self._hear_signals()  # first: from the first published state on, `down` may ask
             self._open()
             return self._run()
         finally:
             self._loop.close()
             self._lock.release()
+
+    def _hear_signals(self) -> None:
+        nothing = lambda: None  # noqa: E731 - SIGHUP is meant for the terminal that started us
+        self._loop.on_signals(
+            {
+                signal.SIGTERM: self._asked_to_stop,
+                signal.SIGINT: self._interrupted,
+                signal.SIGHUP: self._asked_to_stop if self._foreground else nothing,
+                signal.SIGCHLD: self._reap,
+            }
+        )
 
     def _open(self) -> None:
         """Make the run record and publish the first state."""
@@ -108,7 +111,8 @@ class Supervisor:
         path = plan.api_key_file
         self._key = keys.read_key(path) if path else None
         secrets = [self._key] if self._key else []
-        self._clean = cleaner(secrets)
+        self._scrub = Scrubber(secrets)
+        self._clean = cleaner(self._scrub)
         self._journal = Journal(self._where, self._clean)
         try:
             self._recorder = Recorder(plan, self._began, secrets)
@@ -131,16 +135,9 @@ class Supervisor:
 
     def _run(self) -> ServiceState:
         process.become_subreaper()
-        nothing = lambda: None  # noqa: E731 - SIGHUP is meant for the terminal that started us
-        self._loop.on_signals(
-            {
-                signal.SIGTERM: self._asked_to_stop,
-                signal.SIGINT: self._interrupted,
-                signal.SIGHUP: self._asked_to_stop if self._foreground else nothing,
-                signal.SIGCHLD: self._reap,
-            }
-        )
         try:
+            if not self._foreground:
+                os.chdir(self._where.path)  # not to hold on to the folder `up` was called in
             self._start()
             while not self._status.final:
                 self._loop.turn()
@@ -202,8 +199,8 @@ class Supervisor:
         )
         self._recorder.begin_life(self._life.child.process.pid, self._members)
         self._note_tree()
-        self._after("start", self._plan.start_timeout_s, self._start_timed_out)
-        self._after("sample", self._timing.poll_s, self._sample)
+        self._timers.after("start", self._plan.start_timeout_s, self._start_timed_out)
+        self._timers.after("sample", self._timing.poll_s, self._sample)
 
     def _new_verifier(self) -> Verifier:
         return Verifier(
@@ -212,7 +209,7 @@ class Supervisor:
             verify_request(self._plan, ports.url(self._plan.host, self._port)),
             key=self._key,
             cwd=self._recorder.path,
-            clean=self._clean,
+            clean=self._scrub,
             log=self._journal.write,
             done=self._smoke_answered,
         )
@@ -252,9 +249,9 @@ class Supervisor:
 
     def life_confirmed(self) -> None:
         """The engine is healthy and serves our model: let the smoke begin."""
-        self._cancel("start")
+        self._timers.cancel("start")
         self._enter("verifying", "the smoke is running")
-        self._after("verify", self._timing.verify_s, self._smoke_timed_out)
+        self._timers.after("verify", self._timing.verify_s, self._smoke_timed_out)
         assert self._verifier is not None
         self._verifier.go()
 
@@ -288,11 +285,11 @@ class Supervisor:
             self._verified(answer)
         else:
             # An engine that dies under the smoke fails the smoke too: its death explains more.
-            self._after("verify", 0.3, lambda: self._smoke_failed(answer))
+            self._timers.after("verify", 0.3, lambda: self._smoke_failed(answer))
 
     def _verified(self, report: SmokeReport) -> None:
         assert self._life is not None
-        self._cancel("verify")
+        self._timers.cancel("verify")
         self._ever_ready = True
         self._life.verified_at = time.monotonic()
         self._time("verified_s")
@@ -303,7 +300,7 @@ class Supervisor:
 
     def _smoke_failed(self, answer: SmokeReport | str) -> None:
         if isinstance(answer, str):
-            self._end("failed", endings.smoke_failed(self._clean(answer), None))
+            self._end("failed", endings.smoke_failed(answer, None))
             return
         self._status.change(smoke=msgspec.to_builtins(answer))
         self._end("failed", endings.smoke_verdict(answer))
@@ -387,8 +384,7 @@ class Supervisor:
             self._loop.drive(self._wind())
 
     def _wind(self) -> Generator[float, None, None]:
-        for name in list(self._timers):
-            self._cancel(name)
+        self._timers.cancel_all()
         if self._verifier is not None:
             self._verifier.close()
         report = process.StopReport()
@@ -426,7 +422,7 @@ class Supervisor:
             left = endings.left_over(report.left)
             self._finish("failed", self._with_leftovers(left))
         elif goal == "restart":
-            self._after("restart", self._delay, self._again)
+            self._timers.after("restart", self._delay, self._again)
         elif goal == "failed":
             self._finish("failed", self._failure)
         else:
@@ -443,8 +439,7 @@ class Supervisor:
         self._start()
 
     def _finish(self, state: State, failure: Failure | None, detail: str = "") -> None:
-        for name in list(self._timers):
-            self._cancel(name)
+        self._timers.cancel_all()
         if failure is not None:
             detail = failure.message
         self._where.secrets_config.unlink(missing_ok=True)
@@ -490,7 +485,7 @@ class Supervisor:
         self._note_tree()
         delay = self._recorder.sample(ready=self._status.state in UP)
         self._status.change(measured=self._recorder.measured)
-        self._after("sample", delay, self._sample)
+        self._timers.after("sample", delay, self._sample)
 
     def _members(self) -> list[int]:
         return [member.pid for member in self._recorded]
@@ -506,12 +501,3 @@ class Supervisor:
                 store.write_tree(self._where, members)
             except OSError as error:
                 self._journal.write(f"cannot write {self._where.tree}: {error.strerror or error}")
-
-    def _after(self, name: str, delay_s: float, call: Callable[[], object]) -> None:
-        self._cancel(name)
-        self._timers[name] = self._loop.call_later(delay_s, call)
-
-    def _cancel(self, name: str) -> None:
-        timer = self._timers.pop(name, None)
-        if timer is not None:
-            timer.cancel()

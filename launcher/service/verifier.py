@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from launcher.plan.types import Plan
+from launcher.record.scrub import terminal_safe
 from launcher.service import endings, process, procs
 from launcher.service.engine_log import Pump, read_available
 from launcher.service.loop import Loop
@@ -116,7 +117,7 @@ class Verifier:
     def _line(self, line: str) -> None:
         event = _event(line)
         if event is None:
-            self._last = line
+            self._last = terminal_safe(line, limit=400)
             self._log(f"smoke: {line}")
         elif event.get("event") == "report":
             self._result = _report(event.get("report"))

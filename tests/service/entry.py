@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from launcher.errors import QlaunchError
 from launcher.service import store
-from launcher.service.life import Timing
 from launcher.service.process import Patience
-from launcher.service.supervisor import Supervisor, Wiring
+from launcher.service.supervisor import Supervisor
+from launcher.service.wiring import Timing, Wiring
 
 
 class Found(NamedTuple):

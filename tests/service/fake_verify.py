@@ -28,7 +28,8 @@ client = http.client.HTTPConnection(str(url.hostname), url.port, timeout=request
 headers = {"Content-Type": "application/json"}
 if key:
     headers["Authorization"] = f"Bearer {key}"
-ok, detail, sample = False, "", []
+ok, detail = False, ""
+sample: list[float] = []
 try:
     client.request("POST", "/v1/embeddings", json.dumps({"input": ["one", "two"]}), headers)
     answer = client.getresponse()

@@ -1,9 +1,10 @@
-"""A home for services under test: everything real but the engine, and proof that nothing is left."""
+"""A home for services under test: all real but the engine, and proof that nothing is left."""
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -11,10 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from launcher.plan.types import EnginePlan, Expectation, MemoryPrediction, Plan
 from launcher.profile.types import Restart
 from launcher.service import client, ports, procs, store
-from launcher.service.types import ServiceState
+from launcher.service.types import ProcessId, ServiceState
 
 HERE = Path(__file__).parent
 ENGINE = HERE.parent / "fake_engine.py"
@@ -101,6 +104,20 @@ class Home:
     def up_beside(self, plan: Plan) -> Beside:
         return Beside(lambda: self.up(plan))
 
+    def starter(self, plan: Plan, *more: str, **env: str) -> subprocess.Popen[str]:
+        """`up` in a process of its own."""
+        options = self.entry[2]
+        path = self.root / "given-plan.json"
+        path.write_bytes(msgspec.json.encode(plan))
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.service.starter", options, str(path), *more],
+            cwd=HERE.parents[1],
+            env={**os.environ, **env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
     def state(self, name: str = "svc") -> ServiceState | None:
         return store.read_state(name)
 
@@ -112,7 +129,7 @@ class Home:
         found: ServiceState = eventually(there, limit_s)
         return found
 
-    def processes(self) -> list[procs.ProcessId]:
+    def processes(self) -> list[ProcessId]:
         """Everything alive that belongs to this home."""
         marks = (f"QLAUNCH_TEST_HOME={self.root}", f"QLAUNCH_HOME={self.root}")
         return [p for mark in marks for p in procs.marked(mark) if p.pid != os.getpid()]
@@ -138,11 +155,10 @@ class Beside:
     def _run(self) -> None:
         try:
             self.result = self._call()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - handed to the test
             self.error = error
 
     def join(self, limit_s: float = 20.0) -> Beside:
         self._thread.join(limit_s)
         assert not self._thread.is_alive(), "it did not end"
         return self
-

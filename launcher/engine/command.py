@@ -19,6 +19,8 @@ PLUGIN: Final = _PLUGIN / "sglang_plugin"
 EXTERNAL_PACKAGES: Final = {
     "BertModel": "qlaunch_sglang.encoders",
     "Contriever": "qlaunch_sglang.encoders",
+    "XLMRobertaModel": "qlaunch_sglang.encoders",
+    "RobertaModel": "qlaunch_sglang.encoders",
     "Qwen3ForCausalLM": "qlaunch_sglang.decoders",
 }
 """Our model package by the checkpoint's architecture; others are served by SGLang's own classes."""
@@ -76,6 +78,13 @@ def environment(
     return env
 
 
+def start(engine: Engine, *, plugin: bool) -> tuple[str, ...]:
+    """The command that starts the engine, before its options."""
+    release = engine.release
+    words = release.plugin_start if plugin and release.plugin_start else release.start
+    return tuple(word.format(bin=str(engine.bin), python=str(engine.python)) for word in words)
+
+
 def argv(
     engine: Engine,
     *,
@@ -87,11 +96,9 @@ def argv(
     flags: Mapping[str, FlagValue],
     extra: tuple[str, ...] = (),
     has_key: bool = False,
+    plugin: bool = True,
 ) -> tuple[str, ...]:
     """The exact command line; `{secrets_config}` stands for the 0600 file with the API key."""
-    start = [
-        part.format(bin=str(engine.bin), python=str(engine.python)) for part in engine.release.start
-    ]
     options: dict[str, FlagValue] = {
         "model-path": model_path,
         "served-model-name": served_name,
@@ -103,7 +110,7 @@ def argv(
         **({"config": "{secrets_config}"} if has_key else {}),
         **flags,
     }
-    return (*start, *render(options), *extra)
+    return (*start(engine, plugin=plugin), *render(options), *extra)
 
 
 def render(options: Mapping[str, FlagValue]) -> list[str]:

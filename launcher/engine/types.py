@@ -33,8 +33,11 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     min_glibc: str | None = None
     standins: bool = False
     """Needs our stand-ins for `sgl_kernel` and torchvision's compiled operators."""
-    plugin: Literal["framework", "external-package"] = "framework"
-    """How our plugin gets in: SGLang's plugin framework (from 0.5.12), or its external models."""
+    plugin: Literal["framework", "external-package", "registry"] = "framework"
+    """How our plugin gets in: SGLang's plugin framework (from 0.5.12), its external model package,
+    or, before that existed, its model registry, filled before the server is launched."""
+    plugin_start: tuple[str, ...] = ()
+    """Takes the place of `start` where the plugin runs; empty where `start` serves both."""
     model_info_path: str = "/model_info"
     min_compute_capability: str | None = None
     max_compute_capability: str | None = None

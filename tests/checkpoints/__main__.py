@@ -11,13 +11,13 @@ from tests.checkpoints import make_bert, make_qwen3, make_qwen3_06b_shape, make_
 def main() -> None:
     """Parse the command line, make the checkpoint, print its folder."""
     parser = argparse.ArgumentParser(prog="python -m tests.checkpoints", description=__doc__)
-    parser.add_argument("kind", choices=["qwen3", "qwen3-0.6b", "bert", "roberta"])
+    parser.add_argument("kind", choices=["qwen3", "qwen3-0.6b", "bert", "roberta", "xlm-roberta"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--shards", type=int, default=1, help="weight files (qwen3, bert)")
+    parser.add_argument("--shards", type=int, default=1, help="weight files")
     parser.add_argument("--pooling", choices=["cls", "mean", "max", "last"], default="mean")
-    parser.add_argument("--dense", type=int, help="output width of a Dense module (bert)")
+    parser.add_argument("--dense", type=int, help="output width of a Dense module")
     asked = parser.parse_args()
     if asked.kind == "qwen3-0.6b":
         made = make_qwen3_06b_shape(asked.folder, seed=asked.seed)
@@ -34,7 +34,13 @@ def main() -> None:
         )
     else:
         made = make_roberta(
-            asked.folder, layers=asked.layers, pooling=asked.pooling, seed=asked.seed
+            asked.folder,
+            architecture="RobertaModel" if asked.kind == "roberta" else "XLMRobertaModel",
+            layers=asked.layers,
+            shards=asked.shards,
+            pooling=asked.pooling,
+            dense=asked.dense,
+            seed=asked.seed,
         )
     print(made)
 

@@ -68,18 +68,23 @@ def make_roberta(
     architecture: Literal["XLMRobertaModel", "RobertaModel"] = "XLMRobertaModel",
     pooling: Pooling = "cls",
     normalize: bool = True,
+    dense: int | None = None,
     layers: int = 2,
     hidden: int = 64,
     heads: int = 4,
     intermediate: int = 128,
     vocab: int = 512,
     max_position: int = 512,
+    shards: int = 1,
     dtype: Dtype = "float32",
     seed: int = 0,
 ) -> Path:
     """Write an (XLM-)RoBERTa embedding model with random weights to `path`; returns it.
 
     Its config gives `max_position + 2` positions: RoBERTa's begin after the padding index.
+
+    Args:
+        dense: output width of a Dense module after the pooling; None leaves it out.
     """
     path.mkdir(parents=True, exist_ok=True)
     tokenizer = byte_level(vocab, ("<s>", "<pad>", "</s>", "<unk>", "<mask>"), "<s> $A </s>")
@@ -92,8 +97,8 @@ def make_roberta(
     config |= {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "layer_norm_eps": 1e-05}
     write_json(path / "config.json", config)
     weights = _weights(layers, hidden, intermediate, (vocab, max_position + 2, 1))
-    write_weights(path, weights, seed=seed, dtype=dtype)
-    write_head(path, hidden=hidden, pooling=pooling, normalize=normalize)
+    write_weights(path, weights, seed=seed, dtype=dtype, shards=shards)
+    write_head(path, hidden=hidden, pooling=pooling, normalize=normalize, dense=dense, seed=seed)
     return path
 
 

@@ -31,8 +31,6 @@ _PRELOAD = (
 
 def register() -> None:
     """Hook the place where the front sets multiprocessing's start method."""
-    if os.environ.get("QLAUNCH_START_METHOD", "auto") == "spawn":
-        return
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
     HookRegistry.register(_TARGET, _around, HookType.AROUND)
@@ -41,8 +39,13 @@ def register() -> None:
 def _around(original, server_args, *args, **kwargs):
     result = original(server_args, *args, **kwargs)
     began = time.perf_counter()
-    _preload()
-    refusal = why_not_fork(getattr(server_args, "device", None))
+    device = getattr(server_args, "device", None)
+    if wanted() == "spawn":
+        refusal = "as asked"
+    elif (refusal := why_not_fork(device)) is None:
+        # What cannot fork need not import what only its children use.
+        _preload()
+        refusal = why_not_fork(device)
     if refusal is None:
         gc.collect()
         gc.freeze()
@@ -51,13 +54,17 @@ def _around(original, server_args, *args, **kwargs):
             "qlaunch: children are forked; preloaded in %.1f s", time.perf_counter() - began
         )
     else:
-        wanted = os.environ.get("QLAUNCH_START_METHOD") == "fork"
         logger.log(
-            logging.WARNING if wanted else logging.INFO,
+            logging.WARNING if wanted() == "fork" else logging.INFO,
             "qlaunch: children are spawned, not forked: %s",
             refusal,
         )
     return result
+
+
+def wanted() -> str:
+    """auto, fork or spawn."""
+    return os.environ.get("QLAUNCH_START_METHOD", "auto")
 
 
 def _preload() -> None:

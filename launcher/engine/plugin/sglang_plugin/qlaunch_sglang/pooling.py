@@ -1,14 +1,18 @@
 """Pooling as the checkpoint says: `modules.json`, `1_Pooling/config.json`, Dense and Normalize.
 
-SGLang's encoders pool by CLS (by the last token up to 0.5.8) whatever the model says. Here the
+SGLang's encoders pool by CLS (BERT by the last token up to 0.5.8) whatever the model says. Here the
 sentence-transformers files beside the weights decide. Everything after the transformer runs in
 float32: the sums of a mean over bfloat16 states lose digits that a cosine shows.
+
+Measured on two Zen 4 cores, mean over 384 columns: 0.05 ms for one text of 128 tokens, 0.1 ms for
+16 and 1.1 ms for 64 texts of 256; the forward passes before it take 22, 240 and 2000 ms.
 """
 
 import json
 import logging
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from sglang.srt.layers.pooler import EmbeddingPoolerOutput
@@ -18,60 +22,89 @@ logger = logging.getLogger(__name__)
 
 _OLD_KEYS = {
     "pooling_mode_cls_token": "cls",
-    "pooling_mode_mean_tokens": "mean",
     "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": None,
+    "pooling_mode_weightedmean_tokens": None,
     "pooling_mode_lasttoken": "last",
 }
-_NEW_NAMES = {"cls": "cls", "mean": "mean", "max": "max", "lasttoken": "last", "last": "last"}
+"""In sentence-transformers' order, which is the order of concatenation; None is not supported."""
+_NEW_NAMES = {"cls": "cls", "mean": "mean", "max": "max", "lasttoken": "last"}
+_OVER_ALL_TOKENS = frozenset({"mean", "max"})
+_ACTIVATIONS = {
+    "Identity": nn.Identity,
+    "Tanh": nn.Tanh,
+    "ReLU": nn.ReLU,
+    "Sigmoid": nn.Sigmoid,
+    "SiLU": nn.SiLU,
+    "GELU": nn.GELU,
+}
 
 
-def pool(mode: str, states: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+def pool(mode: str, states: torch.Tensor, lengths: list[int]) -> torch.Tensor:
     """Pool the concatenated token states of a batch.
 
     Args:
         mode: cls, last, mean or max.
         states: [sum(lengths), width], requests one after the other, no padding.
-        lengths: [batch], tokens of each request.
+        lengths: tokens of each request, on the host: a GPU then need not be waited for.
 
     Returns:
         [batch, width], float32.
     """
-    lengths = lengths.to(states.device, torch.long)
-    ends = torch.cumsum(lengths, dim=0)
-    if mode == "cls":
-        return states[ends - lengths].float()
-    if mode == "last":
-        return states[ends - 1].float()
     if mode == "max":
-        return torch.stack([part.float().amax(dim=0) for part in states.split(lengths.tolist())])
+        return torch.stack([part.float().amax(dim=0) for part in states.split(lengths)])
+    counts = torch.tensor(lengths)
+    ends = torch.cumsum(counts, dim=0)
+    if mode == "cls":
+        return states[(ends - counts).to(states.device)].float()
+    if mode == "last":
+        return states[(ends - 1).to(states.device)].float()
     if mode != "mean":
         raise ValueError(f"unknown pooling mode {mode!r}")
-    rows = torch.repeat_interleave(torch.arange(len(lengths), device=states.device), lengths)
+    rows = torch.repeat_interleave(torch.arange(len(lengths)), counts).to(states.device)
     sums = torch.zeros(len(lengths), states.shape[-1], dtype=torch.float32, device=states.device)
-    return sums.index_add_(0, rows, states.float()) / lengths.unsqueeze(-1)
+    return sums.index_add_(0, rows, states.float()) / counts.to(states.device).unsqueeze(-1)
 
 
-def read_modules(path: Path) -> dict:
-    """What the sentence-transformers files in `path` say: pooling modes, dense folders, normalize.
+class Head(NamedTuple):
+    """What stands between token states and the served vector."""
+
+    modes: list[str]
+    """Poolings, whose results are joined in this order."""
+    dense: list[Path]
+    """Folders of Dense modules, in order."""
+    normalize: bool
+    source: str
+
+
+def read_head(path: Path) -> Head:
+    """What the sentence-transformers files in `path` say.
 
     Raises:
-        ValueError: a pooling this plugin cannot do; the message names the file.
+        ValueError: something that cannot be served right; the message names the file.
     """
-    plan = {"modes": ["cls"], "dense": [], "normalize": True, "source": "no modules.json"}
     listing = path / "modules.json"
+    stray = path / "1_Pooling" / "config.json"
     if not listing.is_file():
-        return plan
-    plan |= {"normalize": False, "source": str(listing)}
+        if stray.is_file():
+            return Head(_modes(stray), [], True, str(stray))
+        return Head(["cls"], [], True, "an encoder's default: no modules.json, no 1_Pooling")
+    modes, dense, normalize = [], [], False
     for module in json.loads(listing.read_text("utf-8")):
         kind = str(module.get("type", "")).rsplit(".", 1)[-1]
         folder = path / str(module.get("path", ""))
         if kind == "Pooling":
-            plan["modes"] = _modes(folder / "config.json")
+            modes = _modes(folder / "config.json")
         elif kind == "Dense":
-            plan["dense"].append(folder)
+            dense.append(folder)
         elif kind == "Normalize":
-            plan["normalize"] = True
-    return plan
+            normalize = True
+        elif kind not in ("Transformer", "Dropout"):
+            raise ValueError(f"{listing}: a {kind} module is not supported")
+    if not modes:
+        raise ValueError(f"{listing}: there is no Pooling module")
+    return Head(modes, dense, normalize, str(listing))
 
 
 def _modes(file: Path) -> list[str]:
@@ -81,10 +114,14 @@ def _modes(file: Path) -> list[str]:
         names = [wanted] if isinstance(wanted, str) else list(wanted)
         modes = [_NEW_NAMES.get(name) for name in names]
     else:
-        names = [key for key, on in config.items() if key.startswith("pooling_mode_") and on is True]
-        modes = [_OLD_KEYS.get(key) for key in names]
+        names = [key for key in _OLD_KEYS if config.get(key) is True]
+        modes = [_OLD_KEYS[key] for key in names]
     if not modes or None in modes:
         raise ValueError(f"{file}: pooling {', '.join(names) or 'none'} is not supported")
+    if config.get("include_prompt") is False and _OVER_ALL_TOKENS & set(modes):
+        raise ValueError(
+            f"{file}: include_prompt is false, but a server cannot tell a prompt from its text"
+        )
     return modes
 
 
@@ -94,17 +131,23 @@ class _Dense(nn.Module):
     def __init__(self, folder: Path):
         super().__init__()
         config = json.loads((folder / "config.json").read_text("utf-8"))
-        name = str(config.get("activation_function", "torch.nn.modules.linear.Identity"))
-        self.activation = getattr(nn, name.rsplit(".", 1)[-1])()
+        name = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
+        kind = _ACTIVATIONS.get(name.rsplit(".", 1)[-1])
+        if kind is None:
+            raise ValueError(f"{folder / 'config.json'}: the activation {name} is not supported")
+        self.activation = kind()
         weights = _load(folder)
-        self.register_buffer("weight", weights["linear.weight"].float(), persistent=False)
+        # Built under the engine's default dtype and device, these stay what they are; the first
+        # call moves them to where the states are.
+        self._weight = weights["linear.weight"].float()
         bias = weights.get("linear.bias")
-        self.register_buffer("bias", None if bias is None else bias.float(), persistent=False)
+        self._bias = None if bias is None else bias.float()
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
-        weight = self.weight.to(vectors.device)
-        bias = None if self.bias is None else self.bias.to(vectors.device)
-        return self.activation(nn.functional.linear(vectors, weight, bias))
+        if self._weight.device != vectors.device:
+            self._weight = self._weight.to(vectors.device)
+            self._bias = None if self._bias is None else self._bias.to(vectors.device)
+        return self.activation(nn.functional.linear(vectors, self._weight, self._bias))
 
 
 def _load(folder: Path) -> dict:
@@ -129,18 +172,22 @@ class CheckpointPooler(nn.Module):
     def for_model(cls, config) -> "CheckpointPooler":
         """The pooler of the checkpoint that this engine serves."""
         path = os.environ.get("QLAUNCH_MODEL_PATH") or getattr(config, "_name_or_path", "")
-        plan = read_modules(Path(path))
+        head = read_head(Path(path))
         logger.info(
-            "qlaunch: pooling %s, normalize %s (%s)",
-            "+".join(plan["modes"]),
-            plan["normalize"],
-            plan["source"],
+            "qlaunch: pooling %s, %d Dense, normalize %s (%s)",
+            "+".join(head.modes),
+            len(head.dense),
+            head.normalize,
+            head.source,
         )
-        return cls(plan["modes"], plan["dense"], plan["normalize"])
+        return cls(head.modes, head.dense, head.normalize)
 
     def forward(self, hidden_states: torch.Tensor, forward_batch) -> EmbeddingPoolerOutput:
-        lengths = forward_batch.extend_seq_lens
-        vectors = torch.cat([pool(mode, hidden_states, lengths) for mode in self.modes], dim=-1)
+        """[tokens, width] of the whole batch → one vector a request, float32."""
+        lengths = _lengths(forward_batch)
+        # A captured graph may have padded the batch at its end.
+        states = hidden_states[: sum(lengths)]
+        vectors = torch.cat([pool(mode, states, lengths) for mode in self.modes], dim=-1)
         for dense in self.dense:
             vectors = dense(vectors)
         # Matryoshka: truncated before normalising, as SGLang's own pooler does. Older releases
@@ -155,3 +202,10 @@ class CheckpointPooler(nn.Module):
 
     def _norm(self, vectors: torch.Tensor) -> torch.Tensor:
         return nn.functional.normalize(vectors, p=2, dim=-1) if self.normalize else vectors
+
+
+def _lengths(forward_batch) -> list[int]:
+    found = forward_batch.extend_seq_lens_cpu
+    if found is None:
+        found = forward_batch.extend_seq_lens
+    return found.tolist() if isinstance(found, torch.Tensor) else list(found)

@@ -1,7 +1,8 @@
 """BERT with the checkpoint's own pooling in place of SGLang's hard-coded CLS."""
 
-from qlaunch_sglang.pooling import CheckpointPooler
 from sglang.srt.models import bert as stock
+
+from qlaunch_sglang.pooling import CheckpointPooler
 
 
 class BertModel(stock.BertModel):

@@ -1,0 +1,26 @@
+"""XLM-RoBERTa and RoBERTa with the checkpoint's own pooling in place of SGLang's hard-coded CLS.
+
+SGLang has a class for XLM-RoBERTa only. RoBERTa is the same network: positions counted from behind
+the padding index, the same tensor names; its vocabulary and token types are sizes in the config.
+"""
+
+from sglang.srt.models import roberta as stock
+
+from qlaunch_sglang.pooling import CheckpointPooler
+
+
+class XLMRobertaModel(stock.XLMRobertaModel):
+    """SGLang's XLMRobertaModel; only the pooler differs."""
+
+    def __init__(self, *, config, **kwargs):
+        super().__init__(config=config, **kwargs)
+        # With SGLANG_EMBEDDINGS_SPARSE_HEAD the user asks for sparse vectors: SGLang's own matter.
+        if not getattr(self, "_is_sparse", False):
+            self.pooler = CheckpointPooler.for_model(config)
+
+
+class RobertaModel(XLMRobertaModel):
+    """XLMRobertaModel under RoBERTa's name."""
+
+
+EntryClass = [XLMRobertaModel, RobertaModel, stock.XLMRobertaForSequenceClassification]

@@ -1,0 +1,1 @@
+"""Tests with the real SGLang on this machine's CPU, through the real command line."""

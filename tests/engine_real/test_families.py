@@ -1,0 +1,79 @@
+"""Parity for every family of models, on checkpoints with random weights: one start each.
+
+The smoke asks every text in a batch, again, reversed and alone, and compares all of the answers
+with what transformers computes in float32 from the same files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from launcher.model.inspect import inspect
+from launcher.verify.thresholds import parity_min
+from tests.checkpoints import make_bert, make_qwen3, make_roberta
+from tests.engine_real.qlaunch import Home
+
+Dtype = Literal["bfloat16", "float32"]
+MAKERS: dict[str, Callable[[Path], Path]] = {
+    "bert-cls": lambda path: make_bert(path, pooling="cls", hidden=128, intermediate=256),
+    "bert-mean-dense": lambda path: make_bert(
+        path, pooling="mean", dense=96, hidden=128, intermediate=256, new_spelling=True
+    ),
+    "bert-max-raw": lambda path: make_bert(
+        path, pooling="max", normalize=False, hidden=128, intermediate=256
+    ),
+    "roberta-mean-shards": lambda path: make_roberta(
+        path,
+        architecture="RobertaModel",
+        pooling="mean",
+        shards=2,
+        hidden=128,
+        intermediate=256,
+    ),
+    "xlm-roberta-cls": lambda path: make_roberta(path, pooling="cls", hidden=128, intermediate=256),
+    "qwen3-last-shards": lambda path: make_qwen3(path, shards=2, hidden=128, intermediate=256),
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    folder = tmp_path_factory.mktemp("checkpoints")
+
+    def make(family: str) -> Path:
+        path = folder / family
+        return path if path.exists() else MAKERS[family](path)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("family", "dtype"),
+    [
+        ("bert-cls", "bfloat16"),
+        ("bert-mean-dense", "bfloat16"),
+        ("bert-mean-dense", "float32"),
+        ("bert-max-raw", "bfloat16"),
+        ("roberta-mean-shards", "bfloat16"),
+        ("xlm-roberta-cls", "bfloat16"),
+        ("xlm-roberta-cls", "float32"),
+        ("qwen3-last-shards", "bfloat16"),
+    ],
+)
+def test_vectors_are_the_checkpoint_s_own(
+    family: str, dtype: Dtype, checkpoints: Callable[[str], Path], home: Home
+) -> None:
+    model = checkpoints(family)
+    said = inspect(model)
+    profile = home.profile(family, model, f"dtype: {dtype}")
+    smoke = home.run("smoke", "--up", profile, "--json").ok()
+    assert all(smoke.checks.values())
+    assert smoke.data["smoke"]["worst_cosine"] >= parity_min(dtype)
+    (dimension,) = [c for c in smoke.data["smoke"]["checks"] if c["name"] == "dimension"]
+    assert dimension["detail"] == f"{said.dimensions} numbers each"
+    assert not any("skipped" in c["detail"] for c in smoke.data["smoke"]["checks"]) or (
+        not said.normalize
+    )

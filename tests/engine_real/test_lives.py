@@ -1,0 +1,65 @@
+"""Starts and ends of services whose engine is real. Each test starts it once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import urllib.error
+import urllib.request
+
+from launcher.service import procs
+from tests.engine_real.qlaunch import (
+    Home,
+    alive,
+    assert_port_is_free,
+    eventually,
+    finish,
+    tree,
+)
+
+
+def test_without_the_plugin_the_wrong_pooling_is_found(home: Home) -> None:
+    up = home.run("up", "cpu-minilm", "--no-plugin", "--port", "0", "--json")
+    assert up.code == 7, up.stderr
+    assert up.data["smoke"]["suspect"] == "pooling"
+    assert not up.checks["parity"]
+    assert up.checks["finite"]
+    (error,) = up.document["errors"]
+    assert error["code"] == "smoke_failed"
+    assert "pool" in (error["message"] + (error["fix"] or "")).lower()
+    # What failed its checks serves nobody.
+    assert home.run("status", "cpu-minilm", "--json").code == 3
+    assert procs.marked(f"QLAUNCH_HOME={home.root}") == []
+
+
+def test_spawned_in_float32_until_its_supervisor_is_killed(home: Home) -> None:
+    arguments = ("--start-method", "spawn", "--dtype", "float32", "--port", "0", "--json")
+    up = home.run("up", "cpu-minilm", *arguments).ok()
+    assert up.data["smoke"]["worst_cosine"] >= 0.9999
+    log = home.log("cpu-minilm")
+    assert "qlaunch: children are spawned, not forked: as asked" in log
+    assert "children are forked" not in log
+
+    processes = tree(up.data["supervisor_pid"])
+    assert up.data["pid"] in {process.pid for process in processes}
+    os.kill(up.data["supervisor_pid"], signal.SIGKILL)
+    eventually(lambda: not alive(processes))
+    assert_port_is_free(up.data["endpoint"])
+    status = home.run("status", "cpu-minilm", "--json")
+    assert status.code == 3
+    assert status.data["state"] == "failed"
+    assert "supervisor" in status.data["failure"]["message"]
+
+
+def test_of_two_ups_at_once_one_wins(home: Home) -> None:
+    both = [home.start("up", "cpu-minilm", "--port", "0", "--json") for _ in range(2)]
+    winner, loser = sorted((finish(each) for each in both), key=lambda done: done.code)
+    winner.ok()
+    assert loser.code == 9, loser.stdout
+    assert loser.document["errors"][0]["code"] in ("already_running", "busy")
+    with urllib.request.urlopen(f"{winner.data['endpoint']}/models", timeout=30) as answer:
+        assert answer.status == 200
+    processes = tree(winner.data["supervisor_pid"])
+    home.run("down", "cpu-minilm", "--json").ok()
+    assert alive(processes) == []
+    assert_port_is_free(winner.data["endpoint"])

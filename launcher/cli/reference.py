@@ -140,9 +140,9 @@ def _settings() -> str:
         [
             "## Settings\n",
             "What shapes a service can stand in five places, and the first that gives a value",
-            "decides: the command line, the environment, the profile, the user's `config.yaml`, the",
-            "default. `qlaunch profiles show NAME --resolved` says where each value comes from.",
-            "Engine options (`flags`) are merged key by key; those after `--` win.\n",
+            "decides: the command line, the environment, the profile, the user's `config.yaml`,",
+            "the default. `qlaunch profiles show NAME --resolved` says where each value comes",
+            "from. Engine options (`flags`) are merged key by key; those after `--` win.\n",
             "| setting | variable | in a profile | in config.yaml |",
             "|---|---|---|---|",
             *rows,

@@ -1,0 +1,245 @@
+"""The contract of docs/cli.md: one document for every command and every error, pinned exit codes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from launcher.cli import reference
+from launcher.cli.main import cli
+from launcher.cli.result import Result, failure
+from launcher.errors import ExitCode, QlaunchError
+from tests.cli.commandline import Run
+from tests.cli.conftest import SetMachine
+from tests.samples import machine
+
+NAMES = [name for name, _command, _keys in reference.commands()]
+
+SAMPLES: dict[str, tuple[list[str], int]] = {
+    "up": (["up", "no-such-profile"], 2),
+    "down": (["down", "absent"], 3),
+    "restart": (["restart", "absent"], 3),
+    "ps": (["ps", "--all"], 0),
+    "status": (["status", "absent"], 3),
+    "logs": (["logs", "absent"], 3),
+    "smoke": (["smoke", "absent"], 3),
+    "plan": (["plan", "cpu-minilm"], 5),
+    "profiles list": (["profiles", "list"], 0),
+    "profiles show": (["profiles", "show", "cpu-minilm"], 0),
+    "profiles validate": (["profiles", "validate", "cpu-minilm", "absent"], 2),
+    "engine list": (["engine", "list"], 0),
+    "engine install": (["engine", "install", "turing"], 5),
+    "engine remove": (["engine", "remove", "cpu"], 0),
+    "model list": (["model", "list"], 0),
+    "model pull": (["model", "pull", "./absent"], 2),
+    "model inspect": (["model", "inspect", "./absent"], 2),
+    "runs list": (["runs", "list"], 0),
+    "runs show": (["runs", "show"], 2),
+    "runs prune": (["runs", "prune", "--keep", "3"], 0),
+    "completion": (["completion", "bash"], 0),
+}
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(home: Path, on: SetMachine) -> None:
+    on(machine())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_answers_with_one_document(name: str, run: Run) -> None:
+    words, code = SAMPLES[name]
+    answer = run(*words, "--json")
+    assert answer.document["command"] == name
+    assert answer.code == code
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_text_goes_to_stdout_and_errors_to_stderr(name: str, run: Run) -> None:
+    words, code = SAMPLES[name]
+    answer = run(*words)
+    assert ("Error: " in answer.err) == (code != 0)
+    assert "Error: " not in answer.out
+    assert "Traceback" not in answer.err
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_unknown_option_is_a_usage_error_in_the_same_form(name: str, run: Run) -> None:
+    answer = run(*name.split(), "--no-such-option", "--json")
+    assert answer.code == 2
+    assert answer.document["command"] == name
+    assert answer.error["code"] == "usage"
+    assert "--no-such-option" in answer.error["message"]
+    assert answer.error["fix"] == f"see `qlaunch {name} --help`"
+
+
+@pytest.mark.parametrize(
+    ("words", "command", "says"),
+    [
+        (["--json"], "qlaunch", "Missing command"),
+        (["--json", "stauts"], "qlaunch", "did you mean `status`"),
+        (["stauts", "--json"], "qlaunch", "did you mean `status`"),
+        (["engine", "--json"], "engine", "Missing command"),
+        (["engine", "lst", "--json"], "engine", "did you mean `list`"),
+        (["--json", "engine", "list", "surplus"], "engine list", "surplus"),
+        (["logs", "svc", "-n", "many", "--json"], "logs", "'many' is not a valid"),
+        (["logs", "svc", "-n", "-1", "--json"], "logs", "-1 is not in the range"),
+        (["down", "--json"], "down", "name the services"),
+        (["down", "svc", "--all", "--json"], "down", "name the services"),
+        (["status", "--json"], "status", "Missing argument 'SERVICE'"),
+        (["completion", "tcsh", "--json"], "completion", "tcsh"),
+        (["up", "one", "two", "--json"], "up", "one profile at a time"),
+        (["runs", "prune", "--json"], "runs prune", "--keep"),
+        (["smoke", "--json"], "smoke", "name one running service"),
+        (["smoke", "one", "--json", "--", "--log-level", "debug"], "smoke", "name one"),
+    ],
+)
+def test_errors_before_the_body_have_the_same_form(
+    words: list[str], command: str, says: str, run: Run
+) -> None:
+    answer = run(*words)
+    assert answer.code == 2
+    assert answer.document["command"] == command
+    assert answer.error["code"] == "usage"
+    assert says in answer.error["message"]
+    assert answer.err == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--json", "engine", "list"], ["engine", "--json", "list"], ["engine", "list", "--json"]],
+)
+def test_json_counts_wherever_it_stands(words: list[str], run: Run) -> None:
+    assert run(*words).document["command"] == "engine list"
+
+
+def test_json_after_the_dashes_is_the_engines_own_affair(run: Run) -> None:
+    answer = run("up", "cpu-minilm", "--", "--json")
+    assert answer.code == 5
+    assert answer.out == ""
+    assert answer.err.startswith("Error: --json is an abbreviation")
+
+
+@pytest.mark.parametrize("words", [[], ["engine"], ["runs"]], ids=" ".join)
+def test_a_group_alone_shows_its_help_and_is_no_success(words: list[str], run: Run) -> None:
+    answer = run(*words)
+    assert answer.code == 2
+    assert answer.err.startswith("Usage: qlaunch")
+    assert answer.out == ""
+
+
+@pytest.mark.parametrize("words", [["--help"], ["up", "-h"], ["--version"], ["runs", "--help"]])
+def test_help_and_version_succeed_on_stdout(words: list[str], run: Run) -> None:
+    answer = run(*words)
+    assert answer.code == 0
+    assert "qlaunch" in answer.out
+    assert answer.err == ""
+
+
+def test_exit_codes_are_pinned() -> None:
+    assert {code.name: int(code) for code in ExitCode} == {
+        "OK": 0,
+        "UNEXPECTED": 1,
+        "USAGE": 2,
+        "NOT_RUNNING": 3,
+        "DOES_NOT_FIT": 4,
+        "ENGINE": 5,
+        "START_FAILED": 6,
+        "VERIFY_FAILED": 7,
+        "TIMEOUT": 8,
+        "CONFLICT": 9,
+        "PARTIAL": 10,
+        "INTERRUPTED": 130,
+    }
+
+
+@pytest.mark.parametrize("code", [code for code in ExitCode if code])
+def test_an_errors_exit_code_and_data_reach_the_script(
+    code: ExitCode, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def body() -> list[object]:
+        raise QlaunchError("it broke", code="broke", exit_code=code, fix="mend it", data={"a": 1})
+
+    monkeypatch.setattr("launcher.service.client.services", body)
+    answer = run("ps", "--json")
+    assert answer.code == code
+    assert answer.data == {"a": 1}
+    assert answer.error == {"code": "broke", "message": "it broke", "fix": "mend it"}
+
+
+def test_an_interrupt_is_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def body() -> list[object]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("launcher.service.client.services", body)
+    answer = run("ps", "--json")
+    assert answer.code == 130
+    assert answer.document["command"] == "ps"
+    assert answer.error["code"] == "interrupted"
+
+
+def test_a_fault_of_ours_is_one_sentence(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def body() -> list[object]:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("launcher.service.client.services", body)
+    answer = run("ps", "--json")
+    assert answer.code == 1
+    assert answer.error["code"] == "unexpected"
+    assert answer.error["message"] == "unexpected ZeroDivisionError in body: division by zero"
+    assert "QLAUNCH_TRACEBACK=1" in answer.error["fix"]
+    assert answer.err == ""
+
+
+def test_names_that_are_no_text_do_not_break_the_document(run: Run) -> None:
+    answer = run("up", "\udcff\u00e9", "--json")
+    assert answer.code == 2
+    assert "é" in answer.error["message"]
+
+
+def test_a_failure_without_data_has_an_empty_object() -> None:
+    error = QlaunchError("x", code="c", exit_code=ExitCode.TIMEOUT)
+    assert failure(error) == Result(
+        data={}, exit_code=ExitCode.TIMEOUT, status="error", problems=failure(error).problems
+    )
+
+
+def everything(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
+    yield path, command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            assert inner is not None
+            yield from everything(inner, f"{path} {name}")
+
+
+ALL = dict(everything(cli, "qlaunch"))
+
+
+@pytest.mark.parametrize("path", ALL)
+def test_every_command_and_option_has_help(path: str) -> None:
+    command = ALL[path]
+    assert command.help
+    assert command.help.strip().splitlines()[0].endswith((".", ":", "and stop again.")), path
+    for option in command.params:
+        if isinstance(option, click.Option):
+            assert option.help, f"{path} {option.opts}"
+            assert option.help.endswith("."), f"{path} {option.opts}: {option.help}"
+
+
+def test_every_command_takes_json() -> None:
+    for path, command in ALL.items():
+        assert any("--json" in option.opts for option in command.params), path
+
+
+def test_the_reference_has_not_drifted() -> None:
+    written = reference.DOCUMENT.read_text("utf-8")
+    assert written == reference.reference(), "run `make docs`"
+
+
+def test_the_reference_knows_every_code_and_command() -> None:
+    assert set(reference.EXIT_CODES) == set(ExitCode)
+    assert set(NAMES) == set(reference.KEYS) == set(SAMPLES)

@@ -1,0 +1,151 @@
+"""qlaunch as a process of its own: pipes, interrupts, odd streams and encodings."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.services import leave_run, leave_service
+
+QLAUNCH = (sys.executable, "-c", "from launcher.cli.main import entry; entry()")
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("QLAUNCH_")}
+    return {**kept, "QLAUNCH_HOME": str(home), **more}
+
+
+def start(
+    home: Path, *words: str, env: dict[str, str] | None = None, **more: Any
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [*QLAUNCH, *words],
+        env=environment(home, **(env or {})),
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more},
+    )
+
+
+def finish(process: subprocess.Popen[bytes], limit_s: float = 20) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=limit_s)
+    return process.returncode, (out or b"").decode(), (err or b"").decode()
+
+
+@pytest.mark.parametrize(
+    "words", [["profiles", "list"], ["profiles", "list", "--json"]], ids=" ".join
+)
+def test_a_reader_that_has_gone_is_no_error(words: list[str], home: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        process = start(home, *words, stdout=write)
+    finally:
+        os.close(write)
+    code, _, err = finish(process)
+    assert (code, err) == (0, "")
+
+
+def test_head_takes_the_first_line(home: Path) -> None:
+    process = start(home, "profiles", "list")
+    head = subprocess.run(
+        ["head", "-1"], stdin=process.stdout, capture_output=True, text=True, check=True
+    )
+    assert head.stdout.startswith("PROFILE ")
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(20) == 0
+
+
+def test_following_ends_when_the_reader_goes(home: Path) -> None:
+    leave_run("20260101T000000Z-svc-0001", "svc", "line\n" * 50_000)
+    leave_service("svc", "20260101T000000Z-svc-0001")
+    process = start(home, "logs", "svc", "-f", "-n", "50000")
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"line\n"
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize("words", [["ps"], ["ps", "--json"]], ids=" ".join)
+def test_a_full_disk_is_one_sentence(words: list[str], home: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        process = start(home, *words, stdout=full)
+    code, _, err = finish(process)
+    assert code == 1
+    assert err == "Error: cannot write the result: No space left on device\n"
+
+
+def test_closed_streams_are_no_error(home: Path) -> None:
+    program = f"exec {' '.join(map(repr, QLAUNCH))} ps >&- 2>&-"
+    done = subprocess.run(["sh", "-c", program], env=environment(home), check=False)
+    assert done.returncode == 0
+
+
+def test_a_terminal_without_unicode_gets_escapes(home: Path) -> None:
+    leave_run("20260101T000000Z-svc-0001", "svc", "héllo ✓\n")
+    leave_service("svc", "20260101T000000Z-svc-0001")
+    process = start(home, "logs", "svc", env={"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"})
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (0, b"")
+    assert out == "héllo \\u2713\n".encode("latin-1")
+
+
+def test_a_traceback_is_shown_only_when_asked_for(home: Path) -> None:
+    (home / "state").mkdir()
+    program = (
+        "import launcher.service.client as c, sys\n"
+        "def broken(): raise ZeroDivisionError('x')\n"
+        "c.services = broken\n"
+        "from launcher.cli.main import main\n"
+        "sys.exit(main(['ps']))\n"
+    )
+    texts = []
+    for more in ({}, {"QLAUNCH_TRACEBACK": "1"}):
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env=environment(home, **more),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        texts.append(done.stderr)
+    assert "Traceback" not in texts[0]
+    assert "Traceback" in texts[1]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_ctrl_c_while_things_are_made_ready(as_json: bool, home: Path, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n: >'{tmp_path}/asked'\nexec sleep 60\n")
+    python.chmod(0o755)
+    words = ["up", "cpu-minilm", "--engine-python", str(python), *(["--json"] if as_json else [])]
+    process = start(home, *words, start_new_session=True)
+    deadline = time.monotonic() + 20
+    while not (tmp_path / "asked").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    began = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    code, out, err = finish(process)
+    assert code == 130
+    assert time.monotonic() - began < 5
+    assert "Traceback" not in err
+    if as_json:
+        assert json.loads(out)["errors"][0]["code"] == "interrupted"
+    else:
+        assert "interrupted" in err
+    assert not (home / "state").exists()

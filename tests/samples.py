@@ -1,0 +1,95 @@
+"""Machines, engines and installed environments for tests: built, never read from this machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from launcher.engine import catalogue, install
+from launcher.engine.types import Engine, InstalledEngine
+from launcher.hardware.types import Cpu, Gpu, Hardware, Memory
+
+GIB = 1 << 30
+
+
+def machine(
+    *,
+    bf16: bool = True,
+    threads: int = 4,
+    total: int = 32 * GIB,
+    available: int | None = None,
+    limit: int | None = None,
+    gpus: tuple[Gpu, ...] = (),
+    arch: str = "x86_64",
+) -> Hardware:
+    """An x86-64 machine without a GPU, unless told otherwise. Sizes in bytes."""
+    return Hardware(
+        cpu=Cpu(
+            model="test",
+            machine=arch,
+            flags=("avx2", "avx512_bf16") if bf16 else ("avx2",),
+            logical=16,
+            usable=threads,
+            usable_source="cgroup quota",
+        ),
+        memory=Memory(
+            total_bytes=total,
+            available_bytes=total - 2 * GIB if available is None else available,
+            limit_bytes=limit,
+        ),
+        gpus=gpus,
+        gpu_status="ok" if gpus else "no NVIDIA driver: libnvidia-ml.so.1 is not installed",
+        driver_version="580.65.06" if gpus else None,
+        cuda_driver_version=(13, 0) if gpus else None,
+    )
+
+
+def gpu(
+    name: str = "Tesla T4",
+    capability: tuple[int, int] = (7, 5),
+    total: int = 15 * GIB,
+    free: int | None = None,
+) -> Gpu:
+    """One NVIDIA card. Sizes in bytes."""
+    return Gpu(
+        index=0,
+        uuid="GPU-0",
+        name=name,
+        compute_capability=capability,
+        memory_total_bytes=total,
+        memory_free_bytes=total if free is None else free,
+    )
+
+
+def engine(release: str = "cpu", root: Path = Path("/engines/cpu")) -> Engine:
+    """An installed engine, on paper."""
+    found = catalogue.release(release)
+    return Engine(
+        release=found, python=root / "bin" / "python", version=found.version, root=root, torch="2"
+    )
+
+
+def installed(engines: Path, release: str = "cpu", **changes: Any) -> Path:
+    """The least of an environment that counts as installed; returns its folder."""
+    found = catalogue.release(release)
+    root = engines / release
+    (root / "bin").mkdir(parents=True)
+    python = root / "bin" / "python"
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
+    marker = InstalledEngine(
+        version=1,
+        release=release,
+        sglang=found.version,
+        torch="2.13.0",
+        python="3.11.9",
+        lock_sha256=install.lock_hash(found),
+        bytes=1_000_000,
+        installed="2026-01-01T00:00:00+00:00",
+    )
+    data = {**msgspec.to_builtins(marker), **changes}
+    (root / install.MARKER).write_text(json.dumps(data))
+    return root

@@ -77,3 +77,6 @@ class Hardware(msgspec.Struct, frozen=True, kw_only=True):
     driver_version: str | None
     cuda_driver_version: tuple[int, int] | None
     """Newest CUDA the driver runs, such as (13, 0)."""
+    assumed: tuple[str, ...] = ()
+    """What nobody has read but was taken for granted, of a machine one does not sit at; empty for a
+    reading."""

@@ -10,7 +10,7 @@ import msgspec
 
 from launcher.errors import ExitCode, QlaunchError
 from launcher.model.source import looks_like_repository, parse_source
-from launcher.model.types import ModelCard, Pooling, Source
+from launcher.model.types import ModelCard, Pooling, Shape, Source
 from launcher.yamlfile import Loaded, did_you_mean, load_typed, shown
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -40,6 +40,8 @@ class CardFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Template for queries, with `{task}` and `{query}`; left out where texts go in as they are."""
     sha256: dict[str, _Digest] = {}
     """Hash by file name relative to the model folder, checked after unpacking a package."""
+    shape: Shape | None = None
+    """Sizes of the architecture, from its config.json."""
     notes: str | None = None
 
 

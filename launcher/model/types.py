@@ -30,6 +30,21 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.kind}:{self.location}{suffix}"
 
 
+class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The sizes of an architecture that memory depends on, as its config.json has them."""
+
+    layers: int
+    hidden_size: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate_size: int
+    vocab_size: int
+    stored_dtype: Literal["float32", "bfloat16", "float16"]
+    encoder: bool
+    """Bidirectional (BERT class)."""
+
+
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     """A file in profiles/models/: facts about a model that do not need its weights."""
 
@@ -48,6 +63,8 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     """Template for queries, with `{task}` and `{query}`; None where the model takes plain text."""
     sha256: dict[str, str] = {}
     """Hash by relative file name, checked after fetching from a `package:` source."""
+    shape: Shape | None = None
+    """For predicting memory before the model's files are here; None where nobody looked it up."""
     notes: str | None = None
 
 

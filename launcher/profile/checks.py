@@ -68,6 +68,9 @@ def profile_problems(profile: Profile) -> Iterator[Located]:
     if key_file:
         yield ("api_key_file",), key_file
     yield from flags_problems(profile.flags)
+    for release, flags in profile.flags_by_engine.items():
+        for path, problem in flags_problems(flags):
+            yield ("flags_by_engine", release, *path[1:]), problem
     for name in profile.env:
         wrong = env_problem(name)
         if wrong:
@@ -98,6 +101,9 @@ def _hardware_problems(need: HardwareNeed) -> Iterator[Located]:
         except QlaunchError as error:
             message = f"`hardware.{name}`: {error.message}"
             yield ("hardware", name), Problem(message, error.fix)
+    if need.device == "cpu" and need.shared:
+        message = "`hardware.shared` speaks of a GPU, but `hardware.device` is cpu"
+        yield ("hardware", "shared"), Problem(message, "remove it, or write `device: cuda`")
     low, high = parsed.get("min_compute_capability"), parsed.get("max_compute_capability")
     if isinstance(low, tuple) and isinstance(high, tuple) and low > high:
         message = "`hardware.min_compute_capability` is above `max_compute_capability`"

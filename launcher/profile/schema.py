@@ -31,6 +31,8 @@ def profile_schema() -> dict[str, Any]:
             _describe(definitions[name]["properties"], field, text)
     properties = definitions["Profile"]["properties"]
     properties["flags"]["propertyNames"] = {"pattern": FLAG_KEY}
+    by_engine = properties["flags_by_engine"]["additionalProperties"]
+    by_engine["propertyNames"] = {"pattern": FLAG_KEY}
     properties["env"]["propertyNames"] = {"pattern": ENV_NAME}
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "qlaunch profile"}
     return {**head, **schema}

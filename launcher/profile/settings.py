@@ -184,6 +184,21 @@ def resolve(
     return Resolved(**values, flags=flags, sources=sources)
 
 
+def for_release(settings: Resolved, loaded: LoadedProfile, release: str) -> Resolved:
+    """The settings on an engine release: its name in place of auto, and the profile's own options
+    for that release, which only the command line's go before."""
+    flags, sources = dict(settings.flags), dict(settings.sources)
+    for key, value in loaded.profile.flags_by_engine.get(release, {}).items():
+        if sources.get(f"flags.{key}") == "command line":
+            continue
+        at = ("flags_by_engine", release, key)
+        flags[key] = value
+        sources[f"flags.{key}"] = _place("profile", loaded.path, loaded.lines, at)
+    if settings.engine != release:
+        sources["engine"] = f"{release}, chosen by the hardware"
+    return msgspec.structs.replace(settings, engine=release, flags=flags, sources=sources)
+
+
 def _candidates(
     setting: _Setting,
     loaded: LoadedProfile,

@@ -39,9 +39,19 @@ class HardwareNeed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     max_compute_capability: str | None = None
     """Newest NVIDIA architecture it runs on, quoted, such as "9.0"."""
     min_gpu_memory: str | None = None
-    """Memory of the whole card, such as `4GiB`."""
+    """Memory of the whole card without which nothing of it works, such as `4GiB`; whether the
+    plan's own sizes fit is predicted."""
+    shared: bool = False
+    """Written for a card that others use too, or for a slice of one."""
     min_ram: str | None = None
     """RAM this machine may use (its cgroup limit, if there is one), such as `2GiB`."""
+
+
+class CheckpointNeed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the model's own files must be."""
+
+    quantization: Annotated[list[str], msgspec.Meta(min_length=1)]
+    """The checkpoint's config.json must name one of these as `quantization_config.quant_method`."""
 
 
 class Restart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -67,12 +77,15 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     hardware: HardwareNeed
     """What the profile needs to run at all."""
     engine: Name
-    """Name of an engine release (`qlaunch engine list`)."""
+    """Name of an engine release (`qlaunch engine list`), or auto: by the card, its driver and the
+    platform."""
     model: str
     """Name of a model card, or a source (`hf:…`, `package:…`, `modelscope:…`, a folder)."""
+    checkpoint: CheckpointNeed | None = None
+    """What the model's own files must be; left out where any checkpoint of the model will do."""
     dtype: Dtype = "auto"
     """Number format of weights and arithmetic; auto on a CPU: bfloat16 where the CPU computes it,
-    else float32."""
+    else float32; on a GPU: bfloat16, or float16 on cards older than compute capability 8.0."""
     threads: Threads = "auto"
     """Compute threads on a CPU; auto: what affinity and the cgroup quota leave."""
     host: str = "127.0.0.1"
@@ -82,6 +95,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     flags: dict[str, FlagValue] = {}
     """Engine options by their own long names without dashes; true passes a bare switch, false
     leaves it out."""
+    flags_by_engine: dict[Name, dict[str, FlagValue]] = {}
+    """Engine options by engine release: added to `flags`, and before them, on that release only."""
     env: dict[str, str] = {}
     """Environment variables for the engine, never secrets."""
     start_timeout_s: Seconds = 600.0

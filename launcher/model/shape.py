@@ -1,0 +1,65 @@
+"""A checkpoint as its card describes it, for plans made before the model's files are here. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from launcher.model.types import Checkpoint, ModelCard, Shape
+
+BITS: Final[Mapping[str, float]] = MappingProxyType(
+    {"w8a8_int8": 8, "compressed-tensors": 8, "gptq": 4.25, "awq": 4.25}
+)
+"""Bits a quantised weight takes with its scales, by `quant_method`. Four-bit methods keep a scale
+and a zero point (32 bits together, at most) for every group of 128; eight-bit ones one scale a row.
+compressed-tensors can hold other widths too: eight is the one that the profiles use."""
+
+_BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def from_card(card: ModelCard, *, quantization: str | None = None) -> Checkpoint | None:
+    """What the model's folder would say of itself; None where the card has no shape.
+
+    Args:
+        card: of the model.
+        quantization: the `quant_method` of a quantised copy of it. Such copies keep the embedding
+            table in 16 bits and pack the matrices of the layers.
+    """
+    shape = card.shape
+    if shape is None:
+        return None
+    return Checkpoint(
+        path=Path("models") / card.name,
+        architectures=(card.architecture,),
+        model_type="",
+        hidden_size=shape.hidden_size,
+        num_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_kv_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        intermediate_size=shape.intermediate_size,
+        vocab_size=shape.vocab_size,
+        context_length=card.context_length,
+        stored_dtype=shape.stored_dtype,
+        parameters=card.parameters,
+        weight_bytes=_weight_bytes(card, shape, quantization),
+        weight_files=(),
+        pooling=card.pooling,
+        pooling_source="model card",
+        normalize=card.normalize,
+        normalize_source="model card",
+        dimensions=card.dimensions,
+        encoder=shape.encoder,
+        quantization=quantization,
+        fingerprint="",
+    )
+
+
+def _weight_bytes(card: ModelCard, shape: Shape, quantization: str | None) -> int:
+    bits = BITS.get(quantization or "")
+    if bits is None:
+        return card.parameters * _BYTES[shape.stored_dtype]
+    table = shape.vocab_size * shape.hidden_size
+    return int(table * 2 + (card.parameters - table) * bits / 8)

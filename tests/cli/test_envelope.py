@@ -1,4 +1,4 @@
-"""The contract of docs/cli.md: one document for every command and every error, pinned exit codes."""
+"""The contract of docs/cli.md: one document for every command and error, pinned exit codes."""
 
 from __future__ import annotations
 

@@ -1,0 +1,122 @@
+"""Record what the engine plugin leans on in an SGLang release, from that release's own source.
+
+    python tools/plugin_surface.py sglang-0.5.23-*.whl [MORE.whl or site-packages ...]
+
+Writes `tests/engine/plugin_surface/<version>.json`: constructors, the pooler's call, the fields of
+a batch, and which of SGLang's ways in for outside code exist. Nothing is executed, the modules are
+parsed. `tests/engine/test_plugin_surface.py` holds the plugin against these records, so that it is
+known to fit releases that no machine at hand can run.
+"""
+# ruff: noqa: INP001  a script, not a package
+
+from __future__ import annotations
+
+import ast
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from static_values import Tree
+
+FOLDER = Path(__file__).resolve().parent.parent / "tests" / "engine" / "plugin_surface"
+MODELS = {"bert": "BertModel", "roberta": "XLMRobertaModel", "qwen3": "Qwen3ForCausalLM"}
+FIELDS = ("extend_seq_lens", "extend_seq_lens_cpu", "dimensions")
+
+
+def surface(tree: Tree) -> dict[str, Any]:
+    """The record of one release."""
+    pooler = _parse(tree, "srt/layers/pooler.py")
+    batch = _class(_parse(tree, "srt/model_executor/forward_batch_info.py"), "ForwardBatch")
+    registry = tree.text("sglang/srt/models/registry.py") or ""
+    engine = tree.text("sglang/srt/entrypoints/engine.py") or ""
+    return {
+        "models": {name: _model(tree, file, name) for file, name in MODELS.items()},
+        "loader_passes": _loader(_parse(tree, "srt/model_loader/loader.py")),
+        "pooler_output": _annotated(_class(pooler, "EmbeddingPoolerOutput")),
+        "batch_fields": [name for name in FIELDS if name in _annotated(batch)],
+        "external_model_package": "SGLANG_EXTERNAL_MODEL_PACKAGE" in registry,
+        "registry_models_dict": "self.models" in registry and "ModelRegistry = " in registry,
+        "plugin_framework": tree.text("sglang/srt/plugins/hook_registry.py") is not None
+        and "load_plugins()" in engine,
+        "start_method_set_in": _start_method(_parse(tree, "srt/entrypoints/engine.py")),
+        "launch_server_module": tree.text("sglang/launch_server.py") is not None,
+    }
+
+
+def _model(tree: Tree, file: str, name: str) -> dict[str, Any]:
+    """A model class: what its constructor takes, whether it sets a pooler and how it calls it."""
+    found = _class(_parse(tree, f"srt/models/{file}.py"), name)
+    methods = {node.name: node for node in found.body if isinstance(node, ast.FunctionDef)}
+    arguments = methods["__init__"].args
+    calls = [
+        ast.unparse(node)
+        for node in ast.walk(methods["forward"])
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "self.pooler"
+    ]
+    body = ast.unparse(methods["__init__"])
+    return {
+        "constructor": [a.arg for a in (*arguments.args[1:], *arguments.kwonlyargs)],
+        "sets": [n for n in ("pooler", "use_bert_pooler") if f"self.{n} = " in body],
+        "pooler_calls": calls,
+    }
+
+
+def _loader(module: ast.Module) -> list[str]:
+    """Keyword arguments with which the loader builds a model class."""
+    (function,) = (
+        node
+        for node in ast.walk(module)
+        if isinstance(node, ast.FunctionDef) and node.name == "_initialize_model"
+    )
+    words: list[ast.expr | None] = []
+    for node in ast.walk(function):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "model_class":
+            words += [ast.Constant(word.arg) for word in node.keywords]
+        elif isinstance(node, ast.Dict):
+            words += node.keys
+        elif isinstance(node, ast.Subscript) and ast.unparse(node.value) == "kwargs":
+            words.append(node.slice)
+    passed = {word.value for word in words if isinstance(word, ast.Constant)}
+    return sorted({"config", "quant_config", "sparse_head", "model_path"} & passed)
+
+
+def _start_method(module: ast.Module) -> list[str]:
+    """Functions that set multiprocessing's start method: the plugin hooks the one it knows."""
+    return [
+        node.name
+        for node in module.body
+        if isinstance(node, ast.FunctionDef) and "set_start_method(" in ast.unparse(node)
+    ]
+
+
+def _parse(tree: Tree, path: str) -> ast.Module:
+    text = tree.text(f"sglang/{path}")
+    if text is None:
+        raise SystemExit(f"there is no sglang/{path} in this release")
+    return ast.parse(text)
+
+
+def _class(module: ast.Module, name: str) -> ast.ClassDef:
+    found = [n for n in ast.walk(module) if isinstance(n, ast.ClassDef) and n.name == name]
+    if not found:
+        raise SystemExit(f"there is no class {name} in this release")
+    return found[0]
+
+
+def _annotated(node: ast.ClassDef) -> list[str]:
+    return [ast.unparse(n.target) for n in node.body if isinstance(n, ast.AnnAssign)]
+
+
+def main(paths: list[str]) -> None:
+    """Write the record of every release named."""
+    FOLDER.mkdir(exist_ok=True)
+    for path in paths:
+        tree = Tree(Path(path))
+        record = {"sglang": tree.version(), **surface(tree)}
+        file = FOLDER / f"{tree.version()}.json"
+        file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from launcher.errors import ExitCode, QlaunchError
+from launcher.plan.resolve import ENCODER_FLAGS, OWNED, check_request, is_loopback, make_plan
+from launcher.plan.types import Plan
+from tests.plan.inputs import checkpoint, inputs, qwen3, settings
+from tests.samples import GIB, gpu, machine
+
+SMALL = {"max-total-tokens": 16384, "max-running-requests": 64}
+
+
+def value(argv: Sequence[str], option: str) -> str:
+    assert argv.count(option) == 1, argv
+    return argv[argv.index(option) + 1]
+
+
+class TestDtype:
+    def test_a_cpu_that_computes_bfloat16_serves_it(self) -> None:
+        plan = make_plan(inputs())
+        assert value(plan.engine.argv, "--dtype") == "bfloat16"
+        assert plan.expectation.dtype == "bfloat16"
+        assert plan.expectation.parity_min == 0.999
+
+    def test_another_cpu_serves_float32(self) -> None:
+        plan = make_plan(inputs(hardware=machine(bf16=False)))
+        assert value(plan.engine.argv, "--dtype") == "float32"
+        assert plan.expectation.parity_min == 0.9999
+        assert any(reason.startswith("dtype float32: this CPU") for reason in plan.reasons)
+
+    def test_what_is_asked_for_is_taken(self) -> None:
+        plan = make_plan(inputs(dtype="float32", sources={"dtype": "command line"}))
+        assert value(plan.engine.argv, "--dtype") == "float32"
+        assert "dtype float32: command line" in plan.reasons
+
+    @pytest.mark.parametrize(
+        ("capability", "dtype", "word"),
+        [((7, 5), "float16", "half"), ((8, 6), "bfloat16", "bfloat16")],
+    )
+    def test_a_gpu_decides_by_its_age(
+        self, capability: tuple[int, int], dtype: str, word: str
+    ) -> None:
+        hardware = machine(gpus=(gpu(capability=capability),))
+        plan = make_plan(
+            inputs(hardware=hardware, model=qwen3(), release="cuda13", flags=dict(SMALL))
+        )
+        assert plan.expectation.dtype == dtype
+        assert value(plan.engine.argv, "--dtype") == word
+
+
+class TestEncoders:
+    def test_the_flags_that_keep_them_right_are_always_passed(self) -> None:
+        argv = make_plan(inputs()).engine.argv
+        assert "--disable-radix-cache" in argv
+        assert value(argv, "--chunked-prefill-size") == "-1"
+        assert value(argv, "--mem-fraction-static") == "0.5"
+
+    def test_decoders_are_left_alone(self) -> None:
+        argv = make_plan(inputs(model=qwen3(), flags=dict(SMALL))).engine.argv
+        assert not {f"--{name}" for name in ENCODER_FLAGS} & set(argv)
+
+    def test_a_profile_that_sets_one_itself_is_followed(self) -> None:
+        argv = make_plan(inputs(flags={"mem-fraction-static": 0.7})).engine.argv
+        assert value(argv, "--mem-fraction-static") == "0.7"
+        assert "--disable-radix-cache" in argv
+
+    @pytest.mark.parametrize("encoder", [True, False])
+    def test_the_plan_says_what_right_vectors_are(self, encoder: bool) -> None:
+        model = checkpoint() if encoder else qwen3()
+        expected = make_plan(inputs(model=model, flags=dict(SMALL))).expectation
+        assert expected.encoder is encoder
+        assert (expected.pooling, expected.normalize) == (model.pooling, True)
+        assert expected.dimensions == model.dimensions
+        assert expected.max_running_requests == 64
+
+
+class TestOptionsOfTheUser:
+    def test_they_replace_the_plans_own(self) -> None:
+        plan = make_plan(
+            inputs(flags=dict(SMALL), extra=("--max-total-tokens", "1024", "--log-level=debug"))
+        )
+        assert value(plan.engine.argv, "--max-total-tokens") == "1024"
+        assert plan.engine.argv[-3:] == ("--max-total-tokens", "1024", "--log-level=debug")
+
+    def test_the_prediction_knows_them(self) -> None:
+        usual = make_plan(inputs(flags=dict(SMALL)))
+        for extra in (("--max-total-tokens", "1024"), ("--max-total-tokens=1024",)):
+            smaller = make_plan(inputs(flags=dict(SMALL), extra=extra))
+            assert term(usual, "KV cache") == 16 * term(smaller, "KV cache")
+
+    @pytest.mark.parametrize("word", OWNED)
+    def test_what_qlaunch_sets_itself_is_refused(self, word: str) -> None:
+        for extra in ((word, "x"), (f"{word}=x",)):
+            with pytest.raises(QlaunchError, match="is set by qlaunch itself") as caught:
+                check_request(settings(), extra)
+            assert caught.value.exit_code == ExitCode.USAGE
+            assert caught.value.fix
+
+    def test_what_the_engine_does_not_know_is_refused(self) -> None:
+        with pytest.raises(QlaunchError, match="--no-such is not an option of SGLang") as caught:
+            make_plan(inputs(extra=("--no-such",)))
+        assert caught.value.exit_code == ExitCode.ENGINE
+
+    def test_a_profile_flag_of_another_release_is_refused_with_its_successor(self) -> None:
+        with pytest.raises(QlaunchError) as caught:
+            make_plan(inputs(flags={"cuda-graph-max-bs": 8}))
+        assert caught.value.exit_code == ExitCode.ENGINE
+        assert "--cuda-graph-max-bs-prefill" in str(caught.value.fix)
+
+
+class TestAddress:
+    @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "localhost", "::1", "[::1]"])
+    def test_this_machine_needs_no_key(self, host: str) -> None:
+        assert is_loopback(host)
+        check_request(settings(host=host), ())
+
+    @pytest.mark.parametrize(
+        "host", ["0.0.0.0", "::", "10.0.0.1", "example.com", "", "127.0.0.1.x"]
+    )
+    def test_any_other_does(self, host: str) -> None:
+        assert not is_loopback(host)
+        with pytest.raises(QlaunchError) as caught:
+            check_request(settings(host=host), ())
+        assert caught.value.code == "unauthenticated_bind"
+        assert caught.value.exit_code == ExitCode.USAGE
+        check_request(settings(host=host, allow_unauthenticated=True), ())
+        check_request(settings(host=host, api_key_file="/key"), ())
+
+    def test_the_key_is_in_a_file_and_never_in_the_command(self) -> None:
+        plan = make_plan(inputs(host="0.0.0.0", api_key_file="/secret/key"))
+        assert value(plan.engine.argv, "--config") == "{secrets_config}"
+        assert "--api-key" not in plan.engine.argv
+        assert "/secret/key" not in plan.engine.argv
+        assert plan.api_key_file == "/secret/key"
+
+    def test_port_0_is_filled_in_at_the_start(self) -> None:
+        plan = make_plan(inputs(port=0))
+        assert plan.port == 0
+        assert value(plan.engine.argv, "--port") == "{port}"
+
+
+class TestEnvironment:
+    def test_threads_come_from_the_cgroup_quota(self) -> None:
+        plan = make_plan(inputs(hardware=machine(threads=3)))
+        assert plan.engine.env["OMP_NUM_THREADS"] == "3"
+        assert "3 threads: cgroup quota" in plan.reasons
+
+    def test_threads_that_are_asked_for_are_taken(self) -> None:
+        plan = make_plan(inputs(threads=7, sources={"threads": "environment QLAUNCH_THREADS"}))
+        assert plan.engine.env["OMP_NUM_THREADS"] == "7"
+        assert "7 threads: environment QLAUNCH_THREADS" in plan.reasons
+
+    def test_without_the_plugin_nothing_of_it_is_there(self) -> None:
+        plan = make_plan(inputs(plugin=False))
+        env = plan.engine.env
+        assert plan.engine.plugin is False
+        assert not [name for name in env if name.startswith("QLAUNCH_")]
+        assert "SGLANG_EXTERNAL_MODEL_PACKAGE" not in env
+        assert "sglang_plugin" not in env["PYTHONPATH"]
+        assert "standins" in env["PYTHONPATH"]
+
+    def test_the_plugin_changes_the_predicted_memory(self) -> None:
+        forked = make_plan(inputs()).predicted.ram_bytes or 0
+        for changes in ({"plugin": False}, {"start_method": "spawn"}):
+            assert (make_plan(inputs(**changes)).predicted.ram_bytes or 0) > forked
+
+    def test_a_profiles_own_variables_win(self) -> None:
+        plan = make_plan(inputs(env={"OMP_NUM_THREADS": "1", "OWN": "x"}))
+        assert plan.engine.env["OMP_NUM_THREADS"] == "1"
+        assert plan.engine.env["OWN"] == "x"
+
+    @pytest.mark.parametrize(
+        ("architecture", "package"),
+        [
+            ("BertModel", "qlaunch_sglang.encoders"),
+            ("Qwen3ForCausalLM", "qlaunch_sglang.decoders"),
+            ("OtherModel", None),
+        ],
+    )
+    def test_our_model_package_by_architecture(
+        self, architecture: str, package: str | None
+    ) -> None:
+        plan = make_plan(inputs(model=checkpoint(architectures=(architecture,))))
+        assert plan.engine.env.get("SGLANG_EXTERNAL_MODEL_PACKAGE") == package
+
+    def test_a_cuda_engine_keeps_its_gpu(self) -> None:
+        hardware = machine(gpus=(gpu("NVIDIA A10G", (8, 6), 24 * GIB),))
+        plan = make_plan(
+            inputs(hardware=hardware, model=qwen3(), release="cuda13", flags=dict(SMALL))
+        )
+        assert plan.device == "cuda"
+        assert not {"CUDA_VISIBLE_DEVICES", "SGLANG_USE_CPU_ENGINE", "OMP_NUM_THREADS"} & set(
+            plan.engine.env
+        )
+        assert "--device" not in plan.engine.argv
+
+
+def test_a_context_longer_than_the_checkpoints_is_cut_with_a_reason() -> None:
+    plan = make_plan(inputs(flags={"context-length": 8192}))
+    assert value(plan.engine.argv, "--context-length") == "512"
+    assert plan.expectation.context_length == 512
+    assert any(reason.startswith("context 512:") for reason in plan.reasons)
+
+
+def test_a_colon_in_a_folders_name_does_not_become_an_adapter() -> None:
+    model = msgspec.structs.replace(checkpoint(), path=checkpoint().path.with_name("a:b"))
+    plan = make_plan(inputs(model=model))
+    assert plan.model_name == "a-b"
+    assert value(plan.engine.argv, "--served-model-name") == "a-b"
+
+
+def test_a_plan_that_does_not_fit_says_so_first() -> None:
+    plan = make_plan(
+        inputs(hardware=machine(available=int(1.6 * GIB)), flags={"max-total-tokens": 65536})
+    )
+    assert plan.fits is False
+    assert "predicted to take" in plan.reasons[0]
+    assert plan.reasons[1].startswith("--max-total-tokens ")
+
+
+def test_a_plan_survives_its_file() -> None:
+    plan = make_plan(inputs(flags=dict(SMALL)))
+    assert msgspec.json.decode(msgspec.json.encode(plan), type=Plan) == plan
+
+
+@given(
+    port=st.integers(0, 65535),
+    threads=st.one_of(st.just("auto"), st.integers(1, 256)),
+    plugin=st.booleans(),
+    bf16=st.booleans(),
+    encoder=st.booleans(),
+    tokens=st.integers(1024, 1 << 20),
+)
+def test_planning_is_pure_and_repeatable(
+    port: int, threads: Any, plugin: bool, bf16: bool, encoder: bool, tokens: int
+) -> None:
+    def once() -> Plan:
+        return make_plan(
+            inputs(
+                port=port,
+                threads=threads,
+                plugin=plugin,
+                hardware=machine(bf16=bf16),
+                model=checkpoint() if encoder else qwen3(),
+                flags={"max-total-tokens": tokens},
+            )
+        )
+
+    plan = once()
+    assert plan == once()
+    assert plan.fits is (len([r for r in plan.reasons if "predicted to take" in r]) == 0)
+    assert all(isinstance(word, str) for word in plan.engine.argv)
+
+
+def term(plan: Plan, name: str) -> int:
+    return next(found.bytes for found in plan.predicted.terms if found.name == name)

@@ -38,6 +38,11 @@ class CardFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """SPDX identifier, or `unverified`."""
     instruction: str | None = None
     """Template for queries, with `{task}` and `{query}`; left out where texts go in as they are."""
+    end_token: str | None = None
+    """Token the model was trained to end every text with, which its tokenizer must append; empty
+    where it must append none."""
+    matryoshka: bool = False
+    """Trained so that vectors may be cut to fewer dimensions and normalised again."""
     sha256: dict[str, _Digest] = {}
     """Hash by file name relative to the model folder, checked after unpacking a package."""
     shape: Shape | None = None
@@ -128,7 +133,7 @@ def _read(name: str, path: Path) -> ModelCard:
     if file.instruction is not None and "{query}" not in file.instruction:
         raise _invalid(path, loaded, ("instruction",), "has no {query} in it")
     fields = {key: getattr(file, key) for key in CardFile.__struct_fields__ if key != "sources"}
-    return ModelCard(name=name, sources=_sources(path, loaded), **fields)
+    return ModelCard(name=name, sources=_sources(path, loaded), file=str(path), **fields)
 
 
 def _sources(path: Path, loaded: Loaded[CardFile]) -> tuple[Source, ...]:

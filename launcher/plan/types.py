@@ -40,6 +40,23 @@ class EnginePlan(msgspec.Struct, frozen=True, kw_only=True):
     plugin: bool = True
 
 
+class CardFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the model card says that the checkpoint is held to, and what clients must know."""
+
+    name: str
+    file: str
+    """The card's file, to name in messages."""
+    pooling: Pooling
+    normalize: bool
+    dimensions: int
+    instruction: str | None = None
+    """Template for queries, with `{task}` and `{query}`; None where texts go in as they are."""
+    end_token: str | None = None
+    """Token the tokenizer must append to every text; empty: it must append none; None: unsaid."""
+    matryoshka: bool = False
+    """Whether vectors may be cut to fewer dimensions."""
+
+
 class Expectation(msgspec.Struct, frozen=True, kw_only=True):
     """What right vectors look like for this plan; the smoke checks hold the service to it."""
 
@@ -52,6 +69,11 @@ class Expectation(msgspec.Struct, frozen=True, kw_only=True):
     parity_min: float
     """Least cosine with the fp32 reference that passes, by serving dtype."""
     dtype: str
+    pooling_source: str = "1_Pooling/config.json"
+    """What said how to pool, to name in messages."""
+    normalize_source: str = "modules.json"
+    card: CardFacts | None = None
+    """The model card; None where the model was given as a folder or a repository."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

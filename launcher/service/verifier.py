@@ -24,7 +24,7 @@ from launcher.record.scrub import terminal_safe
 from launcher.service import endings, process, procs
 from launcher.service.engine_log import Pump, read_available
 from launcher.service.loop import Loop
-from launcher.verify.types import SmokeReport, VerifyRequest
+from launcher.verify.types import CardFacts, SmokeReport, VerifyRequest
 
 KEY_VARIABLE = "QLAUNCH_VERIFY_KEY"
 REPORT_BYTES = 1024 * 1024
@@ -172,6 +172,9 @@ def verify_request(plan: Plan, endpoint: str) -> VerifyRequest:
         context_length=expected.context_length,
         parity_min=expected.parity_min,
         dtype=expected.dtype,
+        pooling_source=expected.pooling_source,
+        normalize_source=expected.normalize_source,
+        card=None if expected.card is None else CardFacts(**msgspec.structs.asdict(expected.card)),
         engine_python=plan.engine.python,
         engine_env=dict(plan.engine.env),
         reference_cache=plan.reference_cache,

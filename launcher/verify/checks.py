@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from launcher.verify import texts
 from launcher.verify.evidence import Ask, Reading, cosine, norm
+from launcher.verify.facts import card_check, tokens_check
 from launcher.verify.thresholds import norm_tolerance, same_min
 from launcher.verify.types import Check
 
@@ -41,6 +42,8 @@ def run(reading: Reading, parity: Parity) -> tuple[Check, ...]:
         related_closer(reading),
         overflow(reading),
         parity_check(reading, parity),
+        tokens_check(reading),
+        card_check(reading.evidence.request),
     )
 
 
@@ -112,15 +115,16 @@ def unit_norm(reading: Reading) -> Check:
 def alone_vs_batched(reading: Reading) -> Check:
     """The same text alone, in a batch, and in the batch reversed, has the same vector."""
     asks = ["reversed", *(f"alone:{name}" for name in texts.ALONE)]
-    return _same_as_first(reading, "alone_vs_batched", asks)
+    return same_as_first(reading, "alone_vs_batched", asks)
 
 
 def repeatable(reading: Reading) -> Check:
     """The same texts asked again have the same vectors, also in the client's default format."""
-    return _same_as_first(reading, "repeatable", ["again", "default"])
+    return same_as_first(reading, "repeatable", ["again", "default"])
 
 
-def _same_as_first(reading: Reading, check: str, asks: Iterable[str]) -> Check:
+def same_as_first(reading: Reading, check: str, asks: Iterable[str]) -> Check:
+    """Every text of `asks` has the vector it had in the first call."""
     evidence = reading.evidence
     first, least = reading.vectors.get("first", {}), same_min(evidence.request.dtype)
     pairs: list[tuple[float, str, str]] = []

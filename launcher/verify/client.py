@@ -14,7 +14,7 @@ import ssl
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from launcher.verify.reference import decode_vector
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from openai import OpenAI
 
 Vector = list[float]
+Inputs: TypeAlias = "Sequence[str] | Sequence[Sequence[int]]"
+"""Texts, or their token ids."""
 ErrorKind = Literal["timeout", "refused", "status", "unreadable"]
 
 BODY_LIMIT = 64 << 20
@@ -62,6 +64,12 @@ class Answer:
 
     items: tuple[Item, ...]
     seconds: float
+    tokens: int | None = None
+    """Prompt tokens of the whole call as the server counts them (`usage`)."""
+
+
+_Outcome = tuple[tuple[Item, ...], int | None]
+"""Items of an answer, and the prompt tokens the server counted."""
 
 
 class EmbeddingClient:
@@ -95,13 +103,30 @@ class EmbeddingClient:
         """Close the connections."""
         self._openai.close()
 
-    def embed(self, texts: Sequence[str], timeout_s: float) -> Answer:
-        """Vectors of `texts` as decimal numbers, in one call of at most `timeout_s` seconds.
+    def embed(
+        self,
+        texts: Inputs,
+        timeout_s: float,
+        *,
+        dimensions: int | None = None,
+        encoding: Literal["float", "base64"] = "float",
+    ) -> Answer:
+        """Vectors of `texts`, in one call of at most `timeout_s` seconds.
+
+        Args:
+            texts: texts, or lists of token ids.
+            dimensions: width to cut the vectors to, where the model may be cut; None asks for all.
+            encoding: decimal numbers, or base64 where the server can.
 
         Raises:
             CallError: no connection, no whole answer in time, an HTTP error, not a response.
         """
-        return self._bounded(lambda: self._raw(texts, timeout_s), texts, timeout_s)
+        extra: dict[str, Any] = {} if dimensions is None else {"dimensions": dimensions}
+
+        def call() -> _Outcome:
+            return self._raw(texts, timeout_s, encoding_format=encoding, **extra)
+
+        return self._bounded(call, texts, timeout_s)
 
     def embed_default(self, text: str, timeout_s: float) -> Answer:
         """Vector of `text` the way users get it: the client's default format, parsed by the client.
@@ -113,11 +138,11 @@ class EmbeddingClient:
         """
         return self._bounded(lambda: self._parsed(text, timeout_s), [text], timeout_s)
 
-    def _raw(self, texts: Sequence[str], timeout_s: float) -> tuple[Item, ...]:
+    def _raw(self, texts: Inputs, timeout_s: float, **options: Any) -> _Outcome:
         deadline = time.monotonic() + timeout_s
         body = bytearray()
         with self._streaming.create(
-            model=self._model, input=list(texts), encoding_format="float", timeout=timeout_s
+            model=self._model, input=_listed(texts), timeout=timeout_s, **options
         ) as response:
             for chunk in response.iter_bytes():
                 body += chunk
@@ -126,19 +151,17 @@ class EmbeddingClient:
                     raise TimeoutError
                 if len(body) > BODY_LIMIT:
                     raise CallError("unreadable", f"the answer is larger than {BODY_LIMIT} bytes")
-        return read_items(bytes(body))
+        return read_response(bytes(body))
 
-    def _parsed(self, text: str, timeout_s: float) -> tuple[Item, ...]:
+    def _parsed(self, text: str, timeout_s: float) -> _Outcome:
         answer = self._openai.embeddings.create(model=self._model, input=[text], timeout=timeout_s)
-        return tuple(Item(each.index, read_vector(each.embedding)) for each in answer.data)
+        return tuple(Item(each.index, read_vector(each.embedding)) for each in answer.data), None
 
-    def _bounded(
-        self, call: Callable[[], tuple[Item, ...]], texts: Sequence[str], timeout_s: float
-    ) -> Answer:
+    def _bounded(self, call: Callable[[], _Outcome], texts: Inputs, timeout_s: float) -> Answer:
         """Run `call` in a thread that is left behind if even its own timeouts do not end it."""
         if timeout_s <= 0:
             raise CallError("timeout", "no time was left for this call")
-        outcome: queue.SimpleQueue[tuple[Item, ...] | BaseException] = queue.SimpleQueue()
+        outcome: queue.SimpleQueue[_Outcome | BaseException] = queue.SimpleQueue()
 
         def work() -> None:
             try:
@@ -154,9 +177,10 @@ class EmbeddingClient:
             raise self._classify(TimeoutError(), texts, timeout_s) from None
         if isinstance(result, BaseException):
             raise self._classify(result, texts, timeout_s) from None
-        return Answer(result, time.monotonic() - began)
+        items, tokens = result
+        return Answer(items, time.monotonic() - began, tokens)
 
-    def _classify(self, error: BaseException, texts: Sequence[str], timeout_s: float) -> CallError:
+    def _classify(self, error: BaseException, texts: Inputs, timeout_s: float) -> CallError:
         """`error` as a CallError; httpx's own classes are told by name, for there are two httpx."""
         import openai
 
@@ -174,19 +198,23 @@ class EmbeddingClient:
         why = self._clean(f"{type(error).__name__}: {error}", texts)
         return CallError("unreadable", f"the answer could not be read ({why})")
 
-    def _clean(self, text: str, texts: Sequence[str]) -> str:
+    def _clean(self, text: str, texts: Inputs) -> str:
         """`text` on one short line, without the key and the inputs."""
         if self._key:
             text = text.replace(self._key, "***")
         for each in texts:
-            if len(each) >= 4:
+            if isinstance(each, str) and len(each) >= 4:
                 text = text.replace(each, "<input>")
         line = "".join(char if char.isprintable() else " " for char in " ".join(text.split()))
         return line if len(line) <= _QUOTE_LIMIT else line[:_QUOTE_LIMIT] + "…"
 
 
-def read_items(body: bytes) -> tuple[Item, ...]:
-    """Items of an embedding response, as they came.
+def _listed(texts: Inputs) -> list[Any]:
+    return [each if isinstance(each, str) else list(each) for each in texts]
+
+
+def read_response(body: bytes) -> _Outcome:
+    """Items of an embedding response, as they came, and the prompt tokens it counts.
 
     Raises:
         CallError: `unreadable`: not JSON, or JSON without a `data` list.
@@ -199,7 +227,10 @@ def read_items(body: bytes) -> tuple[Item, ...]:
     data = document.get("data") if isinstance(document, dict) else None
     if not isinstance(data, list):
         raise CallError("unreadable", "the answer is JSON without a list named 'data'")
-    return tuple(_read_item(each) for each in data)
+    usage = document.get("usage")
+    tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    counted = isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 0
+    return tuple(_read_item(each) for each in data), tokens if counted else None
 
 
 def _read_item(entry: Any) -> Item:

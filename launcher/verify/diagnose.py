@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from launcher.verify.checks import was_made
 from launcher.verify.evidence import cosine
+from launcher.verify.facts import card_faults, token_faults
 from launcher.verify.thresholds import SMALL_LOSS_MIN, same_min
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from launcher.verify.checks import Parity
     from launcher.verify.client import CallError
     from launcher.verify.evidence import Reading
+    from launcher.verify.facts import Fault
     from launcher.verify.types import Check
 
 _WORDS = {"cls": "CLS", "last": "the last token", "mean": "mean", "max": "maximum"}
@@ -32,6 +34,50 @@ class Diagnosis:
     explanation: str | None = None
 
 
+UNSTEADY = frozenset({"repeatable", "alone_vs_batched", "any_order", "shared_prefix"})
+"""Checks that compare answers to one text."""
+
+SUITE: dict[str, Diagnosis] = {
+    "base64": Diagnosis(
+        "encoding",
+        "Vectors are not the same numbers in base64 as in decimal. Ask for "
+        "encoding_format='float', or try another engine release.",
+    ),
+    "token_ids": Diagnosis(
+        "tokenizer",
+        "Token ids have another vector than the text they stand for: the engine cuts texts into "
+        "other tokens than transformers does, or adds marks to ids. Compare the tokenizer files.",
+    ),
+    "long_texts": Diagnosis(
+        "long_texts",
+        "Long texts are not served as short ones are. For encoders add --chunked-prefill-size -1; "
+        "else compare --context-length, --max-prefill-tokens and --max-total-tokens with the "
+        "length named.",
+    ),
+    "instruction": Diagnosis(
+        "instruction",
+        "A query with its instruction has the vector of the query alone: something between client "
+        "and model cuts the beginning off.",
+    ),
+    "dimensions": Diagnosis(
+        "dimensions",
+        "Vectors cannot be cut to fewer dimensions as the model card says. The engine must be told "
+        "that the model may be: -- --json-model-override-args '{\"is_matryoshka\": true}'.",
+    ),
+    "too_long": Diagnosis(
+        "limits",
+        "A text beyond the context is not refused with a reason: its vector stands for something "
+        "else than the text. Cut texts in the client, and report this to the engine.",
+    ),
+    "empty": Diagnosis(
+        "limits",
+        "Empty input is not refused with a reason. Leave empty texts out in the client, and report "
+        "this to the engine.",
+    ),
+}
+"""What the long suite's own checks point to, in the order of their weight."""
+
+
 def diagnose(reading: Reading, checks: Sequence[Check], parity: Parity) -> Diagnosis:
     """The likeliest cause of the failed checks."""
     failed = {check.name for check in checks if not check.ok and was_made(check)}
@@ -42,6 +88,8 @@ def diagnose(reading: Reading, checks: Sequence[Check], parity: Parity) -> Diagn
             return _call(ask.name, ask.error)
     if "finite" in failed:
         return _not_finite(reading, parity)
+    if "card" in failed:
+        return _fault(card_faults(reading.evidence.request)[0])
     if "dimension" in failed:
         return _dimension(reading)
     if failed & {"count", "order"}:
@@ -50,9 +98,16 @@ def diagnose(reading: Reading, checks: Sequence[Check], parity: Parity) -> Diagn
             "The server loses, repeats or mixes up the vectors of a batch; nothing it returns can "
             "be matched to its text. Try another engine release, or one text a call.",
         )
+    if "tokens" in failed:
+        return _fault(token_faults(reading)[0])
+    return _of_values(reading, failed, parity)
+
+
+def _of_values(reading: Reading, failed: set[str], parity: Parity) -> Diagnosis:
+    """The answers are whole and in order: what is wrong with the vectors themselves."""
     if "parity" in failed:
         return _parity(reading, failed, parity)
-    if failed & {"repeatable", "alone_vs_batched"}:
+    if failed & UNSTEADY:
         return _unsteady(reading)
     if "unit_norm" in failed:
         return Diagnosis(
@@ -61,11 +116,18 @@ def diagnose(reading: Reading, checks: Sequence[Check], parity: Parity) -> Diagn
             "normalisation that the checkpoint asks for. Normalise in the client, or start the "
             "service with the engine plugin.",
         )
+    of_suite = next((SUITE[name] for name in SUITE if name in failed), None)
+    if of_suite is not None:
+        return of_suite
     return Diagnosis(
         "model",
         "The vectors do not tell related from unrelated texts: this may be another kind of model "
         "or a damaged checkpoint. Compare the checkpoint's files with its source.",
     )
+
+
+def _fault(fault: Fault) -> Diagnosis:
+    return Diagnosis(fault.suspect, f"{fault.what}. {fault.fix}")
 
 
 def _call(ask: str, error: CallError) -> Diagnosis:
@@ -86,7 +148,7 @@ def _call(ask: str, error: CallError) -> Diagnosis:
         return Diagnosis(
             "api_key", "The server refuses the API key: it was started with another one."
         )
-    if ask == "default":
+    if ask in ("default", "base64"):
         return _encoding()
     if error.kind == "unreadable":
         return Diagnosis(
@@ -94,6 +156,10 @@ def _call(ask: str, error: CallError) -> Diagnosis:
             "What answers there does not speak the embeddings API: another program may own the "
             "port, or a proxy stands between.",
         )
+    if ask.startswith("long") and error.status is not None and error.status < 500:
+        return SUITE["long_texts"]
+    if ask == "ids" and error.status is not None and error.status < 500:
+        return SUITE["token_ids"]
     if ask == "overflow" and error.status is not None and error.status < 500:
         return Diagnosis(
             "batch_limit",
@@ -162,7 +228,7 @@ def _parity(reading: Reading, failed: set[str], parity: Parity) -> Diagnosis:
     alternative = _matching_alternative(reading, first)
     if alternative is not None:
         return _pooling(reading, alternative)
-    if failed & {"repeatable", "alone_vs_batched"}:
+    if failed & UNSTEADY:
         return _unsteady(reading)
     if min(bad)[0] >= SMALL_LOSS_MIN:
         return Diagnosis(
@@ -228,9 +294,9 @@ def _unsteady(reading: Reading) -> Diagnosis:
         for name, vector in found.items()
         if name in first and not cosine(first[name], vector) >= least
     }
-    if drifting == {"default"}:
+    if drifting and drifting <= {"default", "base64"}:
         return _encoding()
-    if "again" in drifting:
+    if any(ask.endswith("again") for ask in drifting):
         return Diagnosis(
             "prefix_cache",
             "The same texts asked again have other vectors: the prefix cache reuses what it must "

@@ -47,6 +47,9 @@ class WorkerAnswer(msgspec.Struct, frozen=True, kw_only=True):
     normalize: bool
     dense: int
     versions: dict[str, str]
+    ids: list[list[int]]
+    appended: list[str]
+    declared_end: str | None
 
 
 class _Refusal(msgspec.Struct):
@@ -64,6 +67,12 @@ class Reference:
     versions: Mapping[str, str]
     tokens: Mapping[str, int] = field(default_factory=dict)
     """Tokens of each text, by name, cut off at the context length."""
+    ids: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Token ids of each text, by name, with the tokenizer's own marks around it."""
+    appended: tuple[str, ...] | None = None
+    """Tokens that the tokenizer puts after every text; None where that is not known."""
+    declared_end: str | None = None
+    """Token that the tokenizer's files say ends every text; None where they name none."""
 
 
 @dataclass(frozen=True)
@@ -224,6 +233,9 @@ def decode(answer: WorkerAnswer, texts: Sequence[Text]) -> Reference:
             tuple(answer.pooling),
             answer.versions,
             dict(zip(names, answer.tokens, strict=True)),
+            dict(zip(names, answer.ids, strict=True)),
+            tuple(answer.appended),
+            answer.declared_end,
         )
     except (binascii.Error, ValueError) as error:
         raise ReferenceUnavailableError("its vectors are not base64 of float32") from error

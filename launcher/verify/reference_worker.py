@@ -6,8 +6,9 @@ Executed by path with the Python of an engine environment, so it imports nothing
 
 Request: `{"model_path", "texts": [str], "max_tokens": int, "threads": int | null,
 "fallback_pooling": str}`. Answer: `{"dimensions", "vectors": [b64], "alternatives": {name: [b64]},
-"tokens": [int], "pooling": [str], "normalize": bool, "dense": int, "versions": {...}}`, a vector
-being base64 of little-endian float32; or `{"error": str}` and exit status 1.
+"tokens": [int], "ids": [[int]], "appended": [str], "declared_end": str | null, "pooling": [str],
+"normalize": bool, "dense": int, "versions": {...}}`, a vector being base64 of little-endian
+float32; or `{"error": str}` and exit status 1.
 
 What is applied to the hidden states is what the checkpoint says: `modules.json`, the pooling
 module's `config.json`, Dense and Normalize, as sentence-transformers reads them. The alternatives
@@ -50,6 +51,8 @@ NEW_NAMES = {
     "lasttoken": "last",
 }
 DECODERS = ("qwen2", "qwen3", "llama", "mistral", "gemma")
+PROBE = "hello"
+"""Any text will do to see what a tokenizer puts around it."""
 ENCODERS = ("bert", "roberta", "xlm-roberta", "distilbert", "camembert", "mpnet", "electra")
 OTHER_POOLINGS = ("cls", "mean", "last", "max")
 
@@ -298,14 +301,48 @@ def load_model(folder: Path) -> tuple[Any, Any]:
     return model.eval(), tokenizer
 
 
-def hidden_states(model: Any, tokenizer: Any, text: str, max_tokens: int) -> Any:
-    """Last hidden states of one text alone, (tokens, width) in float64."""
+def hidden_states(model: Any, tokenizer: Any, text: str, max_tokens: int) -> tuple[Any, list[int]]:
+    """Last hidden states of one text alone, (tokens, width) in float64, and its token ids."""
     import torch
 
     limit = min(max_tokens, int(tokenizer.model_max_length))
     inputs = tokenizer(text, truncation=True, max_length=limit, return_tensors="pt")
     with torch.no_grad():
-        return model(**inputs).last_hidden_state[0].double().numpy()
+        hidden = model(**inputs).last_hidden_state[0].double().numpy()
+    return hidden, [int(each) for each in inputs["input_ids"][0].tolist()]
+
+
+def appended_tokens(tokenizer: Any) -> list[str]:
+    """Tokens the tokenizer puts after a text, by name; none where it adds none.
+
+    Found by comparing a text with and without them, so that it holds for every kind of tokenizer.
+    """
+    plain = list(tokenizer(PROBE, add_special_tokens=False)["input_ids"])
+    full = list(tokenizer(PROBE)["input_ids"])
+    for start in range(len(full) - len(plain) + 1):
+        if full[start : start + len(plain)] == plain:
+            after = full[start + len(plain) :]
+            return [str(each) for each in tokenizer.convert_ids_to_tokens(after)]
+    return []
+
+
+def declared_end(folder: Path) -> str | None:
+    """Token that `tokenizer.json` or `tokenizer_config.json` says ends every text; None: unsaid."""
+    config = read_json(folder / "tokenizer_config.json") or {}
+    if config.get("add_eos_token") is True:
+        end = config.get("eos_token")
+        return end.get("content") if isinstance(end, dict) else end
+    processor = (read_json(folder / "tokenizer.json") or {}).get("post_processor") or {}
+    ends = [_template_end(each) for each in processor.get("processors") or [processor]]
+    return next((end for end in reversed(ends) if end), None)
+
+
+def _template_end(processor: dict[str, Any]) -> str | None:
+    """The special token a tokenizers post-processor puts last."""
+    if isinstance(processor.get("sep"), list):  # BertProcessing, RobertaProcessing
+        return str(processor["sep"][0])
+    single = processor.get("single") or [{}]
+    return (single[-1].get("SpecialToken") or {}).get("id")
 
 
 def encode(vector: Any) -> str:
@@ -325,20 +362,23 @@ def compute(request: dict[str, Any]) -> dict[str, Any]:
     steps = [load_dense(folder) if kind == "dense" else None for kind, folder in recipe.steps]
     vectors: list[str] = []
     others: dict[str, list[str]] = {}
-    tokens: list[int] = []
+    ids: list[list[int]] = []
     for text in request["texts"]:
         text = text.lower() if recipe.lower_case else text
-        hidden = hidden_states(model, tokenizer, text, int(request["max_tokens"]))
+        hidden, found = hidden_states(model, tokenizer, text, int(request["max_tokens"]))
         served = served_vector(hidden, recipe.poolings, steps)
         vectors.append(encode(served))
-        tokens.append(len(hidden))
+        ids.append(found)
         for name, vector in other_vectors(hidden, recipe.poolings, steps).items():
             others.setdefault(name, []).append(encode(vector))
     return {
         "dimensions": len(served),
         "vectors": vectors,
         "alternatives": others,
-        "tokens": tokens,
+        "tokens": [len(each) for each in ids],
+        "ids": ids,
+        "appended": appended_tokens(tokenizer),
+        "declared_end": declared_end(recipe.transformer),
         "pooling": list(recipe.poolings),
         "normalize": bool(recipe.steps) and recipe.steps[-1][0] == "normalize",
         "dense": sum(kind == "dense" for kind, _ in recipe.steps),

@@ -13,6 +13,23 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
 
 
+class CardFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the model card says that the checkpoint is held to; the fields of the plan's own."""
+
+    name: str
+    file: str
+    """The card's file, to name in messages."""
+    pooling: str
+    normalize: bool
+    dimensions: int
+    instruction: str | None = None
+    """Template for queries, with `{task}` and `{query}`; None where texts go in as they are."""
+    end_token: str | None = None
+    """Token the tokenizer must append to every text; empty: it must append none; None: unsaid."""
+    matryoshka: bool = False
+    """Whether vectors may be cut to fewer dimensions."""
+
+
 class VerifyRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One smoke of one service; the API key comes by the environment, never in here."""
 
@@ -34,6 +51,11 @@ class VerifyRequest(msgspec.Struct, frozen=True, kw_only=True):
     engine_env: dict[str, str] = {}
     """Extra variables for it (PYTHONPATH of the stand-ins, threads)."""
     reference_cache: str
+    pooling_source: str = "1_Pooling/config.json"
+    """What said how to pool, to name in messages."""
+    normalize_source: str = "modules.json"
+    card: CardFacts | None = None
+    """The model card, where the model was asked for by its name."""
     timeout_s: float = 60.0
     """Bound for the smoke itself, from `go` to the report."""
     reference_timeout_s: float = 600.0
@@ -58,3 +80,29 @@ class SmokeReport(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     reference: str = "computed"
     """`computed`, `cached` or `unavailable: reason`."""
+
+
+class GroupCosine(msgspec.Struct, frozen=True, kw_only=True):
+    """Cosine with the reference over the answers to one kind of text."""
+
+    group: str
+    texts: int
+    cosine_min: float
+    cosine_mean: float
+
+
+class SuiteReport(SmokeReport, frozen=True, kw_only=True):
+    """What `qlaunch verify` found: the smoke's fields, and what only the long suite knows."""
+
+    groups: tuple[GroupCosine, ...] = ()
+    """By kind of text: languages, code, long, …; empty without a reference."""
+    texts: int = 0
+    """Different texts asked."""
+    tokens: int | None = None
+    """Tokens asked in all, by the engine's own count; None where it does not say."""
+    tokens_per_s: float | None = None
+    """Rate measured at the start, which the suite is cut to fit; None where no count came."""
+    longest_tokens: int | None = None
+    """Exact length of the longest text, by the engine's own count; None where none was asked."""
+    left_out: tuple[str, ...] = ()
+    """What was not asked, each with its reason."""

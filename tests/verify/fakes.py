@@ -71,6 +71,8 @@ class FakeEngine:
     drips: Callable[[Call], bool] = lambda _call: False
     base64: bool = True
     location: str = ""
+    tokens: Callable[[str], int | None] = lambda _text: None
+    """Tokens of a text, for the answer's `usage`; None leaves it out."""
     calls: list[Call] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
 
@@ -88,8 +90,11 @@ class FakeEngine:
             for entry in data:
                 packed = struct.pack(f"<{len(entry['embedding'])}f", *entry["embedding"])
                 entry["embedding"] = base64.b64encode(packed).decode()
-        usage = {"prompt_tokens": 1, "total_tokens": 1}
-        document = {"object": "list", "model": "fake", "data": data, "usage": usage}
+        document: Entry = {"object": "list", "model": "fake", "data": data}
+        counts = [self.tokens(text) for text in call.inputs]
+        if None not in counts:
+            total = sum(count for count in counts if count is not None)
+            document["usage"] = {"prompt_tokens": total, "total_tokens": total}
         return 200, "application/json", json.dumps(document).encode()
 
 

@@ -39,6 +39,9 @@ if os.environ.get("FAKE_FAILS") == "import":
 class utils:
     class logging:
         set_verbosity_error = disable_progress_bar = staticmethod(lambda: None)
+class Ids(list):
+    def tolist(self):
+        return list(self)
 class Tensor:
     def __init__(self, values):
         self.values = values
@@ -54,8 +57,9 @@ class Model:
     config = Output()
     def eval(self):
         return self
-    def __call__(self, ids):
+    def __call__(self, input_ids):
         output = Output()
+        (ids,) = input_ids
         output.last_hidden_state = Tensor(numpy.array([[[i, n, 1.0] for n, i in enumerate(ids)]]))
         return output
 class AutoModel:
@@ -66,8 +70,12 @@ class AutoModel:
         return Model(), {"missing_keys": missing}
 class Tokenizer:
     model_max_length = 512
-    def __call__(self, text, *, truncation, max_length, return_tensors):
-        return {"ids": [float(ord(char)) for char in text][:max_length]}
+    def __call__(self, text, *, add_special_tokens=True, **options):
+        end = "." if add_special_tokens and os.environ.get("FAKE_ENDS") else ""
+        ids = [ord(char) for char in text + end][: options.get("max_length")]
+        return {"input_ids": [Ids(ids)] if "return_tensors" in options else ids}
+    def convert_ids_to_tokens(self, ids):
+        return [chr(each) for each in ids]
 class AutoTokenizer:
     @staticmethod
     def from_pretrained(path, *, local_files_only, trust_remote_code):

@@ -32,6 +32,8 @@ ENTRY = (sys.executable, "-P", "-m", "launcher.cli.supervise")
 POLL_S = 0.05
 SUPERVISOR_START_S = 20.0
 """For the supervisor's own start: about 0.2 s, more on a machine that is short of everything."""
+LAST_STEPS_S = 2.0
+"""From a supervisor's last state to its end: it closes its files, which takes milliseconds."""
 DOWN_S = 30.0
 """What `down` takes at most."""
 Watch = Callable[[ServiceState], object]
@@ -110,16 +112,30 @@ def _sole(where: Folder, wait_s: float = 0.0) -> Lock:
 
 def _refuse_running(name: str) -> None:
     state = settle(name)
-    if state is None or state.state in FINAL or not procs.is_alive(state.supervisor):
+    if _supervisor(store.folder(name), state) is None:
         return
-    where = f" at {state.endpoint}" if state.endpoint else ""
+    where = f" at {state.endpoint}" if state is not None and state.endpoint else ""
     raise QlaunchError(
-        f"service {name!r} is already running ({state.state}){where}",
+        f"service {name!r} is already running ({state.state if state else 'starting'}){where}",
         code="already_running",
         exit_code=ExitCode.CONFLICT,
         fix=f"use it, stop it with qlaunch down {name}, or give another name with --name",
-        data=as_data(state),
+        data=None if state is None else as_data(state),
     )
+
+
+def _supervisor(where: Folder, state: ServiceState | None) -> ProcessId | None:
+    """The live supervisor of a service, also where its state file is damaged or gone."""
+    if state is not None and state.state not in FINAL and procs.is_alive(state.supervisor):
+        return state.supervisor
+    deadline = time.monotonic() + LAST_STEPS_S
+    while (holder := store.lock_holder(where)) is not None:
+        ending = state is not None and state.state != "unknown" and state.supervisor == holder
+        if not ending or time.monotonic() > deadline:
+            break
+        _reaped(holder.pid)
+        time.sleep(0.01)
+    return holder
 
 
 def _spawn_supervisor(where: Folder, entry: Sequence[str], began: float) -> int:
@@ -331,23 +347,30 @@ def down(name: str, *, timeout: float = DOWN_S) -> DownResult:
         return DownResult(service=name, was_running=False, state=None, seconds=0.0)
     with _sole(where, wait_s=5.0):  # an `up` holds it for the moment of its start
         state = settle(name)
-        if state is None or state.state in FINAL:
+        supervisor = _supervisor(where, state)
+        if supervisor is None:
             left = _ended_leftovers(where, state)
             return _down_result(name, False, state, began, left=left)
-        supervisor = state.supervisor
-        assert supervisor is not None  # only `unknown` has none, and that is final
-        procs.send(supervisor, signal.SIGTERM)
-        deadline = began + max(timeout - 4.0, timeout / 2)
-        while _lives(supervisor) and time.monotonic() < deadline:
-            time.sleep(POLL_S)
-        forced = procs.is_alive(supervisor)
-        if forced:
-            procs.send(supervisor, signal.SIGKILL)
-            while _lives(supervisor) and time.monotonic() < began + timeout - 3.0:
-                time.sleep(POLL_S)
+        forced = _stop_supervisor(supervisor, began, timeout)
         state = settle(name)
         left = _ended_leftovers(where, state)
+        if procs.is_alive(supervisor):
+            left = (*left, f"supervisor {procs.describe(supervisor)}")
         return _down_result(name, True, state, began, forced=forced, left=left)
+
+
+def _stop_supervisor(supervisor: ProcessId, began: float, timeout: float) -> bool:
+    """Ask it to stop and wait; kill it when its time is over, which returns True."""
+    procs.send(supervisor, signal.SIGTERM)
+    deadline = began + max(timeout - 4.0, timeout / 2)
+    while _lives(supervisor) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+    if not procs.is_alive(supervisor):
+        return False
+    procs.send(supervisor, signal.SIGKILL)
+    while _lives(supervisor) and time.monotonic() < began + timeout - 3.0:
+        time.sleep(POLL_S)
+    return True
 
 
 def _ended_leftovers(where: Folder, state: ServiceState | None) -> tuple[str, ...]:

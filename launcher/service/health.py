@@ -71,19 +71,25 @@ class Probe:
         self._connected = connected
         self._request = _request(address, path, headers or {})
         self._data = bytearray()
+        self._over = False
         self._timeout_s = timeout_s
         self._timer: Timer | None = loop.call_later(timeout_s, self._expired)
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self._socket: socket.socket | None = socket.socket(family, socket.SOCK_STREAM)
-        self._socket.setblocking(False)
-        status = self._socket.connect_ex(address)
-        if status in {0, errno.EINPROGRESS}:
+        self._socket: socket.socket | None = None
+        try:
+            self._socket = socket.socket(family, socket.SOCK_STREAM)
+            self._socket.setblocking(False)
+            status = self._socket.connect_ex(address)
+        except OSError as error:  # no descriptors left: not the engine's fault, and it may pass
+            status = error.errno or errno.EMFILE
+        if status in {0, errno.EINPROGRESS} and self._socket is not None:
             loop.watch(self._socket.fileno(), self._writable, write=True)
         else:
             loop.call_later(0, lambda: self._finish(_failed(status)))
 
     def cancel(self) -> None:
         """Give the call up; `done` will not be called."""
+        self._over = True
         self._close()
 
     def _writable(self) -> None:
@@ -91,10 +97,16 @@ class Probe:
         status = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if status:
             self._finish(_failed(status))
-        elif not self._connected():
-            self._finish(Answer("foreign", detail="another process answers on the port"))
-        else:
+            return
+        try:
+            ours = self._connected()
+        except OSError as error:
+            self._finish(_failed(error.errno or errno.EIO))
+            return
+        if ours:
             self._send()
+        else:
+            self._finish(Answer("foreign", detail="another process answers on the port"))
 
     def _send(self) -> None:
         assert self._socket is not None
@@ -126,7 +138,8 @@ class Probe:
         self._finish(Answer("timeout", detail=f"no answer within {self._timeout_s:g} s"))
 
     def _finish(self, answer: Answer) -> None:
-        if self._socket is not None:
+        if not self._over:
+            self._over = True
             self._close()
             self._done(answer)
 
@@ -183,7 +196,7 @@ def model_problem(answer: Answer, model_path: str) -> str | None:
     """
     try:
         info = json.loads(answer.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "the engine's model information is not JSON"
     if not isinstance(info, dict):
         return "the engine's model information is not an object"
@@ -196,7 +209,12 @@ def model_problem(answer: Answer, model_path: str) -> str | None:
 
 
 def _same(served: str, wanted: str) -> bool:
-    return served == wanted or os.path.realpath(served) == os.path.realpath(wanted)
+    if served == wanted:
+        return True
+    try:
+        return os.path.realpath(served) == os.path.realpath(wanted)
+    except ValueError:  # a NUL in it: no path at all
+        return False
 
 
 def seconds_since(began: float) -> float:

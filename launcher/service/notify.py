@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 
+from launcher.service.loop import Loop
+
 
 def notify(*lines: str) -> bool:
     """Send `READY=1`, `STATUS=…`, `STOPPING=1` to `NOTIFY_SOCKET`; False where there is none.
@@ -25,3 +27,21 @@ def notify(*lines: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def keep_watchdog(loop: Loop) -> None:
+    """Tell systemd from the loop that we are alive, if it wants to know (`WatchdogSec=`).
+
+    sd_watchdog_enabled(3): twice within the interval of WATCHDOG_USEC, for the process of
+    WATCHDOG_PID alone. A loop that hangs stops telling, which is the point.
+    """
+    interval = os.environ.get("WATCHDOG_USEC", "")
+    mine = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    if not interval.isdigit() or int(interval) == 0 or not mine:
+        return
+
+    def tell() -> None:
+        notify("WATCHDOG=1")
+        loop.call_later(int(interval) / 2e6, tell)
+
+    tell()

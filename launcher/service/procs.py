@@ -105,8 +105,8 @@ def is_alive(process: ProcessId | None) -> bool:
 
 
 def may_signal(pid: int) -> bool:
-    """Whether `pid` can be one of ours: never 0, 1, a group, a PID of the far future, or us."""
-    return 1 < pid < 2**31 and pid not in {os.getpid(), os.getppid()}
+    """Whether `pid` can be one of ours: never 0, 1, a group, a PID too large to be one, or us."""
+    return 1 < pid < 2**31 and pid != os.getpid()
 
 
 def send(process: ProcessId, signum: int) -> bool:

@@ -27,6 +27,7 @@ from launcher.errors import ExitCode, QlaunchError
 from launcher.files import read_bounded, write_atomic
 from launcher.paths import dirs, private_dir
 from launcher.plan.types import Plan
+from launcher.service import procs
 from launcher.service.types import ProcessId, ServiceState
 
 VERSION = 1
@@ -142,6 +143,16 @@ class Lock:
                 self._fd = fd
                 return True
 
+    def sign(self, holder: ProcessId) -> None:
+        """Leave in the held file who holds it, so that it can be asked to stop.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        assert self._fd is not None
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, msgspec.json.encode(holder), 0)
+
     def release(self) -> None:
         """Give the lock back; nothing happens where it is not held."""
         if self._fd is not None:
@@ -158,6 +169,15 @@ class Lock:
         trace: TracebackType | None,
     ) -> None:
         self.release()
+
+
+def lock_holder(where: Folder) -> ProcessId | None:
+    """The live supervisor that signed `lock`, whatever the state file says; else None."""
+    try:
+        found = msgspec.json.decode(read_bounded(where.lock, 4096), type=ProcessId)
+    except (OSError, ValueError, msgspec.MsgspecError):
+        return None
+    return found if procs.is_alive(found) else None
 
 
 def write_plan(where: Folder, plan: Plan) -> None:

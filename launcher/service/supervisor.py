@@ -19,7 +19,7 @@ import msgspec
 from launcher.errors import ExitCode, QlaunchError
 from launcher.plan.types import Plan
 from launcher.record.scrub import Scrubber
-from launcher.service import endings, keys, ports, process, store
+from launcher.service import endings, keys, notify, ports, process, procs, store
 from launcher.service.health import Answer, seconds_since
 from launcher.service.life import Life, engine_command
 from launcher.service.loop import Loop, Timers
@@ -87,23 +87,27 @@ class Supervisor:
                 fix=f"qlaunch status {self._where.name}, or qlaunch down {self._where.name}",
             )
         try:
-            self._hear_signals()  # first: from the first published state on, `down` may ask
+            self._prepare()  # before the first state: from then on, `down` may ask
             self._open()
             return self._run()
         finally:
             self._loop.close()
             self._lock.release()
 
-    def _hear_signals(self) -> None:
-        nothing = lambda: None  # noqa: E731 - SIGHUP is meant for the terminal that started us
+    def _prepare(self) -> None:
+        """Hear signals, adopt orphans, and leave behind what belongs to whoever started us."""
         self._loop.on_signals(
             {
                 signal.SIGTERM: self._asked_to_stop,
                 signal.SIGINT: self._interrupted,
-                signal.SIGHUP: self._asked_to_stop if self._foreground else nothing,
+                signal.SIGHUP: self._terminal_closed,
                 signal.SIGCHLD: self._reap,
             }
         )
+        notify.keep_watchdog(self._loop)
+        process.become_subreaper()
+        if not self._foreground:
+            os.chdir(self._where.path)  # not to hold on to the folder that `up` was called in
 
     def _open(self) -> None:
         """Make the run record and publish the first state."""
@@ -115,6 +119,8 @@ class Supervisor:
         self._clean = cleaner(self._scrub)
         self._journal = Journal(self._where, self._clean)
         try:
+            if (me := procs.process_id(os.getpid())) is not None:
+                self._lock.sign(me)
             self._recorder = Recorder(plan, self._began, secrets)
             self._status = Status(
                 self._where,
@@ -134,10 +140,7 @@ class Supervisor:
         self._journal.write(f"starting run {self._recorder.run_id}")
 
     def _run(self) -> ServiceState:
-        process.become_subreaper()
         try:
-            if not self._foreground:
-                os.chdir(self._where.path)  # not to hold on to the folder `up` was called in
             self._start()
             while not self._status.final:
                 self._loop.turn()
@@ -362,6 +365,10 @@ class Supervisor:
     def _asked_to_stop(self) -> None:
         self._end("stopped")
 
+    def _terminal_closed(self) -> None:
+        if self._foreground:
+            self._asked_to_stop()
+
     def _interrupted(self) -> None:
         if self._goal == "stopped":
             self._forced = True
@@ -482,6 +489,9 @@ class Supervisor:
 
     def _sample(self) -> None:
         """Look at the tree, measure it, and publish peaks that grew."""
+        if not self._where.path.is_dir():  # removed by somebody: nobody could find us any more
+            self._end("stopped")
+            return
         self._note_tree()
         delay = self._recorder.sample(ready=self._status.state in UP)
         self._status.change(measured=self._recorder.measured)
@@ -494,10 +504,10 @@ class Supervisor:
         """Write down who belongs to the engine, for whoever has to clean up after a crash."""
         if self._life is None:
             return
-        members = self._life.tree.scan()
-        if members != self._recorded:
-            self._recorded = members
-            try:
+        try:
+            members = self._life.tree.scan()
+            if members != self._recorded:
+                self._recorded = members
                 store.write_tree(self._where, members)
-            except OSError as error:
-                self._journal.write(f"cannot write {self._where.tree}: {error.strerror or error}")
+        except OSError as error:  # no descriptors, no space: look again at the next sample
+            self._journal.write(f"cannot note {self._where.tree}: {error.strerror or error}")

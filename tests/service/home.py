@@ -22,7 +22,7 @@ from launcher.service.types import ProcessId, ServiceState
 HERE = Path(__file__).parent
 ENGINE = HERE.parent / "fake_engine.py"
 FAST = {"beat_s": 0.3, "health_timeout_s": 2.0, "poll_s": 0.03}
-IMPATIENT = {"grace_s": 3.0, "children_s": 0.3, "group_s": 0.3, "kill_s": 3.0}
+IMPATIENT = {"grace_s": 3.0, "children_s": 0.1, "group_s": 0.1, "kill_s": 3.0}
 
 
 def eventually(check: Callable[[], Any], limit_s: float = 10.0) -> Any:

@@ -178,8 +178,8 @@ def test_a_stable_stretch_gives_the_budget_back(home: Home) -> None:
     restart = Restart(
         max_attempts=1, backoff_initial_s=0.05, backoff_max_s=0.05, stable_after_s=0.1
     )
-    home.up(home.plan("--die-after", "0.5", restart=restart))
-    eventually(lambda: client.status("svc").restarts >= 3)
+    home.up(home.plan("--die-after", "0.4", restart=restart))
+    eventually(lambda: client.status("svc").restarts >= 2)
     assert client.down("svc").was_running
 
 

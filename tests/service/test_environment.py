@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 from launcher.errors import QlaunchError
 from launcher.service import keys, oom
 from launcher.service.environment import allowed, engine_environment
-from launcher.service.notify import notify
+from launcher.service.loop import Loop
+from launcher.service.notify import keep_watchdog, notify
 
 
 @pytest.mark.parametrize(
@@ -134,6 +136,25 @@ def test_systemd_hears_by_path_and_by_abstract_name(
             monkeypatch.setenv("NOTIFY_SOCKET", address)
             assert notify("READY=1", "STATUS=two\nlines")
             assert listener.recv(100) == b"READY=1\nSTATUS=two lines"
+
+
+def test_the_watchdog_is_fed_from_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"qlaunch-dog-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind("\0" + name)
+        listener.settimeout(2)
+        monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}")
+        loop = Loop()
+        for usec, pid in (("0", str(os.getpid())), ("soon", "1"), ("20000", "1")):
+            monkeypatch.setenv("WATCHDOG_USEC", usec)
+            monkeypatch.setenv("WATCHDOG_PID", pid)
+            keep_watchdog(loop)  # not for us
+        monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
+        keep_watchdog(loop)
+        loop.turn()
+        loop.turn()
+        assert [listener.recv(100) for _ in range(3)] == [b"WATCHDOG=1"] * 3
+        loop.close()
 
 
 @pytest.mark.parametrize("address", ["relative", "/no/such/socket", "@nobody-listens"])

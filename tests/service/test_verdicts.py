@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -235,12 +233,21 @@ def test_foreground_tells_systemd_ready_only_after_the_smoke(home: Home, tmp_pat
     assert client.status("svc").state == "stopped"
 
 
-def test_a_removed_folder_does_not_leave_an_engine(home: Home) -> None:
+def test_a_supervisor_whose_folder_was_removed_stops_by_itself(home: Home) -> None:
     home.up(home.plan())
-    where = store.folder("svc")
-    state = home.state()
-    assert state is not None
-    shutil.rmtree(where.path)
-    assert state.supervisor is not None
-    os.kill(state.supervisor.pid, signal.SIGTERM)
+    shutil.rmtree(store.folder("svc").path)
     eventually(lambda: not home.processes())
+
+
+def test_a_damaged_state_file_hides_no_running_service(home: Home) -> None:
+    plan = home.plan()
+    home.up(plan)
+    store.folder("svc").state.write_text("{")
+    assert client.status("svc").state == "unknown"
+    with pytest.raises(QlaunchError) as caught:
+        home.up(plan)
+    assert (caught.value.code, caught.value.exit_code) == ("already_running", 9)
+    result = client.down("svc")
+    assert result.was_running
+    assert result.state is not None
+    assert result.state.state == "stopped"

@@ -40,7 +40,10 @@ MAY_IMPORT: dict[str, set[str]] = {
 ENGINES_OWN = {"sglang", "torch", "transformers", "sgl_kernel", "vllm"}
 """They live in the engine's environment, which is another process."""
 
-IN_ENGINE = {LAUNCHER / "verify" / "reference_worker.py"}
+IN_ENGINE = {
+    LAUNCHER / "engine" / "options_worker.py",
+    LAUNCHER / "verify" / "reference_worker.py",
+}
 """Programs that the engine's Python runs; they import nothing of ours."""
 
 HEAVY = {"requests", "openai", "huggingface_hub", "modelscope", "rich", "pynvml", "numpy"}

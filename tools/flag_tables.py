@@ -7,7 +7,8 @@
 Fetch a wheel with `pip download --no-deps sglang==0.5.23`. Nothing of the wheel is executed: its
 modules are parsed, and constants are evaluated by static_values.py. `compare` imports that
 release in an environment where it is installed, builds its argparse parser and prints every
-difference with the table; it ends with 1 if there is one.
+difference with the table; it ends with 1 if there is one. `qlaunch doctor` does the same for every
+engine that qlaunch installed.
 
 Releases up to 0.5.10 declare options by `add_argument` calls in `srt/server_args.py`; later ones
 by annotated fields (`name: A[type, Arg(...)] = default`), in the same file until 0.5.15, in
@@ -21,7 +22,6 @@ import argparse
 import ast
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -270,63 +270,17 @@ def dumped(made: dict[str, Any]) -> str:
     return json.dumps(head)[:-1] + ', "options": [\n' + lines + "\n]}\n"
 
 
-PROBE = """
-import argparse, json
-from sglang.srt.server_args import ServerArgs
-parser = argparse.ArgumentParser(add_help=False)
-ServerArgs.add_cli_args(parser)
-plain = (type(None), bool, int, float, str, list)
-print("TABLE " + json.dumps([
-    {"names": a.option_strings, "nargs": a.nargs, "required": a.required,
-     "type": getattr(a.type, "__name__", "str"), "action": type(a).__name__,
-     "choices": None if a.choices is None else sorted(map(str, a.choices)),
-     "default": None if a.default == argparse.SUPPRESS
-                else a.default if isinstance(a.default, plain) else "?"}
-    for a in parser._actions]))
-"""
-
-
 def compare(version: str, python: str) -> list[str]:
     """Differences between the table of `version` and the parser of the release installed there."""
-    asked = subprocess.run([python, "-c", PROBE], capture_output=True, text=True, check=False)
-    lines = [line for line in asked.stdout.splitlines() if line.startswith("TABLE ")]
-    if not lines:
-        raise SystemExit(f"{python}: the parser could not be built:\n{asked.stderr[-2000:]}")
-    stored = json.loads((TABLES / f"{version}.json").read_text(encoding="utf-8"))["options"]
-    options = {option["name"]: option for option in stored if option["name"] != "--model-type"}
-    differences = []
-    for action in json.loads(lines[-1][len("TABLE ") :]):
-        name = next((n for n in action["names"] if n in options), None)
-        if name is None:
-            differences.append(f"{action['names'][0]}: not in the table")
-        else:
-            differences += _differences(options.pop(name), action)
-    return differences + [f"{name}: not in the parser" for name in options]
+    from launcher.engine import catalogue, flags, parser_check
 
-
-def _differences(option: dict[str, Any], action: dict[str, Any]) -> list[str]:
-    switch = action["nargs"] == 0
-    names = {option["name"], *option.get("aliases", [])}
-    if option.get("negatable"):
-        names |= {"--no-" + name[2:] for name in set(names)}
-    mine = {
-        "names": sorted(names),
-        "type": option["type"],
-        "nargs": option.get("nargs"),
-        "required": option.get("required", False),
-        "choices": sorted(map(str, option["choices"])) if "choices" in option else None,
-        "default": option.get("default"),
-    }
-    theirs = {
-        "names": sorted(action["names"]),
-        "type": "switch" if switch else TYPES.get(action["type"], "str"),
-        "nargs": None if switch or action["nargs"] is None else str(action["nargs"]),
-        "required": action["required"],
-        "choices": action["choices"],
-        "default": None if switch else action["default"],
-    }
-    pairs = ((key, mine[key], theirs[key]) for key in mine if theirs[key] != "?")
-    return [f"{option['name']}: {k}: table {m!r}, parser {t!r}" for k, m, t in pairs if m != t]
+    shipped = flags.table(version)
+    releases = [r for r in catalogue.releases().values() if r.version == version]
+    if shipped is None or not releases:
+        raise SystemExit(f"there is no table or no catalogue entry of {version}")
+    # The CPU entry, where there is one: its stand-ins let any machine import the release.
+    release = min(releases, key=lambda found: found.device != "cpu")
+    return parser_check.differences(shipped, parser_check.read_parser(release, Path(python)))
 
 
 def main(arguments: list[str]) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.engine import catalogue, install, probe
+from launcher.engine import catalogue, install, parser_check, probe
 from launcher.engine import flags as flag_tables
 from launcher.engine.types import Engine, Release
 from launcher.errors import ExitCode, QlaunchError
@@ -74,6 +74,7 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
     if request.extra and settings.engine_python is None:
         flag_tables.require(request.extra, release.version)
     engine = _engine(settings, release, where, request.fetch, progress)
+    engine = parser_check.with_options(engine, where.cache, progress)
     checkpoint, card = _model(settings, profile, where, request.fetch, progress)
     plan = make_plan(
         Inputs(

@@ -1,8 +1,9 @@
 """Check an engine's options against the table of its release, before anything starts.
 
-The tables in `flagtables/` are derived from each release's own source by `tools/flag_tables.py`,
-and words are read as that release's argparse parser reads them. Two of its habits are refused:
-abbreviations (they change meaning when a release adds an option) and options given twice.
+The tables in `flagtables/` are derived from each release's own source by `tools/flag_tables.py`;
+the table of an engine that is installed comes from its own parser (`parser_check`). Words are read
+as that release's argparse parser reads them. Two of its habits are refused: abbreviations (they
+change meaning when a release adds an option) and options given twice.
 """
 
 from __future__ import annotations
@@ -73,6 +74,10 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     options: tuple[Option, ...]
     made_by: str = ""
 
+    def index(self) -> dict[str, Option]:
+        """Every spelling the parser accepts, and the option it stands for."""
+        return {word: option for option in self.options for word in option.words}
+
 
 class FlagProblem(msgspec.Struct, frozen=True, kw_only=True):
     """One thing wrong with an option; the message never repeats a value that may be a secret."""
@@ -122,30 +127,34 @@ def table(version: str) -> Table | None:
 @cache
 def _index(version: str) -> dict[str, Option]:
     found = table(version)
-    return {word: option for option in found.options for word in option.words} if found else {}
+    return found.index() if found else {}
 
 
-def check(options: Sequence[str], version: str) -> list[FlagProblem]:
+def check(options: Sequence[str], against: str | Table) -> list[FlagProblem]:
     """What is wrong with `options`, the words after the engine's start command, in their order.
 
-    A version without a table gives one problem of kind `no_table`: another release's table would
-    say nothing certain.
+    Args:
+        options: the words.
+        against: a table, or the version of a release that has one here. A version without a table
+            gives one problem of kind `no_table`: another release's table would say nothing certain.
     """
-    if table(version) is None:
-        message = f"there is no table of the options of SGLang {version}; tables exist for "
+    if isinstance(against, Table):
+        return _Reader(list(options), against.version, against.index()).read()
+    if table(against) is None:
+        message = f"there is no table of the options of SGLang {against}; tables exist for "
         return [FlagProblem(option="", kind="no_table", message=message + ", ".join(versions()))]
-    return _Reader(list(options), version, _index(version)).read()
+    return _Reader(list(options), against, _index(against)).read()
 
 
-def require(options: Sequence[str], version: str) -> list[FlagProblem]:
-    """Check `options` and return the warnings.
+def require(options: Sequence[str], against: str | Table) -> list[FlagProblem]:
+    """Check `options` as `check` does and return the warnings.
 
     Raises:
-        QlaunchError: exit 5. `flag_table_missing`: no table for `version`. `flag_unknown`: an
+        QlaunchError: exit 5. `flag_table_missing`: no table for that version. `flag_unknown`: an
             option that the release does not have. `flag_invalid`: an option used wrongly. The
             message names every problem; `data["problems"]` holds them.
     """
-    problems = check(options, version)
+    problems = check(options, against)
     errors = [problem for problem in problems if problem.is_error]
     if not errors:
         return problems
@@ -271,7 +280,7 @@ def _stranger(word: str, version: str, index: dict[str, Option]) -> FlagProblem:
     if word in ("--help", "-h"):
         message = f"{word} prints the engine's options and serves nothing"
         return FlagProblem(option=word, kind="unknown", message=message)
-    elsewhere = [v for v in versions() if word in _index(v)]
+    elsewhere = [v for v in versions() if v != version and word in _index(v)]
     if elsewhere:
         successor = _successor(word, index, elsewhere)
         message += f" ({_when(version, elsewhere)})"
@@ -288,8 +297,9 @@ def _stranger(word: str, version: str, index: dict[str, Option]) -> FlagProblem:
 
 def _when(version: str, elsewhere: list[str]) -> str:
     """Which catalogued releases have an option that this one lacks."""
-    order = versions()
-    older = [v for v in elsewhere if order.index(v) < order.index(version)]
+    from packaging.version import Version
+
+    older = [v for v in elsewhere if Version(v) < Version(version)]
     if older:
         return f"{older[-1]} is the last catalogued release that has it"
     return f"{elsewhere[0]} is the first catalogued release that has it"

@@ -21,7 +21,7 @@ from typing import Final
 
 import msgspec
 
-from launcher.engine import pip, probe
+from launcher.engine import parser_check, pip, probe
 from launcher.engine.catalogue import LOCKS, glibc_version, why_not_here
 from launcher.engine.types import Engine, InstalledEngine, Release
 from launcher.errors import ExitCode, QlaunchError
@@ -85,6 +85,8 @@ def install(release: Release, engines: Path, *, progress: Progress, force: bool 
     with _locked(engines / f".{release.name}.lock", release, progress):
         found = find(release, engines)
         if found is not None and not force and _marked_lock(found) == lock_hash(release):
+            if parser_check.stored(found) is None:
+                _keep_options(found, progress)
             return found
         return _install_locked(release, engines, progress, clean=force)
 
@@ -165,6 +167,10 @@ def _build(release: Release, root: Path, progress: Progress) -> Engine:
     pip.compile_bytecode(release, root)
     progress("importing the engine once, so that the first start does not pay for it")
     found = probe.warm_import(release, python)
+    engine = Engine(
+        release=release, python=python, version=found.sglang, root=root, torch=found.torch
+    )
+    _keep_options(engine, progress)
     marker = InstalledEngine(
         version=1,
         release=release.name,
@@ -177,9 +183,17 @@ def _build(release: Release, root: Path, progress: Progress) -> Engine:
     )
     write_atomic(root / MARKER, msgspec.json.encode(marker), mode=0o644)
     (root / _UNFINISHED).unlink(missing_ok=True)
-    return Engine(
-        release=release, python=python, version=found.sglang, root=root, torch=found.torch
-    )
+    return engine
+
+
+def _keep_options(engine: Engine, progress: Progress) -> None:
+    """Store what the engine's own parser accepts; without it the shipped table serves."""
+    assert engine.root is not None
+    progress("reading the engine's own options")
+    try:
+        parser_check.store(engine, engine.root)
+    except (QlaunchError, OSError) as error:
+        progress(f"{error}; plans are checked against the table of the release alone")
 
 
 def _same_unfinished(root: Path, release: Release) -> bool:

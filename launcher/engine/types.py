@@ -7,6 +7,8 @@ from typing import Literal
 
 import msgspec
 
+from launcher.engine.flags import Table
+
 
 class Release(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One entry of the catalogue (`launcher/engine/releases.yaml`)."""
@@ -56,6 +58,8 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     root: Path | None
     """The environment's folder where qlaunch owns it, else None."""
     torch: str | None = None
+    options: Table | None = None
+    """What its own parser accepts (`parser_check`); None where only the shipped table is known."""
 
     @property
     def bin(self) -> Path:

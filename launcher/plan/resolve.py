@@ -88,7 +88,8 @@ def make_plan(given: Inputs) -> Plan:
         has_key=given.settings.api_key_file is not None,
         plugin=given.settings.plugin,
     )
-    warnings = flag_tables.require(_checkable(argv, given), given.engine.version)
+    known = given.engine.options or given.engine.version
+    warnings = flag_tables.require(_checkable(argv, given), known)
     sizes = memory.knobs(_as_given(flags, given.extra), given.checkpoint)
     predicted = memory.predict(
         given.checkpoint,

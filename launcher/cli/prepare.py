@@ -21,12 +21,17 @@ from launcher.model.fetch import locate, obtain
 from launcher.model.inspect import inspect
 from launcher.model.types import Checkpoint, ModelCard
 from launcher.paths import Dirs, dirs
+from launcher.plan.calibration import Observed
 from launcher.plan.fit import require_hardware, why_not_on
 from launcher.plan.resolve import Inputs, check_request, make_plan
 from launcher.plan.types import Plan
 from launcher.profile.load import LoadedProfile, list_profiles, load_profile
 from launcher.profile.settings import Resolved, load_user_config, resolve
+from launcher.record.runs import list_runs, load_run
 from launcher.verify.thresholds import parity_min
+
+_LATEST_RUNS = 40
+"""Run records read for the host's own memory figures: a few kilobytes each."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +93,23 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
             extra=request.extra,
             parity_min=parity_min,
             reference_cache=str(where.references),
+            observed=_observed(where),
         )
     )
     return Prepared(plan, profile, settings, hardware, engine, checkpoint, card)
+
+
+def _observed(where: Dirs) -> tuple[Observed, ...]:
+    """This host's latest verified runs that measured their memory as PSS."""
+    found: list[Observed] = []
+    for summary in list_runs(where.runs)[:_LATEST_RUNS]:
+        if summary.problem is not None:
+            continue
+        run = load_run(where.runs, summary.run)
+        peak = run.verified_peak
+        if peak and peak.ram_peak_bytes and peak.method.get("ram") == "pss":
+            found.append(Observed(plan=run.plan, peak_bytes=peak.ram_peak_bytes, began=run.began))
+    return tuple(found)
 
 
 def require_fit(prepared: Prepared) -> None:
@@ -107,7 +126,7 @@ def require_fit(prepared: Prepared) -> None:
         f"{plan.profile} with {plan.model_name} does not fit this machine: {plan.reasons[0]}",
         code="does_not_fit",
         exit_code=ExitCode.DOES_NOT_FIT,
-        fix=f"start it again with `-- {knob}`" if knob else "choose a smaller model or profile",
+        fix=f"{knob}: give it after `--`" if knob else "choose a smaller model or profile",
     )
 
 

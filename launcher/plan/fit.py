@@ -33,7 +33,46 @@ def why_not_on(need: HardwareNeed, release: Release, hardware: Hardware) -> str 
     if not hardware.gpus:
         return f"it needs an NVIDIA GPU, and none can be used here ({hardware.gpu_status})"
     reasons = [_why_not_gpu(need, release, gpu) for gpu in hardware.gpus]
-    return None if None in reasons else reasons[0]
+    if None not in reasons:
+        return reasons[0]
+    return driver_too_old(release, hardware)
+
+
+def card_for(need: HardwareNeed, release: Release, hardware: Hardware) -> Gpu | None:
+    """Of the cards that suit, the one with most memory free; None for a profile on the CPU."""
+    if need.device == "cpu":
+        return None
+    suiting = [gpu for gpu in hardware.gpus if _why_not_gpu(need, release, gpu) is None]
+    return max(suiting, key=free_bytes, default=None)
+
+
+def free_bytes(gpu: Gpu) -> int:
+    """Memory of a card that a new process can take; all of it where nobody could say."""
+    return gpu.memory_total_bytes if gpu.memory_free_bytes is None else gpu.memory_free_bytes
+
+
+def driver_too_old(release: Release, hardware: Hardware) -> str | None:
+    """Why the machine's NVIDIA driver does not run `release`, or None."""
+    have, need = hardware.driver_version, release.min_driver
+    if have is None or need is None or _version(have) >= _version(need):
+        return None
+    return (
+        f"engine {release.name} (SGLang {release.version}) needs NVIDIA driver {need} or newer,"
+        f" this is {have}"
+    )
+
+
+def limits_meet(need: HardwareNeed, release: Release) -> bool:
+    """Whether any compute capability is within the limits of both."""
+    low, high = _limits(need, release)
+    return low is None or high is None or low <= high
+
+
+def in_range(have: tuple[int, int], release: Release) -> bool:
+    """Whether `release` has kernels for a compute capability."""
+    low = capability(release.min_compute_capability)
+    high = capability(release.max_compute_capability)
+    return (low is None or have >= low) and (high is None or have <= high)
 
 
 def require_hardware(
@@ -69,13 +108,12 @@ def why_not_memory(
     """Why the predicted memory is not there, with the knob that would help; None where it fits."""
     if predicted.gpu_bytes is not None:
         have = max((g.memory_free_bytes or g.memory_total_bytes for g in hardware.gpus), default=0)
-        lacking = _lacks(predicted.gpu_bytes, have, "GPU memory")
-        used = predicted.gpu_bytes
+        used = predicted.gpu_full_bytes or predicted.gpu_bytes
+        lacking = _lacks(used, have, "GPU memory")
     else:
-        assert predicted.ram_bytes is not None
+        used = predicted.ram_full_bytes or predicted.ram_bytes or 0
         have = hardware.memory.available_bytes
-        lacking = _lacks(predicted.ram_bytes, have, "RAM")
-        used = predicted.ram_bytes
+        lacking = _lacks(used, have, "RAM")
     if lacking is None:
         return None
     return lacking, _smaller_kv(checkpoint, sizes, dtype, spare=have / SLACK - used)
@@ -103,9 +141,9 @@ def _why_not_gpu(need: HardwareNeed, release: Release, gpu: Gpu) -> str | None:
     low, high = _limits(need, release)
     have = gpu.compute_capability
     if low and have < low:
-        return f"{gpu.name} has compute capability {_dots(have)}, it needs {_dots(low)} or newer"
+        return f"{gpu.name} has compute capability {dots(have)}, it needs {dots(low)} or newer"
     if high and have > high:
-        return f"{gpu.name} has compute capability {_dots(have)}, it runs up to {_dots(high)}"
+        return f"{gpu.name} has compute capability {dots(have)}, it runs up to {dots(high)}"
     if need.min_gpu_memory and gpu.memory_total_bytes < 0.94 * parse_size(need.min_gpu_memory):
         # A card sold as 4 GB shows a little less: the driver keeps some for itself.
         return f"{gpu.name} has {_gib(gpu.memory_total_bytes)}, it needs {need.min_gpu_memory}"
@@ -115,23 +153,30 @@ def _why_not_gpu(need: HardwareNeed, release: Release, gpu: Gpu) -> str | None:
 def _limits(
     need: HardwareNeed, release: Release
 ) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
-    lows = [_capability(t) for t in (need.min_compute_capability, release.min_compute_capability)]
-    highs = [_capability(t) for t in (need.max_compute_capability, release.max_compute_capability)]
+    lows = [capability(t) for t in (need.min_compute_capability, release.min_compute_capability)]
+    highs = [capability(t) for t in (need.max_compute_capability, release.max_compute_capability)]
     return (
         max((low for low in lows if low), default=None),
         min((high for high in highs if high), default=None),
     )
 
 
-def _capability(text: str | None) -> tuple[int, int] | None:
+def capability(text: str | None) -> tuple[int, int] | None:
+    """Major and minor of a compute capability such as `7.5`; None stays None."""
     if text is None:
         return None
     major, _, minor = text.partition(".")
     return int(major), int(minor or 0)
 
 
-def _dots(capability: tuple[int, int]) -> str:
-    return f"{capability[0]}.{capability[1]}"
+def dots(have: tuple[int, int]) -> str:
+    """A compute capability as people write it."""
+    return f"{have[0]}.{have[1]}"
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """`580.95.05` as numbers; a part that is none counts as 0."""
+    return tuple(int(part) if part.isdecimal() else 0 for part in text.split("."))
 
 
 def _gib(size: float) -> str:

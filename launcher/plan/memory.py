@@ -11,17 +11,23 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from launcher.model.types import Checkpoint
-from launcher.plan.types import MemoryPrediction, Term
+from launcher.plan.types import Calibration, MemoryPrediction, Term
 from launcher.profile.types import FlagValue
 
 MIB: Final = 1 << 20
 DTYPE_BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
 
-CPU_BASE_BYTES: Final = {"fork": 985 * MIB, "spawn": 1760 * MIB}
-"""Interpreter and libraries of front, scheduler and detokenizer together, without any model.
+CPU_BASE_BYTES: Final[Mapping[str, Mapping[str, int]]] = {
+    "fork": {"front": 290_000_000, "scheduler": 285_000_000, "detokenizer": 200_000_000},
+    "spawn": {"front": 551_000_000, "scheduler": 600_000_000, "detokenizer": 512_000_000},
+}
+"""PSS of each engine process without any model, by how it was started.
 
-PSS of the three processes less the computed terms of all-MiniLM-L6-v2 in bfloat16; SGLang 0.5.23
-with PyTorch's CPU build on x86-64, 2 cores: docs/decisions.md, "Memory of an engine on a CPU"."""
+Measured less the computed terms: SGLang 0.5.23, PyTorch's CPU build, x86-64, 2 cores; fork is the
+middle of seven runs (733 to 821 MB in all), spawn of two: docs/memory.md. A host's own run records
+replace these (launcher/plan/calibration.py)."""
+SMOKE_TOKENS: Final = 512
+"""Tokens of the smoke's largest forward pass: what every service has seen when it is ready."""
 
 CUDA_CONTEXT_BYTES: Final = 512 * MIB
 """CUDA context, libraries' handles and the allocator's slack. Estimated: nothing was run on a GPU;
@@ -68,8 +74,12 @@ def predict(
     dtype: str,
     forked: bool,
     kv_pool_bytes: int,
+    calibration: Calibration | None = None,
 ) -> MemoryPrediction:
     """The terms of one plan.
+
+    `ram_bytes` and `gpu_bytes` are the peak of a service that has just been verified; the `full`
+    figures add the largest batch that the flags allow. Admission is decided by the full ones.
 
     Args:
         checkpoint: what is served.
@@ -78,25 +88,43 @@ def predict(
         dtype: the serving dtype, already decided.
         forked: whether the engine forks its children (one import) or spawns them.
         kv_pool_bytes: what the engine would take for KV cache if the flags did not cap it.
+        calibration: what this host's own runs say of the engine's processes.
     """
     where: Literal["ram", "gpu"] = "ram" if device == "cpu" else "gpu"
     width = DTYPE_BYTES.get(dtype, 2)
-    terms = [
+    terms = (
         _weights(checkpoint, where, dtype, width),
         _kv(checkpoint, sizes, where, width, kv_pool_bytes),
         Term(
             name="request table",
             device=where,
+            process="scheduler",
             bytes=(sizes.running_requests + 1) * sizes.context * 4,
             basis="computed",
             source="(max-running-requests + 1) × context × 4 B, SGLang's ReqToTokenPool",
         ),
-        _activations(checkpoint, sizes, where, width),
-        *_base(device, forked),
-    ]
-    ram = sum(t.bytes for t in terms if t.device == "ram")
-    gpu = sum(t.bytes for t in terms if t.device == "gpu") if device == "cuda" else None
-    return MemoryPrediction(ram_bytes=ram, gpu_bytes=gpu, terms=tuple(terms))
+        *_activations(checkpoint, sizes, where, width),
+        *_base(device, forked, calibration),
+    )
+
+    def total(device: str, *, full: bool) -> int:
+        return sum(t.bytes for t in terms if t.device == device and (full or not t.reserve))
+
+    on_gpu = device == "cuda"
+    return MemoryPrediction(
+        ram_bytes=total("ram", full=False),
+        gpu_bytes=total("gpu", full=False) if on_gpu else None,
+        ram_full_bytes=total("ram", full=True),
+        gpu_full_bytes=total("gpu", full=True) if on_gpu else None,
+        terms=terms,
+    )
+
+
+def error(predicted: int | None, measured: int | None) -> float | None:
+    """How far a prediction was off, as a share of what was measured: 0.1 is 10 % too much."""
+    if not predicted or not measured:
+        return None
+    return predicted / measured - 1
 
 
 def kv_bytes_per_token(checkpoint: Checkpoint, width: int) -> int:
@@ -109,6 +137,7 @@ def _weights(checkpoint: Checkpoint, where: Literal["ram", "gpu"], dtype: str, w
         return Term(
             name="weights",
             device=where,
+            process="scheduler",
             bytes=checkpoint.weight_bytes,
             basis="computed",
             source=f"{checkpoint.quantization} tensors as stored (safetensors headers)",
@@ -116,6 +145,7 @@ def _weights(checkpoint: Checkpoint, where: Literal["ram", "gpu"], dtype: str, w
     return Term(
         name="weights",
         device=where,
+        process="scheduler",
         bytes=checkpoint.parameters * width,
         basis="computed",
         source=f"{checkpoint.parameters} elements (safetensors headers) × {width} B ({dtype})",
@@ -130,6 +160,7 @@ def _kv(
         return Term(
             name="KV cache",
             device=where,
+            process="scheduler",
             bytes=pool,
             basis="computed",
             source="no --max-total-tokens: the engine takes its memory fraction of what is free",
@@ -137,6 +168,7 @@ def _kv(
     return Term(
         name="KV cache",
         device=where,
+        process="scheduler",
         bytes=sizes.kv_tokens * per_token,
         basis="computed",
         source=f"{sizes.kv_tokens} tokens × {per_token} B",
@@ -145,47 +177,89 @@ def _kv(
 
 def _activations(
     checkpoint: Checkpoint, sizes: Knobs, where: Literal["ram", "gpu"], width: int
-) -> Term:
-    # Residual, normalised input, QKV and attention output (about 6 × hidden), and the gate and up
-    # projections (2 × intermediate; one for encoders) are alive at once in one layer.
-    columns = 6 * checkpoint.hidden_size + 2 * checkpoint.intermediate_size
-    return Term(
-        name="activations",
-        device=where,
-        bytes=sizes.prefill_tokens * columns * width,
-        basis="estimated",
-        source=f"{sizes.prefill_tokens} tokens × (6 × hidden + 2 × intermediate) × {width} B",
+) -> list[Term]:
+    columns, formula = _activation_columns(checkpoint)
+    smoke = min(SMOKE_TOKENS, sizes.prefill_tokens)
+    largest = sizes.prefill_tokens - smoke
+    return [
+        Term(
+            name="activations",
+            device=where,
+            process="scheduler",
+            bytes=smoke * columns * width,
+            basis="computed",
+            source=f"{smoke} tokens of the smoke × {formula} × {width} B",
+        ),
+        Term(
+            name="largest batch",
+            device=where,
+            process="scheduler",
+            bytes=largest * columns * width,
+            basis="computed",
+            source=f"{largest} more tokens, when clients send that many at once",
+            reserve=True,
+        ),
+    ]
+
+
+def _activation_columns(checkpoint: Checkpoint) -> tuple[int, str]:
+    """Elements a token holds at once in one layer.
+
+    Encoders: residual, QKV and attention output, and the MLP twice. Decoders: residual and norm in
+    double width, queries, keys and values repeated to the queries' heads, and gate, up and product.
+    Held against torch_native on a CPU: MiniLM 10.7 kB a token measured, 10.8 computed;
+    Qwen3-0.6B's shape 47.0 measured, 47.1 computed (bfloat16, docs/memory.md).
+    """
+    hidden, inner = checkpoint.hidden_size, checkpoint.intermediate_size
+    if checkpoint.encoder:
+        return 6 * hidden + 2 * inner, "(6 × hidden + 2 × intermediate)"
+    queries = checkpoint.num_attention_heads * checkpoint.head_dim
+    keys = checkpoint.num_kv_heads * checkpoint.head_dim
+    return (
+        4 * hidden + 4 * queries + 2 * keys + 3 * inner,
+        "(4 × hidden + 4 × queries + 2 × keys + 3 × intermediate)",
     )
 
 
-def _base(device: Literal["cpu", "cuda"], forked: bool) -> list[Term]:
-    if device == "cpu":
-        method = "fork" if forked else "spawn"
+def _base(
+    device: Literal["cpu", "cuda"], forked: bool, calibration: Calibration | None
+) -> list[Term]:
+    if device == "cuda":
         return [
-            Term(
-                name=f"engine processes ({method})",
-                device="ram",
-                bytes=CPU_BASE_BYTES[method],
-                basis="measured",
-                source="SGLang 0.5.23, PyTorch CPU build, x86-64; not on this host",
-            )
+            _engine_term("CUDA context", "gpu", "scheduler", CUDA_CONTEXT_BYTES, None),
+            _engine_term("engine processes", "ram", None, CUDA_HOST_BYTES, None),
         ]
+    method = "fork" if forked else "spawn"
+    if calibration is not None:
+        source = f"this host's own: {calibration.source}"
+        return [_engine_term(f"engine ({method})", "ram", None, calibration.base_bytes, source)]
     return [
-        Term(
-            name="CUDA context",
-            device="gpu",
-            bytes=CUDA_CONTEXT_BYTES,
-            basis="estimated",
-            source="not measured by us",
-        ),
-        Term(
-            name="engine processes",
-            device="ram",
-            bytes=CUDA_HOST_BYTES,
-            basis="estimated",
-            source="not measured by us",
-        ),
+        _engine_term(
+            f"engine: {process} ({method})",
+            "ram",
+            process,
+            size,
+            "SGLang 0.5.23, PyTorch CPU build, x86-64; not on this host",
+        )
+        for process, size in CPU_BASE_BYTES[method].items()
     ]
+
+
+def _engine_term(
+    name: str,
+    device: Literal["ram", "gpu"],
+    process: str | None,
+    size: int,
+    measured: str | None,
+) -> Term:
+    return Term(
+        name=name,
+        device=device,
+        process=process,
+        bytes=size,
+        basis="measured" if measured else "estimated",
+        source=measured or "not measured by us",
+    )
 
 
 def _count(flags: Mapping[str, FlagValue], name: str) -> int | None:

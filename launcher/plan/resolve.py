@@ -13,7 +13,7 @@ from launcher.engine.types import Engine
 from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.types import Hardware
 from launcher.model.types import Checkpoint, ModelCard
-from launcher.plan import fit, memory
+from launcher.plan import calibration, choose, fit, memory
 from launcher.plan.types import CardFacts, EnginePlan, Expectation, Plan
 from launcher.profile.settings import Resolved
 from launcher.profile.types import FlagValue, Profile
@@ -59,6 +59,10 @@ class Inputs:
     parity_min: Callable[[str], float]
     """Least cosine that passes, by dtype (launcher.verify.thresholds)."""
     reference_cache: str
+    choice: choose.Choice | None = None
+    """Why this engine, and which card; None for an engine the user brought."""
+    observed: tuple[calibration.Observed, ...] = ()
+    """This host's verified runs, newest first."""
 
 
 def make_plan(given: Inputs) -> Plan:
@@ -70,11 +74,14 @@ def make_plan(given: Inputs) -> Plan:
     Raises:
         QlaunchError: `flag_unknown` and its kin (exit 5) for options the engine does not have,
             `usage` (exit 2) for options qlaunch sets itself, `unauthenticated_bind` (exit 2),
-        `model_unsupported` (exit 2) for a pooling that no server can do.
+            `checkpoint_unsuitable` (exit 2) for another format than the profile is made for,
+            `does_not_fit` (exit 4) for what the card cannot compute, `model_unsupported` (exit 2)
+            for a pooling that no server can do.
     """
     check_request(given.settings, given.extra)
     dtype, dtype_reason = _dtype(given)
     flags = _flags(given)
+    _check_model(given, dtype, flags)
     threads = _threads(given)
     argv = command.argv(
         given.engine,
@@ -91,6 +98,11 @@ def make_plan(given: Inputs) -> Plan:
     known = given.engine.options or given.engine.version
     warnings = flag_tables.require(_checkable(argv, given), known)
     sizes = memory.knobs(_as_given(flags, given.extra), given.checkpoint)
+    own = calibration.calibrate(
+        given.observed,
+        version=given.engine.version,
+        method="fork" if _forks(given) else "spawn",
+    )
     predicted = memory.predict(
         given.checkpoint,
         sizes,
@@ -98,6 +110,7 @@ def make_plan(given: Inputs) -> Plan:
         dtype=dtype,
         forked=_forks(given),
         kv_pool_bytes=_pool_bytes(given, flags),
+        calibration=own,
     )
     lacking = fit.why_not_memory(predicted, given.hardware, given.checkpoint, sizes, dtype)
     return Plan(
@@ -125,9 +138,12 @@ def make_plan(given: Inputs) -> Plan:
         reasons=(
             *((lacking[0],) if lacking else ()),
             *((lacking[1],) if lacking and lacking[1] else ()),
+            *(given.choice.reasons if given.choice else ()),
             dtype_reason,
             *_thread_reason(given, threads),
             *_context_reason(given),
+            *((f"memory of the engine's processes: {own.source} on this host",) if own else ()),
+            *_flag_reasons(given, flags),
             *(problem.message for problem in warnings),
         ),
         start_timeout_s=given.settings.start_timeout_s,
@@ -161,8 +177,8 @@ def _dtype(given: Inputs) -> tuple[str, str]:
         if given.hardware.cpu.computes_bf16:
             return "bfloat16", "dtype bfloat16: this CPU computes it (AVX512-BF16, AMX or Arm bf16)"
         return "float32", "dtype float32: this CPU has no bfloat16 arithmetic"
-    low = min((gpu.compute_capability for gpu in given.hardware.gpus), default=(8, 0))
-    if low < (8, 0):
+    gpus = (given.choice.gpu,) if given.choice and given.choice.gpu else given.hardware.gpus
+    if min((gpu.compute_capability for gpu in gpus), default=(8, 0)) < (8, 0):
         return "float16", "dtype float16: GPUs older than sm80 have no bfloat16"
     return "bfloat16", "dtype bfloat16: the GPU computes it, and float16 can overflow to NaN"
 
@@ -187,11 +203,42 @@ def _flags(given: Inputs) -> dict[str, FlagValue]:
     flags = dict(given.settings.flags)
     if given.checkpoint.encoder:
         flags = {**ENCODER_FLAGS, **flags}
+    flags = {**choose.backend(given.choice, given.checkpoint)[0], **flags}
+    flags |= choose.workarounds(given.engine.release)[0]
     if _context_reason(given):
         # A longer context than the checkpoint's is refused by the engine.
         flags["context-length"] = given.checkpoint.context_length
     overridden = {word.partition("=")[0].removeprefix("--") for word in _options(given.extra)}
     return {name: value for name, value in flags.items() if name not in overridden}
+
+
+def _flag_reasons(given: Inputs, flags: Mapping[str, FlagValue]) -> tuple[str, ...]:
+    """Why flags are there that no profile asked for."""
+    backend, why = choose.backend(given.choice, given.checkpoint)
+    asked = given.settings.flags
+    chosen = (
+        (why,)
+        if backend and flags.get("attention-backend") and not asked.keys() & backend.keys()
+        else ()
+    )
+    return (*chosen, *choose.workarounds(given.engine.release)[1])
+
+
+def _check_model(given: Inputs, dtype: str, flags: Mapping[str, FlagValue]) -> None:
+    """Refuse weights in another format than the profile's, or that the card cannot compute."""
+    _check_prompt(given.checkpoint)
+    choose.check_card(given.choice, given.checkpoint, dtype, flags.get("quantization"))
+    need, found = given.profile.checkpoint, given.checkpoint.quantization
+    if need is None or found in need.quantization:
+        return
+    formats = " or ".join(need.quantization)
+    raise QlaunchError(
+        f"profile {given.profile_name} needs a checkpoint quantised with {formats};"
+        f" {given.checkpoint.path} is {found or 'not quantised'}",
+        code="checkpoint_unsuitable",
+        exit_code=ExitCode.USAGE,
+        fix="give one with --model (a folder, or hf:ORG/NAME), or take another profile",
+    )
 
 
 def _context_reason(given: Inputs) -> tuple[str, ...]:
@@ -228,7 +275,22 @@ def _environment(given: Inputs, threads: int | None) -> dict[str, str]:
         plugin=given.settings.plugin,
         start_method=given.settings.start_method,
     )
-    return env | given.profile.env
+    return env | _visible(given) | given.profile.env
+
+
+def _visible(given: Inputs) -> dict[str, str]:
+    """Show the engine one card of several; parallel engines (their options are the user's) see all.
+
+    Whole cards go by number: engines parse the list. A MIG slice has none, only its UUID.
+    """
+    choice = given.choice
+    parallel = {"--tp-size", "--tp", "--dp-size", "--dp", "--pp-size", "--base-gpu-id"}
+    words = {word.partition("=")[0] for word in _options(given.extra)}
+    if choice is None or choice.gpu is None or parallel & words:
+        return {}
+    if choice.gpu.mig:
+        return {"CUDA_VISIBLE_DEVICES": choice.gpu.uuid}
+    return {} if choice.only_gpu else {"CUDA_VISIBLE_DEVICES": str(choice.gpu.index)}
 
 
 def _forks(given: Inputs) -> bool:

@@ -15,17 +15,35 @@ class Term(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     device: Literal["ram", "gpu"]
+    process: str | None = None
+    """Which engine process holds it: front, scheduler, detokenizer; None for all together."""
     bytes: int
     basis: Literal["computed", "measured", "estimated"]
     source: str
+    reserve: bool = False
+    """Taken only under full load: not in the peak of a service that has just been verified."""
 
 
 class MemoryPrediction(msgspec.Struct, frozen=True, kw_only=True):
     """Predicted peak memory, term by term. None where the device is not used."""
 
     ram_bytes: int | None
+    """Peak from the start until verified."""
     gpu_bytes: int | None
+    ram_full_bytes: int | None = None
+    """The same with the largest batch that the flags allow: what admission is decided by."""
+    gpu_full_bytes: int | None = None
     terms: tuple[Term, ...] = ()
+
+
+class Calibration(msgspec.Struct, frozen=True, kw_only=True):
+    """What a host's own run records say of the engine's processes."""
+
+    base_bytes: int
+    """Median over the runs of the measured peak less the computed terms."""
+    runs: int
+    source: str
+    """For people: how many runs, from when to when."""
 
 
 class EnginePlan(msgspec.Struct, frozen=True, kw_only=True):

@@ -72,6 +72,10 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     phases: tuple[Phase, ...] = ()
     timings: dict[str, float | None] = {}
     peak: Peak = Peak()
+    verified_peak: Peak | None = None
+    """The peak until the service was verified: what the prediction is held against."""
+    prediction_error: dict[str, float | None] = {}
+    """`{"ram": 0.04, "gpu": null}`: predicted / measured − 1 at that moment."""
     smoke: dict[str, Any] | None = None
     failure: dict[str, Any] | None = None
     versions: dict[str, str | None] = {}

@@ -11,6 +11,7 @@ import msgspec
 
 from launcher.files import write_atomic
 from launcher.paths import dirs, private_dir
+from launcher.plan import memory
 from launcher.plan.types import Plan
 from launcher.record.peak import PeakTracker
 from launcher.record.runs import RunWriter, new_run_id
@@ -119,6 +120,20 @@ class Recorder:
         self._peaks.add(sample)
         self._writer.sample(sample)
         return self._pacer.wait_s(self._sampler.cost_s, ready=ready)
+
+    def verified(self) -> None:
+        """Take the measure of a service that has just been verified, against its prediction."""
+        self.sample(ready=True)
+        peak = self._peaks.peak()
+        predicted = self._run.plan["predicted"]
+        self._run = msgspec.structs.replace(
+            self._run,
+            verified_peak=peak,
+            prediction_error={
+                "ram": memory.error(predicted.get("ram_bytes"), peak.ram_peak_bytes),
+                "gpu": memory.error(predicted.get("gpu_bytes"), peak.gpu_peak_bytes),
+            },
+        )
 
     def keep_crash_log(self, text: str) -> None:
         """Keep what a dead engine said, whatever its successors write over it."""

@@ -162,15 +162,10 @@ class Supervisor:
             self._end("failed", endings.not_started(error, self._plan.engine.argv[0]))
 
     def _take_port(self) -> None:
-        host = self._plan.host
-        root = self._where.path.parent
-        while self._port_lock is None:
-            port = self._plan.port or ports.pick_free(host)
-            self._port_lock = ports.reserve(root, port)
-            self._port = port
-            if self._port_lock is None and self._plan.port:
-                raise ports.taken(host, port, "another service of qlaunch")
-        ports.check_free(host, self._port)
+        if self._port_lock is None:
+            root = self._where.path.parent
+            self._port, self._port_lock = ports.claim(root, self._plan.host, self._plan.port)
+        ports.check_free(self._plan.host, self._port)
 
     def _spawn(self) -> None:
         if self._key is not None:
@@ -280,10 +275,8 @@ class Supervisor:
     # The smoke --------------------------------------------------------------------------------
 
     def _smoke_answered(self, answer: SmokeReport | str) -> None:
-        if self._winding or self._status.state != "verifying":
-            self._journal.write("the smoke answered before it was asked to begin")
-            if not self._winding and isinstance(answer, str):
-                self._end("failed", endings.smoke_failed(answer, None))
+        if self._status.state != "verifying":  # it ended before it was asked to begin
+            self._smoke_failed(answer if isinstance(answer, str) else "the smoke began too soon")
         elif isinstance(answer, SmokeReport) and answer.ok:
             self._verified(answer)
         else:
@@ -296,16 +289,16 @@ class Supervisor:
         self._ever_ready = True
         self._life.verified_at = time.monotonic()
         self._time("verified_s")
+        self._recorder.verified()
+        self._status.change(measured=self._recorder.measured)
         self._enter("ready", "verified", smoke=msgspec.to_builtins(report), failure=None)
         self._note_tree()
         self._recorder.save(self._status.now)
         self._life.beat(self._timing.beat_s)
 
     def _smoke_failed(self, answer: SmokeReport | str) -> None:
-        if isinstance(answer, str):
-            self._end("failed", endings.smoke_failed(answer, None))
-            return
-        self._status.change(smoke=msgspec.to_builtins(answer))
+        if isinstance(answer, SmokeReport):
+            self._status.change(smoke=msgspec.to_builtins(answer))
         self._end("failed", endings.smoke_verdict(answer))
 
     def _smoke_timed_out(self) -> None:
@@ -336,12 +329,7 @@ class Supervisor:
     def _explain(self, phase: State, returncode: int | None) -> endings.Match | None:
         assert self._life is not None
         try:
-            return self._wiring.classify(
-                self._life.text,
-                phase=phase,
-                returncode=returncode,
-                oom_killed=self._life.oom_killed and returncode in {-9, 137},
-            )
+            return self._life.explain(self._wiring.classify, phase, returncode)
         except Exception as error:  # noqa: BLE001 - an explanation is not worth the service
             self._journal.write(f"the log could not be explained: {error}")
             return None

@@ -36,10 +36,14 @@ class TestTerms:
             "weights": 22_713_728 * 2,
             "KV cache": 16384 * (2 * 6 * 12 * 32 * 2),  # K and V, layers, heads, head size, bytes
             "request table": 65 * 512 * 4,
-            "activations": 16384 * (6 * 384 + 2 * 1536) * 2,
-            "engine processes (fork)": memory.CPU_BASE_BYTES["fork"],
+            "activations": 512 * (6 * 384 + 2 * 1536) * 2,
+            "largest batch": (16384 - 512) * (6 * 384 + 2 * 1536) * 2,
+            "engine: front (fork)": memory.CPU_BASE_BYTES["fork"]["front"],
+            "engine: scheduler (fork)": memory.CPU_BASE_BYTES["fork"]["scheduler"],
+            "engine: detokenizer (fork)": memory.CPU_BASE_BYTES["fork"]["detokenizer"],
         }
-        assert found.ram_bytes == sum(terms(found).values())
+        assert found.ram_full_bytes == sum(terms(found).values())
+        assert found.ram_bytes == found.ram_full_bytes - terms(found)["largest batch"]
         assert found.gpu_bytes is None
 
     def test_qwen3_takes_112_kib_a_token(self) -> None:
@@ -86,7 +90,7 @@ class TestTerms:
             model, sizes, device="cuda", dtype="bfloat16", forked=False, kv_pool_bytes=0
         )
         on_gpu = [term for term in found.terms if term.device == "gpu"]
-        assert found.gpu_bytes == sum(term.bytes for term in on_gpu)
+        assert found.gpu_full_bytes == sum(term.bytes for term in on_gpu)
         assert {"weights", "KV cache", "CUDA context"} <= {term.name for term in on_gpu}
         assert found.ram_bytes == memory.CUDA_HOST_BYTES
 

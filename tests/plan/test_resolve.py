@@ -218,7 +218,7 @@ def test_a_colon_in_a_folders_name_does_not_become_an_adapter() -> None:
 
 def test_a_plan_that_does_not_fit_says_so_first() -> None:
     plan = make_plan(
-        inputs(hardware=machine(available=int(1.6 * GIB)), flags={"max-total-tokens": 65536})
+        inputs(hardware=machine(available=int(1.3 * GIB)), flags={"max-total-tokens": 65536})
     )
     assert plan.fits is False
     assert "predicted to take" in plan.reasons[0]

@@ -227,9 +227,9 @@ def _tree_bytes(root: Path) -> int:
 
 
 def _remove_tree(root: Path) -> None:
-    # The marker goes first: whatever happens on the way, a half-removed environment is not whole.
-    (root / MARKER).unlink(missing_ok=True)
     try:
+        # The marker first: whatever happens on the way, a half-removed environment is not whole.
+        (root / MARKER).unlink(missing_ok=True)
         shutil.rmtree(root)
     except OSError as error:
         raise QlaunchError(

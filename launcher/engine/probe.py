@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -104,19 +105,40 @@ def python_on_path() -> Path:
         QlaunchError: `engine_missing` (exit 5).
     """
     script = shutil.which("sglang")
+    python = _interpreter(Path(script)) if script is not None else None
+    if python is not None and python.is_file():
+        return python
     if script is not None:
-        with Path(script).open("rb") as file:
-            first = file.readline(4096)
-        if first.startswith(b"#!"):
-            python = Path(first[2:].strip().split(b" ")[0].decode(errors="replace"))
-            if python.is_file():
-                return python
+        raise QlaunchError(
+            f"{script} does not say which Python it runs with",
+            code="engine_missing",
+            exit_code=ExitCode.ENGINE,
+            fix="name the Python of its environment with --engine-python",
+        )
     raise QlaunchError(
         "there is no `sglang` command on PATH",
         code="engine_missing",
         exit_code=ExitCode.ENGINE,
         fix="install one (qlaunch engine install cpu) or name its Python with --engine-python",
     )
+
+
+def _interpreter(script: Path) -> Path | None:
+    """The Python that a script installed by pip or uv runs with, by its first lines."""
+    try:
+        with script.open("rb") as file:
+            lines = file.read(4096).decode(errors="replace").splitlines()
+    except OSError:
+        return None
+    first = lines[0][2:].split() if lines and lines[0].startswith("#!") else []
+    if first[:1] == ["/usr/bin/env"] and len(first) == 2:
+        found = shutil.which(first[1])
+        return Path(found) if found else None
+    # A path that is too long for the kernel, or has spaces: `'''exec' "/path/python" "$0" "$@"`.
+    trampoline = lines[1].partition("'''exec' ")[2] if first == ["/bin/sh"] and lines[1:] else ""
+    if trampoline:
+        return Path(shlex.split(trampoline)[0])
+    return Path(first[0]) if first else None
 
 
 def _versions(python: Path) -> Versions:

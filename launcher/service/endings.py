@@ -111,8 +111,10 @@ def smoke_failed(message: str, fix: str | None, evidence: Sequence[str] = ()) ->
     )
 
 
-def smoke_verdict(report: SmokeReport) -> Failure:
-    """The smoke ran, and these checks of it failed."""
+def smoke_verdict(report: SmokeReport | str) -> Failure:
+    """The smoke ran, and these checks of it failed; or, in a sentence, why it did not run."""
+    if isinstance(report, str):
+        return smoke_failed(report, None)
     bad = [check for check in report.checks if not check.ok]
     message = f"the smoke failed: {', '.join(check.name for check in bad)}"
     if report.explanation:

@@ -7,6 +7,7 @@ model information names our model as an embedder. The smoke comes after that (su
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Protocol
 
 from launcher.plan.types import Plan
 from launcher.service import health, oom, ports, process, procs
+from launcher.service.endings import Classify, Match
 from launcher.service.engine_log import LogFile, Pump, phase_of, read_available
 from launcher.service.environment import engine_environment
 from launcher.service.health import Answer, Probe
@@ -121,11 +123,13 @@ class Life:
         """The first and last of its output, clean."""
         return self._pump.excerpt.text
 
-    @property
-    def oom_killed(self) -> bool:
-        """Whether the kernel killed something for memory during this life."""
+    def explain(self, classify: Classify, phase: State, returncode: int | None) -> Match | None:
+        """What the log and the kernel's counters say of this life's end."""
         now = oom.oom_kills()
-        return now is not None and self._ooms is not None and now > self._ooms
+        grew = now is not None and self._ooms is not None and now > self._ooms
+        # The counter may be the whole machine's: it speaks of this engine only if it was killed.
+        killed = grew and returncode in {-signal.SIGKILL, 128 + signal.SIGKILL}
+        return classify(self.text, phase=phase, returncode=returncode, oom_killed=killed)
 
     @property
     def verified_for(self) -> float:

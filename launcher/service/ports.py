@@ -149,6 +149,22 @@ def reserve(root: Path, port: int) -> Lock | None:
     return lock if lock.acquire() else None
 
 
+def claim(root: Path, host: str, wanted: int) -> tuple[int, Lock]:
+    """Port `wanted`, or a free one for 0, reserved among the services under `root`.
+
+    Raises:
+        QlaunchError: `port_taken` (exit 9) by another service; `bad_host` (exit 2).
+        OSError: the lock file cannot be made.
+    """
+    while True:
+        port = wanted or pick_free(host)
+        lock = reserve(root, port)
+        if lock is not None:
+            return port, lock
+        if wanted:
+            raise taken(host, port, "another service of qlaunch")
+
+
 def listeners(port: int) -> list[Listener]:
     """Sockets that listen on `port`, on any address."""
     found: list[Listener] = []

@@ -98,12 +98,9 @@ def spawn(
             start_new_session=True,
             preexec_fn=lambda: _die_with(parent),  # noqa: PLW1509 - no threads at work, see loop.py
         )
-    except subprocess.SubprocessError as error:
+    except (OSError, subprocess.SubprocessError) as error:
         os.close(reading)
-        raise OSError(f"{argv[0]} cannot be prepared: {error}") from error
-    except OSError:
-        os.close(reading)
-        raise
+        raise error if isinstance(error, OSError) else OSError(str(error)) from error
     finally:
         os.close(writing)
     os.set_blocking(reading, False)

@@ -13,8 +13,9 @@ from launcher.plan.types import Plan
 from launcher.service import machine, notify, procs, store
 from launcher.service.engine_log import LogFile
 from launcher.service.health import seconds_since
+from launcher.service.process import Tree
 from launcher.service.store import Folder
-from launcher.service.types import FINAL, UP, ServiceState, State
+from launcher.service.types import FINAL, UP, ProcessId, ServiceState, State
 
 JOURNAL_BYTES = 2 * 1024 * 1024
 """Two files of this size: a service that flaps for years must not fill the disk."""
@@ -122,6 +123,28 @@ class Status:
                 self._on_change(state)
             except OSError as error:  # a closed terminal is no reason to stop serving
                 self._journal.write(f"nobody hears of the state: {error.strerror or error}")
+
+
+class Roll:
+    """`tree.json`: who belongs to the engine, for whoever has to clean up after a crash."""
+
+    def __init__(self, where: Folder, journal: Journal) -> None:
+        self._where, self._journal = where, journal
+        self._members: list[ProcessId] = []
+
+    def take(self, tree: Tree) -> None:
+        """Look at the tree, and write down its members where they have changed."""
+        try:
+            members = tree.scan()
+            if members != self._members:
+                self._members = members
+                store.write_tree(self._where, members)
+        except OSError as error:  # no descriptors, no space: look again at the next sample
+            self._journal.write(f"cannot note {self._where.tree}: {error.strerror or error}")
+
+    def pids(self) -> list[int]:
+        """PIDs of the members when they were last looked at."""
+        return [member.pid for member in self._members]
 
 
 def first_state(plan: Plan, run: str, measured: dict[str, Any], began: float) -> ServiceState:

@@ -19,15 +19,15 @@ import msgspec
 from launcher.errors import ExitCode, QlaunchError
 from launcher.plan.types import Plan
 from launcher.record.scrub import Scrubber
-from launcher.service import endings, keys, notify, ports, process, procs, store
+from launcher.service import endings, keys, notify, ports, process, procs
 from launcher.service.health import Answer, seconds_since
 from launcher.service.life import Life, engine_command
 from launcher.service.loop import Loop, Timers
 from launcher.service.machine import START, Budget
 from launcher.service.recording import Recorder, cleaner
-from launcher.service.status import Journal, Status, first_state
+from launcher.service.status import Journal, Roll, Status, first_state
 from launcher.service.store import Folder, Lock
-from launcher.service.types import UP, Failure, ProcessId, ServiceState, State
+from launcher.service.types import UP, Failure, ServiceState, State
 from launcher.service.verifier import Verifier, verify_request
 from launcher.service.wiring import Wiring
 from launcher.verify.types import SmokeReport
@@ -63,7 +63,6 @@ class Supervisor:
         self._life: Life | None = None
         self._verifier: Verifier | None = None
         self._timers = Timers(self._loop)
-        self._recorded: list[ProcessId] = []
         self._ever_ready = False
         self._misses = 0
         self._goal: str = "run"
@@ -118,6 +117,7 @@ class Supervisor:
         self._scrub = Scrubber(secrets)
         self._clean = cleaner(self._scrub)
         self._journal = Journal(self._where, self._clean)
+        self._roll = Roll(self._where, self._journal)
         try:
             if (me := procs.process_id(os.getpid())) is not None:
                 self._lock.sign(me)
@@ -195,8 +195,8 @@ class Supervisor:
             engine_plan={**self._status.now.engine_plan, "argv": list(command.argv)},
             detail="the engine is starting",
         )
-        self._recorder.begin_life(self._life.child.process.pid, self._members)
-        self._note_tree()
+        self._roll.take(self._life.tree)
+        self._recorder.begin_life(self._life.child.process.pid, self._roll.pids)
         self._timers.after("start", self._plan.start_timeout_s, self._start_timed_out)
         self._timers.after("sample", self._timing.poll_s, self._sample)
 
@@ -292,7 +292,7 @@ class Supervisor:
         self._recorder.verified()
         self._status.change(measured=self._recorder.measured)
         self._enter("ready", "verified", smoke=msgspec.to_builtins(report), failure=None)
-        self._note_tree()
+        self._roll.take(self._life.tree)
         self._recorder.save(self._status.now)
         self._life.beat(self._timing.beat_s)
 
@@ -480,22 +480,8 @@ class Supervisor:
         if not self._where.path.is_dir():  # removed by somebody: nobody could find us any more
             self._end("stopped")
             return
-        self._note_tree()
+        if self._life is not None:
+            self._roll.take(self._life.tree)
         delay = self._recorder.sample(ready=self._status.state in UP)
         self._status.change(measured=self._recorder.measured)
         self._timers.after("sample", delay, self._sample)
-
-    def _members(self) -> list[int]:
-        return [member.pid for member in self._recorded]
-
-    def _note_tree(self) -> None:
-        """Write down who belongs to the engine, for whoever has to clean up after a crash."""
-        if self._life is None:
-            return
-        try:
-            members = self._life.tree.scan()
-            if members != self._recorded:
-                self._recorded = members
-                store.write_tree(self._where, members)
-        except OSError as error:  # no descriptors, no space: look again at the next sample
-            self._journal.write(f"cannot note {self._where.tree}: {error.strerror or error}")

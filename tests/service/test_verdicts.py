@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -241,12 +243,15 @@ def test_a_supervisor_whose_folder_was_removed_stops_by_itself(home: Home) -> No
 
 def test_a_damaged_state_file_hides_no_running_service(home: Home) -> None:
     plan = home.plan()
-    home.up(plan)
+    supervisor = home.up(plan).supervisor
+    assert supervisor is not None
+    os.kill(supervisor.pid, signal.SIGSTOP)  # else it mends its file within the second
     store.folder("svc").state.write_text("{")
     assert client.status("svc").state == "unknown"
     with pytest.raises(QlaunchError) as caught:
         home.up(plan)
     assert (caught.value.code, caught.value.exit_code) == ("already_running", 9)
+    os.kill(supervisor.pid, signal.SIGCONT)
     result = client.down("svc")
     assert result.was_running
     assert result.state is not None

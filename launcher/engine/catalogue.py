@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import platform
+import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -43,6 +45,32 @@ def release(name: str) -> Release:
         code="engine_unknown",
         exit_code=ExitCode.ENGINE,
         fix=f"choose one of: {', '.join(known)}",
+    )
+
+
+@dataclass(frozen=True)
+class Host:
+    """The platform an engine would be installed on."""
+
+    python: tuple[int, int, int]
+    machine: str
+    glibc: str | None
+    installed: frozenset[str] = frozenset()
+    """Names of the releases that are here already."""
+
+    def why_not(self, release: Release) -> str | None:
+        """Why `release` cannot be here, or None."""
+        if release.name in self.installed:
+            return None
+        why = why_not_here(release, python=self.python, machine=self.machine, glibc=self.glibc)
+        return f"engine {release.name} cannot be installed here: {why}" if why else None
+
+
+def this_host(installed: frozenset[str] = frozenset()) -> Host:
+    """The platform of this process."""
+    info = sys.version_info
+    return Host(
+        (info.major, info.minor, info.micro), platform.machine(), glibc_version(), installed
     )
 
 

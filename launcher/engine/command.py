@@ -66,6 +66,10 @@ def environment(
     env = base_environment(engine.release, plugin=plugin)
     # The model is a local folder: nothing is fetched behind the user's back.
     env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    if engine.cuda_home is not None:
+        # Kernels that are compiled on the spot look for nvcc in CUDA_HOME, on PATH and in
+        # /usr/local/cuda only (srt/kernels/jit/utils/arch.py), not where pip put it.
+        env["CUDA_HOME"] = str(engine.cuda_home)
     if threads is not None:
         # OpenBLAS (numpy, scipy) computes nothing here, and its pool would forbid forking.
         env |= {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"}

@@ -51,7 +51,12 @@ def find(release: Release, engines: Path) -> Engine | None:
     if marker.sglang != release.version or not python.exists():
         return None
     return Engine(
-        release=release, python=python, version=marker.sglang, root=root, torch=marker.torch
+        release=release,
+        python=python,
+        version=marker.sglang,
+        root=root,
+        torch=marker.torch,
+        cuda_home=probe.cuda_home(release, python),
     )
 
 
@@ -168,7 +173,12 @@ def _build(release: Release, root: Path, progress: Progress) -> Engine:
     progress("importing the engine once, so that the first start does not pay for it")
     found = probe.warm_import(release, python)
     engine = Engine(
-        release=release, python=python, version=found.sglang, root=root, torch=found.torch
+        release=release,
+        python=python,
+        version=found.sglang,
+        root=root,
+        torch=found.torch,
+        cuda_home=probe.cuda_home(release, python),
     )
     _keep_options(engine, progress)
     marker = InstalledEngine(

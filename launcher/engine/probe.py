@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,7 @@ from launcher.engine.catalogue import releases
 from launcher.engine.types import Engine, Release
 from launcher.errors import ExitCode, QlaunchError
 
+SYSTEM_TOOLKIT: Final = Path("/usr/local/cuda")
 _VERSIONS: Final = """
 import importlib.metadata as m, json, sys
 def version(name):
@@ -76,6 +78,24 @@ def warm_import(release: Release, python: Path) -> Versions:
     )
 
 
+def cuda_home(release: Release, python: Path) -> Path | None:
+    """What CUDA_HOME must be for `release`; None leaves the environment's own."""
+    return pip_toolkit(python) if release.device == "cuda" else None
+
+
+def pip_toolkit(python: Path, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """The CUDA toolkit inside an environment (`site-packages/nvidia/cu13`), if it is needed.
+
+    None where the machine has a toolkit of its own, which goes first as it does for SGLang
+    (CUDA_HOME, CUDA_PATH, nvcc on PATH, /usr/local/cuda), or where pip brought no nvcc.
+    """
+    own = environ.get("CUDA_HOME") or environ.get("CUDA_PATH")
+    if own or shutil.which("nvcc", path=environ.get("PATH")) or SYSTEM_TOOLKIT.is_dir():
+        return None
+    found = python.parent.parent.glob("lib/python3.*/site-packages/nvidia/cu1?/bin/nvcc")
+    return max((nvcc.parent.parent for nvcc in found), default=None)
+
+
 def own_engine(python: Path, *, device: str) -> Engine:
     """The engine in an environment the user made, with the catalogue entry that describes it.
 
@@ -87,7 +107,12 @@ def own_engine(python: Path, *, device: str) -> Engine:
     for release in releases().values():
         if release.version == found.sglang and release.device == device:
             return Engine(
-                release=release, python=python, version=found.sglang, root=None, torch=found.torch
+                release=release,
+                python=python,
+                version=found.sglang,
+                root=None,
+                torch=found.torch,
+                cuda_home=cuda_home(release, python),
             )
     known = ", ".join(dict.fromkeys(r.version for r in releases().values() if r.device == device))
     raise QlaunchError(

@@ -10,6 +10,15 @@ import msgspec
 from launcher.engine.flags import Table
 
 
+class Workaround(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An engine option that every plan on a release must pass."""
+
+    flag: str
+    """Its long name, without dashes."""
+    value: bool | int | str = True
+    reason: str
+
+
 class Release(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One entry of the catalogue (`launcher/engine/releases.yaml`)."""
 
@@ -44,6 +53,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     min_compute_capability: str | None = None
     max_compute_capability: str | None = None
     min_driver: str | None = None
+    workarounds: tuple[Workaround, ...] = ()
+    """Options that go around the release's own faults; no profile can take them back."""
     fallback: str | None = None
     """Release to try where this one does not serve."""
     notes: tuple[str, ...] = ()
@@ -60,6 +71,10 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     torch: str | None = None
     options: Table | None = None
     """What its own parser accepts (`parser_check`); None where only the shipped table is known."""
+
+    cuda_home: Path | None = None
+    """The CUDA toolkit that pip brought into the environment, where the machine has none of its
+    own; else None."""
 
     @property
     def bin(self) -> Path:

@@ -14,10 +14,13 @@ from launcher.profile.size import parse_size
 from launcher.profile.types import HardwareNeed
 
 GIB: Final = 1 << 30
+_DEVICE: Final = {"cpu": "the CPU, and it needs a GPU", "cuda": "a GPU, and it needs the CPU"}
 
 
 def why_not_on(need: HardwareNeed, release: Release, hardware: Hardware) -> str | None:
     """Why a profile that needs `need` cannot run on `hardware`, or None. Looks at no model."""
+    if release.device != need.device:
+        return f"engine {release.name} computes on {_DEVICE[release.device]}"
     if hardware.cpu.machine not in release.machine:
         return (
             f"engine {release.name} has no build for {hardware.cpu.machine} processors "

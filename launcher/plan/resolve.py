@@ -144,6 +144,7 @@ def make_plan(given: Inputs) -> Plan:
             *_context_reason(given),
             *((f"memory of the engine's processes: {own.source} on this host",) if own else ()),
             *_flag_reasons(given, flags),
+            *given.hardware.assumed,
             *(problem.message for problem in warnings),
         ),
         start_timeout_s=given.settings.start_timeout_s,

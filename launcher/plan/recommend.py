@@ -1,0 +1,295 @@
+"""What to run on a machine, why, and what is known of it from runs. Pure.
+
+The policy is the one of the article whose measurements the profiles cite: from 4 GB of GPU memory
+on the model directly; from 2 to 4 GB quantised; without a GPU a smaller model; weights in RAM
+beside a GPU only where nothing else fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import msgspec
+
+from launcher.errors import ExitCode, QlaunchError
+from launcher.hardware.cards import bare_name
+from launcher.hardware.types import Gpu, Hardware
+from launcher.plan import choose, fit
+from launcher.plan.buckets import Bucket, Candidate, Verdict, World, judge
+from launcher.profile.types import Profile
+
+Kind = Literal[
+    "direct", "quantised", "small on the GPU", "small on the CPU", "on the CPU", "offloaded"
+]
+ORDER: Final[tuple[Kind, ...]] = (
+    "direct", "quantised", "small on the GPU", "small on the CPU", "on the CPU", "offloaded"
+)  # fmt: skip
+"""The policy, best first."""
+
+SMALL_PARAMETERS: Final = 100_000_000
+"""Models below are small: the encoders of 17 to 23 million, against 596 million."""
+
+_POLICY: Final[Mapping[Kind, str]] = {
+    "direct": "from 4 GiB of GPU memory on, the model runs directly: not quantised, not offloaded",
+    "quantised": "with 2 to 4 GiB of GPU memory, a quantised copy of the model",
+    "small on the GPU": "a GPU too small for Qwen3-Embedding-0.6B: a smaller model",
+    "small on the CPU": "no GPU that can be used: a smaller model",
+    "on the CPU": "no GPU that can be used, and no smaller model",
+    "offloaded": (
+        "nothing else fits: weights in RAM, copied to the GPU for every text (an article measured"
+        " more than 4 times the latency, 210 ms against 48 on a T4)"
+    ),
+}
+
+
+class PastRun(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run record of this machine says of a profile."""
+
+    run: str
+    profile: str
+    release: str | None
+    version: str | None
+    age_s: float
+    verified: bool
+    """Its vectors were proved right."""
+    ready_s: float | None = None
+    ram_peak_bytes: int | None = None
+    gpu_peak_bytes: int | None = None
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a profile from runs on this machine."""
+
+    measured: bool
+    """A run here, with this very engine version, was proved right."""
+    text: str
+    run: str | None = None
+    engine_version: str | None = None
+    age_s: float | None = None
+    ready_s: float | None = None
+    ram_peak_bytes: int | None = None
+    gpu_peak_bytes: int | None = None
+
+
+class Alternative(msgspec.Struct, frozen=True, kw_only=True):
+    """Another profile that would run."""
+
+    profile: str
+    bucket: Bucket
+    kind: Kind
+    change: str | None = None
+    needs: str | None = None
+
+
+class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
+    """The choice, and what speaks for it."""
+
+    profile: str
+    bucket: Bucket
+    kind: Kind
+    release: str
+    version: str
+    dtype: str
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    ram_bytes: int | None
+    """Predicted."""
+    gpu_bytes: int | None
+    """Predicted."""
+    reasons: tuple[str, ...]
+    evidence: Evidence
+    alternatives: tuple[Alternative, ...] = ()
+    change: str | None = None
+    needs: str | None = None
+    """What the user has to bring, or None."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A profile in its bucket, with what the order of recommendation looks at."""
+
+    candidate: Candidate
+    verdict: Verdict
+    kind: Kind
+
+    @property
+    def profile(self) -> Profile:
+        """The profile itself."""
+        return self.candidate.profile.profile
+
+    @property
+    def needs(self) -> str | None:
+        """What the user has to bring."""
+        if self.profile.checkpoint is None:
+            return None
+        formats = " or ".join(self.profile.checkpoint.quantization)
+        return f"a checkpoint quantised with {formats}, given with --model"
+
+
+def judge_all(candidates: Iterable[Candidate], world: World) -> list[Judged]:
+    """Every profile in its bucket, best first: what runs, what would with a change, what cannot."""
+    found = [Judged(c, judge(c, world), kind_of(c)) for c in candidates]
+    return sorted(found, key=lambda judged: _rank(judged, world.hardware))
+
+
+def recommend(judged: Sequence[Judged], world: World, runs: Sequence[PastRun]) -> Recommendation:
+    """The first of `judged` (from `judge_all`) with what speaks for it.
+
+    Args:
+        runs: records of this machine, newest first; none for a machine one does not sit at.
+
+    Raises:
+        QlaunchError: `does_not_fit` (exit 4) where nothing runs, with the reason of the first.
+    """
+    usable = [j for j in judged if j.verdict.plan is not None]
+    if not usable:
+        reasons = [f"{j.verdict.profile}: {j.verdict.reason}" for j in judged[:1]]
+        raise QlaunchError(
+            f"none of the profiles runs on this machine ({'; '.join(reasons) or 'there is none'})",
+            code="does_not_fit",
+            exit_code=ExitCode.DOES_NOT_FIT,
+            fix="see why: qlaunch profiles list",
+        )
+    first = usable[0]
+    plan = first.verdict.plan
+    assert plan is not None
+    return Recommendation(
+        profile=first.verdict.profile,
+        bucket=first.verdict.bucket,
+        kind=first.kind,
+        release=plan.engine.release,
+        version=plan.engine.version,
+        dtype=plan.expectation.dtype,
+        argv=plan.engine.argv,
+        env=plan.engine.env,
+        ram_bytes=plan.predicted.ram_bytes,
+        gpu_bytes=plan.predicted.gpu_bytes,
+        reasons=_reasons(first, world.hardware),
+        evidence=evidence(first, runs),
+        alternatives=tuple(_alternative(other) for other in usable[1:]),
+        change=first.verdict.change,
+        needs=first.needs,
+    )
+
+
+def kind_of(candidate: Candidate) -> Kind:
+    """Where a profile stands in the policy."""
+    profile, card = candidate.profile.profile, candidate.card
+    parameters = card.parameters if card else getattr(candidate.checkpoint, "parameters", None)
+    small = parameters is not None and parameters < SMALL_PARAMETERS
+    if profile.hardware.device == "cpu":
+        return "small on the CPU" if small else "on the CPU"
+    if profile.flags.get("cpu-offload-gb"):
+        return "offloaded"
+    if small:
+        return "small on the GPU"
+    quantised = profile.checkpoint is not None or "quantization" in profile.flags
+    return "quantised" if quantised else "direct"
+
+
+def evidence(judged: Judged, runs: Sequence[PastRun]) -> Evidence:
+    """The newest run of the same profile that was proved right, with the same engine if there is
+    one."""
+    plan, name = judged.verdict.plan, judged.verdict.profile
+    version = plan.engine.version if plan else None
+    own = [run for run in runs if run.profile == name and run.verified]
+    if not own:
+        known = "its figures are another machine's" if judged.profile.measured else "nor elsewhere"
+        said = f"not measured: no run of {name} on this machine was proved right, {known}"
+        return Evidence(measured=False, text=said)
+    same = [run for run in own if run.version == version]
+    best = (same or own)[0]
+    text = f"run {best.run}, {age(best.age_s)} ago, SGLang {best.version}: vectors proved right"
+    if not same:
+        text = f"not measured with SGLang {version}; {text}"
+    return Evidence(
+        measured=bool(same),
+        text=text,
+        run=best.run,
+        engine_version=best.version,
+        age_s=best.age_s,
+        ready_s=best.ready_s,
+        ram_peak_bytes=best.ram_peak_bytes,
+        gpu_peak_bytes=best.gpu_peak_bytes,
+    )
+
+
+def age(seconds: float) -> str:
+    """A duration in the largest unit that counts: `3 days`, `5 hours`, `40 minutes`."""
+    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        count = int(seconds // length)
+        if count:
+            return f"{count} {unit}{'s' if count > 1 else ''}"
+    return "less than a minute"
+
+
+def _rank(judged: Judged, hardware: Hardware) -> tuple[object, ...]:
+    """Smaller is better: bucket, policy, then how well the profile suits this very card."""
+    verdict, profile = judged.verdict, judged.profile
+    gpu = _card(judged, hardware)
+    need = profile.hardware
+    named = gpu is not None and bare_name(gpu.name) in {bare_name(name) for name in need.gpus}
+    flags = profile.flags
+    tokens = flags.get("max-total-tokens")
+    return (
+        ("runs", "one_change", "cannot").index(verdict.bucket),
+        ORDER.index(judged.kind),
+        judged.needs is not None,
+        gpu is not None and need.shared != _is_shared(gpu),
+        not named,
+        not profile.measured,
+        # More room for texts, the better model, the newer kernels.
+        -(tokens if isinstance(tokens, int) else 0),
+        -(judged.candidate.card.parameters if judged.candidate.card else 0),
+        -getattr(judged.candidate.checkpoint, "weight_bytes", 0),
+        tuple(-part for part in fit.capability(need.min_compute_capability) or (0, 0)),
+        judged.verdict.profile,
+    )
+
+
+def _card(judged: Judged, hardware: Hardware) -> Gpu | None:
+    """The card that the profile would take."""
+    if judged.profile.hardware.device == "cpu":
+        return None
+    return max(hardware.gpus, key=fit.free_bytes, default=None)
+
+
+def _is_shared(gpu: Gpu) -> bool:
+    return gpu.mig or fit.free_bytes(gpu) < gpu.memory_total_bytes / 2
+
+
+def _reasons(first: Judged, hardware: Hardware) -> tuple[str, ...]:
+    plan, change = first.verdict.plan, first.verdict.change
+    assert plan is not None
+    gpu = _card(first, hardware)
+    return (
+        *([f"{gpu.name}: {_POLICY[first.kind]}"] if gpu else [_POLICY[first.kind]]),
+        *_unused_gpu(first, hardware),
+        *([f"{first.verdict.reason}: {change} makes it fit"] if change else []),
+        *plan.reasons,
+        *([f"needs {first.needs}"] if first.needs else []),
+    )
+
+
+def _unused_gpu(first: Judged, hardware: Hardware) -> tuple[str, ...]:
+    """Why the machine's GPU is not used, or which of several is."""
+    if first.profile.hardware.device == "cpu":
+        old = choose.too_old(hardware)
+        return (old or f"GPU: {hardware.gpu_status}",)
+    if len(hardware.gpus) > 1:
+        return (
+            f"one service takes one card of {len(hardware.gpus)}: the one with most memory free",
+        )
+    return ()
+
+
+def _alternative(judged: Judged) -> Alternative:
+    return Alternative(
+        profile=judged.verdict.profile,
+        bucket=judged.verdict.bucket,
+        kind=judged.kind,
+        change=judged.verdict.change,
+        needs=judged.needs,
+    )

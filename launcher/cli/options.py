@@ -56,6 +56,22 @@ def plan_options(body: Decorated) -> Decorated:
     return arguments(body)
 
 
+_MACHINE = (
+    click.option(
+        "--gpu", metavar="NAME", help="For a machine with this card (T4, RTX 3060, A100 80GB)."
+    ),
+    click.option("--vram", metavar="SIZE", help="Memory of that card, such as 4GiB."),
+    click.option("--driver", metavar="VERSION", help="NVIDIA driver of that machine, such as 535."),
+)
+
+
+def machine_options(body: Decorated) -> Decorated:
+    """`--gpu`, `--vram` and `--driver`: a machine one does not sit at."""
+    for option in reversed(_MACHINE):
+        body = option(body)
+    return body
+
+
 _METAVAR = "[PROFILE] [-- ENGINE OPTIONS]"
 
 
@@ -82,4 +98,11 @@ def request(words: tuple[str, ...], given: dict[str, object], *, fetch: bool = T
     profile, extra = split(words, context.find_root().obj or [])
     if given.get("engine_python") == "path":
         given = given | {"engine_python": str(probe.python_on_path())}
-    return Request(profile=profile, given=given, extra=extra, fetch=fetch)
+    machine = {name: text(given.get(name)) for name in ("gpu", "vram", "driver")}
+    settings = {name: value for name, value in given.items() if name not in machine}
+    return Request(profile=profile, given=settings, extra=extra, fetch=fetch, **machine)
+
+
+def text(value: object) -> str | None:
+    """An option's value as it was typed."""
+    return None if value is None else str(value)

@@ -10,10 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from launcher.cli import advice
 from launcher.engine import catalogue, install, parser_check, probe
 from launcher.engine import flags as flag_tables
 from launcher.engine.types import Engine, Release
 from launcher.errors import ExitCode, QlaunchError
+from launcher.hardware.cards import hypothetical
 from launcher.hardware.detect import detect
 from launcher.hardware.types import Hardware
 from launcher.model.cards import resolve_model
@@ -21,12 +23,13 @@ from launcher.model.fetch import locate, obtain
 from launcher.model.inspect import inspect
 from launcher.model.types import Checkpoint, ModelCard
 from launcher.paths import Dirs, dirs
+from launcher.plan import choose
 from launcher.plan.calibration import Observed
-from launcher.plan.fit import require_hardware, why_not_on
 from launcher.plan.resolve import Inputs, check_request, make_plan
 from launcher.plan.types import Plan
-from launcher.profile.load import LoadedProfile, list_profiles, load_profile
-from launcher.profile.settings import Resolved, load_user_config, resolve
+from launcher.profile.load import LoadedProfile, load_profile
+from launcher.profile.settings import Resolved, for_release, load_user_config, resolve
+from launcher.profile.size import parse_size
 from launcher.record.runs import list_runs, load_run
 from launcher.verify.thresholds import parity_min
 
@@ -46,6 +49,17 @@ class Request:
     """Engine options after `--`."""
     fetch: bool = True
     """Install the engine and fetch the model where they are missing."""
+    gpu: str | None = None
+    """A card as people name it: plan for a machine with one, instead of this machine."""
+    vram: str | None = None
+    """Memory of that card, such as `4GiB`."""
+    driver: str | None = None
+    """Version of that machine's NVIDIA driver."""
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another machine than this is meant."""
+        return (self.gpu, self.vram, self.driver) != (None, None, None)
 
 
 @dataclass(frozen=True)
@@ -68,19 +82,19 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
         QlaunchError: each step's own, with its exit code.
     """
     where = dirs()
-    hardware = detect()
-    profile = load_profile(request.profile or default_profile(hardware, where), profiles_dir(where))
+    hardware = _hardware(request)
+    name = request.profile or default_profile(hardware, where, request, progress)
+    profile = load_profile(name, profiles_dir(where))
     settings = resolve(profile, request.given, os.environ, load_user_config(where.config))
-    release = catalogue.release(settings.engine)
-    require_hardware(
-        profile.name, profile.profile.hardware, release, hardware, what_runs_here(hardware, where)
-    )
+    brought = _brought(settings, profile)
+    choice = _choose(settings, profile, hardware, where, brought)
+    settings = for_release(settings, profile, choice.release.name)
     check_request(settings, request.extra)
-    if request.extra and settings.engine_python is None:
-        flag_tables.require(request.extra, release.version)
-    engine = _engine(settings, release, where, request.fetch, progress)
+    if request.extra and brought is None:
+        flag_tables.require(request.extra, choice.release.version)
+    engine = brought or _engine(settings, choice.release, where, request, progress)
     engine = parser_check.with_options(engine, where.cache, progress)
-    checkpoint, card = _model(settings, profile, where, request.fetch, progress)
+    checkpoint, card = _model(settings, profile, where, request, progress)
     plan = make_plan(
         Inputs(
             settings=settings,
@@ -94,6 +108,7 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
             parity_min=parity_min,
             reference_cache=str(where.references),
             observed=_observed(where),
+            choice=choice,
         )
     )
     return Prepared(plan, profile, settings, hardware, engine, checkpoint, card)
@@ -135,50 +150,96 @@ def profiles_dir(where: Dirs) -> Path:
     return where.config / "profiles"
 
 
-def default_profile(hardware: Hardware, where: Dirs) -> str:
-    """The best profile for this hardware: one for its GPU, else the small model on the CPU.
+def default_profile(
+    hardware: Hardware, where: Dirs, request: Request, progress: Callable[[str], None]
+) -> str:
+    """The recommended profile, or the next whose model qlaunch can get by itself.
 
     Raises:
         QlaunchError: `does_not_fit` (exit 4) where nothing runs here.
     """
-    names = what_runs_here(hardware, where)
-    if not names:
-        raise QlaunchError(
-            "none of the profiles runs on this machine",
-            code="does_not_fit",
-            exit_code=ExitCode.DOES_NOT_FIT,
-            fix="see why: qlaunch profiles list",
-        )
-    return names[0]
+    if request.elsewhere:
+        choose.require_kernels(hardware)
+    found = advice.recommendation(advice.advise(hardware, where, _observed(where)), where)
+    if found.needs is None or request.given.get("model"):
+        return found.profile
+    others = [a.profile for a in found.alternatives if a.needs is None and a.change is None]
+    if not others:
+        return found.profile
+    progress(f"{found.profile} would suit this machine best, but needs {found.needs}")
+    return others[0]
 
 
 def what_runs_here(hardware: Hardware, where: Dirs) -> tuple[str, ...]:
-    """Names of the profiles this hardware can run: a GPU's own first, then the smaller model."""
-    found: list[tuple[bool, bool, str]] = []
-    for ref in list_profiles(profiles_dir(where)):
-        if ref.profile is None:
-            continue
-        release = catalogue.releases().get(ref.profile.engine)
-        if release and why_not_on(ref.profile.hardware, release, hardware) is None:
-            on_cpu = ref.profile.hardware.device == "cpu"
-            # Without a GPU the article's advice is the smaller model, so the default stays small.
-            found.append((on_cpu, not ref.name.endswith("minilm"), ref.name))
-    return tuple(name for _cpu, _large, name in sorted(found))
+    """Names of the profiles this hardware can run, best first."""
+    judged = advice.advise(hardware, where, _observed(where)).judged
+    return tuple(j.verdict.profile for j in judged if j.verdict.bucket == "runs")
+
+
+def _hardware(request: Request) -> Hardware:
+    """This machine, or the one that was asked about.
+
+    Raises:
+        QlaunchError: `gpu_unknown` or `size_invalid` (exit 2).
+    """
+    if not request.elsewhere:
+        return detect()
+    vram = None if request.vram is None else parse_size(request.vram)
+    return hypothetical(request.gpu, vram, detect(), driver=request.driver)
+
+
+def _brought(settings: Resolved, profile: LoadedProfile) -> Engine | None:
+    """The engine in an environment of the user's own, where one is named."""
+    if settings.engine_python is None:
+        return None
+    device = profile.profile.hardware.device
+    if settings.engine != choose.AUTO:
+        device = catalogue.release(settings.engine).device
+    return probe.own_engine(Path(settings.engine_python), device=device)
+
+
+def _choose(
+    settings: Resolved,
+    profile: LoadedProfile,
+    hardware: Hardware,
+    where: Dirs,
+    brought: Engine | None,
+) -> choose.Choice:
+    """Engine release and card, before anything is fetched.
+
+    Raises:
+        QlaunchError: `does_not_fit` (exit 4), naming what would run here.
+    """
+    wanted = brought.release.name if brought else settings.engine
+    host = advice.world_of(hardware, where).host
+    try:
+        return choose.choose(wanted, profile.profile.hardware, hardware, host)
+    except QlaunchError as error:
+        if error.code != "does_not_fit":
+            raise
+        others = what_runs_here(hardware, where)
+        machine = "such a machine" if hardware.assumed else "this machine"
+        raise QlaunchError(
+            f"profile {profile.name} cannot run on {machine}: {error.message}",
+            code="does_not_fit",
+            exit_code=ExitCode.DOES_NOT_FIT,
+            fix=f"what runs here: {', '.join(others)}" if others else None,
+        ) from error
 
 
 def _engine(
     settings: Resolved,
     release: Release,
     where: Dirs,
-    fetch: bool,
+    request: Request,
     progress: Callable[[str], None],
 ) -> Engine:
-    if settings.engine_python is not None:
-        return probe.own_engine(Path(settings.engine_python), device=release.device)
     found = install.find(release, where.engines)
     if found is not None:
         return found
-    if not fetch or settings.offline:
+    if request.elsewhere:
+        return advice.engine_for(release, where)
+    if not request.fetch or settings.offline:
         raise QlaunchError(
             f"engine {release.name} (SGLang {release.version}) is not installed",
             code="engine_missing",
@@ -196,7 +257,7 @@ def _model(
     settings: Resolved,
     profile: LoadedProfile,
     where: Dirs,
-    fetch: bool,
+    request: Request,
     progress: Callable[[str], None],
 ) -> tuple[Checkpoint, ModelCard | None]:
     from_profile = settings.sources.get("model", "").startswith("profile")
@@ -207,7 +268,10 @@ def _model(
     )
     here = locate(sources, models_dir=where.models)
     if here is None:
-        if not fetch:
+        foreseen = advice.sizes(card, profile.profile) if request.elsewhere else None
+        if foreseen is not None:
+            return foreseen, card
+        if not request.fetch:
             raise QlaunchError(
                 f"model {settings.model} is not on this machine",
                 code="model_not_found",

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Final
 
 import click
 import msgspec
 
+from launcher.cli import advice
 from launcher.cli.base import command as declare
 from launcher.cli.base import group
 from launcher.cli.prepare import profiles_dir
-from launcher.cli.result import Problem, Result, failure, table
+from launcher.cli.result import Problem, Result, failure, size, table
 from launcher.engine import catalogue
 from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.detect import detect
-from launcher.hardware.types import Hardware
 from launcher.paths import dirs
-from launcher.plan.fit import why_not_on
+from launcher.plan import choose
+from launcher.plan.recommend import Judged
 from launcher.profile.load import (
     LoadedProfile,
     ProfileRef,
     find_profile,
-    list_profiles,
     load_profile,
 )
 from launcher.profile.settings import load_user_config, resolve
@@ -30,44 +30,74 @@ from launcher.profile.settings import load_user_config, resolve
 command = group("profiles", "List, show and validate profiles.")
 
 
+_BUCKETS: Final = {
+    "runs": "runs here",
+    "one_change": "runs with one change",
+    "cannot": "cannot run here",
+}
+
+
 @declare("profiles list")
 def list_() -> Result:
-    """List every profile, and whether it runs on this machine."""
-    hardware = detect()
-    refs = list_profiles(profiles_dir(dirs()))
-    found = [_entry(ref, hardware) for ref in refs]
-    rows = [(p["name"], "yes" if p["runs_here"] else "no", p["model"], p["title"]) for p in found]
-    lines = table(("PROFILE", "RUNS HERE", "MODEL", "TITLE"), rows)
-    lines += [f"{p['name']}: {p['reason']}" for p in found if p["reason"]]
-    problems = [failure(ref.error).problems[0] for ref in refs if ref.error is not None]
+    """List every profile: what runs on this machine, what would with one change, what cannot."""
+    given = advice.advise(detect(), dirs())
+    broken = [_broken(ref) for ref in given.broken]
+    found = [*(_entry(judged) for judged in given.judged), *broken]
+    problems = [failure(ref.error).problems[0] for ref in given.broken if ref.error is not None]
     return Result(
         data={"profiles": found},
-        lines=lines,
+        lines=_sorted_lines(found),
         status="partial" if problems else "ok",
         exit_code=ExitCode.PARTIAL if problems else ExitCode.OK,
         problems=problems,
     )
 
 
-def _entry(ref: ProfileRef, hardware: Hardware) -> dict[str, Any]:
-    profile = ref.profile
-    base: dict[str, Any] = {"name": ref.name, "path": str(ref.path), "shipped": ref.shipped}
-    if profile is None:
-        reason = ref.error.message if ref.error else "it cannot be read"
-        unknown = dict.fromkeys(("title", "model", "engine", "measured"))
-        return base | unknown | {"runs_here": False, "reason": reason}
-    try:
-        release = catalogue.release(profile.engine)
-        why = why_not_on(profile.hardware, release, hardware)
-    except QlaunchError as error:
-        why = error.message
-    return base | {
-        "title": profile.title,
-        "model": profile.model,
-        "engine": profile.engine,
-        "measured": profile.measured,
-        "runs_here": why is None,
-        "reason": why,
+def _sorted_lines(found: list[dict[str, Any]]) -> list[str]:
+    """A table for each bucket; what does not run says why."""
+    lines: list[str] = []
+    for bucket, heading in _BUCKETS.items():
+        rows = [(f"  {p['name']}", p["model"], _note(p)) for p in found if p["bucket"] == bucket]
+        if rows:
+            lines += [*([""] if lines else []), heading, *table(("  PROFILE", "MODEL", ""), rows)]
+    return lines
+
+
+def _note(entry: dict[str, Any]) -> str | None:
+    if entry["change"] is None:
+        return str(entry["reason"] or entry["title"])
+    return f"with {entry['change']} (saves {size(entry['saves_bytes'])}): {entry['reason']}"
+
+
+def _entry(judged: Judged) -> dict[str, Any]:
+    loaded, verdict = judged.candidate.profile, judged.verdict
+    return {
+        "name": loaded.name,
+        "path": str(loaded.path),
+        "shipped": loaded.shipped,
+        "title": loaded.profile.title,
+        "model": loaded.profile.model,
+        "engine": loaded.profile.engine,
+        "measured": loaded.profile.measured,
+        "runs_here": verdict.bucket == "runs",
+        "reason": verdict.reason,
+        "bucket": verdict.bucket,
+        "change": verdict.change,
+        "saves_bytes": verdict.saves_bytes,
+        "release": verdict.release,
+    }
+
+
+def _broken(ref: ProfileRef) -> dict[str, Any]:
+    keys = ("title", "model", "engine", "measured", "change", "saves_bytes", "release")
+    return {
+        "name": ref.name,
+        "path": str(ref.path),
+        "shipped": ref.shipped,
+        **dict.fromkeys(keys),
+        "runs_here": False,
+        "reason": ref.error.message if ref.error else "it cannot be read",
+        "bucket": "cannot",
     }
 
 
@@ -117,7 +147,7 @@ def validate(profiles: tuple[str, ...]) -> Result:
         try:
             ref = find_profile(name, folder)
             loaded = load_profile(name, folder)
-            catalogue.release(loaded.profile.engine)
+            check_releases(loaded)
             checked.append({"name": ref.name, "path": str(ref.path), "valid": True})
         except QlaunchError as error:
             problems += failure(error).problems
@@ -129,6 +159,18 @@ def validate(profiles: tuple[str, ...]) -> Result:
         status="error" if problems else "ok",
         problems=problems,
     )
+
+
+def check_releases(loaded: LoadedProfile) -> None:
+    """Refuse a profile that names an engine release there is none of.
+
+    Raises:
+        QlaunchError: `engine_unknown` (exit 5) with the nearest names.
+    """
+    profile = loaded.profile
+    for name in (profile.engine, *profile.flags_by_engine):
+        if name != choose.AUTO:
+            catalogue.release(name)
 
 
 for _command, _name in ((list_, "list"), (show, "show"), (validate, "validate")):

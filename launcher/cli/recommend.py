@@ -1,0 +1,118 @@
+"""`qlaunch recommend`: what to run on a machine, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from launcher.cli import advice
+from launcher.cli.base import command as declare
+from launcher.cli.options import machine_options
+from launcher.cli.result import Result, size, table
+from launcher.hardware import detect as reading
+from launcher.hardware.cards import hypothetical
+from launcher.hardware.types import Hardware
+from launcher.paths import dirs
+from launcher.plan import choose
+from launcher.plan.recommend import Recommendation
+from launcher.profile.size import parse_size
+
+
+@declare("recommend")
+@machine_options
+def command(gpu: str | None, vram: str | None, driver: str | None) -> Result:
+    """Say which profile suits a machine, with its reasons and the evidence.
+
+    \b
+        qlaunch recommend                  this machine
+        qlaunch recommend --gpu T4         a machine with a T4
+        qlaunch recommend --vram 4GiB      a machine with some card of 4 GiB
+    """
+    where = dirs()
+    hardware = machine(gpu, vram, driver)
+    if gpu or vram:
+        choose.require_kernels(hardware)
+    given = advice.advise(hardware, where)
+    found = advice.recommendation(given, where)
+    return Result(data=document(found, given, hardware), lines=_lines(found))
+
+
+def machine(gpu: str | None, vram: str | None, driver: str | None) -> Hardware:
+    """This machine, or the one that the options describe.
+
+    Raises:
+        QlaunchError: `gpu_unknown`, `size_invalid` or `usage` (exit 2).
+    """
+    here = reading.detect()
+    if gpu is None and vram is None and driver is None:
+        return here
+    return hypothetical(gpu, None if vram is None else parse_size(vram), here, driver=driver)
+
+
+def document(found: Recommendation, given: advice.Advice, hardware: Hardware) -> dict[str, Any]:
+    """The recommendation as the command line's contract has it."""
+    return {
+        "profile": found.profile,
+        "bucket": found.bucket,
+        "kind": found.kind,
+        "change": found.change,
+        "needs": found.needs,
+        "engine": {
+            "release": found.release,
+            "version": found.version,
+            "argv": list(found.argv),
+            "env": found.env,
+        },
+        "dtype": found.dtype,
+        "memory": {"predicted": {"ram_bytes": found.ram_bytes, "gpu_bytes": found.gpu_bytes}},
+        "reasons": list(found.reasons),
+        "evidence": msgspec.to_builtins(found.evidence),
+        "alternatives": msgspec.to_builtins(found.alternatives),
+        "hardware": {
+            "gpus": [
+                {
+                    "name": gpu.name,
+                    "compute_capability": ".".join(map(str, gpu.compute_capability)),
+                    "memory_total_bytes": gpu.memory_total_bytes,
+                    "memory_free_bytes": gpu.memory_free_bytes,
+                }
+                for gpu in hardware.gpus
+            ],
+            "gpu_status": hardware.gpu_status,
+            "driver_version": hardware.driver_version,
+            "assumed": list(hardware.assumed),
+        },
+        "profiles": [
+            {
+                "name": j.verdict.profile,
+                "bucket": j.verdict.bucket,
+                "reason": j.verdict.reason,
+                "change": j.verdict.change,
+                "saves_bytes": j.verdict.saves_bytes,
+                "release": j.verdict.release,
+            }
+            for j in given.judged
+        ],
+    }
+
+
+def _lines(found: Recommendation) -> list[str]:
+    memory = [f"{size(found.ram_bytes)} RAM"]
+    if found.gpu_bytes is not None:
+        memory.append(f"{size(found.gpu_bytes)} of GPU memory")
+    change = f" -- {found.change}" if found.change else ""
+    rows = [
+        (other.profile, other.kind, other.change or other.needs or "as it stands")
+        for other in found.alternatives
+    ]
+    return [
+        f"profile   {found.profile} ({found.kind})",
+        f"engine    {found.release}, SGLang {found.version}, dtype {found.dtype}",
+        f"memory    predicted {', '.join(memory)}",
+        f"start     qlaunch up {found.profile}{change}",
+        "because",
+        *(f"  {reason}" for reason in found.reasons),
+        f"evidence  {found.evidence.text}",
+        *(["", *table(("ALTERNATIVE", "KIND", "WITH"), rows)] if rows else []),
+    ]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from launcher.hardware.cgroup import Group, groups
 from launcher.hardware.pseudofiles import read_int, read_text
-from launcher.hardware.types import Memory
+from launcher.hardware.types import Memory, Swap
 
 _FILES = {
     1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -33,6 +33,14 @@ def read_memory(root: Path = Path("/")) -> Memory:
         limit = own if limit is None else min(limit, own)
         available = min(available, max(0, own - _working_set(group)))
     return Memory(total_bytes=total, available_bytes=available, limit_bytes=limit)
+
+
+def read_swap(root: Path = Path("/")) -> Swap | None:
+    """Swap of the machine; None where the kernel does not say."""
+    machine = _meminfo(root)
+    if "SwapTotal" not in machine or "SwapFree" not in machine:
+        return None
+    return Swap(total_bytes=machine["SwapTotal"], free_bytes=machine["SwapFree"])
 
 
 def _limit(group: Group, total: int) -> int | None:

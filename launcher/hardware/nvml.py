@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from launcher.hardware.bounded import BoundedCaller
-from launcher.hardware.types import Gpu, MigDevice
+from launcher.hardware.types import Gpu, GpuProcess, MigDevice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,6 +38,14 @@ _REASONS = {
     18: "the NVIDIA kernel driver and its library differ in version (updated without a reboot?)",
 }
 """By nvmlReturn_t (nvml.h)."""
+
+_REMEDIES = {
+    4: "let this user open /dev/nvidia* (group video or render; a container: --gpus all)",
+    9: "load it (sudo modprobe nvidia) or install the driver for this kernel again, then reboot",
+    15: "see `dmesg` for Xid errors; reset the card or reboot",
+    16: "reset it: sudo nvidia-smi --gpu-reset, or reboot",
+    18: "reboot, so that the kernel loads the driver that was installed last",
+}
 
 _LOST = frozenset({1, 9, 15, 16, 18, 999})
 """Codes after which handles are worthless: uninitialised, no driver, lost, reset, mismatch, ?."""
@@ -101,6 +109,11 @@ def open_nvml(
     return Unavailable(problem.reason)
 
 
+def remedy(reason: str) -> str | None:
+    """What to do about the reason of an `Unavailable` or a sentence of `Devices.problems`."""
+    return next((fix for code, fix in _REMEDIES.items() if _REASONS[code] in reason), None)
+
+
 class Nvml:
     """An initialised NVML. Build it with `open_nvml`. No method raises. One caller at a time."""
 
@@ -153,6 +166,21 @@ class Nvml:
             lambda: {
                 uuid: int(self._pynvml.nvmlDeviceGetMemoryInfo(handle).used)
                 for uuid, handle in self._handles(chosen).items()
+            }
+        )
+
+    def users(self) -> dict[str, tuple[GpuProcess, ...]] | Unavailable:
+        """Compute processes by the uuid of the card, those on its MIG slices among them."""
+        return self._ask(
+            lambda: {
+                uuid: tuple(
+                    GpuProcess(
+                        pid=int(row.pid),
+                        used_bytes=None if row.usedGpuMemory is None else int(row.usedGpuMemory),
+                    )
+                    for row in self._processes(uuid, handle)
+                )
+                for uuid, handle in self._cards.items()
             }
         )
 

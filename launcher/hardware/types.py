@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
 
@@ -28,6 +30,15 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     """The card is in MIG mode, or this is a slice of such a card (its uuid begins with `MIG-`)."""
     mig_devices: tuple[MigDevice, ...] = ()
     """The slices of a card in MIG mode; empty for a slice and for a whole card."""
+
+
+class GpuProcess(msgspec.Struct, frozen=True, kw_only=True):
+    """One compute process on a GPU."""
+
+    pid: int
+    """As the driver gives it: the host's number, which a container may not know."""
+    used_bytes: int | None
+    """None where the driver hides it."""
 
 
 class Cpu(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +75,38 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     def usable_bytes(self) -> int:
         """The cgroup limit if there is one, else the machine's total."""
         return self.total_bytes if self.limit_bytes is None else self.limit_bytes
+
+
+class Swap(msgspec.Struct, frozen=True, kw_only=True):
+    """Swap space of the machine."""
+
+    total_bytes: int
+    free_bytes: int
+
+
+class NumaNode(msgspec.Struct, frozen=True, kw_only=True):
+    """Processors and the memory that is near to them."""
+
+    index: int
+    cpus: tuple[int, ...]
+    """Logical processors; empty for a node of memory alone."""
+    memory_total_bytes: int | None
+
+
+class Disk(msgspec.Struct, frozen=True, kw_only=True):
+    """The file system under a path."""
+
+    path: Path
+    """The nearest existing folder, where the path itself is not there yet."""
+    mount: Path
+    total_bytes: int
+    free_bytes: int
+    """What this user may still write."""
+    free_files: int | None
+    """Inodes left; None where the file system has no such limit."""
+    read_only: bool
+    no_exec: bool
+    """Programs and compiled modules cannot be run from there."""
 
 
 class Hardware(msgspec.Struct, frozen=True, kw_only=True):

@@ -39,6 +39,33 @@ def visible_gpus(gpus: Sequence[Gpu], value: str | None) -> tuple[Gpu, ...]:
     return tuple(slices[:1] or named)
 
 
+def misread(gpus: Sequence[Gpu], value: str) -> str | None:
+    """What a CUDA_VISIBLE_DEVICES says that its writer can hardly have meant, or None.
+
+    Args:
+        gpus: all cards of the machine.
+        value: the variable's value; an empty one and `-1` hide all on purpose.
+    """
+    entries = [entry.strip() for entry in value.strip().split(",")]
+    seen: set[str] = set()
+    slices = 0
+    for place, entry in enumerate(entries):
+        chosen = _find(gpus, entry)
+        if chosen is None:
+            hides = entry in ("", "-1", "none", "NoDevFiles")
+            if hides and (place == 0 or place == len(entries) - 1):
+                return None
+            rest = ", and CUDA ignores what follows it" if place < len(entries) - 1 else ""
+            return f"its entry {entry!r} names no GPU of this machine{rest}"
+        if chosen.uuid in seen:
+            return f"it names {chosen.uuid} twice, and CUDA then shows no GPU at all"
+        seen.add(chosen.uuid)
+        slices += chosen.mig
+    if slices and len(entries) > 1:
+        return "it names a MIG slice and more, and CUDA shows a process one slice alone"
+    return None
+
+
 def _named(gpus: Sequence[Gpu], value: str) -> list[Gpu]:
     found: list[Gpu] = []
     seen: set[str] = set()

@@ -41,6 +41,7 @@ SAMPLES: dict[str, tuple[list[str], int]] = {
     "runs prune": (["runs", "prune", "--keep", "3"], 0),
     "completion": (["completion", "bash"], 0),
 }
+"""One quick call of each command, and its exit code."""
 
 
 @pytest.fixture(autouse=True)

@@ -67,9 +67,10 @@ def test_the_plan_command_says_the_same(run: Run, ready: Path) -> None:
     assert planned == dry(run, "cpu-minilm")
     assert planned["service"] == planned["profile"] == "cpu-minilm"
     assert planned["fits"] is True
-    terms = planned["memory"]["predicted"]["terms"]
-    assert planned["memory"]["predicted"]["ram_bytes"] == sum(term["bytes"] for term in terms)
-    assert planned["memory"]["predicted"]["gpu_bytes"] is None
+    predicted = planned["memory"]["predicted"]
+    assert predicted["ram_full_bytes"] == sum(term["bytes"] for term in predicted["terms"])
+    assert 0 < predicted["ram_bytes"] <= predicted["ram_full_bytes"]
+    assert predicted["gpu_bytes"] is None
 
 
 def test_a_dry_run_for_people_can_be_pasted(run: Run, ready: Path) -> None:
@@ -191,7 +192,9 @@ class TestRefusals:
         assert answer.error["code"] == "does_not_fit"
         assert "needs an NVIDIA GPU" in answer.error["message"]
         assert "no NVIDIA driver" in answer.error["message"]
-        assert answer.error["fix"] == "what runs here: cpu-minilm, cpu-qwen3-0.6b"
+        assert answer.error["fix"].startswith("what runs here: cpu-minilm, ")
+        assert "cpu-qwen3-0.6b" in answer.error["fix"]
+        assert "t4-fp16" not in answer.error["fix"]
 
     def test_a_gpu_that_is_too_new(self, run: Run, ready: Path, on: SetMachine) -> None:
         on(machine(gpus=(gpu("NVIDIA A10G", (8, 6), 24 * GIB),)))
@@ -207,7 +210,7 @@ class TestRefusals:
         assert answer.error["fix"] is None
 
     def test_memory_that_others_have_taken(self, run: Run, ready: Path, on: SetMachine) -> None:
-        on(machine(available=int(0.9 * GIB)))
+        on(machine(available=GIB // 2))
         answer = run("up", "cpu-minilm", "--json")
         assert answer.code == 4
         assert "predicted to take" in answer.error["message"]
@@ -219,14 +222,12 @@ class TestRefusals:
         on(machine(arch="riscv64"))
         answer = run("up", "--json")
         assert answer.code == 4
-        assert answer.error["message"] == "none of the profiles runs on this machine"
+        assert answer.error["message"].startswith("none of the profiles runs on this machine")
 
     def test_an_unknown_profile_names_the_nearest(self, run: Run, ready: Path) -> None:
         answer = run("up", "cpu-minlm", "--json")
         assert answer.code == 2
-        assert (
-            answer.error["message"] == "there is no profile `cpu-minlm`; did you mean `cpu-minilm`?"
-        )
+        assert "no profile `cpu-minlm`; did you mean `cpu-minilm`" in answer.error["message"]
 
     def test_a_wide_address_without_a_key(self, run: Run, home: Path, on: SetMachine) -> None:
         on(machine())

@@ -120,9 +120,9 @@ def commands() -> Iterator[tuple[str, click.Command, str]]:
         assert command is not None  # it is in the table
         if isinstance(command, click.Group):
             for inner in command.commands.values():
-                yield f"{name} {inner.name}", inner, KEYS[f"{name} {inner.name}"]
+                yield f"{name} {inner.name}", inner, KEYS.get(f"{name} {inner.name}", "")
         else:
-            yield name, command, KEYS[name]
+            yield name, command, KEYS.get(name, "")
 
 
 def _exit_codes() -> str:

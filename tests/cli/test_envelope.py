@@ -49,7 +49,7 @@ def _elsewhere(home: Path, on: SetMachine) -> None:
     on(machine())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SAMPLES)
 def test_every_command_answers_with_one_document(name: str, run: Run) -> None:
     words, code = SAMPLES[name]
     answer = run(*words, "--json")
@@ -57,7 +57,7 @@ def test_every_command_answers_with_one_document(name: str, run: Run) -> None:
     assert answer.code == code
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SAMPLES)
 def test_text_goes_to_stdout_and_errors_to_stderr(name: str, run: Run) -> None:
     words, code = SAMPLES[name]
     answer = run(*words)

@@ -1,0 +1,1 @@
+"""Benchmarks: scripts that measure qlaunch on this machine and write what they saw."""

@@ -1,0 +1,47 @@
+"""Qwen3-0.6B's shape with random weights, against the plain command: start and memory.
+
+See bench/plain.py for the plain command. The checkpoint (1.2 GB) is made on the spot; its
+float32 reference takes 2.4 GB of memory once.
+"""
+
+from __future__ import annotations
+
+from bench import machine
+from bench.figures import Report
+from bench.home import home, provide
+from bench.options import Options
+from bench.plain import NOTES, Pair, Work, measure_pairs, raw, report, start_and_memory
+from bench.start import ENGINE
+
+PROFILE = "cpu-qwen3-0.6b"
+START_LIMIT, MEMORY_LIMIT = 0.4, 0.2
+
+
+def run(options: Options) -> Report:
+    """Measure, and return what was seen.
+
+    Raises:
+        BenchError: something did not start.
+    """
+    # Needs numpy and tokenizers, which only those who work on qlaunch have.
+    from tests.checkpoints import make_qwen3_06b_shape
+
+    provide(options.say, engine=ENGINE)
+    facts, times, pair = machine.facts(), options.times(usual=3), Pair()
+    with home() as place:
+        options.say("making the checkpoint (1.2 GB)")
+        model = make_qwen3_06b_shape(place.root / "qwen3-0.6b-shape")
+        asked = (PROFILE, "--model", str(model))
+        version = str(place.data("plan", *asked)["engine"]["version"])
+        measure_pairs(place, options, pair, Work(0.0, None), times, *asked)
+    return report(
+        "plain_qwen",
+        "Qwen3-0.6B's shape against the plain command",
+        options,
+        facts,
+        version,
+        settings={"repeats": times},
+        rows=tuple(start_and_memory(pair, "at most", START_LIMIT, MEMORY_LIMIT)),
+        notes=(*NOTES, "Random weights of Qwen3-Embedding-0.6B's shape, bfloat16."),
+        raw=raw(pair),
+    )

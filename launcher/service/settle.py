@@ -9,6 +9,7 @@ never beside a live one.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import msgspec
@@ -22,6 +23,8 @@ from launcher.service.types import FINAL, ProcessId, ServiceState
 
 MARKER = "QLAUNCH_RUN"
 """Variable in the environment of every process of an engine: the run it belongs to."""
+SETTLING_S = 4.0
+"""What settling takes at most: 3 s for the kernel to end what got SIGKILL."""
 _RUN_LIMIT = 16 * 1024 * 1024
 
 
@@ -37,8 +40,8 @@ def settle(name: str) -> ServiceState | None:
     where = store.folder(name)
     lock = Lock(where.lock)
     try:
-        if not lock.acquire():
-            return state  # a new supervisor has just taken over
+        if not _acquire(lock, where):
+            return store.read_state(name)  # a new supervisor has just taken over
     except OSError as error:
         return store.unreadable(name, f"{where.lock} cannot be locked: {error.strerror}")
     with lock:
@@ -46,6 +49,16 @@ def settle(name: str) -> ServiceState | None:
         if state is None or state.state in FINAL or procs.is_alive(state.supervisor):
             return state
         return _bury(where, state)
+
+
+def _acquire(lock: Lock, where: Folder) -> bool:
+    """Take the dead supervisor's lock; wait for another reader that is settling right now."""
+    deadline = time.monotonic() + SETTLING_S
+    while not lock.acquire():
+        if store.lock_holder(where) is not None or time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def leftovers(where: Folder, state: ServiceState) -> list[ProcessId]:

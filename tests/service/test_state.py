@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -193,6 +195,9 @@ def test_settling_waits_for_a_supervisor_that_is_just_taking_over() -> None:
     store.write_state(where, state(supervisor=gone))
     with store.Lock(where.lock) as lock:
         lock.acquire()
+        me = procs.process_id(os.getpid())
+        assert me is not None
+        lock.sign(me)
         found = settle("svc")
         assert found is not None
         assert found.state == "ready"
@@ -202,6 +207,22 @@ def test_settling_waits_for_a_supervisor_that_is_just_taking_over() -> None:
     assert found.failure is not None
     assert found.failure.code == "supervisor_killed"
     assert store.read_state("svc") == found
+
+
+def test_two_readers_settle_once_and_agree() -> None:
+    where = store.folder("svc", create=True)
+    store.write_state(where, state(supervisor=ProcessId(pid=2, start_ticks=1, boot_id="gone")))
+    first = store.Lock(where.lock)
+    assert first.acquire()  # a reader that is settling: it does not sign
+    with ThreadPoolExecutor() as pool:
+        second = pool.submit(settle, "svc")
+        time.sleep(0.05)
+        assert not second.done()
+        store.write_state(where, state(state="failed", supervisor=None, detail="by the first"))
+        first.release()
+        found = second.result(5)
+    assert found is not None
+    assert found.detail == "by the first"
 
 
 def test_settling_sweeps_what_a_killed_writer_left() -> None:

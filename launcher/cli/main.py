@@ -27,6 +27,7 @@ _COMMANDS: Final = {
     "profiles": ("launcher.cli.profiles", "List, show and validate profiles."),
     "engine": ("launcher.cli.engine", "List, install and remove engine releases."),
     "model": ("launcher.cli.model", "List, fetch and inspect models."),
+    "doctor": ("launcher.cli.doctor", "Look at the machine, and say what to do about it."),
     "runs": ("launcher.cli.runs", "List, show and remove run records."),
     "completion": ("launcher.cli.completion", "Print the shell completion script."),
 }

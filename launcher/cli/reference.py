@@ -71,6 +71,10 @@ KEYS: Final = {
     ),
     "model pull": "`model`, `path`",
     "model inspect": "what the checkpoint says of itself, field by field",
+    "doctor": (
+        "`checks[].{name,status,message,fix,seconds}`, `counts.{ok,warning,problem,unavailable}`; "
+        "its exit code is 0, 1 after warnings or 2 after problems"
+    ),
     "runs list": (
         "`runs[].{run,service,profile,began,ended,outcome,ram_peak_bytes,gpu_peak_bytes,problem}`"
     ),

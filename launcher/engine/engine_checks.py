@@ -156,7 +156,7 @@ def options_finding(name: str, version: str, own: flags.Table | None, again: str
     differing = parser_check.differences(shipped, own)
     if not differing:
         return ok(title, f"its parser has the {len(own.options)} options that the table has")
-    text = f"{len(differing)} differ from the table of SGLang {version}: "
+    text = f"{len(differing)} of its options differ from the table of SGLang {version}: "
     text += "; ".join(differing[:_SHOWN]) + ("; …" if len(differing) > _SHOWN else "")
     return warning(title, text, "was it changed by hand? " + again + " --force makes it anew")
 

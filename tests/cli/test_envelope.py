@@ -36,6 +36,7 @@ SAMPLES: dict[str, tuple[list[str], int]] = {
     "model list": (["model", "list"], 0),
     "model pull": (["model", "pull", "./absent"], 2),
     "model inspect": (["model", "inspect", "./absent"], 2),
+    "doctor": (["doctor", "--engine", "absent"], 5),
     "runs list": (["runs", "list"], 0),
     "runs show": (["runs", "show"], 2),
     "runs prune": (["runs", "prune", "--keep", "3"], 0),

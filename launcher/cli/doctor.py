@@ -1,0 +1,214 @@
+"""`qlaunch doctor`: look at everything that a service needs, and say what to do about it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import click
+import msgspec
+
+from launcher.cli import doctor_setup
+from launcher.cli.base import command as declare
+from launcher.cli.base import wants_json
+from launcher.cli.result import Problem, Result
+from launcher.engine import catalogue, engine_checks, install
+from launcher.errors import ExitCode
+from launcher.hardware import checks, gpu_checks, host_checks
+from launcher.hardware.checks import Check, Finding, Status
+from launcher.hardware.host_checks import GIB
+from launcher.hardware.nvml import Unavailable
+from launcher.paths import Dirs, dirs
+from launcher.profile.types import Profile
+from launcher.service import service_checks
+
+_ALL: Final = "*"
+_MODEL_BYTES: Final = int(1.2e9)
+"""Of Qwen3-Embedding-0.6B in 16 bits, the model the tool is made for."""
+_ENGINE_LIMIT_S: Final = 10.0
+"""An environment's Python starts slowly where its files are not in the page cache."""
+
+
+def _finite(_ctx: click.Context, _param: click.Parameter, value: float | None) -> float | None:
+    """Refuse `nan` and `inf`, which are floats to click."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter("it must be a number of seconds")
+    return value
+
+
+@declare("doctor")
+@click.option(
+    "--engine",
+    "deep",
+    is_flag=False,
+    flag_value=_ALL,
+    metavar="[RELEASE]",
+    help="Also import the installed engines (or this one), which takes long.",
+)
+@click.option(
+    "--limit",
+    "limit_s",
+    type=click.FloatRange(0, min_open=True),
+    callback=_finite,
+    metavar="SECONDS",
+    help="Time limit of each check, instead of its own (3 s for most).",
+)
+def command(deep: str | None, limit_s: float | None) -> Result:
+    """Look at this machine: hardware, drivers, limits, folders, engines, services.
+
+    Changes nothing. Ends with 0 where all is well, 1 after warnings, 2 after problems; what is
+    unavailable and not needed counts as well.
+    """
+    wanted = list(_checks(dirs(), deep))
+    if limit_s is not None:
+        wanted = [replace(check, limit_s=limit_s) for check in wanted]
+    return result(checks.run(wanted), as_json=wants_json())
+
+
+def result(findings: list[Finding], *, as_json: bool) -> Result:
+    """What the command returns for these findings."""
+    counts = Counter(finding.status for finding in findings)
+    worst = 2 if counts["problem"] else 1 if counts["warning"] else 0
+    problems = [
+        Problem(f"doctor_{f.status}", f"{f.name}: {f.message}", f.fix)
+        for f in sorted(findings, key=lambda f: f.status)
+        if f.status in ("problem", "warning")
+    ]
+    return Result(
+        data={
+            "checks": [msgspec.to_builtins(finding) for finding in findings],
+            "counts": {s: counts[s] for s in ("ok", "warning", "problem", "unavailable")},
+        },
+        lines=list(_lines(findings, counts)),
+        # The command's own contract: 0, 1 and 2 say how bad the worst finding is.
+        exit_code=ExitCode(worst),
+        status=("ok", "partial", "error")[worst],
+        # The text has them in their places already.
+        problems=problems if as_json else (),
+    )
+
+
+def _lines(findings: list[Finding], counts: Counter[Status]) -> Iterator[str]:
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        yield f"{finding.status:<11}  {finding.name:<{width}}  {finding.message}"
+        if finding.fix and finding.status != "ok":
+            yield f"{'':<{width + 13}}  Try: {finding.fix}"
+    said = [_counted(counts["problem"], "problem"), _counted(counts["warning"], "warning")]
+    yield f"{', '.join(said)}, {counts['ok']} ok, {counts['unavailable']} unavailable"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count or 'no'} {noun}{'s' * (count != 1)}"
+
+
+def _checks(where: Dirs, deep: str | None) -> Iterator[Check]:
+    """Every check, in the order of the report."""
+    releases = catalogue.releases()
+    yield Check("python", lambda: engine_checks.platform_findings(releases.values()))
+    yield Check("cpu", host_checks.cpu_findings)
+    yield Check("memory", host_checks.memory_findings)
+    yield from _gpu_checks()
+    yield Check("limits", host_checks.limit_findings)
+    yield from _folder_checks(where)
+    yield from _engine_checks(where.engines, deep)
+    yield Check("services", service_checks.service_findings)
+    port = _default_port()
+    yield Check(f"port {port}", lambda: [service_checks.port_finding(port)])
+    yield Check("environment", _environment)
+
+
+def _gpu_checks() -> Iterator[Check]:
+    yield Check(
+        "nvidia driver",
+        _gpus,
+        # The driver's own calls are bounded a little below, so that they can say which one it was.
+        limit_s=gpu_checks.LIMIT_S * 1.3,
+        if_cut="problem",
+        fix_if_cut=gpu_checks.FIX_IF_CUT,
+    )
+
+
+def _gpus() -> Iterator[Finding]:
+    devices, users = gpu_checks.read()
+    yield from gpu_checks.gpu_findings(devices, users)
+    if not isinstance(devices, Unavailable):
+        releases = catalogue.releases().values()
+        yield from engine_checks.gpu_findings(devices.gpus, devices.driver_version, releases)
+
+
+def _folder_checks(where: Dirs) -> Iterator[Check]:
+    roles = {"config": where.config, "data": where.data, "state": where.state, "cache": where.cache}
+    for role, path in roles.items():
+        yield Check(f"folder {role}", _folder(role, path), if_cut="problem", fix_if_cut=_DEAD)
+    for role, path in roles.items():
+        if role != "config":
+            yield Check(
+                f"disk {role}", _disk(role, path, where), if_cut="problem", fix_if_cut=_DEAD
+            )
+
+
+_DEAD: Final = "see whether that disk answers (a network disk, perhaps); QLAUNCH_HOME names another"
+
+
+Look = Callable[[], Iterable[Finding]]
+
+
+def _folder(role: str, path: Path) -> Look:
+    return lambda: [doctor_setup.folder_finding(role, path, private=role == "state")]
+
+
+def _disk(role: str, path: Path, where: Dirs) -> Look:
+    def look() -> Iterable[Finding]:
+        if role != "data":
+            return host_checks.disk_findings(role, path, needs=GIB, why="to be at ease")
+        releases = catalogue.releases()
+        if any(install.find(release, where.engines) for release in releases.values()):
+            return host_checks.disk_findings(role, path, needs=_MODEL_BYTES, why="for a model")
+        needs = releases["cpu"].disk_bytes + _MODEL_BYTES
+        why = "for the engine cpu and a model"
+        return host_checks.disk_findings(role, path, needs=needs, why=why)
+
+    return look
+
+
+def _engine_checks(engines: Path, deep: str | None) -> Iterator[Check]:
+    yield Check("engines", lambda: _installed(engines), limit_s=_ENGINE_LIMIT_S)
+    if deep is not None:
+        releases = catalogue.releases()
+        names = list(releases) if deep == _ALL else [catalogue.release(deep).name]
+        limit = engine_checks.IMPORT_LIMIT_S * len(names)
+        yield Check("engine import", lambda: _imported(engines, names), limit_s=limit)
+
+
+def _installed(engines: Path) -> Iterator[Finding]:
+    present = engine_checks.present(catalogue.releases().values(), engines)
+    if not present:
+        yield checks.ok("engines", "none is installed yet: the first `up` installs one")
+    for release in present:
+        yield from engine_checks.engine_findings(release, engines)
+
+
+def _imported(engines: Path, names: list[str]) -> Iterator[Finding]:
+    for name in names:
+        release = catalogue.release(name)
+        if install.find(release, engines) is not None:
+            yield from engine_checks.deep_findings(release, engines)
+        elif len(names) == 1:
+            fix = f"qlaunch engine install {name}"
+            yield checks.problem(f"engine {name} import", "it is not installed", fix)
+
+
+def _environment() -> Iterator[Finding]:
+    yield doctor_setup.hub_finding(os.environ)
+    yield doctor_setup.proxy_finding(os.environ)
+
+
+def _default_port() -> int:
+    fields = {field.name: field.default for field in msgspec.structs.fields(Profile)}
+    return int(fields["port"])

@@ -6,6 +6,7 @@ with what transformers computes in float32 from the same files.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -18,23 +19,18 @@ from tests.checkpoints import make_bert, make_qwen3, make_roberta
 from tests.engine_real.qlaunch import Home
 
 Dtype = Literal["bfloat16", "float32"]
+_bert = functools.partial(make_bert, hidden=384, heads=12, intermediate=768)
+_roberta = functools.partial(make_roberta, hidden=384, heads=12, intermediate=768)
+"""MiniLM's width. The first token alone, without a mean's averaging, is close to the bfloat16 line
+in narrower ones: transformers itself loses as much (least cosine of bfloat16 with float32 over
+these texts, three seeds: 0.9986 at 64 columns, 0.9990 at 128, 0.9994 at 384)."""
 MAKERS: dict[str, Callable[[Path], Path]] = {
-    "bert-cls": lambda path: make_bert(path, pooling="cls", hidden=128, intermediate=256),
-    "bert-mean-dense": lambda path: make_bert(
-        path, pooling="mean", dense=96, hidden=128, intermediate=256, new_spelling=True
+    "bert-cls": lambda path: _bert(path, pooling="cls"),
+    "bert-mean-dense": lambda path: _bert(path, pooling="mean", dense=96, new_spelling=True),
+    "roberta-mean-shards": lambda path: _roberta(
+        path, architecture="RobertaModel", pooling="mean", shards=2
     ),
-    "bert-max-raw": lambda path: make_bert(
-        path, pooling="max", normalize=False, hidden=128, intermediate=256
-    ),
-    "roberta-mean-shards": lambda path: make_roberta(
-        path,
-        architecture="RobertaModel",
-        pooling="mean",
-        shards=2,
-        hidden=128,
-        intermediate=256,
-    ),
-    "xlm-roberta-cls": lambda path: make_roberta(path, pooling="cls", hidden=128, intermediate=256),
+    "xlm-roberta-cls": lambda path: _roberta(path, pooling="cls"),
     "qwen3-last-shards": lambda path: make_qwen3(path, shards=2, hidden=128, intermediate=256),
 }
 
@@ -56,7 +52,6 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
         ("bert-cls", "bfloat16"),
         ("bert-mean-dense", "bfloat16"),
         ("bert-mean-dense", "float32"),
-        ("bert-max-raw", "bfloat16"),
         ("roberta-mean-shards", "bfloat16"),
         ("xlm-roberta-cls", "bfloat16"),
         ("xlm-roberta-cls", "float32"),
@@ -64,7 +59,10 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
     ],
 )
 def test_vectors_are_the_checkpoint_s_own(
-    family: str, dtype: Dtype, checkpoints: Callable[[str], Path], home: Home
+    family: str,
+    dtype: Dtype,
+    checkpoints: Callable[[str], Path],
+    home: Home,
 ) -> None:
     model = checkpoints(family)
     said = inspect(model)
@@ -72,8 +70,7 @@ def test_vectors_are_the_checkpoint_s_own(
     smoke = home.run("smoke", "--up", profile, "--json").ok()
     assert all(smoke.checks.values())
     assert smoke.data["smoke"]["worst_cosine"] >= parity_min(dtype)
-    (dimension,) = [c for c in smoke.data["smoke"]["checks"] if c["name"] == "dimension"]
-    assert dimension["detail"] == f"{said.dimensions} numbers each"
-    assert not any("skipped" in c["detail"] for c in smoke.data["smoke"]["checks"]) or (
-        not said.normalize
-    )
+    details = {check["name"]: check["detail"] for check in smoke.data["smoke"]["checks"]}
+    print(f"{family} {dtype}: {details['parity']}")
+    assert details["dimension"] == f"{said.dimensions} numbers each"
+    assert not details["parity"].startswith("skipped")

@@ -1,0 +1,144 @@
+"""Runs with the engine's Python: answers questions about the plugin, one JSON document a line.
+
+A question is `{"ask": NAME, ...}`; its answer is a value, or `{"error": TYPE, "message": TEXT}`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+
+def pooled(mode: str, states: list[list[float]], lengths: list[int], dtype: str = "float32") -> Any:
+    """`pool` over these token states."""
+    import torch
+    from qlaunch_sglang.pooling import pool
+
+    found = pool(mode, torch.tensor(states, dtype=getattr(torch, dtype)), lengths)
+    return {"dtype": str(found.dtype), "vectors": found.tolist()}
+
+
+def head(path: str) -> Any:
+    """What the plugin reads from a checkpoint."""
+    from qlaunch_sglang.pooling import read_head
+
+    found = read_head(Path(path))
+    return {
+        "modes": found.modes,
+        "dense": [folder.name for folder in found.dense],
+        "normalize": found.normalize,
+    }
+
+
+def served(
+    path: str,
+    states: list[list[float]],
+    lengths: list[int],
+    *,
+    dimensions: list[int | None] | None = None,
+    padding: int = 0,
+    on_device: bool = False,
+    old: bool = False,
+) -> Any:
+    """The whole pooler of a checkpoint, called as SGLang calls it.
+
+    Args:
+        padding: rows of a padded batch that belong to no request.
+        on_device: lengths come as a tensor alone, as in a captured graph.
+        old: the batch is of a release that knows no `dimensions`.
+    """
+    import torch
+    from qlaunch_sglang.pooling import CheckpointPooler
+
+    os.environ["QLAUNCH_MODEL_PATH"] = path
+    batch = SimpleNamespace(
+        extend_seq_lens=torch.tensor(lengths),
+        extend_seq_lens_cpu=None if on_device else lengths,
+        **({} if old else {"dimensions": dimensions}),
+    )
+    rows = torch.tensor(states)
+    if padding:
+        rows = torch.cat([rows, torch.full((padding, rows.shape[1]), 7.0)])
+    found = CheckpointPooler.for_model(None)(rows, batch).embeddings
+    return [vector.tolist() for vector in found]
+
+
+def why_not_fork(device: str | None, beside: str = "nothing") -> str | None:
+    """The plugin's verdict, with something going on beside it.
+
+    What `openmp` starts stays: ask for it last.
+    """
+    import torch
+    from qlaunch_sglang import fork_start
+
+    stop, initialized = threading.Event(), torch.cuda.is_initialized
+    thread = threading.Thread(target=stop.wait, name="a-busy-thread")
+    if beside == "thread":
+        thread.start()
+    elif beside == "cuda":
+        torch.cuda.is_initialized = lambda: True
+    elif beside == "openmp":
+        torch.set_num_threads(2)
+        torch.ones(4096, 4096).sum()
+    verdict: str | None = fork_start.why_not_fork(device)
+    stop.set()
+    torch.cuda.is_initialized = initialized
+    if beside == "thread":
+        thread.join()
+    return verdict
+
+
+def call_kernel(name: str) -> Any:
+    """Calls an operator of the stand-in for `sgl_kernel`."""
+    import sgl_kernel
+
+    return getattr(sgl_kernel, name)(1, out=2)
+
+
+def registry_operators() -> bool:
+    """Whether torch believes that there are compiled kernels."""
+    import sgl_kernel
+    import torch
+
+    return bool(sgl_kernel.QLAUNCH_STANDIN) and hasattr(torch.ops.sgl_kernel, "rmsnorm_cpu")
+
+
+def submodule(name: str) -> None:
+    """Imports a module below `sgl_kernel`."""
+    import importlib
+
+    importlib.import_module(f"sgl_kernel.{name}")
+
+
+ASKS = {
+    ask.__name__: ask
+    for ask in (pooled, head, served, why_not_fork, call_kernel, registry_operators, submodule)
+}
+
+
+def answer(question: dict[str, Any]) -> Any:
+    """The answer to one question; a failure is an answer too."""
+    ask = ASKS[question.pop("ask")]
+    try:
+        return ask(**question)
+    except Exception as error:  # noqa: BLE001 - what it raises is what is asked
+        return {"error": type(error).__name__, "message": str(error)}
+
+
+def main() -> None:
+    """Answer questions until there are no more; what libraries print goes to stderr."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    with answers:
+        for line in sys.stdin:
+            answers.write(json.dumps(answer(json.loads(line))) + "\n")
+            answers.flush()
+
+
+if __name__ == "__main__":
+    main()

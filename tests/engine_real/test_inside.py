@@ -1,0 +1,255 @@
+"""The plugin's own parts, in the engine's Python: pooling, the decision to fork, the stand-ins."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from launcher.engine import command
+from launcher.engine.types import Engine
+from tests.checkpoints import make_bert
+from tests.engine_real.qlaunch import environment
+
+Ask = Callable[..., list[Any]]
+INSIDE = Path(__file__).with_name("inside.py")
+RANDOM = np.random.default_rng(7)
+LENGTHS = [3, 1, 5]
+STATES = RANDOM.standard_normal((9, 8)).astype(np.float32)
+PARTS = [STATES[:3], STATES[3:4], STATES[4:]]
+
+
+class Inside:
+    """One process with the engine's Python: its import of SGLang is paid for once."""
+
+    def __init__(self, engine: Engine) -> None:
+        env = environment(None) | command.base_environment(engine.release, plugin=True)
+        self._process = subprocess.Popen(
+            [str(engine.python), str(INSIDE)],
+            env=env | {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def ask(self, *questions: dict[str, Any]) -> list[Any]:
+        """The answers, in order."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        found = []
+        for question in questions:
+            self._process.stdin.write(json.dumps(question) + "\n")
+            self._process.stdin.flush()
+            found.append(json.loads(self._process.stdout.readline()))
+        return found
+
+    def close(self) -> None:
+        """Let it end."""
+        self._process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def ask(engine: Engine) -> Iterator[Ask]:
+    inside = Inside(engine)
+    yield inside.ask
+    inside.close()
+
+
+@pytest.fixture
+def ask_anew(engine: Engine) -> Iterator[Ask]:
+    """A process that has not imported SGLang: nothing of it has started a thread."""
+    inside = Inside(engine)
+    yield inside.ask
+    inside.close()
+
+
+def normalized(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    lengths: NDArray[np.float32] = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / lengths
+
+
+def expected(mode: str) -> NDArray[np.float32]:
+    pick: dict[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {
+        "cls": lambda part: part[0],
+        "last": lambda part: part[-1],
+        "mean": lambda part: part.mean(axis=0),
+        "max": lambda part: part.max(axis=0),
+    }
+    return np.stack([pick[mode](part) for part in PARTS])
+
+
+def pooling_config(folder: Path, config: dict[str, Any]) -> None:
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+def test_pooling_is_what_numpy_computes(ask: Ask) -> None:
+    modes = ["cls", "last", "mean", "max"]
+    question = {"ask": "pooled", "states": STATES.tolist(), "lengths": LENGTHS}
+    exact = ask(*({**question, "mode": mode} for mode in modes))
+    for mode, found in zip(modes, exact, strict=True):
+        assert found["dtype"] == "torch.float32"
+        np.testing.assert_allclose(found["vectors"], expected(mode), rtol=1e-6, atol=1e-6)
+
+
+def test_half_precision_states_are_summed_in_float32(ask: Ask) -> None:
+    # 4096 times 1 and one 2^-6: a bfloat16 sum stops growing at 256, a float32 one does not.
+    states = [[1.0]] * 4096 + [[0.015625]]
+    question = {"ask": "pooled", "mode": "mean", "dtype": "bfloat16"}
+    many, one, unknown = ask(
+        {**question, "states": states, "lengths": [4097]},
+        {**question, "states": [[0.5, -0.25]], "lengths": [1]},
+        {**question, "mode": "median", "states": [[1.0]], "lengths": [1]},
+    )
+    assert many["dtype"] == "torch.float32"
+    assert many["vectors"][0][0] == pytest.approx((4096 + 0.015625) / 4097, rel=1e-6)
+    assert one["vectors"] == [[0.5, -0.25]]
+    assert unknown == {"error": "ValueError", "message": "unknown pooling mode 'median'"}
+
+
+def test_a_head_is_read_as_the_checkpoint_says(ask: Ask, tmp_path: Path) -> None:
+    made = [
+        make_bert(tmp_path / "mean", pooling="mean"),
+        make_bert(tmp_path / "new", pooling="last", new_spelling=True, normalize=False),
+        make_bert(tmp_path / "dense", pooling="max", dense=4),
+        make_bert(tmp_path / "bare"),
+        make_bert(tmp_path / "stray", pooling="mean"),
+        make_bert(tmp_path / "two", pooling="mean"),
+    ]
+    for name in ("modules.json", "1_Pooling/config.json"):
+        (tmp_path / "bare" / name).unlink()
+    (tmp_path / "stray" / "modules.json").unlink()
+    # In the file's order last comes first; sentence-transformers joins cls, max, mean, last.
+    both = {"pooling_mode_lasttoken": True, "pooling_mode_cls_token": True}
+    pooling_config(tmp_path / "two", both)
+    mean, new, dense, bare, stray, two = ask(*({"ask": "head", "path": str(p)} for p in made))
+    assert mean == {"modes": ["mean"], "dense": [], "normalize": True}
+    assert new == {"modes": ["last"], "dense": [], "normalize": False}
+    assert dense == {"modes": ["max"], "dense": ["2_Dense"], "normalize": True}
+    assert bare == {"modes": ["cls"], "dense": [], "normalize": True}
+    assert stray == {"modes": ["mean"], "dense": [], "normalize": True}
+    assert two["modes"] == ["cls", "last"]
+
+
+def test_what_cannot_be_served_right_is_refused(ask: Ask, tmp_path: Path) -> None:
+    configs: dict[str, dict[str, Any]] = {
+        "weighted": {"pooling_mode_weightedmean_tokens": True},
+        "unknown": {"pooling_mode": "attention"},
+        "none": {"pooling_mode_mean_tokens": False},
+        "prompt": {"pooling_mode_mean_tokens": True, "include_prompt": False},
+    }
+    for name, config in configs.items():
+        pooling_config(make_bert(tmp_path / name, pooling="mean"), config)
+    listing = make_bert(tmp_path / "layernorm", pooling="mean") / "modules.json"
+    modules = json.loads(listing.read_text())
+    extra = {"type": "sentence_transformers.models.LayerNorm", "path": "3_LayerNorm"}
+    listing.write_text(json.dumps([*modules, extra]))
+    names = [*configs, "layernorm"]
+    for name, found in zip(
+        names, ask(*({"ask": "head", "path": str(tmp_path / n)} for n in names)), strict=True
+    ):
+        assert found["error"] == "ValueError", name
+        assert str(tmp_path / name) in found["message"]
+    cls = {"pooling_mode_cls_token": True, "include_prompt": False}
+    pooling_config(tmp_path / "prompt", cls)
+    (fine,) = ask({"ask": "head", "path": str(tmp_path / "prompt")})
+    assert fine["modes"] == ["cls"]  # the first token is no prompt's to give or take
+
+
+def test_the_pooler_answers_as_sglang_s_does(ask: Ask, tmp_path: Path) -> None:
+    mean = make_bert(tmp_path / "mean", pooling="mean", hidden=8, heads=2)
+    raw = make_bert(tmp_path / "raw", pooling="cls", hidden=8, heads=2, normalize=False)
+    question = {
+        "ask": "served",
+        "path": str(mean),
+        "states": STATES.tolist(),
+        "lengths": LENGTHS,
+    }
+    found = ask(
+        question,
+        {**question, "path": str(raw)},
+        {**question, "dimensions": [4, 4, 4]},
+        {**question, "dimensions": [4, None, 2]},
+        {**question, "padding": 3},
+        {**question, "on_device": True},
+        {**question, "old": True},
+    )
+    plain = normalized(expected("mean"))
+    np.testing.assert_allclose(found[0], plain, rtol=1e-5)
+    np.testing.assert_allclose(found[1], expected("cls"), rtol=1e-5)
+    np.testing.assert_allclose(found[2], normalized(expected("mean")[:, :4]), rtol=1e-5)
+    assert [len(vector) for vector in found[3]] == [4, 8, 2]
+    np.testing.assert_allclose(found[3][2], normalized(expected("mean")[2, :2]), rtol=1e-5)
+    for other in found[4:]:
+        assert other == found[0]
+
+
+def test_a_dense_head_is_applied_in_float32(ask: Ask, tmp_path: Path) -> None:
+    model = make_bert(tmp_path / "dense", pooling="mean", hidden=8, heads=2, dense=5)
+    question = {"ask": "served", "path": str(model), "states": STATES.tolist(), "lengths": LENGTHS}
+    config = model / "2_Dense" / "config.json"
+    (tanh,) = ask(question)
+    said = json.loads(config.read_text())
+    config.write_text(
+        json.dumps(said | {"activation_function": "torch.nn.modules.linear.Identity"})
+    )
+    (linear,) = ask(question)
+    config.write_text(json.dumps(said | {"activation_function": "some.package.Softsign"}))
+    (unknown,) = ask(question)
+    weight, bias = dense_weights(model / "2_Dense" / "model.safetensors", 8, 5)
+    values = expected("mean") @ weight.T + bias
+    np.testing.assert_allclose(linear, normalized(values), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(tanh, normalized(np.tanh(values)), rtol=1e-4, atol=1e-6)
+    assert "some.package.Softsign is not supported" in unknown["message"]
+
+
+def dense_weights(
+    file: Path, width: int, out: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    data = file.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+
+    def tensor(name: str, *shape: int) -> NDArray[np.float32]:
+        begin, end = header[name]["data_offsets"]
+        return np.frombuffer(data[8 + size + begin : 8 + size + end], np.float32).reshape(shape)
+
+    return tensor("linear.weight", out, width), tensor("linear.bias", out)
+
+
+def test_forking_is_refused_wherever_it_is_unsafe(ask_anew: Ask) -> None:
+    question = {"ask": "why_not_fork", "device": "cpu"}
+    safe, cuda, unknown, thread, context, native = ask_anew(
+        question,
+        {**question, "device": "cuda"},
+        {**question, "device": None},
+        {**question, "beside": "thread"},
+        {**question, "beside": "cuda"},
+        {**question, "beside": "openmp"},
+    )
+    assert safe is None
+    assert cuda == "the device is cuda, not cpu"
+    assert unknown == "the device is None, not cpu"
+    assert thread == "other threads are running: a-busy-thread"
+    assert context == "a CUDA context exists"
+    assert native.endswith("native threads are running")
+
+
+def test_the_kernels_stand_in_names_the_operator(ask: Ask) -> None:
+    called, dunder, operators, module = ask(
+        {"ask": "call_kernel", "name": "gemma_rmsnorm"},
+        {"ask": "call_kernel", "name": "__wrapped__"},
+        {"ask": "registry_operators"},
+        {"ask": "submodule", "name": "flash_attn"},
+    )
+    assert called["error"] == "NotImplementedError"
+    assert "gemma_rmsnorm" in called["message"]
+    assert dunder["error"] == "AttributeError"
+    assert operators is False
+    assert module["error"] == "ModuleNotFoundError"

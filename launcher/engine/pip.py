@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from launcher.children import die_with
 from launcher.engine.types import Release
 from launcher.errors import ExitCode, QlaunchError
 
@@ -117,6 +118,7 @@ def _run(
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
     # `user = true` in a user's pip configuration would install beside the environment.
     environment |= {"PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0"}
+    parent = os.getpid()
     with (
         log.open("a", encoding="utf-8") as file,
         subprocess.Popen(
@@ -128,6 +130,8 @@ def _run(
             errors="replace",
             env=environment,
             start_new_session=True,
+            # A killed install must not leave a pip that writes on without the lock.
+            preexec_fn=lambda: die_with(parent),  # noqa: PLW1509 - no threads at work here
         ) as child,
     ):
         assert child.stdout is not None

@@ -20,10 +20,10 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from launcher.children import die_with
 from launcher.service import procs
 from launcher.service.types import ProcessId
 
-PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 """linux/prctl.h."""
 PIPE_BYTES = 1024 * 1024
@@ -37,13 +37,6 @@ _libc = ctypes.CDLL(None, use_errno=True)  # loaded here: a forked child must no
 def become_subreaper() -> bool:
     """Adopt every orphan below this process; False where the kernel does not offer it."""
     return bool(_libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
-
-
-def _die_with(parent: int) -> None:
-    """Run in the child between fork and exec: be killed when the thread that forked us ends."""
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before the line above took effect
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 @dataclass(slots=True)
@@ -96,7 +89,7 @@ def spawn(
             cwd=cwd,
             close_fds=True,
             start_new_session=True,
-            preexec_fn=lambda: _die_with(parent),  # noqa: PLW1509 - no threads at work, see loop.py
+            preexec_fn=lambda: die_with(parent),  # noqa: PLW1509 - no threads at work, see loop.py
         )
     except (OSError, subprocess.SubprocessError) as error:
         os.close(reading)

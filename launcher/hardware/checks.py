@@ -11,6 +11,7 @@ import os
 import selectors
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NoReturn
@@ -81,8 +82,8 @@ class _Running:
 def run(checks: Sequence[Check]) -> list[Finding]:
     """What all checks find, in their order; takes as long as the slowest, at most its limit.
 
-    A check that is cut, crashes or raises is itself a finding. Call it from a process without
-    other threads (it forks).
+    A check that is cut, crashes or raises is itself a finding. It forks: a process without other
+    threads should call it.
     """
     running = [_start(check) for check in checks]
     found: dict[int, list[Finding]] = {}
@@ -107,7 +108,10 @@ def run(checks: Sequence[Check]) -> list[Finding]:
 def _start(check: Check) -> _Running:
     reading, writing = os.pipe2(os.O_CLOEXEC)
     began = time.monotonic()
-    pid = os.fork()
+    with warnings.catch_warnings():
+        # Python 3.12 warns where another thread runs: a child that then hangs is cut all the same.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
     if pid == 0:
         _child(check, writing)
     os.close(writing)

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import http.client
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bench.errors import BenchError
+from launcher.children import die_with
 from launcher.hardware.memory import read_memory
 from launcher.service import procs
 from launcher.service.engine_log import phase_of
 from launcher.service.environment import engine_environment
 from launcher.service.process import (
-    PR_SET_PDEATHSIG,
     Child,
     Patience,
     Tree,
@@ -31,11 +29,6 @@ from launcher.service.process import (
 POLL_S = 0.1
 FLOOR_BYTES = 2 * 1024**3
 """An engine that leaves the machine less memory than this is stopped: others work here too."""
-_libc = ctypes.CDLL(None)  # loaded here: a forked child must not load anything
-
-
-def _die_with_parent() -> None:
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 class BareEngine:
@@ -49,6 +42,7 @@ class BareEngine:
         self._log = log
         self._read = 0
         whole = engine_environment(os.environ, env, ("QLAUNCH_BENCH", str(os.getpid())))
+        parent = os.getpid()
         self._began = time.monotonic()
         with log.open("wb") as output:
             handle = subprocess.Popen(
@@ -58,7 +52,7 @@ class BareEngine:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - the benchmarks have one thread
+                preexec_fn=lambda: die_with(parent),  # noqa: PLW1509 - the benchmarks have one thread
             )
         stat = procs.read_stat(handle.pid)
         assert stat is not None  # not reaped yet, so it is there, a zombie at least

@@ -15,12 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench import machine, tree
+import msgspec
+
+from bench import machine, phases, tree
 from bench.bare import bare_engine
 from bench.figures import Relation, Report, Row, compared, single
 from bench.home import Home, home, provide
 from bench.load import Bounds, Client, Level, Texts, measure, whole_words
 from bench.options import Options
+from bench.phases import Starts
 from bench.start import ENGINE, MODEL, PROFILE, bare_command
 from launcher.service import ports
 
@@ -39,7 +42,7 @@ _MB = 1e6
 class Side:
     """What one of the two gave, by repeat."""
 
-    ready_s: list[float] = field(default_factory=list)
+    starts: Starts = field(default_factory=Starts)
     memory_mb: list[float] = field(default_factory=list)
     idle_percent: list[float] = field(default_factory=list)
     levels: dict[int, list[Level]] = field(default_factory=dict)
@@ -174,7 +177,8 @@ def model_of(argv: Sequence[str]) -> Path:
 
 def _ours(place: Home, side: Side, work: Work, *asked: str) -> None:
     up = place.up("bench-plain", *asked)
-    side.ready_s.append(up.seconds)
+    record = place.run_record(str(up.data["run"]))
+    side.starts.add(up.seconds, phases.of_run(record))
     argv = list(up.data["engine"]["argv"])
     served = argv[argv.index("--served-model-name") + 1]
     work.on(side, up.port, served, up.pid, up.supervisor_pid)
@@ -202,7 +206,8 @@ def _plain(
     port = ports.pick_free("127.0.0.1")
     argv = plain_argv(start, str(model), port)
     with bare_engine(argv, env, port, place.root / "plain.log") as engine:
-        side.ready_s.append(engine.wait_healthy(START_LIMIT_S))
+        healthy = engine.wait_healthy(START_LIMIT_S)
+        side.starts.add(healthy, phases.of_engine(engine, healthy))
         work.on(side, port, str(model), engine.pid, None)
 
 
@@ -211,9 +216,12 @@ def start_and_memory(
 ) -> list[Row]:
     """The rows of time and memory, judged by the limits where there is a relation."""
     ours, plain = pair.ours, pair.plain
+    up, bare = ours.starts, plain.starts
     return [
-        compared("start", "s", ours.ready_s, plain.ready_s, relation, start),
+        compared("start", "s", up.seconds, bare.seconds, relation, start),
         compared("memory (PSS)", "MB", ours.memory_mb, plain.memory_mb, relation, memory),
+        compared("without the checks: until `/health` 200", "s", up.healthy, bare.healthy),
+        *phases.rows(up, bare),
     ]
 
 
@@ -250,14 +258,5 @@ _NOTES = (
 
 def raw(pair: Pair) -> dict[str, Any]:
     """Every figure of both."""
-    return {"ours": _raw_side(pair.ours), "plain": _raw_side(pair.plain)}
-
-
-def _raw_side(side: Side) -> dict[str, object]:
-    levels = {
-        str(batch): [
-            {"tokens": level.tokens, "latencies_s": list(level.latencies_s)} for level in found
-        ]
-        for batch, found in side.levels.items()
-    }
-    return {**vars(side), "levels": levels}
+    found: dict[str, Any] = msgspec.to_builtins(pair, str_keys=True)
+    return found

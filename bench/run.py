@@ -2,7 +2,7 @@
 
     python -m bench.run                       all of them, on a quiet machine (about 20 minutes)
     python -m bench.run start --repeats 9
-    python -m bench.run --quick --out DIR     to try the scripts: no results
+    python -m bench.run --quick               to try the scripts: no results
 
 Exit status: 0 every target met, 1 one missed, 2 something could not be measured, 130 interrupted.
 """
@@ -39,19 +39,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--repeats", type=int, help="how often each pair is measured")
     parser.add_argument("--quick", action="store_true", help="tiny repeats, no results")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the figures")
+    parser.add_argument("--out", type=Path, help="folder for the figures (results)")
     asked = parser.parse_args(arguments)
     unknown = [name for name in asked.names if name not in NAMES]
     if unknown:
         parser.error(f"there is no benchmark {unknown[0]!r}; there are: {', '.join(NAMES)}")
     if asked.repeats is not None and asked.repeats < 1:
         parser.error("--repeats must be at least 1")
-    if asked.quick and asked.out == RESULTS:
-        parser.error("--quick measures too little for a result: name another folder with --out")
+    out = asked.out or (None if asked.quick else RESULTS)
     signal.signal(signal.SIGTERM, _interrupt)
     options = Options(repeats=asked.repeats, quick=asked.quick)
     try:
-        return max(_one(name, options, asked.out) for name in asked.names or NAMES)
+        return max(_one(name, options, out) for name in asked.names or NAMES)
     except KeyboardInterrupt:
         print("interrupted: what was started has been stopped", file=sys.stderr)
         return INTERRUPTED
@@ -61,7 +60,7 @@ def _interrupt(_signum: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _one(name: str, options: Options, out: Path) -> int:
+def _one(name: str, options: Options, out: Path | None) -> int:
     print(f"{name}:", file=sys.stderr, flush=True)
     if name == "sampler":
         return _sampler(options)
@@ -70,7 +69,8 @@ def _one(name: str, options: Options, out: Path) -> int:
     except (BenchError, QlaunchError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return BROKEN
-    keep(report, out)
+    if out is not None:
+        keep(report, out)
     print("\n".join(section(report)), end="\n\n", flush=True)
     idle = report.machine["idle_before"]
     if idle is not None and idle < QUIET:

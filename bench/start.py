@@ -13,14 +13,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from bench import machine, tree
-from bench.bare import BareEngine, bare_engine
+import msgspec
+
+from bench import machine, phases, tree
+from bench.bare import bare_engine
 from bench.errors import BenchError
 from bench.figures import Report, Row, compared, single
 from bench.home import Home, Up, home, provide
 from bench.options import Options
+from bench.phases import Starts
 from launcher.service import ports
 from launcher.service.environment import engine_environment
 
@@ -31,7 +33,6 @@ _IMPORTS = (
     "import sglang.srt.entrypoints.http_server, sglang.srt.managers.scheduler, "
     "sglang.srt.managers.detokenizer_manager, sglang.srt.model_loader.loader"
 )
-_PHASES = ("loading", "warming", "healthy", "ready")
 _MB = 1e6
 
 
@@ -39,14 +40,12 @@ _MB = 1e6
 class Seen:
     """Every figure, by repeat."""
 
-    up_s: list[float] = field(default_factory=list)
+    up: Starts = field(default_factory=Starts)
+    bare: Starts = field(default_factory=Starts)
     up_mb: list[float] = field(default_factory=list)
     supervisor_mb: list[float] = field(default_factory=list)
-    up_phases: list[dict[str, float]] = field(default_factory=list)
     forked: list[bool] = field(default_factory=list)
-    bare_s: list[float] = field(default_factory=list)
     bare_mb: list[float] = field(default_factory=list)
-    bare_phases: list[dict[str, float]] = field(default_factory=list)
     import_s: list[float] = field(default_factory=list)
 
 
@@ -82,7 +81,7 @@ def run(options: Options) -> Report:
         settings={"repeats": repeats, "argv": _shown(argv), "poll_s": 0.1},
         rows=_rows(seen),
         notes=_notes(seen),
-        raw=vars(seen),
+        raw=msgspec.to_builtins(seen),
     )
 
 
@@ -103,10 +102,9 @@ def _ours(place: Home, argv: Sequence[str], seen: Seen) -> None:
     up = place.up("bench-start", PROFILE)
     seen.up_mb.append(tree.pss_bytes(up.pid) / _MB)
     seen.supervisor_mb.append(tree.rss_bytes(up.supervisor_pid) / _MB)
-    seen.up_s.append(up.seconds)
     _same_flags(argv, up)
     record = place.run_record(str(up.data["run"]))
-    seen.up_phases.append(_since_start(record))
+    seen.up.add(up.seconds, phases.of_run(record))
     log = Path(record["path"], "engine.log").read_text(encoding="utf-8", errors="replace")
     seen.forked.append("children are forked" in log)
     place.down("bench-start")
@@ -118,24 +116,13 @@ def _same_flags(argv: Sequence[str], up: Up) -> None:
         raise BenchError("`up` ran another command line than its plan")
 
 
-def _since_start(record: dict[str, Any]) -> dict[str, float]:
-    """Seconds from `up`'s start to the beginning of each phase."""
-    at = {phase["name"]: float(phase["t_s"]) for phase in record["phases"]}
-    ready = record["timings"].get("ready_s")
-    return {"starting": at["starting"], **at, **({"healthy": ready} if ready else {})}
-
-
 def _bare(place: Home, argv: Sequence[str], env: dict[str, str], seen: Seen) -> None:
     port = ports.pick_free("127.0.0.1")
     command = [word.replace("{port}", str(port)) for word in argv]
     with bare_engine(command, env, port, place.root / "bare.log") as engine:
-        seen.bare_s.append(engine.wait_healthy(START_LIMIT_S))
+        healthy = engine.wait_healthy(START_LIMIT_S)
         seen.bare_mb.append(tree.pss_bytes(engine.pid) / _MB)
-        seen.bare_phases.append(_phases(engine, seen.bare_s[-1]))
-
-
-def _phases(engine: BareEngine, healthy: float) -> dict[str, float]:
-    return {"starting": 0.0, **engine.phases, "healthy": healthy}
+        seen.bare.add(healthy, phases.of_engine(engine, healthy))
 
 
 def _import_s(program: str, env: dict[str, str]) -> float:
@@ -157,39 +144,15 @@ def _import_s(program: str, env: dict[str, str]) -> float:
 
 
 def _rows(seen: Seen) -> tuple[Row, ...]:
-    rows = [
-        compared("start", "s", seen.up_s, seen.bare_s, "at most", TIME_LIMIT),
-        compared(
-            "memory of the engine (PSS)", "MB", seen.up_mb, seen.bare_mb, "at most", MEMORY_LIMIT
-        ),
-    ]
-    asked = [
-        seconds - phases["ready"] + phases["starting"]
-        for seconds, phases in zip(seen.up_s, seen.up_phases, strict=True)
-    ]
-    rows.append(single("– the command: planning, the supervisor's start, printing", "s", asked))
-    before = "starting"
-    for name, words in zip(_PHASES, _WORDS, strict=True):
-        ours, bare = (_between(s, before, name) for s in (seen.up_phases, seen.bare_phases))
-        if ours:
-            rows.append(single(f"– {words}", "s", ours, other=bare))
-        before = name
-    rows.append(single("one import of the engine's modules, alone", "s", seen.import_s))
-    rows.append(single("the supervisor (RSS)", "MB", seen.supervisor_mb, "at most", 60.0))
-    return tuple(rows)
-
-
-_WORDS = (
-    "until it loads the model: imports, arguments, starting its processes",
-    "loading the weights",
-    "KV cache, server, warm-up, until `/health` 200",
-    "proving the vectors right",
-)
-
-
-def _between(found: Sequence[dict[str, float]], first: str, second: str) -> list[float]:
-    """Seconds from one phase to another, of the repeats that saw both."""
-    return [at[second] - at[first] for at in found if first in at and second in at]
+    up, bare = seen.up, seen.bare
+    return (
+        compared("start", "s", up.seconds, bare.seconds, "at most", TIME_LIMIT),
+        compared("memory (PSS)", "MB", seen.up_mb, seen.bare_mb, "at most", MEMORY_LIMIT),
+        compared("without the checks: until `/health` 200", "s", up.healthy, bare.healthy),
+        *phases.rows(up, bare),
+        single("one import of the engine's modules, alone", "s", seen.import_s),
+        single("the supervisor (RSS)", "MB", seen.supervisor_mb, "at most", 60.0),
+    )
 
 
 def _notes(seen: Seen) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ help:
 	@echo "make test     all tests, the ones on the real engine included"
 	@echo "make check    ruff and mypy"
 	@echo "make bench    the benchmarks of the README"
-	@echo "make docs     what is generated: docs/cli.md, profiles/schema.json"
+	@echo "make docs     what is generated: docs/cli.md, docs/profiles.md, profiles/schema.json"
 
 setup: $(STAMP)
 
@@ -48,6 +48,7 @@ bench: setup engine
 
 docs: setup
 	@$(RUN)/python -m launcher.cli.reference
+	@$(RUN)/python -m launcher.cli.profile_table
 	@$(RUN)/python -m launcher.profile.schema
 
 # Returns at once where it is installed.

@@ -52,9 +52,25 @@ KEYS: Final = {
     "status": _SERVICE,
     "logs": '`run`, `lines[]`; with `--follow` one `{"line": …}` a line instead of a document',
     "smoke": "`service`, `endpoint`, `smoke`; with `--up` as `status`",
+    "verify": (
+        "`service`, `endpoint`, `verify.{ok,checks[].{name,ok,detail},suspect,explanation,"
+        "worst_cosine,mean_cosine,worst_text,groups[].{group,texts,cosine_min,cosine_mean},texts,"
+        "tokens,tokens_per_s,longest_tokens,left_out[],seconds,reference}`; with `--quality` also "
+        "`quality.{recall_at_10,reference_recall_at_10,recall_difference,cosine_mean,cosine_min,"
+        "documents,queries,instructed,seconds,reference,reason}`"
+    ),
     "plan": _PLAN,
+    "recommend": (
+        "`profile`, `bucket`, `kind`, `change`, `needs`, `engine.{release,version,argv,env}`, "
+        "`dtype`, `memory.predicted.{ram_bytes,gpu_bytes}`, `reasons[]`, "
+        "`evidence.{measured,text,run,engine_version,age_s,ready_s,ram_peak_bytes,gpu_peak_bytes}`,"
+        " `alternatives[].{profile,bucket,kind,change,needs}`, "
+        "`hardware.{gpus,gpu_status,driver_version,assumed}`, "
+        "`profiles[].{name,bucket,reason,change,saves_bytes,release}`"
+    ),
     "profiles list": (
-        "`profiles[].{name,path,shipped,title,model,engine,measured,runs_here,reason}`"
+        "`profiles[].{name,path,shipped,title,model,engine,measured,runs_here,reason,bucket,change,"
+        "saves_bytes,release}`; `bucket` is `runs`, `one_change` or `cannot`, best first"
     ),
     "profiles show": (
         "`name`, `path`, `shipped`, `profile`; with `--resolved` also `resolved`, `sources`"

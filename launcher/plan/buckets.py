@@ -22,10 +22,12 @@ from launcher.profile.settings import UserConfig, for_release, resolve
 
 Bucket = Literal["runs", "one_change", "cannot"]
 
-KNOBS: Final = (("max-total-tokens", 2048), ("context-length", 512))
-"""Sizes that may be lowered, and their least useful values: a few pages of text in the cache, and
-what small encoders read at once."""
-_STEP: Final = 512
+KNOBS: Final = ("max-total-tokens", "context-length")
+"""Sizes that may be lowered, in the order to try."""
+STEP: Final = 1024
+"""Tokens between values that are tried: figures people can read."""
+LEAST: Final = 2048
+"""A few pages of text; less is no use."""
 
 
 @dataclass(frozen=True)
@@ -117,11 +119,11 @@ def _inputs(candidate: Candidate, world: World, choice: Choice) -> Inputs | None
 def _with_one_change(given: Inputs, plan: Plan) -> Verdict:
     """The profile with the largest value of one knob that fits; `cannot` where none does."""
     name, why = given.profile_name, plan.reasons[0]
-    for knob, least in KNOBS:
+    for knob in KNOBS:
         now = given.settings.flags.get(knob)
-        if not isinstance(now, int) or now <= least:
+        if not isinstance(now, int) or now <= LEAST:
             continue
-        found = _largest(given, knob, least, now)
+        found = _largest(given, knob, now)
         if found is None:
             continue
         value, smaller = found
@@ -137,16 +139,16 @@ def _with_one_change(given: Inputs, plan: Plan) -> Verdict:
     return Verdict(profile=name, bucket="cannot", reason=why, release=plan.engine.release)
 
 
-def _largest(given: Inputs, knob: str, least: int, now: int) -> tuple[int, Plan] | None:
-    """The largest value of `knob` from `least` up to `now` that fits, in steps, with its plan."""
-    low, high, best = least // _STEP, now // _STEP, None
+def _largest(given: Inputs, knob: str, now: int) -> tuple[int, Plan] | None:
+    """The largest value of `knob` below `now` that fits, with its plan; None where none does."""
+    low, high, best = LEAST // STEP, (now - 1) // STEP, None
     while low <= high:
         middle = (low + high + 1) // 2
-        flags = given.settings.flags | {knob: middle * _STEP}
+        flags = given.settings.flags | {knob: middle * STEP}
         settings = msgspec.structs.replace(given.settings, flags=flags)
         plan = make_plan(replace(given, settings=settings))
         if plan.fits:
-            best, low = (middle * _STEP, plan), middle + 1
+            best, low = (middle * STEP, plan), middle + 1
         else:
             high = middle - 1
     return best

@@ -66,7 +66,9 @@ def choose(wanted: str, need: HardwareNeed, hardware: Hardware, host: Host) -> C
         if why is None:
             gpu = fit.card_for(need, release, hardware)
             said = (_why(release, gpu, hardware),) if wanted == AUTO else ()
-            return Choice(release, gpu, len(hardware.gpus) == 1, said)
+            # A card that cannot be read is hidden from the engine too: CUDA would try it.
+            only = len(hardware.gpus) == 1 and hardware.gpu_status == "ok"
+            return Choice(release, gpu, only, said)
         reasons[release.name] = why
     raise QlaunchError(
         _refusal(reasons, need, hardware), code="does_not_fit", exit_code=ExitCode.DOES_NOT_FIT

@@ -145,9 +145,11 @@ def recommend(judged: Sequence[Judged], world: World, runs: Sequence[PastRun]) -
     """
     usable = [j for j in judged if j.verdict.plan is not None]
     if not usable:
-        reasons = [f"{j.verdict.profile}: {j.verdict.reason}" for j in judged[:1]]
+        # What keeps even a profile for the CPU from running says most.
+        judged = sorted(judged, key=lambda j: j.profile.hardware.device != "cpu")
+        why = f" ({judged[0].verdict.profile}: {judged[0].verdict.reason})" if judged else ""
         raise QlaunchError(
-            f"none of the profiles runs on this machine ({'; '.join(reasons) or 'there is none'})",
+            f"none of the profiles runs on this machine{why}",
             code="does_not_fit",
             exit_code=ExitCode.DOES_NOT_FIT,
             fix="see why: qlaunch profiles list",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from launcher.profile.types import FlagValue, HardwareNeed, Profile
 
 FLAG_KEY = r"^[a-z0-9][a-z0-9-]*$"
+RELEASE = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
 OWNED_FLAGS = {
@@ -69,6 +70,9 @@ def profile_problems(profile: Profile) -> Iterator[Located]:
         yield ("api_key_file",), key_file
     yield from flags_problems(profile.flags)
     for release, flags in profile.flags_by_engine.items():
+        if not re.fullmatch(RELEASE, release, re.ASCII):
+            message = f"`flags_by_engine.{shown(release, 60)}` is no name of an engine release"
+            yield ("flags_by_engine", release), Problem(message, "see `qlaunch engine list`")
         for path, problem in flags_problems(flags):
             yield ("flags_by_engine", release, *path[1:]), problem
     for name in profile.env:

@@ -16,7 +16,7 @@ import msgspec
 
 from launcher.files import write_atomic
 from launcher.profile import types
-from launcher.profile.checks import ENV_NAME, FLAG_KEY
+from launcher.profile.checks import ENV_NAME, FLAG_KEY, RELEASE
 from launcher.profile.load import shipped_dir
 
 
@@ -31,8 +31,9 @@ def profile_schema() -> dict[str, Any]:
             _describe(definitions[name]["properties"], field, text)
     properties = definitions["Profile"]["properties"]
     properties["flags"]["propertyNames"] = {"pattern": FLAG_KEY}
-    by_engine = properties["flags_by_engine"]["additionalProperties"]
-    by_engine["propertyNames"] = {"pattern": FLAG_KEY}
+    by_engine = properties["flags_by_engine"]
+    by_engine["propertyNames"] = {"pattern": RELEASE}
+    by_engine["additionalProperties"]["propertyNames"] = {"pattern": FLAG_KEY}
     properties["env"]["propertyNames"] = {"pattern": ENV_NAME}
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "qlaunch profile"}
     return {**head, **schema}

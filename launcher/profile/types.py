@@ -95,7 +95,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     flags: dict[str, FlagValue] = {}
     """Engine options by their own long names without dashes; true passes a bare switch, false
     leaves it out."""
-    flags_by_engine: dict[Name, dict[str, FlagValue]] = {}
+    flags_by_engine: dict[str, dict[str, FlagValue]] = {}
     """Engine options by engine release: added to `flags`, and before them, on that release only."""
     env: dict[str, str] = {}
     """Environment variables for the engine, never secrets."""

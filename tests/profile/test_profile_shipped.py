@@ -132,3 +132,22 @@ def test_the_t4_profile_has_room_for_its_own_cache() -> None:
     assert isinstance(tokens, int)
     # 112 KiB of keys and values a token, and 1.2 GB of weights, on the 15 GiB that a T4 shows.
     assert parse_size("15GiB") > 2 * (tokens * 112 * 1024 + 1_200_000_000)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_flags_of_single_releases_have_their_reason_too(name: str) -> None:
+    loaded = load_profile(name, NOWHERE)
+    if not loaded.profile.flags_by_engine:
+        return
+    lines = (shipped_dir() / f"{name}.yaml").read_text().splitlines()
+    start = loaded.lines[("flags_by_engine",)]
+    above = next(i for i in range(start - 1, -1, -1) if "flags_by_engine:" in lines[i])
+    assert lines[above - 1].startswith("# "), name
+
+
+def test_profiles_with_offload_keep_the_cache_small_and_warn() -> None:
+    for name in ("offload-t4", "gpu-offload"):
+        profile = load_profile(name, NOWHERE).profile
+        assert profile.flags["cpu-offload-gb"] == 1
+        assert profile.flags["max-total-tokens"] == 4096
+        assert "more than four times" in " ".join(profile.description.split())

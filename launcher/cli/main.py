@@ -23,6 +23,10 @@ _COMMANDS: Final = {
         "launcher.cli.smoke",
         "Check the vectors of a service, or of a profile from start to stop.",
     ),
+    "verify": (
+        "launcher.cli.verify",
+        "Check the vectors of a service at length, and its retrieval quality.",
+    ),
     "plan": ("launcher.cli.plan", "Show what `up` would run, and what it would need."),
     "profiles": ("launcher.cli.profiles", "List, show and validate profiles."),
     "engine": ("launcher.cli.engine", "List, install and remove engine releases."),

@@ -207,6 +207,8 @@ class Parity:
 def measure_parity(reading: Reading) -> Parity:
     """Cosine of every usable answer with the reference of its text."""
     reference, status = reading.evidence.reference, reading.evidence.outcome.status
+    if reference is None and not any(reading.vectors.values()):
+        return Parity()  # nothing came that could be compared, whatever the reference
     if reference is None:
         return Parity(reason=f"no reference: {status.removeprefix('unavailable: ')}")
     for name, vector in reference.vectors.items():

@@ -189,7 +189,7 @@ class EmbeddingClient:
         if "Timeout" in type(error).__name__:
             return CallError("timeout", f"no whole answer within {timeout_s:.3g} s")
         if isinstance(error, openai.APIStatusError):
-            body = self._clean(error.response.text, texts)
+            body = self._clean(_message(error.response.text), texts)
             return CallError("status", f"HTTP {error.status_code}: {body}", error.status_code)
         if isinstance(error, openai.APIConnectionError):
             cause = self._clean(str(error.__cause__ or error), texts)
@@ -207,6 +207,18 @@ class EmbeddingClient:
                 text = text.replace(each, "<input>")
         line = "".join(char if char.isprintable() else " " for char in " ".join(text.split()))
         return line if len(line) <= _QUOTE_LIMIT else line[:_QUOTE_LIMIT] + "…"
+
+
+def _message(body: str) -> str:
+    """The message of an error document, as OpenAI and SGLang word it; any other body whole."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return body
+    for found in (document, document.get("error") if isinstance(document, dict) else None):
+        if isinstance(found, dict) and isinstance(found.get("message"), str):
+            return str(found["message"])
+    return body
 
 
 def _listed(texts: Inputs) -> list[Any]:

@@ -17,7 +17,9 @@ from launcher.verify.reference import Outcome, obtain
 from launcher.verify.types import SmokeReport, VerifyRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    from launcher.verify.texts import Text
 
 CALL_LIMIT_S = 30.0
 """Longest wait for one call; the first and largest takes about 2 s for Qwen3-0.6B on two cores."""
@@ -55,7 +57,9 @@ def run_smoke(
     return judge(Evidence(request, asks, outcome, left_out), began)
 
 
-def too_long(request: VerifyRequest, outcome: Outcome) -> frozenset[str]:
+def too_long(
+    request: VerifyRequest, outcome: Outcome, asked: Sequence[Text] = texts.TEXTS
+) -> frozenset[str]:
     """Names of the texts that a model of a short context would refuse.
 
     Known by the reference's token counts; without them a text counts one token a byte at worst.
@@ -64,7 +68,7 @@ def too_long(request: VerifyRequest, outcome: Outcome) -> frozenset[str]:
     tokens = reference.tokens if reference is not None else {}
     return frozenset(
         each.name
-        for each in texts.TEXTS
+        for each in asked
         if tokens.get(each.name, 0 if limit >= _ROOMY else len(each.text.encode()) + 2) >= limit
     )
 
@@ -138,14 +142,14 @@ def judge(evidence: Evidence, began: float) -> SmokeReport:
         worst_cosine=worst[0] if worst else None,
         mean_cosine=parity.mean,
         worst_text=worst[1] if worst else None,
-        sample=_sample(reading),
+        sample=sample(reading),
         latency_ms=round(after.seconds * 1000, 2) if after else None,
         seconds=round(time.monotonic() - began, 3),
         reference=evidence.outcome.status,
     )
 
 
-def _sample(reading: Reading) -> tuple[float, ...]:
+def sample(reading: Reading) -> tuple[float, ...]:
     """First five numbers of the first text's vector, or of the first usable one."""
     vectors = reading.vectors.get("first", {})
     return tuple(next(iter(vectors.values()), [])[:5])

@@ -106,3 +106,29 @@ class SuiteReport(SmokeReport, frozen=True, kw_only=True):
     """Exact length of the longest text, by the engine's own count; None where none was asked."""
     left_out: tuple[str, ...] = ()
     """What was not asked, each with its reason."""
+
+
+class QualityReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Retrieval on the set that ships with qlaunch: what the served vectors find.
+
+    Nothing here is 0 for unknown: what could not be measured is None, and `reason` says why.
+    """
+
+    documents: int
+    queries: int
+    recall_at_10: float | None
+    """Share of the relevant documents among the first ten, mean over the queries, as served."""
+    reference_recall_at_10: float | None = None
+    """The same with the checkpoint's own float32 vectors."""
+    recall_difference: float | None = None
+    """Served minus reference: below 0, retrieval got worse."""
+    cosine_mean: float | None = None
+    cosine_min: float | None = None
+    """Cosine of every served vector with the reference."""
+    seconds: float
+    """Engine time for all texts."""
+    instructed: bool
+    """Whether queries carried the model card's instruction."""
+    reference: str
+    """`computed`, `cached` or `unavailable: reason`."""
+    reason: str | None = None

@@ -54,6 +54,7 @@ class Call:
     inputs: list[str]
     encoding: str
     key: str | None
+    dimensions: int | None = None
 
 
 Edit = Callable[[Call, list[Entry]], list[Entry]]
@@ -76,13 +77,22 @@ class FakeEngine:
     calls: list[Call] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
 
+    def spelled(self, given: str | list[int]) -> str:
+        """The text that token ids stand for: `ids_of` backwards."""
+        return given if isinstance(given, str) else "".join(map(chr, given))
+
+    def cut(self, call: Call, text: str) -> Vector:
+        """The text's vector in as many dimensions as asked, cut before it is normalised."""
+        whole = self.vector(call, text)
+        return whole if call.dimensions is None else unit(whole[: call.dimensions])
+
     def answer(self, call: Call) -> tuple[int, str, bytes]:
         """Status, content type and body for `call`."""
         raw = self.raw(call)
         if raw is not None:
             return raw
         data: list[Entry] = [
-            {"object": "embedding", "index": index, "embedding": self.vector(call, text)}
+            {"object": "embedding", "index": index, "embedding": self.cut(call, text)}
             for index, text in enumerate(call.inputs)
         ]
         data = self.edit(call, data)
@@ -98,6 +108,11 @@ class FakeEngine:
         return 200, "application/json", json.dumps(document).encode()
 
 
+def ids_of(text: str) -> list[int]:
+    """Token ids of the fake tokenizer: the characters' codes."""
+    return list(map(ord, text))
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -111,9 +126,10 @@ class _Handler(BaseHTTPRequestHandler):
         engine = self.engine
         call = Call(
             len(engine.calls),
-            body["input"],
+            [engine.spelled(each) for each in body["input"]],
             body.get("encoding_format", ""),
             self.headers["Authorization"],
+            body.get("dimensions"),
         )
         engine.calls.append(call)
         if engine.hangs(call):

@@ -186,3 +186,61 @@ def test_broken_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "modules.json").write_text("[{")
     with pytest.raises(UnsupportedError, match=r"modules\.json"):
         worker.read_recipe(tmp_path, "mean")
+
+
+# --- the end of a text ----------------------------------------------------------------------------
+
+
+class Tokenizer:
+    """Letters as tokens, with marks around a text."""
+
+    def __init__(self, before: str, after: str) -> None:
+        self.before, self.after = before, after
+
+    def __call__(self, text: str, *, add_special_tokens: bool = True) -> dict[str, list[int]]:
+        whole = self.before + text + self.after if add_special_tokens else text
+        return {"input_ids": [ord(char) for char in whole]}
+
+    def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
+        return [chr(each) for each in ids]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [("", "", []), ("^", "", []), ("", "$", ["$"]), ("^", "/$", ["/", "$"]), ("h", "o", ["o"])],
+)
+def test_what_a_tokenizer_appends_is_found(before: str, after: str, expected: list[str]) -> None:
+    assert worker.appended_tokens(Tokenizer(before, after)) == expected
+
+
+END = "<|endoftext|>"
+TEMPLATE = {
+    "type": "TemplateProcessing",
+    "single": [{"Sequence": {"id": "A"}}, {"SpecialToken": {"id": END}}],
+}
+
+
+@pytest.mark.parametrize(
+    ("processor", "expected"),
+    [
+        (None, None),
+        ({"type": "ByteLevel"}, None),
+        (TEMPLATE, END),
+        ({"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A"}}]}, None),
+        ({"type": "BertProcessing", "sep": ["[SEP]", 102], "cls": ["[CLS]", 101]}, "[SEP]"),
+        ({"type": "Sequence", "processors": [{"type": "ByteLevel"}, TEMPLATE]}, END),
+    ],
+)
+def test_what_tokenizer_json_declares_is_read(
+    tmp_path: Path, processor: Any, expected: str | None
+) -> None:
+    write(tmp_path / "tokenizer.json", {"post_processor": processor})
+    assert worker.declared_end(tmp_path) == expected
+
+
+@pytest.mark.parametrize("token", ["</s>", {"content": "</s>", "special": True}])
+def test_what_tokenizer_config_declares_is_read(tmp_path: Path, token: Any) -> None:
+    write(tmp_path / "tokenizer_config.json", {"add_eos_token": True, "eos_token": token})
+    assert worker.declared_end(tmp_path) == "</s>"
+    write(tmp_path / "tokenizer_config.json", {"add_eos_token": False, "eos_token": token})
+    assert worker.declared_end(tmp_path) is None

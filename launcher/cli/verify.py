@@ -1,0 +1,143 @@
+"""`qlaunch verify`: the long suite on a running service, and its retrieval quality as a number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import msgspec
+
+from launcher.cli import show
+from launcher.cli.base import command as declare
+from launcher.cli.progress import Progress
+from launcher.cli.result import Problem, Result, table
+from launcher.errors import ExitCode, QlaunchError
+from launcher.plan.types import Plan
+from launcher.service import client, keys, store
+from launcher.service.types import UP
+from launcher.verify.types import QualityReport, SuiteReport
+
+
+@declare("verify")
+@click.argument("service")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=1),
+    default=60.0,
+    show_default=True,
+    help="Time the engine's calls may take; what does not fit is left out and named.",
+)
+@click.option(
+    "--quality",
+    is_flag=True,
+    help="Also measure retrieval: recall@10 served, of the float32 reference, and the difference.",
+)
+@click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
+def command(service: str, seconds: float, quality: bool, quiet: bool) -> Result:
+    """Check the vectors of a running SERVICE at length. Exit 7 when a check fails.
+
+    More than 80 texts in 31 languages, code and odd characters, in several orders, alone and in
+    batches, up to the model's whole context; cut vectors, token ids, base64, the model card's
+    instruction, empty and over-long input. Every vector is compared with the checkpoint's own in
+    float32.
+    """
+    plan, endpoint = running(service)
+    progress = Progress(quiet=quiet)
+    from launcher.service.verifier import verify_request
+    from launcher.verify.suite import run_suite
+
+    asked, key = verify_request(plan, endpoint), api_key(plan)
+    report = run_suite(asked, key=key, seconds=seconds, progress=progress.line)
+    measured = None
+    if quality:
+        from launcher.verify.quality import measure_quality
+
+        measured = measure_quality(asked, key=key, progress=progress.line)
+    progress.done()
+    return _result(service, endpoint, report, measured)
+
+
+def running(name: str) -> tuple[Plan, str]:
+    """Plan and endpoint of a running service.
+
+    Raises:
+        QlaunchError: `no_such_service`, `not_running` (exit 3).
+    """
+    state = client.status(name)
+    if state.state not in UP or state.endpoint is None:
+        raise QlaunchError(
+            f"service {name!r} is not running: {state.state}",
+            code="not_running",
+            exit_code=ExitCode.NOT_RUNNING,
+            fix=f"start it: qlaunch restart {name}",
+        )
+    return store.read_plan(store.folder(name)), state.endpoint
+
+
+def api_key(plan: Plan) -> str | None:
+    """The key clients must send, where the service has one."""
+    return keys.read_key(plan.api_key_file) if plan.api_key_file else None
+
+
+def _result(
+    service: str, endpoint: str, report: SuiteReport, quality: QualityReport | None
+) -> Result:
+    found: dict[str, Any] = msgspec.to_builtins(report)
+    data = {"service": service, "endpoint": endpoint, "verify": found}
+    lines = _lines(found)
+    if quality is not None:
+        data["quality"] = msgspec.to_builtins(quality)
+        lines += _quality(quality)
+    if report.ok:
+        return Result(data=data, lines=[*lines, f"{service}: every check is ok"])
+    failed = ", ".join(check.name for check in report.checks if not check.ok)
+    message = f"service {service!r}: failed checks: {failed}"
+    return Result(
+        data=data,
+        lines=lines,
+        exit_code=ExitCode.VERIFY_FAILED,
+        status="error",
+        problems=(Problem("verify_failed", message, report.explanation),),
+    )
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    lines = show.checks(found)
+    if found["groups"]:
+        rows = [
+            (
+                group["group"],
+                group["texts"],
+                _cosine(group["cosine_min"]),
+                _cosine(group["cosine_mean"]),
+            )
+            for group in found["groups"]
+        ]
+        lines += ["cosine with the reference"]
+        lines += [f"  {line}" for line in table(("kind", "texts", "least", "mean"), rows)]
+    if found["worst_cosine"] is not None:
+        lines.append(f"  worst: {found['worst_text']}, {_cosine(found['worst_cosine'])}")
+    rate = found["tokens_per_s"]
+    asked = f"asked     {found['texts']} texts, {found['tokens'] or 'uncounted'} tokens"
+    at = f" at about {rate:.0f} tokens/s" if rate else ""
+    lines.append(f"{asked}{at}, longest {found['longest_tokens'] or '-'}; {found['seconds']:.1f} s")
+    return lines + [f"left out  {each}" for each in found["left_out"]]
+
+
+def _cosine(value: float) -> str:
+    return f"{value:.5f}"
+
+
+def _quality(found: QualityReport) -> list[str]:
+    if found.recall_at_10 is None:
+        return [f"quality   not measured: {found.reason}"]
+    lines = [f"quality   recall@10 {found.recall_at_10:.4f} served"]
+    if found.reference_recall_at_10 is None or found.recall_difference is None:
+        return [*lines, f"          no reference: {found.reason}"]
+    lines[0] += f", {found.reference_recall_at_10:.4f} by the reference in float32"
+    lines[0] += f", difference {found.recall_difference:+.4f}"
+    assert found.cosine_mean is not None
+    assert found.cosine_min is not None
+    of = f"{found.queries} queries, {found.documents} documents"
+    cosines = f"cosine mean {found.cosine_mean:.5f}, least {found.cosine_min:.5f}"
+    return [*lines, f"          {of}; {cosines}"]

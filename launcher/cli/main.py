@@ -23,11 +23,11 @@ _COMMANDS: Final = {
         "launcher.cli.smoke",
         "Check the vectors of a service, or of a profile from start to stop.",
     ),
-    "verify": (
-        "launcher.cli.verify",
-        "Check the vectors of a service at length, and its retrieval quality.",
-    ),
     "plan": ("launcher.cli.plan", "Show what `up` would run, and what it would need."),
+    "recommend": (
+        "launcher.cli.recommend",
+        "Say which profile suits this machine, or another one, and why.",
+    ),
     "profiles": ("launcher.cli.profiles", "List, show and validate profiles."),
     "engine": ("launcher.cli.engine", "List, install and remove engine releases."),
     "model": ("launcher.cli.model", "List, fetch and inspect models."),

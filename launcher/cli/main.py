@@ -23,6 +23,10 @@ _COMMANDS: Final = {
         "launcher.cli.smoke",
         "Check the vectors of a service, or of a profile from start to stop.",
     ),
+    "verify": (
+        "launcher.cli.verify",
+        "Check the vectors of a service at length, and its retrieval quality.",
+    ),
     "plan": ("launcher.cli.plan", "Show what `up` would run, and what it would need."),
     "recommend": (
         "launcher.cli.recommend",

@@ -59,13 +59,6 @@ KEYS: Final = {
         "`quality.{recall_at_10,reference_recall_at_10,recall_difference,cosine_mean,cosine_min,"
         "documents,queries,instructed,seconds,reference,reason}`"
     ),
-    "verify": (
-        "`service`, `endpoint`, `verify.{ok,checks[].{name,ok,detail},suspect,explanation,"
-        "worst_cosine,mean_cosine,worst_text,groups[].{group,texts,cosine_min,cosine_mean},texts,"
-        "tokens,tokens_per_s,longest_tokens,left_out[],seconds,reference}`; with `--quality` also "
-        "`quality.{recall_at_10,reference_recall_at_10,recall_difference,cosine_mean,cosine_min,"
-        "documents,queries,instructed,seconds,reference,reason}`"
-    ),
     "plan": _PLAN,
     "recommend": (
         "`profile`, `bucket`, `kind`, `change`, `needs`, `engine.{release,version,argv,env}`, "

@@ -31,6 +31,8 @@ class Observed:
     """Peak RAM of the engine's tree from the start until verified."""
     began: str
     """ISO 8601."""
+    ready_s: float | None = None
+    """From `up` to the first healthy answer; None where the record does not say."""
 
 
 def calibrate(runs: Iterable[Observed], *, version: str, method: str) -> Calibration | None:

@@ -15,6 +15,7 @@ from launcher.plan.types import Calibration, MemoryPrediction, Term
 from launcher.profile.types import FlagValue
 
 MIB: Final = 1 << 20
+GIB: Final = 1 << 30
 DTYPE_BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 CPU_BASE_BYTES: Final[Mapping[str, Mapping[str, int]]] = {
@@ -48,6 +49,12 @@ class Knobs:
     running_requests: int
     context: int
     prefill_tokens: int
+    offload_bytes: int = 0
+    """Weights that --cpu-offload-gb keeps in RAM; decoders only: encoders ignore the option."""
+    quantised_online: bool = False
+    """--quantization fp8 on a checkpoint of 16 or 32 bits: the layers' matrices become one byte."""
+    no_kv: bool = False
+    """--prefill-only-disable-kv-cache."""
 
 
 def knobs(flags: Mapping[str, FlagValue], checkpoint: Checkpoint) -> Knobs:
@@ -63,6 +70,9 @@ def knobs(flags: Mapping[str, FlagValue], checkpoint: Checkpoint) -> Knobs:
         running_requests=_count(flags, "max-running-requests") or 2048,
         context=context,
         prefill_tokens=min(limits),
+        offload_bytes=0 if checkpoint.encoder else (_count(flags, "cpu-offload-gb") or 0) * GIB,
+        quantised_online=checkpoint.quantization is None and flags.get("quantization") == "fp8",
+        no_kv=flags.get("prefill-only-disable-kv-cache") is True,
     )
 
 
@@ -93,7 +103,7 @@ def predict(
     where: Literal["ram", "gpu"] = "ram" if device == "cpu" else "gpu"
     width = DTYPE_BYTES.get(dtype, 2)
     terms = (
-        _weights(checkpoint, where, dtype, width),
+        *_weights(checkpoint, sizes, where, dtype, width),
         _kv(checkpoint, sizes, where, width, kv_pool_bytes),
         Term(
             name="request table",
@@ -132,29 +142,52 @@ def kv_bytes_per_token(checkpoint: Checkpoint, width: int) -> int:
     return checkpoint.kv_bytes_per_token // 2 * width
 
 
-def _weights(checkpoint: Checkpoint, where: Literal["ram", "gpu"], dtype: str, width: int) -> Term:
+def _weights(
+    checkpoint: Checkpoint, sizes: Knobs, where: Literal["ram", "gpu"], dtype: str, width: int
+) -> list[Term]:
     if checkpoint.quantization is not None:
-        return Term(
-            name="weights",
-            device=where,
-            process="scheduler",
-            bytes=checkpoint.weight_bytes,
-            basis="computed",
-            source=f"{checkpoint.quantization} tensors as stored (safetensors headers)",
-        )
-    return Term(
+        size, source = checkpoint.weight_bytes, f"{checkpoint.quantization} tensors as stored"
+    elif sizes.quantised_online:
+        table = checkpoint.vocab_size * checkpoint.hidden_size
+        size = table * width + (checkpoint.parameters - table)
+        source = f"embedding table × {width} B ({dtype}), the rest × 1 B (fp8)"
+    else:
+        size = checkpoint.parameters * width
+        source = f"{checkpoint.parameters} elements × {width} B ({dtype})"
+    kept = min(sizes.offload_bytes, size) if where == "gpu" else 0
+    term = Term(
         name="weights",
         device=where,
         process="scheduler",
-        bytes=checkpoint.parameters * width,
+        bytes=size - kept,
         basis="computed",
-        source=f"{checkpoint.parameters} elements (safetensors headers) × {width} B ({dtype})",
+        source=source + (f", less {kept} B kept in RAM" if kept else ""),
     )
+    if not kept:
+        return [term]
+    offloaded = Term(
+        name="offloaded weights",
+        device="ram",
+        process="scheduler",
+        bytes=kept,
+        basis="computed",
+        source="--cpu-offload-gb: copied to the GPU again in every forward pass",
+    )
+    return [term, offloaded]
 
 
 def _kv(
     checkpoint: Checkpoint, sizes: Knobs, where: Literal["ram", "gpu"], width: int, pool: int
 ) -> Term:
+    if sizes.no_kv:
+        return Term(
+            name="KV cache",
+            device=where,
+            process="scheduler",
+            bytes=0,
+            basis="computed",
+            source="--prefill-only-disable-kv-cache",
+        )
     per_token = kv_bytes_per_token(checkpoint, width)
     if sizes.kv_tokens is None:
         return Term(

@@ -13,7 +13,7 @@ from launcher.engine.types import Engine
 from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.types import Hardware
 from launcher.model.types import Checkpoint, ModelCard
-from launcher.plan import calibration, choose, fit, memory
+from launcher.plan import budget, calibration, choose, fallback, fit, memory
 from launcher.plan.types import CardFacts, EnginePlan, Expectation, Plan
 from launcher.profile.settings import Resolved
 from launcher.profile.types import FlagValue, Profile
@@ -112,6 +112,7 @@ def make_plan(given: Inputs) -> Plan:
         kv_pool_bytes=_pool_bytes(given, flags),
         calibration=own,
     )
+    start = _start_budget(given)
     lacking = fit.why_not_memory(predicted, given.hardware, given.checkpoint, sizes, dtype)
     return Plan(
         service=given.settings.name,
@@ -148,8 +149,25 @@ def make_plan(given: Inputs) -> Plan:
             *(problem.message for problem in warnings),
         ),
         start_timeout_s=given.settings.start_timeout_s,
+        start_budget_s=start[0] if start else None,
+        start_budget_source=start[1] if start else "",
+        fallbacks=fallback.resolved(given, make_plan),
         restart=given.profile.restart,
         reference_cache=given.reference_cache,
+    )
+
+
+def _start_budget(given: Inputs) -> tuple[float, str] | None:
+    """The learned budget of a start; none where the user said how long it may take."""
+    source = given.settings.sources.get("start_timeout_s", "")
+    if source.startswith(("command line", "environment")):
+        return None
+    return budget.learned(
+        given.observed,
+        fingerprint=given.checkpoint.fingerprint,
+        version=given.engine.version,
+        device=given.engine.release.device,
+        limit_s=given.settings.start_timeout_s,
     )
 
 

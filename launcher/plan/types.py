@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from launcher.model.types import Pooling
-from launcher.profile.types import Restart
+from launcher.profile.types import FlagValue, Restart
 
 
 class Term(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +94,17 @@ class Expectation(msgspec.Struct, frozen=True, kw_only=True):
     """The model card; None where the model was given as a folder or a repository."""
 
 
+class Fallback(msgspec.Struct, frozen=True, kw_only=True):
+    """One step to start again with, after a memory failure."""
+
+    flags: dict[str, FlagValue]
+    """What it changes, on top of the steps before it."""
+    argv: tuple[str, ...]
+    """The whole command of the engine with this step and those before it."""
+    expectation: Expectation
+    predicted: MemoryPrediction
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a supervisor needs; no field is read from the machine again."""
 
@@ -114,6 +125,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     fits: bool
     reasons: tuple[str, ...] = ()
     start_timeout_s: float = 600.0
+    start_budget_s: float | None = None
+    """Seconds after which a start in which nothing happens any more has failed: learned from this
+    host's runs, None where nothing is known."""
+    start_budget_source: str = ""
+    """Where the budget comes from, for people."""
+    fallbacks: tuple[Fallback, ...] = ()
+    """What to start again with after memory failures, in this order."""
     restart: Restart = Restart()
     reference_cache: str = ""
     """Folder for cached parity references."""

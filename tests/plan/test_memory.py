@@ -10,7 +10,7 @@ from launcher.plan import memory
 from launcher.plan.fit import require_hardware, why_not_memory, why_not_on
 from launcher.plan.memory import MIB, Knobs, knobs, kv_bytes_per_token, predict
 from launcher.plan.types import MemoryPrediction
-from launcher.profile.types import HardwareNeed
+from launcher.profile.types import FlagValue, HardwareNeed
 from tests.plan.inputs import checkpoint, qwen3
 from tests.samples import GIB, gpu, machine
 
@@ -93,6 +93,35 @@ class TestTerms:
         assert found.gpu_full_bytes == sum(term.bytes for term in on_gpu)
         assert {"weights", "KV cache", "CUDA context"} <= {term.name for term in on_gpu}
         assert found.ram_bytes == memory.CUDA_HOST_BYTES
+
+    def test_offload_moves_weights_of_a_decoder_and_nothing_of_an_encoder(self) -> None:
+        for model, kept in ((qwen3(), True), (checkpoint(), False)):
+            flags: dict[str, FlagValue] = {"cpu-offload-gb": 1, "max-total-tokens": 8192}
+            found = predict(
+                model,
+                knobs(flags, model),
+                device="cuda",
+                dtype="bfloat16",
+                forked=False,
+                kv_pool_bytes=0,
+            )
+            moved = terms(found).get("offloaded weights", 0)
+            assert moved == (min(GIB, model.parameters * 2) if kept else 0)
+            assert terms(found)["weights"] + moved == model.parameters * 2
+
+    def test_fp8_online_halves_the_layers_but_not_the_embedding_table(self) -> None:
+        model = qwen3()
+        flags: dict[str, FlagValue] = {"quantization": "fp8", "prefill-only-disable-kv-cache": True}
+        found = predict(
+            model,
+            knobs(flags, model),
+            device="cuda",
+            dtype="bfloat16",
+            forked=False,
+            kv_pool_bytes=7,
+        )
+        assert terms(found)["weights"] == model.parameters + model.vocab_size * model.hidden_size
+        assert terms(found)["KV cache"] == 0
 
     def test_every_term_says_how_it_is_known(self) -> None:
         for device in ("cpu", "cuda"):

@@ -1,0 +1,55 @@
+"""The steps a profile offers after a memory failure, resolved to what would run. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from launcher.plan.types import Fallback, Plan
+from launcher.profile.types import FlagValue
+
+if TYPE_CHECKING:
+    from launcher.plan.resolve import Inputs
+
+
+def resolved(given: Inputs, make: Callable[[Inputs], Plan]) -> tuple[Fallback, ...]:
+    """The profile's fallback steps as plans of their own, each on top of those before it.
+
+    What the user set on the command line (an option of qlaunch, or of the engine after `--`) is
+    never touched: such keys are left out of a step, and a step that is then empty is no step.
+
+    Raises:
+        QlaunchError: as `make`: a step with an option that the engine does not have.
+    """
+    own = _users_own(given)
+    flags = dict(given.settings.flags)
+    steps = []
+    for step in given.profile.fallback:
+        changes: dict[str, FlagValue] = {k: v for k, v in step.items() if k not in own}
+        if not changes or flags == {**flags, **changes}:
+            continue
+        flags |= changes
+        settings = msgspec.structs.replace(given.settings, flags=dict(flags))
+        bare = msgspec.structs.replace(given.profile, fallback=[])
+        plan = make(dataclasses.replace(given, settings=settings, profile=bare))
+        steps.append(
+            Fallback(
+                flags=changes,
+                argv=plan.engine.argv,
+                expectation=plan.expectation,
+                predicted=plan.predicted,
+            )
+        )
+    return tuple(steps)
+
+
+def _users_own(given: Inputs) -> set[str]:
+    """Engine options that the command line set."""
+    own = {word[2:].partition("=")[0] for word in given.extra if word.startswith("--")}
+    for key, source in given.settings.sources.items():
+        if key.startswith("flags.") and source == "command line":
+            own.add(key.removeprefix("flags."))
+    return own

@@ -45,15 +45,21 @@ def memory(found: dict[str, Any]) -> list[str]:
     """Predicted and measured memory."""
     predicted, measured = found["predicted"], found["measured"]
     method = measured.get("method") or {}
+    off = found.get("error") or {}
     ram = size(measured.get("ram_peak_bytes"))
-    foreseen = size(predicted.get("ram_bytes"))
+    foreseen = size(predicted.get("ram_bytes")) + _off(off.get("ram"))
     lines = [f"RAM       {ram} at most ({method.get('ram', 'unavailable')}), predicted {foreseen}"]
     if predicted.get("gpu_bytes") is not None or measured.get("gpu_peak_bytes") is not None:
         lines.append(
             f"GPU       {size(measured.get('gpu_peak_bytes'))} at most "
             f"({method.get('gpu', 'unavailable')}), predicted {size(predicted.get('gpu_bytes'))}"
+            + _off(off.get("gpu"))
         )
     return lines
+
+
+def _off(error: float | None) -> str:
+    return "" if error is None else f" ({error:+.0%})"
 
 
 def timings(found: dict[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from launcher.errors import ExitCode, QlaunchError
+from launcher.plan import memory
 from launcher.plan.types import Plan
 from launcher.service import keys, ports, procs, store
 from launcher.service.endings import supervisor_gone
@@ -441,7 +442,19 @@ def as_data(state: ServiceState) -> dict[str, Any]:
         else None,
         "run": state.run,
         "engine": state.engine_plan,
-        "memory": {"predicted": state.predicted, "measured": state.measured},
+        "memory": {
+            "predicted": state.predicted,
+            "measured": state.measured,
+            # Of the peak so far, so that load after the start shows too: predicted / measured - 1.
+            "error": {
+                "ram": memory.error(
+                    state.predicted.get("ram_bytes"), state.measured.get("ram_peak_bytes")
+                ),
+                "gpu": memory.error(
+                    state.predicted.get("gpu_bytes"), state.measured.get("gpu_peak_bytes")
+                ),
+            },
+        },
         "timings": state.timings,
         "smoke": state.smoke or {"checks": []},
         "failure": msgspec.json.decode(msgspec.json.encode(state.failure)),

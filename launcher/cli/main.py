@@ -27,6 +27,10 @@ _COMMANDS: Final = {
         "launcher.cli.verify",
         "Check the vectors of a service at length, and its retrieval quality.",
     ),
+    "client": (
+        "launcher.cli.client",
+        "Print a ready program that asks a service: Python, curl, LangChain, LlamaIndex.",
+    ),
     "plan": ("launcher.cli.plan", "Show what `up` would run, and what it would need."),
     "recommend": (
         "launcher.cli.recommend",

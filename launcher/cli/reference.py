@@ -59,6 +59,10 @@ KEYS: Final = {
         "`quality.{recall_at_10,reference_recall_at_10,recall_difference,cosine_mean,cosine_min,"
         "documents,queries,instructed,seconds,reference,reason}`"
     ),
+    "client": (
+        "`service`, `endpoint`, `model`, `dimensions`, `instruction`, `api_key_variable`, "
+        "`language`, `snippet`"
+    ),
     "plan": _PLAN,
     "recommend": (
         "`profile`, `bucket`, `kind`, `change`, `needs`, `engine.{release,version,argv,env}`, "

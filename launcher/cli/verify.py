@@ -11,10 +11,8 @@ from launcher.cli import show
 from launcher.cli.base import command as declare
 from launcher.cli.progress import Progress
 from launcher.cli.result import Problem, Result, table
-from launcher.errors import ExitCode, QlaunchError
-from launcher.plan.types import Plan
-from launcher.service import client, keys, store
-from launcher.service.types import UP
+from launcher.cli.running import api_key, running
+from launcher.errors import ExitCode
 from launcher.verify.types import QualityReport, SuiteReport
 
 
@@ -55,28 +53,6 @@ def command(service: str, seconds: float, quality: bool, quiet: bool) -> Result:
         measured = measure_quality(asked, key=key, progress=progress.line)
     progress.done()
     return _result(service, endpoint, report, measured)
-
-
-def running(name: str) -> tuple[Plan, str]:
-    """Plan and endpoint of a running service.
-
-    Raises:
-        QlaunchError: `no_such_service`, `not_running` (exit 3).
-    """
-    state = client.status(name)
-    if state.state not in UP or state.endpoint is None:
-        raise QlaunchError(
-            f"service {name!r} is not running: {state.state}",
-            code="not_running",
-            exit_code=ExitCode.NOT_RUNNING,
-            fix=f"start it: qlaunch restart {name}",
-        )
-    return store.read_plan(store.folder(name)), state.endpoint
-
-
-def api_key(plan: Plan) -> str | None:
-    """The key clients must send, where the service has one."""
-    return keys.read_key(plan.api_key_file) if plan.api_key_file else None
 
 
 def _result(

@@ -1,0 +1,49 @@
+"""`qlaunch client`: a ready program that asks a service, queries and documents done right."""
+
+from __future__ import annotations
+
+import click
+
+from launcher.cli.base import command as declare
+from launcher.cli.result import Result
+from launcher.cli.running import running
+from launcher.cli.snippets import KEY_VARIABLE, SNIPPETS, Target
+
+
+@declare("client")
+@click.argument("service")
+@click.option(
+    "--language",
+    "-l",
+    type=click.Choice(list(SNIPPETS)),
+    default="python",
+    show_default=True,
+    help="Which form.",
+)
+def command(service: str, language: str) -> Result:
+    """Print a program that asks SERVICE for vectors.
+
+    It has the endpoint, the model's name and the instruction that the model expects before
+    queries. An API key is read from the environment, as EMBEDDINGS_API_KEY.
+    """
+    plan, endpoint = running(service)
+    card = plan.expectation.card
+    target = Target(
+        endpoint=endpoint,
+        model=plan.model_name,
+        dimensions=plan.expectation.dimensions,
+        instruction=None if card is None else card.instruction,
+        keyed=plan.api_key_file is not None,
+    )
+    snippet = SNIPPETS[language](target)
+    data = {
+        "service": service,
+        "endpoint": endpoint,
+        "model": target.model,
+        "dimensions": target.dimensions,
+        "instruction": target.instruction,
+        "api_key_variable": KEY_VARIABLE if target.keyed else None,
+        "language": language,
+        "snippet": snippet,
+    }
+    return Result(data=data, lines=[snippet.rstrip("\n")])

@@ -1,0 +1,143 @@
+"""`from launcher import embed`: vectors from a service, which is started where it does not run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Literal
+
+from launcher.errors import ExitCode, QlaunchError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from launcher.plan.types import Plan
+
+    Vectors = NDArray[np.float32] | list[list[float]]
+
+BATCH = 64
+"""Texts a call: what the profiles' engines run at once."""
+CALL_LIMIT_S = 300.0
+"""Longest wait for one call: 64 long texts on a slow CPU."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """Where to ask, and what the model expects."""
+
+    endpoint: str
+    model: str
+    key: str | None
+    dimensions: int
+    instruction: str | None
+
+
+def embed(
+    texts: Sequence[str],
+    *,
+    service: str = "cpu-minilm",
+    kind: Literal["document", "query"] = "document",
+    task: str | None = None,
+    start: bool = True,
+) -> Vectors:
+    """Vectors of `texts`, in their order.
+
+    Args:
+        texts: what to embed; none of them empty.
+        service: name of a running service, or of one that ran before, or of a profile. One that
+            does not run is started and left running; its first start fetches what is missing.
+        kind: `query` puts the instruction of the model card before each text, where it has one;
+            documents go in as they are.
+        task: what the queries are for, in a sentence, for models with an instruction; None is web
+            search.
+        start: False refuses instead of starting.
+
+    Returns:
+        (texts, dimensions): a float32 array where numpy can be imported, else a list of lists.
+
+    Raises:
+        TypeError: `texts` is one text and not several.
+        QlaunchError: `no_such_service` or `not_running` (3) with `start=False`; the start's own;
+            `embed_failed` (1, or 8 after a timeout) with what the server said.
+    """
+    if isinstance(texts, str):
+        raise TypeError("texts is one text: give a list of texts, such as [text]")
+    from launcher.verify.instruction import instruct
+
+    found = find(service, start=start)
+    template = found.instruction if kind == "query" else None
+    vectors = ask(found, [instruct(template, text, task) for text in texts])
+    if find_spec("numpy") is None:
+        return vectors
+    import numpy as np
+
+    return np.asarray(vectors, dtype=np.float32).reshape(len(vectors), found.dimensions)
+
+
+def find(name: str, *, start: bool = True) -> Service:
+    """The service called `name`, started if need be; raises as `embed`."""
+    from launcher.cli.running import api_key, running
+
+    try:
+        plan, endpoint = running(name)
+    except QlaunchError as error:
+        if error.code not in ("no_such_service", "not_running") or not start:
+            raise
+        plan, endpoint = _started(name, known=error.code == "not_running")
+    card = plan.expectation.card
+    return Service(
+        endpoint=endpoint,
+        model=plan.model_name,
+        key=api_key(plan),
+        dimensions=plan.expectation.dimensions,
+        instruction=None if card is None else card.instruction,
+    )
+
+
+def _started(name: str, *, known: bool) -> tuple[Plan, str]:
+    """Start a service that ran before from its own plan, else the profile of that name."""
+    from launcher.cli.prepare import Request, prepare, require_fit
+    from launcher.service import client, store
+
+    if known:
+        plan = store.read_plan(store.folder(name))
+    else:
+        prepared = prepare(Request(profile=name, given={}), lambda _: None)
+        require_fit(prepared)
+        plan = prepared.plan
+    state = client.launch(plan)
+    assert state.endpoint is not None  # launch returns services that are up
+    return plan, state.endpoint
+
+
+def ask(service: Service, texts: Sequence[str]) -> list[list[float]]:
+    """Vectors of `texts` as they are, `BATCH` a call.
+
+    Raises:
+        QlaunchError: `embed_failed`.
+    """
+    from launcher.verify.client import CallError, EmbeddingClient
+
+    client = EmbeddingClient(service.endpoint, service.model, service.key)
+    vectors: list[list[float]] = []
+    try:
+        for begin in range(0, len(texts), BATCH):
+            batch = texts[begin : begin + BATCH]
+            answer = client.embed(batch, CALL_LIMIT_S, encoding="base64")
+            placed = {item.index: item.vector for item in answer.items}
+            widths = {len(vector) for vector in placed.values()}
+            if placed.keys() != set(range(len(batch))) or widths != {service.dimensions}:
+                raise CallError("unreadable", "not one whole vector came for each text")
+            vectors += [placed[at] for at in range(len(batch))]
+    except CallError as error:
+        raise QlaunchError(
+            f"{service.endpoint} did not embed {len(texts)} texts: {error}",
+            code="embed_failed",
+            exit_code=ExitCode.TIMEOUT if error.kind == "timeout" else ExitCode.UNEXPECTED,
+            fix="look at the service: qlaunch ps, then qlaunch logs NAME",
+        ) from error
+    finally:
+        client.close()
+    return vectors

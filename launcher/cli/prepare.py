@@ -123,7 +123,14 @@ def _observed(where: Dirs) -> tuple[Observed, ...]:
         run = load_run(where.runs, summary.run)
         peak = run.verified_peak
         if peak and peak.ram_peak_bytes and peak.method.get("ram") == "pss":
-            found.append(Observed(plan=run.plan, peak_bytes=peak.ram_peak_bytes, began=run.began))
+            found.append(
+                Observed(
+                    plan=run.plan,
+                    peak_bytes=peak.ram_peak_bytes,
+                    began=run.began,
+                    ready_s=run.timings.get("ready_s"),
+                )
+            )
     return tuple(found)
 
 

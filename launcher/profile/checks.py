@@ -75,6 +75,9 @@ def profile_problems(profile: Profile) -> Iterator[Located]:
             yield ("flags_by_engine", release), Problem(message, "see `qlaunch engine list`")
         for path, problem in flags_problems(flags):
             yield ("flags_by_engine", release, *path[1:]), problem
+    for number, flags in enumerate(profile.fallback):
+        for path, problem in flags_problems(flags):
+            yield ("fallback", number, *path[1:]), problem
     for name in profile.env:
         wrong = env_problem(name)
         if wrong:

@@ -103,6 +103,12 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Seconds from start to verified before the start has failed."""
     restart: Restart = Restart()
     """When the supervisor starts the engine again."""
+    fallback: Annotated[
+        list[Annotated[dict[str, FlagValue], msgspec.Meta(min_length=1)]],
+        msgspec.Meta(max_length=8),
+    ] = []
+    """Engine options to try, step by step, when memory does not suffice; each step is added to
+    those before it, and leaves alone what the command line set."""
     plugin: bool = True
     """Whether qlaunch's plugin runs inside the engine (right pooling, one import)."""
     start_method: StartMethod = "auto"

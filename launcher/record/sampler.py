@@ -176,13 +176,14 @@ class Sampler:
         key = (stat.pid, stat.start_ticks)
         known = self._roles.get(key)
         if known is None:
-            known = _role_of(title(self._proc, stat.pid)) or _role_of(stat.comm)
+            known = role_of(title(self._proc, stat.pid)) or role_of(stat.comm)
             if known is not None:
                 self._roles[key] = known
         return known or "other"
 
 
-def _role_of(name: bytes) -> str | None:
+def role_of(name: bytes) -> str | None:
+    """The role that a process's title (or the kernel's 15 bytes of it) speaks of, if it does."""
     return next((role for start, role in _ROLES if name.startswith(start)), None)
 
 

@@ -80,6 +80,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     failure: dict[str, Any] | None = None
     versions: dict[str, str | None] = {}
     restarts: int = 0
+    fallbacks: tuple[dict[str, Any], ...] = ()
+    """Steps taken after memory failures: `{step, of, flags, after, message}`."""
 
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):

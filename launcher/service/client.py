@@ -459,6 +459,8 @@ def as_data(state: ServiceState) -> dict[str, Any]:
         "smoke": state.smoke or {"checks": []},
         "failure": msgspec.json.decode(msgspec.json.encode(state.failure)),
         "restarts": state.restarts,
+        "fallbacks": list(state.fallbacks),
+        "start_limit": state.start_limit,
         "phases": list(state.phases),
         "detail": state.detail,
     }

@@ -86,14 +86,38 @@ def gave_up(last: Failure, starts: int) -> Failure:
     )
 
 
-def timed_out(limit_s: float, phase: State, last: str, match: Match | None, log: str) -> Failure:
+def lost(reason: str, phase: State, match: Match | None, log: str) -> Failure:
+    """A part of the engine died, or it said that it cannot go on; its leader still runs."""
+    message = f"{reason} {_DOING.get(phase, 'while serving')}"
+    return Failure(
+        code="start_failed" if phase in _DOING else "engine_died",
+        exit_code=ExitCode.START_FAILED,
+        failure_class=match.failure_class if match else "child_failed",
+        message=f"{message}: {match.message}" if match else message,
+        fix=match.fix if match and match.fix else f"read the engine's log: {log}",
+        evidence=tuple(match.lines) if match else (),
+    )
+
+
+def hung(detail: str, log: str) -> Failure:
+    """A verified engine whose embeddings do not come any more."""
+    return Failure(
+        code="engine_hung",
+        exit_code=ExitCode.START_FAILED,
+        failure_class="wedged",
+        message=f"the engine answers no embedding any more ({detail}), and is not at work",
+        fix=f"read the engine's log: {log}",
+    )
+
+
+def timed_out(limit: str, phase: State, last: str, match: Match | None, log: str) -> Failure:
     """The engine was not healthy in time; `last` is what its last health check said."""
     where = _DOING.get(phase, "").removeprefix("while ")
     return Failure(
         code="timed_out",
         exit_code=ExitCode.TIMEOUT,
         failure_class=match.failure_class if match else None,
-        message=f"the engine was not healthy within {limit_s:g} s; it was still {where} ({last})",
+        message=f"the engine was not healthy within {limit}; it was still {where} ({last})",
         fix=match.fix if match and match.fix else f"raise start_timeout_s, or read the log: {log}",
         evidence=tuple(match.lines) if match else (),
     )
@@ -163,15 +187,18 @@ def supervisor_gone(log: str) -> Failure:
     )
 
 
-def left_over(left: Sequence[str]) -> Failure:
-    """The stop did not end everything."""
-    return Failure(
+def left_over(left: Sequence[str], failure: Failure | None = None) -> Failure:
+    """The stop, after `failure` or because it was asked for, did not end everything."""
+    found = Failure(
         code="stop_incomplete",
         exit_code=ExitCode.PARTIAL,
         failure_class=None,
         message="the service was stopped, but this is left: " + "; ".join(left),
         fix="end what is named, as the user who owns it",
     )
+    if failure is None:
+        return found
+    return msgspec.structs.replace(failure, message=f"{failure.message}; {found.message}")
 
 
 def internal(error: BaseException, log: str) -> Failure:

@@ -41,6 +41,23 @@ def phase_of(line: str) -> State | None:
     return None
 
 
+_FATAL = (
+    "Received sigquit from a child process",
+    " hit an exception: Traceback",
+    "Initialization failed. warmup error",
+    " crashed with exit code ",
+)
+_FATAL_AT_START = ("[Errno 98]", "[Errno 99]")
+"""SGLang 0.5.23 logs that it cannot bind its port, and then does not end (90 s and more)."""
+
+
+def is_fatal(line: str, *, starting: bool) -> bool:
+    """Whether a log line says that the engine will not serve any more, whatever it does next."""
+    return any(text in line for text in _FATAL) or (
+        starting and any(text in line for text in _FATAL_AT_START)
+    )
+
+
 class Excerpt:
     """The first and the last characters of a text that may be endless."""
 

@@ -1,4 +1,4 @@
-"""Asking the engine how it is: one GET at a time, driven by the supervisor's loop.
+"""Asking the engine how it is: one call at a time, driven by the supervisor's loop.
 
 Not `http.client` in a thread: a socket timeout starts anew with every byte, so a server that
 drips one byte a second would hold a "25 s" call for ever, and the supervisor has no threads (see
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import socket
 import time
@@ -24,12 +25,15 @@ HEALTH_TIMEOUT_S = 25.0
 BODY_LIMIT = 1024 * 1024
 """Bytes; /model_info is below 2 kB."""
 
+BEAT_TEXT = "still here"
+"""The text embedded on the slow beat: short, and nobody's."""
+
 Kind = Literal["refused", "timeout", "broken", "foreign", "http"]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of one GET."""
+    """What came of one call."""
 
     kind: Kind
     """refused: nothing listens. foreign: somebody else's socket, nothing was sent to it."""
@@ -48,7 +52,7 @@ class Answer:
 
 
 class Probe:
-    """One GET, from connect to the last byte, within one deadline."""
+    """One GET (or POST of a JSON body), from connect to the last byte, within one deadline."""
 
     def __init__(
         self,
@@ -58,6 +62,7 @@ class Probe:
         *,
         done: Callable[[Answer], object],
         headers: dict[str, str] | None = None,
+        body: bytes = b"",
         connected: Callable[[], bool] = lambda: True,
         timeout_s: float = HEALTH_TIMEOUT_S,
     ) -> None:
@@ -69,7 +74,7 @@ class Probe:
         self._loop = loop
         self._done = done
         self._connected = connected
-        self._request = _request(address, path, headers or {})
+        self._request = _request(address, path, headers or {}, body)
         self._data = bytearray()
         self._over = False
         self._timeout_s = timeout_s
@@ -153,11 +158,36 @@ class Probe:
             self._socket = None
 
 
-def _request(address: tuple[str, int], path: str, headers: dict[str, str]) -> bytes:
+def _request(
+    address: tuple[str, int], path: str, headers: dict[str, str], body: bytes = b""
+) -> bytes:
     host = f"[{address[0]}]" if ":" in address[0] else address[0]
-    lines = [f"GET {path} HTTP/1.0", f"Host: {host}:{address[1]}", "Connection: close"]
+    verb = "POST" if body else "GET"
+    lines = [f"{verb} {path} HTTP/1.0", f"Host: {host}:{address[1]}", "Connection: close"]
+    if body:
+        lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + body
+
+
+def embedding_request(model: str) -> bytes:
+    """The body of the slow beat's call."""
+    return json.dumps({"model": model, "input": BEAT_TEXT}).encode()
+
+
+def embedding_problem(answer: Answer, dimensions: int) -> str | None:
+    """Why an answer is no embedding of `dimensions` finite numbers; None if it is one."""
+    if not answer.ok:
+        return str(answer)
+    try:
+        vector = json.loads(answer.body)["data"][0]["embedding"]
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return "the answer to an embedding call is none"
+    if not isinstance(vector, list) or len(vector) != dimensions:
+        return f"an embedding has not {dimensions} dimensions"
+    if not all(isinstance(x, int | float) and math.isfinite(x) for x in vector):
+        return "an embedding holds values that are not finite"
+    return None
 
 
 def _failed(status: int) -> Answer:

@@ -17,14 +17,19 @@ from typing import Protocol
 from launcher.plan.types import Plan
 from launcher.service import health, oom, ports, process, procs
 from launcher.service.endings import Classify, Match
-from launcher.service.engine_log import LogFile, Pump, phase_of, read_available
+from launcher.service.engine_log import LogFile, Pump, is_fatal, phase_of, read_available
 from launcher.service.environment import engine_environment
 from launcher.service.health import Answer, Probe
+from launcher.service.limbs import Limbs
 from launcher.service.loop import Loop, Timer
+from launcher.service.pulse import Pulse
 from launcher.service.settle import MARKER
-from launcher.service.types import State
+from launcher.service.types import ProcessId, State
+from launcher.service.vitals import Verdict
 from launcher.service.wiring import Timing
 
+STALLED_CORES = 0.05
+"""Less than that of one core, and a start does not get on: loading takes most of one."""
 OLD_MODEL_INFO = "/get_model_info"
 """What /model_info was called before SGLang 0.5.6."""
 
@@ -40,6 +45,8 @@ class Command:
     port: int
     model_path: str
     model_info_path: str
+    model_name: str
+    dimensions: int
     key: str | None
 
 
@@ -56,6 +63,8 @@ def engine_command(
         port=port,
         model_path=plan.model_path,
         model_info_path=plan.engine.model_info_path,
+        model_name=plan.model_name,
+        dimensions=plan.expectation.dimensions,
         key=key,
     )
 
@@ -78,8 +87,14 @@ class Owner(Protocol):
     def life_foreign(self) -> None:
         """Somebody else answers on the port."""
 
-    def life_beat(self, answer: Answer) -> None:
-        """A health check after `ready` came back."""
+    def life_beat(self, verdict: Verdict, detail: str) -> None:
+        """A look at it after `ready`: how it is, and what its checks said where one failed."""
+
+    def life_ailing(self, line: str) -> None:
+        """Its log says that it will not serve any more, for the first time."""
+
+    def life_limb_died(self, role: str, process: ProcessId) -> None:
+        """Its scheduler or detokenizer has ended; the leader may not have."""
 
 
 class Life:
@@ -107,12 +122,16 @@ class Life:
         self._paths = [command.model_info_path, OLD_MODEL_INFO]
         self._probe: Probe | None = None
         self._timer: Timer | None = None
-        self._healthy = False
+        self._pulse: Pulse | None = None
+        self._healthy = self._ailing = False
         self._ooms = oom.oom_kills()
         self.last_answer = "no answer yet"
         self.verified_at: float | None = None
         self.child = process.spawn(command.argv, command.env, cwd=command.cwd)
         self.tree = process.Tree(self.child.process, others)
+        self.limbs = Limbs(loop, self.child.process, owner.life_limb_died)
+        self.heard_at = time.monotonic()
+        """When it last logged anything."""
         margin = len(command.key or "")
         self._pump = Pump(log.write, clean=clean, margin=margin, on_line=self._line)
         loop.watch(self.child.output, self._readable)
@@ -128,7 +147,8 @@ class Life:
         now = oom.oom_kills()
         grew = now is not None and self._ooms is not None and now > self._ooms
         # The counter may be the whole machine's: it speaks of this engine only if it was killed.
-        killed = grew and returncode in {-signal.SIGKILL, 128 + signal.SIGKILL}
+        # None: its leader still runs, but a process below it was lost.
+        killed = grew and returncode in {None, -signal.SIGKILL, 128 + signal.SIGKILL}
         return classify(self.text, phase=phase, returncode=returncode, oom_killed=killed)
 
     @property
@@ -138,6 +158,10 @@ class Life:
 
     def is_quiet(self) -> None:
         """Ask nothing more: it is being stopped, or has ended."""
+        self.limbs.close()
+        if self._pulse is not None:
+            self._pulse.stop()
+            self._pulse = None
         if self._probe is not None:
             self._probe.cancel()
             self._probe = None
@@ -163,22 +187,47 @@ class Life:
             os.close(self.child.output)
             self.child.output = -1
 
-    def beat(self, delay_s: float) -> None:
-        """Have `/health` checked once, `delay_s` from now."""
-        self._timer = self._loop.call_later(delay_s, self._beat)
+    def begin_pulse(self) -> None:
+        """It is verified: look at it from now on."""
+        self._pulse = Pulse(
+            self._loop,
+            self._timing,
+            ask=self._call,
+            limbs=self.limbs,
+            model=self._command.model_name,
+            dimensions=self._command.dimensions,
+            tell=self._owner.life_beat,
+        )
+
+    def stalled_for(self) -> float:
+        """Seconds since it was last seen doing anything: a log line, or CPU time."""
+        if self.limbs.cores(self.tree.scan()) >= STALLED_CORES:
+            self.heard_at = time.monotonic()
+        return time.monotonic() - self.heard_at
 
     def _readable(self) -> None:
         if not read_available(self.child.output, self._pump.feed):
             self._loop.unwatch(self.child.output)
 
     def _line(self, line: str) -> None:
+        self.heard_at = time.monotonic()
         if not self._healthy and (state := phase_of(line)) is not None:
             self._owner.life_phase(state, "")
+        if self._pulse is not None:
+            self._pulse.signs.read(line)
+        if not self._ailing and is_fatal(line, starting=not self._healthy):
+            self._ailing = True
+            self._owner.life_ailing(line)
 
     def _again(self) -> None:
         self._timer = self._loop.call_later(self._timing.poll_s, self._ask_health)
 
     def _get(self, path: str, done: Callable[[Answer], object]) -> None:
+        self._call(path, b"", self._timing.health_timeout_s, done)
+
+    def _call(
+        self, path: str, body: bytes, timeout_s: float, done: Callable[[Answer], object]
+    ) -> None:
         headers = {} if self._command.key is None else {"Authorization": self._bearer}
         self._probe = Probe(
             self._loop,
@@ -186,8 +235,9 @@ class Life:
             path,
             done=done,
             headers=headers,
+            body=body,
             connected=self._is_ours,
-            timeout_s=self._timing.health_timeout_s,
+            timeout_s=timeout_s,
         )
 
     @property
@@ -235,6 +285,3 @@ class Life:
             self._owner.life_wrong(problem)
         else:
             self._owner.life_confirmed()
-
-    def _beat(self) -> None:
-        self._get("/health", self._owner.life_beat)

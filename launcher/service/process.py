@@ -17,7 +17,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from launcher.children import die_with
@@ -196,6 +196,10 @@ class Patience:
     """For the session after SIGTERM."""
     kill_s: float = 3.0
     """For the kernel to end what got SIGKILL."""
+
+    def hurried(self) -> Patience:
+        """For an engine that is lost: 2 s to end if it can; no request of it is worth draining."""
+        return replace(self, grace_s=min(self.grace_s, 2.0))
 
 
 @dataclass(slots=True)

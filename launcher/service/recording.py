@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,12 @@ from launcher.paths import dirs, private_dir
 from launcher.plan import memory
 from launcher.plan.types import Plan
 from launcher.record.peak import PeakTracker
+from launcher.record.procfs import foreign_pid_namespace
 from launcher.record.runs import RunWriter, new_run_id
 from launcher.record.sampler import Pacer, Sampler
 from launcher.record.scrub import Scrubber
 from launcher.record.types import Phase, Run
-from launcher.service import store
+from launcher.service import procs, store
 from launcher.service.engine_log import LINE_BYTES, LogFile
 from launcher.service.health import seconds_since
 from launcher.service.logs import LOG_NAME
@@ -135,6 +136,34 @@ class Recorder:
             },
         )
 
+    def gpu_held(self, pids: Collection[int]) -> str | None:
+        """What NVML says these processes, ended by now, still hold; None: nothing, or unknown."""
+        from launcher.hardware.nvml import Nvml
+
+        if not isinstance(self._nvml, Nvml) or foreign_pid_namespace("/proc"):
+            return None  # another namespace's process ids prove nothing
+        found = self._nvml.process_memory()
+        held = sorted(pid for pid in found if pid in pids) if isinstance(found, dict) else []
+        if not held:
+            return None
+        return f"GPU memory is still held by process {', '.join(map(str, held))}"
+
+    def gpu_others(self, pids: Collection[int]) -> list[str]:
+        """Who else uses the GPUs, one line each, as far as NVML tells."""
+        from launcher.hardware.nvml import Nvml
+
+        if not isinstance(self._nvml, Nvml):
+            return []
+        found = self._nvml.process_memory()
+        if not isinstance(found, dict):
+            return []
+        others = {pid: used for pid, used in found.items() if pid not in pids}
+        return [
+            f"process {pid} ({_command(pid)}) also uses the GPU"
+            + ("" if used is None else f": {used / 2**20:.0f} MiB")
+            for pid, used in sorted(others.items())[:8]
+        ]
+
     def keep_crash_log(self, text: str) -> None:
         """Keep what a dead engine said, whatever its successors write over it."""
         self._crashes += 1
@@ -153,6 +182,7 @@ class Recorder:
             peak=self._peaks.peak(),
             smoke=state.smoke,
             restarts=state.restarts,
+            fallbacks=state.fallbacks,
         )
         self._writer.write(self._run)
 
@@ -169,6 +199,11 @@ class Recorder:
     def close(self) -> None:
         """Close the files."""
         self.engine_log.close()
+
+
+def _command(pid: int) -> str:
+    stat = procs.read_stat(pid)
+    return stat.command if stat else "not of this container"
 
 
 def _open_nvml(device: str) -> Nvml | Unavailable:

@@ -131,6 +131,12 @@ class Roll:
     def __init__(self, where: Folder, journal: Journal) -> None:
         self._where, self._journal = where, journal
         self._members: list[ProcessId] = []
+        self.ever: set[int] = set()
+        """PIDs of everything that was ever seen of this life."""
+
+    def begin(self) -> None:
+        """A new life: forget the last one's."""
+        self.ever.clear()
 
     def take(self, tree: Tree) -> None:
         """Look at the tree, and write down its members where they have changed."""
@@ -138,9 +144,15 @@ class Roll:
             members = tree.scan()
             if members != self._members:
                 self._members = members
+                self.ever.update(member.pid for member in members)
                 store.write_tree(self._where, members)
         except OSError as error:  # no descriptors, no space: look again at the next sample
             self._journal.write(f"cannot note {self._where.tree}: {error.strerror or error}")
+
+    @property
+    def members(self) -> list[ProcessId]:
+        """The members when they were last looked at."""
+        return list(self._members)
 
     def pids(self) -> list[int]:
         """PIDs of the members when they were last looked at."""
@@ -167,6 +179,11 @@ def first_state(plan: Plan, run: str, measured: dict[str, Any], began: float) ->
         },
         predicted=msgspec.to_builtins(plan.predicted),
         measured=measured,
+        start_limit={
+            "budget_s": plan.start_budget_s,
+            "limit_s": plan.start_timeout_s,
+            "source": plan.start_budget_source or "no earlier start like this one is on record",
+        },
         timings={"ready_s": None, "verified_s": None},
         phases=({"name": "starting", "t_s": seconds_since(began)},),
     )

@@ -18,17 +18,17 @@ import msgspec
 
 from launcher.errors import ExitCode, QlaunchError
 from launcher.plan.types import Plan
-from launcher.record.scrub import Scrubber
-from launcher.service import endings, keys, notify, ports, process, procs
-from launcher.service.health import Answer, seconds_since
+from launcher.service import chain, endings, keys, notify, ports, process
+from launcher.service.books import Books
+from launcher.service.chain import Chain
+from launcher.service.holders import Holders
 from launcher.service.life import Life, engine_command
 from launcher.service.loop import Loop, Timers
 from launcher.service.machine import START, Budget
-from launcher.service.recording import Recorder, cleaner
-from launcher.service.status import Journal, Roll, Status, first_state
 from launcher.service.store import Folder, Lock
-from launcher.service.types import UP, Failure, ServiceState, State
+from launcher.service.types import UP, Failure, ProcessId, ServiceState, State
 from launcher.service.verifier import Verifier, verify_request
+from launcher.service.vitals import Verdict
 from launcher.service.wiring import Wiring
 from launcher.verify.types import SmokeReport
 
@@ -49,27 +49,31 @@ class Supervisor:
         on_change: Callable[[ServiceState], object] | None = None,
     ) -> None:
         """`began`: monotonic time at which the user asked for the service; now, if None."""
-        self._where, self._plan, self._wiring = where, plan, wiring
+        self._where, self._wiring = where, wiring
+        self._chain = Chain(plan)
         self._timing = wiring.timing
         self._began = time.monotonic() if began is None else began
         self._foreground = foreground
         self._on_change = on_change
         self._lock = Lock(where.lock)
-        self._port_lock: Lock | None = None
-        self._port = plan.port
-        self._key: str | None = None
+        self._holders = Holders(where, plan)
         self._budget = Budget(plan.restart)
         self._loop = Loop()
         self._life: Life | None = None
         self._verifier: Verifier | None = None
         self._timers = Timers(self._loop)
         self._ever_ready = False
-        self._misses = 0
+        self._hurry = False
         self._goal: str = "run"
         self._failure: Failure | None = None
         self._delay = 0.0
         self._winding = False
         self._forced = False
+
+    @property
+    def _plan(self) -> Plan:
+        """What to run now: as it was asked for, or with less after memory failures."""
+        return self._chain.plan
 
     def run(self) -> ServiceState:
         """Run the service to its end and return its last state.
@@ -87,7 +91,14 @@ class Supervisor:
             )
         try:
             self._prepare()  # before the first state: from then on, `down` may ask
-            self._open()
+            self._books = Books(
+                self._where,
+                self._plan,
+                lock=self._lock,
+                began=self._began,
+                on_change=self._on_change,
+            )
+            self._status, self._recorder = self._books.status, self._books.recorder
             return self._run()
         finally:
             self._loop.close()
@@ -108,37 +119,6 @@ class Supervisor:
         if not self._foreground:
             os.chdir(self._where.path)  # not to hold on to the folder that `up` was called in
 
-    def _open(self) -> None:
-        """Make the run record and publish the first state."""
-        plan = self._plan
-        path = plan.api_key_file
-        self._key = keys.read_key(path) if path else None
-        secrets = [self._key] if self._key else []
-        self._scrub = Scrubber(secrets)
-        self._clean = cleaner(self._scrub)
-        self._journal = Journal(self._where, self._clean)
-        self._roll = Roll(self._where, self._journal)
-        try:
-            if (me := procs.process_id(os.getpid())) is not None:
-                self._lock.sign(me)
-            self._recorder = Recorder(plan, self._began, secrets)
-            self._status = Status(
-                self._where,
-                first_state(plan, self._recorder.run_id, self._recorder.measured, self._began),
-                began=self._began,
-                journal=self._journal,
-                on_change=self._on_change,
-            )
-        except OSError as error:
-            raise QlaunchError(
-                f"cannot keep state in {self._where.path}: {error.strerror or error}",
-                code="state_not_written",
-                exit_code=ExitCode.UNEXPECTED,
-                fix="free space there, or set QLAUNCH_HOME to another folder",
-            ) from error
-        self._recorder.phase("starting")
-        self._journal.write(f"starting run {self._recorder.run_id}")
-
     def _run(self) -> ServiceState:
         try:
             self._start()
@@ -154,81 +134,103 @@ class Supervisor:
     def _start(self) -> None:
         """Begin one life of the engine."""
         try:
-            self._take_port()
+            self._holders.take_port()
             self._spawn()
         except QlaunchError as error:
             self._end("failed", endings.from_error(error))
         except OSError as error:
             self._end("failed", endings.not_started(error, self._plan.engine.argv[0]))
 
-    def _take_port(self) -> None:
-        if self._port_lock is None:
-            root = self._where.path.parent
-            self._port, self._port_lock = ports.claim(root, self._plan.host, self._plan.port)
-        ports.check_free(self._plan.host, self._port)
-
     def _spawn(self) -> None:
-        if self._key is not None:
-            keys.write_secrets_config(self._where.secrets_config, self._key)
+        if self._books.key is not None:
+            keys.write_secrets_config(self._where.secrets_config, self._books.key)
         command = engine_command(
             self._plan,
-            port=self._port,
-            key=self._key,
+            port=self._holders.port,
+            key=self._books.key,
             secrets_config=self._where.secrets_config,
             run=self._recorder.run_id,
             cwd=self._recorder.path,
         )
-        self._misses = 0
         self._verifier = self._new_verifier()
         self._life = Life(
             self._loop,
             command,
             self,
             log=self._recorder.engine_log,
-            clean=self._clean,
+            clean=self._books.clean,
             timing=self._timing,
             others=self._not_the_engines,
         )
         self._status.change(
             engine=self._life.child.process,
-            endpoint=ports.url(self._plan.host, self._port),
+            endpoint=ports.url(self._plan.host, self._holders.port),
             engine_plan={**self._status.now.engine_plan, "argv": list(command.argv)},
             detail="the engine is starting",
         )
-        self._roll.take(self._life.tree)
-        self._recorder.begin_life(self._life.child.process.pid, self._roll.pids)
+        self._books.roll.begin()
+        self._look_at_tree(self._life)
+        self._recorder.begin_life(self._life.child.process.pid, self._books.roll.pids)
         self._timers.after("start", self._plan.start_timeout_s, self._start_timed_out)
+        if self._plan.start_budget_s is not None:
+            self._timers.after("budget", self._plan.start_budget_s, self._past_budget)
         self._timers.after("sample", self._timing.poll_s, self._sample)
 
     def _new_verifier(self) -> Verifier:
         return Verifier(
             self._loop,
             self._wiring.verify_argv,
-            verify_request(self._plan, ports.url(self._plan.host, self._port)),
-            key=self._key,
+            verify_request(self._plan, ports.url(self._plan.host, self._holders.port)),
+            key=self._books.key,
             cwd=self._recorder.path,
-            clean=self._scrub,
-            log=self._journal.write,
+            clean=self._books.scrub,
+            log=self._books.journal.write,
             done=self._smoke_answered,
         )
 
     def _not_the_engines(self) -> Iterable[int]:
         return self._verifier.pids() if self._verifier is not None else ()
 
-    def _start_timed_out(self) -> None:
+    def _past_budget(self) -> None:
+        """A start longer than usual here goes on for as long as anything happens in it."""
         assert self._life is not None
-        limit = self._plan.start_timeout_s
+        if self._life.stalled_for() < self._timing.stalled_s:
+            self._timers.after("budget", self._timing.stalled_s / 4, self._past_budget)
+            return
+        limit, source = self._plan.start_budget_s, self._plan.start_budget_source
+        self._start_timed_out(f"{limit:g} s ({source}), and nothing happens in it any more")
+
+    def _start_timed_out(self, limit: str = "") -> None:
+        assert self._life is not None
+        limit = limit or f"{self._plan.start_timeout_s:g} s"
         phase, last = self._status.state, self._life.last_answer
         match = self._explain(phase, None)
-        failure = endings.timed_out(limit, phase, last, match, str(self._recorder.log_path))
+        failure = endings.timed_out(limit, phase, last, match, self._books.log_path)
         self._start_failed(failure)
 
     def _start_failed(self, failure: Failure) -> None:
-        """The first start is not repeated: what is wrong then is wrong again."""
-        if self._ever_ready:
+        """The first start is repeated with less memory only: what else is wrong stays wrong."""
+        if self._chain.offers(failure):
+            self._fall_back(failure)
+        elif self._ever_ready:
             self._restart(failure)
         else:
             self._end("failed", failure)
+
+    def _fall_back(self, failure: Failure) -> None:
+        """Start again with the profile's next step."""
+        taken = self._chain.take(failure)
+        self._recorder.event("fallback", **taken)
+        self._delay = self._plan.restart.backoff_initial_s
+        flags = chain.words(taken["flags"])
+        self._books.enter(
+            "backoff",
+            f"{failure.message}; trying with {flags} (step {taken['step']} of {taken['of']})",
+            fallbacks=(*self._status.now.fallbacks, taken),
+            predicted=msgspec.to_builtins(self._plan.predicted),
+            failure=failure,
+        )
+        self._end("restart")
 
     # What a life tells (Owner of life.py) -----------------------------------------------------
 
@@ -236,19 +238,20 @@ class Supervisor:
         """Phases only advance."""
         now = self._status.state
         if now in START and _ORDER[state] > _ORDER[now]:
-            self._enter(state, detail)
+            self._books.enter(state, detail)
         elif now == state and detail:
             self._status.change(detail=detail)
 
     def life_healthy(self) -> None:
         """Note when the engine was first healthy."""
-        self._time("ready_s")
+        self._books.time("ready_s")
         self._recorder.event("healthy")
 
     def life_confirmed(self) -> None:
         """The engine is healthy and serves our model: let the smoke begin."""
         self._timers.cancel("start")
-        self._enter("verifying", "the smoke is running")
+        self._timers.cancel("budget")
+        self._books.enter("verifying", "the smoke is running")
         self._timers.after("verify", self._timing.verify_s, self._smoke_timed_out)
         assert self._verifier is not None
         self._verifier.go()
@@ -259,18 +262,48 @@ class Supervisor:
 
     def life_foreign(self) -> None:
         """Somebody took the port between our check and the engine's own bind."""
-        error = ports.taken(self._plan.host, self._port, ports.holder(self._port))
-        self._end("failed", endings.from_error(error))
+        self._end("failed", self._holders.port_taken())
 
-    def life_beat(self, answer: Answer) -> None:
-        """A health check of a service that was verified."""
+    def life_beat(self, verdict: Verdict, detail: str) -> None:
+        """A look at a service that was verified."""
+        if verdict == "well" and self._status.state == "degraded":
+            self._books.enter("ready", "its checks pass again")
+        elif verdict == "ill" and self._status.state == "ready":
+            self._books.enter("degraded", detail)
+        elif verdict == "wedged":
+            self._give_up_on(endings.hung(detail, self._books.log_path))
+
+    def life_ailing(self, line: str) -> None:
+        """It says that it is lost: it may end by itself and tell why, but not take its time."""
+        if not self._winding:
+            reason = f"the engine did not end by itself after saying: {line.strip()[:300]}"
+            self._timers.after("ailing", self._timing.ailing_s, lambda: self._lost(reason))
+
+    def life_limb_died(self, role: str, process: ProcessId) -> None:
+        """SGLang's front would hang every request for a minute more."""
+        if not self._winding:
+            self._recorder.event("limb_died", role=role, pid=process.pid)
+            reason = f"the engine's {role} (process {process.pid}) died"
+            self._timers.after("ailing", self._timing.limb_s, lambda: self._lost(reason))
+
+    def _lost(self, reason: str) -> None:
+        """A life that cannot be saved, though its leader still runs."""
         assert self._life is not None
-        self._misses = 0 if answer.ok else self._misses + 1
-        if answer.ok and self._status.state == "degraded":
-            self._enter("ready", "health answers again")
-        elif self._misses >= self._timing.beat_failures and self._status.state == "ready":
-            self._enter("degraded", f"/health: {answer}")
-        self._life.beat(self._timing.beat_s if answer.ok else self._timing.beat_s / 6)
+        self._life.drain()
+        phase = self._status.state
+        match = self._explain(phase, None)
+        self._give_up_on(endings.lost(reason, phase, match, self._books.log_path))
+
+    def _give_up_on(self, failure: Failure) -> None:
+        """End an engine that will not end by itself, soon, and go on as if it had died."""
+        assert self._life is not None
+        self._recorder.event("given_up", failure_class=failure.failure_class)
+        self._recorder.keep_crash_log(self._life.text)
+        self._hurry = True
+        self._start_failed(self._named(failure))
+
+    def _named(self, failure: Failure) -> Failure:
+        return self._holders.named(failure, self._books.roll, self._recorder)
 
     # The smoke --------------------------------------------------------------------------------
 
@@ -288,13 +321,13 @@ class Supervisor:
         self._timers.cancel("verify")
         self._ever_ready = True
         self._life.verified_at = time.monotonic()
-        self._time("verified_s")
+        self._books.time("verified_s")
         self._recorder.verified()
         self._status.change(measured=self._recorder.measured)
-        self._enter("ready", "verified", smoke=msgspec.to_builtins(report), failure=None)
-        self._roll.take(self._life.tree)
+        self._books.enter("ready", "verified", smoke=msgspec.to_builtins(report), failure=None)
+        self._look_at_tree(self._life)
         self._recorder.save(self._status.now)
-        self._life.beat(self._timing.beat_s)
+        self._life.begin_pulse()
 
     def _smoke_failed(self, answer: SmokeReport | str) -> None:
         if isinstance(answer, SmokeReport):
@@ -321,17 +354,17 @@ class Supervisor:
         life.close()
         phase, code = self._status.state, life.child.returncode
         match = self._explain(phase, code)
-        failure = endings.died(code, phase, match, str(self._recorder.log_path))
+        failure = endings.died(code, phase, match, self._books.log_path)
         self._recorder.event("engine_ended", returncode=code, failure_class=failure.failure_class)
         self._recorder.keep_crash_log(life.text)
-        self._start_failed(failure)
+        self._start_failed(self._named(failure))
 
     def _explain(self, phase: State, returncode: int | None) -> endings.Match | None:
         assert self._life is not None
         try:
             return self._life.explain(self._wiring.classify, phase, returncode)
         except Exception as error:  # noqa: BLE001 - an explanation is not worth the service
-            self._journal.write(f"the log could not be explained: {error}")
+            self._books.journal.write(f"the log could not be explained: {error}")
             return None
 
     def _restart(self, failure: Failure) -> None:
@@ -345,7 +378,7 @@ class Supervisor:
         self._delay = delay
         detail = f"{failure.message}; starting again in {delay:.1f} s"
         restarts = self._status.now.restarts + 1
-        self._enter("backoff", detail, restarts=restarts, failure=failure)
+        self._books.enter("backoff", detail, restarts=restarts, failure=failure)
         self._end("restart")
 
     # Ending -----------------------------------------------------------------------------------
@@ -370,10 +403,10 @@ class Supervisor:
         self._goal = goal
         if failure is not None:
             self._failure = failure
-            self._journal.write(f"failing: {failure.message}")
+            self._books.journal.write(f"failing: {failure.message}")
         if goal != "restart" and self._status.state != "stopping":
             detail = failure.message if failure else "asked to stop"
-            self._enter("stopping", detail)
+            self._books.enter("stopping", detail)
         if not self._winding:
             self._winding = True
             self._loop.drive(self._wind())
@@ -382,40 +415,31 @@ class Supervisor:
         self._timers.cancel_all()
         if self._verifier is not None:
             self._verifier.close()
-        report = process.StopReport()
+        report, usual = process.StopReport(), self._timing.patience
         life = self._life
         if life is not None:
             life.is_quiet()
             report = yield from process.stop(
                 life.child,
                 life.tree,
-                patience=self._timing.patience,
+                patience=usual.hurried() if self._hurry else usual,
                 forced=lambda: self._forced,
-                proofs=(self._port_held,),
+                proofs=(
+                    lambda: self._holders.of_port(self._failure),
+                    lambda: self._recorder.gpu_held(self._books.roll.ever),
+                ),
             )
             life.close()
         self._life = self._verifier = None
         self._recorder.end_life()
         self._wound_down(report)
 
-    def _port_held(self) -> str | None:
-        try:
-            ports.check_free(self._plan.host, self._port)
-        except QlaunchError as error:
-            # Where the port was lost to somebody else, that is the failure, not a leftover.
-            foreign = self._failure is not None and self._failure.code == "port_taken"
-            return None if foreign else error.message
-        return None
-
     def _wound_down(self, report: process.StopReport) -> None:
-        for step in report.steps:
-            self._journal.write(step)
-            self._recorder.event("stop_step", text=step)
-        self._winding = False
+        self._books.stopped(report)
+        self._winding = self._hurry = False
         goal, self._goal = self._goal, "run"
         if report.left:
-            left = endings.left_over(report.left)
-            self._finish("failed", self._with_leftovers(left))
+            self._finish("failed", endings.left_over(report.left, self._failure))
         elif goal == "restart":
             self._timers.after("restart", self._delay, self._again)
         elif goal == "failed":
@@ -423,30 +447,17 @@ class Supervisor:
         else:
             self._finish("stopped", None, "; ".join(report.steps))
 
-    def _with_leftovers(self, left: Failure) -> Failure:
-        if self._failure is None:
-            return left
-        message = f"{self._failure.message}; {left.message}"
-        return msgspec.structs.replace(self._failure, message=message)
-
     def _again(self) -> None:
-        self._enter("starting", f"restart {self._status.now.restarts}", engine=None)
+        self._books.enter("starting", f"restart {self._status.now.restarts}", engine=None)
         self._start()
 
     def _finish(self, state: State, failure: Failure | None, detail: str = "") -> None:
         self._timers.cancel_all()
-        if failure is not None:
-            detail = failure.message
-        self._where.secrets_config.unlink(missing_ok=True)
-        self._where.tree.unlink(missing_ok=True)
-        self._recorder.phase(state)
-        self._recorder.finish(state, self._status.now, failure)
-        changes = {} if failure is None else {"failure": failure}
-        self._status.enter(state, detail, engine=None, measured=self._recorder.measured, **changes)
+        self._books.finish(state, failure, detail)
 
     def _crashed(self, error: Exception) -> None:
         """A fault of ours: end the engine the hard way, say what happened, and go."""
-        self._journal.write("".join(traceback.format_exception(error)))
+        self._books.journal.write("".join(traceback.format_exception(error)))
         if self._verifier is not None:
             self._verifier.close()
         if self._life is not None:
@@ -457,23 +468,14 @@ class Supervisor:
             self._finish("failed", endings.internal(error, str(self._where.log)))
 
     def _tidy(self) -> None:
-        if self._port_lock is not None:
-            self._port_lock.release()
-        self._recorder.close()
-        self._journal.write("the supervisor ends")
-        self._journal.close()
+        self._holders.release()
+        self._books.close()
 
     # Keeping records --------------------------------------------------------------------------
 
-    def _enter(self, state: State, detail: str, **changes: object) -> None:
-        self._recorder.phase(state)
-        self._status.enter(state, detail, **changes)
-
-    def _time(self, name: str) -> None:
-        """Note a time since `up`, the first time."""
-        if self._status.now.timings.get(name) is None:
-            taken = {**self._status.now.timings, name: seconds_since(self._began)}
-            self._status.change(timings=taken)
+    def _look_at_tree(self, life: Life) -> None:
+        self._books.roll.take(life.tree)
+        life.limbs.look(self._books.roll.members)
 
     def _sample(self) -> None:
         """Look at the tree, measure it, and publish peaks that grew."""
@@ -481,7 +483,7 @@ class Supervisor:
             self._end("stopped")
             return
         if self._life is not None:
-            self._roll.take(self._life.tree)
+            self._look_at_tree(self._life)
         delay = self._recorder.sample(ready=self._status.state in UP)
         self._status.change(measured=self._recorder.measured)
         self._timers.after("sample", delay, self._sample)

@@ -79,6 +79,10 @@ class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
     restarts: int = 0
     phases: tuple[dict[str, Any], ...] = ()
+    fallbacks: tuple[dict[str, Any], ...] = ()
+    """Steps taken after memory failures: `{step, of, flags, after, message}`."""
+    start_limit: dict[str, Any] = {}
+    """`{budget_s, limit_s, source}`: how long a start may take, and where the budget comes from."""
     detail: str = ""
     """One line for people: what is going on now."""
     problem: str | None = None

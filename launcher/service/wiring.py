@@ -20,6 +20,18 @@ class Timing:
     """Between two health checks once ready."""
     beat_failures: int = 2
     """Failures in a row that make a service degraded: one alone may be a long batch."""
+    embed_s: float = 60.0
+    """Between two embeddings of our own, where the log does not show calls being answered."""
+    hang_failures: int = 3
+    """Embeddings that fail in a row before the engine is started again."""
+    patient_s: float = 120.0
+    """For an embedding after one that failed while the engine was seen at work."""
+    limb_s: float = 1.0
+    """For the front to end by itself after its scheduler or detokenizer has died."""
+    ailing_s: float = 3.0
+    """For the engine to end by itself, its traceback told, after a log line that it will."""
+    stalled_s: float = 20.0
+    """Without a log line or CPU time: what a start past its learned budget may not be."""
     verify_s: float = 300.0
     """For the smoke, a first computation of the reference included."""
     patience: process.Patience = field(default_factory=process.Patience)

@@ -1,0 +1,107 @@
+"""What a supervisor writes: the state, the run record, the journal and the roll, kept together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from launcher.errors import ExitCode, QlaunchError
+from launcher.plan.types import Plan
+from launcher.record.scrub import Scrubber
+from launcher.service import keys, procs
+from launcher.service.health import seconds_since
+from launcher.service.process import StopReport
+from launcher.service.recording import Recorder, cleaner
+from launcher.service.status import Journal, Roll, Status, first_state
+from launcher.service.store import Folder, Lock
+from launcher.service.types import Failure, ServiceState, State
+
+
+class Books:
+    """The one writer's pens. Once opened, nothing here raises for a full disk."""
+
+    def __init__(
+        self,
+        where: Folder,
+        plan: Plan,
+        *,
+        lock: Lock,
+        began: float,
+        on_change: Callable[[ServiceState], object] | None,
+    ) -> None:
+        """Make the run record and publish the first state.
+
+        Raises:
+            QlaunchError: `api_key_unusable` (exit 2), `state_dir_unsafe`, `state_not_written`
+                (exit 1): nothing was started.
+        """
+        self._where, self._began = where, began
+        path = plan.api_key_file
+        self.key = keys.read_key(path) if path else None
+        secrets = [self.key] if self.key else []
+        self.scrub = Scrubber(secrets)
+        self.clean = cleaner(self.scrub)
+        self.journal = Journal(where, self.clean)
+        self.roll = Roll(where, self.journal)
+        try:
+            if (me := procs.process_id(os.getpid())) is not None:
+                lock.sign(me)
+            self.recorder = Recorder(plan, began, secrets)
+            first = first_state(plan, self.recorder.run_id, self.recorder.measured, began)
+            self.status = Status(
+                where, first, began=began, journal=self.journal, on_change=on_change
+            )
+        except OSError as error:
+            raise QlaunchError(
+                f"cannot keep state in {where.path}: {error.strerror or error}",
+                code="state_not_written",
+                exit_code=ExitCode.UNEXPECTED,
+                fix="free space there, or set QLAUNCH_HOME to another folder",
+            ) from error
+        self.recorder.phase("starting")
+        self.journal.write(f"starting run {self.recorder.run_id}")
+
+    @property
+    def log_path(self) -> str:
+        """The engine's log, to name in messages."""
+        return str(self.recorder.log_path)
+
+    @property
+    def path(self) -> Path:
+        """Folder of the run record."""
+        return self.recorder.path
+
+    def enter(self, state: State, detail: str, **changes: object) -> None:
+        """Go to `state`, in status and record."""
+        self.recorder.phase(state)
+        self.status.enter(state, detail, **changes)
+
+    def time(self, name: str) -> None:
+        """Note a time since `up`, the first time."""
+        if self.status.now.timings.get(name) is None:
+            taken = {**self.status.now.timings, name: seconds_since(self._began)}
+            self.status.change(timings=taken)
+
+    def stopped(self, report: StopReport) -> None:
+        """Note what a stop took."""
+        for step in report.steps:
+            self.journal.write(step)
+            self.recorder.event("stop_step", text=step)
+
+    def finish(self, state: State, failure: Failure | None, detail: str = "") -> None:
+        """Write the last state."""
+        if failure is not None:
+            detail = failure.message
+        self._where.secrets_config.unlink(missing_ok=True)
+        self._where.tree.unlink(missing_ok=True)
+        self.recorder.phase(state)
+        self.recorder.finish(state, self.status.now, failure)
+        changes = {} if failure is None else {"failure": failure}
+        self.status.enter(state, detail, engine=None, measured=self.recorder.measured, **changes)
+
+    def close(self) -> None:
+        """Close the files."""
+        self.recorder.close()
+        self.journal.write("the supervisor ends")
+        self.journal.close()

@@ -39,7 +39,7 @@ def run(reading: Reading, probes: Probes) -> tuple[Check, ...]:
     return (
         agree(reading, "alone_vs_batched", lambda ask: ask.startswith("alone:") or ask == "after"),
         agree(reading, "repeatable", lambda ask: ask in ("again", "instructed again")),
-        agree(reading, "any_order", lambda ask: ask in ("reversed", "shuffled", "rotated")),
+        agree(reading, "any_order", lambda ask: ask in ("reversed", "shuffled")),
         agree(reading, "shared_prefix", lambda ask: ask.startswith("prefix")),
         long_texts(reading),
         base64(reading),

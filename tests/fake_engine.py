@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import ctypes
 import hashlib
 import json
 import math
@@ -50,6 +51,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     start.add_argument("--old-info", action="store_true", help="only /get_model_info")
     start.add_argument("--wrong-model", action="store_true", help="names another model")
     start.add_argument("--generates", action="store_true", help="is_generation: true")
+    start.add_argument("--errno-98", action="store_true", help="cannot bind, and does not end")
+    start.add_argument("--max-total-tokens", type=int, default=0)
+    start.add_argument("--room-for", type=int, help="tokens above which the start is out of memory")
     start.add_argument("--print-key", action="store_true", help="log the key, as SGLang does")
 
     serve = p.add_argument_group("serving")
@@ -60,6 +64,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     serve.add_argument("--hang-after", type=int, help="embedding calls after which it hangs")
     serve.add_argument("--die-after", type=float, help="seconds after the start until it dies")
     serve.add_argument("--die-once", metavar="FILE", help="as --die-after 0.5, if FILE is new")
+    serve.add_argument("--hang-flag", metavar="FILE", help="embeddings hang while FILE exists")
+    serve.add_argument("--busy-flag", metavar="FILE", help="long batches while FILE exists")
     serve.add_argument("--nan", action="store_true")
     serve.add_argument("--zero", action="store_true", help="all vectors zero")
     serve.add_argument("--not-normalized", action="store_true")
@@ -72,6 +78,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     serve.add_argument("--garbage", action="store_true", help="log NUL, escapes, broken UTF-8")
 
     tree = p.add_argument_group("processes")
+    tree.add_argument("--limbs", action="store_true", help="a scheduler and a detokenizer")
     tree.add_argument("--ignore-sigterm", action="store_true")
     tree.add_argument("--drain", type=float, default=0.0, help="seconds from SIGTERM to the end")
     tree.add_argument(
@@ -119,6 +126,8 @@ class Engine(ThreadingHTTPServer):
     def warm(self) -> bool:
         flag = self.options.health_flag
         if self.options.never_ready or self.stopping or (flag and Path(flag).exists()):
+            return False
+        if busy(self.options):
             return False
         return time.monotonic() - self.listening_since >= float(self.options.warm_up)
 
@@ -177,6 +186,8 @@ class Handler(BaseHTTPRequestHandler):
         hangs = options.hang_after is not None and self.server.calls > options.hang_after
         if options.health_lies or hangs:
             time.sleep(3600)
+        while busy(options) or (options.hang_flag and Path(options.hang_flag).exists()):
+            time.sleep(0.02)
         given = request.get("input")
         texts = given if isinstance(given, list) else [given]
         if not texts or any(not isinstance(text, str) or not text.strip() for text in texts):
@@ -233,6 +244,28 @@ def grandchild(options: argparse.Namespace, *, own_session: bool) -> None:
         stderr=out,
     )
     middle.wait()
+
+
+def busy(options: argparse.Namespace) -> bool:
+    return bool(options.busy_flag) and Path(options.busy_flag).exists()
+
+
+def work(options: argparse.Namespace) -> None:
+    """Log batches of other callers for as long as the flag is there."""
+    while True:
+        time.sleep(0.02)
+        if busy(options):
+            log("Prefill batch, #new-seq: 8, #new-token: 4096, #cached-token: 0")
+
+
+def limb(name: str) -> None:
+    """A child that carries a title of SGLang's and dies with us."""
+    libc = ctypes.CDLL(None)
+    if os.fork() == 0:
+        libc.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+        libc.prctl(15, name.encode(), 0, 0, 0)  # PR_SET_NAME
+        while True:
+            time.sleep(60)
 
 
 def read_key(path: str | None) -> str | None:
@@ -295,6 +328,13 @@ def main() -> int:
     if options.setsid_grandchild:
         grandchild(options, own_session=True)
     log("Load weight begin. avail mem=20.00 GB")
+    if options.room_for is not None and options.max_total_tokens > options.room_for:
+        log("Load weight end. elapsed=0.01 s, type=BertModel")
+        log("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 9.00 GiB.")
+        return 1
+    if options.limbs:
+        limb("sglang::scheduler")
+        limb("sglang::detokenizer")
     held = bytearray(os.urandom(1)) * (options.leak * 1024 * 1024)
     while options.never_listen:
         time.sleep(60)
@@ -302,8 +342,13 @@ def main() -> int:
     if options.exit_code is not None:
         return int(options.exit_code)
     log("Load weight end. elapsed=0.01 s, type=BertModel")
+    if options.errno_98:
+        log("[Errno 98] error while attempting to bind on address: address already in use")
+        time.sleep(600)
     server = Engine(options, key)
     arrange_death(options)
+    if options.busy_flag:
+        threading.Thread(target=work, args=[options], daemon=True).start()
     log(f"Uvicorn running on http://{options.host}:{options.port} (Press CTRL+C to quit)")
     if not options.never_ready:
         log("The server is fired up and ready to roll!")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from typing import Any
 
 from launcher.cli.result import size
@@ -38,7 +39,17 @@ def service(data: dict[str, Any]) -> list[str]:
         lines.append(f"now       {data['detail']}")
     if data.get("restarts"):
         lines.append(f"restarts  {data['restarts']}")
+    lines += fallbacks(data.get("fallbacks") or ())
     return [*lines, *checks(data["smoke"]), *failure(data["failure"])]
+
+
+def fallbacks(steps: Iterable[dict[str, Any]]) -> list[str]:
+    """What was given up after memory failures, step by step."""
+    return [
+        f"fallback  {step['step']} of {step['of']}, after {step['after']}: "
+        + ", ".join(f"{name} {value}" for name, value in step["flags"].items())
+        for step in steps
+    ]
 
 
 def memory(found: dict[str, Any]) -> list[str]:

@@ -264,7 +264,7 @@ def _vanished(where: Folder) -> QlaunchError:
 
 def _failed(state: ServiceState) -> QlaunchError:
     failure = state.failure
-    if failure is None and state.state == "stopped":
+    if state.state == "stopped":  # whatever went wrong before: it was stopped while it tried again
         return QlaunchError(
             f"service {state.service!r} was stopped while it was starting",
             code="stopped_meanwhile",

@@ -1,0 +1,105 @@
+"""A busy server is not a dead one, and a hanging one is not a busy one."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from launcher.service.vitals import Beat, Signs, Vitals
+
+WELL = Beat(healthy=True)
+ANSWERED = Beat(healthy=True, embedding="")
+HANGS = Beat(healthy=True, embedding="no answer within 25 s")
+DEAF = Beat(healthy=False, embedding="no answer within 25 s")
+BATCH = "[2026-11-22 14:03:19] Prefill batch, #new-seq: 16, #new-token: 330, #cached-token: 0"
+PROBE = "[2026-11-22 14:03:18] Prefill batch, #new-seq: 1, #new-token: 1, #cached-token: 0"
+OLDER = "[2025-09-01 10:00:00] Prefill batch. #new-seq: 2, #new-token: 36, #cached-token: 0"
+ACCESS = '[2026-11-22 14:03:19] INFO:     127.0.0.1:4711 - "POST /v1/embeddings HTTP/1.1" 200 OK'
+
+
+def vitals() -> Vitals:
+    return Vitals(misses=2, hangs=3)
+
+
+def signs(*lines: str, cores: float = 0.0) -> Signs:
+    found = Signs(cores=cores)
+    for line in lines:
+        found.read(line)
+    return found
+
+
+def test_batches_of_others_are_seen_and_those_of_a_health_check_are_not() -> None:
+    assert signs(BATCH, PROBE, OLDER).sequences == 18
+    assert signs(ACCESS, ACCESS.replace(" 200", " 400")).served == 1
+    assert signs("Prefill batch", "", '" 200').sequences == 0
+
+
+def test_an_embedding_that_hangs_while_health_is_fine_ends_in_wedged() -> None:
+    v = vitals()
+    assert [v.judge(HANGS, Signs()) for _ in range(3)] == ["doubtful", "ill", "wedged"]
+
+
+def test_our_own_call_in_the_log_is_no_sign_of_work() -> None:
+    v = vitals()
+    own = signs("Prefill batch, #new-seq: 1, #new-token: 4, #cached-token: 0")
+    assert [v.judge(HANGS, own) for _ in range(3)] == ["doubtful", "ill", "wedged"]
+
+
+def test_at_work_one_failure_is_excused_and_the_patient_one_counts() -> None:
+    v = vitals()
+    assert v.judge(DEAF, signs(BATCH)) == "busy"
+    assert bool(v.patient)
+    assert v.judge(ANSWERED, signs(BATCH)) == "well"
+    verdicts = [v.judge(DEAF, signs(BATCH)) for _ in range(4)]
+    assert verdicts == ["busy", "doubtful", "ill", "wedged"]
+
+
+def test_cpu_time_of_the_scheduler_is_work_too() -> None:
+    assert vitals().judge(DEAF, signs(cores=0.9)) == "busy"
+    assert vitals().judge(DEAF, signs(cores=0.02)) == "doubtful"
+
+
+def test_health_alone_degrades_and_never_restarts() -> None:
+    v = vitals()
+    deaf = Beat(healthy=False, embedding="")
+    verdicts = [v.judge(deaf, Signs()) for _ in range(20)]
+    assert verdicts == ["doubtful"] + ["ill"] * 19
+    assert v.judge(WELL, Signs()) == "well"
+
+
+def test_a_busy_server_that_answers_is_never_degraded_by_503() -> None:
+    v = vitals()
+    deaf = Beat(healthy=False, embedding="")
+    assert {v.judge(deaf, signs(BATCH)) for _ in range(20)} == {"busy"}
+
+
+def test_answers_in_the_access_log_prove_embeddings() -> None:
+    v = vitals()
+    assert {v.judge(HANGS, signs(ACCESS)) for _ in range(20)} == {"well"}
+
+
+beats = st.builds(Beat, healthy=st.booleans(), embedding=st.sampled_from([None, "", "hangs"]))
+works = st.builds(
+    Signs, sequences=st.integers(0, 3), served=st.integers(0, 1), cores=st.floats(0, 1)
+)
+
+
+@given(st.lists(st.tuples(beats, works), max_size=60))
+def test_only_embeddings_that_failed_in_a_row_are_wedged(course: list[tuple[Beat, Signs]]) -> None:
+    v, failed = vitals(), 0
+    for beat, seen in course:
+        verdict = v.judge(beat, seen)
+        if beat.embedding == "" or seen.served:
+            failed = 0
+        elif beat.embedding:
+            failed += 1
+        if verdict == "wedged":
+            assert failed >= 3
+        if beat.healthy and not beat.embedding:
+            assert verdict == "well"
+
+
+@given(st.text(max_size=200))
+def test_any_line_can_be_read(line: str) -> None:
+    Signs().read(line)
+    Signs().read(f'Prefill batch{line}" 200')

@@ -38,6 +38,10 @@ def base_environment(release: Release, *, plugin: bool) -> dict[str, str]:
         env["SGLANG_USE_CPU_ENGINE"] = "1"
         # An environment with a CUDA build of torch must not go looking for a GPU.
         env["CUDA_VISIBLE_DEVICES"] = ""
+        # When a part of it dies the front would sleep 5 s and then wait 60 for core dumps of a
+        # GPU that is not there, with every request hanging meanwhile (0.5.15, 0.5.23).
+        env["SGLANG_CUDA_COREDUMP_BEFORE_CRASH"] = "0"
+        env["SGLANG_PYSPY_DUMP_BEFORE_CRASH"] = "0"
     else:
         # NVML counts cards in PCI order; CUDA's own default is fastest first.
         env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"

@@ -128,7 +128,9 @@ class TestEnvironment:
             "PYTHONPATH": f"{command.STANDINS}:{command.PLUGIN}",
             "QLAUNCH_MODEL_PATH": "/models/m",
             "QLAUNCH_START_METHOD": "auto",
+            "SGLANG_CUDA_COREDUMP_BEFORE_CRASH": "0",
             "SGLANG_EXTERNAL_MODEL_PACKAGE": "qlaunch_sglang.encoders",
+            "SGLANG_PYSPY_DUMP_BEFORE_CRASH": "0",
             "SGLANG_USE_CPU_ENGINE": "1",
             "TRANSFORMERS_OFFLINE": "1",
         }

@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 STARTING_INTERVAL_S = 0.5
 """While the engine starts its memory changes by the second, and peaks are short."""
 
-STEADY_INTERVAL_S = 5.0
-"""When it serves, memory is level. A sample of 1.3 GB takes 20 ms (bench/sampler.py): 0.4 %."""
+STEADY_INTERVAL_S = 10.0
+"""When it serves, memory is level. A sample of 1.3 GB takes 20 ms (bench/sampler.py): 0.2 %, and
+room for what the supervisor does with it."""
 
 BUDGET = 0.01
-"""The share of one core that sampling may take."""
+"""The share of one core that sampling may take while the engine starts."""
+
+STEADY_BUDGET = 0.005
+"""The share of one core that sampling may take while it serves."""
 
 MAX_PROCESSES = 64
 """Processes named in one sample; the totals count all of them."""
@@ -40,7 +44,7 @@ class Pacer:
     """Says how long to wait until the next sample, so that sampling stays within its budget.
 
     The wait is `max(interval, cost / budget)`: a tree of many GB, whose PSS takes the kernel long,
-    is sampled less often (at 1 %: 5 GB about every 10 s, 50 GB every 90 s).
+    is sampled less often (at 0.5 %: 5 GB about every 15 s, 50 GB every 150 s).
     """
 
     def __init__(
@@ -49,14 +53,15 @@ class Pacer:
         starting_s: float = STARTING_INTERVAL_S,
         steady_s: float = STEADY_INTERVAL_S,
         budget: float = BUDGET,
+        steady_budget: float = STEADY_BUDGET,
     ) -> None:
-        self._starting_s = starting_s
-        self._steady_s = steady_s
-        self._budget = budget
+        self._starting = starting_s, budget
+        self._steady = steady_s, steady_budget
 
     def wait_s(self, cost_s: float, *, ready: bool) -> float:
         """Seconds to wait after a sample that took `cost_s` seconds of CPU (`Sampler.cost_s`)."""
-        return max(self._steady_s if ready else self._starting_s, cost_s / self._budget)
+        interval, budget = self._steady if ready else self._starting
+        return max(interval, cost_s / budget)
 
 
 class Sampler:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 RUN, SAMPLES, EVENTS, LOG = "run.json", "samples.ndjson", "events.ndjson", "engine.log"
 
 SAMPLES_LIMIT_BYTES = 2_000_000
-"""At about 500 bytes a sample every 5 s: five hours at full resolution before the first merging."""
+"""At about 500 bytes a sample every 10 s: ten hours at full resolution before the first merging."""
 
 EVENTS_LIMIT_BYTES = 512_000
 

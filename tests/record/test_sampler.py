@@ -459,10 +459,10 @@ class TestPacer:
     def test_intervals_while_starting_and_ready(self) -> None:
         pacer = Pacer()
         assert pacer.wait_s(0.001, ready=False) == 0.5
-        assert pacer.wait_s(0.001, ready=True) == 5.0
+        assert pacer.wait_s(0.001, ready=True) == 10.0
 
     def test_dear_samples_are_taken_less_often(self) -> None:
         pacer = Pacer()
         assert pacer.wait_s(0.025, ready=False) == pytest.approx(2.5)
-        assert pacer.wait_s(0.2, ready=True) == pytest.approx(20.0)
+        assert pacer.wait_s(0.2, ready=True) == pytest.approx(40.0)
         assert Pacer(budget=0.5).wait_s(0.2, ready=False) == 0.5

@@ -42,6 +42,14 @@ ENCODER_FLAGS: Final[Mapping[str, FlagValue]] = {
 """What keeps an encoder's vectors right: a cached or split prefix changes bidirectional attention
 (cosine 0.25 to 0.88 with the reference)."""
 
+MATRYOSHKA_FLAGS: Final[Mapping[str, FlagValue]] = {
+    "json-model-override-args": '{"is_matryoshka": true}',
+}
+"""Models whose card says that vectors may be cut do not say so in config.json, and the engine
+answers a request for fewer `dimensions` with 400 until it is told."""
+MATRYOSHKA_SINCE: Final = "0.5.6"
+"""First SGLang that cuts vectors (layers/pooler.py cuts before it normalises)."""
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -222,6 +230,8 @@ def _flags(given: Inputs) -> dict[str, FlagValue]:
     flags = dict(given.settings.flags)
     if given.checkpoint.encoder:
         flags = {**ENCODER_FLAGS, **flags}
+    if _cuts_vectors(given):
+        flags = {**MATRYOSHKA_FLAGS, **flags}
     flags = {**choose.backend(given.choice, given.checkpoint)[0], **flags}
     flags |= choose.workarounds(given.engine.release)[0]
     if _context_reason(given):
@@ -344,14 +354,25 @@ def _expectation(given: Inputs, dtype: str, sizes: memory.Knobs) -> Expectation:
         dtype=dtype,
         pooling_source=given.checkpoint.pooling_source,
         normalize_source=given.checkpoint.normalize_source,
-        card=_card_facts(given.card),
+        card=_card_facts(given),
     )
 
 
-def _card_facts(card: ModelCard | None) -> CardFacts | None:
+def _card_facts(given: Inputs) -> CardFacts | None:
+    """The card's facts, as far as this engine can keep them."""
+    card = given.card
     if card is None:
         return None
-    return CardFacts(**{name: getattr(card, name) for name in CardFacts.__struct_fields__})
+    facts = {name: getattr(card, name) for name in CardFacts.__struct_fields__}
+    return CardFacts(**facts | {"matryoshka": _cuts_vectors(given)})
+
+
+def _cuts_vectors(given: Inputs) -> bool:
+    from packaging.version import Version
+
+    if given.card is None or not given.card.matryoshka:
+        return False
+    return Version(given.engine.version) >= Version(MATRYOSHKA_SINCE)
 
 
 def _served_name(given: Inputs) -> str:

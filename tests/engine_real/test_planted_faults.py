@@ -141,8 +141,7 @@ def test_the_long_suite_on_a_last_token_model(home: Home, tmp_path: Path) -> Non
         dimensions=128,
         context=2048,
     )
-    override = """  json-model-override-args: '{"is_matryoshka": true}'"""
-    profile = home.profile("cut", Path("made"), override)
+    profile = home.profile("cut", Path("made"))
     home.run("up", profile, "--json").ok()
     verify = home.run("verify", profile, "--json").ok()
     found = verify.data["verify"]

@@ -295,3 +295,24 @@ def test_the_key_is_sent_and_not_told() -> None:
         embedding.ask(service(engine.url, key="canary-77"), ["a"])
     assert engine.calls[0].key == "Bearer canary-77"
     assert "canary-77" not in str(caught.value)
+
+
+# --- the notebook ---------------------------------------------------------------------------------
+
+
+def test_the_notebook_is_whole_and_holds_nothing_of_a_machine() -> None:
+    """It is executed in tests/engine_real/test_notebook.py."""
+    file = Path(__file__).parents[2] / "docs" / "examples" / "embeddings.ipynb"
+    document = json.loads(file.read_text("utf-8"))
+    assert (document["nbformat"], document["nbformat_minor"]) == (4, 5)
+    code = [cell for cell in document["cells"] if cell["cell_type"] == "code"]
+    assert len(code) >= 4
+    for cell in code:
+        compile("".join(cell["source"]), "cell", "exec")
+        (output,) = cell["outputs"]
+        assert output["output_type"] == "stream"
+        text = "".join(output["text"])
+        assert text.strip()
+        assert "/" not in text
+        assert "127.0.0.1" not in text
+    assert "Embedding dimension: 384" in "".join(code[1]["outputs"][0]["text"])

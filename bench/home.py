@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError
+from launcher.errors import ExitCode
 from launcher.paths import dirs
 
 Say = Callable[[str], None]
@@ -81,15 +82,18 @@ class Home:
 
     def down(self, name: str) -> None:
         """Stop service `name`; in a session of its own, so that a Ctrl-C does not end the stop."""
-        subprocess.run(
+        done = subprocess.run(
             [QLAUNCH, "down", name],
             env=self.environment,
             stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             start_new_session=True,
             timeout=DOWN_LIMIT_S,
             check=False,
         )
         self._names.discard(name)
+        if done.returncode not in (ExitCode.OK, ExitCode.NOT_RUNNING):
+            sys.stderr.write(done.stderr.decode("utf-8", "replace"))
 
     def close(self) -> None:
         """Stop every service that was started here."""

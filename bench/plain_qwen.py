@@ -10,8 +10,8 @@ from bench import machine
 from bench.figures import Report
 from bench.home import home, provide
 from bench.options import Options
-from bench.plain import NOTES, Pair, Work, measure_pairs, raw, report, start_and_memory
-from bench.start import ENGINE
+from bench.plain import Pair, Work, measure_pairs, notes, raw, report, start_and_memory
+from bench.start import ENGINE, shown
 
 PROFILE = "cpu-qwen3-0.6b"
 START_LIMIT, MEMORY_LIMIT = 0.4, 0.2
@@ -33,15 +33,21 @@ def run(options: Options) -> Report:
         model = make_qwen3_06b_shape(place.root / "qwen3-0.6b-shape")
         asked = (PROFILE, "--model", str(model))
         version = str(place.data("plan", *asked)["engine"]["version"])
-        measure_pairs(place, options, pair, Work(0.0, None), times, *asked)
+        argv = measure_pairs(place, options, facts, pair, Work(0.0, None), times, *asked)
     return report(
         "plain_qwen",
         "Qwen3-0.6B's shape against the plain command",
         options,
         facts,
         version,
-        settings={"repeats": times},
+        settings={"repeats": times, "ours": shown(argv)},
         rows=tuple(start_and_memory(pair, "at most", START_LIMIT, MEMORY_LIMIT)),
-        notes=(*NOTES, "Random weights of Qwen3-Embedding-0.6B's shape, bfloat16."),
+        notes=(*notes(argv), *_NOTES),
         raw=raw(pair),
     )
+
+
+_NOTES = (
+    "Random weights of Qwen3-Embedding-0.6B's shape, in bfloat16.",
+    "Its tokenizer knows 512 tokens: texts have more than with the model's own; checks take longer.",
+)

@@ -66,6 +66,7 @@ def run(options: Options) -> Report:
         place.down("bench-start")
         for number in range(repeats):
             options.say(f"pair {number + 1} of {repeats}")
+            machine.look_again(facts)
             _ours(place, argv, seen)
             _bare(place, argv, env, seen)
             seen.import_s.append(_import_s(argv[0], env))
@@ -78,7 +79,7 @@ def run(options: Options) -> Report:
         quick=options.quick,
         machine=facts,
         versions=machine.versions({"sglang": version}),
-        settings={"repeats": repeats, "argv": _shown(argv), "poll_s": 0.1},
+        settings={"repeats": repeats, "argv": shown(argv), "poll_s": 0.1},
         rows=_rows(seen),
         notes=_notes(seen),
         raw=msgspec.to_builtins(seen),
@@ -165,6 +166,6 @@ def _notes(seen: Seen) -> tuple[str, ...]:
     )
 
 
-def _shown(argv: Sequence[str]) -> list[str]:
+def shown(argv: Sequence[str]) -> list[str]:
     """The command line without the folders of this machine."""
     return [Path(word).name if word.startswith("/") else word for word in argv]

@@ -50,7 +50,11 @@ def measured_on(report: Report) -> str:
         ", ".join(f"{name} {version}" for name, version in versions.items() if version),
     ]
     idle = machine["idle_before"]
-    quiet = f"the processors were {100 * idle:.0f} % idle before" if idle is not None else ""
+    quiet = (
+        f"the processors were at least {100 * idle:.0f} % idle before each measurement"
+        if idle is not None
+        else ""
+    )
     return "; ".join([*parts, *([quiet] if quiet else []), report.made[:10]]) + "."
 
 

@@ -49,5 +49,5 @@ def run(options: Options) -> Report:
 
 _NOTES = (
     "Random weights of Qwen3-Embedding-0.6B's shape, in bfloat16.",
-    "Its tokenizer knows 512 tokens: texts have more than with the model's own; checks take longer.",
+    "Its tokenizer knows 512 tokens: texts have more than with the model's own.",
 )

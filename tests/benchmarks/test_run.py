@@ -133,6 +133,19 @@ def test_bad_arguments_are_refused(
     assert "error:" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "kept"),
+    [(0.9, 0.5, 0.5), (0.4, 0.5, 0.4), (None, 0.5, 0.5), (None, None, None)],
+)
+def test_the_busiest_moment_counts(
+    before: float | None, now: float | None, kept: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "idle_share", lambda _seconds: now)
+    facts = {"idle_before": before}
+    machine.look_again(facts)
+    assert facts["idle_before"] == kept
+
+
 class Fake:
     def __init__(self, answer: Report | BaseException) -> None:
         self.answer = answer

@@ -110,17 +110,24 @@ class Session:
         *,
         ids: Sequence[Sequence[int]] | None = None,
         encoding: Literal["float", "base64", "default"] = "float",
+        always: bool = False,
     ) -> Ask:
-        """One call that is kept as evidence, under the name `call`; not made if all is over.
+        """One call that is kept as evidence, under the name `call`.
+
+        Not made if all is over; not even kept if the time is up.
 
         Args:
             texts: what to ask.
             ids: their token ids, to be sent in their place.
+            always: ask it even if the time is up.
         """
         asked = tuple(texts)
         names = tuple(each.name for each in asked)
         if self.over:
             return self.asks.setdefault(call, Ask(call, names))
+        if self._left <= 0 and not always:
+            self.left_out.append(f"the call {call!r}: the time was up")
+            return Ask(call, names)
         found = self.once(ids or [each.text for each in asked], encoding=encoding)
         if isinstance(found, CallError):
             self.over = self.over or call == "first"

@@ -115,7 +115,7 @@ def _ask_all(
     chosen = _affordable(session, outcome, fitting)
     fresh = Text(texts.FRESH, texts.fresh_text())
     known = {each.name: each for each in chosen}
-    session.ask("first", [*chosen, fresh])
+    session.ask("first", [*chosen, fresh], always=True)
     session.ask("again", [*chosen, fresh])
     _ask_orders(session, outcome, chosen)
     for name in (name for name in corpus.ALONE if name in known):
@@ -208,8 +208,9 @@ def _ask_overflow(session: Session, request: VerifyRequest) -> None:
     """More inputs than the engine runs at once, and one text after it."""
     count = min(request.max_running_requests + OVERFLOW_EXTRA, OVERFLOW_LIMIT)
     fillers = texts.overflow_texts(count)
-    session.ask("overflow", [Text(f"filler {each}", each) for each in fillers])
-    session.ask("after", [Text(texts.AFTER, texts.BY_NAME[texts.AFTER])])
+    named = [Text(f"filler {each}", each) for each in fillers]
+    session.ask("overflow", named, always=True)
+    session.ask("after", [Text(texts.AFTER, texts.BY_NAME[texts.AFTER])], always=True)
 
 
 # --- judging --------------------------------------------------------------------------------------

@@ -133,7 +133,7 @@ def instruction(reading: Reading) -> Check:
         return Check(name="instruction", ok=True, detail=f"none: {said}, texts go in as they are")
     call = reading.evidence.asks.get("instructed")
     if call is None:
-        return Check(name="instruction", ok=True, detail="left out: longer than the context")
+        return Check(name="instruction", ok=True, detail="left out: it was not asked")
     if call.error is not None:
         detail = f"the call 'instructed' failed: {call.error}"
         return Check(name="instruction", ok=False, detail=detail)

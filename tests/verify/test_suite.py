@@ -449,6 +449,16 @@ def test_a_slow_engine_is_asked_less_and_told_what_was_left_out(
     assert sum(map(tokens_of, first.inputs)) < 700
 
 
+def test_when_the_time_is_up_only_what_must_be_is_asked(verify: Verify) -> None:
+    """The first call, and the one that shows that the engine survives more than it runs at once."""
+    report = verify(engine(), seconds=1e-6)
+    assert report.ok, report
+    assert any("'again': the time was up" in each for each in report.left_out)
+    assert "left out" in detail(report, "repeatable")
+    assert "12 inputs against 4 at once" in detail(report, "overflow")
+    assert report.worst_cosine == pytest.approx(1, abs=1e-6)
+
+
 def test_a_server_that_counts_no_tokens_is_verified_all_the_same(verify: Verify) -> None:
     report = verify(engine(tokens=lambda _text: None))
     assert report.ok, report

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import click
@@ -9,7 +11,7 @@ import click
 from launcher.cli.base import command as declare
 from launcher.cli.base import wants_json
 from launcher.cli.result import Result, stream
-from launcher.errors import ExitCode
+from launcher.errors import ExitCode, QlaunchError
 from launcher.paths import dirs
 from launcher.record.runs import load_run
 from launcher.service import client, logs
@@ -20,17 +22,71 @@ from launcher.service.types import FINAL
 @click.argument("service")
 @click.option("--follow", "-f", is_flag=True, help="Go on with new lines until the engine ends.")
 @click.option(
-    "--lines", "-n", type=click.IntRange(min=0), default=50, show_default=True, help="Last lines."
+    "--lines",
+    "-n",
+    type=click.IntRange(min=0),
+    help="Last lines (default 50; with --since or --crash all).",
 )
+@click.option("--since", metavar="TIME", help="From then on: 30s, 10m, 2h, 1d ago, or a time.")
 @click.option("--run", "run_id", metavar="RUN", help="A run of SERVICE other than its last one.")
-def command(service: str, follow: bool, lines: int, run_id: str | None) -> Result:
+@click.option("--crash", is_flag=True, help="What the engine that died last had said.")
+def command(
+    service: str,
+    follow: bool,
+    lines: int | None,
+    since: str | None,
+    run_id: str | None,
+    crash: bool,
+) -> Result:
     """Show the engine log of SERVICE: the last lines, scrubbed of secrets."""
     run = _run(service, run_id)
     folder = dirs().runs / run
+    when = None if since is None else _time(since, datetime.now().astimezone())
+    if crash:
+        if follow:
+            raise click.UsageError("--crash shows what is over; it cannot be followed")
+        return _crash(service, run, folder, lines, when)
+    if lines is None and when is None:
+        lines = 50
     if follow:
-        return _follow(service, run, folder, lines)
-    found = logs.tail(folder, lines)
+        return _follow(service, run, folder, lines, when)
+    found = logs.tail(folder, lines, when)
     return Result(data={"run": run, "lines": found}, lines=found)
+
+
+_AGO = re.compile(r"(\d{1,9})([smhd])", re.ASCII)
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def _time(text: str, now: datetime) -> datetime:
+    """The local time that `--since` means: engines write local time.
+
+    Raises:
+        click.UsageError: it is neither a span nor an ISO 8601 time.
+    """
+    ago = _AGO.fullmatch(text)
+    try:
+        if ago:
+            return (now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})).replace(tzinfo=None)
+        return datetime.fromisoformat(text).astimezone().replace(tzinfo=None)
+    except (ValueError, OverflowError) as error:
+        message = f"--since {text!r} is neither a span such as 10m nor a time such as "
+        raise click.UsageError(f"{message}2026-01-31T12:00") from error
+
+
+def _crash(
+    service: str, run: str, folder: Path, lines: int | None, since: datetime | None
+) -> Result:
+    kept = logs.crash_logs(folder)
+    if not kept:
+        raise QlaunchError(
+            f"no engine of run {run} of {service!r} has died",
+            code="no_crash_log",
+            exit_code=ExitCode.USAGE,
+            fix=f"qlaunch logs {service} shows the log as it is; --run names an earlier run",
+        )
+    found = logs.read(kept[0], lines, since)
+    return Result(data={"run": run, "file": str(kept[0]), "lines": found}, lines=found)
 
 
 def _run(service: str, wanted: str | None) -> str:
@@ -42,14 +98,16 @@ def _run(service: str, wanted: str | None) -> str:
     return found.run
 
 
-def _follow(service: str, run: str, folder: Path, lines: int) -> Result:
+def _follow(
+    service: str, run: str, folder: Path, lines: int | None, since: datetime | None
+) -> Result:
     def ended() -> bool:
         state = client.status(service)
         return state.run != run or state.state in FINAL
 
     as_json = wants_json()
     try:
-        for line in logs.follow(folder, lines=lines, ended=ended):
+        for line in logs.follow(folder, lines=lines, since=since, ended=ended):
             if not stream(line, as_json=as_json):
                 break
     except KeyboardInterrupt:

@@ -36,8 +36,10 @@ _SERVICE: Final = (
     "`service`, `profile`, `state`, `endpoint` (`http://host:port/v1`), `pid` (the engine's "
     "leader), `supervisor_pid`, `run`, `engine.{release,version,argv,env}`, "
     "`memory.predicted.{ram_bytes,gpu_bytes,terms}`, "
-    "`memory.measured.{ram_peak_bytes,gpu_peak_bytes,method}`, `timings.{ready_s,verified_s}`, "
-    "`smoke.checks[].{name,ok,detail}`, `failure`, `restarts`, `phases[]`, `since`, `detail`"
+    "`memory.measured.{ram_peak_bytes,gpu_peak_bytes,method}`, `memory.error.{ram,gpu}`, "
+    "`timings.{ready_s,verified_s}`, "
+    "`smoke.checks[].{name,ok,detail}`, `failure`, `restarts`, `phases[]`, `since`, `detail`, "
+    "`fallbacks[].{step,of,flags,after,message}`, `start_limit.{budget_s,limit_s,source}`"
 )
 _PLAN: Final = (
     "`service`, `profile`, `model`, `model_path`, `engine.{release,version,argv,env}`, "
@@ -50,7 +52,8 @@ KEYS: Final = {
     "restart": "as `status`",
     "ps": "`services[]`, each as `status`",
     "status": _SERVICE,
-    "logs": '`run`, `lines[]`; with `--follow` one `{"line": …}` a line instead of a document',
+    "export systemd": "`service`, `scope`, `file`, `unit`; with `--output` also `path`",
+    "logs": '`run`, `lines[]`; with `--crash` also `file`; with `--follow` one `{"line": …}` a line instead of a document',
     "smoke": "`service`, `endpoint`, `smoke`; with `--up` as `status`",
     "verify": (
         "`service`, `endpoint`, `verify.{ok,checks[].{name,ok,detail},suspect,explanation,"

@@ -30,9 +30,14 @@ def read_key(path: str) -> str:
             data = file.read(_LIMIT + 1).strip()
     except OSError as error:
         raise _unusable(path, error.strerror or str(error)) from error
-    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+    if not stat.S_ISREG(found.st_mode):
+        raise _unusable(path, "it is not a plain file")
+    # A credential is root's, readable for this unit alone by an access list, which `mode` shows
+    # as a group's right; systemd vouches for its folder (systemd.exec(5), LoadCredential=).
+    credential = os.environ.get("CREDENTIALS_DIRECTORY") == str(Path(path).parent)
+    if found.st_uid != os.geteuid() and not credential:
         raise _unusable(path, "it is not a file of this user")
-    if found.st_mode & 0o077:
+    if found.st_mode & 0o077 and not credential:
         raise _unusable(path, f"others may read it (mode {stat.S_IMODE(found.st_mode):o})")
     if len(data) > _LIMIT or not _TOKEN.fullmatch(data):
         raise _unusable(path, "it must hold one key of letters, digits and . _ ~ + / = -")

@@ -3,16 +3,61 @@
 from __future__ import annotations
 
 import os
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from itertools import dropwhile
 from pathlib import Path
 
 LOG_NAME = "engine.log"
 _BLOCK = 64 * 1024
+_STAMP = re.compile(r"\[?(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)")
+"""How SGLang and uvicorn begin a line: local time, to the second."""
 
 
-def tail(run_dir: Path, n: int) -> list[str]:
-    """The last `n` lines of the engine's log, the rotated part included; fewer if it has fewer."""
+def crash_logs(run_dir: Path) -> list[Path]:
+    """What the engines that died in this run had said, the latest first."""
+    found = [path for path in run_dir.glob("crash-*.log") if path.is_file()]
+    return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+
+def from_time(lines: Iterable[str], since: datetime) -> Iterator[str]:
+    """The lines from the first one on that was written at `since` (local time) or later.
+
+    Lines without a time (of a traceback) belong to the last one that has one.
+    """
+    wanted = since.strftime("%Y-%m-%d %H:%M:%S")
+
+    def earlier(line: str) -> bool:
+        found = _STAMP.match(line)
+        return found is None or f"{found[1]} {found[2]}" < wanted
+
+    return dropwhile(earlier, lines)
+
+
+def read(path: Path, n: int | None = None, since: datetime | None = None) -> list[str]:
+    """The lines of one log file: the last `n`, from `since` on; all of them with neither."""
+    fd = _open(path)
+    if fd < 0:
+        return []
+    try:
+        if n is not None and since is None:
+            return _last_lines(fd, n, os.fstat(fd).st_size)
+        found = _all_lines(fd, os.fstat(fd).st_size)
+    finally:
+        _close(fd)
+    lines = list(from_time(found, since)) if since else found
+    return lines if n is None else lines[len(lines) - min(n, len(lines)) :]
+
+
+def tail(run_dir: Path, n: int | None, since: datetime | None = None) -> list[str]:
+    """The last `n` lines of the engine's log, the rotated part included; fewer if it has fewer.
+
+    With `since` only what was written then or later, all of it where `n` is None.
+    """
+    if n is None or since is not None:
+        return _tail_since(run_dir, n, since)
     lines: list[str] = []
     for name in (LOG_NAME, f"{LOG_NAME}.1"):
         fd = _open(run_dir / name)
@@ -25,16 +70,18 @@ def tail(run_dir: Path, n: int) -> list[str]:
 def follow(
     run_dir: Path,
     *,
-    lines: int = 0,
+    lines: int | None = 0,
+    since: datetime | None = None,
     ended: Callable[[], bool] = lambda: False,
     poll_s: float = 0.2,
 ) -> Iterator[str]:
     """Yield the last `lines` lines, then each new one as it comes, until `ended()` and all is read.
 
+    `lines` and `since` choose what goes before, as in `tail`.
     Rotation is followed: the old file is read to its end before the new one is begun. The file
     need not be there yet.
     """
-    reader = _Reader(run_dir, lines)
+    reader = _Reader(run_dir, lines, since)
     try:
         while True:
             last = ended()  # asked before reading: what is written before the end is still read
@@ -48,7 +95,7 @@ def follow(
 
 
 class _Reader:
-    def __init__(self, run_dir: Path, back: int) -> None:
+    def __init__(self, run_dir: Path, back: int | None, since: datetime | None) -> None:
         self._path = run_dir / LOG_NAME
         self._first: list[str] = []
         self._rest = b""
@@ -58,6 +105,11 @@ class _Reader:
         # One look at the size splits past from future: no line is lost or given twice.
         end = _end_of_lines(self._fd, os.fstat(self._fd).st_size)
         os.lseek(self._fd, end, os.SEEK_SET)
+        if back is None or since is not None:
+            before = read(run_dir / f"{LOG_NAME}.1") + _all_lines(self._fd, end)
+            found = list(from_time(before, since)) if since else before
+            self._first = found if back is None else found[len(found) - min(back, len(found)) :]
+            return
         if back > 0:
             self._first = _last_lines(self._fd, back, end)
         if len(self._first) < back:
@@ -124,6 +176,18 @@ def _last_lines(fd: int, n: int, end: int) -> list[str]:
         data = os.pread(fd, size, start) + data
     text = data.decode("utf-8", "replace")
     return text.removesuffix("\n").split("\n")[-n:] if text else []
+
+
+def _all_lines(fd: int, end: int) -> list[str]:
+    text = os.pread(fd, end, 0).decode("utf-8", "replace")
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+def _tail_since(run_dir: Path, n: int | None, since: datetime | None) -> list[str]:
+    found = [line for name in (f"{LOG_NAME}.1", LOG_NAME) for line in read(run_dir / name)]
+    if since is not None:
+        found = list(from_time(found, since))
+    return found if n is None else found[len(found) - min(n, len(found)) :]
 
 
 def _end_of_lines(fd: int, end: int) -> int:

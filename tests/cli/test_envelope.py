@@ -43,6 +43,7 @@ SAMPLES: dict[str, tuple[list[str], int]] = {
     "runs list": (["runs", "list"], 0),
     "runs show": (["runs", "show"], 2),
     "runs prune": (["runs", "prune", "--keep", "3"], 0),
+    "export systemd": (["export", "systemd", "cpu-minilm"], 5),
     "completion": (["completion", "bash"], 0),
 }
 """One quick call of each command, and its exit code."""

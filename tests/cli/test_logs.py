@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,70 @@ def test_a_run_without_a_log_is_empty(run: Run) -> None:
     (dirs().runs / LAST / "engine.log").unlink()
     assert run("logs", "svc", "--json").data["lines"] == []
     assert run("logs", "svc", "-f", "--json").out == ""
+
+
+TIMED = """\
+a line before any time
+[2026-01-02 10:00:00] Load weight begin
+[2026-01-02 10:00:05] Scheduler hit an exception: Traceback (most recent call last):
+  File "x.py", line 1
+RuntimeError: it
+[2026-01-02 10:00:10] INFO:     Uvicorn running
+no time
+"""
+
+
+@pytest.mark.parametrize(
+    ("since", "first"),
+    [
+        ("2026-01-02T10:00:05", "[2026-01-02 10:00:05] Scheduler"),
+        ("2026-01-02 10:00:06", "[2026-01-02 10:00:10] INFO:"),
+        ("2026-01-01", "[2026-01-02 10:00:00] Load"),
+    ],
+)
+@pytest.mark.parametrize("more", [(), ("-f",)])
+def test_since_a_time(run: Run, since: str, first: str, more: tuple[str, ...]) -> None:
+    (dirs().runs / LAST / "engine.log").write_text(TIMED)
+    lines = run("logs", "svc", "--since", since, *more).out.splitlines()
+    assert lines[0].startswith(first)
+    assert lines[-1] == "no time"
+
+
+def test_since_reaches_into_the_rotated_part_and_n_cuts_it(run: Run) -> None:
+    folder = dirs().runs / LAST
+    (folder / "engine.log.1").write_text(TIMED)
+    (folder / "engine.log").write_text("[2026-01-02 11:00:00] later\n")
+    arguments = ("logs", "svc", "--since", "2026-01-02 10:00:10")
+    assert len(run(*arguments, "--json").data["lines"]) == 3
+    assert run(*arguments, "-n", "1").out == "[2026-01-02 11:00:00] later\n"
+    assert run(*arguments, "-n", "1", "-f").out == "[2026-01-02 11:00:00] later\n"
+
+
+def test_since_a_while_ago(run: Run) -> None:
+    (dirs().runs / LAST / "engine.log").write_text(TIMED)
+    assert run("logs", "svc", "--since", "10m", "--json").data["lines"] == []
+    assert len(run("logs", "svc", "--since", "99999d", "--json").data["lines"]) == 6
+
+
+@pytest.mark.parametrize("since", ["yesterday", "10", "", "-5m", "999999999d", "2026-13-01"])
+def test_a_since_that_is_no_time_is_refused(run: Run, since: str) -> None:
+    answer = run("logs", "svc", f"--since={since}", "--json")
+    assert answer.code == 2
+    assert "--since" in answer.error["message"]
+
+
+def test_the_log_of_the_engine_that_died_last(run: Run) -> None:
+    folder = dirs().runs / LAST
+    (folder / "crash-2.log").write_text("newer\nlast words\n")
+    (folder / "crash-1.log").write_text("older\n")
+    os.utime(folder / "crash-1.log", (1, 1))
+    answer = run("logs", "svc", "--crash", "--json")
+    assert answer.data["lines"] == ["newer", "last words"]
+    assert answer.data["file"].endswith("crash-2.log")
+    assert run("logs", "svc", "--crash", "-n", "1").out == "last words\n"
+
+
+def test_without_a_death_there_is_no_crash_log(run: Run) -> None:
+    answer = run("logs", "svc", "--crash", "--json")
+    assert (answer.code, answer.error["code"]) == (2, "no_crash_log")
+    assert run("logs", "svc", "--crash", "-f").code == 2

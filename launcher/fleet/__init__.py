@@ -1,0 +1,1 @@
+"""Services beyond one supervisor: units for service managers."""

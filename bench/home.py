@@ -75,7 +75,7 @@ class Home:
     def up(self, name: str, *arguments: str, limit_s: float = UP_LIMIT_S) -> Up:
         """`qlaunch up` of service `name`, on a free port, timed as its user sees it."""
         self._names.add(name)
-        asked = ("up", *arguments, "--name", name, "--port", "0", "--quiet")
+        asked = ("up", "--name", name, "--port", "0", "--quiet", *arguments)
         began = time.monotonic()
         data = self.data(*asked, limit_s=limit_s)
         return Up(time.monotonic() - began, data)
@@ -152,7 +152,7 @@ def _data(arguments: Sequence[str], environment: dict[str, str], limit_s: float)
     words = f"qlaunch {' '.join(arguments)}"
     try:
         done = subprocess.run(
-            [QLAUNCH, *arguments, "--json"],
+            [QLAUNCH, "--json", *arguments],
             env=environment,
             stdout=subprocess.PIPE,
             timeout=limit_s,

@@ -10,12 +10,13 @@ ARGS ?=
 RUN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: help setup smoke test check bench docs engine packages
+.PHONY: help setup smoke test soak check bench docs engine packages
 
 help:
 	@echo "make setup    the environment in $(VENV)"
 	@echo "make smoke    install, start, prove, show and stop a profile (PROFILE=$(or $(PROFILE),best))"
 	@echo "make test     all tests, the ones on the real engine included"
+	@echo "make soak     hundreds of lives of a service: nothing may grow"
 	@echo "make check    ruff and mypy"
 	@echo "make bench    the benchmarks of the README"
 	@echo "make docs     what is generated: docs/cli.md, docs/profiles.md, profiles/schema.json"
@@ -37,6 +38,11 @@ smoke: setup
 
 test: setup packages engine
 	@$(RUN)/python -m pytest $(ARGS)
+
+soak: setup engine
+	@QLAUNCH_SOAK=1 $(RUN)/python -m pytest -m "soak or case" -s $(ARGS) \
+		tests/reliability/test_soak.py tests/reliability/test_course.py tests/engine_real/test_deaths.py
+	@$(RUN)/python -m tests.reliability.table
 
 check: setup
 	@$(RUN)/ruff check .

@@ -1,0 +1,286 @@
+"""Parts of the real engine killed: never an orphan, the port free, the service as policy says.
+
+What is too slow for every run is marked `soak` (`make soak`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.record.procfs import title
+from launcher.record.sampler import role_of
+from launcher.service import ports, procs, store
+from launcher.service.types import ProcessId, ServiceState
+from tests.engine_real.qlaunch import (
+    UP_S,
+    Finished,
+    Home,
+    alive,
+    assert_port_is_free,
+    eventually,
+    finish,
+    tree,
+)
+
+SOAK = pytest.mark.soak
+
+
+class Watched:
+    """A service of a home, looked at from outside."""
+
+    def __init__(self, home: Home, name: str = "deaths") -> None:
+        self.home, self.name = home, name
+        self.path = home.root / "state" / "services" / name / "state.json"
+
+    def up(self, *more: str) -> subprocess.Popen[str]:
+        return self.home.start(
+            "up", "cpu-minilm", "--name", self.name, "--port", "0", "--json", *more
+        )
+
+    def state(self) -> ServiceState | None:
+        try:
+            return store.decode_state(self.name, self.path.read_bytes())
+        except OSError:
+            return None
+
+    def wait_for(self, *states: str) -> ServiceState:
+        def there() -> ServiceState | None:
+            found = self.state()
+            return found if found and found.state in states else None
+
+        found: ServiceState = eventually(there, UP_S)
+        return found
+
+    def part(self, role: str) -> ProcessId:
+        """The front, the scheduler or the detokenizer, as soon as it is there."""
+
+        def there() -> ProcessId | None:
+            state = self.state()
+            if state is None or state.engine is None:
+                return None
+            if role == "front":
+                return state.engine
+            found = [p for p in tree(state.engine.pid) if role_of(title("/proc", p.pid)) == role]
+            return found[0] if found else None
+
+        found: ProcessId = eventually(there, 60)
+        return found
+
+    def down(self) -> Finished:
+        return self.home.run("down", self.name, "--json").ok()
+
+
+@pytest.fixture
+def service(home: Home) -> Watched:
+    return Watched(home)
+
+
+def embed(endpoint: str, text: str, limit_s: float = 20.0) -> str:
+    """`ok`, or in a word how the call failed."""
+    body = json.dumps({"model": "m", "input": text}).encode()
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{endpoint}/embeddings", body, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=limit_s) as answer:
+            vector = json.load(answer)["data"][0]["embedding"]
+            return "ok" if len(vector) == 384 else "short"
+    except TimeoutError:
+        return "hangs"
+    except urllib.error.HTTPError as error:
+        return f"HTTP {error.code}"
+    except OSError as error:
+        return "hangs" if "timed out" in str(error) else "refused"
+
+
+class Load:
+    """Calls without a pause, and what came of each."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.seen: list[str] = []
+        self._endpoint, self._over = endpoint, False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._over:
+            self.seen.append(embed(self._endpoint, f"text {len(self.seen)} of the load"))
+            time.sleep(0.05)
+
+    def stop(self) -> set[str]:
+        self._over = True
+        self._thread.join(30)
+        return set(self.seen)
+
+
+@pytest.mark.parametrize(
+    "roles",
+    [
+        pytest.param(("detokenizer", "front"), id="two"),
+        pytest.param(("scheduler", "detokenizer", "front"), id="all", marks=SOAK),
+    ],
+)
+def test_parts_killed_while_serving_under_load(service: Watched, roles: tuple[str, ...]) -> None:
+    up = finish(service.up()).ok()
+    endpoint = up.data["endpoint"]
+    load = Load(endpoint)
+    for number, role in enumerate(roles, 1):
+        before = service.state()
+        assert before is not None
+        assert before.engine is not None
+        old = tree(before.engine.pid)
+        assert procs.send(service.part(role), signal.SIGKILL)
+        began = time.monotonic()
+        eventually(lambda: (s := service.state()) and s.state != "ready", 15)
+        assert time.monotonic() - began < 10, f"{role}: it took too long to notice"
+        again = service.wait_for("ready", "failed")
+        assert (again.state, again.restarts) == ("ready", number), role
+        assert again.endpoint == endpoint
+        assert alive(old) == []
+        assert embed(endpoint, "back again") == "ok"
+    assert load.stop() <= {"ok", "refused", "HTTP 503", "HTTP 500"}
+    assert load.seen.count("ok") > 0
+    processes = tree(again.supervisor.pid) if again.supervisor else []
+    service.down()
+    assert alive(processes) == []
+    assert_port_is_free(endpoint)
+
+
+@pytest.mark.parametrize(
+    ("role", "phase"),
+    [
+        pytest.param("scheduler", "loading"),
+        pytest.param("detokenizer", "verifying"),
+        pytest.param("front", "loading", marks=SOAK),
+        pytest.param("detokenizer", "loading", marks=SOAK),
+        pytest.param("scheduler", "verifying", marks=SOAK),
+        pytest.param("front", "verifying", marks=SOAK),
+    ],
+)
+def test_parts_killed_while_starting(service: Watched, role: str, phase: str) -> None:
+    starting = service.up()
+    state = service.wait_for(phase)
+    assert state.supervisor is not None
+    victim = service.part(role)
+    processes = tree(state.supervisor.pid)
+    assert procs.send(victim, signal.SIGKILL)
+    began = time.monotonic()
+    up = finish(starting)
+    assert time.monotonic() - began < 25
+    assert up.code == 6, up.stdout
+    assert up.data["state"] == "failed"
+    assert up.document["errors"][0]["code"] == "start_failed"
+    assert up.data["failure"]["failure_class"] in {"killed", "child_failed", "exited_early"}
+    eventually(lambda: not alive(processes), 5)
+    assert_port_is_free(str(state.endpoint))
+
+
+@pytest.mark.parametrize(
+    "phase", ["loading", pytest.param("verifying", marks=SOAK), pytest.param("ready", marks=SOAK)]
+)
+def test_the_supervisor_killed_in_each_phase(service: Watched, phase: str) -> None:
+    starting = service.up()
+    state = service.wait_for(phase)
+    if phase == "ready":
+        finish(starting).ok()
+    assert state.supervisor is not None
+    processes = tree(state.supervisor.pid)
+    os.kill(state.supervisor.pid, signal.SIGKILL)
+    if phase != "ready":
+        up = finish(starting)
+        assert (up.code, up.document["errors"][0]["code"]) == (6, "supervisor_killed")
+    eventually(lambda: not alive(processes), 10)
+    assert_port_is_free(str(state.endpoint))
+    status = service.home.run("status", service.name, "--json")
+    assert (status.code, status.data["state"]) == (3, "failed")
+
+
+def test_a_port_stolen_while_loading(service: Watched) -> None:
+    """0.5.23 logs that it cannot bind, and then does not end: it is not waited for."""
+    port = ports.pick_free("127.0.0.1")
+    starting = service.up("--port", str(port))
+    service.part("scheduler")
+    with socket.create_server(("127.0.0.1", port)):
+        service.wait_for("warming", "stopping", "failed")
+        began = time.monotonic()
+        up = finish(starting)
+        assert time.monotonic() - began < 30
+    assert up.code == 9, up.stdout
+    assert up.document["errors"][0]["code"] == "port_taken"
+    assert f"process {os.getpid()}" in up.document["errors"][0]["message"]
+    assert up.data["state"] == "failed"
+
+
+@SOAK
+def test_a_cache_that_is_too_small_serves_what_it_can(service: Watched) -> None:
+    """64 tokens of KV: short texts are served, and no call hangs or ends the engine."""
+    more = ("--", "--max-total-tokens", "640", "--max-running-requests", "4")
+    up = finish(service.up(*more))
+    if up.code != 0:
+        assert up.code in {6, 7}, up.stdout
+        assert up.data["state"] == "failed"
+        return
+    endpoint = up.data["endpoint"]
+    answers: list[str] = []
+    calls = [
+        threading.Thread(target=lambda: answers.append(embed(endpoint, "word " * 400, 60)))
+        for _ in range(16)
+    ]
+    for call in calls:
+        call.start()
+    for call in calls:
+        call.join(90)
+    assert len(answers) == 16
+    assert "hangs" not in answers
+    assert eventually(lambda: embed(endpoint, "short") == "ok", 60)
+    service.down()
+
+
+@SOAK
+@pytest.mark.parametrize("fraction", ["0.0001", "3.5"])
+def test_an_absurd_memory_fraction_is_a_failed_start_or_serves(
+    service: Watched, fraction: str
+) -> None:
+    """With --max-total-tokens the fraction may not matter; without a sentence it may not fail."""
+    up = finish(service.up("--", "--mem-fraction-static", fraction))
+    if up.code == 0:
+        service.down()
+        return
+    assert up.code in {2, 4, 5, 6}, up.stdout
+    error = up.document["errors"][0]
+    assert error["message"]
+    assert "Traceback" not in error["message"]
+    if up.code == 6:
+        assert up.data["failure"]["failure_class"], up.stdout
+
+
+@SOAK
+def test_a_checkpoint_whose_weights_were_overwritten(service: Watched, tmp_path: Path) -> None:
+    """The header is whole, the numbers are NaN: it starts, and the smoke refuses it."""
+    source = next((service.home.root / "data" / "models").glob("*minilm*"))
+    model = tmp_path / "broken"
+    shutil.copytree(source, model)
+    weights = next(model.rglob("*.safetensors"))
+    (length,) = struct.unpack("<Q", weights.read_bytes()[:8])
+    with weights.open("r+b") as file:
+        file.seek(8 + length)
+        file.write(b"\xff" * (weights.stat().st_size - 8 - length))
+    up = finish(service.up("--model", str(model)))
+    assert up.code in {6, 7}, up.stdout
+    assert up.data["state"] == "failed"
+    if up.code == 7:
+        bad: list[dict[str, Any]] = [c for c in up.data["smoke"]["checks"] if not c["ok"]]
+        assert "finite" in {check["name"] for check in bad}

@@ -9,16 +9,16 @@ The supervisor alone moves a service from state to state; nobody else writes `st
 | loading | the engine reads its weights | they are in, or its port opens | warming, verifying |
 | warming | the weights are in, `/health` is not 200 yet | `/health` is 200, the model ours | verifying |
 | verifying | the engine is healthy, the smoke runs | the smoke answers | ready |
-| ready | verified | health fails twice in a row, the engine dies | degraded, backoff |
-| degraded | was verified, health fails now | health answers, the engine dies | ready, backoff |
-| backoff | the engine died after the first `ready`; waits | the wait is over | starting |
+| ready | verified | checks fail twice in a row, the engine or a part of it dies | degraded, backoff |
+| degraded | was verified, its checks fail now | they pass, embeddings hang, it dies | ready, backoff |
+| backoff | the engine died after the first `ready`, or lacked memory; waits | the wait is over | starting |
 | stopping | the tree is being stopped: asked by signal, or given up | nothing is left | stopped, failed |
 | stopped | asked to stop, and nothing is left | – | – |
 | failed | gave up: `failure` says why and what to try | – | – |
 
 Every state that is not final may also go to `stopping` (a signal, a timeout, a failed smoke) and
 to `failed` (the engine died and there is nothing to stop); every start state may go to `backoff`
-(a restart that did not come up).
+(a restart that did not come up, or a fallback step after a memory failure).
 """  # noqa: E501 - a table
 
 from __future__ import annotations

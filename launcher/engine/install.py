@@ -21,7 +21,7 @@ from typing import Final
 
 import msgspec
 
-from launcher.engine import parser_check, pip, probe
+from launcher.engine import bytecode, parser_check, pip, probe
 from launcher.engine.catalogue import LOCKS, glibc_version, why_not_here
 from launcher.engine.types import Engine, InstalledEngine, Release
 from launcher.errors import ExitCode, QlaunchError
@@ -169,7 +169,7 @@ def _build(release: Release, root: Path, progress: Progress) -> Engine:
     if lock is not None:
         pip.install_lock(release, python, lock, progress=progress)
     progress("compiling bytecode")
-    pip.compile_bytecode(release, root)
+    bytecode.compile_bytecode(root)
     progress("importing the engine once, so that the first start does not pay for it")
     found = probe.warm_import(release, python)
     engine = Engine(

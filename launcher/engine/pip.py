@@ -25,7 +25,7 @@ _OPTIONS: Final = (
     "--no-warn-script-location",
     "--only-binary=:all:",
     "--progress-bar=off",
-    # Compiled afterwards, on all cores at once.
+    # Compiled afterwards, on all threads at once (bytecode.py).
     "--no-compile",
 )
 _UNREACHABLE: Final = re.compile(
@@ -78,12 +78,6 @@ def install_lock(release: Release, python: Path, lock: Path, *, progress: Progre
     _run(release, python.parent.parent, argv, _Steps(progress, count))
 
 
-def compile_bytecode(release: Release, root: Path) -> None:
-    """Compile the environment's modules on all cores; packages with odd files do not matter."""
-    argv = [str(root / "bin" / "python"), "-m", "compileall", "-q", "-j", "0", str(root / "lib")]
-    _run(release, root, argv, lambda _line: None, check=False)
-
-
 class _Steps:
     """Turns pip's own lines into a short progress report."""
 
@@ -110,8 +104,6 @@ def _run(
     root: Path,
     argv: list[str],
     each: Callable[[str], None],
-    *,
-    check: bool = True,
 ) -> None:
     log = root / LOG_NAME
     tail: deque[str] = deque(maxlen=200)
@@ -144,7 +136,7 @@ def _run(
         except BaseException:
             os.killpg(child.pid, signal.SIGKILL)
             raise
-    if check and code != 0:
+    if code != 0:
         raise _explain(release, argv, "\n".join(tail), log)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from launcher.engine import catalogue, install, pip, probe
+from launcher.engine import bytecode, catalogue, install, pip, probe
 from launcher.engine.types import InstalledEngine, Release
 from launcher.errors import ExitCode, QlaunchError
 from tests.samples import installed
@@ -59,8 +59,9 @@ class FakePip:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakePip:
     found = FakePip()
-    for name in ("create_environment", "install", "install_lock", "compile_bytecode"):
+    for name in ("create_environment", "install", "install_lock"):
         monkeypatch.setattr(pip, name, getattr(found, name))
+    monkeypatch.setattr(bytecode, "compile_bytecode", found.compile_bytecode)
     monkeypatch.setattr(probe, "warm_import", found.warm_import)
     monkeypatch.setattr(install, "_keep_options", lambda *_: None, raising=False)
     free_space(monkeypatch, 10**12)

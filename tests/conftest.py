@@ -9,6 +9,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(plugin.Outcomes(config), "reliability-outcomes")
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     plugin.mark(items)

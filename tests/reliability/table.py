@@ -22,7 +22,8 @@ HEAD = """\
 # Reliability
 
 What supervised inference servers have been seen to die of, and what qlaunch does then. The cases
-are data (`tests/reliability/cases.yaml`), each names its tests, and `pytest -m "case and not soak"` runs them.
+are data (`tests/reliability/cases.yaml`), each names its tests, and
+`pytest -m "case and not soak"` runs them.
 """
 
 

@@ -19,14 +19,15 @@ GIB: Final = 1 << 30
 DTYPE_BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 CPU_BASE_BYTES: Final[Mapping[str, Mapping[str, int]]] = {
-    "fork": {"front": 290_000_000, "scheduler": 285_000_000, "detokenizer": 200_000_000},
-    "spawn": {"front": 551_000_000, "scheduler": 600_000_000, "detokenizer": 512_000_000},
+    "fork": {"front": 345_000_000, "scheduler": 325_000_000, "detokenizer": 230_000_000},
+    "spawn": {"front": 575_000_000, "scheduler": 620_000_000, "detokenizer": 530_000_000},
 }
-"""PSS of each engine process without any model, by how it was started.
+"""PSS of each engine process without any model, by how it was started, as the only engine there.
 
-Measured less the computed terms: SGLang 0.5.23, PyTorch's CPU build, x86-64, 2 cores; fork is the
-middle of seven runs (733 to 821 MB in all), spawn of two: docs/memory.md. A host's own run records
-replace these (launcher/plan/calibration.py)."""
+Measured less the computed terms: SGLang 0.5.23, PyTorch's CPU build, x86-64, 2 cores (fork: the
+middle of five quiet starts, 912 MB in all with MiniLM; docs/memory.md). Beside another engine the
+share is smaller, 730 to 820 MB: they share their libraries' pages. A host's own run records replace
+these (launcher/plan/calibration.py)."""
 SMOKE_TOKENS: Final = 512
 """Tokens of the smoke's largest forward pass: what every service has seen when it is ready."""
 

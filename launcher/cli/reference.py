@@ -53,7 +53,10 @@ KEYS: Final = {
     "ps": "`services[]`, each as `status`",
     "status": _SERVICE,
     "export systemd": "`service`, `scope`, `file`, `unit`; with `--output` also `path`",
-    "logs": '`run`, `lines[]`; with `--crash` also `file`; with `--follow` one `{"line": …}` a line instead of a document',
+    "logs": (
+        "`run`, `lines[]`; with `--crash` also `file`; with `--follow` one "
+        '`{"line": …}` a line instead of a document'
+    ),
     "smoke": "`service`, `endpoint`, `smoke`; with `--up` as `status`",
     "verify": (
         "`service`, `endpoint`, `verify.{ok,checks[].{name,ok,detail},suspect,explanation,"

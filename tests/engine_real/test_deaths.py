@@ -129,7 +129,7 @@ class Load:
 @pytest.mark.parametrize(
     "roles",
     [
-        pytest.param(("detokenizer", "front"), id="two"),
+        pytest.param(("detokenizer",), id="one"),
         pytest.param(("scheduler", "detokenizer", "front"), id="all", marks=SOAK),
     ],
 )

@@ -62,7 +62,8 @@ def document(ran: dict[str, list[str]], soak: list[str]) -> str:
     tried = len(rows) - count.get("later", 0) - count.get("not run", 0)
     summary = (
         f"\n{len(rows)} cases: {tried} tried, {count.get('survived', 0)} survived, "
-        f"{count.get('failed', 0)} failed, {count.get('later', 0)} wait for the part they are about.\n"
+        f"{count.get('failed', 0)} failed; {count.get('later', 0)} wait for the part they are "
+        "about.\n"
     )
     lines = [
         HEAD + summary,
@@ -85,8 +86,8 @@ def soak() -> list[str]:
         return text.partition("## Two hundred lives\n\n")[2].rstrip("\n").split("\n")
     found: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     lines = [
-        "The caller's own descriptors, threads, children and memory, and new files a life (its run record),",
-        "after the first life and after the last (`make soak`):",
+        "The caller's own descriptors, threads, children and memory after the first life and after",
+        "the last, and new files a life, which are its run record (`make soak`):",
         "",
         "| engine | n | descriptors | threads | zombies | caller MiB | supervisor MiB | files |",
         "|---|---|---|---|---|---|---|---|",

@@ -13,10 +13,10 @@ from launcher.cli.options import plan_options, request
 from launcher.cli.prepare import prepare, require_fit
 from launcher.cli.progress import Progress
 from launcher.cli.result import Problem, Result
+from launcher.cli.running import api_key, running
 from launcher.cli.up import Follow
-from launcher.errors import ExitCode, QlaunchError
-from launcher.service import client, keys, store
-from launcher.service.types import UP
+from launcher.errors import ExitCode
+from launcher.service import client
 from launcher.verify.types import SmokeReport
 
 
@@ -41,21 +41,12 @@ def command(words: tuple[str, ...], from_start: bool, **given: Any) -> Result:
 
 
 def _running(name: str) -> Result:
-    state = client.status(name)
-    if state.state not in UP or state.endpoint is None:
-        raise QlaunchError(
-            f"service {name!r} is not running: {state.state}",
-            code="not_running",
-            exit_code=ExitCode.NOT_RUNNING,
-            fix=f"start it: qlaunch restart {name}",
-        )
+    plan, endpoint = running(name)
     from launcher.service.verifier import verify_request
     from launcher.verify.smoke import run_smoke
 
-    plan = store.read_plan(store.folder(name))
-    key = keys.read_key(plan.api_key_file) if plan.api_key_file else None
-    report = run_smoke(verify_request(plan, state.endpoint), key=key)
-    return _verdict(name, {"service": name, "endpoint": state.endpoint}, report)
+    report = run_smoke(verify_request(plan, endpoint), key=api_key(plan))
+    return _verdict(name, {"service": name, "endpoint": endpoint}, report)
 
 
 def _verdict(name: str, data: dict[str, Any], report: SmokeReport) -> Result:

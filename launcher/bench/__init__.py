@@ -1,0 +1,1 @@
+"""Load on a service, comparison of modes, tuning."""

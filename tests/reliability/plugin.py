@@ -16,6 +16,8 @@ import yaml
 CASES = Path(__file__).with_name("cases.yaml")
 KEY = "reliability/outcomes"
 TESTS = CASES.parents[1]
+ENGINE_GROUP = "engine"
+"""One worker runs all tests on the real engine: two at once would starve each other."""
 
 
 @cache
@@ -35,9 +37,14 @@ def by_test() -> dict[str, list[int]]:
     return found
 
 
+def plain(nodeid: str) -> str:
+    """The node id as a run without workers has it: they add the group that a test belongs to."""
+    return nodeid.removesuffix(f"@{ENGINE_GROUP}")
+
+
 def name_of(nodeid: str) -> str:
     """The test's name in cases.yaml: without `tests/`, `.py` and parameters."""
-    return nodeid.partition("[")[0].removeprefix("tests/").replace(".py::", "::")
+    return plain(nodeid).partition("[")[0].removeprefix("tests/").replace(".py::", "::")
 
 
 def mark(items: list[pytest.Item]) -> None:
@@ -59,8 +66,9 @@ class Outcomes:
         if name_of(report.nodeid) not in by_test():
             return
         if report.when == "call" or report.outcome != "passed":
-            before = self._found.get(report.nodeid)
-            self._found[report.nodeid] = before if before == "failed" else report.outcome
+            nodeid = plain(report.nodeid)
+            before = self._found.get(nodeid)
+            self._found[nodeid] = before if before == "failed" else report.outcome
 
     def pytest_sessionfinish(self) -> None:
         """Add them to those of earlier sessions."""

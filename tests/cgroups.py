@@ -30,17 +30,17 @@ class MemoryGroup:
 
     def limit(self, mib: int) -> None:
         """Let its processes have `mib` MiB together, and no swap."""
-        files = {
-            1: ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"),
-            2: ("memory.max", "memory.swap.max"),
-        }
-        file, swap = files[self.version]
+        size = str(mib << 20)
         if self.version == 2:
-            (self.path / swap).write_text("0")
-        (self.path / file).write_text(str(mib << 20))
-        if self.version == 1:
-            with contextlib.suppress(OSError):  # kernels without swap accounting
-                (self.path / swap).write_text(str(mib << 20))
+            (self.path / "memory.swap.max").write_text("0")
+            (self.path / "memory.max").write_text(size)
+            return
+        both = self.path / "memory.memsw.limit_in_bytes"  # RAM and swap, never below that of RAM
+        if both.exists():
+            both.write_text("-1")
+        (self.path / "memory.limit_in_bytes").write_text(size)
+        if both.exists():
+            both.write_text(size)
 
     def enter(self, *argv: str) -> tuple[str, ...]:
         """`argv`, run inside it from the start."""

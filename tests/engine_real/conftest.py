@@ -20,6 +20,7 @@ INSTALL_S = 1800.0
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
+            item.add_marker(pytest.mark.engine)
             # The first test pays for the install; every command has a limit of its own.
             item.add_marker(pytest.mark.timeout(INSTALL_S + 300))
 

@@ -16,8 +16,6 @@ import yaml
 CASES = Path(__file__).with_name("cases.yaml")
 KEY = "reliability/outcomes"
 TESTS = CASES.parents[1]
-ENGINE_GROUP = "engine"
-"""One worker runs all tests on the real engine: two at once would starve each other."""
 
 
 @cache
@@ -37,14 +35,9 @@ def by_test() -> dict[str, list[int]]:
     return found
 
 
-def plain(nodeid: str) -> str:
-    """The node id as a run without workers has it: they add the group that a test belongs to."""
-    return nodeid.removesuffix(f"@{ENGINE_GROUP}")
-
-
 def name_of(nodeid: str) -> str:
     """The test's name in cases.yaml: without `tests/`, `.py` and parameters."""
-    return plain(nodeid).partition("[")[0].removeprefix("tests/").replace(".py::", "::")
+    return nodeid.partition("[")[0].removeprefix("tests/").replace(".py::", "::")
 
 
 def mark(items: list[pytest.Item]) -> None:
@@ -66,9 +59,8 @@ class Outcomes:
         if name_of(report.nodeid) not in by_test():
             return
         if report.when == "call" or report.outcome != "passed":
-            nodeid = plain(report.nodeid)
-            before = self._found.get(nodeid)
-            self._found[nodeid] = before if before == "failed" else report.outcome
+            before = self._found.get(report.nodeid)
+            self._found[report.nodeid] = before if before == "failed" else report.outcome
 
     def pytest_sessionfinish(self) -> None:
         """Add them to those of earlier sessions."""

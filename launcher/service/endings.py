@@ -12,7 +12,6 @@ from launcher.errors import ExitCode, QlaunchError
 from launcher.service.types import Failure, State
 from launcher.verify.types import SmokeReport
 
-
 WEDGED_FIX = "start it again; see the engine's log"
 
 

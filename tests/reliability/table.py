@@ -83,11 +83,21 @@ def document(ran: dict[str, list[str]], soak: list[str]) -> str:
         "|---|---|---|---|---|",
         *(line for _, line in rows),
         "",
+        *fuzz(),
         "## Two hundred lives",
         "",
         *(soak or ["Not run yet: `make soak`."]),
     ]
     return "\n".join(lines) + "\n"
+
+
+def fuzz() -> list[str]:
+    """How many logs the classifier of failures was given without raising."""
+    found = {path.name: json.loads(path.read_text("utf-8")) for path in CACHE.glob("fuzz/*")}
+    if not found:
+        return []
+    words = " and ".join(f"{count:,} {kind}" for kind, count in sorted(found.items()))
+    return [f"Logs that the classifier of failures was given, without raising: {words}.", ""]
 
 
 def soak() -> list[str]:

@@ -110,6 +110,7 @@ def make_plan(given: Inputs) -> Plan:
         given.observed,
         version=given.engine.version,
         method="fork" if _forks(given) else "spawn",
+        encoder=given.checkpoint.encoder,
     )
     predicted = memory.predict(
         given.checkpoint,

@@ -117,6 +117,35 @@ def why_not_whole(**settings: Any) -> Any:
         runtime_context.get_server_args = kept
 
 
+def loaded(path: str) -> Any:
+    """Pages of a checkpoint in memory before and after its tensors are let go, and their sums."""
+    import torch
+    from qlaunch_sglang import loading
+    from safetensors import safe_open
+
+    def resident() -> int:
+        lines = iter(Path("/proc/self/smaps").read_text("utf-8").splitlines())
+        for line in lines:
+            if line.endswith(".safetensors"):
+                return 1024 * int(next(at for at in lines if at.startswith("Rss:")).split()[1])
+        return 0
+
+    with safe_open(path, framework="pt", device="cpu") as file:
+        given = [(name, file.get_tensor(name)) for name in file.keys()]  # noqa: SIM118
+        sums = [float(tensor.double().sum()) for _, tensor in given]
+        before = resident()
+        own = torch.arange(1 << 20, dtype=torch.float32)
+        passed = [name for name, _ in loading.released(iter([*given, ("own", own)]))]
+        after = resident()
+        again = [float(tensor.double().sum()) for _, tensor in given]
+    return {
+        "before": before,
+        "after": after,
+        "same": sums == again and passed == [*(name for name, _ in given), "own"],
+        "own": float(own.double().sum()),
+    }
+
+
 def why_not_fork(device: str | None, beside: str = "nothing") -> str | None:
     """The plugin's verdict, with something going on beside it.
 
@@ -172,6 +201,7 @@ ASKS = {
         served,
         attended,
         why_not_whole,
+        loaded,
         why_not_fork,
         call_kernel,
         registry_operators,

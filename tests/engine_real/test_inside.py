@@ -161,6 +161,16 @@ def test_attention_over_whole_texts_is_for_engines_that_keep_them_whole(ask: Ask
     ]
 
 
+def test_pages_of_loaded_weights_are_given_back_and_nothing_else(ask: Ask, tmp_path: Path) -> None:
+    model = make_bert(tmp_path / "model", hidden=256, layers=2)
+    size = (model / "model.safetensors").stat().st_size
+    (found,) = ask({"ask": "loaded", "path": str(model / "model.safetensors")})
+    assert found["before"] > size / 2
+    assert found["after"] < found["before"] / 4
+    assert found["same"]
+    assert found["own"] == (1 << 20) * ((1 << 20) - 1) / 2
+
+
 def test_a_head_is_read_as_the_checkpoint_says(ask: Ask, tmp_path: Path) -> None:
     made = [
         make_bert(tmp_path / "mean", pooling="mean"),

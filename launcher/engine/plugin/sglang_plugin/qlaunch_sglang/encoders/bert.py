@@ -3,6 +3,7 @@
 from sglang.srt.models import bert as stock
 
 from qlaunch_sglang.attention import whole_texts
+from qlaunch_sglang.loading import released
 from qlaunch_sglang.pooling import CheckpointPooler
 
 
@@ -14,6 +15,10 @@ class BertModel(stock.BertModel):
         whole_texts(self.encoder)
         if not self.use_bert_pooler:
             self.pooler = CheckpointPooler.for_model(config)
+
+    def load_weights(self, weights):
+        """Load as SGLang does; the checkpoint's pages are given back on the way."""
+        return super().load_weights(released(weights))
 
 
 class Contriever(BertModel):

@@ -7,6 +7,7 @@ the padding index, the same tensor names; its vocabulary and token types are siz
 from sglang.srt.models import roberta as stock
 
 from qlaunch_sglang.attention import whole_texts
+from qlaunch_sglang.loading import released
 from qlaunch_sglang.pooling import CheckpointPooler
 
 
@@ -19,6 +20,10 @@ class XLMRobertaModel(stock.XLMRobertaModel):
         # With SGLANG_EMBEDDINGS_SPARSE_HEAD the user asks for sparse vectors: SGLang's own matter.
         if not getattr(self, "_is_sparse", False):
             self.pooler = CheckpointPooler.for_model(config)
+
+    def load_weights(self, weights):
+        """Load as SGLang does; the checkpoint's pages are given back on the way."""
+        return super().load_weights(released(weights))
 
 
 class RobertaModel(XLMRobertaModel):

@@ -51,7 +51,7 @@ def test_the_base_is_the_peak_less_what_was_computed() -> None:
         observed(700 * MB, encoder=False),
         Observed({}, peak_bytes=1, began=""),
     ],
-    ids=["other version", "other start method", "gpu", "less than nothing", "decoder", "empty plan"],
+    ids=["other version", "other start method", "gpu", "no sense", "decoder", "empty plan"],
 )
 def test_runs_that_say_nothing_are_passed_over(run: Observed) -> None:
     assert base_bytes(run, version="0.5.23", method="fork", encoder=True) is None

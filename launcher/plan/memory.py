@@ -84,6 +84,11 @@ def knobs(flags: Mapping[str, FlagValue], checkpoint: Checkpoint) -> Knobs:
     )
 
 
+def replicas(flags: Mapping[str, FlagValue]) -> int:
+    """Schedulers side by side in one engine: --dp-size, 1 where it is not given."""
+    return max(1, _count(flags, "dp-size") or 1)
+
+
 def predict(
     checkpoint: Checkpoint,
     sizes: Knobs,

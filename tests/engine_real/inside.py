@@ -121,7 +121,7 @@ def loaded(path: str) -> Any:
     """Pages of a checkpoint in memory before and after its tensors are let go, and their sums."""
     import torch
     from qlaunch_sglang import loading
-    from safetensors import safe_open
+    from safetensors import safe_open  # type: ignore[import-not-found]  # the engine has it
 
     def resident() -> int:
         lines = iter(Path("/proc/self/smaps").read_text("utf-8").splitlines())

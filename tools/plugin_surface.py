@@ -85,6 +85,7 @@ def _model(tree: Tree, file: str, name: str) -> dict[str, Any]:
     body = ast.unparse(methods["__init__"])
     return {
         "constructor": _arguments(found, "__init__"),
+        "load_weights": _arguments(found, "load_weights"),
         "sets": [n for n in ("pooler", "use_bert_pooler") if f"self.{n} = " in body],
         "pooler_calls": calls,
     }

@@ -97,6 +97,13 @@ def test_batches_and_answers_have_the_fields_the_pooler_uses(release: Release) -
 
 
 @pytest.mark.parametrize("release", EVERY, ids=lambda r: r.name)
+def test_weights_come_one_after_the_other(release: Release) -> None:
+    for model in record(release)["models"].values():
+        assert model["load_weights"][0] == "weights"
+        assert len(model["load_weights"]) == 1
+
+
+@pytest.mark.parametrize("release", EVERY, ids=lambda r: r.name)
 def test_attention_layers_are_where_the_plugin_replaces_them(release: Release) -> None:
     said = record(release)
     # encoder.layer[…].attention.self_attn.attn, below BertModel and XLMRobertaModel.roberta.

@@ -153,8 +153,8 @@ def run(options: Options) -> Report:
                 "one text of 128 tokens a request, base64."
             ),
             (
-                "`bench_serving` opens a connection for every request and counts the reading of the "
-                "JSON; ours keeps its connections and checks the answer after the clock has stopped."
+                "`bench_serving` opens a connection for every request and counts the reading of "
+                "the JSON; ours keeps its connections and checks answers off the clock."
             ),
         ),
         raw=msgspec.to_builtins(pairs, str_keys=True),

@@ -79,8 +79,8 @@ def run(options: Options) -> Report:
         rows=rows(seen),
         notes=(
             (
-                "Fresh texts for every request; every answer decoded, its vectors counted, in order, "
-                "of the right size and finite; base64."
+                "Fresh texts for every request; every answer decoded, its vectors counted, in "
+                "order, of the right size and finite; base64."
             ),
             "The client keeps to one core, the server that answers at once to another.",
         ),

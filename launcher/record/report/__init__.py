@@ -11,5 +11,14 @@ from launcher.record.report.comparison import (
     comparison_html,
     comparison_markdown,
 )
+from launcher.record.report.life import document, run_csv, run_html, run_markdown
 
-__all__ = ["comparison_csv", "comparison_html", "comparison_markdown"]
+__all__ = [
+    "comparison_csv",
+    "comparison_html",
+    "comparison_markdown",
+    "document",
+    "run_csv",
+    "run_html",
+    "run_markdown",
+]

@@ -34,9 +34,14 @@ def size(count: float | None) -> str:
 
 
 def figure(value: float | None) -> str:
-    """A number with three significant digits, thousands set apart: `0.123`, `12.3`, `5 369`."""
+    """A number with three significant digits, thousands set apart: `0.123`, `12.3`, `5 369`.
+
+    Counts stay whole: `0`, `16`.
+    """
     if value is None:
         return ABSENT
+    if isinstance(value, int) and abs(value) < 1000:
+        return str(value)
     if abs(value) >= 1000:
         return f"{value:,.0f}".replace(",", "\u202f")
     if abs(value) >= 100:

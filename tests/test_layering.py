@@ -55,6 +55,8 @@ HEAVY = {
     "rich",
     "pynvml",
     "numpy",
+    "matplotlib",
+    "jinja2",
 }
 """Imported by the function that needs them: `qlaunch ps` answers in a quarter of a second."""
 

@@ -12,6 +12,7 @@ from launcher.cli.base import command as declare
 from launcher.cli.base import group
 from launcher.cli.benchtable import rows_table
 from launcher.cli.result import Result, size, table
+from launcher.cli.runs_report import diff, report
 from launcher.paths import dirs
 from launcher.record.bench import read_bench
 from launcher.record.prune import old_runs, remove_runs
@@ -22,7 +23,7 @@ from launcher.service.types import FINAL
 _LATEST_ROWS = 24
 """Measurements shown to a person."""
 
-command = group("runs", "List, show and remove run records.")
+command = group("runs", "List, show, report, compare and remove run records.")
 
 
 @declare("runs list")
@@ -99,5 +100,11 @@ def prune(keep: int, service: str | None, dry_run: bool) -> Result:
     return Result(data={"removed": [run.run for run in old], "dry_run": dry_run}, lines=lines)
 
 
-for _command, _name in ((list_, "list"), (show, "show"), (prune, "prune")):
+for _command, _name in (
+    (list_, "list"),
+    (show, "show"),
+    (report, "report"),
+    (diff, "diff"),
+    (prune, "prune"),
+):
     command.add_command(_command, _name)

@@ -43,6 +43,8 @@ SAMPLES: dict[str, tuple[list[str], int]] = {
     "doctor": (["doctor", "--engine", "absent"], 5),
     "runs list": (["runs", "list"], 0),
     "runs show": (["runs", "show"], 2),
+    "runs report": (["runs", "report"], 2),
+    "runs diff": (["runs", "diff", "a"], 2),
     "runs prune": (["runs", "prune", "--keep", "3"], 0),
     "export systemd": (["export", "systemd", "cpu-minilm"], 5),
     "completion": (["completion", "bash"], 0),

@@ -360,10 +360,10 @@ def test_a_table_has_the_columns_that_have_something_in_them() -> None:
     plain = benchtable.rows_table([msgspec.to_builtins(row())])
     assert plain[0].split() == [
         *("CLIENTS", "BATCH", "TOKENS", "MEAN", "MS", "P50", "P95", "P99"),
-        *("EMB/S", "TOKENS/S", "RAM"),
+        *("N", "EMB/S", "TOKENS/S", "RAM"),
     ]
     assert plain[1].split() == [
-        *("16", "4", "128", "1234", "12.3", "0.012", "100", "102", "-", "1.30", "GB"),
+        *("16", "4", "128", "1234", "12.3", "0.012", "100", "10", "102", "-", "1.30", "GB"),
     ]
     other = row(gpu_peak_bytes=5, errors=3, rate=2.5, loop="open")
     assert {"GPU", "ERRORS", "RATE/S"} <= set(

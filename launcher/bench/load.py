@@ -118,11 +118,13 @@ def measure_level(
         return unmeasured(target.mode, level, str(error))
     except AskError as error:
         row = unmeasured(target.mode, level, f"the warm-up failed: {error}")
-        return _with_error(row, str(error))
+        return msgspec.structs.replace(row, errors=1, error=str(error))
     row = _row(target, level, tally, watch.peak())
     if stopped:
-        raise Interrupted(_early(row, "interrupted"))
-    return _early(row, f"ended early: {tally.error}") if tally.given_up() else row
+        raise Interrupted(msgspec.structs.replace(row, reason="interrupted"))
+    if tally.given_up() and row.reason is None:
+        return msgspec.structs.replace(row, reason=f"ended early: {tally.error}")
+    return row
 
 
 def _impossible(target: Target, level: Level) -> str | None:
@@ -320,11 +322,3 @@ def _row(target: Target, level: Level, tally: _Tally, peak: Peak) -> Row:
 
 def _rate(count: int | None, seconds: float) -> float | None:
     return round(count / seconds, 3) if count and seconds > 0 else None
-
-
-def _early(row: Row, why: str) -> Row:
-    return msgspec.structs.replace(row, reason=row.reason or why)
-
-
-def _with_error(row: Row, error: str) -> Row:
-    return msgspec.structs.replace(row, errors=1, error=error)

@@ -241,7 +241,7 @@ def _hit(
     traceback = None if span is None else log.tracebacks[span]
     if traceback and any(low <= position < high for low, high in traceback.frames):
         return None
-    if traceback and signature.frame and not traceback.calls(signature.frame, log.text):
+    if signature.frame and not (traceback and traceback.calls(signature.frame, log.text)):
         return None
     phase = log.phase_at(position)
     if signature.phases and phase not in signature.phases:

@@ -156,6 +156,7 @@ def make_plan(given: Inputs) -> Plan:
             dtype_reason,
             *_thread_reason(given, threads, side_by_side),
             *_context_reason(given),
+            *_pool_reason(given, flags),
             *((f"memory of the engine's processes: {own.source} on this host",) if own else ()),
             *_flag_reasons(given, flags),
             *given.hardware.assumed,
@@ -247,8 +248,29 @@ def _flags(given: Inputs) -> dict[str, FlagValue]:
     if _context_reason(given):
         # A longer context than the checkpoint's is refused by the engine.
         flags["context-length"] = given.checkpoint.context_length
+    if (pool := _pool_below_context(flags, given)) is not None:
+        # The scheduler lets a longer text wait for ever, and everything behind it too.
+        flags["context-length"] = pool
     overridden = {word.partition("=")[0].removeprefix("--") for word in _options(given.extra)}
     return {name: value for name, value in flags.items() if name not in overridden}
+
+
+def _pool_below_context(flags: Mapping[str, FlagValue], given: Inputs) -> int | None:
+    """Tokens of a KV cache that cannot hold one text of the whole context; None where it can."""
+    asked = _as_given(flags, given.extra)
+    pool, context = asked.get("max-total-tokens"), asked.get("context-length")
+    if not isinstance(context, int):
+        context = given.checkpoint.context_length
+    return pool if isinstance(pool, int) and 0 < pool < context else None
+
+
+def _pool_reason(given: Inputs, flags: Mapping[str, FlagValue]) -> tuple[str, ...]:
+    pool = _as_given(flags, given.extra).get("max-total-tokens")
+    if flags.get("context-length") == pool and pool is not None:
+        return (f"context {pool}: the KV cache (--max-total-tokens) holds no longer text",)
+    if (pool := _pool_below_context(flags, given)) is not None:
+        return (f"a text of more than the KV cache's {pool} tokens would wait for ever",)
+    return ()
 
 
 def _flag_reasons(given: Inputs, flags: Mapping[str, FlagValue]) -> tuple[str, ...]:

@@ -81,6 +81,32 @@ def test_a_warning_explains_an_exit_that_nothing_else_does() -> None:
     assert (alone.failure_class, beside.failure_class) == ("gpu_shared", "exception")
 
 
+def test_an_engine_that_cannot_reach_itself_while_it_stops_has_no_network_problem() -> None:
+    """0.5.23 asks its own /freeze_gc from a thread, and prints a traceback if it came too late."""
+    error = (
+        "requests.exceptions.ConnectionError: HTTPConnectionPool(host='127.0.0.1', port=2519): "
+        "Max retries exceeded with url: /freeze_gc (Caused by NewConnectionError())"
+    )
+    text = MARKERS["load"] + READY + raised(error, fatal=False) + SIGQUIT
+    found = classify(text, phase="ready", returncode=-9)
+    assert found is not None
+    assert found.failure_class == "child_failed"
+
+
+def test_a_text_known_by_its_frames_says_nothing_without_them() -> None:
+    for text in ("TypeError: 'NoneType' object is not callable\n", "KeyError: 'added_tokens'\n"):
+        found = classify(text, phase="starting", returncode=1)
+        assert found is not None
+        assert (found.failure_class, found.lines) == ("exception", (text.strip(),))
+
+
+def test_a_damaged_tokenizer_is_told_by_the_frames() -> None:
+    frame = "transformers/tokenization_utils_tokenizers.py"
+    found = classify(raised("KeyError: 'added_tokens'", frame=frame), phase="starting")
+    assert found is not None
+    assert found.failure_class == "tokenizer"
+
+
 NEVER_SEEN = [
     "ZeroDivisionError: division by zero",
     "sglang.srt.errors.SomethingNew: no such thing was seen before",

@@ -402,9 +402,9 @@ def test_any_mixture_of_known_pieces_is_classified_without_raising(pieces: list[
 )
 def test_a_hostile_log_costs_linear_time(piece: str) -> None:
     """Six million characters in well under the seconds that quadratic work would take."""
-    began = time.perf_counter()
+    began = time.process_time()  # of this process alone: a busy machine changes nothing
     classify(piece * (6_000_000 // len(piece)), phase="loading", returncode=1)
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_the_cause_is_found_at_either_end_of_a_huge_log() -> None:

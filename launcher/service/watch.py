@@ -103,7 +103,7 @@ class _View:
             else Sampler(state.engine.pid, nvml=nvml, extra_pids=self._members)
         )
         self._sample: Sample | None = None
-        self._sampled_at = self._due = 0.0
+        self._due = 0.0
         self._log = _Log(self._folder)
 
     def is_of(self, state: ServiceState) -> bool:
@@ -143,7 +143,7 @@ class _View:
         if now >= self._due:
             sample = self._sampler.sample()
             first = self._sample is None
-            self._sample, self._sampled_at = sample, now
+            self._sample = sample
             self._due = now if first else now + self._sampler.cost_s / BUDGET
         return self._sample
 

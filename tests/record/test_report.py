@@ -89,7 +89,6 @@ def test_a_page_loads_nothing_and_runs_nothing(kind: str) -> None:
     assert "@import" not in style
 
 
-@pytest.mark.case(35)
 @pytest.mark.parametrize("kind", PAGES)
 def test_names_are_shown_and_never_obeyed(kind: str) -> None:
     text = PAGES[kind](given.HOSTILE)

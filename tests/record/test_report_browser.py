@@ -20,10 +20,9 @@ FLAGS = (
     *("--disable-extensions", "--disable-dev-shm-usage", "--no-default-browser-check"),
 )
 
-pytestmark = [
-    pytest.mark.skipif(not (BROWSER and DRIVER), reason="no chromium: make packages installs it"),
-    pytest.mark.case(35),
-]
+pytestmark = pytest.mark.skipif(
+    not (BROWSER and DRIVER), reason="no chromium: make packages installs it"
+)
 
 PAGES = {
     "comparison": lambda: report.comparison_html(comparison(given.HOSTILE)),

@@ -24,6 +24,7 @@ SAMPLES: dict[str, tuple[list[str], int]] = {
     "restart": (["restart", "absent"], 3),
     "ps": (["ps", "--all"], 0),
     "status": (["status", "absent"], 3),
+    "top": (["top", "absent", "--once"], 3),
     "logs": (["logs", "absent"], 3),
     "smoke": (["smoke", "absent"], 3),
     "verify": (["verify", "absent"], 3),

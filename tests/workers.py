@@ -11,6 +11,10 @@ from launcher.service import ports
 ENGINE = "tests/engine_real/"
 
 
+ALL_PORTS = ports.PICK
+"""What a process other than a worker picks from."""
+
+
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
     """Any worker takes any test, but one worker takes all of those on the real engine.
 

@@ -131,7 +131,7 @@ def test_an_error_never_seen_before_is_quoted(error: str, shape: str) -> None:
 JUNK = ["\x00", "\udc80", "\n", "\r", "é", "\x1b[", "Traceback (most recent call last):\n", "'"]
 
 
-def test_mutated_logs_never_raise() -> None:
+def test_mutated_logs_never_raise(pytestconfig: pytest.Config) -> None:
     """QLAUNCH_FUZZ_LOGS of them; `make soak` tries 100,000, and 100,000 random ones."""
     dice = random.Random(5)
     logs = sorted(LOGS.values()) + [in_a_group(block[3]) for block in TEXT_BLOCKS]
@@ -143,9 +143,10 @@ def test_mutated_logs_never_raise() -> None:
             at = dice.randrange(len(text) + 1)
             text = text[:at] + dice.choice(JUNK) + text[at + dice.randrange(20) :]
         judged(text, dice)
+    tried(pytestconfig, "mutated")
 
 
-def test_random_logs_never_raise() -> None:
+def test_random_logs_never_raise(pytestconfig: pytest.Config) -> None:
     dice = random.Random(6)
     pieces = [*JUNK, *(block[3] for block in TEXT_BLOCKS), *MARKERS.values(), "  | ", "  File x\n"]
     for _ in range(FUZZED):
@@ -154,6 +155,14 @@ def test_random_logs_never_raise() -> None:
             at = dice.randrange(len(text) + 1)
             text = text[:at] + dice.choice(pieces) + text[at:]
         judged(text, dice)
+    tried(pytestconfig, "random")
+
+
+def tried(config: pytest.Config, kind: str) -> None:
+    """Keep the most that were tried, for docs/reliability.md."""
+    assert config.cache is not None
+    most = config.cache.get(f"reliability/fuzz/{kind}", 0)
+    config.cache.set(f"reliability/fuzz/{kind}", max(FUZZED, most))
 
 
 def judged(text: str, dice: random.Random) -> None:

@@ -107,8 +107,10 @@ class Home:
         (root / "cache").symlink_to(cache)  # references are computed once, not once a test
         self.root = root
         self.env = environment(root)
+        self._used = False
 
     def start(self, *arguments: str, inside: MemoryGroup | None = None) -> subprocess.Popen[str]:
+        self._used = True
         return start(self.env, *arguments, inside=inside)
 
     def run(self, *arguments: str) -> Finished:
@@ -127,8 +129,10 @@ class Home:
         return self.run("logs", service, "-n", "100000").ok().stdout
 
     def sweep(self) -> None:
-        """Stop what a failed test may have left."""
-        finish(self.start("down", "--all", "--json"), 120)
+        """Stop what a failed test may have left; nothing to do where nothing ran since."""
+        if self._used:
+            finish(self.start("down", "--all", "--json"), 120)
+            self._used = False
 
 
 def tree(leader: int) -> list[ProcessId]:

@@ -41,7 +41,7 @@ def outcomes() -> dict[str, list[str]]:
 def row(case: dict[str, Any], ran: dict[str, list[str]]) -> tuple[str, str]:
     """Verdict and table row of one case."""
     if "after" in case:
-        verdict, words = LATER, f"applies once {case['after']}"
+        verdict, words = LATER, f"comes with {case['after']}"
     else:
         seen = [outcome for test in case["tests"] for outcome in ran.get(test, ["not run"])]
         passed, all_ = seen.count("passed"), len(seen)
@@ -62,7 +62,7 @@ def waiting() -> str:
     for case in plugin.cases():
         if "after" in case:
             found.setdefault(case["after"], []).append(str(case["case"]))
-    return "; ".join(f"{', '.join(numbers)} until {what}" for what, numbers in found.items())
+    return "; ".join(f"{', '.join(numbers)} with {what}" for what, numbers in found.items())
 
 
 def document(ran: dict[str, list[str]], soak: list[str]) -> str:
@@ -76,18 +76,28 @@ def document(ran: dict[str, list[str]], soak: list[str]) -> str:
         f"{count.get('survived', 0)} survived, {count.get('failed', 0)} failed.\n"
     )
     if later:
-        summary += f"{later} do not apply yet: {waiting()}.\n"
+        summary += f"{later} do not apply yet, as what they are about is to come: {waiting()}.\n"
     lines = [
         HEAD + summary,
         "| case | what happens | what must follow | came of it | tests |",
         "|---|---|---|---|---|",
         *(line for _, line in rows),
         "",
+        *fuzz(),
         "## Two hundred lives",
         "",
         *(soak or ["Not run yet: `make soak`."]),
     ]
     return "\n".join(lines) + "\n"
+
+
+def fuzz() -> list[str]:
+    """How many logs the classifier of failures was given without raising."""
+    found = {path.name: json.loads(path.read_text("utf-8")) for path in CACHE.glob("fuzz/*")}
+    if not found:
+        return []
+    words = " and ".join(f"{count:,} {kind}" for kind, count in sorted(found.items()))
+    return [f"Logs that the classifier of failures was given, without raising: {words}.", ""]
 
 
 def soak() -> list[str]:

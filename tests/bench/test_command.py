@@ -265,6 +265,14 @@ def test_a_profile_is_stopped_also_where_measuring_breaks(
     profile.assert_nothing_left()
 
 
+def test_another_name_is_another_service(profile: Home, run: Run) -> None:
+    """A running service of the profile's name is not in the way."""
+    profile.up(profile.plan())
+    answer = run("bench", "svc", "--name", "other", *SHORT, "--json")
+    # The stand-in's plan is named svc whatever is asked for, so the start is what is refused.
+    assert (answer.code, answer.error["code"]) == (9, "already_running")
+
+
 PROGRAM = """
 import functools, sys
 from pathlib import Path

@@ -1,6 +1,6 @@
 """`python -m bench.run [NAME…]`: run the benchmarks, print their tables, keep their figures.
 
-    python -m bench.run                       all of them, on a quiet machine (about 20 minutes)
+    python -m bench.run                       all of them, on a quiet machine (about 30 minutes)
     python -m bench.run start --repeats 9
     python -m bench.run --quick               to try the scripts: no results
 
@@ -28,7 +28,7 @@ from bench.table import RESULTS, section
 from launcher.errors import QlaunchError
 from launcher.files import write_atomic
 
-NAMES = ("cli", "sampler", "start", "memory", "plain", "plain_qwen")
+NAMES = ("cli", "sampler", "start", "memory", "plain", "plain_qwen", "client", "agreement")
 MET, MISSED, BROKEN, INTERRUPTED = 0, 1, 2, 130
 
 

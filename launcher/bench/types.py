@@ -14,6 +14,7 @@ import msgspec
 VERSION = 1
 
 Loop = Literal["closed", "open"]
+Arrivals = Literal["poisson", "constant"]
 Outcome = Literal["measured", "partial", "failed", "cannot_run", "not_reached"]
 ModeKind = Literal["profile", "baseline", "peer", "tuned"]
 
@@ -30,6 +31,8 @@ class Level(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens of one text, special tokens counted, as the engine counts them."""
     rate: float | None = None
     """Requests started a second, by a schedule that does not wait for answers; open loop only."""
+    arrivals: Arrivals = "poisson"
+    """Open loop only: at random, as many independent callers come, or evenly spaced."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):

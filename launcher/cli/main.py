@@ -28,6 +28,10 @@ _COMMANDS: Final = {
         "launcher.cli.verify",
         "Check the vectors of a service at length, and its retrieval quality.",
     ),
+    "bench": (
+        "launcher.cli.bench",
+        "Measure a service under load, or a profile from start to stop.",
+    ),
     "client": (
         "launcher.cli.client",
         "Print a ready program that asks a service: Python, curl, LangChain, LlamaIndex.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from typing import Any, Self
 
 
 class Progress:
@@ -15,6 +16,11 @@ class Progress:
         self._quiet = quiet
         self._live = False
         self._terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+    @property
+    def live(self) -> bool:
+        """Whether something that moves can be shown."""
+        return self._terminal and not self._quiet
 
     def line(self, text: str) -> None:
         """One finished line, with the seconds since the command began."""
@@ -56,3 +62,64 @@ def _columns() -> int:
         return os.get_terminal_size(sys.stderr.fileno()).columns
     except (OSError, ValueError):
         return 80
+
+
+class Bar:
+    """A bar for work of a known length, on a terminal; elsewhere finished lines have to do.
+
+    Args:
+        progress: what is shown beside it; its live line is cleared.
+        quiet: show nothing.
+    """
+
+    def __init__(self, progress: Progress, *, quiet: bool = False) -> None:
+        self._progress = progress
+        self._shown = progress.live and not quiet
+        self._rich: Any = None
+        self._task: Any = None
+        self._total = 0
+        self._limit_s: float | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.clear()
+
+    def begin(self, text: str, total: int, limit_s: float | None = None) -> None:
+        """Start with a new text: full at `total`, or after `limit_s` seconds where given."""
+        self.clear()
+        if not self._shown:
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Rich
+
+        self._progress.done()
+        self._total, self._limit_s = total, limit_s
+        self._rich = Rich(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[done]} done"),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            # Drawing takes a millisecond or two of the process that measures.
+            refresh_per_second=4,
+        )
+        self._rich.start()
+        self._task = self._rich.add_task(text, total=1.0, done=0)
+
+    def at(self, done: int, seconds: float = 0.0) -> None:
+        """So much is done, after so many seconds."""
+        if self._rich is not None:
+            share = done / max(self._total, 1)
+            if self._limit_s:
+                share = max(share, seconds / self._limit_s)
+            self._rich.update(self._task, completed=min(share, 1.0), done=done)
+
+    def clear(self) -> None:
+        """Take the bar away, so that a line can stand in its place."""
+        if self._rich is not None:
+            self._rich.stop()
+            self._rich = None

@@ -14,7 +14,8 @@ from launcher.cli.result import Result, table
 from launcher.errors import ExitCode, QlaunchError
 from launcher.files import read_bounded, write_atomic
 from launcher.paths import dirs
-from launcher.record.runs import load_run, read_bench, read_events, read_samples, run_directory
+from launcher.record.bench import bench_rows
+from launcher.record.runs import load_run, read_events, read_samples, run_directory
 
 COMPARISON_LIMIT = 64 << 20
 _FILE = click.Path(dir_okay=False, path_type=Path, allow_dash=True)
@@ -63,7 +64,7 @@ def _run(wanted: str) -> tuple[dict[str, Any], Mapping[str, Any], Path]:
     run = load_run(runs, wanted)
     folder = run_directory(runs, run.run)
     samples, events = list(read_samples(folder)), list(read_events(folder))
-    bench = list(read_bench(folder))
+    bench = bench_rows(folder)
     texts = {
         "html": lambda: make.run_html(run, samples, events, bench),
         "markdown": lambda: make.run_markdown(run, samples, events, bench),
@@ -140,7 +141,7 @@ def diff(a: str, b: str) -> Result:
 
     runs = dirs().runs
     one, two = load_run(runs, a), load_run(runs, b)
-    benches = [list(read_bench(runs / run.run)) for run in (one, two)]
+    benches = [bench_rows(runs / run.run) for run in (one, two)]
     found = compare(one, two, *benches)
     return Result(data=found, lines=_diff_lines(found))
 

@@ -11,6 +11,7 @@ import pytest
 
 from launcher.paths import dirs
 from launcher.record import diff as difference
+from launcher.record.bench import append_bench
 from launcher.record.types import Peak
 from tests.cli.commandline import Run
 from tests.cli.services import leave_run
@@ -24,8 +25,10 @@ def leave(run: str, record: Any, bench: Any = ()) -> Path:
     folder = leave_run(run, **{"service": "svc"} | fields)
     lines = [msgspec.json.encode(sample) for sample in given.SAMPLES]
     (folder / "samples.ndjson").write_bytes(b"\n".join(lines) + b"\n")
-    rows = [msgspec.json.encode(row) for row in bench]
-    (folder / "bench.ndjson").write_bytes(b"\n".join([*rows, b'{"cut'])) if rows else None
+    if bench:
+        append_bench(folder, {"made": "2026-11-24T12:30:00Z", "rows": list(bench)})
+        with (folder / "bench.ndjson").open("ab") as file:
+            file.write(b'{"cut')
     return folder
 
 

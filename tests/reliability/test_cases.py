@@ -53,7 +53,7 @@ def test_every_case_names_tests_that_exist() -> None:
 
 
 def test_the_table_counts_what_ran_and_hides_no_failure() -> None:
-    first = plugin.cases()[0]
+    first = plugin.cases()[2]
     ran = {test: ["passed"] for test in first["tests"]}
     assert table.row(first, ran)[0] == "survived"
     assert table.row(first, {**ran, first["tests"][0]: ["passed", "failed"]})[0] == "failed"

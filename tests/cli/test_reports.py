@@ -79,6 +79,17 @@ class TestReport:
         assert answer.data["report"]["winner"] == "b"
         assert "5 times as quick" in comparison.with_suffix(".html").read_text("utf-8")
 
+    def test_a_comparison_by_its_id(self, run: Run, home: Path, comparison: Path) -> None:
+        folder = dirs().state / "comparisons" / "20261124T140000Z-compare-0003"
+        folder.mkdir(parents=True)
+        comparison.rename(folder / "comparison.json")
+        leave(ONE, given.run())
+        for name in (folder.name, "20261124T14", str(folder)):
+            answer = run("runs", "report", name, "--json")
+            assert answer.data["files"] == {"html": str(folder / "comparison.html")}
+        assert run("runs", "report", "2026", "--json").data["report"]["run"] == ONE
+        assert run("runs", "report", "[*", "--json").error["code"] == "run_unknown"
+
     @pytest.mark.parametrize("wrap", [lambda d: {"data": d}, lambda d: {"data": {"comparison": d}}])
     def test_the_output_of_compare_is_one_too(
         self, run: Run, home: Path, comparison: Path, wrap: Any

@@ -12,7 +12,7 @@ WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 RUN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: help setup smoke test soak check bench docs engine packages
+.PHONY: help setup smoke test soak check bench docs pictures engine packages
 
 help:
 	@echo "make setup    the environment in $(VENV)"
@@ -21,6 +21,7 @@ help:
 	@echo "make soak     hundreds of lives of a service: nothing may grow"
 	@echo "make check    ruff and mypy"
 	@echo "make bench    the benchmarks of the README"
+	@echo "make pictures the pictures of docs/images, from real records"
 	@echo "make docs     what is generated: docs/cli.md, docs/profiles.md, profiles/schema.json"
 
 setup: $(STAMP)
@@ -63,6 +64,11 @@ docs: setup
 # Returns at once where it is installed.
 engine: setup
 	@$(RUN)/qlaunch engine install cpu
+
+# From the latest run and what runs now; `ARGS="--comparison FILE"` for that of a comparison too.
+pictures: setup
+	@PYTHON=$(PYTHON) scripts/debian-packages browser
+	@$(RUN)/python -m tools.pictures $(ARGS)
 
 packages:
 	@PYTHON=$(PYTHON) scripts/debian-packages tests browser

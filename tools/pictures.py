@@ -24,11 +24,11 @@ import msgspec
 
 from launcher.cli import top_view
 from launcher.cli.runs_report import read_comparison
+from launcher.cli.watch import Watch
 from launcher.paths import dirs
 from launcher.record import report
 from launcher.record.bench import bench_rows
 from launcher.record.runs import load_run, read_events, read_samples
-from launcher.service.watch import Watch
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 WIDTH = 1100

@@ -17,8 +17,8 @@ from launcher.cli import top_view
 from launcher.cli.base import command as declare
 from launcher.cli.base import wants_json
 from launcher.cli.result import Result, stream_document
+from launcher.cli.watch import Watch
 from launcher.errors import ExitCode
-from launcher.service.watch import Watch
 
 SLICE_S = 0.1
 """Between two looks at the size of the terminal."""

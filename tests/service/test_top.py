@@ -19,13 +19,13 @@ import pexpect
 import pyte
 import pytest
 
-from launcher.cli import top_view
+from launcher.cli import top_view, watch
+from launcher.cli.watch import Watch
 from launcher.hardware.nvml import Unavailable
 from launcher.paths import dirs
 from launcher.record.types import Sample
-from launcher.service import client, store, watch
+from launcher.service import client, store
 from launcher.service.types import ServiceState
-from launcher.service.watch import Watch
 from tests.service.home import Home, eventually
 
 PROGRAM = "from launcher.cli.main import entry; entry()"

@@ -27,6 +27,10 @@ _COMMANDS: Final = {
         "launcher.cli.verify",
         "Check the vectors of a service at length, and its retrieval quality.",
     ),
+    "compare": (
+        "launcher.cli.compare",
+        "Measure modes of serving in turn, and say which is best and by how much.",
+    ),
     "client": (
         "launcher.cli.client",
         "Print a ready program that asks a service: Python, curl, LangChain, LlamaIndex.",

@@ -1,0 +1,79 @@
+"""What a measurement was taken on and with: machine and versions. Nothing names the host."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import signal
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from types import FrameType
+from typing import Any
+
+from launcher import __version__
+from launcher.bench.compare import Header
+from launcher.bench.load import Bounds
+from launcher.bench.store import Store
+from launcher.bench.tools import Machine
+from launcher.cli.progress import Progress
+from launcher.hardware.detect import detect
+from launcher.hardware.memory import read_memory
+from launcher.hardware.types import Hardware
+from launcher.plan import fit
+
+_INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "bf16")
+
+
+def header(store: Store, hardware: Hardware) -> Header:
+    """The circumstances of a comparison that begins now."""
+    return Header(
+        id=store.id,
+        made=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        machine=facts(hardware),
+        versions={"qlaunch": __version__, "python": platform.python_version()},
+    )
+
+
+def facts(hardware: Hardware) -> dict[str, Any]:
+    """The machine, as far as figures depend on it."""
+    return {
+        "cpu": hardware.cpu.model,
+        "instruction_sets": [name for name in _INSTRUCTION_SETS if name in hardware.cpu.flags],
+        "threads": hardware.cpu.usable,
+        "ram_bytes": hardware.memory.usable_bytes,
+        "gpus": [gpu.name for gpu in hardware.gpus],
+        "gpu_status": hardware.gpu_status,
+        "driver_version": hardware.driver_version,
+        "kernel": platform.release(),
+        "machine": hardware.cpu.machine,
+    }
+
+
+def tools(bounds: Bounds, progress: Progress, hardware: Hardware) -> Machine:
+    """The real machine, for `launcher.bench`."""
+    has_gpu = bool(hardware.gpus)
+    return Machine(
+        bounds=bounds,
+        ram=lambda: read_memory().available_bytes,
+        gpu=(lambda: sum(map(fit.free_bytes, detect().gpus))) if has_gpu else (lambda: None),
+        say=progress.line,
+        now=progress.now,
+    )
+
+
+@contextlib.contextmanager
+def one_way_out() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a measurement as Ctrl-C does: what was started is stopped first."""
+
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        if callable(signal.getsignal(signal.SIGINT)):
+            signal.raise_signal(signal.SIGINT)
+        else:
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

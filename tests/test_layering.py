@@ -55,14 +55,8 @@ IN_ENGINE = {
 """Programs that the engine's Python runs; they import nothing of ours."""
 
 HEAVY = {
-    "aiohttp",
-    "requests",
-    "openai",
-    "huggingface_hub",
-    "modelscope",
-    "rich",
-    "pynvml",
-    "numpy",
+    *("requests", "openai", "huggingface_hub", "modelscope", "rich", "pynvml", "numpy"),
+    *("aiohttp", "matplotlib", "jinja2"),
 }
 """Imported by the function that needs them: `qlaunch ps` answers in a quarter of a second."""
 

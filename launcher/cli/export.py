@@ -84,6 +84,8 @@ def _of_service(
     kept = {"name": name, "host": plan.host, "api_key_file": plan.api_key_file}
     if plan.port:
         kept["port"] = str(plan.port)
+    if plan.metrics_port is not None:
+        kept["metrics_port"] = str(plan.metrics_port)
     given = given | {key: value for key, value in kept.items() if given.get(key) is None}
     return (plan.profile, *words[1:]), given
 
@@ -99,7 +101,8 @@ def _is_profile(name: str) -> bool:
 def _options(given: dict[str, Any]) -> tuple[str, ...]:
     """qlaunch's own options as they were typed, but for those that the unit takes from the plan."""
     words: list[str] = []
-    for name in ("model", "engine", "engine_python", "dtype", "threads", "start_method"):
+    names = ("model", "engine", "engine_python", "dtype", "threads", "start_method")
+    for name in (*names, "metrics_port"):
         if given.get(name) is not None:
             value = str(given[name])
             path = name in {"model", "engine_python"} and Path(value).exists()

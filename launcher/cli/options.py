@@ -23,6 +23,10 @@ _OPTIONS = (
     ),
     click.option("--host", help="Address to listen on (default 127.0.0.1)."),
     click.option("--port", help="Port to listen on; 0 takes a free one."),
+    click.option(
+        "--metrics-port",
+        help="Have the supervisor answer Prometheus on this port of 127.0.0.1; 0 takes a free one.",
+    ),
     click.option("--dtype", help="auto, float32, bfloat16 or float16."),
     click.option("--threads", help="Compute threads on a CPU: a number or auto."),
     click.option("--start-timeout", "start_timeout_s", help="Seconds until verified, at most."),

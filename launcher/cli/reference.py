@@ -39,6 +39,7 @@ _SERVICE: Final = (
     "`memory.measured.{ram_peak_bytes,gpu_peak_bytes,method}`, `memory.error.{ram,gpu}`, "
     "`timings.{ready_s,verified_s}`, "
     "`smoke.checks[].{name,ok,detail}`, `failure`, `restarts`, `phases[]`, `since`, `detail`, "
+    "`last_check.{latency_ms,at}`, `metrics.{url,problem}`, "
     "`fallbacks[].{step,of,flags,after,message}`, `start_limit.{budget_s,limit_s,source}`"
 )
 _PLAN: Final = (
@@ -105,6 +106,17 @@ KEYS: Final = {
         "`runs[].{run,service,profile,began,ended,outcome,ram_peak_bytes,gpu_peak_bytes,problem}`"
     ),
     "runs show": "the run record's own fields, and `path`",
+    "runs report": (
+        "`files.{html,markdown,csv}` (paths), `report`: of a run its own fields and `checks[]`, "
+        "`peak_by_role`, `samples` (their number), `events[]`, `bench[]`; of a comparison its "
+        "document"
+    ),
+    "runs diff": (
+        "`a`, `b` (`run`, `service`, `profile`, `outcome`, `began`), `argv[].{change,a,b}`, "
+        "`env[]`, `settings[]`, `versions[]` (`name`, `a`, `b`), "
+        "`figures[].{name,a,b,ratio}`, `checks[].{name,a,b}`, "
+        "`bench[].{level,figures[].{name,a,b,ratio}}`; ratios are B / A"
+    ),
     "runs prune": "`removed[]`, `dry_run`",
     "completion": "`shell`, `script`",
 }

@@ -11,13 +11,14 @@ from launcher.cli import show as words
 from launcher.cli.base import command as declare
 from launcher.cli.base import group
 from launcher.cli.result import Result, size, table
+from launcher.cli.runs_report import diff, report
 from launcher.paths import dirs
 from launcher.record.prune import old_runs, remove_runs
 from launcher.record.runs import list_runs, load_run, run_directory
 from launcher.service import client
 from launcher.service.types import FINAL
 
-command = group("runs", "List, show and remove run records.")
+command = group("runs", "List, show, report, compare and remove run records.")
 
 
 @declare("runs list")
@@ -80,5 +81,11 @@ def prune(keep: int, service: str | None, dry_run: bool) -> Result:
     return Result(data={"removed": [run.run for run in old], "dry_run": dry_run}, lines=lines)
 
 
-for _command, _name in ((list_, "list"), (show, "show"), (prune, "prune")):
+for _command, _name in (
+    (list_, "list"),
+    (show, "show"),
+    (report, "report"),
+    (diff, "diff"),
+    (prune, "prune"),
+):
     command.add_command(_command, _name)

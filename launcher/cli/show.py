@@ -37,6 +37,8 @@ def service(data: dict[str, Any]) -> list[str]:
     ]
     if data.get("detail"):
         lines.append(f"now       {data['detail']}")
+    if data.get("metrics"):
+        lines.append(f"metrics   {data['metrics']['url'] or data['metrics']['problem']}")
     if data.get("restarts"):
         lines.append(f"restarts  {data['restarts']}")
     lines += fallbacks(data.get("fallbacks") or ())

@@ -141,6 +141,7 @@ def make_plan(given: Inputs) -> Plan:
         expectation=_expectation(given, dtype, sizes),
         host=given.settings.host,
         port=given.settings.port,
+        metrics_port=given.settings.metrics_port,
         api_key_file=given.settings.api_key_file,
         predicted=predicted,
         fits=lacking is None,

@@ -119,6 +119,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     port: int
     """0: the supervisor takes a free port when it starts, and puts it in place of `{port}`."""
+    metrics_port: int | None = None
+    """Port of the supervisor's `/metrics` on loopback, 0 for a free one; None: there is none."""
     api_key_file: str | None
     """A 0600 file; the key itself is in no plan, argv or record."""
     predicted: MemoryPrediction

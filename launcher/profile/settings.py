@@ -41,6 +41,7 @@ class ConfigValues(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     engine_python: str | None = None
     host: str | None = None
     port: Port | None = None
+    metrics_port: Port | None = None
     dtype: Dtype | None = None
     threads: Threads | None = None
     start_timeout_s: Seconds | None = None
@@ -72,6 +73,8 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
     """Python of the user's own engine environment, absolute; None: qlaunch's."""
     host: str
     port: int
+    metrics_port: int | None = None
+    """Of the supervisor's `/metrics`; None: none."""
     dtype: Dtype
     threads: Threads
     start_timeout_s: float
@@ -122,6 +125,7 @@ SETTINGS = (
     _Setting("engine_python", str, check=path_problem, is_path=True),
     _Setting("host", str, in_profile=True, check=host_problem),
     _Setting("port", Port, in_profile=True),
+    _Setting("metrics_port", Port, in_profile=True),
     _Setting("dtype", Dtype, in_profile=True),
     _Setting("threads", Threads, in_profile=True),
     _Setting("start_timeout_s", Seconds, in_profile=True, check=_seconds_problem),

@@ -92,6 +92,9 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Address to listen on: an IPv4 or IPv6 address or a host name."""
     port: Port = 30000
     """Port to listen on; 0 takes a free one."""
+    metrics_port: Port | None = None
+    """Port on 127.0.0.1 where the supervisor answers Prometheus (`/metrics`); 0 takes a free one;
+    left out: none."""
     flags: dict[str, FlagValue] = {}
     """Engine options by their own long names without dashes; true passes a bare switch, false
     leaves it out."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from launcher.errors import ExitCode, QlaunchError
 from launcher.plan.types import Plan
 from launcher.record.scrub import Scrubber
-from launcher.service import keys, procs
+from launcher.service import keys, procs, store
 from launcher.service.health import seconds_since
 from launcher.service.process import StopReport
 from launcher.service.recording import Recorder, cleaner
@@ -82,6 +82,11 @@ class Books:
         if self.status.now.timings.get(name) is None:
             taken = {**self.status.now.timings, name: seconds_since(self._began)}
             self.status.change(timings=taken)
+
+    def checked(self, latency_ms: float | None) -> None:
+        """Note how long the last embedding of our own took, where it is a new one."""
+        if latency_ms is not None and latency_ms != self.status.now.last_check.get("latency_ms"):
+            self.status.change(last_check={"latency_ms": latency_ms, "at": store.now()})
 
     def stopped(self, report: StopReport) -> None:
         """Note what a stop took."""

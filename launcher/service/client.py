@@ -461,6 +461,8 @@ def as_data(state: ServiceState) -> dict[str, Any]:
         "restarts": state.restarts,
         "fallbacks": list(state.fallbacks),
         "start_limit": state.start_limit,
+        "last_check": state.last_check,
+        "metrics": state.metrics if state.state not in FINAL else None,
         "phases": list(state.phases),
         "detail": state.detail,
     }

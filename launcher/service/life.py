@@ -24,6 +24,7 @@ from launcher.service.limbs import Limbs
 from launcher.service.loop import Loop, Timer
 from launcher.service.pulse import Pulse
 from launcher.service.settle import MARKER
+from launcher.service.traffic import Traffic
 from launcher.service.types import ProcessId, State
 from launcher.service.vitals import Verdict
 from launcher.service.wiring import Timing
@@ -129,6 +130,7 @@ class Life:
         self.verified_at: float | None = None
         self.child = process.spawn(command.argv, command.env, cwd=command.cwd)
         self.tree = process.Tree(self.child.process, others)
+        self.traffic = Traffic()
         self.limbs = Limbs(loop, self.child.process, owner.life_limb_died)
         self.heard_at = time.monotonic()
         """When it last logged anything."""
@@ -199,6 +201,11 @@ class Life:
             tell=self._owner.life_beat,
         )
 
+    @property
+    def latency_ms(self) -> float | None:
+        """Of the last right answer to an embedding of our own; None before the first."""
+        return None if self._pulse is None else self._pulse.latency_ms
+
     def stalled_for(self) -> float:
         """Seconds since it was last seen doing anything: a log line, or CPU time."""
         if self.limbs.cores(self.tree.scan()) >= STALLED_CORES:
@@ -213,6 +220,7 @@ class Life:
         self.heard_at = time.monotonic()
         if not self._healthy and (state := phase_of(line)) is not None:
             self._owner.life_phase(state, "")
+        self.traffic.read(line)
         if self._pulse is not None:
             self._pulse.signs.read(line)
         if not self._ailing and is_fatal(line, starting=not self._healthy):

@@ -43,6 +43,8 @@ class Pulse:
         self._vitals = Vitals(misses=timing.beat_failures, hangs=timing.hang_failures)
         self.signs = Signs()
         self._proved_at = time.monotonic()
+        self.latency_ms: float | None = None
+        """Of the last embedding of our own that was answered right, whole call."""
         self._limbs.cores()
         self._timer: Timer = loop.call_later(timing.beat_s, self._look)
 
@@ -62,12 +64,16 @@ class Pulse:
         limit = self._timing.health_timeout_s
         if self._vitals.patient:
             limit = self._timing.patient_s
-        self._ask("/v1/embeddings", self._body, limit, lambda found: self._embedded(answer, found))
+        asked = time.monotonic()
+        self._ask(
+            "/v1/embeddings", self._body, limit, lambda found: self._embedded(answer, found, asked)
+        )
 
-    def _embedded(self, answer: Answer, found: Answer) -> None:
+    def _embedded(self, answer: Answer, found: Answer, asked: float) -> None:
         problem = health.embedding_problem(found, self._dimensions) or ""
         if not problem:
             self._proved_at = time.monotonic()
+            self.latency_ms = round(1000 * (self._proved_at - asked), 1)
         self._judge(Beat(healthy=answer.ok, embedding=problem), answer)
 
     def _judge(self, beat: Beat, answer: Answer) -> None:

@@ -18,7 +18,7 @@ from launcher.record.procfs import foreign_pid_namespace
 from launcher.record.runs import RunWriter, new_run_id
 from launcher.record.sampler import Pacer, Sampler
 from launcher.record.scrub import Scrubber
-from launcher.record.types import Phase, Run
+from launcher.record.types import Phase, Run, Sample
 from launcher.service import procs, store
 from launcher.service.engine_log import LINE_BYTES, LogFile
 from launcher.service.health import seconds_since
@@ -64,6 +64,8 @@ class Recorder:
         self._writer = RunWriter(self.path, began=began, secrets=secrets)
         self._pacer = Pacer()
         self._peaks = PeakTracker()
+        self.latest: Sample | None = None
+        """The last sample of an engine that is still measured."""
         self._nvml: Nvml | Unavailable | None = None
         self._sampler: Sampler | None = None
         self._crashes = 0
@@ -111,13 +113,13 @@ class Recorder:
 
     def end_life(self) -> None:
         """Measure no more."""
-        self._sampler = None
+        self._sampler = self.latest = None
 
     def sample(self, *, ready: bool) -> float:
         """Take a sample; seconds until the next one."""
         if self._sampler is None:
             return self._pacer.wait_s(0.0, ready=ready)
-        sample = self._sampler.sample()
+        self.latest = sample = self._sampler.sample()
         self._peaks.add(sample)
         self._writer.sample(sample)
         return self._pacer.wait_s(self._sampler.cost_s, ready=ready)

@@ -18,7 +18,7 @@ import msgspec
 
 from launcher.errors import ExitCode, QlaunchError
 from launcher.plan.types import Plan
-from launcher.service import chain, endings, keys, notify, ports, process
+from launcher.service import chain, endings, keys, metrics, notify, ports, process
 from launcher.service.books import Books
 from launcher.service.chain import Chain
 from launcher.service.holders import Holders
@@ -26,6 +26,7 @@ from launcher.service.life import Life, engine_command
 from launcher.service.loop import Loop, Timers
 from launcher.service.machine import START, Budget
 from launcher.service.store import Folder, Lock
+from launcher.service.traffic import Traffic
 from launcher.service.types import UP, Failure, ProcessId, ServiceState, State
 from launcher.service.verifier import Verifier, verify_request
 from launcher.service.vitals import Verdict
@@ -99,6 +100,7 @@ class Supervisor:
                 on_change=self._on_change,
             )
             self._status, self._recorder = self._books.status, self._books.recorder
+            self._scrape = metrics.serve(self._loop, self._plan, self._books, self._traffic)
             return self._run()
         finally:
             self._loop.close()
@@ -266,6 +268,7 @@ class Supervisor:
 
     def life_beat(self, verdict: Verdict, detail: str) -> None:
         """A look at a service that was verified."""
+        self._books.checked(self._life.latency_ms if self._life is not None else None)
         if verdict == "well" and self._status.state == "degraded":
             self._books.enter("ready", "its checks pass again")
         elif verdict == "ill" and self._status.state == "ready":
@@ -467,7 +470,12 @@ class Supervisor:
         if not self._status.final:
             self._finish("failed", endings.internal(error, str(self._where.log)))
 
+    def _traffic(self) -> Traffic | None:
+        return None if self._life is None else self._life.traffic
+
     def _tidy(self) -> None:
+        if self._scrape is not None:
+            self._scrape.close()
         self._holders.release()
         self._books.close()
 

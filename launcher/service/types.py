@@ -78,6 +78,10 @@ class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
     smoke: dict[str, Any] | None = None
     failure: Failure | None = None
     restarts: int = 0
+    last_check: dict[str, Any] = {}
+    """`{latency_ms, at}`: the last embedding of our own that was answered right."""
+    metrics: dict[str, Any] | None = None
+    """`{url, problem}` of the supervisor's `/metrics`; None where it was not asked for."""
     phases: tuple[dict[str, Any], ...] = ()
     fallbacks: tuple[dict[str, Any], ...] = ()
     """Steps taken after memory failures: `{step, of, flags, after, message}`."""

@@ -1,0 +1,207 @@
+"""`qlaunch runs report` and `runs diff`: run records for people, and two of them side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from launcher.cli.base import command as declare
+from launcher.cli.result import Result, table
+from launcher.errors import ExitCode, QlaunchError
+from launcher.files import read_bounded, write_atomic
+from launcher.paths import dirs
+from launcher.record.runs import load_run, read_bench, read_events, read_samples, run_directory
+
+COMPARISON_LIMIT = 64 << 20
+_FILE = click.Path(dir_okay=False, path_type=Path, allow_dash=True)
+
+
+@declare("runs report")
+@click.argument("source", metavar="[RUN|COMPARISON]", default="latest")
+@click.option("--html", type=_FILE, metavar="FILE", help="Where the page goes.")
+@click.option("--markdown", type=_FILE, metavar="FILE", help="Write Markdown; - is stdout.")
+@click.option(
+    "--csv", type=_FILE, metavar="FILE", help="Write figures (of a run: its samples); - is stdout."
+)
+def report(source: str, html: Path | None, markdown: Path | None, csv: Path | None) -> Result:
+    """Write a report of RUN, or of COMPARISON: a file that `compare` wrote.
+
+    RUN is an id, the beginning of one, or `latest`. Without --html, --markdown or --csv a page is
+    written: of a run as `report.html` into its folder, of a comparison beside its file. The page is
+    one file that loads nothing.
+    """
+    data, texts, beside = _comparison(source) if _is_file(source) else _run(source)
+    wanted = {"html": html, "markdown": markdown, "csv": csv}
+    if not any(wanted.values()):
+        wanted["html"] = beside
+    files, lines = {}, []
+    for kind, path in wanted.items():
+        if path is None:
+            continue
+        text = texts[kind]()
+        if str(path) == "-":
+            lines += text.splitlines()
+            continue
+        _write(path, text)
+        files[kind] = str(path.absolute())
+    lines += files.values()
+    return Result(data={**data, "files": files}, lines=lines)
+
+
+def _is_file(source: str) -> bool:
+    return "/" in source or source.endswith(".json")
+
+
+def _run(wanted: str) -> tuple[dict[str, Any], Mapping[str, Any], Path]:
+    from launcher.record import report as make
+
+    runs = dirs().runs
+    run = load_run(runs, wanted)
+    folder = run_directory(runs, run.run)
+    samples, events = list(read_samples(folder)), list(read_events(folder))
+    bench = list(read_bench(folder))
+    texts = {
+        "html": lambda: make.run_html(run, samples, events, bench),
+        "markdown": lambda: make.run_markdown(run, samples, events, bench),
+        "csv": lambda: make.run_csv(samples),
+    }
+    data = {"report": make.document(run, samples, events, bench)}
+    return data, texts, folder / "report.html"
+
+
+def _comparison(source: str) -> tuple[dict[str, Any], Mapping[str, Any], Path]:
+    from launcher.record import report as make
+
+    path = Path(source)
+    doc = _read_comparison(path)
+    texts = {
+        "html": lambda: make.comparison_html(doc),
+        "markdown": lambda: make.comparison_markdown(doc),
+        "csv": lambda: make.comparison_csv(doc),
+    }
+    return {"report": doc}, texts, path.with_suffix(".html")
+
+
+def _read_comparison(path: Path) -> dict[str, Any]:
+    """The document of a comparison, also from the output of `compare --json`.
+
+    Raises:
+        QlaunchError: `comparison_unreadable` (exit 2).
+    """
+    from launcher.bench.types import VERSION, Comparison
+
+    try:
+        found = msgspec.json.decode(read_bounded(path, COMPARISON_LIMIT))
+        if isinstance(found, dict) and "modes" not in found:
+            found = found.get("data", found)
+            found = found.get("comparison", found) if isinstance(found, dict) else found
+        comparison = msgspec.convert(found, Comparison)
+        if comparison.version != VERSION:
+            raise ValueError(f"it has version {comparison.version}, this reads {VERSION}")
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise QlaunchError(
+            f"{path} is not a comparison that can be read: {reason}",
+            code="comparison_unreadable",
+            exit_code=ExitCode.USAGE,
+            fix="give a file that qlaunch compare wrote, or the id of a run (qlaunch runs list)",
+        ) from error
+    doc: dict[str, Any] = msgspec.to_builtins(comparison)
+    return doc
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        # A private folder keeps it private; elsewhere the user's umask decides.
+        write_atomic(path, text.encode("utf-8", "replace"), mode=0o644)
+    except OSError as error:
+        raise QlaunchError(
+            f"cannot write {path}: {error.strerror or error}",
+            code="report_not_written",
+            exit_code=ExitCode.UNEXPECTED,
+            fix="name a file in a folder that exists and is yours",
+        ) from error
+
+
+@declare("runs diff")
+@click.argument("a")
+@click.argument("b", default="latest")
+def diff(a: str, b: str) -> Result:
+    """Say what differs in run B (default: the latest) from run A: plan, figures, checks.
+
+    The command and its environment word by word, versions, times and memory with their ratio
+    (B / A), the checks, and the levels that `bench` measured in both.
+    """
+    from launcher.record.diff import diff as compare
+
+    runs = dirs().runs
+    one, two = load_run(runs, a), load_run(runs, b)
+    benches = [list(read_bench(runs / run.run)) for run in (one, two)]
+    found = compare(one, two, *benches)
+    return Result(data=found, lines=_diff_lines(found))
+
+
+def _diff_lines(found: dict[str, Any]) -> list[str]:
+    lines = [
+        f"{name.upper()}  {run['run']}: {run['outcome']} ({run['profile']})"
+        for name, run in (("a", found["a"]), ("b", found["b"]))
+    ]
+    for title, key in (("command", "argv"), ("environment", "env"), ("settings", "settings")):
+        lines += _changed(title, found[key])
+    lines += _changed("versions", found["versions"])
+    rows = [_figure_row(figure) for figure in found["figures"]]
+    lines += ["figures", *(f"  {line}" for line in table(("", "A", "B", "B / A"), rows))]
+    for check in found["checks"]:
+        lines.append(f"check     {check['name']}")
+        lines += [f"  {sign} {_check_words(check[of])}" for sign, of in (("-", "a"), ("+", "b"))]
+    for level in found["bench"]:
+        lines += _level_lines(level)
+    return lines
+
+
+def _changed(title: str, changes: list[dict[str, Any]]) -> list[str]:
+    if not changes:
+        return [f"{title}: the same"]
+    lines = [title]
+    for change in changes:
+        name = f"{change['name']}: " if "name" in change else ""
+        lines += [
+            f"  {sign} {name}{change[of]}"
+            for sign, of in (("-", "a"), ("+", "b"))
+            if change[of] is not None
+        ]
+    return lines
+
+
+def _figure_row(figure: dict[str, Any]) -> tuple[str, ...]:
+    from launcher.record.report import words
+
+    show = words.size if figure["name"].endswith("_bytes") else words.figure
+    ratio = figure["ratio"]
+    return (
+        figure["name"],
+        show(figure["a"]),
+        show(figure["b"]),
+        words.ABSENT if ratio is None else f"{ratio:.2f} ×",
+    )
+
+
+def _check_words(check: dict[str, Any] | None) -> str:
+    if check is None:
+        return "not made"
+    return f"{'ok' if check['ok'] else 'FAILED'}: {check['detail']}"
+
+
+def _level_lines(found: dict[str, Any]) -> list[str]:
+    from launcher.record.report import words
+
+    known = {key: value for key, value in found["level"].items() if value is not None}
+    rows = [_figure_row(figure) for figure in found["figures"]]
+    return [
+        f"load      {words.level(known)}",
+        *(f"  {line}" for line in table(("", "A", "B", "B / A"), rows)),
+    ]

@@ -1,0 +1,27 @@
+"""Templates filled in: whatever a name or a reason holds, it is shown and never obeyed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from launcher.record.report import words
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render(template: str, **values: Any) -> str:
+    """A page. Everything in it is escaped but our own drawings (`safe` in the templates)."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        size=words.size, figure=words.figure, seconds=words.seconds, plain=words.plain
+    )
+    return environment.get_template(template).render(ABSENT=words.ABSENT, **values)

@@ -1,0 +1,131 @@
+"""A figure of matplotlib as SVG that lives inside a page: its text is text, its colours the page's.
+
+The page decides colours, light or dark, by CSS variables, which matplotlib does not know. So a
+figure is drawn in stand-in colours that are put in their place afterwards. The same figure gives
+the same bytes: no dates, ids from a fixed salt.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from launcher.paths import dirs
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, FAINT, WARN = "#010101", "#010102", "#010103"
+SERIES = tuple(f"#0102{number:02x}" for number in range(1, 9))
+"""Stand-ins, in the order of the page's `--s1` … `--s8`; no figure uses such colours otherwise."""
+MARKERS = "osD^vPX*"
+"""A shape for each series, too: colours alone are not told apart by everybody, nor in print."""
+
+_VARIABLES = {
+    INK: "currentColor",
+    FAINT: "var(--grid)",
+    WARN: "var(--warn)",
+    **{stand_in: f"var(--s{number})" for number, stand_in in enumerate(SERIES, 1)},
+}
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "qlaunch",
+    "text.parse_math": False,
+    "text.color": INK,
+    "font.family": ["DejaVu Sans"],
+    "font.size": 11,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.8,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "figure.facecolor": "none",
+    "savefig.facecolor": "none",
+    "legend.frameon": False,
+    "legend.fontsize": 10,
+}
+
+
+def series(number: int) -> str:
+    """The stand-in colour of a series; they begin again after eight."""
+    return SERIES[number % len(SERIES)]
+
+
+def marker(number: int) -> str:
+    """The mark of a series."""
+    return MARKERS[number % len(MARKERS)]
+
+
+def draw(
+    name: str,
+    paint: Callable[[Figure, Axes], object],
+    *,
+    title: str,
+    description: str,
+    height: float,
+    width: float = 8.4,
+) -> str:
+    """Paint a figure and return it as an `<svg>` element.
+
+    Args:
+        name: unique in its page; its ids begin with it.
+        paint: draws on the axes it is given.
+        title: what it shows, for those who do not see it.
+        description: the same at more length: the figures in words.
+        height: inches, at 72 units an inch.
+        width: inches.
+    """
+    with _matplotlib() as figure_class:
+        figure = figure_class(figsize=(width, height), layout="constrained")
+        paint(figure, figure.add_subplot())
+        out = io.StringIO()
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(out, format="svg", metadata=nothing)
+    return _inline(out.getvalue(), name, title, description)
+
+
+@contextmanager
+def _matplotlib() -> Iterator[Any]:
+    """Matplotlib in our style, whatever the user's own configuration says."""
+    # Its cache of fonts goes where ours are, not into a folder of its own in the user's home.
+    os.environ.setdefault("MPLCONFIGDIR", str(dirs().cache / "matplotlib"))
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_STYLE)
+        yield Figure
+
+
+def _inline(text: str, name: str, title: str, description: str) -> str:
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r'xlink:href="#', f'href="#{name}-', text)
+    text = re.sub(r"url\(#", f"url(#{name}-", text)
+    text = re.sub(r"#0(?:10[12]\d\d)\b", lambda found: _VARIABLES[found[0]], text)
+    text = re.sub(r"'DejaVu Sans'", "system-ui, 'DejaVu Sans', sans-serif", text)
+    box = re.search(r'viewBox="[^"]*"', text)
+    assert box is not None  # matplotlib always gives one
+    head = (
+        f'<svg {box[0]} role="img" aria-labelledby="{name}-title {name}-desc">'
+        f'<title id="{name}-title">{escape(title)}</title>'
+        f'<desc id="{name}-desc">{escape(description)}</desc>'
+    )
+    return head + text[text.index(">") + 1 :]

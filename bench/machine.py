@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import platform
-import time
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from launcher import __version__
 from launcher.hardware.cpu import read_cpu
+from launcher.hardware.idle import idle_share
 from launcher.hardware.memory import read_memory
 
 QUIET = 0.9
@@ -45,23 +44,3 @@ def versions(engine: dict[str, str | None] | None = None) -> dict[str, str | Non
 def now() -> str:
     """The time of day, ISO 8601 in UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def idle_share(seconds: float) -> float | None:
-    """Share of all processors' time that was idle, 0 to 1; None where /proc does not tell."""
-    before = _times()
-    time.sleep(seconds)
-    after = _times()
-    if before is None or after is None or after[1] <= before[1]:
-        return None
-    return round((after[0] - before[0]) / (after[1] - before[1]), 3)
-
-
-def _times() -> tuple[int, int] | None:
-    """Idle and total clock ticks since boot: the first line of /proc/stat (proc_stat(5))."""
-    try:
-        line = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0]
-        ticks = [int(word) for word in line.split()[1:9]]
-    except (OSError, ValueError):
-        return None
-    return (ticks[3] + ticks[4], sum(ticks)) if len(ticks) > 4 else None

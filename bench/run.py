@@ -28,7 +28,7 @@ from bench.table import RESULTS, section
 from launcher.errors import QlaunchError
 from launcher.files import write_atomic
 
-NAMES = ("cli", "sampler", "start", "memory", "plain", "plain_qwen")
+NAMES = ("cli", "sampler", "start", "memory", "plain", "plain_qwen", "client", "agreement")
 MET, MISSED, BROKEN, INTERRUPTED = 0, 1, 2, 130
 
 

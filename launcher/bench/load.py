@@ -78,13 +78,17 @@ class _Tally:
     last: float = 0.0
     cpu_s: float = 0.0
     wall_s: float = 0.0
-    given_up: bool = False
+    worst_in_a_row: int = 0
 
     def failed(self, error: str) -> None:
         self.errors += 1
         self.error = self.error or error
         self.in_a_row += 1
-        self.given_up = self.given_up or self.in_a_row >= FAILURES_IN_A_ROW
+        self.worst_in_a_row = max(self.worst_in_a_row, self.in_a_row)
+
+    def given_up(self) -> bool:
+        """Whether so many failed in a row that the rest would, too."""
+        return self.worst_in_a_row >= FAILURES_IN_A_ROW
 
 
 def measure_level(
@@ -118,7 +122,7 @@ def measure_level(
     row = _row(target, level, tally, watch.peak())
     if stopped:
         raise Interrupted(_early(row, "interrupted"))
-    return _early(row, f"ended early: {tally.error}") if tally.given_up else row
+    return _early(row, f"ended early: {tally.error}") if tally.given_up() else row
 
 
 def _impossible(target: Target, level: Level) -> str | None:
@@ -216,7 +220,7 @@ class _Run:
         self, client: Client, body: bytes | None, schedule: Iterator[float] | None
     ) -> None:
         tally = self.tally
-        while not tally.given_up:
+        while not tally.given_up():
             due = time.perf_counter()
             if schedule is not None:
                 due = tally.began + next(schedule)
@@ -225,6 +229,8 @@ class _Run:
             tally.started += 1
             if schedule is not None:
                 await _until(due)
+                if tally.given_up():
+                    return
                 tally.late.append(max(0.0, time.perf_counter() - due))
             body = await self._one(client, body or self._body(client), due)
 

@@ -58,6 +58,8 @@ class TextSource:
         self._words = words
         self._random = random.Random(seed)  # noqa: S311 - texts, no secrets
         self._seen: set[int] = set()
+        self._sums = [True]
+        """Whether words can have that many tokens together, by number; grown on demand."""
 
     @property
     def exact(self) -> bool:
@@ -71,9 +73,8 @@ class TextSource:
             TextError: so short a text cannot be made, or so many different ones.
         """
         room = tokens - self.around
-        if room < 0 or (room > 0 and room < min(self._words.values())):
-            least = self.around + min(self._words.values())
-            raise TextError(f"the shortest text has {least} tokens with this tokenizer")
+        if room < 0:
+            raise TextError(f"the shortest text has {self.around} tokens with this tokenizer")
         return [self._new(room, tokens) for _ in range(count)]
 
     def _new(self, room: int, tokens: int) -> str:
@@ -91,16 +92,24 @@ class TextSource:
         return self._mixed(room)
 
     def _mixed(self, room: int) -> list[str]:
-        """Words of several tokens, filled up with those of one where there are any."""
+        """Words of several tokens that fill `room`, or come as near as they can."""
+        while not self._fillable(room):
+            room -= 1
         chosen: list[str] = []
         while room > 0:
-            fitting = [word for word, count in self._words.items() if count <= room]
-            if not fitting:
-                break
+            fitting = [word for word, count in self._words.items() if self._fillable(room - count)]
             word = self._random.choice(fitting)
             chosen.append(word)
             room -= self._words[word]
         return chosen
+
+    def _fillable(self, room: int) -> bool:
+        """Whether words can have exactly so many tokens together."""
+        sizes = set(self._words.values())
+        while len(self._sums) <= room:
+            at = len(self._sums)
+            self._sums.append(any(at >= size and self._sums[at - size] for size in sizes))
+        return room >= 0 and self._sums[room]
 
 
 def texts_for(model_path: str | Path | None, target: Target, seed: int | None = None) -> TextSource:

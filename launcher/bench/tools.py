@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from launcher.bench.load import Bounds, Target, TextSource, measure_level, texts_for
 from launcher.bench.types import Level, Row
@@ -55,7 +54,7 @@ class Machine:
     `ram` and `gpu` read how many bytes a new process can take now; None is not known.
     """
 
-    bounds: Bounds
+    bounds: Callable[[Level], Bounds]
     ram: Read
     gpu: Read
     say: Callable[[str], None]
@@ -113,24 +112,4 @@ class Machine:
         progress: Callable[[int, float], None],
     ) -> Row:
         """One level of load; see `launcher.bench.load.measure_level` for what it raises."""
-        return measure_level(target, level, texts, self.bounds, progress)
-
-
-def idle_share(seconds: float = 0.5) -> float | None:
-    """Share of all processors' time that is idle, 0 to 1; None where /proc does not tell."""
-    before = _ticks()
-    time.sleep(seconds)
-    after = _ticks()
-    if before is None or after is None or after[1] <= before[1]:
-        return None
-    return round((after[0] - before[0]) / (after[1] - before[1]), 3)
-
-
-def _ticks() -> tuple[int, int] | None:
-    """Idle and total clock ticks since boot: the first line of /proc/stat (proc_stat(5))."""
-    try:
-        line = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0]
-        ticks = [int(word) for word in line.split()[1:9]]
-    except (OSError, ValueError):
-        return None
-    return (ticks[3] + ticks[4], sum(ticks)) if len(ticks) > 4 else None
+        return measure_level(target, level, texts, self.bounds(level), progress)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
@@ -15,6 +15,7 @@ from launcher.bench.compare import Header
 from launcher.bench.load import Bounds
 from launcher.bench.store import Store
 from launcher.bench.tools import Machine
+from launcher.bench.types import Level
 from launcher.cli.progress import Progress
 from launcher.hardware.detect import detect
 from launcher.hardware.memory import read_memory
@@ -49,7 +50,7 @@ def facts(hardware: Hardware) -> dict[str, Any]:
     }
 
 
-def tools(bounds: Bounds, progress: Progress, hardware: Hardware) -> Machine:
+def tools(bounds: Callable[[Level], Bounds], progress: Progress, hardware: Hardware) -> Machine:
     """The real machine, for `launcher.bench`."""
     has_gpu = bool(hardware.gpus)
     return Machine(

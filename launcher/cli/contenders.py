@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -13,8 +13,8 @@ import msgspec
 from launcher.bench import plain
 from launcher.bench.compare import quality_of
 from launcher.bench.lives import Ended, Running, Say, in_words
-from launcher.bench.load import Target
 from launcher.bench.types import Mode, ModeKind, Quality
+from launcher.cli.benching import target_of
 from launcher.cli.prepare import Prepared, Request, prepare, require_fit
 from launcher.cli.running import api_key
 from launcher.engine import command, peers
@@ -61,7 +61,13 @@ class ProfileContender:
         state = client.launch(self._plan, on_change=follow, entry=self._entry)
         assert state.endpoint is not None
         return Running(
-            target=self._target(state),
+            target=target_of(
+                self._plan,
+                state.endpoint,
+                leader=state.engine.pid if state.engine else None,
+                key=api_key(self._plan),
+                mode=self.facts.name,
+            ),
             model_path=self._plan.model_path,
             ready_s=state.timings.get("ready_s"),
             verified_s=state.timings.get("verified_s"),
@@ -77,19 +83,6 @@ class ProfileContender:
         done = client.down(self._plan.service)
         self._launched = False
         return _of_record(self._run, done.left)
-
-    def _target(self, state: ServiceState) -> Target:
-        assert state.endpoint is not None
-        return Target(
-            mode=self.facts.name,
-            url=state.endpoint,
-            model=self._plan.model_name,
-            dimensions=self._plan.expectation.dimensions,
-            key=api_key(self._plan),
-            leader=state.engine.pid if state.engine else None,
-            gpu=self._plan.device == "cuda",
-            longest=self._plan.expectation.context_length - 1,
-        )
 
 
 class BareContender:
@@ -135,16 +128,11 @@ class BareContender:
         self._watch = _StartWatch(self._engine.pid)
         ready_s = self._engine.wait_healthy(START_LIMIT_S, self._watch.look)
         endpoint = ports.url("127.0.0.1", port)
+        target = target_of(
+            self._plan, endpoint, leader=self._engine.pid, key=None, mode=self.facts.name
+        )
         return Running(
-            target=Target(
-                mode=self.facts.name,
-                url=endpoint,
-                model=self._model,
-                dimensions=self._plan.expectation.dimensions,
-                leader=self._engine.pid,
-                gpu=self._plan.device == "cuda",
-                longest=self._plan.expectation.context_length - 1,
-            ),
+            target=replace(target, model=self._model),
             model_path=self._plan.model_path,
             ready_s=round(ready_s, 3),
             argv=tuple(argv),

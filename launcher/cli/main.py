@@ -27,6 +27,10 @@ _COMMANDS: Final = {
         "launcher.cli.verify",
         "Check the vectors of a service at length, and its retrieval quality.",
     ),
+    "bench": (
+        "launcher.cli.bench",
+        "Measure a service under load, or a profile from start to stop.",
+    ),
     "compare": (
         "launcher.cli.compare",
         "Measure modes of serving in turn, and say which is best and by how much.",

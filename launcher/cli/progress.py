@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from typing import Any, Self
 
 
 class Progress:
@@ -15,6 +16,11 @@ class Progress:
         self._quiet = quiet
         self._live = False
         self._terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+    @property
+    def live(self) -> bool:
+        """Whether something that moves can be shown."""
+        return self._terminal and not self._quiet
 
     def line(self, text: str) -> None:
         """One finished line, with the seconds since the command began."""
@@ -56,3 +62,55 @@ def _columns() -> int:
         return os.get_terminal_size(sys.stderr.fileno()).columns
     except (OSError, ValueError):
         return 80
+
+
+class Bar:
+    """A bar for work of a known length, on a terminal; elsewhere finished lines have to do.
+
+    Args:
+        progress: what is shown beside it; its live line is cleared.
+        quiet: show nothing.
+    """
+
+    def __init__(self, progress: Progress, *, quiet: bool = False) -> None:
+        self._progress = progress
+        self._shown = progress.live and not quiet
+        self._rich: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def begin(self, text: str, total: int) -> None:
+        """Start at 0 of `total` with a new text."""
+        if not self._shown:
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Rich
+
+        self._stop()
+        self._progress.done()
+        self._rich = Rich(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._rich.start()
+        self._task = self._rich.add_task(text, total=total)
+
+    def at(self, done: int, _seconds: float = 0.0) -> None:
+        """So much is done."""
+        if self._rich is not None:
+            self._rich.update(self._task, completed=done)
+
+    def _stop(self) -> None:
+        if self._rich is not None:
+            self._rich.stop()
+            self._rich = None

@@ -66,6 +66,13 @@ KEYS: Final = {
         "`quality.{recall_at_10,reference_recall_at_10,recall_difference,cosine_mean,cosine_min,"
         "documents,queries,instructed,seconds,reference,reason}`"
     ),
+    "bench": (
+        "`service`, `profile`, `model`, `fingerprint`, `device`, `dtype`, `release`, `engine`, "
+        "`endpoint`, `run`, `started`, `encoding`, `idle_before`, `rows[].{mode,batch,clients,"
+        "mean_ms,p50_ms,p95_ms,p99_ms,embeddings_per_s,tokens_per_s,ram_peak_bytes,"
+        "gpu_peak_bytes,loop,tokens,rate,requests,errors,error,seconds,tokens_counted,"
+        "client_cpu_percent,saturated,late_ms,memory_method,reason}`, `notes[]`"
+    ),
     "client": (
         "`service`, `endpoint`, `model`, `dimensions`, `instruction`, `api_key_variable`, "
         "`language`, `snippet`"
@@ -105,7 +112,7 @@ KEYS: Final = {
     "runs list": (
         "`runs[].{run,service,profile,began,ended,outcome,ram_peak_bytes,gpu_peak_bytes,problem}`"
     ),
-    "runs show": "the run record's own fields, and `path`",
+    "runs show": "the run record's own fields, `path`, and `bench[]`: what `bench` measured of it",
     "runs report": (
         "`files.{html,markdown,csv}` (paths), `report`: of a run its own fields and `checks[]`, "
         "`peak_by_role`, `samples` (their number), `events[]`, `bench[]`; of a comparison its "

@@ -10,13 +10,18 @@ import msgspec
 from launcher.cli import show as words
 from launcher.cli.base import command as declare
 from launcher.cli.base import group
+from launcher.cli.benchtable import rows_table
 from launcher.cli.result import Result, size, table
 from launcher.cli.runs_report import diff, report
 from launcher.paths import dirs
+from launcher.record.bench import read_bench
 from launcher.record.prune import old_runs, remove_runs
 from launcher.record.runs import list_runs, load_run, run_directory
 from launcher.service import client
 from launcher.service.types import FINAL
+
+_LATEST_ROWS = 24
+"""Measurements shown to a person."""
 
 command = group("runs", "List, show, report, compare and remove run records.")
 
@@ -44,7 +49,9 @@ def show(run: str) -> Result:
     runs = dirs().runs
     found = load_run(runs, run)
     data: dict[str, Any] = msgspec.to_builtins(found)
-    data["path"] = str(run_directory(runs, run))
+    where = run_directory(runs, run)
+    data["path"] = str(where)
+    data["bench"] = read_bench(where)
     peak = found.peak
     lines = [
         f"run       {found.run}: {found.outcome}",
@@ -57,9 +64,21 @@ def show(run: str) -> Result:
         "phases",
         *(f"  {phase.t_s:8.1f} s  {phase.name}" for phase in found.phases),
         *words.checks(found.smoke),
+        *_measured(data["bench"]),
         *words.failure(found.failure),
     ]
     return Result(data=data, lines=lines)
+
+
+def _measured(documents: list[dict[str, Any]]) -> list[str]:
+    """What `bench` measured of this life, the newest last."""
+    rows = [row for document in documents for row in document["rows"]]
+    if not rows:
+        return []
+    made = documents[-1].get("made")
+    shown = rows[-_LATEST_ROWS:]
+    left = f", {len(rows) - len(shown)} older ones in --json" if len(rows) > len(shown) else ""
+    return [f"measured under load, until {made}{left}", *rows_table(shown)]
 
 
 @declare("runs prune")

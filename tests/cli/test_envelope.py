@@ -27,6 +27,7 @@ SAMPLES: dict[str, tuple[list[str], int]] = {
     "logs": (["logs", "absent"], 3),
     "smoke": (["smoke", "absent"], 3),
     "verify": (["verify", "absent"], 3),
+    "bench": (["bench", "absent"], 3),
     "client": (["client", "absent"], 3),
     "plan": (["plan", "cpu-minilm"], 5),
     "recommend": (["recommend"], 0),

@@ -1,0 +1,300 @@
+"""`qlaunch bench`: load on a running service, or on a profile from its start to its stop."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+import msgspec
+
+from launcher.bench.target import Bounds, Encoding, unmeasured
+from launcher.bench.types import Arrivals, Level, Row
+from launcher.cli import benchtable
+from launcher.cli.base import command as declare
+from launcher.cli.benching import facts_of, grid, numbers, requests_of, target_of
+from launcher.cli.options import plan_options, request, split
+from launcher.cli.prepare import prepare, require_fit
+from launcher.cli.progress import Bar, Progress
+from launcher.cli.result import Result
+from launcher.cli.running import api_key, running
+from launcher.cli.up import Follow
+from launcher.errors import QlaunchError
+from launcher.paths import dirs
+from launcher.plan.types import Plan
+from launcher.service import client, store
+from launcher.service.types import UP
+
+IDLE_S = 0.5
+"""How long the machine is looked at before the load begins."""
+_SHAPING = "these options shape a start, and a running service is measured as it is: "
+
+
+@declare("bench")
+@plan_options
+@click.option(
+    "--clients",
+    metavar="N,N,…",
+    callback=numbers(int),
+    help="Requests at once (default 1; 64 with --rate).",
+)
+@click.option(
+    "--batch",
+    metavar="N,N,…",
+    callback=numbers(int),
+    default="1,4",
+    show_default=True,
+    help="Texts of a request.",
+)
+@click.option(
+    "--tokens",
+    metavar="N,N,…",
+    callback=numbers(int),
+    default="128",
+    show_default=True,
+    help="Tokens of a text, special tokens counted.",
+)
+@click.option(
+    "--rate",
+    metavar="R,R,…",
+    callback=numbers(float),
+    help="Open loop: start so many requests a second, whether or not answers have come.",
+)
+@click.option(
+    "--arrivals",
+    type=click.Choice(("poisson", "constant")),
+    default="poisson",
+    show_default=True,
+    help="With --rate: at random, as independent callers come, or evenly spaced.",
+)
+@click.option(
+    "--requests",
+    type=click.IntRange(min=1),
+    help="Requests a level, warm-up not counted (default 100, or 25 a client where that is more).",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0.1),
+    default=60.0,
+    show_default=True,
+    help="After so long a level starts no more requests.",
+)
+@click.option(
+    "--encoding",
+    type=click.Choice(("base64", "float")),
+    default="base64",
+    show_default=True,
+    help="How vectors are asked for; base64 is what the OpenAI client does.",
+)
+@click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
+def command(
+    words: tuple[str, ...],
+    clients: tuple[int, ...] | None,
+    batch: tuple[int, ...],
+    tokens: tuple[int, ...],
+    rate: tuple[float, ...] | None,
+    arrivals: Arrivals,
+    requests: int | None,
+    seconds: float,
+    encoding: Encoding,
+    quiet: bool,
+    **given: Any,
+) -> Result:
+    """Measure a running SERVICE as it is, or a PROFILE from its start to its stop.
+
+    Latency, throughput and the engine's memory at every level of a grid: clients × tokens × batch.
+    Every request has fresh texts of exactly so many tokens, for a repeated text measures a cache.
+    Every vector is checked: finite, whole, in order. With --rate latency counts from the moment a
+    request was due (open loop). What was measured is kept with the service's run record.
+
+    \b
+        qlaunch bench cpu-minilm --clients 1,16 --batch 1,4,16 --tokens 128,512
+
+    Exit 10 when a level failed, 3 when nothing of that name runs or is a profile.
+    """
+    levels = grid(clients, batch, tokens, rate, arrivals)
+    progress = Progress(quiet=quiet)
+    work = Work(levels, requests, seconds, encoding, progress, quiet)
+    with _ends_by_interrupt():
+        found = _running(words, given)
+        if found is not None:
+            return work.on(*found)
+        return _from_start(words, given, work)
+
+
+def _running(words: tuple[str, ...], given: dict[str, Any]) -> tuple[Plan, str] | None:
+    """Plan and endpoint of the running service that is named; None where it is a profile.
+
+    Raises:
+        click.UsageError: nothing is named, or options of a start beside a running service.
+        QlaunchError: `no_such_service`, `not_running` (exit 3) where there is no profile either.
+    """
+    name, extra = split(words, click.get_current_context().find_root().obj or [])
+    if name is None:
+        raise click.UsageError("name a running service or a profile")
+    try:
+        found = running(name)
+    except QlaunchError as error:
+        if error.code == "bad_service_name" or _is_profile(name):
+            return None
+        raise
+    shaping = sorted(option for option, value in given.items() if value is not None)
+    if shaping or extra:
+        said = ", ".join(
+            [*(f"--{option.replace('_', '-')}" for option in shaping), *(["--"] if extra else [])]
+        )
+        raise click.UsageError(f"{_SHAPING}{said}; stop it first with qlaunch down {name}")
+    return found
+
+
+def _is_profile(name: str) -> bool:
+    from launcher.cli.prepare import profiles_dir
+    from launcher.profile.load import load_profile
+
+    try:
+        load_profile(name, profiles_dir(dirs()))
+    except QlaunchError as error:
+        # A profile with a fault in it is one: bringing it up will say what is wrong.
+        return error.code != "profile_unknown"
+    return True
+
+
+def _from_start(words: tuple[str, ...], given: dict[str, Any], work: Work) -> Result:
+    progress = work.progress
+    prepared = prepare(request(words, given), progress.line)
+    require_fit(prepared)
+    plan = prepared.plan
+    progress.line(f"{plan.service}: {plan.model_name} on engine {plan.engine.release}")
+    try:
+        state = client.launch(plan, on_change=Follow(progress))
+    finally:
+        progress.done()
+    # What another command started is refused by launch, so what is stopped here was started here.
+    try:
+        assert state.endpoint is not None  # launch returns services that are up
+        return work.on(plan, state.endpoint, started=True)
+    finally:
+        done = client.down(plan.service)
+        progress.line(f"{plan.service}: stopped in {done.seconds:.1f} s, nothing left running")
+
+
+@dataclass
+class Work:
+    """The levels to measure, and what has come of them."""
+
+    levels: tuple[Level, ...]
+    requests: int | None
+    seconds: float
+    encoding: Encoding
+    progress: Progress
+    quiet: bool = False
+    rows: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    run: str = ""
+
+    def on(self, plan: Plan, endpoint: str, *, started: bool = False) -> Result:
+        """Measure a service that is up; Ctrl-C keeps what was measured."""
+        from launcher.hardware.idle import idle_share
+
+        idle: float | None = None
+        interrupted = False
+        try:
+            idle = idle_share(IDLE_S)
+            self._measure(plan, endpoint, idle)
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            self.progress.done()
+        data = {
+            **facts_of(plan),
+            "endpoint": endpoint,
+            "run": self.run,
+            "started": started,
+            "encoding": self.encoding,
+            "idle_before": idle,
+            "rows": msgspec.to_builtins(self.rows),
+            "notes": self.notes,
+        }
+        return benchtable.result(data, self.rows, len(self.levels), interrupted=interrupted)
+
+    def _measure(self, plan: Plan, endpoint: str, idle: float | None) -> None:
+        from launcher.bench.load import Interrupted, measure_level
+        from launcher.bench.texts import TextError, texts_for
+
+        measurement = store.now()
+        key = api_key(plan)
+        target = target_of(plan, endpoint, leader=None, key=key, encoding=self.encoding)
+        self.progress.now("looking for words of one token")
+        try:
+            texts = texts_for(plan.model_path, target)
+        except TextError as error:
+            self.rows += [unmeasured(target.mode, each, str(error)) for each in self.levels]
+            return
+        with Bar(self.progress, quiet=self.quiet) as bar:
+            for level in self.levels:
+                # Between two levels the supervisor may have started the engine again.
+                state = client.status(plan.service)
+                self.run = state.run
+                if state.state not in UP or state.engine is None:
+                    why = f"the service is {state.state}" + (
+                        f": {state.detail}" if state.detail else ""
+                    )
+                    self._keep(plan, measurement, idle, unmeasured(target.mode, level, why))
+                    continue
+                asked = requests_of(level, self.requests)
+                bounds = Bounds(requests=asked, limit_s=self.seconds)
+                here = target_of(
+                    plan, endpoint, leader=state.engine.pid, key=key, encoding=self.encoding
+                )
+                bar.begin(benchtable.name(level), asked)
+                try:
+                    row = measure_level(here, level, texts, bounds, bar.at)
+                except Interrupted as stopped:
+                    self._keep(plan, measurement, idle, stopped.row)
+                    raise
+                self._keep(plan, measurement, idle, row)
+
+    def _keep(self, plan: Plan, measurement: str, idle: float | None, row: Row) -> None:
+        """Show a level's row, and leave it in the run's record."""
+        from launcher.record.bench import append_bench
+
+        self.rows.append(row)
+        self.progress.line(f"{benchtable.name_of(row)}: {benchtable.brief(row)}")
+        document = {
+            "made": store.now(),
+            "measurement": measurement,
+            **facts_of(plan),
+            "encoding": self.encoding,
+            "idle_before": idle,
+            "rows": msgspec.to_builtins([row]),
+        }
+        try:
+            append_bench(dirs().runs / self.run, document)
+        except (OSError, ValueError) as error:
+            note = f"the run record does not hold this measurement: {error}"
+            if note not in self.notes:
+                self.notes.append(note)
+
+
+@contextlib.contextmanager
+def _ends_by_interrupt() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the command as Ctrl-C does, so that what it started is stopped."""
+
+    def interrupt(_signum: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signals = (signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, interrupt) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,119 @@
+"""What measuring a service needs: the target it is, the grid of levels, its place in the record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from launcher.bench.target import Encoding, Target
+from launcher.bench.types import Arrivals, Level
+from launcher.plan.types import Plan
+
+OPEN_CONNECTIONS = 64
+"""Of the open loop: enough that a request hardly ever waits for a free one."""
+MOST = 1_000_000
+"""The largest number of a list, against slips of the keyboard."""
+REQUESTS, REQUESTS_A_CLIENT = 100, 25
+"""So many requests a level, more where each client would have few of them."""
+
+
+def numbers(kind: type[int | float]) -> Callable[..., tuple[Any, ...] | None]:
+    """A click callback that reads several positive numbers, as in `1,4,16`, each once."""
+
+    def read(
+        context: click.Context, option: click.Parameter, value: str | None
+    ) -> tuple[Any, ...] | None:
+        if value is None:
+            return None
+        try:
+            found = [kind(word) for word in value.split(",")]
+        except ValueError:
+            found = []
+        if not found or not all(0 < number <= MOST for number in found):
+            said = f"{value!r} is not a list of positive numbers such as 1,4,16"
+            raise click.BadParameter(said, context, option)
+        return tuple(dict.fromkeys(found))
+
+    return read
+
+
+def grid(
+    clients: Sequence[int] | None,
+    batches: Sequence[int],
+    tokens: Sequence[int],
+    rates: Sequence[float] | None = None,
+    arrivals: Arrivals = "poisson",
+) -> tuple[Level, ...]:
+    """Every combination, small ones first; with rates an open loop.
+
+    Args:
+        clients: None takes 1 for the closed loop, and `OPEN_CONNECTIONS` for the open one.
+    """
+    return tuple(
+        Level(
+            loop="closed" if rate is None else "open",
+            arrivals=arrivals,
+            clients=count,
+            batch=batch,
+            tokens=length,
+            rate=rate,
+        )
+        for count in clients or ((1,) if rates is None else (OPEN_CONNECTIONS,))
+        for rate in rates or (None,)
+        for length in tokens
+        for batch in batches
+    )
+
+
+def requests_of(level: Level, asked: int | None) -> int:
+    """Requests of one level: what was asked for, else enough of them for every client."""
+    if asked is not None:
+        return asked
+    return REQUESTS if level.loop == "open" else max(REQUESTS, REQUESTS_A_CLIENT * level.clients)
+
+
+def target_of(
+    plan: Plan,
+    endpoint: str,
+    *,
+    leader: int | None,
+    key: str | None,
+    encoding: Encoding = "base64",
+    mode: str | None = None,
+) -> Target:
+    """A service as a target of load.
+
+    Args:
+        endpoint: `http://host:port/v1`.
+        leader: the engine's leader, whose tree is sampled.
+        key: what clients must send, if anything.
+        mode: name in the rows; None is the service's.
+    """
+    return Target(
+        mode=mode or plan.service,
+        url=endpoint,
+        model=plan.model_name,
+        dimensions=plan.expectation.dimensions,
+        key=key,
+        encoding=encoding,
+        leader=leader,
+        gpu=plan.device == "cuda",
+        # The engine takes one token less than the context: it keeps room for one to come.
+        longest=plan.expectation.context_length - 1,
+    )
+
+
+def facts_of(plan: Plan) -> dict[str, Any]:
+    """What a measurement says of the service, so that it can be cited without its run."""
+    return {
+        "service": plan.service,
+        "profile": plan.profile,
+        "model": plan.model_name,
+        "fingerprint": plan.fingerprint,
+        "device": plan.device,
+        "dtype": plan.expectation.dtype,
+        "release": plan.engine.release,
+        "engine": plan.engine.version,
+    }

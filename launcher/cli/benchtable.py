@@ -1,0 +1,132 @@
+"""How measurements read to a person, and what they are as the result of a command. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from launcher.bench.types import Level, Row
+from launcher.cli.result import Problem, Result, Status, size, table
+from launcher.errors import ExitCode
+
+QUIET = 0.9
+"""Share of the processors that should be idle before a measurement."""
+
+
+def name(level: Level) -> str:
+    """`16 clients, 4 × 128 tokens`."""
+    return _name(level.clients, level.batch, level.tokens, level.rate)
+
+
+def name_of(row: Row) -> str:
+    """The same of a row."""
+    return _name(row.clients, row.batch, row.tokens, row.rate)
+
+
+def _name(clients: int, batch: int, tokens: int, rate: float | None) -> str:
+    load = f"{clients} client{'s' if clients > 1 else ''}" if rate is None else f"{rate:g}/s"
+    return f"{load}, {batch} × {tokens} tokens"
+
+
+def brief(row: Row) -> str:
+    """One row in a line: what it gave, or why it gave nothing."""
+    if row.p50_ms is None:
+        return row.reason or "not measured"
+    said = f"p50 {figure(row.p50_ms)} ms, {figure(row.embeddings_per_s)} embeddings/s"
+    return said + (f", {row.errors} failed" if row.errors else "")
+
+
+def figure(value: float | None) -> str:
+    """Three significant digits, never an exponent; `-` for None."""
+    if value is None:
+        return "-"
+    return (
+        f"{value:.{max(0, 3 - len(f'{abs(value):.0f}'))}f}" if abs(value) >= 1 else f"{value:.3f}"
+    )
+
+
+def rows_table(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Rows, as documents, in aligned columns; reasons below it."""
+    found = list(rows)
+    opened = any(row.get("rate") for row in found)
+    gpu = any(row.get("gpu_peak_bytes") for row in found)
+    failed = any(row.get("errors") for row in found)
+    headings = [
+        "RATE/S" if opened else "CLIENTS",
+        "BATCH",
+        "TOKENS",
+        *("MEAN MS", "P50", "P95", "P99", "EMB/S", "TOKENS/S", "RAM"),
+        *(["GPU"] if gpu else []),
+        *(["ERRORS"] if failed else []),
+    ]
+    cells = []
+    for row in found:
+        measured = row.get("p50_ms") is not None
+        cells.append(
+            [
+                f"{row['rate']:g}" if row.get("rate") else row.get("clients"),
+                row.get("batch"),
+                row.get("tokens"),
+                *(figure(row.get(key)) for key in ("mean_ms", "p50_ms", "p95_ms", "p99_ms")),
+                figure(row.get("embeddings_per_s")),
+                figure(row.get("tokens_per_s")),
+                size(row.get("ram_peak_bytes")) if measured else "-",
+                *([size(row.get("gpu_peak_bytes")) if measured else "-"] if gpu else []),
+                *([row.get("errors")] if failed else []),
+            ]
+        )
+    return table(headings, cells)
+
+
+def remarks(rows: Sequence[Row], idle: float | None) -> list[str]:
+    """What a reader of the table must know besides its figures."""
+    said = []
+    if idle is not None and idle < QUIET:
+        busy = f"the machine was busy before ({100 * idle:.0f} % idle)"
+        said.append(f"{busy}: measure again when it is quiet")
+    for row in rows:
+        place = name_of(row)
+        if row.reason:
+            said.append(f"{place}: {row.reason}")
+        if row.errors and row.error and row.error not in (row.reason or ""):
+            said.append(f"{place}: {row.errors} failed, the first with: {row.error}")
+        if row.saturated:
+            used = f"{row.client_cpu_percent:.0f} % of a core"
+            said.append(f"{place}: the client itself used {used}: the engine may be faster")
+        if row.tokens_counted is not None and row.tokens_counted != row.tokens:
+            said.append(f"{place}: texts had {row.tokens_counted:g} tokens")
+        if row.ram_peak_bytes is None and row.p50_ms is not None:
+            why = row.memory_method.get("ram_reason", "no reason known")
+            said.append(f"{place}: memory was not measured: {why}")
+    return said
+
+
+def result(
+    data: dict[str, Any], rows: Sequence[Row], levels: int, *, interrupted: bool = False
+) -> Result:
+    """Rows as the result of `bench`: 0, 10 where some levels failed, 1 where all did, or 130."""
+    lines = [
+        f"service   {data['service']} ({data['profile']}): {data['model']}, {data['dtype']}",
+        f"engine    {data['release']} {data['engine']}, on the {data['device']}",
+        f"run       {data['run'] or '-'}",
+        *rows_table(data["rows"]),
+        *remarks(rows, data["idle_before"]),
+        *data["notes"],
+    ]
+    problems = [
+        Problem("level_failed", f"{name_of(row)}: {row.reason or f'{row.errors} failed'}")
+        for row in rows
+        if row.reason or row.errors
+    ]
+    code = ExitCode.OK
+    if interrupted:
+        code = ExitCode.INTERRUPTED
+        done = sum(row.reason is None for row in rows)
+        problems.insert(0, Problem("interrupted", f"interrupted: {done} of {levels} levels done"))
+    elif problems:
+        some = any(row.p50_ms is not None for row in rows)
+        code = ExitCode.PARTIAL if some else ExitCode.UNEXPECTED
+    if code is ExitCode.OK:
+        return Result(data=data, lines=lines)
+    status: Status = "error" if code is ExitCode.UNEXPECTED else "partial"
+    return Result(data=data, lines=lines, exit_code=code, status=status, problems=tuple(problems))

@@ -39,6 +39,8 @@ class Course:
     objective: Objective = "throughput"
     quality: bool = True
     """Whether to compare the vectors of each mode with the reference, once."""
+    again: bool = True
+    """Whether to measure the winner once more."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ class Comparing:
         """Measure everything; an interrupt ends it early, and the document says so."""
         try:
             self._rounds()
-            if self._interrupted is None:
+            if self._interrupted is None and self._course.again:
                 self._winner_again()
         except KeyboardInterrupt:  # between two lives
             self._interrupted = self._interrupted or "interrupted"

@@ -18,10 +18,12 @@ from launcher.bench.tools import Machine
 from launcher.bench.types import Level
 from launcher.cli.progress import Progress
 from launcher.hardware.detect import detect
+from launcher.hardware.idle import idle_share
 from launcher.hardware.memory import read_memory
 from launcher.hardware.types import Hardware
 from launcher.plan import fit
 
+IDLE_S = 0.5
 _INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "bf16")
 
 
@@ -60,6 +62,11 @@ def tools(bounds: Callable[[Level], Bounds], progress: Progress, hardware: Hardw
         say=progress.line,
         now=progress.now,
     )
+
+
+def idle() -> float | None:
+    """Share of the processors that is idle now, 0 to 1; looked at for half a second."""
+    return idle_share(IDLE_S)
 
 
 @contextlib.contextmanager

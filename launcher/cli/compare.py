@@ -21,11 +21,8 @@ from launcher.cli.result import Problem, Result, Status
 from launcher.errors import ExitCode, QlaunchError
 from launcher.files import write_atomic
 from launcher.hardware.detect import detect
-from launcher.hardware.idle import idle_share
 from launcher.paths import dirs
 
-IDLE_S = 0.5
-"""How long the machine is looked at before each life."""
 Contenders = list[ProfileContender | BareContender | CannotRun]
 
 
@@ -144,7 +141,7 @@ def _measured(
         circumstances.header(kept, hardware),
         circumstances.tools(grid.bounds(given["requests"], given["seconds"]), progress, hardware),
         write=kept.write,
-        idle=lambda: idle_share(IDLE_S),
+        idle=circumstances.idle,
     )
     try:
         return comparing.run()

@@ -220,10 +220,8 @@ def profile_contender(
     Raises:
         QlaunchError: exit 2 for a profile that does not exist or is not valid.
     """
-    settings = {"name": service_name(name, command_name), "host": "127.0.0.1", "port": "0"}
     try:
-        prepared = prepare(Request(name, {**settings, **(given or {})}, fetch=fetch), progress)
-        require_fit(prepared)
+        found = prepared(name, progress, command_name=command_name, fetch=fetch, given=given)
     except QlaunchError as error:
         if error.code in FAULTS_OF_THE_COMMAND:
             raise
@@ -235,8 +233,27 @@ def profile_contender(
             profile=Path(name).stem,
         )
         return CannotRun(facts), None
-    facts = facts_of(prepared.plan, label or prepared.plan.profile, kind)
-    return ProfileContender(facts, prepared.plan), prepared
+    facts = facts_of(found.plan, label or found.plan.profile, kind)
+    return ProfileContender(facts, found.plan), found
+
+
+def prepared(
+    name: str,
+    progress: Say,
+    *,
+    command_name: str,
+    fetch: bool,
+    given: Mapping[str, object | None] | None = None,
+) -> Prepared:
+    """A profile made ready to be measured: on loopback, under a service's name of its own.
+
+    Raises:
+        QlaunchError: as `prepare` and `require_fit`.
+    """
+    settings = {"name": service_name(name, command_name), "host": "127.0.0.1", "port": "0"}
+    found = prepare(Request(name, {**settings, **(given or {})}, fetch=fetch), progress)
+    require_fit(found)
+    return found
 
 
 def facts_of(plan: Plan, name: str, kind: ModeKind) -> Mode:
@@ -259,10 +276,10 @@ def facts_of(plan: Plan, name: str, kind: ModeKind) -> Mode:
     )
 
 
-def plain_contender(prepared: Prepared, logs: Path) -> BareContender:
+def plain_contender(found: Prepared, logs: Path) -> BareContender:
     """The plain tutorial command, with the engine and the model of a profile."""
-    plan = prepared.plan
-    start = command.start(prepared.engine, plugin=False)
+    plan = found.plan
+    start = command.start(found.engine, plugin=False)
     model = plan.model_path
     facts = msgspec.structs.replace(
         facts_of(plan, plain.NAME, "baseline"), profile=None, dtype="auto", predicted={}
@@ -271,15 +288,15 @@ def plain_contender(prepared: Prepared, logs: Path) -> BareContender:
     def argv(port: int) -> list[str]:
         return plain.plain_argv(start, model, port, plan.device)
 
-    needed = command.base_environment(prepared.engine.release, plugin=False)
+    needed = command.base_environment(found.engine.release, plugin=False)
     env = plain.plain_environment(plan.engine.env | needed)
     facts = msgspec.structs.replace(facts, argv=tuple(argv(0)))
     return BareContender(facts, argv, env, plan, model=model, log=logs / "plain.log")
 
 
-def peer_contender(name: str, prepared: Prepared, logs: Path) -> BareContender | CannotRun:
+def peer_contender(name: str, found: Prepared, logs: Path) -> BareContender | CannotRun:
     """A peer with the model and the number format of a profile; installed when it is started."""
-    peer, plan = peers.peers()[name], prepared.plan
+    peer, plan = peers.peers()[name], found.plan
     facts = Mode(
         name=name,
         kind="peer",
@@ -296,7 +313,7 @@ def peer_contender(name: str, prepared: Prepared, logs: Path) -> BareContender |
         return CannotRun(msgspec.structs.replace(facts, outcome="cannot_run", reason=why))
     data = dirs().data
     root = peers.folder(peer, data)
-    threads = int(plan.engine.env.get("OMP_NUM_THREADS", prepared.hardware.cpu.usable))
+    threads = int(plan.engine.env.get("OMP_NUM_THREADS", found.hardware.cpu.usable))
 
     def argv(port: int) -> list[str]:
         return peers.command(

@@ -26,6 +26,7 @@ from launcher.errors import ExitCode, QlaunchError
 from launcher.files import write_atomic
 from launcher.paths import dirs
 from launcher.profile.load import LoadedProfile, load_profile
+from launcher.yamlwords import shown
 
 FILE = "tuning.json"
 
@@ -360,7 +361,7 @@ def _table(found: Tuning) -> list[str]:
                 trial.outcome,
                 None if row is None else f"{row.embeddings_per_s:.1f}",
                 None if row is None or row.p95_ms is None else f"{row.p95_ms:.1f}",
-                trial.reason or "",
+                shown(trial.reason or "", 120),
             )
         )
     return table(("CANDIDATE", "OUTCOME", "TEXTS/S", "P95 MS", "WHY"), rows)

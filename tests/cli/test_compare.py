@@ -89,7 +89,7 @@ def test_two_modes_and_one_that_cannot_run(tmp_path: Path) -> None:
 def test_an_interrupt_keeps_what_was_measured_and_leaves_nothing(
     number: signal.Signals, tmp_path: Path
 ) -> None:
-    command = Command(tmp_path, {"one": [], "two": []}, "--requests", "1000000", "--seconds", "1.5")
+    command = Command(tmp_path, {"one": [], "two": []}, "--requests", "1000000", "--seconds", "0.5")
     eventually(lambda: command.rows() >= 4, 60.0)  # three levels of `one`, the first of `two`
     command.process.send_signal(number)
     code, document = command.finish()
@@ -107,9 +107,9 @@ def test_an_interrupt_keeps_what_was_measured_and_leaves_nothing(
 
 
 def test_an_engine_that_dies_in_the_middle(tmp_path: Path) -> None:
-    dies = ["--die-after", "4"]
+    dies = ["--die-after", "3.5"]
     command = Command(
-        tmp_path, {"frail": dies, "sound": []}, "--requests", "1000000", "--seconds", "2"
+        tmp_path, {"frail": dies, "sound": []}, "--requests", "1000000", "--seconds", "1"
     )
     code, document = command.finish()
     assert (code, document["status"]) == (10, "partial")

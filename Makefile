@@ -62,4 +62,4 @@ engine: setup
 	@$(RUN)/qlaunch engine install cpu
 
 packages:
-	@PYTHON=$(PYTHON) scripts/debian-packages tests
+	@PYTHON=$(PYTHON) scripts/debian-packages tests browser

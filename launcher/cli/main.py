@@ -18,6 +18,7 @@ _COMMANDS: Final = {
     "restart": ("launcher.cli.restart", "Stop a service and start it again from the same plan."),
     "ps": ("launcher.cli.ps", "List services."),
     "status": ("launcher.cli.status", "Show one service: state, endpoint, memory, checks."),
+    "top": ("launcher.cli.top", "Show services live: memory by process, rate, latency, queue."),
     "logs": ("launcher.cli.logs", "Show or follow a service's engine log."),
     "smoke": (
         "launcher.cli.smoke",

@@ -65,6 +65,13 @@ KEYS: Final = {
     "ps": "`services[]`, each as `status`",
     "status": _SERVICE,
     "export systemd": "`service`, `scope`, `file`, `unit`; with `--output` also `path`",
+    "top": (
+        "`at`, `services[].{service,profile,state,detail,endpoint,run,uptime_s,restarts,"
+        "cpu_percent,ram,gpu,rate,queue,latency}`: `ram` and `gpu` are "
+        "`{bytes,method,by_process,reason}`, `rate.{texts_per_s,tokens_per_s,window_s,reason}`, "
+        "`queue.{requests,reason}`, `latency.{ms,source,age_s,reason}`; without `--once` one "
+        "such object a line instead of a document"
+    ),
     "logs": (
         "`run`, `lines[]`; with `--crash` also `file`; with `--follow` one "
         '`{"line": …}` a line instead of a document'

@@ -83,6 +83,13 @@ def stream(line: str, *, as_json: bool) -> bool:
     return _write(sys.stdout, msgspec.json.encode({"line": line}).decode())
 
 
+def stream_document(document: dict[str, Any]) -> bool:
+    """Print one JSON document now, on a line of its own; False when nobody reads any more."""
+    import msgspec
+
+    return _write(sys.stdout, msgspec.json.encode(_unescaped(document)).decode())
+
+
 def _unescaped(value: Any) -> Any:
     """`value` with the stand-ins for undecodable bytes (in file names, say) made readable."""
     if isinstance(value, str):

@@ -36,6 +36,17 @@ def from_time(lines: Iterable[str], since: datetime) -> Iterator[str]:
     return dropwhile(earlier, lines)
 
 
+def written_at(line: str) -> float | None:
+    """When a line was written, seconds since the epoch; None where it does not say."""
+    found = _STAMP.match(line)
+    if found is None:
+        return None
+    try:
+        return datetime.fromisoformat(f"{found[1]} {found[2]}").timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
 def read(path: Path, n: int | None = None, since: datetime | None = None) -> list[str]:
     """The lines of one log file: the last `n`, from `since` on; all of them with neither."""
     fd = _open(path)
@@ -81,7 +92,7 @@ def follow(
     Rotation is followed: the old file is read to its end before the new one is begun. The file
     need not be there yet.
     """
-    reader = _Reader(run_dir, lines, since)
+    reader = Reader(run_dir, lines, since)
     try:
         while True:
             last = ended()  # asked before reading: what is written before the end is still read
@@ -94,7 +105,9 @@ def follow(
         reader.close()
 
 
-class _Reader:
+class Reader:
+    """New lines of a run's log as they come, after the last `back` of what is there."""
+
     def __init__(self, run_dir: Path, back: int | None, since: datetime | None) -> None:
         self._path = run_dir / LOG_NAME
         self._first: list[str] = []
@@ -120,6 +133,7 @@ class _Reader:
             _close(old)
 
     def lines(self) -> Iterator[str]:
+        """What has come since the last call, in whole lines."""
         yield from self._first
         self._first = []
         if self._fd < 0:
@@ -136,11 +150,13 @@ class _Reader:
                 return
 
     def rest(self) -> Iterator[str]:
+        """The beginning of a line whose end has not come."""
         if self._rest:
             yield self._rest.decode("utf-8", "replace")
             self._rest = b""
 
     def close(self) -> None:
+        """Close the file."""
         _close(self._fd)
         self._fd = -1
 

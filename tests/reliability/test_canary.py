@@ -55,6 +55,17 @@ def embed(state: ServiceState, text: str, token: str) -> int:
     return status
 
 
+def scrape(state: ServiceState) -> str:
+    assert state.metrics is not None
+    port = int(state.metrics["url"].split(":")[2].partition("/")[0])
+    link = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    link.request("GET", "/metrics")
+    text = link.getresponse().read().decode()
+    link.close()
+    assert "qlaunch_up" in text
+    return text
+
+
 def test_the_key_is_in_no_artefact(home: Home, key: Path) -> None:
     """Ready, asked, died, restarted, failed: an engine that prints its key, as SGLang does."""
     plan = home.plan("--print-key", "--die-after", "1.5", api_key_file=str(key))
@@ -86,14 +97,19 @@ def test_the_key_is_in_no_error(home: Home, key: Path) -> None:
 
 
 def test_the_key_is_in_no_output_of_the_command_line(home: Home, key: Path) -> None:
-    plan = home.plan("--print-key", api_key_file=str(key))
+    plan = home.plan("--print-key", api_key_file=str(key), metrics_port=0)
     state = home.up(plan)
+    assert CANARY not in scrape(state)
     env = {**os.environ, "QLAUNCH_HOME": str(home.root)}
     for words in (
         ["status", "svc"],
         ["ps", "--all"],
         ["logs", "svc"],
         ["runs", "show", state.run],
+        ["runs", "report", state.run],
+        ["runs", "report", state.run, "--markdown", "-", "--csv", "-"],
+        ["runs", "diff", state.run, state.run],
+        ["top", "--once"],
         ["plan", "cpu-minilm", "--api-key-file", str(key), "--host", "0.0.0.0"],
         ["export", "systemd", "svc", "--scope", "system"],
         ["down", "svc"],

@@ -23,7 +23,7 @@ def throughput(doc: Doc) -> str | None:
 
     def paint(_figure: Figure, axes: Axes) -> None:
         for number, mode, points in found:
-            _series(axes, number, words.plain(mode["name"]), points)
+            _series(axes, number, _short(words.plain(mode["name"])), points)
         _logarithmic(axes, "x")
         _logarithmic(axes, "y")
         axes.set_xlabel("embeddings per second (more is better)")

@@ -79,10 +79,10 @@ def memory_over_time(kind: str, samples: Sequence[Sample], doc: Doc) -> str | No
         axes.plot(times, totals, color=svg.INK, linewidth=1.2, label="all processes")
         for style, (name, value) in zip(("--", ":"), lines, strict=False):
             axes.axhline(value / 1e9, color=svg.WARN, linestyle=style, linewidth=1.6, label=name)
-        _mark_verified(axes, doc, scale)
         top = max(max((t for t in totals if not math.isnan(t)), default=0), *_tops(lines), 1e-3)
         axes.set_ylim(0, 1.08 * top)
         axes.set_xlim(0, max(times[-1], 1e-3))
+        _mark_verified(axes, doc, scale, times[-1])
         axes.set_xlabel(f"{unit} since it was asked for")
         axes.set_ylabel(f"{'RAM' if kind == 'ram' else 'GPU memory'}, GB")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
@@ -110,9 +110,9 @@ def _tops(lines: Sequence[tuple[str, int]]) -> list[float]:
     return [value / 1e9 for _, value in lines]
 
 
-def _mark_verified(axes: Axes, doc: Doc, scale: float) -> None:
+def _mark_verified(axes: Axes, doc: Doc, scale: float, end: float) -> None:
     at = (doc.get("timings") or {}).get("verified_s")
-    if at is None:
+    if at is None or at / scale > end:
         return
     axes.axvline(at / scale, color=svg.INK, linewidth=1, linestyle=(0, (2, 3)))
     axes.annotate(

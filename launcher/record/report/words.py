@@ -80,14 +80,14 @@ def level(found: Mapping[str, Any]) -> str:
     clients, batch = found.get("clients", 1), found.get("batch", 1)
     who = f"{clients} client{'' if clients == 1 else 's'}"
     if found.get("loop") == "open":
-        who = f"{figure(found.get('rate'))} requests/s"
+        who = f"{found.get('rate') or 0:g} requests/s"
     return f"{who} × batch {batch}, {found.get('tokens', 128)} tokens"
 
 
 def short_level(found: Mapping[str, Any]) -> str:
     """The same beside a mark of a plot: `16×4`."""
     if found.get("loop") == "open":
-        return f"{figure(found.get('rate'))}/s×{found.get('batch', 1)}"
+        return f"{found.get('rate') or 0:g}/s×{found.get('batch', 1)}"
     return f"{found.get('clients', 1)}×{found.get('batch', 1)}"
 
 

@@ -1,0 +1,162 @@
+"""`runs report` and `runs diff` on records as supervisors leave them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from launcher.paths import dirs
+from launcher.record import diff as difference
+from launcher.record.types import Peak
+from tests.cli.commandline import Run
+from tests.cli.services import leave_run
+from tests.record import report_samples as given
+
+ONE, TWO = "20261124T120000Z-svc-0001", "20261124T130000Z-svc-0002"
+
+
+def leave(run: str, record: Any, bench: Any = ()) -> Path:
+    fields = {name: getattr(record, name) for name in record.__struct_fields__ if name != "run"}
+    folder = leave_run(run, **{"service": "svc"} | fields)
+    lines = [msgspec.json.encode(sample) for sample in given.SAMPLES]
+    (folder / "samples.ndjson").write_bytes(b"\n".join(lines) + b"\n")
+    rows = [msgspec.json.encode(row) for row in bench]
+    (folder / "bench.ndjson").write_bytes(b"\n".join([*rows, b'{"cut'])) if rows else None
+    return folder
+
+
+@pytest.fixture
+def comparison(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.json"
+    path.write_bytes(msgspec.json.encode(given.comparison()))
+    return path
+
+
+class TestReport:
+    def test_the_page_goes_into_the_runs_folder(self, run: Run, home: Path) -> None:
+        leave(ONE, given.run(), given.BENCH)
+        answer = run("runs", "report")
+        path = dirs().runs / ONE / "report.html"
+        assert answer.out == f"{path}\n"
+        text = path.read_text("utf-8")
+        assert text.startswith("<!doctype html>")
+        assert "16 clients × batch 4" in text
+        assert path.stat().st_mode & 0o022 == 0
+
+    def test_formats_go_where_they_are_asked_for(
+        self, run: Run, home: Path, tmp_path: Path
+    ) -> None:
+        leave(ONE, given.run())
+        html, text = tmp_path / "a.html", tmp_path / "b.md"
+        words = ["runs", "report", ONE[:12], "--html", str(html), "--markdown", str(text)]
+        answer = run(*words, "--csv", "-", "--json")
+        assert answer.data["files"] == {"html": str(html), "markdown": str(text)}
+        assert answer.data["report"]["peak_by_role"]["scheduler"] == 700_000_000
+        assert text.read_text("utf-8").startswith("# m: stopped")
+        assert not (dirs().runs / ONE / "report.html").exists()
+        shown = run("runs", "report", "--csv", "-")
+        assert shown.out.startswith("t_s,ram_bytes")
+        assert len(shown.out.splitlines()) == 1 + len(given.SAMPLES)
+
+    def test_a_broken_record_is_still_reported(self, run: Run, home: Path) -> None:
+        folder = leave(ONE, given.run())
+        whole = (folder / "run.json").read_bytes()
+        for size in (0, 40, len(whole) // 2, len(whole) - 2):
+            (folder / "run.json").write_bytes(whole[:size])
+            assert run("runs", "report", "--json").code == 0
+            assert "is broken" in run("runs", "report", "--markdown", "-").out
+
+    def test_a_comparison(self, run: Run, home: Path, comparison: Path) -> None:
+        answer = run("runs", "report", str(comparison), "--json")
+        assert answer.data["files"] == {"html": str(comparison.with_suffix(".html"))}
+        assert answer.data["report"]["winner"] == "b"
+        assert "5 times as quick" in comparison.with_suffix(".html").read_text("utf-8")
+
+    @pytest.mark.parametrize("wrap", [lambda d: {"data": d}, lambda d: {"data": {"comparison": d}}])
+    def test_the_output_of_compare_is_one_too(
+        self, run: Run, home: Path, comparison: Path, wrap: Any
+    ) -> None:
+        comparison.write_text(json.dumps(wrap(json.loads(comparison.read_text()))))
+        assert "# Comparison" in run("runs", "report", str(comparison), "--markdown", "-").out
+
+    @pytest.mark.parametrize("text", ["", "{", "[]", '{"modes": 1}', "[" * 100_000, "\0"])
+    def test_a_file_that_is_none(self, text: str, run: Run, home: Path, comparison: Path) -> None:
+        comparison.write_text(text)
+        answer = run("runs", "report", str(comparison), "--json")
+        assert answer.code == 2
+        assert answer.error["code"] == "comparison_unreadable"
+
+    def test_another_version_is_refused(self, run: Run, home: Path, comparison: Path) -> None:
+        comparison.write_bytes(msgspec.json.encode(given.comparison(version=2)))
+        assert "version 2" in run("runs", "report", str(comparison), "--json").error["message"]
+
+    def test_a_file_that_cannot_be_written(self, run: Run, home: Path, tmp_path: Path) -> None:
+        leave(ONE, given.run())
+        answer = run("runs", "report", "--html", str(tmp_path / "no" / "x.html"), "--json")
+        assert answer.code == 1
+        assert answer.error["code"] == "report_not_written"
+
+    def test_a_link_is_replaced_and_not_followed(
+        self, run: Run, home: Path, tmp_path: Path
+    ) -> None:
+        leave(ONE, given.run())
+        target = tmp_path / "precious"
+        target.write_text("mine")
+        (dirs().runs / ONE / "report.html").symlink_to(target)
+        assert run("runs", "report").code == 0
+        assert target.read_text() == "mine"
+
+
+class TestDiff:
+    def test_what_differs(self, run: Run, home: Path) -> None:
+        leave(ONE, given.run(), given.BENCH)
+        plan = given.run().plan
+        engine = {
+            **plan["engine"],
+            "argv": ["sglang", "serve", "--model-path", "m", "--dtype", "float32", "--new"],
+            "env": {"OMP_NUM_THREADS": "4"},
+        }
+        other = given.run(
+            plan={**plan, "engine": engine},
+            peak=Peak(ram_peak_bytes=2_100_000_000, method={"ram": "rss"}),
+            versions={"engine": "0.5.24"},
+            smoke={"ok": False, "checks": [{"name": "count", "ok": False, "detail": "1 of 2"}]},
+        )
+        leave(TWO, other, [{**given.BENCH[0], "mean_ms": 25.0}])
+        found = run("runs", "diff", ONE, "--json").data
+        assert found["argv"] == [
+            {"change": "replaced", "a": "--dtype bfloat16", "b": "--dtype float32"},
+            {"change": "added", "a": None, "b": "--new"},
+        ]
+        assert {"name": "OMP_NUM_THREADS", "a": "2", "b": "4"} in found["env"]
+        assert {"name": "engine", "a": "0.5.23", "b": "0.5.24"} in found["versions"]
+        figures = {figure["name"]: figure for figure in found["figures"]}
+        assert figures["ram_peak_bytes"]["ratio"] == 2.0
+        assert figures["ram_peak_bytes"]["methods"] == ["pss", "rss"]
+        assert found["checks"][0]["b"] == {"ok": False, "detail": "1 of 2"}
+        [level] = found["bench"]
+        assert {f["name"]: f["ratio"] for f in level["figures"]}["mean_ms"] == 2.0
+        text = run("runs", "diff", ONE, TWO).out
+        for line in ("- --dtype bfloat16", "+ --dtype float32", "2.00 ×", "+ FAILED: 1 of 2"):
+            assert line in text
+
+    def test_the_same_twice(self, run: Run, home: Path) -> None:
+        leave(ONE, given.run())
+        found = run("runs", "diff", ONE, ONE, "--json").data
+        assert [found[key] for key in ("argv", "env", "settings", "versions", "checks")] == [[]] * 5
+        assert "command: the same" in run("runs", "diff", ONE, ONE).out
+
+    def test_records_with_nothing_in_them(self, run: Run, home: Path) -> None:
+        leave_run(ONE, "svc")
+        leave_run(TWO, "svc")
+        assert run("runs", "diff", ONE, TWO).code == 0
+
+    def test_what_was_not_measured_has_no_ratio(self) -> None:
+        a, b = given.run(timings={"ready_s": None}), given.run(timings={"ready_s": 3.0})
+        figures = {figure["name"]: figure for figure in difference.diff(a, b)["figures"]}
+        assert figures["ready_s"] == {"name": "ready_s", "a": None, "b": 3.0, "ratio": None}
+        assert "gpu_peak_bytes" not in figures

@@ -1,6 +1,6 @@
 """`python -m bench.run [NAME…]`: run the benchmarks, print their tables, keep their figures.
 
-    python -m bench.run                       all of them, on a quiet machine (about 20 minutes)
+    python -m bench.run                       all of them, on a quiet machine (about 30 minutes)
     python -m bench.run start --repeats 9
     python -m bench.run --quick               to try the scripts: no results
 

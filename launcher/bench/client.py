@@ -33,8 +33,10 @@ _QUOTE_LIMIT = 200
 class AskError(Exception):
     """A request without a usable answer; the message is one line without the key."""
 
-    def __init__(self, message: str, *, refused: bool = False) -> None:
+    def __init__(self, message: str, *, refused: bool = False, status: int | None = None) -> None:
         super().__init__(message)
+        self.status = status
+        """HTTP status where there was one that is not 200."""
         self.refused = refused
         """There was no connection: the next attempt would fail as quickly."""
 
@@ -130,7 +132,8 @@ class Client:
             why = self._clean(str(error) or type(error).__name__)
             raise AskError(f"the connection broke off: {why}") from None
         if response.status != 200:
-            raise AskError(f"HTTP {response.status}: {self._clean(_message(data))}")
+            said = self._clean(_message(data))
+            raise AskError(f"HTTP {response.status}: {said}", status=response.status)
         return data, at
 
     def check(self, data: bytes, texts: int) -> int | None:

@@ -79,6 +79,8 @@ class _Tally:
     cpu_s: float = 0.0
     wall_s: float = 0.0
     worst_in_a_row: int = 0
+    out_of_texts: str | None = None
+    """Why no more different texts could be made."""
 
     def failed(self, error: str) -> None:
         self.errors += 1
@@ -86,9 +88,11 @@ class _Tally:
         self.in_a_row += 1
         self.worst_in_a_row = max(self.worst_in_a_row, self.in_a_row)
 
-    def given_up(self) -> bool:
-        """Whether so many failed in a row that the rest would, too."""
-        return self.worst_in_a_row >= FAILURES_IN_A_ROW
+    def given_up(self) -> str | None:
+        """Why nothing more can come of it: so many failures in a row, or no more texts."""
+        if self.worst_in_a_row >= FAILURES_IN_A_ROW:
+            return self.error
+        return self.out_of_texts
 
 
 def measure_level(
@@ -118,11 +122,13 @@ def measure_level(
         return unmeasured(target.mode, level, str(error))
     except AskError as error:
         row = unmeasured(target.mode, level, f"the warm-up failed: {error}")
-        return _with_error(row, str(error))
+        return msgspec.structs.replace(row, errors=1, error=str(error))
     row = _row(target, level, tally, watch.peak())
     if stopped:
-        raise Interrupted(_early(row, "interrupted"))
-    return _early(row, f"ended early: {tally.error}") if tally.given_up() else row
+        raise Interrupted(msgspec.structs.replace(row, reason="interrupted"))
+    if tally.given_up() is not None and row.reason is None:
+        return msgspec.structs.replace(row, reason=f"ended early: {tally.given_up()}")
+    return row
 
 
 def _impossible(target: Target, level: Level) -> str | None:
@@ -220,7 +226,7 @@ class _Run:
         self, client: Client, body: bytes | None, schedule: Iterator[float] | None
     ) -> None:
         tally = self.tally
-        while not tally.given_up():
+        while tally.given_up() is None:
             due = time.perf_counter()
             if schedule is not None:
                 due = tally.began + next(schedule)
@@ -229,10 +235,15 @@ class _Run:
             tally.started += 1
             if schedule is not None:
                 await _until(due)
-                if tally.given_up():
+                if tally.given_up() is not None:
                     return
                 tally.late.append(max(0.0, time.perf_counter() - due))
-            body = await self._one(client, body or self._body(client), due)
+            try:
+                body = body or self._body(client)
+            except TextError as error:
+                tally.out_of_texts = str(error)
+                return
+            body = await self._one(client, body, due)
 
     async def _one(self, client: Client, body: bytes, due: float) -> bytes | None:
         """One request; the body of the next, made while the engine computes."""
@@ -320,11 +331,3 @@ def _row(target: Target, level: Level, tally: _Tally, peak: Peak) -> Row:
 
 def _rate(count: int | None, seconds: float) -> float | None:
     return round(count / seconds, 3) if count and seconds > 0 else None
-
-
-def _early(row: Row, why: str) -> Row:
-    return msgspec.structs.replace(row, reason=row.reason or why)
-
-
-def _with_error(row: Row, error: str) -> Row:
-    return msgspec.structs.replace(row, errors=1, error=error)

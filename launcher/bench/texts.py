@@ -127,21 +127,23 @@ def texts_for(model_path: str | Path | None, target: Target, seed: int | None = 
         client = Client(target, 1, ASK_LIMIT_S)
         runner.run(client.__aenter__())
         try:
-            first: list[str] = []
-
-            def count(texts: Sequence[str]) -> int | None:
-                try:
-                    return runner.run(count_tokens(client, texts))
-                except AskError as error:
-                    first.append(str(error))
-                    return None
-
-            try:
-                return find_words(candidates, count, seed)
-            except TextError as error:
-                raise TextError(f"{error} ({first[0]})" if first else str(error)) from None
+            return find_words(candidates, _counting(runner, client), seed)
         finally:
             runner.run(client.__aexit__(None, None, None))
+
+
+def _counting(runner: asyncio.Runner, client: Client) -> Count:
+    """Asks the server; a text that is refused has no count, a server that fails ends the search."""
+
+    def count(texts: Sequence[str]) -> int | None:
+        try:
+            return runner.run(count_tokens(client, texts))
+        except AskError as error:
+            if error.status is not None and 400 <= error.status < 500 and error.status != 401:
+                return None
+            raise TextError(f"the engine did not count the tokens of a text: {error}") from None
+
+    return count
 
 
 def find_words(candidates: Candidates, count: Count, seed: int | None = None) -> TextSource:

@@ -137,6 +137,8 @@ def _running(words: tuple[str, ...], given: dict[str, Any]) -> tuple[Plan, str] 
     name, extra = split(words, click.get_current_context().find_root().obj or [])
     if name is None:
         raise click.UsageError("name a running service or a profile")
+    if given.get("name") is not None:
+        return None  # a service of that name is to be started
     try:
         found = running(name)
     except QlaunchError as error:
@@ -227,6 +229,7 @@ class Work:
         from launcher.bench.texts import TextError, texts_for
 
         measurement = store.now()
+        self.run = client.status(plan.service).run
         key = api_key(plan)
         target = target_of(plan, endpoint, leader=None, key=key, encoding=self.encoding)
         self.progress.now("looking for words of one token")
@@ -251,12 +254,14 @@ class Work:
                 here = target_of(
                     plan, endpoint, leader=state.engine.pid, key=key, encoding=self.encoding
                 )
-                bar.begin(benchtable.name(level), asked)
+                bar.begin(benchtable.name(level), asked, self.seconds)
                 try:
                     row = measure_level(here, level, texts, bounds, bar.at)
                 except Interrupted as stopped:
+                    bar.clear()
                     self._keep(plan, measurement, idle, stopped.row)
                     raise
+                bar.clear()
                 self._keep(plan, measurement, idle, row)
 
     def _keep(self, plan: Plan, measurement: str, idle: float | None, row: Row) -> None:

@@ -55,7 +55,7 @@ def rows_table(rows: Iterable[Mapping[str, Any]]) -> list[str]:
         "RATE/S" if opened else "CLIENTS",
         "BATCH",
         "TOKENS",
-        *("MEAN MS", "P50", "P95", "P99", "EMB/S", "TOKENS/S", "RAM"),
+        *("MEAN MS", "P50", "P95", "P99", "N", "EMB/S", "TOKENS/S", "RAM"),
         *(["GPU"] if gpu else []),
         *(["ERRORS"] if failed else []),
     ]
@@ -68,6 +68,7 @@ def rows_table(rows: Iterable[Mapping[str, Any]]) -> list[str]:
                 row.get("batch"),
                 row.get("tokens"),
                 *(figure(row.get(key)) for key in ("mean_ms", "p50_ms", "p95_ms", "p99_ms")),
+                row.get("requests") if measured else "-",
                 figure(row.get("embeddings_per_s")),
                 figure(row.get("tokens_per_s")),
                 size(row.get("ram_peak_bytes")) if measured else "-",

@@ -77,40 +77,49 @@ class Bar:
         self._shown = progress.live and not quiet
         self._rich: Any = None
         self._task: Any = None
+        self._total = 0
+        self._limit_s: float | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop()
+        self.clear()
 
-    def begin(self, text: str, total: int) -> None:
-        """Start at 0 of `total` with a new text."""
+    def begin(self, text: str, total: int, limit_s: float | None = None) -> None:
+        """Start with a new text: full at `total`, or after `limit_s` seconds where given."""
+        self.clear()
         if not self._shown:
             return
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Rich
 
-        self._stop()
         self._progress.done()
+        self._total, self._limit_s = total, limit_s
         self._rich = Rich(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[done]} done"),
             TimeElapsedColumn(),
             console=Console(stderr=True),
             transient=True,
+            # Drawing takes a millisecond or two of the process that measures.
+            refresh_per_second=4,
         )
         self._rich.start()
-        self._task = self._rich.add_task(text, total=total)
+        self._task = self._rich.add_task(text, total=1.0, done=0)
 
-    def at(self, done: int, _seconds: float = 0.0) -> None:
-        """So much is done."""
+    def at(self, done: int, seconds: float = 0.0) -> None:
+        """So much is done, after so many seconds."""
         if self._rich is not None:
-            self._rich.update(self._task, completed=done)
+            share = done / max(self._total, 1)
+            if self._limit_s:
+                share = max(share, seconds / self._limit_s)
+            self._rich.update(self._task, completed=min(share, 1.0), done=done)
 
-    def _stop(self) -> None:
+    def clear(self) -> None:
+        """Take the bar away, so that a line can stand in its place."""
         if self._rich is not None:
             self._rich.stop()
             self._rich = None

@@ -49,6 +49,11 @@ def read_bench(directory: Path) -> list[dict[str, Any]]:
     return found
 
 
+def bench_rows(directory: Path) -> list[dict[str, Any]]:
+    """Every row measured of a run, oldest first, without the facts around it."""
+    return [row for document in read_bench(directory) for row in document["rows"]]
+
+
 def _newer_half(lines: Iterator[bytes]) -> list[bytes]:
     kept = list(lines)
     return kept[len(kept) // 2 :]

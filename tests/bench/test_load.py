@@ -15,6 +15,7 @@ import pytest
 from launcher.bench import load
 from launcher.bench.load import Bounds, Interrupted, measure_level, texts_for
 from launcher.bench.target import Target
+from launcher.bench.texts import TextSource
 from launcher.bench.types import Level, Row
 from launcher.service import ports, procs
 from tests.bench.server import WIDTH, Behaviour, serving, spoilt, words
@@ -188,6 +189,16 @@ def test_a_level_that_cannot_run_is_a_row_with_the_reason(
     assert row.reason is not None
     assert says in row.reason
     assert (row.tokens, row.errors, row.ram_peak_bytes) == (level.tokens, 0, None)
+
+
+def test_a_level_that_runs_out_of_texts_keeps_what_was_measured() -> None:
+    few = TextSource(["a"], {f"w{n}": 1 for n in range(30)}, 3)
+    with serving() as server:
+        bounds = Bounds(requests=100, warmup=1)
+        row = measure_level(server.target(), Level(tokens=4), few, bounds)
+    assert 10 < row.requests < 30
+    assert row.p50_ms is not None
+    assert row.reason == "ended early: there are not enough different texts of 4 tokens"
 
 
 def test_progress_is_told_while_it_runs_and_at_the_end() -> None:

@@ -179,8 +179,31 @@ def test_the_server_itself_is_asked() -> None:
 def test_a_server_that_is_not_there_is_said_so() -> None:
     with serving() as server:
         target = server.target()
-    with pytest.raises(TextError, match=r"did not count .*\(cannot connect to"):
+    with pytest.raises(TextError, match=r"did not count .*: cannot connect to"):
         texts_for(None, target)
+
+
+def test_a_server_that_stops_answering_ends_the_search_at_once() -> None:
+    with serving(status=lambda number: 503 if number > 1 else 200) as server:
+        with pytest.raises(TextError, match=r"did not count .*: HTTP 503: too much"):
+            texts_for(None, server.target())
+        assert server.calls == 3
+    with (
+        serving(key="canary-1") as server,
+        pytest.raises(TextError, match=r"did not count .*: HTTP 401"),
+    ):
+        texts_for(None, server.target(key="canary-2"))
+
+
+def test_groups_that_are_too_long_for_the_context_are_halved(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("\n".join(WORDS), encoding="utf-8")
+
+    def small(texts: Sequence[str]) -> int | None:
+        lengths = [len(text.split()) for text in texts]
+        return None if max(lengths) > 20 else sum(lengths)
+
+    source = find_words(read_candidates(tmp_path), small)
+    assert {len(text.split()) for text in source.take(5, 16)} == {16}
 
 
 def test_a_server_without_counts_is_said_so() -> None:

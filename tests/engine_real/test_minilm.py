@@ -140,6 +140,28 @@ def test_an_over_long_text_is_refused_and_the_next_served(service: Service) -> N
         client.embeddings.create(model="all-minilm-l6-v2", input="word")
 
 
+def test_it_is_measured_under_load_with_texts_of_exact_length(service: Service) -> None:
+    words = ("--clients", "1,4", "--batch", "1,2", "--tokens", "128,512", "--requests", "12")
+    found = service.home.run("bench", "cpu-minilm", *words, "--json")
+    assert found.code == 10, found.stderr  # 512 tokens are one too many for it
+    rows = found.data["rows"]
+    measured = [row for row in rows if row["tokens"] == 128]
+    assert len(measured) == 4
+    for row in measured:
+        assert (row["requests"], row["errors"], row["tokens_counted"]) == (12, 0, 128.0)
+        assert 0 < row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"]
+        assert row["embeddings_per_s"] > 0
+        assert 3e8 < row["ram_peak_bytes"] < 4e9
+        assert row["memory_method"]["ram"] == "pss"
+        assert not row["saturated"]
+    for row in rows:
+        if row not in measured:
+            assert row["p50_ms"] is None
+            assert row["reason"] == "the longest text it takes has 511 tokens"
+    record = service.home.run("runs", "show", found.data["run"], "--json").ok().data
+    assert [each["rows"][0] for each in record["bench"]] == rows
+
+
 def test_down_leaves_no_process_no_port_and_a_record(service: Service) -> None:
     """The last of this module: the service is gone after it."""
     data = service.up.data

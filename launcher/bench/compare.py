@@ -246,10 +246,12 @@ class Comparing:
 
     def _winner_again(self) -> None:
         best = verdict.winner(self.document())
-        if best is None or sum(column.can_go_on for column in self._columns) < 1:
+        if best is None:
             return
         name, level, first = best
         column = next(each for each in self._columns if each.facts.name == name)
+        if not column.can_go_on:
+            return
         self._tools.say(f"{name} is ahead: measured once more in a fresh life")
         self._look()
         life = live(column.contender, [level], self._tools)

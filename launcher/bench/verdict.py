@@ -16,6 +16,9 @@ from launcher.verify.thresholds import SMALL_LOSS_MIN
 
 FIGURES: Final[dict[Objective, Figure]] = {"throughput": "embeddings_per_s", "latency": "p50_ms"}
 
+QUIET: Final = 0.9
+"""Share of the processors that should be idle before a life begins."""
+
 
 def figure(objective: Objective) -> Figure:
     """The figure that decides. Latency: the median, since a p95 of 100 requests rests on five."""
@@ -40,13 +43,20 @@ def deciding(found: Comparison) -> Level | None:
 
 
 def winner(found: Comparison) -> tuple[str, Level, float] | None:
-    """Name, level and figure of the best mode; one whose vectors are wrong cannot win."""
+    """Name, level and figure of the best mode.
+
+    One whose vectors are wrong cannot win, nor one that failed on the way. Before the end, what
+    was measured in part counts where nothing was measured wholly yet.
+    """
     level = deciding(found)
     if level is None:
         return None
+    whole = [mode for mode in found.modes if mode.outcome == "measured"]
+    if not whole and not found.complete:
+        whole = [mode for mode in found.modes if mode.outcome == "partial"]
     able = [
         (seen.median, mode.name)
-        for mode in found.modes
+        for mode in whole
         if wrong(mode) is None and (seen := at(mode, level, figure(found.objective))) is not None
     ]
     if not able:
@@ -104,6 +114,9 @@ def _sentences(found: Comparison) -> Iterable[str]:
     if level is not None:
         yield from _ranking(found, level)
     yield from _about_modes(found)
+    idle = found.machine.get("idle_before")
+    if idle is not None and idle < QUIET:
+        yield f"The machine was not quiet: {idle:.0%} of it was idle before one of the lives."
     if found.remeasured is not None:
         yield _again(found)
     if found.interrupted:
@@ -113,7 +126,7 @@ def _sentences(found: Comparison) -> Iterable[str]:
 def _ranking(found: Comparison, level: Level) -> Iterable[str]:
     first = next((mode for mode in found.modes if mode.name == found.winner), None)
     if first is None:
-        yield "No mode was measured at the level that decides."
+        yield "No mode was measured wholly at the level that decides."
         return
     name = figure(found.objective)
     ours = at(first, level, name)
@@ -137,11 +150,10 @@ def _pair(
     figures = f"{label(level)}: {_value(ours, name)} against {_value(theirs, name)}; {known}"
     if 1 / (1 + (apart or 0)) <= times <= 1 + 2 * (apart or 0) and apart is not None:
         return f"{first.name} and {other.name} do not differ beyond the noise ({figures})."
-    if times < 1:  # the other is faster, and its vectors are wrong
-        return (
-            f"{other.name} is {1 / times:.1f} × as fast as {first.name} ({figures}), but does"
-            " not count: see its vectors."
-        )
+    if times < 1:
+        faster = f"{other.name} is {1 / times:.1f} × as fast as {first.name}"
+        why = wrong(other) or "it was not measured wholly"
+        return f"{faster} ({figures}), but does not count: {why}."
     if found.objective == "latency":
         return f"{first.name} answers {times:.1f} × as fast as {other.name} ({figures})."
     return f"{first.name} answers {times:.1f} × as many texts a second as {other.name} ({figures})."

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import platform
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
-from types import FrameType
 from typing import Any
 
 from launcher import __version__
@@ -67,21 +64,3 @@ def tools(bounds: Callable[[Level], Bounds], progress: Progress, hardware: Hardw
 def idle() -> float | None:
     """Share of the processors that is idle now, 0 to 1; looked at for half a second."""
     return idle_share(IDLE_S)
-
-
-@contextlib.contextmanager
-def one_way_out() -> Iterator[None]:
-    """SIGTERM and SIGHUP end a measurement as Ctrl-C does: what was started is stopped first."""
-
-    def leave(_number: int, _frame: FrameType | None) -> None:
-        if callable(signal.getsignal(signal.SIGINT)):
-            signal.raise_signal(signal.SIGINT)
-        else:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

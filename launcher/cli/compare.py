@@ -15,6 +15,7 @@ from launcher.cli import circumstances, compare_text, contenders, grid, seed_tab
 from launcher.cli.base import command as declare
 from launcher.cli.contenders import BareContender, CannotRun, ProfileContender
 from launcher.cli.grid import grid_options
+from launcher.cli.interrupts import ends_by_interrupt
 from launcher.cli.prepare import Prepared, what_runs_here
 from launcher.cli.progress import Progress
 from launcher.cli.result import Problem, Result, Status
@@ -82,7 +83,7 @@ def command(profiles: tuple[str, ...], **given: Any) -> Result:
         _writable(Path(file))
     progress = Progress(quiet=given["quiet"])
     tools.refuse_company()
-    with circumstances.one_way_out():
+    with ends_by_interrupt():
         kept = store.Store(dirs().comparisons, "compare")
         modes = _modes(profiles, given, kept.folder, progress)
         levels = grid.levels(given["clients"], given["batch"], given["tokens"])
@@ -123,6 +124,15 @@ def _modes(
     found += [
         contenders.peer_contender(name, first, logs) for name in dict.fromkeys(given["others"])
     ]
+    called = [each.facts.name for each in found]
+    twice = next((name for name in called if called.count(name) > 1), None)
+    if twice is not None:
+        raise QlaunchError(
+            f"two modes are called {twice}, and figures could not be told apart",
+            code="usage",
+            exit_code=ExitCode.USAGE,
+            fix="rename one of the profiles",
+        )
     return found
 
 

@@ -18,6 +18,7 @@ from launcher.bench.tune import Aim, Overlay, Search, Trial, Tuning, beats, meas
 from launcher.bench.types import Level
 from launcher.cli import circumstances, contenders, grid, tuned_profile
 from launcher.cli.base import command as declare
+from launcher.cli.interrupts import ends_by_interrupt
 from launcher.cli.prepare import Prepared, profiles_dir
 from launcher.cli.progress import Progress
 from launcher.cli.result import Problem, Result, Status, table
@@ -121,7 +122,7 @@ def command(profile: str, **given: Any) -> Result:
     base = load_profile(profile, profiles_dir(dirs()))
     output = _output(base, given["output"], force=given["force"])
     tools.refuse_company()
-    with circumstances.one_way_out():
+    with ends_by_interrupt():
         work = _prepared(profile, base, output, given, progress)
         work.run()
         return work.result()

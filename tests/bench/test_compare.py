@@ -307,3 +307,25 @@ def test_the_plain_command_has_only_what_it_needs() -> None:
     assert "--device" not in plain_argv(["sglang", "serve"], "/m", 1, "cuda")
     given = {"PYTHONPATH": "/standins", "OMP_NUM_THREADS": "2", "SGLANG_USE_CPU_ENGINE": "1"}
     assert plain_environment(given) == {"PYTHONPATH": "/standins", "SGLANG_USE_CPU_ENGINE": "1"}
+
+
+@pytest.mark.parametrize(("idle", "said"), [(0.95, False), (0.4, True), (None, False)])
+def test_a_machine_that_is_not_quiet_is_said(idle: float | None, said: bool) -> None:
+    events: list[str] = []
+    made = three(events)
+    tools = ScriptedTools(made, events)
+    header = Header(id="c", made="2026-01-01T00:00:00Z")
+    found = Comparing(made, Course((ONE,), 1), header, tools, idle=lambda: idle).run()
+    assert any("not quiet: 40%" in each for each in found.verdict) is said
+
+
+def test_what_failed_on_the_way_cannot_win() -> None:
+    events: list[str] = []
+    late = {"fails": lambda life: "it died" if life == 2 else None}
+    found = compare(three(events, a=late), events)
+    assert found.winner == "b"
+    assert any("a is 1.2 × as fast as b" in each for each in found.verdict)
+    assert any("does not count: it was not measured wholly" in each for each in found.verdict)
+    events.clear()
+    alone = compare(three(events, a=late, b=late, c=late), events)
+    assert (alone.winner, alone.complete, alone.remeasured) == (None, True, None)

@@ -160,6 +160,7 @@ def test_nothing_that_runs_here_is_no_comparison(run: Run, home: Path, on: SetMa
         ["compare", "cpu-minilm", "--repeats", "0"],
         ["compare", "cpu-minilm", "--html", "/no/such/folder/x.html"],
         ["tune", "no-such-profile"],
+        ["tune", "cpu-minilm", "--trials", "0"],
         ["tune"],
         ["tune", "cpu-minilm", "--max-p95", "0"],
         ["tune", "cpu-minilm", "--output", "x.txt"],

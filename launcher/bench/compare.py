@@ -105,7 +105,7 @@ class _Column:
 
     def _outcome(self, repeats: int, interrupted: str | None) -> tuple[Outcome, str | None]:
         failure = next((life.failure for life in self.lives if life.failure), None)
-        usable = any(counts(row) for life in self.lives for row in life.rows)
+        usable = any(row.embeddings_per_s is not None for life in self.lives for row in life.rows)
         if failure is not None:
             return ("partial" if usable else "failed"), failure
         whole = len(self.lives) == repeats and not any(life.interrupted for life in self.lives)

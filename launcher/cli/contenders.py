@@ -21,6 +21,7 @@ from launcher.engine import command, peers
 from launcher.errors import ExitCode, QlaunchError
 from launcher.paths import dirs
 from launcher.plan.types import Plan
+from launcher.profile.load import SUFFIXES
 from launcher.record.types import Peak, Run
 from launcher.service import client, ports
 from launcher.service.bare import BareEngine
@@ -194,7 +195,12 @@ class CannotRun:
 
 def service_name(profile: str, command_name: str) -> str:
     """Of the service that is measured: apart from the user's own of that profile."""
-    return f"{command_name}-{Path(profile).stem}"[:64]
+    return f"{command_name}-{bare_name(profile)}"[:64].rstrip(".-_")
+
+
+def bare_name(profile: str) -> str:
+    """A profile's name, of a name or a file; a name may have dots in it."""
+    return Path(profile).stem if profile.endswith(SUFFIXES) else profile
 
 
 def profile_contender(
@@ -226,11 +232,11 @@ def profile_contender(
         if error.code in FAULTS_OF_THE_COMMAND:
             raise
         facts = Mode(
-            name=label or Path(name).stem,
+            name=label or bare_name(name),
             kind=kind,
             outcome="cannot_run",
             reason=in_words(error),
-            profile=Path(name).stem,
+            profile=bare_name(name),
         )
         return CannotRun(facts), None
     facts = facts_of(found.plan, label or found.plan.profile, kind)

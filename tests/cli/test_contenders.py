@@ -19,6 +19,8 @@ from launcher.cli import contenders
 from launcher.cli.prepare import Prepared, Request, prepare
 from launcher.engine import peers
 from launcher.service import bare, ports, procs
+from tests.cli.conftest import SetMachine
+from tests.samples import machine
 from tests.service.home import ENGINE, Home
 
 LEVEL = Level(clients=2, batch=2, tokens=16)
@@ -148,3 +150,14 @@ def test_a_service_of_somebody_else_is_not_stopped(home: Path) -> None:
     contender = contenders.ProfileContender(facts, plan)
     ended = contender.stop()
     assert ended.left == ()
+
+
+def test_names_with_dots_stay_whole(home: Path, on: SetMachine) -> None:
+    on(machine())
+    found, _ = contenders.profile_contender(
+        "cpu-qwen3-0.6b", lambda _: None, command_name="compare", fetch=False
+    )
+    assert (found.facts.name, found.facts.outcome) == ("cpu-qwen3-0.6b", "cannot_run")
+    assert found.facts.reason is not None
+    assert contenders.bare_name("./my/file.v2.yaml") == "file.v2"
+    assert contenders.service_name("x" * 80, "compare") == f"compare-{'x' * 56}"

@@ -10,7 +10,7 @@ ARGS ?=
 RUN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: help setup smoke test soak check bench docs engine packages
+.PHONY: help setup smoke test soak check bench docs pictures engine packages
 
 help:
 	@echo "make setup    the environment in $(VENV)"
@@ -19,6 +19,7 @@ help:
 	@echo "make soak     hundreds of lives of a service: nothing may grow"
 	@echo "make check    ruff and mypy"
 	@echo "make bench    the benchmarks of the README"
+	@echo "make pictures the pictures of docs/images, from real records"
 	@echo "make docs     what is generated: docs/cli.md, docs/profiles.md, profiles/schema.json"
 
 setup: $(STAMP)
@@ -60,6 +61,11 @@ docs: setup
 # Returns at once where it is installed.
 engine: setup
 	@$(RUN)/qlaunch engine install cpu
+
+# From the latest run and what runs now; `ARGS="--comparison FILE"` for that of a comparison too.
+pictures: setup
+	@PYTHON=$(PYTHON) scripts/debian-packages browser
+	@$(RUN)/python -m tools.pictures $(ARGS)
 
 packages:
 	@PYTHON=$(PYTHON) scripts/debian-packages tests browser

@@ -77,7 +77,7 @@ def _comparison(source: str) -> tuple[dict[str, Any], Mapping[str, Any], Path]:
     from launcher.record import report as make
 
     path = Path(source)
-    doc = _read_comparison(path)
+    doc = read_comparison(path)
     texts = {
         "html": lambda: make.comparison_html(doc),
         "markdown": lambda: make.comparison_markdown(doc),
@@ -86,7 +86,7 @@ def _comparison(source: str) -> tuple[dict[str, Any], Mapping[str, Any], Path]:
     return {"report": doc}, texts, path.with_suffix(".html")
 
 
-def _read_comparison(path: Path) -> dict[str, Any]:
+def read_comparison(path: Path) -> dict[str, Any]:
     """The document of a comparison, also from the output of `compare --json`.
 
     Raises:

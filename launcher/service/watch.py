@@ -5,6 +5,7 @@ Nothing is asked of the engine. What cannot be had that way is None, with the re
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections import deque
@@ -13,11 +14,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from launcher.hardware.nvml import Unavailable
 from launcher.paths import dirs
-from launcher.record.runs import read_samples
+from launcher.record.ndjson import read_lines
 from launcher.record.sampler import Sampler
 from launcher.record.types import Sample
+from launcher.record.writer import SAMPLES
 from launcher.service import client, logs, store
 from launcher.service.traffic import Traffic
 from launcher.service.types import FINAL, UP, ServiceState
@@ -271,7 +275,8 @@ def _sums(by: Iterable[tuple[str, int | None]]) -> dict[str, int]:
 
 
 def _last_sample(folder: Path) -> Sample | None:
-    last = None
-    for last in read_samples(folder):  # noqa: B007 - the last one is what is wanted
-        pass
-    return last
+    """The newest whole sample of a run's record; only the last lines are decoded."""
+    for line in reversed(deque(read_lines(folder / SAMPLES), maxlen=2)):
+        with contextlib.suppress(ValueError, RecursionError):
+            return msgspec.json.decode(line, type=Sample)
+    return None

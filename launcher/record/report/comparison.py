@@ -91,9 +91,10 @@ def verdict(doc: Doc) -> list[str]:
         found.append(f"Not complete: {why}. What was measured until then is below.")
     found += doc.get("verdict") or ["No verdict: nothing was measured that could be compared."]
     again = doc.get("remeasured")
-    if again:
+    if again and not any(sentence.startswith("Measured again") for sentence in found):
+        unit = "ms" if again.get("figure") == "p50_ms" else "embeddings/s"
         found.append(
-            f"Measured once more, {again['mode']} gave {words.figure(again['again'])} embeddings/s"
+            f"Measured once more, {again['mode']} gave {words.figure(again['again'])} {unit}"
             f" at {words.level(again['level'])} (first: {words.figure(again['first'])})."
         )
     return found

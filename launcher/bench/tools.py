@@ -27,17 +27,13 @@ GPU_SHARE = 0.75
 Read = Callable[[], int | None]
 
 
-def refuse_company(besides: tuple[str, ...] = ()) -> None:
+def refuse_company() -> None:
     """Services of ours that run would share the machine with what is measured.
 
     Raises:
         QlaunchError: `not_quiet` (exit 9) naming them.
     """
-    names = [
-        state.service
-        for state in client.services()
-        if state.state not in FINAL and state.service not in besides
-    ]
+    names = [state.service for state in client.services() if state.state not in FINAL]
     if names:
         raise QlaunchError(
             f"these services run and would be measured too: {', '.join(names)}",

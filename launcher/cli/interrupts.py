@@ -7,15 +7,18 @@ import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
-from typing import NoReturn
 
 
 @contextlib.contextmanager
 def ends_by_interrupt() -> Iterator[None]:
     """SIGTERM and SIGHUP end the command as Ctrl-C does, so that what it started is stopped."""
 
-    def interrupt(_signum: int, _frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
+    def interrupt(_signum: int, _frame: FrameType | None) -> None:
+        if callable(signal.getsignal(signal.SIGINT)):
+            # A running event loop has a handler of its own there, which ends its tasks in order.
+            signal.raise_signal(signal.SIGINT)
+        else:  # SIGINT is ignored, as a shell does for what it starts in the background
+            raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -6,6 +6,8 @@ VENV ?= .venv
 PROFILE ?=
 # Passed on: `make test ARGS="-k gateway"`, `make bench ARGS=--quick`.
 ARGS ?=
+# Processes that share the tests: many of them wait, and one of the processes has the real engine.
+WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 
 RUN := $(VENV)/bin
 STAMP := $(VENV)/installed
@@ -38,11 +40,12 @@ smoke: setup
 	@$(RUN)/qlaunch smoke --up $(PROFILE)
 
 test: setup packages engine
-	@$(RUN)/python -m pytest $(ARGS)
+	@$(RUN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 soak: setup engine
-	@QLAUNCH_SOAK=1 $(RUN)/python -m pytest -m "soak or case" -s $(ARGS) \
-		tests/reliability/test_soak.py tests/reliability/test_course.py tests/engine_real/test_deaths.py
+	@QLAUNCH_SOAK=1 QLAUNCH_FUZZ_LOGS=100000 $(RUN)/python -m pytest -m "soak or case" -s $(ARGS) \
+		tests/engine/test_failure_shapes.py tests/reliability/test_soak.py \
+		tests/reliability/test_course.py tests/engine_real/test_deaths.py
 	@$(RUN)/python -m tests.reliability.table
 
 check: setup

@@ -79,6 +79,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
     tree = p.add_argument_group("processes")
     tree.add_argument("--limbs", action="store_true", help="a scheduler and a detokenizer")
+    tree.add_argument(
+        "--limb-leak-flag", metavar="FILE", help="the scheduler leaks while it exists"
+    )
     tree.add_argument("--ignore-sigterm", action="store_true")
     tree.add_argument("--drain", type=float, default=0.0, help="seconds from SIGTERM to the end")
     tree.add_argument(
@@ -258,14 +261,20 @@ def work(options: argparse.Namespace) -> None:
             log("Prefill batch, #new-seq: 8, #new-token: 4096, #cached-token: 0")
 
 
-def limb(name: str) -> None:
+def limb(name: str, leak_flag: str | None = None) -> None:
     """A child that carries a title of SGLang's and dies with us."""
     libc = ctypes.CDLL(None)
     if os.fork() == 0:
         libc.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
         libc.prctl(15, name.encode(), 0, 0, 0)  # PR_SET_NAME
+        held = []
         while True:
-            time.sleep(60)
+            if leak_flag is None:
+                time.sleep(60)
+            elif Path(leak_flag).exists():
+                held.append(b"x" * 2**24)
+            else:
+                time.sleep(0.02)
 
 
 def read_key(path: str | None) -> str | None:
@@ -333,7 +342,7 @@ def main() -> int:
         log("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 9.00 GiB.")
         return 1
     if options.limbs:
-        limb("sglang::scheduler")
+        limb("sglang::scheduler", options.limb_leak_flag)
         limb("sglang::detokenizer")
     held = bytearray(os.urandom(1)) * (options.leak * 1024 * 1024)
     while options.never_listen:

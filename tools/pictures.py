@@ -26,7 +26,8 @@ from launcher.cli import top_view
 from launcher.cli.runs_report import read_comparison
 from launcher.paths import dirs
 from launcher.record import report
-from launcher.record.runs import load_run, read_bench, read_events, read_samples
+from launcher.record.bench import bench_rows
+from launcher.record.runs import load_run, read_events, read_samples
 from launcher.service.watch import Watch
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
@@ -91,7 +92,7 @@ def run_page(wanted: str) -> str:
     folder = dirs().runs / run.run
     plain = msgspec.json.encode(run).replace(str(dirs().data).encode(), b"~/.local/share/qlaunch")
     run = msgspec.json.decode(plain, type=type(run))
-    return report.run_html(run, read_samples(folder), read_events(folder), list(read_bench(folder)))
+    return report.run_html(run, read_samples(folder), read_events(folder), bench_rows(folder))
 
 
 def top_page() -> str | None:

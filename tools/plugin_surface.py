@@ -21,7 +21,23 @@ from static_values import Tree
 
 FOLDER = Path(__file__).resolve().parent.parent / "tests" / "engine" / "plugin_surface"
 MODELS = {"bert": "BertModel", "roberta": "XLMRobertaModel", "qwen3": "Qwen3ForCausalLM"}
-FIELDS = ("extend_seq_lens", "extend_seq_lens_cpu", "dimensions")
+FIELDS = (
+    "extend_seq_lens",
+    "extend_seq_lens_cpu",
+    "extend_prefix_lens",
+    "extend_prefix_lens_cpu",
+    "dimensions",
+)
+ATTENTION = (
+    ("bert", "BertModel", "encoder"),
+    ("roberta", "XLMRobertaModel", "roberta"),
+    ("roberta", "XLMRobertaBaseModel", "encoder"),
+    ("bert", "BertEncoder", "layer"),
+    ("bert", "BertLayer", "attention"),
+    ("bert", "BertAttention", "self_attn"),
+    ("bert", "BertSelfAttention", "attn"),
+)
+"""The way from a model to its attention layers: file, class, attribute."""
 
 
 def surface(tree: Tree) -> dict[str, Any]:
@@ -35,6 +51,19 @@ def surface(tree: Tree) -> dict[str, Any]:
         "loader_passes": _loader(_parse(tree, "srt/model_loader/loader.py")),
         "pooler_output": _annotated(_class(pooler, "EmbeddingPoolerOutput")),
         "batch_fields": [name for name in FIELDS if name in _annotated(batch)],
+        "attention_path": [
+            f"{name}.{attribute}"
+            for file, name, attribute in ATTENTION
+            if _sets(_class(_parse(tree, f"srt/models/{file}.py"), name), attribute)
+        ],
+        "radix_attention": _arguments(
+            _class(_parse(tree, "srt/layers/radix_attention.py"), "RadixAttention"), "__init__"
+        ),
+        "radix_attention_forward": _arguments(
+            _class(_parse(tree, "srt/layers/radix_attention.py"), "RadixAttention"), "forward"
+        ),
+        "server_args_at_hand": "def get_server_args("
+        in (tree.text("sglang/srt/runtime_context.py") or ""),
         "external_model_package": "SGLANG_EXTERNAL_MODEL_PACKAGE" in registry,
         "registry_models_dict": "self.models" in registry and "ModelRegistry = " in registry,
         "plugin_framework": tree.text("sglang/srt/plugins/hook_registry.py") is not None
@@ -48,7 +77,6 @@ def _model(tree: Tree, file: str, name: str) -> dict[str, Any]:
     """A model class: what its constructor takes, whether it sets a pooler and how it calls it."""
     found = _class(_parse(tree, f"srt/models/{file}.py"), name)
     methods = {node.name: node for node in found.body if isinstance(node, ast.FunctionDef)}
-    arguments = methods["__init__"].args
     calls = [
         ast.unparse(node)
         for node in ast.walk(methods["forward"])
@@ -56,7 +84,8 @@ def _model(tree: Tree, file: str, name: str) -> dict[str, Any]:
     ]
     body = ast.unparse(methods["__init__"])
     return {
-        "constructor": [a.arg for a in (*arguments.args[1:], *arguments.kwonlyargs)],
+        "constructor": _arguments(found, "__init__"),
+        "load_weights": _arguments(found, "load_weights"),
         "sets": [n for n in ("pooler", "use_bert_pooler") if f"self.{n} = " in body],
         "pooler_calls": calls,
     }
@@ -102,6 +131,17 @@ def _class(module: ast.Module, name: str) -> ast.ClassDef:
     if not found:
         raise SystemExit(f"there is no class {name} in this release")
     return found[0]
+
+
+def _arguments(found: ast.ClassDef, method: str) -> list[str]:
+    """Names of a method's arguments, without self."""
+    (function,) = (n for n in found.body if isinstance(n, ast.FunctionDef) and n.name == method)
+    arguments = function.args
+    return [a.arg for a in (*arguments.args[1:], *arguments.kwonlyargs)]
+
+
+def _sets(found: ast.ClassDef, attribute: str) -> bool:
+    return f"self.{attribute} = " in ast.unparse(found)
 
 
 def _annotated(node: ast.ClassDef) -> list[str]:

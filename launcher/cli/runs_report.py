@@ -14,8 +14,10 @@ from launcher.cli.result import Result, table
 from launcher.errors import ExitCode, QlaunchError
 from launcher.files import read_bounded, write_atomic
 from launcher.paths import dirs
-from launcher.record.runs import load_run, read_bench, read_events, read_samples, run_directory
+from launcher.record.bench import bench_rows
+from launcher.record.runs import load_run, read_events, read_samples, run_directory
 
+COMPARISON = "comparison.json"
 COMPARISON_LIMIT = 64 << 20
 _FILE = click.Path(dir_okay=False, path_type=Path, allow_dash=True)
 
@@ -28,13 +30,14 @@ _FILE = click.Path(dir_okay=False, path_type=Path, allow_dash=True)
     "--csv", type=_FILE, metavar="FILE", help="Write figures (of a run: its samples); - is stdout."
 )
 def report(source: str, html: Path | None, markdown: Path | None, csv: Path | None) -> Result:
-    """Write a report of RUN, or of COMPARISON: a file that `compare` wrote.
+    """Write a report of RUN, or of COMPARISON: an id or a file of what `compare` wrote.
 
     RUN is an id, the beginning of one, or `latest`. Without --html, --markdown or --csv a page is
     written: of a run as `report.html` into its folder, of a comparison beside its file. The page is
     one file that loads nothing.
     """
-    data, texts, beside = _comparison(source) if _is_file(source) else _run(source)
+    path = _comparison_file(source)
+    data, texts, beside = _run(source) if path is None else _comparison(path)
     wanted = {"html": html, "markdown": markdown, "csv": csv}
     if not any(wanted.values()):
         wanted["html"] = beside
@@ -52,8 +55,18 @@ def report(source: str, html: Path | None, markdown: Path | None, csv: Path | No
     return Result(data={**data, "files": files}, lines=lines)
 
 
-def _is_file(source: str) -> bool:
-    return "/" in source or source.endswith(".json")
+def _comparison_file(source: str) -> Path | None:
+    """The document of a comparison, by its file, its folder, its id or the beginning of one."""
+    if "/" in source or source.endswith(".json"):
+        path = Path(source)
+        return path / COMPARISON if path.is_dir() else path
+    if source == "latest" or not source:
+        return None
+    folders = [path for path in (dirs().state / "comparisons").glob("*") if path.is_dir()]
+    found = [path for path in folders if path.name.startswith(source)]
+    runs = (run for run in dirs().runs.glob("*") if run.name.startswith(source))
+    # What begins runs too is a run's: there an ambiguity is told with the ids.
+    return found[0] / COMPARISON if len(found) == 1 and next(runs, None) is None else None
 
 
 def _run(wanted: str) -> tuple[dict[str, Any], Mapping[str, Any], Path]:
@@ -63,7 +76,7 @@ def _run(wanted: str) -> tuple[dict[str, Any], Mapping[str, Any], Path]:
     run = load_run(runs, wanted)
     folder = run_directory(runs, run.run)
     samples, events = list(read_samples(folder)), list(read_events(folder))
-    bench = list(read_bench(folder))
+    bench = bench_rows(folder)
     texts = {
         "html": lambda: make.run_html(run, samples, events, bench),
         "markdown": lambda: make.run_markdown(run, samples, events, bench),
@@ -73,10 +86,9 @@ def _run(wanted: str) -> tuple[dict[str, Any], Mapping[str, Any], Path]:
     return data, texts, folder / "report.html"
 
 
-def _comparison(source: str) -> tuple[dict[str, Any], Mapping[str, Any], Path]:
+def _comparison(path: Path) -> tuple[dict[str, Any], Mapping[str, Any], Path]:
     from launcher.record import report as make
 
-    path = Path(source)
     doc = read_comparison(path)
     texts = {
         "html": lambda: make.comparison_html(doc),
@@ -140,7 +152,7 @@ def diff(a: str, b: str) -> Result:
 
     runs = dirs().runs
     one, two = load_run(runs, a), load_run(runs, b)
-    benches = [list(read_bench(runs / run.run)) for run in (one, two)]
+    benches = [bench_rows(runs / run.run) for run in (one, two)]
     found = compare(one, two, *benches)
     return Result(data=found, lines=_diff_lines(found))
 

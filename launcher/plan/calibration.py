@@ -2,8 +2,9 @@
 
 A run says something when it was verified and its memory was measured as PSS. The base is the
 measured peak until verified less the terms that were computed from checkpoint and flags; the
-median over a host's latest runs of the same engine version and start method stands in the place of
-the figures we measured elsewhere.
+median over a host's latest runs of the same engine version, start method and kind of model (an
+encoder's engine takes more than a decoder's) stands in the place of the figures we measured
+elsewhere.
 """
 
 from __future__ import annotations
@@ -35,17 +36,20 @@ class Observed:
     """From `up` to the first healthy answer; None where the record does not say."""
 
 
-def calibrate(runs: Iterable[Observed], *, version: str, method: str) -> Calibration | None:
+def calibrate(
+    runs: Iterable[Observed], *, version: str, method: str, encoder: bool
+) -> Calibration | None:
     """The calibration for engine `version` started by `method` (fork, spawn), or None.
 
     Args:
         runs: this host's records, newest first.
         version: SGLang's version.
         method: how the engine's processes were started.
+        encoder: whether the model is an encoder.
     """
     found: list[tuple[int, str]] = []
     for run in runs:
-        base = base_bytes(run, version=version, method=method)
+        base = base_bytes(run, version=version, method=method, encoder=encoder)
         if base is not None:
             found.append((base, run.began))
         if len(found) == LATEST:
@@ -61,11 +65,13 @@ def calibrate(runs: Iterable[Observed], *, version: str, method: str) -> Calibra
     )
 
 
-def base_bytes(run: Observed, *, version: str, method: str) -> int | None:
+def base_bytes(run: Observed, *, version: str, method: str, encoder: bool) -> int | None:
     """The engine's processes without a model in one run, bytes; None if it says nothing."""
     engine = run.plan.get("engine") or {}
     terms: list[dict[str, Any]] = (run.plan.get("predicted") or {}).get("terms") or []
     if run.plan.get("device") != "cpu" or engine.get("version") != version:
+        return None
+    if (run.plan.get("expectation") or {}).get("encoder") is not encoder:
         return None
     base = [term for term in terms if str(term.get("name", "")).startswith("engine")]
     if not base or not all(f"({method})" in str(term.get("name")) for term in base):

@@ -18,11 +18,18 @@ MIB: Final = 1 << 20
 GIB: Final = 1 << 30
 DTYPE_BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
 
-CPU_BASE_BYTES: Final[Mapping[str, Mapping[str, int]]] = {
-    "fork": {"front": 345_000_000, "scheduler": 325_000_000, "detokenizer": 230_000_000},
-    "spawn": {"front": 575_000_000, "scheduler": 620_000_000, "detokenizer": 530_000_000},
+CPU_BASE_BYTES: Final[Mapping[str, Mapping[str, Mapping[str, int]]]] = {
+    "encoder": {
+        "fork": {"front": 345_000_000, "scheduler": 325_000_000, "detokenizer": 230_000_000},
+        "spawn": {"front": 575_000_000, "scheduler": 620_000_000, "detokenizer": 530_000_000},
+    },
+    "decoder": {
+        "fork": {"front": 330_000_000, "scheduler": 300_000_000, "detokenizer": 220_000_000},
+        "spawn": {"front": 575_000_000, "scheduler": 620_000_000, "detokenizer": 530_000_000},
+    },
 }
-"""PSS of each engine process without any model, by how it was started, as the only engine there.
+"""PSS of each engine process without any model, by its kind and by how it was started, as the only
+engine there.
 
 Measured less the computed terms: SGLang 0.5.23, PyTorch's CPU build, x86-64, 2 cores (fork: the
 middle of five quiet starts, 912 MB in all with MiniLM; docs/memory.md). Beside another engine the
@@ -77,6 +84,11 @@ def knobs(flags: Mapping[str, FlagValue], checkpoint: Checkpoint) -> Knobs:
     )
 
 
+def replicas(flags: Mapping[str, FlagValue]) -> int:
+    """Schedulers side by side in one engine: --dp-size, 1 where it is not given."""
+    return max(1, _count(flags, "dp-size") or 1)
+
+
 def predict(
     checkpoint: Checkpoint,
     sizes: Knobs,
@@ -115,7 +127,7 @@ def predict(
             source="(max-running-requests + 1) × context × 4 B, SGLang's ReqToTokenPool",
         ),
         *_activations(checkpoint, sizes, where, width),
-        *_base(device, forked, calibration),
+        *_base(device, forked, "encoder" if checkpoint.encoder else "decoder", calibration),
     )
 
     def total(device: str, *, full: bool) -> int:
@@ -256,7 +268,10 @@ def _activation_columns(checkpoint: Checkpoint) -> tuple[int, str]:
 
 
 def _base(
-    device: Literal["cpu", "cuda"], forked: bool, calibration: Calibration | None
+    device: Literal["cpu", "cuda"],
+    forked: bool,
+    kind: Literal["encoder", "decoder"],
+    calibration: Calibration | None,
 ) -> list[Term]:
     if device == "cuda":
         return [
@@ -275,7 +290,7 @@ def _base(
             size,
             "SGLang 0.5.23, PyTorch CPU build, x86-64; not on this host",
         )
-        for process, size in CPU_BASE_BYTES[method].items()
+        for process, size in CPU_BASE_BYTES[kind][method].items()
     ]
 
 

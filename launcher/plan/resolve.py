@@ -13,7 +13,7 @@ from launcher.engine.types import Engine
 from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.types import Hardware
 from launcher.model.types import Checkpoint, ModelCard
-from launcher.plan import budget, calibration, choose, fallback, fit, memory
+from launcher.plan import budget, calibration, choose, fallback, fit, memory, replicas
 from launcher.plan.types import CardFacts, EnginePlan, Expectation, Plan
 from launcher.profile.settings import Resolved
 from launcher.profile.types import FlagValue, Profile
@@ -90,7 +90,9 @@ def make_plan(given: Inputs) -> Plan:
     dtype, dtype_reason = _dtype(given)
     flags = _flags(given)
     _check_model(given, dtype, flags)
-    threads = _threads(given)
+    asked = _as_given(flags, given.extra)
+    side_by_side = memory.replicas(asked) if given.engine.release.device == "cpu" else 1
+    threads = _threads(given, side_by_side)
     argv = command.argv(
         given.engine,
         model_path=str(given.checkpoint.path),
@@ -105,11 +107,12 @@ def make_plan(given: Inputs) -> Plan:
     )
     known = given.engine.options or given.engine.version
     warnings = flag_tables.require(_checkable(argv, given), known)
-    sizes = memory.knobs(_as_given(flags, given.extra), given.checkpoint)
+    sizes = memory.knobs(asked, given.checkpoint)
     own = calibration.calibrate(
         given.observed,
         version=given.engine.version,
         method="fork" if _forks(given) else "spawn",
+        encoder=given.checkpoint.encoder,
     )
     predicted = memory.predict(
         given.checkpoint,
@@ -120,6 +123,7 @@ def make_plan(given: Inputs) -> Plan:
         kv_pool_bytes=_pool_bytes(given, flags),
         calibration=own,
     )
+    predicted = replicas.predicted(predicted, side_by_side, forked=_forks(given))
     start = _start_budget(given)
     lacking = fit.why_not_memory(predicted, given.hardware, given.checkpoint, sizes, dtype)
     return Plan(
@@ -130,7 +134,7 @@ def make_plan(given: Inputs) -> Plan:
             version=given.engine.version,
             python=str(given.engine.python),
             argv=argv,
-            env=_environment(given, threads),
+            env=_environment(given, threads, side_by_side),
             model_info_path=given.engine.release.model_info_path,
             plugin=given.settings.plugin,
         ),
@@ -138,7 +142,7 @@ def make_plan(given: Inputs) -> Plan:
         model_name=_served_name(given),
         model_path=str(given.checkpoint.path),
         fingerprint=given.checkpoint.fingerprint,
-        expectation=_expectation(given, dtype, sizes),
+        expectation=_expectation(given, dtype, sizes, side_by_side),
         host=given.settings.host,
         port=given.settings.port,
         metrics_port=given.settings.metrics_port,
@@ -150,8 +154,9 @@ def make_plan(given: Inputs) -> Plan:
             *((lacking[1],) if lacking and lacking[1] else ()),
             *(given.choice.reasons if given.choice else ()),
             dtype_reason,
-            *_thread_reason(given, threads),
+            *_thread_reason(given, threads, side_by_side),
             *_context_reason(given),
+            *_pool_reason(given, flags),
             *((f"memory of the engine's processes: {own.source} on this host",) if own else ()),
             *_flag_reasons(given, flags),
             *given.hardware.assumed,
@@ -211,19 +216,24 @@ def _dtype(given: Inputs) -> tuple[str, str]:
     return "bfloat16", "dtype bfloat16: the GPU computes it, and float16 can overflow to NaN"
 
 
-def _threads(given: Inputs) -> int | None:
+def _threads(given: Inputs, side_by_side: int) -> int | None:
     if given.engine.release.device != "cpu":
         return None
     wanted = given.settings.threads
-    return given.hardware.cpu.usable if wanted == "auto" else wanted
+    if wanted != "auto":
+        return wanted
+    return replicas.threads_each(given.hardware.cpu.usable, side_by_side)
 
 
-def _thread_reason(given: Inputs, threads: int | None) -> tuple[str, ...]:
+def _thread_reason(given: Inputs, threads: int | None, side_by_side: int) -> tuple[str, ...]:
     if threads is None:
         return ()
+    words = f"{threads} threads"
+    if side_by_side > 1:
+        words = f"{side_by_side} replicas of {threads} {'thread' if threads == 1 else 'threads'}"
     if given.settings.threads == "auto":
-        return (f"{threads} threads: {given.hardware.cpu.usable_source}",)
-    return (f"{threads} threads: {given.settings.sources.get('threads', 'as given')}",)
+        return (f"{words}: {given.hardware.cpu.usable_source}",)
+    return (f"{words}: {given.settings.sources.get('threads', 'as given')}",)
 
 
 def _flags(given: Inputs) -> dict[str, FlagValue]:
@@ -238,8 +248,29 @@ def _flags(given: Inputs) -> dict[str, FlagValue]:
     if _context_reason(given):
         # A longer context than the checkpoint's is refused by the engine.
         flags["context-length"] = given.checkpoint.context_length
+    if (pool := _pool_below_context(flags, given)) is not None:
+        # The scheduler lets a longer text wait for ever, and everything behind it too.
+        flags["context-length"] = pool
     overridden = {word.partition("=")[0].removeprefix("--") for word in _options(given.extra)}
     return {name: value for name, value in flags.items() if name not in overridden}
+
+
+def _pool_below_context(flags: Mapping[str, FlagValue], given: Inputs) -> int | None:
+    """Tokens of a KV cache that cannot hold one text of the whole context; None where it can."""
+    asked = _as_given(flags, given.extra)
+    pool, context = asked.get("max-total-tokens"), asked.get("context-length")
+    if not isinstance(context, int):
+        context = given.checkpoint.context_length
+    return pool if isinstance(pool, int) and 0 < pool < context else None
+
+
+def _pool_reason(given: Inputs, flags: Mapping[str, FlagValue]) -> tuple[str, ...]:
+    pool = _as_given(flags, given.extra).get("max-total-tokens")
+    if flags.get("context-length") == pool and pool is not None:
+        return (f"context {pool}: the KV cache (--max-total-tokens) holds no longer text",)
+    if (pool := _pool_below_context(flags, given)) is not None:
+        return (f"a text of more than the KV cache's {pool} tokens would wait for ever",)
+    return ()
 
 
 def _flag_reasons(given: Inputs, flags: Mapping[str, FlagValue]) -> tuple[str, ...]:
@@ -296,7 +327,7 @@ def _options(words: tuple[str, ...]) -> list[str]:
     return [word for word in words if word.startswith("--")]
 
 
-def _environment(given: Inputs, threads: int | None) -> dict[str, str]:
+def _environment(given: Inputs, threads: int | None, side_by_side: int) -> dict[str, str]:
     env = command.environment(
         given.engine,
         model_path=str(given.checkpoint.path),
@@ -305,6 +336,7 @@ def _environment(given: Inputs, threads: int | None) -> dict[str, str]:
         plugin=given.settings.plugin,
         start_method=given.settings.start_method,
     )
+    env |= replicas.environment(side_by_side, threads)
     return env | _visible(given) | given.profile.env
 
 
@@ -343,13 +375,13 @@ def _pool_bytes(given: Inputs, flags: Mapping[str, FlagValue]) -> int:
     return int(max(free, default=0) * share)
 
 
-def _expectation(given: Inputs, dtype: str, sizes: memory.Knobs) -> Expectation:
+def _expectation(given: Inputs, dtype: str, sizes: memory.Knobs, side_by_side: int) -> Expectation:
     return Expectation(
         dimensions=given.checkpoint.dimensions,
         normalize=given.checkpoint.normalize,
         pooling=given.checkpoint.pooling,
         encoder=given.checkpoint.encoder,
-        max_running_requests=sizes.running_requests,
+        max_running_requests=side_by_side * sizes.running_requests,
         context_length=sizes.context,
         parity_min=given.parity_min(dtype),
         dtype=dtype,

@@ -17,7 +17,7 @@ from launcher.files import read_bounded
 from launcher.record.ndjson import read_lines
 from launcher.record.peak import PeakTracker
 from launcher.record.types import Run, RunSummary, Sample
-from launcher.record.writer import BENCH, EVENTS, RUN, SAMPLES, RunWriter
+from launcher.record.writer import EVENTS, RUN, SAMPLES, RunWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,6 @@ __all__ = [
     "list_runs",
     "load_run",
     "new_run_id",
-    "read_bench",
     "read_events",
     "read_samples",
     "run_directory",
@@ -116,17 +115,8 @@ def read_samples(directory: Path) -> Iterator[Sample]:
 
 def read_events(directory: Path) -> Iterator[dict[str, Any]]:
     """The events of a run's folder, oldest first; lines cut by a crash are left out."""
-    return _read_dicts(directory / EVENTS)
-
-
-def read_bench(directory: Path) -> Iterator[dict[str, Any]]:
-    """The rows that `bench` left in a run's folder, oldest first; broken lines are left out."""
-    return _read_dicts(directory / BENCH)
-
-
-def _read_dicts(path: Path) -> Iterator[dict[str, Any]]:
     decoder = msgspec.json.Decoder(dict[str, Any])
-    for line in read_lines(path):
+    for line in read_lines(directory / EVENTS):
         try:
             yield decoder.decode(line)
         except (ValueError, RecursionError):

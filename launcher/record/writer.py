@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RUN, SAMPLES, EVENTS, LOG = "run.json", "samples.ndjson", "events.ndjson", "engine.log"
-BENCH = "bench.ndjson"
-"""Rows of `qlaunch bench`, one a line, added by the command after the supervisor's own files."""
 
 SAMPLES_LIMIT_BYTES = 2_000_000
 """At about 500 bytes a sample every 10 s: ten hours at full resolution before the first merging."""

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from launcher.errors import ExitCode, QlaunchError
 from launcher.plan.types import Plan
 from launcher.record.scrub import Scrubber
 from launcher.service import keys, procs, store
@@ -14,7 +13,7 @@ from launcher.service.health import seconds_since
 from launcher.service.process import StopReport
 from launcher.service.recording import Recorder, cleaner
 from launcher.service.status import Journal, Roll, Status, first_state
-from launcher.service.store import Folder, Lock
+from launcher.service.store import Folder, Lock, not_written
 from launcher.service.types import Failure, ServiceState, State
 
 
@@ -53,12 +52,7 @@ class Books:
                 where, first, began=began, journal=self.journal, on_change=on_change
             )
         except OSError as error:
-            raise QlaunchError(
-                f"cannot keep state in {where.path}: {error.strerror or error}",
-                code="state_not_written",
-                exit_code=ExitCode.UNEXPECTED,
-                fix="free space there, or set QLAUNCH_HOME to another folder",
-            ) from error
+            raise not_written(where.path, error) from error
         self.recorder.phase("starting")
         self.journal.write(f"starting run {self.recorder.run_id}")
 

@@ -12,6 +12,8 @@ from launcher.errors import ExitCode, QlaunchError
 from launcher.service.types import Failure, State
 from launcher.verify.types import SmokeReport
 
+WEDGED_FIX = "start it again; see the engine's log"
+
 
 class Match(Protocol):
     """What a classifier recognised in a log."""
@@ -143,14 +145,18 @@ def smoke_verdict(report: SmokeReport | str) -> Failure:
     message = f"the smoke failed: {', '.join(check.name for check in bad)}"
     if report.explanation:
         message = f"{message}: {report.explanation}"
-    fix = f"look at {report.suspect}" if report.suspect else None
-    return smoke_failed(message, fix, [f"{check.name}: {check.detail}" for check in bad])
+    evidence = [f"{check.name}: {check.detail}" for check in bad]
+    if report.suspect == "wedged":
+        # The class of an engine that hangs, whoever sees it first: the smoke, or its time limit.
+        failure = smoke_failed(message, WEDGED_FIX, evidence)
+        return msgspec.structs.replace(failure, failure_class="wedged")
+    return smoke_failed(message, f"look at {report.suspect}" if report.suspect else None, evidence)
 
 
 def wedged(limit_s: float) -> Failure:
     """`/health` is 200, and embeddings hang."""
     message = f"the engine is healthy, but the smoke had no answer within {limit_s:g} s"
-    failure = smoke_failed(message, "start it again; see the engine's log")
+    failure = smoke_failed(message, WEDGED_FIX)
     return msgspec.structs.replace(failure, failure_class="wedged")
 
 

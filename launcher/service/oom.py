@@ -2,40 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+from launcher.hardware.cgroup import groups
+from launcher.hardware.pseudofiles import read_text
 
-def oom_kills() -> int | None:
+_COUNTERS = {1: "memory.oom_control", 2: "memory.events"}
+"""By version of the control groups: the file with the line `oom_kill N`."""
+
+
+def oom_kills(root: Path = Path("/")) -> int | None:
     """Processes that the kernel has killed for memory so far, or None where it does not count.
 
-    The counter of this process's own cgroup (`memory.events`, cgroup v2; `memory.oom_control`,
-    v1) where it can be read, else the machine's (/proc/vmstat, Linux ≥ 4.13). Compare two
-    readings.
+    The counter of this process's own control group, or of the nearest one above it that counts,
+    else the machine's (/proc/vmstat, Linux ≥ 4.13). Compare two readings.
+
+    Args:
+        root: where `/` is; fixture trees in tests.
     """
-    for path, name in _counters():
-        try:
-            text = path.read_text(encoding="ascii")
-        except (OSError, UnicodeDecodeError):
-            continue
-        for line in text.splitlines():
+    for path in _counters(root):
+        for line in (read_text(path) or "").splitlines():
             key, _, value = line.partition(" ")
-            if key == name and value.strip().isdigit():
+            if key == "oom_kill" and value.strip().isdecimal():
                 return int(value)
     return None
 
 
-def _counters() -> list[tuple[Path, str]]:
-    found = []
-    try:
-        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    root = Path("/sys/fs/cgroup")
-    for line in lines:
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if not controllers:
-            found.append((root / path.lstrip("/") / "memory.events", "oom_kill"))
-        elif "memory" in controllers.split(","):
-            found.append((root / "memory" / path.lstrip("/") / "memory.oom_control", "oom_kill"))
-    return [*found, (Path("/proc/vmstat"), "oom_kill")]
+def _counters(root: Path) -> Iterator[Path]:
+    for group in groups(root, "memory"):
+        yield group.path / _COUNTERS[group.version]
+    yield root / "proc/vmstat"

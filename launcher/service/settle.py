@@ -98,8 +98,11 @@ def _bury(where: Folder, state: ServiceState) -> ServiceState:
         if not left:
             where.tree.unlink(missing_ok=True)
         store.write_state(where, settled)
-    except OSError:
-        pass  # a full or read-only disk: the answer is true all the same, and given again
+    except OSError as error:
+        # A full or read-only disk, which may be why it ended: told now, and again the next time.
+        if not left:
+            failure = endings.from_error(store.not_written(where.path, error))
+            settled = msgspec.structs.replace(settled, failure=failure, detail=failure.message)
     _close_record(settled)
     return settled
 

@@ -57,7 +57,10 @@ class Status:
         self._where, self._began, self._journal = where, began, journal
         self._on_change = on_change
         self.now = state
+        self.unwritten: OSError | None = None
+        """Why the last attempt to write the state failed."""
         store.write_state(where, state)
+        self._ever_up = False
         self._tell()
 
     @property
@@ -69,6 +72,11 @@ class Status:
     def final(self) -> bool:
         """Whether it will not change any more."""
         return self.now.state in FINAL
+
+    @property
+    def mute(self) -> OSError | None:
+        """Why nobody could hear that the service came up; None once it has been told."""
+        return None if self._ever_up else self.unwritten
 
     def enter(self, state: State, detail: str = "", **changes: Any) -> None:
         """Go to `state`, which the contract must allow, and publish.
@@ -104,7 +112,10 @@ class Status:
         """Write `state.json`. A full disk is told to the journal; the engine goes on serving."""
         try:
             store.write_state(self._where, self.now)
+            self.unwritten = None
+            self._ever_up = self._ever_up or self.now.state in UP
         except OSError as error:
+            self.unwritten = error
             self._journal.write(f"cannot write {self._where.state}: {error.strerror or error}")
 
     def _tell(self) -> None:

@@ -180,9 +180,26 @@ def lock_holder(where: Folder) -> ProcessId | None:
     return found if procs.is_alive(found) else None
 
 
+def not_written(path: Path, error: OSError) -> QlaunchError:
+    """The `state_not_written` error (exit 1): a full or read-only disk, with the path."""
+    return QlaunchError(
+        f"cannot keep state in {path}: {error.strerror or error}",
+        code="state_not_written",
+        exit_code=ExitCode.UNEXPECTED,
+        fix="free space there, or set QLAUNCH_HOME to another folder",
+    )
+
+
 def write_plan(where: Folder, plan: Plan) -> None:
-    """Replace `plan.json`."""
-    write_atomic(where.plan, msgspec.json.encode(plan))
+    """Replace `plan.json`.
+
+    Raises:
+        QlaunchError: `state_not_written` (exit 1).
+    """
+    try:
+        write_atomic(where.plan, msgspec.json.encode(plan))
+    except OSError as error:
+        raise not_written(where.path, error) from error
 
 
 def read_plan(where: Folder) -> Plan:

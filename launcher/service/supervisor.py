@@ -25,7 +25,7 @@ from launcher.service.holders import Holders
 from launcher.service.life import Life, engine_command
 from launcher.service.loop import Loop, Timers
 from launcher.service.machine import START, Budget
-from launcher.service.store import Folder, Lock
+from launcher.service.store import Folder, Lock, not_written
 from launcher.service.traffic import Traffic
 from launcher.service.types import UP, Failure, ProcessId, ServiceState, State
 from launcher.service.verifier import Verifier, verify_request
@@ -489,6 +489,9 @@ class Supervisor:
         """Look at the tree, measure it, and publish peaks that grew."""
         if not self._where.path.is_dir():  # removed by somebody: nobody could find us any more
             self._end("stopped")
+            return
+        if (why := self._status.mute) is not None:
+            self._end("failed", endings.from_error(not_written(self._where.path, why)))
             return
         if self._life is not None:
             self._look_at_tree(self._life)

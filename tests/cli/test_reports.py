@@ -11,6 +11,7 @@ import pytest
 
 from launcher.paths import dirs
 from launcher.record import diff as difference
+from launcher.record.bench import append_bench
 from launcher.record.types import Peak
 from tests.cli.commandline import Run
 from tests.cli.services import leave_run
@@ -24,8 +25,10 @@ def leave(run: str, record: Any, bench: Any = ()) -> Path:
     folder = leave_run(run, **{"service": "svc"} | fields)
     lines = [msgspec.json.encode(sample) for sample in given.SAMPLES]
     (folder / "samples.ndjson").write_bytes(b"\n".join(lines) + b"\n")
-    rows = [msgspec.json.encode(row) for row in bench]
-    (folder / "bench.ndjson").write_bytes(b"\n".join([*rows, b'{"cut'])) if rows else None
+    if bench:
+        append_bench(folder, {"made": "2026-11-24T12:30:00Z", "rows": list(bench)})
+        with (folder / "bench.ndjson").open("ab") as file:
+            file.write(b'{"cut')
     return folder
 
 
@@ -75,6 +78,17 @@ class TestReport:
         assert answer.data["files"] == {"html": str(comparison.with_suffix(".html"))}
         assert answer.data["report"]["winner"] == "b"
         assert "5 times as quick" in comparison.with_suffix(".html").read_text("utf-8")
+
+    def test_a_comparison_by_its_id(self, run: Run, home: Path, comparison: Path) -> None:
+        folder = dirs().state / "comparisons" / "20261124T140000Z-compare-0003"
+        folder.mkdir(parents=True)
+        comparison.rename(folder / "comparison.json")
+        leave(ONE, given.run())
+        for name in (folder.name, "20261124T14", str(folder)):
+            answer = run("runs", "report", name, "--json")
+            assert answer.data["files"] == {"html": str(folder / "comparison.html")}
+        assert run("runs", "report", "2026", "--json").data["report"]["run"] == ONE
+        assert run("runs", "report", "[*", "--json").error["code"] == "run_unknown"
 
     @pytest.mark.parametrize("wrap", [lambda d: {"data": d}, lambda d: {"data": {"comparison": d}}])
     def test_the_output_of_compare_is_one_too(

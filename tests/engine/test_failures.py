@@ -8,7 +8,6 @@ started with a wrong flag, a cut checkpoint, a taken port and so on, and killed 
 from __future__ import annotations
 
 import os
-import random
 import re
 import time
 from pathlib import Path
@@ -17,13 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from launcher.engine import failures
+from launcher.engine.failure_log import SHOWN_LIMIT
 from launcher.engine.failures import classify, signatures
 
 HERE = Path(__file__).parent
 LOGS = {path.stem: path.read_text(encoding="utf-8") for path in HERE.glob("logs/*.log")}
 FUZZED = int(os.environ.get("QLAUNCH_FUZZ_LOGS", "1500"))
-"""How many mutated logs one test tries; set it to 100000 for the long run (half a minute)."""
+"""How many logs each fuzzing test (test_failure_shapes.py) tries; `make soak` sets 100000."""
 
 LOADED = (
     "[2026-11-22 13:50:15] Load weight end. elapsed=0.04 s, type=BertModel, avail mem=21.60 GB\n"
@@ -52,21 +51,30 @@ def raised(error: str, *, frame: str = "srt/managers/scheduler.py", fatal: bool 
     )
 
 
-def _example(block: str) -> tuple[str, str]:
-    """Class and log of one block of failure_texts.txt."""
+Block = tuple[str, str, tuple[str, ...], str]
+"""Class, kind, phases and text of one block of failure_texts.txt."""
+
+
+def _block(block: str) -> Block:
     head, _, body = block.partition("\n")
     expected, kind, *phases = head.split()
-    body = body.strip("\n") + "\n"
+    return expected, kind, tuple(phases), body.strip("\n")
+
+
+def _example(block: Block) -> tuple[str, str]:
+    """Class and log of one block."""
+    expected, kind, phases, text = block
     if kind != "line":
         frame = "srt/utils/offloader.py" if kind == "offloader" else "srt/managers/scheduler.py"
-        body = raised(body.rstrip("\n"), frame=frame, fatal=kind != "front")
-    return expected, "".join(MARKERS[phase] for phase in phases) + body
+        text = raised(text, frame=frame, fatal=kind != "front").rstrip("\n")
+    return expected, "".join(MARKERS[phase] for phase in phases) + text + "\n"
 
 
-TEXTS = [
-    _example(block)
+TEXT_BLOCKS = [
+    _block(block)
     for block in (HERE / "failure_texts.txt").read_text(encoding="utf-8").split("\n## ")[1:]
 ]
+TEXTS = [_example(block) for block in TEXT_BLOCKS]
 
 
 @pytest.mark.parametrize(("expected", "text"), TEXTS)
@@ -325,7 +333,7 @@ def test_evidence_is_short_and_safe_on_a_terminal() -> None:
     found = classify(f"one\ntwo\n{text}\nthree\n", phase="starting")
     assert found is not None
     assert all(line.isprintable() for line in found.lines)
-    assert all(len(line) <= 4 * failures.SHOWN_LIMIT for line in found.lines)
+    assert all(len(line) <= 4 * SHOWN_LIMIT for line in found.lines)
     assert any("[Errno 98] address already in use" in line for line in found.lines)
 
 
@@ -377,23 +385,6 @@ def test_any_mixture_of_known_pieces_is_classified_without_raising(pieces: list[
     assert all(line.isprintable() for line in found.lines)
 
 
-def test_mutated_logs_never_raise() -> None:
-    dice = random.Random(5)
-    logs = sorted(LOGS.values())
-    junk = ["\x00", "\udc80", "\n", "\r", "é", "\x1b[", "Traceback (most recent call last):\n", "'"]
-    for _ in range(FUZZED):
-        log = dice.choice(logs)
-        low = dice.randrange(len(log))
-        text = log[low : low + dice.randrange(3000)]
-        for _ in range(dice.randrange(6)):
-            at = dice.randrange(len(text) + 1)
-            text = text[:at] + dice.choice(junk) + text[at + dice.randrange(20) :]
-        found = classify(
-            text, phase=dice.choice(["loading", "ready"]), returncode=dice.choice([None, -9])
-        )
-        assert found is None or all(line.isprintable() for line in found.lines)
-
-
 @pytest.mark.parametrize(
     "piece",
     [
@@ -411,9 +402,9 @@ def test_mutated_logs_never_raise() -> None:
 )
 def test_a_hostile_log_costs_linear_time(piece: str) -> None:
     """Six million characters in well under the seconds that quadratic work would take."""
-    began = time.perf_counter()
+    began = time.process_time()  # of this process alone: a busy machine changes nothing
     classify(piece * (6_000_000 // len(piece)), phase="loading", returncode=1)
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_the_cause_is_found_at_either_end_of_a_huge_log() -> None:

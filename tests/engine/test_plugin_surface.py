@@ -94,3 +94,23 @@ def test_batches_and_answers_have_the_fields_the_pooler_uses(release: Release) -
     assert said["pooler_output"][0] == "embeddings"
     # `dimensions` is younger than the oldest release: the pooler asks whether it is there.
     assert {"extend_seq_lens", "extend_seq_lens_cpu"} <= set(said["batch_fields"])
+
+
+@pytest.mark.parametrize("release", EVERY, ids=lambda r: r.name)
+def test_weights_come_one_after_the_other(release: Release) -> None:
+    for model in record(release)["models"].values():
+        assert model["load_weights"][0] == "weights"
+        assert len(model["load_weights"]) == 1
+
+
+@pytest.mark.parametrize("release", EVERY, ids=lambda r: r.name)
+def test_attention_layers_are_where_the_plugin_replaces_them(release: Release) -> None:
+    said = record(release)
+    # encoder.layer[…].attention.self_attn.attn, below BertModel and XLMRobertaModel.roberta.
+    assert len(said["attention_path"]) == 7
+    built_with = {"num_heads", "head_dim", "scaling", "num_kv_heads", "layer_id", "attn_type"}
+    assert built_with <= set(said["radix_attention"])
+    assert said["radix_attention_forward"][:5] == ["q", "k", "v", "forward_batch", "save_kv_cache"]
+    assert {"extend_prefix_lens", "extend_prefix_lens_cpu"} <= set(said["batch_fields"])
+    # Where a release does not say how it was started, its own attention stays.
+    assert said["server_args_at_hand"] or release.device != "cpu"

@@ -68,6 +68,84 @@ def served(
     return [vector.tolist() for vector in found]
 
 
+def attended(
+    states: list[list[float]], lengths: list[int], *, prefixes: list[int] | None = None
+) -> Any:
+    """Two heads of 4 over rows [q, k, v] of 24, the texts one after the other.
+
+    With `prefixes` the stock layer would be asked: it is replaced by one that says so.
+    """
+    import torch
+    from qlaunch_sglang import attention
+
+    class Stock(attention.WholeTextAttention.__base__):  # type: ignore[misc]
+        def forward(self, *given: Any, **more: Any) -> Any:
+            raise LookupError("the stock layer was asked")
+
+    kept = attention.WholeTextAttention.__bases__
+    attention.WholeTextAttention.__bases__ = (Stock,)
+    try:
+        layer = attention.WholeTextAttention(
+            num_heads=2, head_dim=4, scaling=0.5, num_kv_heads=2, layer_id=0
+        )
+        batch = SimpleNamespace(
+            extend_seq_lens_cpu=lengths,
+            extend_prefix_lens_cpu=prefixes or [0] * len(lengths),
+        )
+        q, k, v = torch.tensor(states).split(8, dim=-1)
+        return layer(q, k, v, batch).tolist()
+    finally:
+        attention.WholeTextAttention.__bases__ = kept
+
+
+def why_not_whole(**settings: Any) -> Any:
+    """The plugin's verdict on a server started like this."""
+    from qlaunch_sglang import attention
+    from sglang.srt import runtime_context
+
+    usual = {
+        "device": "cpu",
+        "attention_backend": "torch_native",
+        "disable_radix_cache": True,
+        "chunked_prefill_size": -1,
+    }
+    kept = runtime_context.get_server_args
+    runtime_context.get_server_args = lambda: SimpleNamespace(**usual | settings)
+    try:
+        return attention._why_not()
+    finally:
+        runtime_context.get_server_args = kept
+
+
+def loaded(path: str) -> Any:
+    """Pages of a checkpoint in memory before and after its tensors are let go, and their sums."""
+    import torch
+    from qlaunch_sglang import loading
+    from safetensors import safe_open  # type: ignore[import-not-found]  # the engine has it
+
+    def resident() -> int:
+        lines = iter(Path("/proc/self/smaps").read_text("utf-8").splitlines())
+        for line in lines:
+            if line.endswith(".safetensors"):
+                return 1024 * int(next(at for at in lines if at.startswith("Rss:")).split()[1])
+        return 0
+
+    with safe_open(path, framework="pt", device="cpu") as file:
+        given = [(name, file.get_tensor(name)) for name in file.keys()]  # noqa: SIM118
+        sums = [float(tensor.double().sum()) for _, tensor in given]
+        before = resident()
+        own = torch.arange(1 << 20, dtype=torch.float32)
+        passed = [name for name, _ in loading.released(iter([*given, ("own", own)]))]
+        after = resident()
+        again = [float(tensor.double().sum()) for _, tensor in given]
+    return {
+        "before": before,
+        "after": after,
+        "same": sums == again and passed == [*(name for name, _ in given), "own"],
+        "own": float(own.double().sum()),
+    }
+
+
 def why_not_fork(device: str | None, beside: str = "nothing") -> str | None:
     """The plugin's verdict, with something going on beside it.
 
@@ -117,7 +195,18 @@ def submodule(name: str) -> None:
 
 ASKS = {
     ask.__name__: ask
-    for ask in (pooled, head, served, why_not_fork, call_kernel, registry_operators, submodule)
+    for ask in (
+        pooled,
+        head,
+        served,
+        attended,
+        why_not_whole,
+        loaded,
+        why_not_fork,
+        call_kernel,
+        registry_operators,
+        submodule,
+    )
 }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from launcher.service import ports, procs
 from launcher.service.types import ProcessId
+from tests.cgroups import MemoryGroup
 
 ROOT = Path(__file__).resolve().parents[2]
 UP_S = 400.0
@@ -69,10 +70,13 @@ def environment(home: Path | None) -> dict[str, str]:
     return env if home is None else env | {"QLAUNCH_HOME": str(home)}
 
 
-def start(env: Mapping[str, str], *arguments: str) -> subprocess.Popen[str]:
-    """`qlaunch ARGUMENTS`, running."""
+def start(
+    env: Mapping[str, str], *arguments: str, inside: MemoryGroup | None = None
+) -> subprocess.Popen[str]:
+    """`qlaunch ARGUMENTS`, running; `inside` a control group of the tests' own."""
+    argv = (sys.executable, "-m", "launcher", *arguments)
     return subprocess.Popen(
-        [sys.executable, "-m", "launcher", *arguments],
+        argv if inside is None else inside.enter(*argv),
         cwd=ROOT,
         env=dict(env),
         stdin=subprocess.DEVNULL,
@@ -103,9 +107,11 @@ class Home:
         (root / "cache").symlink_to(cache)  # references are computed once, not once a test
         self.root = root
         self.env = environment(root)
+        self._used = False
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return start(self.env, *arguments)
+    def start(self, *arguments: str, inside: MemoryGroup | None = None) -> subprocess.Popen[str]:
+        self._used = True
+        return start(self.env, *arguments, inside=inside)
 
     def run(self, *arguments: str) -> Finished:
         return finish(self.start(*arguments))
@@ -123,8 +129,10 @@ class Home:
         return self.run("logs", service, "-n", "100000").ok().stdout
 
     def sweep(self) -> None:
-        """Stop what a failed test may have left."""
-        finish(self.start("down", "--all", "--json"), 120)
+        """Stop what a failed test may have left; nothing to do where nothing ran since."""
+        if self._used:
+            finish(self.start("down", "--all", "--json"), 120)
+            self._used = False
 
 
 def tree(leader: int) -> list[ProcessId]:

@@ -25,6 +25,7 @@ from launcher.record.procfs import title
 from launcher.record.sampler import role_of
 from launcher.service import ports, procs, store
 from launcher.service.types import ProcessId, ServiceState
+from tests.cgroups import MemoryGroup
 from tests.engine_real.qlaunch import (
     UP_S,
     Finished,
@@ -46,10 +47,9 @@ class Watched:
         self.home, self.name = home, name
         self.path = home.root / "state" / "services" / name / "state.json"
 
-    def up(self, *more: str) -> subprocess.Popen[str]:
-        return self.home.start(
-            "up", "cpu-minilm", "--name", self.name, "--port", "0", "--json", *more
-        )
+    def up(self, *more: str, inside: MemoryGroup | None = None) -> subprocess.Popen[str]:
+        fixed = ("up", "cpu-minilm", "--name", self.name, "--port", "0", "--json")
+        return self.home.start(*fixed, *more, inside=inside)
 
     def state(self) -> ServiceState | None:
         try:
@@ -130,50 +130,89 @@ class Load:
             self.seen.append(embed(self._endpoint, f"text {len(self.seen)} of the load"))
             time.sleep(0.05)
 
+    def begins(self) -> None:
+        """Wait for its first answers."""
+        eventually(lambda: self.seen.count("ok") >= 3)
+
     def stop(self) -> set[str]:
         self._over = True
         self._thread.join(30)
         return set(self.seen)
 
 
+Course = tuple[tuple[str, str], ...]
+DEFAULT: Course = (("detokenizer", "load"), ("front", "idle"), ("supervisor", "load"))
+IDLE: Course = (("scheduler", "idle"), ("detokenizer", "idle"), ("supervisor", "idle"))
+LOADED: Course = (("scheduler", "load"), ("front", "load"))
+
+
 @pytest.mark.parametrize(
-    "roles",
+    "course",
     [
-        pytest.param(("detokenizer",), id="one"),
-        pytest.param(("scheduler", "detokenizer", "front"), id="all", marks=SOAK),
+        pytest.param(DEFAULT, id="each"),
+        pytest.param(IDLE, id="idle", marks=SOAK),
+        pytest.param(LOADED, id="load", marks=SOAK),
     ],
 )
-def test_parts_killed_while_serving_under_load(service: Watched, roles: tuple[str, ...]) -> None:
+def test_killed_while_serving(service: Watched, course: Course) -> None:
+    """One after the other, in one life of the service; without its supervisor it is over."""
     up = finish(service.up()).ok()
     endpoint = up.data["endpoint"]
-    load = Load(endpoint)
-    for number, role in enumerate(roles, 1):
-        before = service.state()
-        assert before is not None
-        assert before.engine is not None
-        old = tree(before.engine.pid)
-        assert procs.send(service.part(role), signal.SIGKILL)
-        began = time.monotonic()
-        eventually(lambda: (s := service.state()) and s.state != "ready", 15)
-        assert time.monotonic() - began < 10, f"{role}: it took too long to notice"
-        again = service.wait_for("ready", "failed")
-        assert (again.state, again.restarts) == ("ready", number), role
-        assert again.endpoint == endpoint
-        assert alive(old) == []
-        assert embed(endpoint, "back again") == "ok"
-    assert load.stop() <= {"ok", "refused", "HTTP 503", "HTTP 500"}
-    assert load.seen.count("ok") > 0
-    processes = tree(again.supervisor.pid) if again.supervisor else []
-    service.down()
-    assert alive(processes) == []
+    for number, (role, phase) in enumerate(course, 1):
+        load = Load(endpoint) if phase == "load" else None
+        if load is not None:
+            load.begins()
+        if role == "supervisor":
+            the_supervisor_is_killed(service)
+        else:
+            a_part_is_killed(service, role, number)
+            assert embed(endpoint, "back again") == "ok"
+        if load is not None:
+            assert load.stop() <= {"ok", "refused", "HTTP 503", "HTTP 500"}, role
+    if course[-1][0] != "supervisor":
+        state = service.state()
+        assert state is not None
+        assert state.supervisor is not None
+        processes = tree(state.supervisor.pid)
+        service.down()
+        assert alive(processes) == []
     assert_port_is_free(endpoint)
+
+
+def a_part_is_killed(service: Watched, role: str, number: int) -> None:
+    """It is noticed at once, nothing of the old engine stays, and the service comes back."""
+    before = service.state()
+    assert before is not None
+    assert before.engine is not None
+    old = tree(before.engine.pid)
+    assert procs.send(service.part(role), signal.SIGKILL)
+    began = time.monotonic()
+    eventually(lambda: (s := service.state()) and s.state != "ready", 15)
+    assert time.monotonic() - began < 10, f"{role}: it took too long to notice"
+    again = service.wait_for("ready", "failed")
+    assert (again.state, again.restarts) == ("ready", number), role
+    assert again.endpoint == before.endpoint
+    assert alive(old) == []
+
+
+def the_supervisor_is_killed(service: Watched) -> None:
+    """Its engine dies with it, and the next command says what happened."""
+    state = service.state()
+    assert state is not None
+    assert state.supervisor is not None
+    processes = tree(state.supervisor.pid)
+    os.kill(state.supervisor.pid, signal.SIGKILL)
+    eventually(lambda: not alive(processes), 10)
+    status = service.home.run("status", service.name, "--json")
+    assert (status.code, status.data["state"]) == (3, "failed")
+    assert status.data["failure"]["code"] == "supervisor_killed"
 
 
 @pytest.mark.parametrize(
     ("role", "phase"),
     [
         pytest.param("scheduler", "loading"),
-        pytest.param("detokenizer", "verifying"),
+        pytest.param("detokenizer", "verifying", marks=SOAK),
         pytest.param("front", "loading", marks=SOAK),
         pytest.param("detokenizer", "loading", marks=SOAK),
         pytest.param("scheduler", "verifying", marks=SOAK),
@@ -198,24 +237,14 @@ def test_parts_killed_while_starting(service: Watched, role: str, phase: str) ->
     assert_port_is_free(str(state.endpoint))
 
 
-@pytest.mark.parametrize(
-    "phase", ["loading", pytest.param("verifying", marks=SOAK), pytest.param("ready", marks=SOAK)]
-)
-def test_the_supervisor_killed_in_each_phase(service: Watched, phase: str) -> None:
+@pytest.mark.parametrize("phase", ["loading", pytest.param("verifying", marks=SOAK)])
+def test_the_supervisor_killed_while_starting(service: Watched, phase: str) -> None:
     starting = service.up()
     state = service.reach(phase)
-    if phase == "ready":
-        finish(starting).ok()
-    assert state.supervisor is not None
-    processes = tree(state.supervisor.pid)
-    os.kill(state.supervisor.pid, signal.SIGKILL)
-    if phase != "ready":
-        up = finish(starting)
-        assert (up.code, up.document["errors"][0]["code"]) == (6, "supervisor_killed")
-    eventually(lambda: not alive(processes), 10)
+    the_supervisor_is_killed(service)
+    up = finish(starting)
+    assert (up.code, up.document["errors"][0]["code"]) == (6, "supervisor_killed")
     assert_port_is_free(str(state.endpoint))
-    status = service.home.run("status", service.name, "--json")
-    assert (status.code, status.data["state"]) == (3, "failed")
 
 
 def test_a_port_stolen_while_loading(service: Watched) -> None:

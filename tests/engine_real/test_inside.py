@@ -113,6 +113,64 @@ def test_half_precision_states_are_summed_in_float32(ask: Ask) -> None:
     assert unknown == {"error": "ValueError", "message": "unknown pooling mode 'median'"}
 
 
+def attention(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Two heads of 4 over one text, scaled by 0.5: softmax(q k / 2) v."""
+    out = np.empty((len(rows), 8), dtype=np.float32)
+    for head in range(2):
+        query, key, value = (rows[:, at + 4 * head : at + 4 * head + 4] for at in (0, 8, 16))
+        scores = np.exp(query @ key.T * 0.5)
+        out[:, 4 * head : 4 * head + 4] = scores / scores.sum(axis=-1, keepdims=True) @ value
+    return out
+
+
+def test_attention_stays_within_each_text(ask: Ask) -> None:
+    for lengths in ([3, 3, 1, 5, 5, 5, 2], [1], [4, 4], [7, 1, 1]):
+        rows = RANDOM.standard_normal((sum(lengths), 24)).astype(np.float32)
+        (found,) = ask({"ask": "attended", "states": rows.tolist(), "lengths": lengths})
+        parts = np.split(rows, np.cumsum(lengths)[:-1])
+        expected_rows = np.concatenate([attention(part) for part in parts])
+        np.testing.assert_allclose(found, expected_rows, rtol=1e-5, atol=1e-6)
+
+
+def test_a_text_that_was_begun_in_another_batch_is_left_to_the_stock_layer(ask: Ask) -> None:
+    rows = RANDOM.standard_normal((4, 24)).astype(np.float32).tolist()
+    (found,) = ask({"ask": "attended", "states": rows, "lengths": [2, 2], "prefixes": [0, 3]})
+    assert found == {"error": "LookupError", "message": "the stock layer was asked"}
+
+
+def test_attention_over_whole_texts_is_for_engines_that_keep_them_whole(ask: Ask) -> None:
+    said = ask(
+        *(
+            {"ask": "why_not_whole", **settings}
+            for settings in (
+                {},
+                {"chunked_prefill_size": None},
+                {"chunked_prefill_size": 2048},
+                {"disable_radix_cache": False},
+                {"attention_backend": "triton"},
+                {"device": "cuda"},
+            )
+        )
+    )
+    assert said[:2] == [None, None]
+    assert said[2:] == [
+        "no, texts are cut into chunks of 2048",
+        "no, the prefix cache is on",
+        "no, triton on cpu has an attention of its own",
+        "no, torch_native on cuda has an attention of its own",
+    ]
+
+
+def test_pages_of_loaded_weights_are_given_back_and_nothing_else(ask: Ask, tmp_path: Path) -> None:
+    model = make_bert(tmp_path / "model", hidden=256, layers=2)
+    size = (model / "model.safetensors").stat().st_size
+    (found,) = ask({"ask": "loaded", "path": str(model / "model.safetensors")})
+    assert found["before"] > size / 2
+    assert found["after"] < found["before"] / 4
+    assert found["same"]
+    assert found["own"] == (1 << 20) * ((1 << 20) - 1) / 2
+
+
 def test_a_head_is_read_as_the_checkpoint_says(ask: Ask, tmp_path: Path) -> None:
     made = [
         make_bert(tmp_path / "mean", pooling="mean"),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import urllib.error
-import urllib.request
 
 from launcher.service import procs
 from tests.engine_real.qlaunch import (
@@ -13,7 +11,6 @@ from tests.engine_real.qlaunch import (
     alive,
     assert_port_is_free,
     eventually,
-    finish,
     tree,
 )
 
@@ -49,17 +46,3 @@ def test_spawned_in_float32_until_its_supervisor_is_killed(home: Home) -> None:
     assert status.code == 3
     assert status.data["state"] == "failed"
     assert "supervisor" in status.data["failure"]["message"]
-
-
-def test_of_two_ups_at_once_one_wins(home: Home) -> None:
-    both = [home.start("up", "cpu-minilm", "--port", "0", "--json") for _ in range(2)]
-    winner, loser = sorted((finish(each) for each in both), key=lambda done: done.code)
-    winner.ok()
-    assert loser.code == 9, loser.stdout
-    assert loser.document["errors"][0]["code"] in ("already_running", "busy")
-    with urllib.request.urlopen(f"{winner.data['endpoint']}/models", timeout=30) as answer:
-        assert answer.status == 200
-    processes = tree(winner.data["supervisor_pid"])
-    home.run("down", "cpu-minilm", "--json").ok()
-    assert alive(processes) == []
-    assert_port_is_free(winner.data["endpoint"])

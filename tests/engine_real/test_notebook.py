@@ -1,4 +1,7 @@
-"""The example notebook against the real engine: it runs, and shows what it says it shows."""
+"""The example notebook against the real engine: it runs, and shows what it says it shows.
+
+Its service is the winner of two `up`s at once, and its end is proved: one start for all of this.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +9,45 @@ import json
 import re
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.engine_real.notebook import code_cells
-from tests.engine_real.qlaunch import ROOT, Home
+from tests.engine_real.qlaunch import ROOT, Finished, Home, alive, assert_port_is_free, finish, tree
 
 NOTEBOOK = ROOT / "docs" / "examples" / "embeddings.ipynb"
 NUMBER = re.compile(r"-?\d+\.\d+")
 
 
 @pytest.fixture(scope="module")
-def service(new_home: Callable[[str], Home]) -> Iterator[Home]:
-    """A home where cpu-minilm runs."""
+def both(new_home: Callable[[str], Home]) -> Iterator[tuple[Home, Finished, Finished]]:
+    """A home where cpu-minilm was started twice at once: winner and loser, by exit code."""
     home = new_home("examples")
-    home.run("up", "cpu-minilm", "--port", "0", "--json").ok()
-    yield home
-    home.sweep()
+    ups = [home.start("up", "cpu-minilm", "--port", "0", "--json") for _ in range(2)]
+    winner, loser = sorted((finish(each) for each in ups), key=lambda done: done.code)
+    yield home, winner, loser
+    processes = tree(winner.data["supervisor_pid"])
+    home.run("down", "cpu-minilm", "--json").ok()
+    assert alive(processes) == []
+    assert_port_is_free(winner.data["endpoint"])
+
+
+@pytest.fixture
+def service(both: tuple[Home, Finished, Finished]) -> Home:
+    """A home where cpu-minilm runs."""
+    return both[0]
+
+
+def test_of_two_ups_at_once_one_wins(both: tuple[Home, Finished, Finished]) -> None:
+    _, winner, loser = both
+    winner.ok()
+    assert loser.code == 9, loser.stdout
+    assert loser.document["errors"][0]["code"] in ("already_running", "busy")
+    with urllib.request.urlopen(f"{winner.data['endpoint']}/models", timeout=30) as answer:
+        assert answer.status == 200
 
 
 def test_the_notebook_runs_and_prints_what_is_saved_in_it(service: Home) -> None:
@@ -64,7 +87,9 @@ def test_the_long_suite_and_retrieval(service: Home) -> None:
     service.run("verify", "cpu-minilm", "--quality", "--json").ok()
     again = service.run("verify", "cpu-minilm", "--quality", "--json").ok().data
     suite, quality = again["verify"], again["quality"]
-    assert suite["reference"] == quality["reference"] == "cached"
+    assert quality["reference"] == "cached"
+    # Beside other work the two runs may have time for different texts: each set has its own file.
+    assert suite["reference"] == "cached" or suite["tokens_per_s"] < 1500
     assert suite["worst_cosine"] >= 0.999
     assert suite["longest_tokens"] == 511
     assert suite["left_out"] == [] or suite["tokens_per_s"] < 1500

@@ -15,18 +15,30 @@ from tests.plan.inputs import inputs
 MB = 1_000_000
 
 
-def observed(base: int, *, method: str = "fork", version: str = "0.5.23", **plan: Any) -> Observed:
+def observed(
+    base: int,
+    *,
+    method: str = "fork",
+    version: str = "0.5.23",
+    encoder: bool = True,
+    **plan: Any,
+) -> Observed:
     terms = [
         {"name": "weights", "bytes": 45 * MB, "basis": "computed"},
         {"name": "largest batch", "bytes": 170 * MB, "basis": "computed", "reserve": True},
         {"name": f"engine: front ({method})", "bytes": 290 * MB, "basis": "measured"},
     ]
-    found = {"device": "cpu", "engine": {"version": version}, "predicted": {"terms": terms}}
+    found = {
+        "device": "cpu",
+        "engine": {"version": version},
+        "predicted": {"terms": terms},
+        "expectation": {"encoder": encoder},
+    }
     return Observed(found | plan, peak_bytes=base + 45 * MB, began="2026-11-22T10:00:00Z")
 
 
 def test_the_base_is_the_peak_less_what_was_computed() -> None:
-    assert base_bytes(observed(700 * MB), version="0.5.23", method="fork") == 700 * MB
+    assert base_bytes(observed(700 * MB), version="0.5.23", method="fork", encoder=True) == 700 * MB
 
 
 @pytest.mark.parametrize(
@@ -36,18 +48,19 @@ def test_the_base_is_the_peak_less_what_was_computed() -> None:
         observed(700 * MB, method="spawn"),
         observed(700 * MB, device="cuda"),
         observed(-50 * MB),
+        observed(700 * MB, encoder=False),
         Observed({}, peak_bytes=1, began=""),
     ],
-    ids=["other version", "other start method", "gpu", "less than computed", "empty plan"],
+    ids=["other version", "other start method", "gpu", "no sense", "decoder", "empty plan"],
 )
 def test_runs_that_say_nothing_are_passed_over(run: Observed) -> None:
-    assert base_bytes(run, version="0.5.23", method="fork") is None
+    assert base_bytes(run, version="0.5.23", method="fork", encoder=True) is None
 
 
 def test_two_runs_are_not_enough_and_the_median_of_more_decides() -> None:
     runs = [observed(base * MB) for base in (700, 5000, 720)]
-    assert calibrate(runs[:2], version="0.5.23", method="fork") is None
-    found = calibrate(runs, version="0.5.23", method="fork")
+    assert calibrate(runs[:2], version="0.5.23", method="fork", encoder=True) is None
+    found = calibrate(runs, version="0.5.23", method="fork", encoder=True)
     assert found is not None
     assert (found.base_bytes, found.runs) == (720 * MB, 3)
 

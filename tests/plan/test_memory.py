@@ -38,9 +38,9 @@ class TestTerms:
             "request table": 65 * 512 * 4,
             "activations": 512 * (6 * 384 + 2 * 1536) * 2,
             "largest batch": (16384 - 512) * (6 * 384 + 2 * 1536) * 2,
-            "engine: front (fork)": memory.CPU_BASE_BYTES["fork"]["front"],
-            "engine: scheduler (fork)": memory.CPU_BASE_BYTES["fork"]["scheduler"],
-            "engine: detokenizer (fork)": memory.CPU_BASE_BYTES["fork"]["detokenizer"],
+            "engine: front (fork)": memory.CPU_BASE_BYTES["encoder"]["fork"]["front"],
+            "engine: scheduler (fork)": memory.CPU_BASE_BYTES["encoder"]["fork"]["scheduler"],
+            "engine: detokenizer (fork)": memory.CPU_BASE_BYTES["encoder"]["fork"]["detokenizer"],
         }
         assert found.ram_full_bytes == sum(terms(found).values())
         assert found.ram_bytes == found.ram_full_bytes - terms(found)["largest batch"]

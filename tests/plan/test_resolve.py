@@ -203,6 +203,31 @@ class TestEnvironment:
         assert "--device" not in plan.engine.argv
 
 
+@pytest.mark.parametrize("extra", [(), ("--max-total-tokens", "300"), ("--max-total-tokens=300",)])
+def test_a_text_that_the_kv_cache_cannot_hold_is_refused_and_not_kept_waiting(
+    extra: tuple[str, ...],
+) -> None:
+    """Left to itself the engine lets it wait for ever, and everything behind it too."""
+    plan = make_plan(inputs(flags={"max-total-tokens": 4096 if extra else 300}, extra=extra))
+    assert value(plan.engine.argv, "--context-length") == "300"
+    assert plan.expectation.context_length == 300
+    assert any(reason.startswith("context 300: the KV cache") for reason in plan.reasons)
+
+
+def test_a_context_that_the_user_insists_on_stays_with_a_warning() -> None:
+    extra = ("--max-total-tokens", "300", "--context-length", "400")
+    plan = make_plan(inputs(extra=extra))
+    assert value(plan.engine.argv, "--context-length") == "400"
+    assert any("more than the KV cache's 300 tokens" in reason for reason in plan.reasons)
+
+
+@pytest.mark.parametrize("tokens", [512, 4096])
+def test_a_kv_cache_for_the_whole_context_changes_nothing(tokens: int) -> None:
+    plan = make_plan(inputs(flags={"max-total-tokens": tokens}))
+    assert "--context-length" not in plan.engine.argv
+    assert not any("KV cache" in reason for reason in plan.reasons)
+
+
 def test_a_context_longer_than_the_checkpoints_is_cut_with_a_reason() -> None:
     plan = make_plan(inputs(flags={"context-length": 8192}))
     assert value(plan.engine.argv, "--context-length") == "512"

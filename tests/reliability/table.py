@@ -16,6 +16,7 @@ from tests.reliability import plugin
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".pytest_cache" / "v" / "reliability"
 DOCUMENT = ROOT / "docs" / "reliability.md"
+LATER = "does not apply yet"
 HEAD = """\
 <!-- Written by `python -m tests.reliability.table` from the last test run; do not edit. -->
 
@@ -40,7 +41,7 @@ def outcomes() -> dict[str, list[str]]:
 def row(case: dict[str, Any], ran: dict[str, list[str]]) -> tuple[str, str]:
     """Verdict and table row of one case."""
     if "after" in case:
-        verdict, words = "later", f"comes with {case['after']}"
+        verdict, words = LATER, f"comes with {case['after']}"
     else:
         seen = [outcome for test in case["tests"] for outcome in ran.get(test, ["not run"])]
         passed, all_ = seen.count("passed"), len(seen)
@@ -55,27 +56,48 @@ def row(case: dict[str, Any], ran: dict[str, list[str]]) -> tuple[str, str]:
     )
 
 
+def waiting() -> str:
+    """The cases that do not apply yet, by what they wait for."""
+    found: dict[str, list[str]] = {}
+    for case in plugin.cases():
+        if "after" in case:
+            found.setdefault(case["after"], []).append(str(case["case"]))
+    return "; ".join(f"{', '.join(numbers)} with {what}" for what, numbers in found.items())
+
+
 def document(ran: dict[str, list[str]], soak: list[str]) -> str:
     """The whole page."""
     rows = [row(case, ran) for case in plugin.cases()]
     count = {verdict: [v for v, _ in rows].count(verdict) for verdict, _ in rows}
-    tried = len(rows) - count.get("later", 0) - count.get("not run", 0)
+    later = count.get(LATER, 0)
+    tried = len(rows) - later - count.get("not run", 0)
     summary = (
-        f"\n{len(rows)} cases: {tried} tried, {count.get('survived', 0)} survived, "
-        f"{count.get('failed', 0)} failed; {count.get('later', 0)} wait for the part they are "
-        "about.\n"
+        f"\n{len(rows)} cases. {len(rows) - later} apply to what there is: {tried} tried, "
+        f"{count.get('survived', 0)} survived, {count.get('failed', 0)} failed.\n"
     )
+    if later:
+        summary += f"{later} do not apply yet, as what they are about is to come: {waiting()}.\n"
     lines = [
         HEAD + summary,
         "| case | what happens | what must follow | came of it | tests |",
         "|---|---|---|---|---|",
         *(line for _, line in rows),
         "",
+        *fuzz(),
         "## Two hundred lives",
         "",
         *(soak or ["Not run yet: `make soak`."]),
     ]
     return "\n".join(lines) + "\n"
+
+
+def fuzz() -> list[str]:
+    """How many logs the classifier of failures was given without raising."""
+    found = {path.name: json.loads(path.read_text("utf-8")) for path in CACHE.glob("fuzz/*")}
+    if not found:
+        return []
+    words = " and ".join(f"{count:,} {kind}" for kind, count in sorted(found.items()))
+    return [f"Logs that the classifier of failures was given, without raising: {words}.", ""]
 
 
 def soak() -> list[str]:

@@ -53,7 +53,7 @@ def test_every_case_names_tests_that_exist() -> None:
 
 
 def test_the_table_counts_what_ran_and_hides_no_failure() -> None:
-    first = plugin.cases()[0]
+    first = plugin.cases()[2]
     ran = {test: ["passed"] for test in first["tests"]}
     assert table.row(first, ran)[0] == "survived"
     assert table.row(first, {**ran, first["tests"][0]: ["passed", "failed"]})[0] == "failed"
@@ -95,7 +95,9 @@ def test_case_16_no_deadline_reads_the_time_of_day() -> None:
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Attribute) and ast.unparse(node) in WALL_CLOCKS
     }
-    assert found == {("store.py", "datetime.now"), ("recording.py", "datetime.now")}
+    # watch.py only shows (`top`): ages of figures that others stamped.
+    shown = {("watch.py", "time.time"), ("watch.py", "datetime.now")}
+    assert found - shown == {("store.py", "datetime.now"), ("recording.py", "datetime.now")}
 
 
 class _Gpu(Nvml):

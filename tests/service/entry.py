@@ -1,7 +1,8 @@
 """A detached supervisor for tests: the real one, with other wiring. `entry.py OPTIONS NAME BEGAN`.
 
 OPTIONS is a JSON file: `verify` (argv of the smoke process), `timing` and `patience` (their
-fields), `classes` (text → failure class, for a classifier that knows only those).
+fields), `classes` (text → failure class, for a classifier that knows only those; without any of
+them, `real_classes` takes the real one).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from launcher.engine.failures import classify as real
 from launcher.errors import QlaunchError
 from launcher.service import store
 from launcher.service.process import Patience
@@ -27,6 +29,9 @@ class Found(NamedTuple):
 
 def wiring(options: dict[str, Any]) -> Wiring:
     classes = options.get("classes", {})
+    verify, timing = tuple(options["verify"]), _timing(options)
+    if options.get("real_classes"):
+        return Wiring(classify=real, verify_argv=verify, timing=timing)
 
     def classify(
         text: str, *, phase: str, returncode: int | None, oom_killed: bool = False
@@ -37,8 +42,11 @@ def wiring(options: dict[str, Any]) -> Wiring:
                     return Found(name, f"it says {needle}", "fix it", (line,))
         return None
 
-    timing = Timing(**options.get("timing", {}), patience=Patience(**options.get("patience", {})))
-    return Wiring(classify=classify, verify_argv=tuple(options["verify"]), timing=timing)
+    return Wiring(classify=classify, verify_argv=verify, timing=timing)
+
+
+def _timing(options: dict[str, Any]) -> Timing:
+    return Timing(**options.get("timing", {}), patience=Patience(**options.get("patience", {})))
 
 
 def main(argv: list[str]) -> int:

@@ -25,7 +25,7 @@ FAST = {"beat_s": 0.3, "health_timeout_s": 2.0, "poll_s": 0.03}
 IMPATIENT = {"grace_s": 3.0, "children_s": 0.1, "group_s": 0.1, "kill_s": 3.0}
 
 
-def eventually(check: Callable[[], Any], limit_s: float = 10.0) -> Any:
+def eventually(check: Callable[[], Any], limit_s: float = 30.0) -> Any:
     """The first true answer of `check`."""
     deadline = time.monotonic() + limit_s
     while not (found := check()):

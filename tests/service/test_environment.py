@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from launcher.errors import QlaunchError
-from launcher.service import keys, oom
+from launcher.service import keys
 from launcher.service.environment import allowed, engine_environment
 from launcher.service.loop import Loop
 from launcher.service.notify import keep_watchdog, notify
@@ -163,8 +163,3 @@ def test_a_manager_that_is_not_there_is_no_failure(
 ) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", address)
     assert not notify("READY=1")
-
-
-def test_memory_kills_are_counted_or_unknown() -> None:
-    count = oom.oom_kills()
-    assert count is None or count >= 0

@@ -59,7 +59,10 @@ def test_only_the_very_process_is_signalled(sleeper: subprocess.Popen[bytes]) ->
     assert not procs.send(real, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("pid", [0, 1, -1, 2**31, 2**70, os.getpid()])
+@pytest.mark.parametrize(
+    "pid",
+    [0, 1, -1, 2**31, 2**70, pytest.param(os.getpid(), id="our own")],  # ids as all workers have
+)
 def test_some_pids_are_never_signalled(pid: int) -> None:
     stat = procs.read_stat(pid) if 0 < pid < 2**31 else None
     ticks = stat.start_ticks if stat else 0

@@ -17,6 +17,7 @@ from launcher.errors import QlaunchError
 from launcher.service import client, ports, procs, store
 from launcher.service.types import ServiceState
 from tests.service.home import Beside, Home, eventually
+from tests.workers import ALL_PORTS
 
 
 def test_up_returns_when_verified_and_down_leaves_nothing(home: Home) -> None:
@@ -71,7 +72,7 @@ def test_a_port_of_zero_takes_a_free_one(home: Home) -> None:
     state = home.up(home.plan(port=0))
     assert state.endpoint is not None
     port = int(state.endpoint.rsplit(":", 1)[1].removesuffix("/v1"))
-    assert ports.PICK[0] <= port <= ports.PICK[1]
+    assert ALL_PORTS[0] <= port <= ALL_PORTS[1]
     assert state.engine is not None
     assert ports.owned_by([state.engine.pid], "127.0.0.1", port)
 

@@ -16,7 +16,8 @@ import msgspec
 import pytest
 
 from launcher.errors import QlaunchError
-from launcher.service import client, ports, store
+from launcher.service import client, endings, ports, store
+from launcher.verify.types import Check, SmokeReport
 from tests.service.home import ENGINE, Home, eventually
 
 
@@ -256,3 +257,13 @@ def test_a_damaged_state_file_hides_no_running_service(home: Home) -> None:
     assert result.was_running
     assert result.state is not None
     assert result.state.state == "stopped"
+
+
+def test_a_smoke_that_blames_a_hang_has_its_class_and_says_what_to_do() -> None:
+    """As for a KV cache that is too small for any text: health is fine, and no call is answered."""
+    check = Check(name="count", ok=False, detail="no vectors came: no whole answer within 30 s")
+    report = SmokeReport(ok=False, checks=(check,), suspect="wedged", explanation="It hangs.")
+    failure = endings.smoke_verdict(report)
+    assert (failure.code, failure.failure_class, failure.exit_code) == ("smoke_failed", "wedged", 7)
+    assert failure.fix == "start it again; see the engine's log"
+    assert failure.evidence == (f"count: {check.detail}",)

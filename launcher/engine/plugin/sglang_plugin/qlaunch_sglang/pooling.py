@@ -184,7 +184,7 @@ class CheckpointPooler(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, forward_batch) -> EmbeddingPoolerOutput:
         """[tokens, width] of the whole batch → one vector a request, float32."""
-        lengths = _lengths(forward_batch)
+        lengths = lengths_of(forward_batch)
         # A captured graph may have padded the batch at its end.
         states = hidden_states[: sum(lengths)]
         vectors = torch.cat([pool(mode, states, lengths) for mode in self.modes], dim=-1)
@@ -204,7 +204,8 @@ class CheckpointPooler(nn.Module):
         return nn.functional.normalize(vectors, p=2, dim=-1) if self.normalize else vectors
 
 
-def _lengths(forward_batch) -> list[int]:
+def lengths_of(forward_batch) -> list[int]:
+    """Tokens of each text of a batch."""
     found = forward_batch.extend_seq_lens_cpu
     if found is None:
         found = forward_batch.extend_seq_lens

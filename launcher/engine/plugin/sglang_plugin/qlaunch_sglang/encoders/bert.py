@@ -2,16 +2,23 @@
 
 from sglang.srt.models import bert as stock
 
+from qlaunch_sglang.attention import whole_texts
+from qlaunch_sglang.loading import released
 from qlaunch_sglang.pooling import CheckpointPooler
 
 
 class BertModel(stock.BertModel):
-    """SGLang's BertModel; only the pooler differs, and only where it serves embeddings."""
+    """SGLang's BertModel with another attention and, where it serves embeddings, another pooler."""
 
     def __init__(self, *, config, **kwargs):
         super().__init__(config=config, **kwargs)
+        whole_texts(self.encoder)
         if not self.use_bert_pooler:
             self.pooler = CheckpointPooler.for_model(config)
+
+    def load_weights(self, weights):
+        """Load as SGLang does; the checkpoint's pages are given back on the way."""
+        return super().load_weights(released(weights))
 
 
 class Contriever(BertModel):

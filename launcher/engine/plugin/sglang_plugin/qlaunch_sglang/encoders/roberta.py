@@ -6,17 +6,24 @@ the padding index, the same tensor names; its vocabulary and token types are siz
 
 from sglang.srt.models import roberta as stock
 
+from qlaunch_sglang.attention import whole_texts
+from qlaunch_sglang.loading import released
 from qlaunch_sglang.pooling import CheckpointPooler
 
 
 class XLMRobertaModel(stock.XLMRobertaModel):
-    """SGLang's XLMRobertaModel; only the pooler differs."""
+    """SGLang's XLMRobertaModel; only pooler and attention differ."""
 
     def __init__(self, *, config, **kwargs):
         super().__init__(config=config, **kwargs)
+        whole_texts(self.roberta.encoder)
         # With SGLANG_EMBEDDINGS_SPARSE_HEAD the user asks for sparse vectors: SGLang's own matter.
         if not getattr(self, "_is_sparse", False):
             self.pooler = CheckpointPooler.for_model(config)
+
+    def load_weights(self, weights):
+        """Load as SGLang does; the checkpoint's pages are given back on the way."""
+        return super().load_weights(released(weights))
 
 
 class RobertaModel(XLMRobertaModel):

@@ -1,0 +1,116 @@
+"""Engines and supervisors that end, or stop moving, in ways that nobody plans for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+
+import msgspec
+import pytest
+
+from launcher.errors import QlaunchError
+from launcher.paths import dirs
+from launcher.service import client, procs
+from tests.service.home import Home, eventually
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (signal.SIGSEGV, "segfault"),
+        (signal.SIGABRT, "aborted"),
+        (signal.SIGBUS, "bus_error"),
+        (signal.SIGILL, "illegal_instruction"),
+        (signal.SIGTERM, "terminated"),
+        (signal.SIGINT, "interrupted"),
+        (signal.SIGQUIT, "child_failed"),
+        (signal.SIGUSR1, None),
+    ],
+)
+def test_a_start_ended_by_any_signal_has_its_class(
+    home: Home, number: int, expected: str | None
+) -> None:
+    home.options["real_classes"] = True
+    call = home.up_beside(home.plan("--never-listen", "--setsid-grandchild"))
+    state = home.wait_for("loading")
+    assert state.engine is not None
+    assert procs.send(state.engine, number)
+    error = call.join().error
+    assert isinstance(error, QlaunchError)
+    assert error.exit_code == 6
+    assert error.data is not None
+    failure = error.data["failure"]
+    if number == signal.SIGINT:  # Python says so itself
+        assert failure["failure_class"] in {"interrupted", "exception"}
+    else:
+        assert failure["failure_class"] == expected
+    assert failure["fix"]
+    home.assert_nothing_left()
+
+
+def test_a_frozen_engine_is_hung_and_started_again(home: Home) -> None:
+    """SIGSTOP: alive, its port taken, silent; and deaf to SIGTERM until it goes on."""
+    home.options["timing"] |= {"beat_s": 0.1, "embed_s": 0.1, "health_timeout_s": 0.2}
+    first = home.up(home.plan())
+    assert first.engine is not None
+    assert procs.send(first.engine, signal.SIGSTOP)
+    again = eventually(lambda: (s := client.status("svc")).restarts and s, 20)
+    assert again.failure is None or again.failure.failure_class == "wedged"
+    back = home.wait_for("ready")
+    assert back.engine != first.engine
+    assert not procs.is_alive(first.engine)
+
+
+def test_down_ends_a_frozen_engine_in_bounded_time(home: Home) -> None:
+    home.options["patience"]["grace_s"] = 0.5
+    state = home.up(home.plan("--limbs"))
+    assert state.engine is not None
+    assert procs.send(state.engine, signal.SIGSTOP)
+    done = client.down("svc")
+    assert done.left == ()
+    assert done.seconds < 10
+    assert not procs.is_alive(state.engine)
+
+
+def test_a_frozen_supervisor_does_not_make_down_wait_for_ever(home: Home) -> None:
+    state = home.up(home.plan("--limbs"))
+    assert state.supervisor is not None
+    assert procs.send(state.supervisor, signal.SIGSTOP)
+    began = time.monotonic()
+    done = client.down("svc", timeout=1.0)
+    assert time.monotonic() - began < 15
+    assert done.left == ()
+    assert not procs.is_alive(state.engine)
+    assert not procs.is_alive(state.supervisor)
+
+
+def test_a_program_that_vanished_before_a_restart_is_a_failure_with_its_name(home: Home) -> None:
+    """As after `engine remove`, or an upgrade, under a running service."""
+    program = home.root / "python"
+    program.symlink_to(os.path.realpath("/proc/self/exe"))
+    plan = home.plan()
+    engine = plan.engine
+    engine = msgspec.structs.replace(engine, argv=(str(program), *engine.argv[1:]))
+    state = home.up(msgspec.structs.replace(plan, engine=engine))
+    program.unlink()
+    assert state.engine is not None
+    assert procs.send(state.engine, signal.SIGKILL)
+    failed = home.wait_for("failed")
+    assert failed.failure is not None
+    assert str(program) in failed.failure.message
+    assert failed.failure.failure_class == "engine_missing"
+
+
+def test_a_run_record_removed_under_a_running_service_does_not_end_it(home: Home) -> None:
+    state = home.up(home.plan())
+    shutil.rmtree(dirs().runs / state.run)
+    time.sleep(0.5)
+    assert client.status("svc").state == "ready"
+    assert state.engine is not None
+    assert procs.send(state.engine, signal.SIGKILL)
+    eventually(lambda: client.status("svc").restarts == 1)
+    final = home.wait_for("ready", "failed")
+    assert final.state == "ready" or (final.failure is not None and final.failure.message)
+    assert client.down("svc").left == ()

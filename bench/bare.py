@@ -1,140 +1,28 @@
-"""An engine started by hand: without supervisor, plugin and checks, for comparison."""
+"""An engine started by hand, as the benchmarks use it: its failures are theirs."""
 
 from __future__ import annotations
 
 import contextlib
-import http.client
-import os
-import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bench.errors import BenchError
-from launcher.children import die_with
-from launcher.hardware.memory import read_memory
-from launcher.service import procs
-from launcher.service.engine_log import phase_of
-from launcher.service.environment import engine_environment
-from launcher.service.process import (
-    Child,
-    Patience,
-    Tree,
-    kill_leftovers,
-    reap,
-    run_steps,
-    stop,
-)
-
-POLL_S = 0.1
-FLOOR_BYTES = 2 * 1024**3
-"""An engine that leaves the machine less memory than this is stopped: others work here too."""
-
-
-class BareEngine:
-    """A running engine. Use `bare_engine`, which stops it whatever happens."""
-
-    def __init__(self, argv: Sequence[str], env: Mapping[str, str], port: int, log: Path) -> None:
-        """Start `argv` with the variables that qlaunch's own engines get, and `env` on top."""
-        self.port = port
-        self.phases: dict[str, float] = {}
-        """Seconds from the start to each phase that the log spoke of, to within POLL_S."""
-        self._log = log
-        self._read = 0
-        whole = engine_environment(os.environ, env, ("QLAUNCH_BENCH", str(os.getpid())))
-        parent = os.getpid()
-        self._began = time.monotonic()
-        with log.open("wb") as output:
-            handle = subprocess.Popen(
-                list(argv),
-                env=whole,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=lambda: die_with(parent),  # noqa: PLW1509 - the benchmarks have one thread
-            )
-        stat = procs.read_stat(handle.pid)
-        assert stat is not None  # not reaped yet, so it is there, a zombie at least
-        self._child = Child(stat.identity, handle, -1)
-        self._tree = Tree(stat.identity)
-        self.pid = handle.pid
-
-    def wait_healthy(self, limit_s: float) -> float:
-        """Seconds from the start to the first `/health` 200, asked every POLL_S.
-
-        Raises:
-            BenchError: it ended, took longer than `limit_s`, or took nearly all memory.
-        """
-        due = self._began
-        while not self._healthy():
-            self._read_log()
-            elapsed = time.monotonic() - self._began
-            if self._ended():
-                raise BenchError(f"the bare engine ended in its start: {self.last_words()}")
-            if read_memory().available_bytes < FLOOR_BYTES:
-                kill_leftovers(self._tree.scan())
-                raise BenchError("the bare engine took nearly all the memory there is: stopped")
-            if elapsed > limit_s:
-                raise BenchError(f"the bare engine was not healthy within {limit_s:g} s")
-            due = max(due + POLL_S, time.monotonic())
-            time.sleep(max(0.0, due - time.monotonic()))
-        seconds = time.monotonic() - self._began
-        self._read_log()
-        return seconds
-
-    def _healthy(self) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
-        try:
-            connection.request("GET", "/health")
-            return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
-
-    def _read_log(self) -> None:
-        with self._log.open("rb") as file:
-            file.seek(self._read)
-            whole, found, _ = file.read().rpartition(b"\n")
-        self._read += len(whole) + len(found)
-        at = round(time.monotonic() - self._began, 3)
-        for line in whole.decode("utf-8", "replace").splitlines():
-            if (phase := phase_of(line)) is not None:
-                self.phases.setdefault(phase, at)
-
-    def log_text(self) -> str:
-        """Everything it has printed."""
-        return self._log.read_text(encoding="utf-8", errors="replace")
-
-    def last_words(self) -> str:
-        """The last line that it printed."""
-        lines = self.log_text()[-4000:].splitlines()
-        return lines[-1][-300:] if lines else "it said nothing"
-
-    def _ended(self) -> bool:
-        self._reap()
-        return self._child.exited
-
-    def _reap(self) -> None:
-        # While the front is a zombie, what it started can still be found by its session.
-        reap([self._child], lambda _pid: self._tree.scan())
-
-    def close(self) -> None:
-        """Stop it as qlaunch stops an engine: orderly first, then by force, nothing left."""
-        steps = stop(self._child, self._tree, patience=Patience())
-        left = run_steps(steps, self._reap).left
-        if left:
-            raise BenchError(f"the bare engine left {', '.join(left)}")
+from launcher.errors import QlaunchError
+from launcher.service import bare
+from launcher.service.bare import BareEngine
 
 
 @contextlib.contextmanager
 def bare_engine(
     argv: Sequence[str], env: Mapping[str, str], port: int, log: Path
 ) -> Iterator[BareEngine]:
-    """Start an engine, and stop it at the end of the block, also on Ctrl-C."""
-    engine = BareEngine(argv, env, port, log)
+    """As `launcher.service.bare.bare_engine`.
+
+    Raises:
+        BenchError: it did not start, or did not stop.
+    """
     try:
-        yield engine
-    finally:
-        engine.close()
+        with bare.bare_engine(argv, env, port, log) as engine:
+            yield engine
+    except QlaunchError as error:
+        raise BenchError(error.message) from error

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.bare import BareEngine
 from bench.figures import Row, single
+from launcher.service.bare import BareEngine
 
 _STEPS = (
     ("loading", "until it loads the model: imports, arguments, starting its processes"),

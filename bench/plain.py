@@ -25,6 +25,7 @@ from bench.load import Bounds, Client, Level, Texts, measure, whole_words
 from bench.options import Options
 from bench.phases import Starts
 from bench.start import ENGINE, MODEL, PROFILE, bare_command, shown
+from launcher.bench.plain import plain_argv, plain_environment
 from launcher.service import ports
 
 THROUGHPUT_LIMIT, IDLE_LIMIT = 5.0, 5.0
@@ -198,14 +199,6 @@ def _ours(place: Home, side: Side, work: Work, *asked: str) -> None:
     place.down("bench-plain")
 
 
-def plain_argv(start: Sequence[str], model: str, port: int) -> list[str]:
-    """The tutorial's command, and what it needs to start on a CPU."""
-    return [
-        *start,
-        *("--model-path", model, "--is-embedding", "--device", "cpu", "--port", str(port)),
-    ]
-
-
 def _plain(
     place: Home,
     side: Side,
@@ -214,8 +207,7 @@ def _plain(
     model: Path,
 ) -> None:
     start, planned = program
-    needed = ("PYTHONPATH", "SGLANG_USE_CPU_ENGINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-    env = {name: value for name, value in planned.items() if name in needed}
+    env = plain_environment(planned)
     port = ports.pick_free("127.0.0.1")
     argv = plain_argv(start, str(model), port)
     with bare_engine(argv, env, port, place.root / "plain.log") as engine:

@@ -19,7 +19,7 @@ class Dirs:
     data: Path
     """Engine environments (`engines/`) and unpacked models (`models/`)."""
     state: Path
-    """`services/` and `runs/`; mode 0700."""
+    """`services/`, `runs/` and `comparisons/`; mode 0700."""
     cache: Path
     """Things that can be computed again: parity references, downloads."""
 
@@ -42,6 +42,11 @@ class Dirs:
     def runs(self) -> Path:
         """Folder with one folder a run record."""
         return self.state / "runs"
+
+    @property
+    def comparisons(self) -> Path:
+        """Folder with one folder a comparison or tuning."""
+        return self.state / "comparisons"
 
     @property
     def references(self) -> Path:

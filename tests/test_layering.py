@@ -37,12 +37,20 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 """Folder → folders it may import; `cli` may import all."""
 
-ENGINES_OWN = {"sglang", "torch", "transformers", "sgl_kernel", "vllm"}
+ENGINES_OWN = {
+    "sglang",
+    "torch",
+    "transformers",
+    "sgl_kernel",
+    "vllm",
+    "sentence_transformers",
+}
 """They live in the engine's environment, which is another process."""
 
 IN_ENGINE = {
     LAUNCHER / "engine" / "options_worker.py",
     LAUNCHER / "verify" / "reference_worker.py",
+    LAUNCHER / "engine" / "peer_worker.py",
 }
 """Programs that the engine's Python runs; they import nothing of ours."""
 

@@ -17,6 +17,9 @@ Loop = Literal["closed", "open"]
 Arrivals = Literal["poisson", "constant"]
 Outcome = Literal["measured", "partial", "failed", "cannot_run", "not_reached"]
 ModeKind = Literal["profile", "baseline", "peer", "tuned"]
+Objective = Literal["throughput", "latency"]
+Figure = Literal["embeddings_per_s", "p50_ms"]
+"""What decides: of throughput, of latency."""
 
 
 class Level(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,19 +156,24 @@ class Remeasured(msgspec.Struct, frozen=True, kw_only=True):
     level: Level
     first: float
     again: float
-    """Embeddings a second."""
+    """In the unit of `figure`."""
+    figure: Figure = "embeddings_per_s"
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """`compare`: modes side by side. Written after every step, so that nothing measured is lost."""
 
     version: int = VERSION
+    id: str = ""
+    """Name of its folder, as that of a run."""
     made: str
     """ISO 8601, UTC."""
     complete: bool
     interrupted: str | None = None
     """Why it ended early."""
     repeats: int
+    objective: Objective = "throughput"
+    """What the winner is chosen by."""
     levels: tuple[Level, ...]
     modes: tuple[Mode, ...]
     winner: str | None = None

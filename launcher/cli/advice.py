@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from launcher.engine import install
 from launcher.engine.catalogue import releases, this_host
@@ -18,7 +18,8 @@ from launcher.model.types import Checkpoint, ModelCard
 from launcher.paths import Dirs
 from launcher.plan.buckets import Candidate, World
 from launcher.plan.calibration import Observed
-from launcher.plan.recommend import Judged, PastRun, Recommendation, judge_all, recommend
+from launcher.plan.evidence import THREADS, PastRun
+from launcher.plan.recommend import Judged, Recommendation, judge_all, recommend
 from launcher.profile.load import LoadedProfile, ProfileRef, list_profiles
 from launcher.profile.types import Profile
 from launcher.verify.thresholds import parity_min
@@ -86,13 +87,15 @@ def engine_for(release: Release, where: Dirs) -> Engine:
 
 def past_runs(where: Dirs) -> list[PastRun]:
     """The newest run records of this machine, as evidence."""
+    from launcher.record.bench import read_bench
     from launcher.record.runs import list_runs, load_run
 
     now = datetime.now(UTC)
     found: list[PastRun] = []
     for summary in list_runs(where.runs)[:RUNS_READ]:
+        rows = [row for each in read_bench(where.runs / summary.run) for row in each["rows"]]
         try:
-            found.append(_past(load_run(where.runs, summary.run), now))
+            found.append(_past(load_run(where.runs, summary.run), now, tuple(rows)))
         except QlaunchError:
             continue  # removed since it was listed
     return found
@@ -106,8 +109,9 @@ def sizes(card: ModelCard | None, profile: Profile) -> Checkpoint | None:
     return from_card(card, quantization=need.quantization[0] if need else None)
 
 
-def _past(run: Run, now: datetime) -> PastRun:
+def _past(run: Run, now: datetime, bench: tuple[dict[str, Any], ...] = ()) -> PastRun:
     began = _moment(run.began)
+    engine = run.plan.get("engine") or {}
     return PastRun(
         run=run.run,
         profile=run.profile,
@@ -116,8 +120,12 @@ def _past(run: Run, now: datetime) -> PastRun:
         age_s=max(0.0, (now - began).total_seconds()) if began else 0.0,
         verified=began is not None and bool(run.smoke and run.smoke.get("ok")),
         ready_s=run.timings.get("ready_s"),
+        verified_s=run.timings.get("verified_s"),
         ram_peak_bytes=run.peak.ram_peak_bytes,
         gpu_peak_bytes=run.peak.gpu_peak_bytes,
+        argv=tuple(engine.get("argv") or ()),
+        threads=(engine.get("env") or {}).get(THREADS),
+        bench=bench,
     )
 
 

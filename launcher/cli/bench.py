@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 import msgspec
@@ -18,6 +13,7 @@ from launcher.bench.types import Arrivals, Level, Row
 from launcher.cli import benchtable
 from launcher.cli.base import command as declare
 from launcher.cli.benching import facts_of, grid, numbers, requests_of, target_of
+from launcher.cli.interrupts import ends_by_interrupt
 from launcher.cli.options import plan_options, request, split
 from launcher.cli.prepare import prepare, require_fit
 from launcher.cli.progress import Bar, Progress
@@ -120,7 +116,7 @@ def command(
     levels = grid(clients, batch, tokens, rate, arrivals)
     progress = Progress(quiet=quiet)
     work = Work(levels, requests, seconds, encoding, progress, quiet)
-    with _ends_by_interrupt():
+    with ends_by_interrupt():
         found = _running(words, given)
         if found is not None:
             return work.on(*found)
@@ -284,22 +280,3 @@ class Work:
             note = f"the run record does not hold this measurement: {error}"
             if note not in self.notes:
                 self.notes.append(note)
-
-
-@contextlib.contextmanager
-def _ends_by_interrupt() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the command as Ctrl-C does, so that what it started is stopped."""
-
-    def interrupt(_signum: int, _frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    signals = (signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, interrupt) for number in signals}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

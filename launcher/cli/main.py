@@ -32,6 +32,14 @@ _COMMANDS: Final = {
         "launcher.cli.bench",
         "Measure a service under load, or a profile from start to stop.",
     ),
+    "compare": (
+        "launcher.cli.compare",
+        "Measure modes of serving in turn, and say which is best and by how much.",
+    ),
+    "tune": (
+        "launcher.cli.tune",
+        "Search better settings for a profile on this machine, and write a new profile.",
+    ),
     "client": (
         "launcher.cli.client",
         "Print a ready program that asks a service: Python, curl, LangChain, LlamaIndex.",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from launcher.cli import show
+from launcher.cli import evidence, show
 from launcher.cli.base import command as declare
 from launcher.cli.options import machine_options, plan_options, request
 from launcher.cli.prepare import prepare
 from launcher.cli.progress import Progress
 from launcher.cli.result import Result
+from launcher.paths import dirs
 
 
 @declare("plan")
@@ -22,4 +23,9 @@ def command(words: tuple[str, ...], **given: Any) -> Result:
     or --vram asks about another one.
     """
     prepared = prepare(request(words, given, fetch=False), Progress(quiet=True).line)
-    return Result(data=show.plan_data(prepared.plan), lines=show.plan(prepared.plan))
+    plan = prepared.plan
+    data, lines = show.plan_data(plan), show.plan(plan)
+    if not prepared.hardware.assumed:  # runs of this machine say nothing of another
+        data["evidence"] = evidence.of_plan(plan, dirs())
+        lines += evidence.lines(data["evidence"])
+    return Result(data=data, lines=lines)

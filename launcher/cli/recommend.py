@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from launcher.cli import advice
+from launcher.cli import advice, evidence
 from launcher.cli.base import command as declare
 from launcher.cli.options import machine_options
 from launcher.cli.result import Result, size, table
@@ -35,7 +35,8 @@ def command(gpu: str | None, vram: str | None, driver: str | None) -> Result:
         choose.require_kernels(hardware)
     given = advice.advise(hardware, where)
     found = advice.recommendation(given, where)
-    return Result(data=document(found, given, hardware), lines=_lines(found))
+    data = document(found, given, hardware)
+    return Result(data=data, lines=_lines(found, data["evidence"]))
 
 
 def machine(gpu: str | None, vram: str | None, driver: str | None) -> Hardware:
@@ -67,7 +68,9 @@ def document(found: Recommendation, given: advice.Advice, hardware: Hardware) ->
         "dtype": found.dtype,
         "memory": {"predicted": {"ram_bytes": found.ram_bytes, "gpu_bytes": found.gpu_bytes}},
         "reasons": list(found.reasons),
-        "evidence": msgspec.to_builtins(found.evidence),
+        "evidence": evidence.document(
+            found.evidence, given.judged[0].verdict.plan, None if hardware.assumed else dirs()
+        ),
         "alternatives": msgspec.to_builtins(found.alternatives),
         "hardware": {
             "gpus": [
@@ -97,7 +100,7 @@ def document(found: Recommendation, given: advice.Advice, hardware: Hardware) ->
     }
 
 
-def _lines(found: Recommendation) -> list[str]:
+def _lines(found: Recommendation, known: dict[str, Any]) -> list[str]:
     memory = [f"{size(found.ram_bytes)} RAM"]
     if found.gpu_bytes is not None:
         memory.append(f"{size(found.gpu_bytes)} of GPU memory")
@@ -113,6 +116,6 @@ def _lines(found: Recommendation) -> list[str]:
         f"start     qlaunch up {found.profile}{change}",
         "because",
         *(f"  {reason}" for reason in found.reasons),
-        f"evidence  {found.evidence.text}",
+        *evidence.lines(known),
         *(["", *table(("ALTERNATIVE", "KIND", "WITH"), rows)] if rows else []),
     ]

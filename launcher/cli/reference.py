@@ -47,6 +47,17 @@ _PLAN: Final = (
     "`memory.predicted.{ram_bytes,gpu_bytes,terms[].{name,device,bytes,basis,source}}`, `fits`, "
     "`reasons[]`"
 )
+_EVIDENCE: Final = (
+    "`evidence.{measured,text,run,engine_version,age_s,ready_s,ram_peak_bytes,gpu_peak_bytes}`, "
+    "`evidence.runs[].{run,age_s,stale,differs[],engine_version,ready_s,verified_s,"
+    "ram_peak_bytes,gpu_peak_bytes,bench[]}`, "
+    "`evidence.comparisons[].{comparison,mode,age_s,complete,stale,differs[],winner,gain,runs[],"
+    "levels[]}`"
+)
+_ROW: Final = (
+    "{mode,batch,clients,mean_ms,p50_ms,p95_ms,p99_ms,embeddings_per_s,tokens_per_s,"
+    "ram_peak_bytes,gpu_peak_bytes,…}"
+)
 KEYS: Final = {
     "up": f"{_SERVICE}; with `--dry-run` as `plan`",
     "down": "`services[].{service,was_running,state,seconds,forced,left}`",
@@ -84,12 +95,27 @@ KEYS: Final = {
         "`service`, `endpoint`, `model`, `dimensions`, `instruction`, `api_key_variable`, "
         "`language`, `snippet`"
     ),
-    "plan": _PLAN,
+    "compare": (
+        "`id`, `path`, `complete`, `interrupted`, `repeats`, `objective`, `levels[]`, "
+        "`modes[].{name,kind,outcome,reason,profile,model,device,dtype,version,argv,runs[],"
+        "ready_s,verified_s,predicted,verified_ram_bytes,ram_peak_bytes,gpu_peak_bytes,quality,"
+        f"cells[],rows[]}}`, `modes[].rows[].{_ROW}`, `winner`, `verdict[]`, "
+        "`remeasured.{mode,level,first,again,figure}`, `machine`, `versions`, `notes[]`; with "
+        "`--seed-table` also `seed_table.rows[].{mode,article,ours[],reason}`; `outcome` is "
+        "`measured`, `partial`, `failed`, `cannot_run` or `not_reached`"
+    ),
+    "tune": (
+        "`id`, `path`, `output`, `profile`, `level`, `max_p95_ms`, `complete`, `interrupted`, "
+        "`ended`, `trials[].{overlay.{settings,flags},outcome,reason,row,run}`, "
+        "`pick.{settings,flags}`, `confirmed`, `comparison` (as `compare`), `verdict[]`, "
+        "`machine`, `versions`; `outcome` is `measured`, `refused` or `failed`"
+    ),
+    "plan": f"{_PLAN}; of this machine also {_EVIDENCE}",
     "recommend": (
         "`profile`, `bucket`, `kind`, `change`, `needs`, `engine.{release,version,argv,env}`, "
         "`dtype`, `memory.predicted.{ram_bytes,gpu_bytes}`, `reasons[]`, "
-        "`evidence.{measured,text,run,engine_version,age_s,ready_s,ram_peak_bytes,gpu_peak_bytes}`,"
-        " `alternatives[].{profile,bucket,kind,change,needs}`, "
+        f"{_EVIDENCE}, "
+        "`alternatives[].{profile,bucket,kind,change,needs}`, "
         "`hardware.{gpus,gpu_status,driver_version,assumed}`, "
         "`profiles[].{name,bucket,reason,change,saves_bytes,release}`"
     ),

@@ -18,7 +18,10 @@ from launcher.hardware.cards import bare_name
 from launcher.hardware.types import Gpu, Hardware
 from launcher.plan import choose, fit
 from launcher.plan.buckets import Bucket, Candidate, Verdict, World, judge
+from launcher.plan.evidence import Evidence, PastRun, age, evidence
 from launcher.profile.types import Profile
+
+__all__ = ["PastRun", "Recommendation", "age", "evidence", "judge_all", "kind_of", "recommend"]
 
 Kind = Literal[
     "direct", "quantised", "small on the GPU", "small on the CPU", "on the CPU", "offloaded"
@@ -42,35 +45,6 @@ _POLICY: Final[Mapping[Kind, str]] = {
         " more than 4 times the latency, 210 ms against 48 on a T4)"
     ),
 }
-
-
-class PastRun(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run record of this machine says of a profile."""
-
-    run: str
-    profile: str
-    release: str | None
-    version: str | None
-    age_s: float
-    verified: bool
-    """Its vectors were proved right."""
-    ready_s: float | None = None
-    ram_peak_bytes: int | None = None
-    gpu_peak_bytes: int | None = None
-
-
-class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a profile from runs on this machine."""
-
-    measured: bool
-    """A run here, with this very engine version, was proved right."""
-    text: str
-    run: str | None = None
-    engine_version: str | None = None
-    age_s: float | None = None
-    ready_s: float | None = None
-    ram_peak_bytes: int | None = None
-    gpu_peak_bytes: int | None = None
 
 
 class Alternative(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,7 +143,7 @@ def recommend(judged: Sequence[Judged], world: World, runs: Sequence[PastRun]) -
         ram_bytes=plan.predicted.ram_bytes,
         gpu_bytes=plan.predicted.gpu_bytes,
         reasons=_reasons(first, world.hardware),
-        evidence=evidence(first, runs),
+        evidence=evidence(plan, first.verdict.profile, runs),
         alternatives=tuple(_alternative(other) for other in usable[1:]),
         change=first.verdict.change,
         needs=first.needs,
@@ -189,42 +163,6 @@ def kind_of(candidate: Candidate) -> Kind:
         return "small on the GPU"
     quantised = profile.checkpoint is not None or "quantization" in profile.flags
     return "quantised" if quantised else "direct"
-
-
-def evidence(judged: Judged, runs: Sequence[PastRun]) -> Evidence:
-    """The newest run of the same profile that was proved right, with the same engine if there is
-    one."""
-    plan, name = judged.verdict.plan, judged.verdict.profile
-    version = plan.engine.version if plan else None
-    own = [run for run in runs if run.profile == name and run.verified]
-    if not own:
-        known = "its figures are another machine's" if judged.profile.measured else "nor elsewhere"
-        said = f"not measured: no run of {name} on this machine was proved right, {known}"
-        return Evidence(measured=False, text=said)
-    same = [run for run in own if run.version == version]
-    best = (same or own)[0]
-    text = f"run {best.run}, {age(best.age_s)} ago, SGLang {best.version}: vectors proved right"
-    if not same:
-        text = f"not measured with SGLang {version}; {text}"
-    return Evidence(
-        measured=bool(same),
-        text=text,
-        run=best.run,
-        engine_version=best.version,
-        age_s=best.age_s,
-        ready_s=best.ready_s,
-        ram_peak_bytes=best.ram_peak_bytes,
-        gpu_peak_bytes=best.gpu_peak_bytes,
-    )
-
-
-def age(seconds: float) -> str:
-    """A duration in the largest unit that counts: `3 days`, `5 hours`, `40 minutes`."""
-    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
-        count = int(seconds // length)
-        if count:
-            return f"{count} {unit}{'s' if count > 1 else ''}"
-    return "less than a minute"
 
 
 def _rank(judged: Judged, hardware: Hardware) -> tuple[object, ...]:

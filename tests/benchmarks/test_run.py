@@ -11,12 +11,12 @@ from typing import Any, cast
 
 import pytest
 
-from bench import bare, home, machine, run, tree
+from bench import home, machine, run, tree
 from bench.bare import bare_engine
 from bench.errors import BenchError
 from bench.figures import Report, single
 from bench.options import Options
-from launcher.service import ports, procs
+from launcher.service import bare, ports, procs
 
 ROOT = Path(__file__).parents[2]
 FAKE = ROOT / "tests" / "fake_engine.py"

@@ -30,6 +30,8 @@ SAMPLES: dict[str, tuple[list[str], int]] = {
     "verify": (["verify", "absent"], 3),
     "bench": (["bench", "absent"], 3),
     "client": (["client", "absent"], 3),
+    "compare": (["compare", "no-such-profile"], 2),
+    "tune": (["tune", "no-such-profile"], 2),
     "plan": (["plan", "cpu-minilm"], 5),
     "recommend": (["recommend"], 0),
     "profiles list": (["profiles", "list"], 0),

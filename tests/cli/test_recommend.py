@@ -167,6 +167,87 @@ def test_evidence_cites_the_run_and_its_age(run: Run, home: Path, on: SetMachine
     assert elsewhere["measured"] is False
 
 
+def _comparison(home: Path, argv: list[str], version: str) -> None:
+    level = {"clients": 16, "batch": 1, "tokens": 128}
+    spread = {"median": 60.0, "least": 58.0, "most": 61.0, "count": 3}
+    folder = home / "state" / "comparisons" / "20260101T000000Z-compare-0a1b"
+    folder.mkdir(parents=True)
+    mode = {
+        "name": "cpu-minilm",
+        "kind": "profile",
+        "outcome": "measured",
+        "profile": "cpu-minilm",
+        "argv": argv,
+        "version": version,
+        "cells": [{"level": level, "embeddings_per_s": spread, "p50_ms": spread}],
+    }
+    plain = {**mode, "name": "plain", "kind": "baseline", "profile": None}
+    plain["cells"] = [{"level": level, "embeddings_per_s": {**spread, "median": 7.5}}]
+    document = {
+        "version": 1,
+        "made": "2026-01-01T00:00:00Z",
+        "complete": True,
+        "repeats": 3,
+        "levels": [level],
+        "modes": [mode, plain],
+    }
+    (folder / "comparison.json").write_text(json.dumps(document))
+
+
+def test_evidence_tells_what_supports_from_what_is_stale(
+    run: Run, home: Path, on: SetMachine
+) -> None:
+    on(machine())
+    runs, version = home / "state" / "runs", catalogue.release("cpu").version
+    engine = run("recommend", "--json").data["engine"]
+    same = {"engine": {"argv": engine["argv"], "env": engine["env"]}}
+    other = {"engine": {**same["engine"], "argv": [*engine["argv"], "--enable-metrics"]}}
+    slower = {"engine": {**same["engine"], "env": {"OMP_NUM_THREADS": "1"}}}
+    _record(runs, timedelta(hours=1), plan=other)
+    _record(runs, timedelta(hours=2), plan=slower)
+    _record(runs, timedelta(hours=3), versions={"engine": "0.5.14", "release": "cpu"})
+    assert run("recommend", "--json").data["evidence"]["measured"] is False
+    proved = _record(runs, timedelta(days=3), plan=same)
+    row = {"clients": 16, "batch": 1, "tokens": 128, "embeddings_per_s": 61.0, "p50_ms": 260.0}
+    (runs / proved / "bench.ndjson").write_text(json.dumps({"version": 1, "rows": [row]}) + "\n")
+    _comparison(home, engine["argv"], version)
+    evidence = run("recommend", "--json").data["evidence"]
+    assert (evidence["measured"], evidence["run"]) == (True, proved)
+    cited = evidence["runs"]
+    assert [each["stale"] for each in cited] == [False, True, True, True]
+    assert cited[0]["bench"][0]["embeddings_per_s"] == 61.0
+    assert cited[0]["bench"][0]["p95_ms"] is None
+    assert cited[1]["differs"] == ["--enable-metrics: set then, absent now"]
+    assert cited[2]["differs"] == ["1 threads then, 4 now"]
+    assert "SGLang 0.5.14 then" in cited[3]["differs"][0]
+    compared = evidence["comparisons"][0]
+    assert (compared["stale"], compared["gain"]) == (False, 8.0)
+    text = run("recommend").out
+    assert f"run {proved}, 3 days ago" in text
+    assert "16 clients, 1 text of 128 tokens: 61.0 texts/s, p50 260.0 ms" in text
+    assert "8.0 × the plain command" in text
+    assert "stale: 1 threads then, 4 now" in text
+
+
+def test_without_runs_nothing_is_called_measured(run: Run, home: Path, on: SetMachine) -> None:
+    on(machine())
+    evidence = run("recommend", "--json").data["evidence"]
+    assert (evidence["measured"], evidence["runs"], evidence["comparisons"]) == (False, [], [])
+    assert "no run on this host supports this yet: qlaunch up cpu-minilm" in evidence["text"]
+
+
+def test_a_plan_cites_its_runs_too(run: Run, ready: Path) -> None:
+    plan = run("plan", "cpu-minilm", "--json").data
+    assert plan["evidence"]["measured"] is False
+    engine = {"argv": plan["engine"]["argv"], "env": plan["engine"]["env"]}
+    proved = _record(ready / "state" / "runs", timedelta(hours=1), plan={"engine": engine})
+    again = run("plan", "cpu-minilm", "--json").data["evidence"]
+    assert (again["measured"], again["run"]) == (True, proved)
+    changed = run("plan", "cpu-minilm", "--json", "--", "--max-running-requests", "8")
+    assert changed.data["evidence"]["measured"] is False
+    assert "evidence" not in run("plan", "t4-fp16", "--gpu", "T4", "--json").data
+
+
 def test_text_says_what_to_type_and_why(run: Run, home: Path, on: SetMachine) -> None:
     on(machine())
     text = run("recommend").out

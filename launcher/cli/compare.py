@@ -1,0 +1,236 @@
+"""`qlaunch compare`: modes of serving side by side, on this machine, with a verdict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from launcher.bench import store, tools
+from launcher.bench.compare import Comparing, Course, failed
+from launcher.bench.types import Comparison, Level, Objective
+from launcher.cli import circumstances, compare_text, contenders, grid, seed_table
+from launcher.cli.base import command as declare
+from launcher.cli.contenders import BareContender, CannotRun, ProfileContender
+from launcher.cli.grid import grid_options
+from launcher.cli.interrupts import ends_by_interrupt
+from launcher.cli.prepare import Prepared, what_runs_here
+from launcher.cli.progress import Progress
+from launcher.cli.result import Problem, Result, Status
+from launcher.errors import ExitCode, QlaunchError
+from launcher.files import write_atomic
+from launcher.hardware.detect import detect
+from launcher.paths import dirs
+
+Contenders = list[ProfileContender | BareContender | CannotRun]
+
+
+@declare("compare")
+@click.argument("profiles", nargs=-1, metavar="[PROFILE]...")
+@grid_options
+@click.option(
+    "--repeats",
+    type=click.IntRange(1, 50),
+    default=3,
+    show_default=True,
+    help="Lives of each mode, in turn.",
+)
+@click.option(
+    "--baseline",
+    is_flag=True,
+    help="Also the plain command of the tutorials, so that the gain of a profile is a number.",
+)
+@click.option(
+    "--peer",
+    "others",
+    multiple=True,
+    type=click.Choice(["infinity", "sentence-transformers"]),
+    help="Also another server, in an environment of its own; installed once.",
+)
+@click.option(
+    "--objective",
+    type=click.Choice(["throughput", "latency"]),
+    default="throughput",
+    show_default=True,
+    help="What the winner is chosen by.",
+)
+@click.option("--quality/--no-quality", default=True, help="Compare the vectors too (default).")
+@click.option(
+    "--seed-table",
+    "seed",
+    is_flag=True,
+    help="Also the table of the article this project started from, beside ours.",
+)
+@click.option("--html", metavar="FILE", help="Write a report as one HTML page.")
+@click.option("--markdown", metavar="FILE", help="Write a report as Markdown.")
+@click.option("--csv", metavar="FILE", help="Write every row as CSV.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
+def command(profiles: tuple[str, ...], **given: Any) -> Result:
+    """Measure PROFILEs in turn and say which is best, by how much, and how sure that is.
+
+    Each is brought up alone on a machine proved clean, in repeats that take turns; the winner is
+    measured once more. Without PROFILE: those that run here and are installed. What was measured
+    is kept when it ends early: exit 130 after Ctrl-C, 10 where a mode failed.
+
+    \b
+        qlaunch compare cpu-minilm --baseline
+        qlaunch compare cpu-minilm cpu-bge-micro --clients 1,16 --repeats 5
+    """
+    files = {kind: given[kind] for kind in ("html", "markdown", "csv") if given[kind]}
+    for file in files.values():
+        _writable(Path(file))
+    progress = Progress(quiet=given["quiet"])
+    tools.refuse_company()
+    with ends_by_interrupt():
+        kept = store.Store(dirs().comparisons, "compare")
+        modes = _modes(profiles, given, kept.folder, progress)
+        levels = grid.levels(given["clients"], given["batch"], given["tokens"])
+        if given["seed"]:
+            levels = tuple(dict.fromkeys((*levels, *seed_table.LEVELS)))
+        found = _measured(modes, levels, given, kept, progress)
+    return _result(found, kept, given, files)
+
+
+def _modes(
+    profiles: tuple[str, ...], given: dict[str, Any], logs: Path, progress: Progress
+) -> Contenders:
+    """Everything that was asked for, ready to be measured or with the reason why not.
+
+    Raises:
+        QlaunchError: `does_not_fit` (exit 4) where no profile can run here at all.
+    """
+    names = profiles or what_runs_here(detect(), dirs())
+    found: Contenders = []
+    first: Prepared | None = None
+    for name in dict.fromkeys(names):
+        contender, prepared = contenders.profile_contender(
+            name, progress.line, command_name="compare", fetch=bool(profiles)
+        )
+        found.append(contender)
+        first = first or prepared
+    if first is None:
+        reasons = "; ".join(f"{each.facts.name}: {each.facts.reason}" for each in found)
+        raise QlaunchError(
+            f"none of the profiles can run here ({reasons})" if found else "no profile runs here",
+            code="does_not_fit",
+            exit_code=ExitCode.DOES_NOT_FIT,
+            fix="see why: qlaunch profiles list",
+            data={"modes": [msgspec.to_builtins(each.facts) for each in found]},
+        )
+    if given["baseline"]:
+        found.append(contenders.plain_contender(first, logs))
+    found += [
+        contenders.peer_contender(name, first, logs) for name in dict.fromkeys(given["others"])
+    ]
+    called = [each.facts.name for each in found]
+    twice = next((name for name in called if called.count(name) > 1), None)
+    if twice is not None:
+        raise QlaunchError(
+            f"two modes are called {twice}, and figures could not be told apart",
+            code="usage",
+            exit_code=ExitCode.USAGE,
+            fix="rename one of the profiles",
+        )
+    return found
+
+
+def _measured(
+    modes: Contenders,
+    levels: tuple[Level, ...],
+    given: dict[str, Any],
+    kept: store.Store,
+    progress: Progress,
+) -> Comparison:
+    hardware = detect()
+    objective: Objective = given["objective"]
+    comparing = Comparing(
+        modes,
+        Course(levels, given["repeats"], objective, given["quality"]),
+        circumstances.header(kept, hardware),
+        circumstances.tools(grid.bounds(given["requests"], given["seconds"]), progress, hardware),
+        write=kept.write,
+        idle=circumstances.idle,
+    )
+    try:
+        return comparing.run()
+    finally:
+        progress.done()
+
+
+def _result(
+    found: Comparison, kept: store.Store, given: dict[str, Any], files: dict[str, str]
+) -> Result:
+    document: dict[str, Any] = msgspec.to_builtins(found)
+    data = {**document, "path": str(kept.path)}
+    lines = compare_text.lines(found)
+    if given["seed"]:
+        data["seed_table"] = {"source": seed_table.SOURCE, "rows": seed_table.rows(found)}
+        lines += ["", *seed_table.lines(found)]
+    problems = _problems(found, kept)
+    problems += _reports(document, files)
+    lines += ["", f"kept in {kept.path}", *(f"report: {file}" for file in files.values())]
+    code, status = _exit(found, problems)
+    return Result(data=data, lines=lines, exit_code=code, status=status, problems=problems)
+
+
+def _exit(found: Comparison, problems: list[Problem]) -> tuple[ExitCode, Status]:
+    if found.interrupted:
+        return ExitCode.INTERRUPTED, "error"
+    if problems:
+        return ExitCode.PARTIAL, "partial"
+    return ExitCode.OK, "ok"
+
+
+def _problems(found: Comparison, kept: store.Store) -> list[Problem]:
+    """What did not go as asked. A mode that cannot run here is an answer, not a problem."""
+    out = []
+    if found.interrupted:
+        out.append(Problem("interrupted", f"{found.interrupted}; what was measured is kept"))
+    else:
+        out += [
+            Problem("mode_failed", f"{mode.name}: {mode.reason}", f"see {kept.folder}")
+            for mode in failed(found)
+        ]
+        if found.winner is not None and found.remeasured is None:
+            out.append(Problem("not_remeasured", f"{found.winner} could not be measured again"))
+    if kept.problem is not None:
+        out.append(Problem("not_kept", kept.problem))
+    return out
+
+
+def _writable(file: Path) -> None:
+    """Refuse a report that could not be written, before an hour of measuring.
+
+    Raises:
+        QlaunchError: `usage` (exit 2).
+    """
+    if file.parent.is_dir() and not file.is_dir():
+        return
+    raise QlaunchError(
+        f"{file} cannot be written: its folder does not exist, or it is one",
+        code="usage",
+        exit_code=ExitCode.USAGE,
+    )
+
+
+def _reports(document: dict[str, Any], files: dict[str, str]) -> list[Problem]:
+    if not files:
+        return []
+    from launcher.record import report
+
+    makers = {
+        "html": report.comparison_html,
+        "markdown": report.comparison_markdown,
+        "csv": report.comparison_csv,
+    }
+    problems = []
+    for kind, file in files.items():
+        try:
+            write_atomic(Path(file), makers[kind](document).encode("utf-8"), mode=0o644)
+        except OSError as error:
+            problems.append(
+                Problem("not_written", f"{file}: {error.strerror or error}", "free space there")
+            )
+    return problems

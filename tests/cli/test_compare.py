@@ -1,0 +1,192 @@
+"""`compare` and `tune` as commands: what they refuse, keep, print and leave."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from launcher.cli import seed_table
+from launcher.service import procs
+from tests.bench.scripted import Scripted
+from tests.bench.test_compare import compare
+from tests.cli.commandline import Run
+from tests.cli.conftest import SetMachine
+from tests.cli.services import leave_service
+from tests.samples import machine
+from tests.service.home import eventually
+
+ROOT = Path(__file__).parents[2]
+QUICK = ("--no-quality", "--quiet", "--json", "--repeats", "1")
+
+
+class Command:
+    """`compare` in a process of its own, with the fake engine behind it."""
+
+    def __init__(self, home: Path, modes: dict[str, list[str] | None], *words: str) -> None:
+        env = {name: value for name, value in os.environ.items() if name[:8] != "QLAUNCH_"}
+        self.home = home
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "tests.cli.compare_program", str(home)),
+                *(json.dumps(modes), "compare", *QUICK, *words),
+            ],
+            cwd=ROOT,
+            env={**env, "QLAUNCH_HOME": str(home)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def kept(self) -> dict[str, Any] | None:
+        """The document on disk."""
+        found = list((self.home / "state" / "comparisons").glob("*/comparison.json"))
+        return json.loads(found[0].read_text()) if found else None
+
+    def rows(self) -> int:
+        document = self.kept() or {"modes": []}
+        return sum(len(mode["rows"]) for mode in document["modes"])
+
+    def finish(self) -> tuple[int, dict[str, Any]]:
+        out, err = self.process.communicate(timeout=90)
+        assert "Traceback" not in err, err
+        return self.process.returncode, json.loads(out)
+
+    def assert_nothing_left(self) -> None:
+        marks = (f"QLAUNCH_TEST_HOME={self.home}", f"QLAUNCH_HOME={self.home}")
+        eventually(lambda: not [p for mark in marks for p in procs.marked(mark)], 5.0)
+        assert not list(self.home.rglob("*.tmp"))
+
+
+def test_two_modes_and_one_that_cannot_run(tmp_path: Path) -> None:
+    command = Command(
+        tmp_path, {"one": [], "two": [], "big": None}, "--requests", "20", "--clients", "1,4"
+    )
+    code, document = command.finish()
+    assert (code, document["status"]) == (0, "ok")
+    data = document["data"]
+    assert [mode["outcome"] for mode in data["modes"]] == ["measured", "measured", "cannot_run"]
+    assert data["modes"][2]["cells"] == []
+    assert data["winner"] in ("one", "two")
+    assert data["remeasured"]["mode"] == data["winner"]
+    one = data["modes"][0]
+    assert [row["requests"] for row in one["rows"]] == [20, 20]
+    assert one["rows"][0]["tokens_counted"] == 128
+    assert all((tmp_path / "state" / "runs" / run).is_dir() for run in one["runs"])
+    assert one["ram_peak_bytes"] > 0
+    assert command.kept() == {key: data[key] for key in command.kept() or {}}
+    command.assert_nothing_left()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["int", "term"])
+def test_an_interrupt_keeps_what_was_measured_and_leaves_nothing(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    command = Command(tmp_path, {"one": [], "two": []}, "--requests", "1000000", "--seconds", "0.5")
+    eventually(lambda: command.rows() >= 4, 60.0)  # three levels of `one`, the first of `two`
+    command.process.send_signal(number)
+    code, document = command.finish()
+    assert code == 130
+    assert document["status"] == "error"
+    assert document["errors"][0]["code"] == "interrupted"
+    kept = command.kept()
+    assert kept is not None
+    assert kept["complete"] is False
+    assert "interrupted" in kept["interrupted"]
+    assert [mode["outcome"] for mode in kept["modes"]][1] == "partial"
+    assert document["data"]["modes"] == kept["modes"]
+    assert kept["modes"][1]["rows"][0]["embeddings_per_s"] > 0
+    command.assert_nothing_left()
+
+
+def test_an_engine_that_dies_in_the_middle(tmp_path: Path) -> None:
+    dies = ["--die-after", "3.5"]
+    command = Command(
+        tmp_path, {"frail": dies, "sound": []}, "--requests", "1000000", "--seconds", "1"
+    )
+    code, document = command.finish()
+    assert (code, document["status"]) == (10, "partial")
+    frail, sound = document["data"]["modes"]
+    assert frail["outcome"] in ("partial", "failed")
+    assert "requests failed" in frail["reason"]
+    assert sound["outcome"] == "measured"
+    assert document["data"]["winner"] == "sound"
+    assert document["errors"][0]["code"] == "mode_failed"
+    command.assert_nothing_left()
+
+
+def test_a_mode_that_does_not_start(tmp_path: Path) -> None:
+    command = Command(
+        tmp_path, {"broken": ["--exit-code", "3"], "sound": []}, "--requests", "5", "--clients", "1"
+    )
+    code, document = command.finish()
+    assert code == 10
+    assert [mode["outcome"] for mode in document["data"]["modes"]] == ["failed", "measured"]
+    command.assert_nothing_left()
+
+
+def test_company_is_refused(run: Run, home: Path, on: SetMachine) -> None:
+    on(machine())
+    own = procs.process_id(os.getpid())
+    leave_service("mine", "20260101T000000Z-mine-0001", "ready", supervisor=own)
+    for words in (["compare", "cpu-minilm"], ["tune", "cpu-minilm"]):
+        answer = run(*words, "--json")
+        assert (answer.code, answer.error["code"]) == (9, "not_quiet")
+        assert "mine" in answer.error["message"]
+
+
+def test_nothing_that_runs_here_is_no_comparison(run: Run, home: Path, on: SetMachine) -> None:
+    on(machine())
+    answer = run("compare", "t4-fp16", "h100-bf16", "--json")
+    assert (answer.code, answer.error["code"]) == (4, "does_not_fit")
+    modes = answer.data["modes"]
+    assert [mode["outcome"] for mode in modes] == ["cannot_run"] * 2
+    assert all("GPU" in mode["reason"] for mode in modes)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["compare", "no-such-profile"],
+        ["compare", "cpu-minilm", "--clients", "0"],
+        ["compare", "cpu-minilm", "--clients", "one"],
+        ["compare", "cpu-minilm", "--repeats", "0"],
+        ["compare", "cpu-minilm", "--html", "/no/such/folder/x.html"],
+        ["tune", "no-such-profile"],
+        ["tune", "cpu-minilm", "--trials", "0"],
+        ["tune"],
+        ["tune", "cpu-minilm", "--max-p95", "0"],
+        ["tune", "cpu-minilm", "--output", "x.txt"],
+    ],
+    ids=" ".join,
+)
+def test_what_is_wrong_is_said_before_anything_starts(
+    run: Run, home: Path, on: SetMachine, words: list[str]
+) -> None:
+    on(machine())
+    assert run(*words, "--json").code == 2
+    assert not (home / "state" / "runs").exists()
+
+
+def test_the_article_is_beside_ours_and_marked_as_its(tmp_path: Path) -> None:
+    events: list[str] = []
+    found = compare([Scripted("cpu-a", events)], events, levels=seed_table.LEVELS, repeats=1)
+    mode = found.modes[0]
+    mode = msgspec.structs.replace(mode, device="cpu", model="m", dtype="bfloat16")
+    found = msgspec.structs.replace(found, modes=(mode,))
+    rows = seed_table.rows(found)
+    assert [row["article"]["batch_1_ms"] for row in rows] == [48, 210, 1120]
+    assert [row["reason"] for row in rows] == [seed_table.NEEDS_GPU, seed_table.NEEDS_GPU, None]
+    assert rows[2]["ours"][0]["batch_4_ms"] == 100.0
+    text = "\n".join(seed_table.lines(found))
+    assert "its figures, not ours" in text
+    assert text.count("needs a GPU: not measured") == 2
+    nothing = msgspec.structs.replace(found, modes=())
+    assert seed_table.rows(nothing)[2]["reason"] == "not measured"

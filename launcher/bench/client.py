@@ -82,11 +82,18 @@ class Client:
         if self._target.key is not None:
             headers["Authorization"] = f"Bearer {self._target.key}"
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=KEEP_S),
+            connector=self._connector(),
             headers=headers,
             timeout=aiohttp.ClientTimeout(total=self._timeout_s),
         )
         return self
+
+    def _connector(self) -> aiohttp.TCPConnector:
+        import aiohttp
+
+        if self._target.keep_alive:
+            return aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=KEEP_S)
+        return aiohttp.TCPConnector(limit=self._connections, force_close=True)
 
     async def __aexit__(
         self,

@@ -26,6 +26,8 @@ class Target:
     """API key, where there is one."""
     encoding: Encoding = "base64"
     """Asked for; decimal numbers are taken as well: older engines send them whatever is asked."""
+    keep_alive: bool = True
+    """Whether connections are kept; False opens one for every request, as some clients do."""
     leader: int | None = None
     """Process id of the engine's leader, to measure the memory of its tree; None: not measured."""
     gpu: bool = False

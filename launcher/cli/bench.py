@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import click
 import msgspec
 
-from launcher.bench.target import Bounds, Encoding, unmeasured
+from launcher.bench.target import Bounds, Encoding, Target, unmeasured
 from launcher.bench.types import Arrivals, Level, Row
 from launcher.cli import benchtable
 from launcher.cli.base import command as declare
@@ -87,6 +87,12 @@ _SHAPING = "these options shape a start, and a running service is measured as it
     show_default=True,
     help="How vectors are asked for; base64 is what the OpenAI client does.",
 )
+@click.option(
+    "--keep-alive/--no-keep-alive",
+    default=True,
+    show_default=True,
+    help="Keep connections, as the OpenAI client does, or open one for every request.",
+)
 @click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
 def command(
     words: tuple[str, ...],
@@ -98,6 +104,7 @@ def command(
     requests: int | None,
     seconds: float,
     encoding: Encoding,
+    keep_alive: bool,
     quiet: bool,
     **given: Any,
 ) -> Result:
@@ -115,7 +122,7 @@ def command(
     """
     levels = grid(clients, batch, tokens, rate, arrivals)
     progress = Progress(quiet=quiet)
-    work = Work(levels, requests, seconds, encoding, progress, quiet)
+    work = Work(levels, requests, seconds, encoding, progress, keep_alive, quiet)
     with ends_by_interrupt():
         found = _running(words, given)
         if found is not None:
@@ -190,6 +197,7 @@ class Work:
     seconds: float
     encoding: Encoding
     progress: Progress
+    keep_alive: bool = True
     quiet: bool = False
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -214,11 +222,16 @@ class Work:
             "run": self.run,
             "started": started,
             "encoding": self.encoding,
+            "keep_alive": self.keep_alive,
             "idle_before": idle,
             "rows": msgspec.to_builtins(self.rows),
             "notes": self.notes,
         }
         return benchtable.result(data, self.rows, len(self.levels), interrupted=interrupted)
+
+    def _target(self, plan: Plan, endpoint: str, *, leader: int | None, key: str | None) -> Target:
+        found = target_of(plan, endpoint, leader=leader, key=key, encoding=self.encoding)
+        return replace(found, keep_alive=self.keep_alive)
 
     def _measure(self, plan: Plan, endpoint: str, idle: float | None) -> None:
         from launcher.bench.load import Interrupted, measure_level
@@ -227,7 +240,7 @@ class Work:
         measurement = store.now()
         self.run = client.status(plan.service).run
         key = api_key(plan)
-        target = target_of(plan, endpoint, leader=None, key=key, encoding=self.encoding)
+        target = self._target(plan, endpoint, leader=None, key=key)
         self.progress.now("looking for words of one token")
         try:
             texts = texts_for(plan.model_path, target)
@@ -247,9 +260,7 @@ class Work:
                     continue
                 asked = requests_of(level, self.requests)
                 bounds = Bounds(requests=asked, limit_s=self.seconds)
-                here = target_of(
-                    plan, endpoint, leader=state.engine.pid, key=key, encoding=self.encoding
-                )
+                here = self._target(plan, endpoint, leader=state.engine.pid, key=key)
                 bar.begin(benchtable.name(level), asked, self.seconds)
                 try:
                     row = measure_level(here, level, texts, bounds, bar.at)
@@ -271,6 +282,7 @@ class Work:
             "measurement": measurement,
             **facts_of(plan),
             "encoding": self.encoding,
+            "keep_alive": self.keep_alive,
             "idle_before": idle,
             "rows": msgspec.to_builtins([row]),
         }

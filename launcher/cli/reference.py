@@ -86,8 +86,8 @@ KEYS: Final = {
     ),
     "bench": (
         "`service`, `profile`, `model`, `fingerprint`, `device`, `dtype`, `release`, `engine`, "
-        "`endpoint`, `run`, `started`, `encoding`, `idle_before`, `rows[].{mode,batch,clients,"
-        "mean_ms,p50_ms,p95_ms,p99_ms,embeddings_per_s,tokens_per_s,ram_peak_bytes,"
+        "`endpoint`, `run`, `started`, `encoding`, `keep_alive`, `idle_before`, "
+        "`rows[].{mode,batch,clients,mean_ms,p50_ms,p95_ms,p99_ms,embeddings_per_s,tokens_per_s,ram_peak_bytes,"
         "gpu_peak_bytes,loop,tokens,rate,requests,errors,error,seconds,tokens_counted,"
         "client_cpu_percent,saturated,late_ms,memory_method,reason}`, `notes[]`"
     ),

@@ -41,6 +41,7 @@ class Behaviour:
     """Calls at once."""
     now: int = 0
     calls: int = 0
+    connections: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def target(self, **changes: Any) -> Target:
@@ -65,6 +66,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+    def setup(self) -> None:
+        super().setup()
+        with self.behaviour.lock:
+            self.behaviour.connections += 1
 
     def do_POST(self) -> None:
         given = self.behaviour

@@ -68,6 +68,16 @@ def test_a_closed_loop_keeps_as_many_requests_under_way_as_there_are_clients() -
     assert row.client_cpu_percent is not None
 
 
+@pytest.mark.parametrize(("keep_alive", "connections"), [(True, 2), (False, 12)])
+def test_connections_are_kept_unless_asked_otherwise(keep_alive: bool, connections: int) -> None:
+    with serving() as server:
+        target = server.target(keep_alive=keep_alive)
+        bounds = Bounds(requests=10, warmup=2)
+        row = measure_level(target, Level(clients=2), words(), bounds)
+        assert (row.requests, row.errors, server.calls) == (10, 0, 12)
+        assert server.connections == connections
+
+
 def test_time_bounds_a_level_too() -> None:
     with serving(seconds=lambda _n: 0.05) as server:
         bounds = Bounds(requests=1000, limit_s=0.4, warmup=0)

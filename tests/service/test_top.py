@@ -39,7 +39,9 @@ class Terminal:
         self.screen = pyte.Screen(width, height)
         self._stream = pyte.Stream(self.screen)
         self.raw = ""
-        kept = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+        # Workers of a parallel run have a width of their own in COLUMNS, which would stay.
+        set_elsewhere = ("NO_COLOR", "COLUMNS", "LINES")
+        kept = {name: value for name, value in os.environ.items() if name not in set_elsewhere}
         self.child: Any = pexpect.spawn(
             sys.executable,
             ["-c", PROGRAM, *words],

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # the controller hears of every worker's tests
         config.pluginmanager.register(plugin.Outcomes(config), "reliability-outcomes")
     take_ports_of_its_own()
+    # Started in the background of a script we inherit an ignored SIGINT, and every program that a
+    # test starts and interrupts would inherit it from us.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects

@@ -87,13 +87,13 @@ def engine_for(release: Release, where: Dirs) -> Engine:
 
 def past_runs(where: Dirs) -> list[PastRun]:
     """The newest run records of this machine, as evidence."""
-    from launcher.record.bench import read_bench
+    from launcher.record.bench import bench_rows
     from launcher.record.runs import list_runs, load_run
 
     now = datetime.now(UTC)
     found: list[PastRun] = []
     for summary in list_runs(where.runs)[:RUNS_READ]:
-        rows = [row for each in read_bench(where.runs / summary.run) for row in each["rows"]]
+        rows = bench_rows(where.runs / summary.run)
         try:
             found.append(_past(load_run(where.runs, summary.run), now, tuple(rows)))
         except QlaunchError:

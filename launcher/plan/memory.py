@@ -6,7 +6,7 @@ machine (which one, in `source`), or `estimated` where neither is at hand.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -130,17 +130,19 @@ def predict(
         *_base(device, forked, "encoder" if checkpoint.encoder else "decoder", calibration),
     )
 
-    def total(device: str, *, full: bool) -> int:
-        return sum(t.bytes for t in terms if t.device == device and (full or not t.reserve))
-
     on_gpu = device == "cuda"
     return MemoryPrediction(
-        ram_bytes=total("ram", full=False),
-        gpu_bytes=total("gpu", full=False) if on_gpu else None,
-        ram_full_bytes=total("ram", full=True),
-        gpu_full_bytes=total("gpu", full=True) if on_gpu else None,
+        ram_bytes=total(terms, "ram", full=False),
+        gpu_bytes=total(terms, "gpu", full=False) if on_gpu else None,
+        ram_full_bytes=total(terms, "ram", full=True),
+        gpu_full_bytes=total(terms, "gpu", full=True) if on_gpu else None,
         terms=terms,
     )
+
+
+def total(terms: Iterable[Term], device: Literal["ram", "gpu"], *, full: bool) -> int:
+    """Bytes of all terms on a device; `full` counts those of the largest batch too."""
+    return sum(t.bytes for t in terms if t.device == device and (full or not t.reserve))
 
 
 def error(predicted: int | None, measured: int | None) -> float | None:

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from launcher.plan import memory
 from launcher.plan.types import MemoryPrediction, Term
 
 SCHEDULER_BYTES: Final = 95_000_000
@@ -57,11 +58,11 @@ def predicted(one: MemoryPrediction, replicas: int, *, forked: bool) -> MemoryPr
     )
     terms = (*terms, others)
 
-    def total(*, full: bool) -> int:
-        return sum(t.bytes for t in terms if t.device == "ram" and (full or not t.reserve))
-
     return msgspec.structs.replace(
-        one, ram_bytes=total(full=False), ram_full_bytes=total(full=True), terms=terms
+        one,
+        ram_bytes=memory.total(terms, "ram", full=False),
+        ram_full_bytes=memory.total(terms, "ram", full=True),
+        terms=terms,
     )
 
 

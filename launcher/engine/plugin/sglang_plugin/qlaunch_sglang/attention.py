@@ -15,7 +15,7 @@ import torch
 from sglang.srt.layers.radix_attention import RadixAttention
 from torch.nn.functional import scaled_dot_product_attention
 
-from qlaunch_sglang.pooling import lengths_of
+from qlaunch_sglang.pooling import by_text, lengths_of
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class WholeTextAttention(RadixAttention):
             [tokens, heads × head size].
         """
         lengths = lengths_of(forward_batch)
-        if any(_prefixes(forward_batch)) or sum(lengths) != q.shape[0]:
+        if any(by_text(forward_batch, "extend_prefix_lens")) or sum(lengths) != q.shape[0]:
             return super().forward(q, k, v, forward_batch, save_kv_cache, **kwargs)
         parts = [x.view(-1, self.tp_q_head_num, self.head_dim) for x in (q, k, v)]
         out = torch.empty_like(parts[0], memory_format=torch.contiguous_format)
@@ -86,16 +86,6 @@ def _why_not() -> str | None:
     if chunk is not None and chunk > 0:
         return f"no, texts are cut into chunks of {chunk}"
     return None
-
-
-def _prefixes(forward_batch) -> list:
-    """Tokens of each text that an earlier batch has computed."""
-    found = forward_batch.extend_prefix_lens_cpu
-    if found is None:
-        found = forward_batch.extend_prefix_lens
-    if isinstance(found, torch.Tensor):
-        return found.tolist()
-    return list(found or ())
 
 
 def _alike(lengths: list[int]):

@@ -206,7 +206,12 @@ class CheckpointPooler(nn.Module):
 
 def lengths_of(forward_batch) -> list[int]:
     """Tokens of each text of a batch."""
-    found = forward_batch.extend_seq_lens_cpu
+    return by_text(forward_batch, "extend_seq_lens")
+
+
+def by_text(forward_batch, field: str) -> list[int]:
+    """A figure of each text: from the host's copy where a batch has one, else from the tensor."""
+    found = getattr(forward_batch, f"{field}_cpu")
     if found is None:
-        found = forward_batch.extend_seq_lens
-    return found.tolist() if isinstance(found, torch.Tensor) else list(found)
+        found = getattr(forward_batch, field)
+    return found.tolist() if isinstance(found, torch.Tensor) else list(found or ())

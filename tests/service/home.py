@@ -121,7 +121,7 @@ class Home:
     def state(self, name: str = "svc") -> ServiceState | None:
         return store.read_state(name)
 
-    def wait_for(self, *states: str, name: str = "svc", limit_s: float = 10.0) -> ServiceState:
+    def wait_for(self, *states: str, name: str = "svc", limit_s: float = 30.0) -> ServiceState:
         def there() -> ServiceState | None:
             state = store.read_state(name)
             return state if state is not None and state.state in states else None

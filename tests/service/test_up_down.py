@@ -156,7 +156,7 @@ def test_down_during_up_wins_and_up_exits_9(home: Home) -> None:
 
 
 def test_up_during_down_exits_9(home: Home) -> None:
-    home.up(home.plan("--drain", "1.0"))
+    home.up(home.plan("--drain", "2.5"))
     call = Beside(lambda: client.down("svc"))
     home.wait_for("stopping")
     with pytest.raises(QlaunchError) as caught:

@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -266,11 +266,15 @@ def test_a_service_that_lost_its_parts_again_and_again_leaks_no_descriptor(home:
     assert state.supervisor is not None
     fds = f"/proc/{state.supervisor.pid}/fd"
     before = len(os.listdir(fds))  # noqa: PTH208
-    for loss in range(1, 4):
-        # A start takes a moment here: waiting for a state that passes would be a race.
-        now = eventually(lambda loss=loss: (s := home.wait_for("ready")).restarts == loss - 1 and s)
-        assert procs.send(limb(now, "schedul"), signal.SIGKILL)
-    eventually(lambda: home.wait_for("ready").restarts == 3)
+
+    def ready_after(restarts: int) -> ServiceState:
+        """A start takes a moment here: waiting for the states that it passes would be a race."""
+        found = eventually(lambda: (s := home.wait_for("ready")).restarts == restarts and s)
+        return cast("ServiceState", found)
+
+    for restarts in range(3):
+        assert procs.send(limb(ready_after(restarts), "schedul"), signal.SIGKILL)
+    ready_after(3)
     assert len(os.listdir(fds)) <= before + 1  # noqa: PTH208
 
 

@@ -227,6 +227,7 @@ def _follow(name: str, state: ServiceState, on_change: Watch) -> ServiceState:
         if state.state in UP:
             return state
         if state.state in FINAL:
+            _let_end(supervisor)
             raise _failed(state)
         while (stamp := _stamp(where)) == seen and _lives(supervisor):
             time.sleep(POLL_S)
@@ -237,6 +238,13 @@ def _follow(name: str, state: ServiceState, on_change: Watch) -> ServiceState:
         if fresh is None:
             raise _vanished(where)
         state = fresh
+
+
+def _let_end(supervisor: ProcessId | None) -> None:
+    """Wait for the last steps of a supervisor that has published its last state."""
+    deadline = time.monotonic() + LAST_STEPS_S
+    while _lives(supervisor) and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def _lives(supervisor: ProcessId | None) -> bool:

@@ -326,10 +326,8 @@ class Supervisor:
         self._life.verified_at = time.monotonic()
         self._books.time("verified_s")
         self._recorder.verified()
-        self._status.change(measured=self._recorder.measured)
-        self._books.enter("ready", "verified", smoke=msgspec.to_builtins(report), failure=None)
+        self._books.verified(msgspec.to_builtins(report))
         self._look_at_tree(self._life)
-        self._recorder.save(self._status.now)
         self._life.begin_pulse()
 
     def _smoke_failed(self, answer: SmokeReport | str) -> None:

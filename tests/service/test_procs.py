@@ -85,7 +85,9 @@ def test_a_cut_stat_is_none(data: bytes) -> None:
 
 def test_what_is_marked_is_found(sleeper: subprocess.Popen[bytes]) -> None:
     with subprocess.Popen([*PYTHON, SLEEP], env={"QLAUNCH_RUN": "r1"}) as other:
-        assert [found.pid for found in procs.marked("QLAUNCH_RUN=r1")] == [other.pid]
+        # The kernel shows an environment a moment after it has let the starter go on.
+        found = eventually(lambda: procs.marked("QLAUNCH_RUN=r1"))
+        assert [process.pid for process in found] == [other.pid]
         other.kill()
     assert procs.marked("QLAUNCH_RUN=r1") == []
 

@@ -10,11 +10,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from launcher.errors import QlaunchError
+from launcher.paths import dirs
 from launcher.service import client, ports, procs, store
+from launcher.service.books import Books
 from launcher.service.types import ServiceState
 from tests.service.home import Beside, Home, eventually
 from tests.workers import ALL_PORTS
@@ -97,6 +100,15 @@ def test_a_service_can_be_started_again_after_down_and_after_failure(home: Home)
     second = home.up(home.plan())
     assert second.run != first.run
     assert second.failure is None
+
+
+def test_a_failed_up_returns_when_its_supervisor_is_gone(home: Home) -> None:
+    """It used to return when the last state was written, a moment before."""
+    for _ in range(5):
+        with pytest.raises(QlaunchError) as caught:
+            home.up(home.plan("--exit-code", "1"))
+        assert caught.value.code == "start_failed"
+        assert home.processes() == []
 
 
 def test_status_of_an_unknown_service_exits_3(home: Home) -> None:
@@ -294,3 +306,28 @@ def test_a_hundred_signals_are_one_orderly_stop(home: Home) -> None:
     assert names.count("stopping") == 1
     assert stopped.failure is None
     assert stopped.detail == "the engine stopped on SIGTERM"
+
+
+def test_whoever_sees_ready_finds_the_run_recorded(home: Home) -> None:
+    """The record used to be written a moment after the state that tells of it."""
+    plan = home.plan()
+    where = store.folder("svc", create=True)
+    recorded: list[dict[str, Any]] = []
+
+    def look(state: ServiceState) -> None:
+        if state.state == "ready":
+            recorded.append(json.loads((dirs().runs / state.run / "run.json").read_text()))
+
+    with store.Lock(where.lock) as lock:
+        assert lock.acquire()
+        books = Books(where, plan, lock=lock, began=time.monotonic(), on_change=look)
+        books.enter("loading", "")
+        books.enter("warming", "")
+        books.enter("verifying", "")
+        books.verified({"ok": True})
+        books.enter("stopping", "")
+        books.finish("stopped", None)
+        books.close()
+    (run,) = recorded
+    assert run["smoke"] == {"ok": True}
+    assert [phase["name"] for phase in run["phases"]][-1] == "ready"

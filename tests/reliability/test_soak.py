@@ -64,7 +64,7 @@ def hold(config: pytest.Config, name: str, found: dict[str, Any]) -> None:
     print(json.dumps({name: found}))
     assert found["fds"][1] <= found["fds"][0]
     assert found["threads"][1] <= found["threads"][0]
-    assert found["zombies"][1] == 0
+    assert found["zombies"][1] <= found["zombies"][0]  # another test's may be there before
     assert found["rss_mib"][1] <= found["rss_mib"][0] * 1.1 + 2
     assert found["supervisor_mib"][1] <= found["supervisor_mib"][0] * 1.1 + 2
     assert found["supervisor_mib"][1] <= 60

@@ -275,7 +275,8 @@ def test_a_service_that_lost_its_parts_again_and_again_leaks_no_descriptor(home:
     for restarts in range(3):
         assert procs.send(limb(ready_after(restarts), "schedul"), signal.SIGKILL)
     ready_after(3)
-    assert len(os.listdir(fds)) <= before + 1  # noqa: PTH208
+    # At any moment one or two more are open: it reads /proc, and asks the engine.
+    eventually(lambda: len(os.listdir(fds)) <= before + 1)  # noqa: PTH208
 
 
 def test_a_port_stolen_while_loading_is_named(home: Home) -> None:

@@ -7,6 +7,7 @@ only for the moment of the start, so that `down` works while `up` still waits.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -134,7 +135,7 @@ def _supervisor(where: Folder, state: ServiceState | None) -> ProcessId | None:
         ending = state is not None and state.state != "unknown" and state.supervisor == holder
         if not ending or time.monotonic() > deadline:
             break
-        _reaped(holder.pid)
+        _reap(holder.pid)
         time.sleep(0.01)
     return holder
 
@@ -184,15 +185,17 @@ def _first_state(where: Folder, pid: int, supervisor: ProcessId | None) -> Servi
     """Wait until the new supervisor has published its first state."""
     deadline = time.monotonic() + SUPERVISOR_START_S
     while time.monotonic() < deadline:
-        gone = _reaped(pid) or not procs.is_alive(supervisor)
+        gone = not _lives(supervisor)
         state = store.read_state(where.name)
         if state is not None and state.supervisor is not None and state.supervisor.pid == pid:
             return state
         if gone:
+            _reap(pid)
             break
         time.sleep(0.01)
     if supervisor is not None:
         procs.send(supervisor, signal.SIGKILL)
+        _let_end(supervisor)
     raise QlaunchError(
         f"the supervisor of {where.name!r} did not come up: {_last_words(where)}",
         code="supervisor_failed",
@@ -209,12 +212,10 @@ def _last_words(where: Folder) -> str:
     return lines[-1] if lines else "it said nothing"
 
 
-def _reaped(pid: int) -> bool:
-    """Whether `pid` was a child of ours that has ended; reaped now, so that no zombie stays."""
-    try:
-        return os.waitpid(pid, os.WNOHANG)[0] == pid
-    except ChildProcessError:
-        return False
+def _reap(pid: int) -> None:
+    """Reap an ended child of ours, if `pid` is one: no zombie stays in a long-lived caller."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
 
 
 def _follow(name: str, state: ServiceState, on_change: Watch) -> ServiceState:
@@ -241,7 +242,7 @@ def _follow(name: str, state: ServiceState, on_change: Watch) -> ServiceState:
 
 
 def _let_end(supervisor: ProcessId | None) -> None:
-    """Wait for the last steps of a supervisor that has published its last state."""
+    """Wait for the end of a supervisor that has published its last state, or was killed."""
     deadline = time.monotonic() + LAST_STEPS_S
     while _lives(supervisor) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -250,7 +251,10 @@ def _let_end(supervisor: ProcessId | None) -> None:
 def _lives(supervisor: ProcessId | None) -> bool:
     if supervisor is None:
         return False
-    return not _reaped(supervisor.pid) and procs.is_alive(supervisor)
+    if procs.is_alive(supervisor):
+        return True
+    _reap(supervisor.pid)  # in this order: it may end between two questions
+    return False
 
 
 def _stamp(where: Folder) -> tuple[int, int] | None:

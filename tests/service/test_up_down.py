@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -18,7 +19,7 @@ from launcher.errors import QlaunchError
 from launcher.paths import dirs
 from launcher.service import client, ports, procs, store
 from launcher.service.books import Books
-from launcher.service.types import ServiceState
+from launcher.service.types import ProcessId, ServiceState
 from tests.service.home import Beside, Home, eventually
 from tests.workers import ALL_PORTS
 
@@ -331,3 +332,26 @@ def test_whoever_sees_ready_finds_the_run_recorded(home: Home) -> None:
     (run,) = recorded
     assert run["smoke"] == {"ok": True}
     assert [phase["name"] for phase in run["phases"]][-1] == "ready"
+
+
+def test_a_supervisor_that_ends_between_two_questions_leaves_no_zombie(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was asked for first and reaped never, where it ended in between."""
+    read, write = os.pipe()
+    child = subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=read, close_fds=True)
+    os.close(read)
+    identity = procs.process_id(child.pid)
+    real = procs.is_alive
+
+    def ends_now(process: ProcessId | None) -> bool:
+        with contextlib.suppress(OSError):
+            os.close(write)
+        eventually(lambda: not real(process))
+        return real(process)
+
+    monkeypatch.setattr(procs, "is_alive", ends_now)
+    assert not client._lives(identity)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(child.pid, os.WNOHANG)
+    child.returncode = 1  # it was reaped for it

@@ -24,13 +24,14 @@ def machine(
     limit: int | None = None,
     gpus: tuple[Gpu, ...] = (),
     arch: str = "x86_64",
+    int8: bool = False,
 ) -> Hardware:
     """An x86-64 machine without a GPU, unless told otherwise. Sizes in bytes."""
     return Hardware(
         cpu=Cpu(
             model="test",
             machine=arch,
-            flags=("avx2", "avx512_bf16") if bf16 else ("avx2",),
+            flags=("avx2", *["avx512_bf16"] * bf16, *["avx512_vnni"] * int8),
             logical=16,
             usable=threads,
             usable_source="cgroup quota",

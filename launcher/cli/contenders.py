@@ -20,6 +20,7 @@ from launcher.cli.running import api_key
 from launcher.engine import command, peers
 from launcher.errors import ExitCode, QlaunchError
 from launcher.paths import dirs
+from launcher.plan import precision
 from launcher.plan.types import Plan
 from launcher.profile.load import SUFFIXES
 from launcher.record.types import Peak, Run
@@ -303,19 +304,20 @@ def plain_contender(found: Prepared, logs: Path) -> BareContender:
 def peer_contender(name: str, found: Prepared, logs: Path) -> BareContender | CannotRun:
     """A peer with the model and the number format of a profile; installed when it is started."""
     peer, plan = peers.peers()[name], found.plan
+    dtype = precision.of_engine(plan.expectation.dtype, found.hardware.cpu)
     facts = Mode(
         name=name,
         kind="peer",
         outcome="not_reached",
         model=plan.model_name,
         device="cpu",
-        dtype=plan.expectation.dtype,
+        dtype=dtype,
         version=peer.version,
     )
-    if plan.device != "cpu" or plan.expectation.dtype not in peer.dtypes:
+    if plan.device != "cpu" or dtype not in peer.dtypes:
         why = f"it is set up for the CPU only; {plan.profile} computes on {plan.device}"
         if plan.device == "cpu":
-            why = f"it does not serve {plan.expectation.dtype}"
+            why = f"it does not serve {dtype}"
         return CannotRun(msgspec.structs.replace(facts, outcome="cannot_run", reason=why))
     data = dirs().data
     root = peers.folder(peer, data)
@@ -327,7 +329,7 @@ def peer_contender(name: str, found: Prepared, logs: Path) -> BareContender | Ca
             root,
             model_path=plan.model_path,
             model=plan.model_name,
-            dtype=plan.expectation.dtype,
+            dtype=dtype,
             port=port,
         )
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from launcher.bench.tune import Dimension, Overlay, Value
 from launcher.cli.prepare import Prepared
 from launcher.hardware.types import Cpu, Gpu
+from launcher.plan import precision
 
 MOST_REPLICAS = 8
 RUNNING = (8, 16, 32, 64, 128, 256)
@@ -23,7 +24,7 @@ def dimensions(found: Prepared) -> tuple[Dimension, ...]:
         Dimension(
             "attention backend", tuple(_backends(flags, hardware.cpu, hardware.gpus, on_cpu))
         ),
-        Dimension("dtype", tuple(_dtypes(plan.expectation.dtype, hardware.cpu, hardware.gpus))),
+        Dimension("dtype", tuple(_dtypes(found, hardware.gpus if not on_cpu else ()))),
         Dimension("replicas × threads", tuple(_replicas(found)) if on_cpu else ()),
         Dimension(
             "running requests",
@@ -54,12 +55,16 @@ def _backends(
             yield Overlay(flags={"attention-backend": name})
 
 
-def _dtypes(now: str, cpu: Cpu, gpus: tuple[Gpu, ...]) -> Iterable[Overlay]:
+def _dtypes(found: Prepared, gpus: tuple[Gpu, ...]) -> Iterable[Overlay]:
+    now, cpu = found.plan.expectation.dtype, found.hardware.cpu
     if gpus:
         old = min(gpu.compute_capability for gpu in gpus) < (8, 0)
-        names = ("float16",) if old else ("bfloat16", "float16")
+        names = ["float16"] if old else ["bfloat16", "float16"]
     else:
-        names = ("bfloat16", "float32") if cpu.computes_bf16 else ("float32",)
+        names = ["bfloat16", "float32"] if cpu.computes_bf16 else ["float32"]
+        plugin = found.settings.plugin
+        if not precision.why_not_int8("cpu", cpu, found.checkpoint, plugin=plugin):
+            names.append(precision.INT8)
     return (Overlay(settings={"dtype": name}) for name in names if name != now)
 
 

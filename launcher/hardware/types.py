@@ -61,6 +61,12 @@ class Cpu(msgspec.Struct, frozen=True, kw_only=True):
         """Whether bfloat16 matrix products run in hardware (AVX512-BF16, AMX-BF16, Arm bf16)."""
         return any(flag in self.flags for flag in ("avx512_bf16", "amx_bf16", "bf16"))
 
+    @property
+    def computes_int8(self) -> bool:
+        """Whether products of 8-bit integers run in hardware: VNNI or AMX, on x86-64."""
+        names = ("avx512_vnni", "avx_vnni", "amx_int8")
+        return any(flag in self.flags for flag in names)
+
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
     """RAM: the machine's and what the cgroup leaves of it."""

@@ -13,7 +13,7 @@ from launcher.engine.types import Engine
 from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.types import Hardware
 from launcher.model.types import Checkpoint, ModelCard
-from launcher.plan import budget, calibration, choose, fallback, fit, memory, replicas
+from launcher.plan import budget, calibration, choose, fallback, fit, memory, precision, replicas
 from launcher.plan.types import CardFacts, EnginePlan, Expectation, Plan
 from launcher.profile.settings import Resolved
 from launcher.profile.types import FlagValue, Profile
@@ -90,6 +90,7 @@ def make_plan(given: Inputs) -> Plan:
     dtype, dtype_reason = _dtype(given)
     flags = _flags(given)
     _check_model(given, dtype, flags)
+    computed = precision.of_engine(dtype, given.hardware.cpu)
     asked = _as_given(flags, given.extra)
     side_by_side = memory.replicas(asked) if given.engine.release.device == "cpu" else 1
     threads = _threads(given, side_by_side)
@@ -99,7 +100,7 @@ def make_plan(given: Inputs) -> Plan:
         served_name=_served_name(given),
         host=given.settings.host,
         port=str(given.settings.port or "{port}"),
-        dtype={"float16": "half"}.get(dtype, dtype),
+        dtype={"float16": "half"}.get(computed, computed),
         flags=flags,
         extra=given.extra,
         has_key=given.settings.api_key_file is not None,
@@ -118,14 +119,14 @@ def make_plan(given: Inputs) -> Plan:
         given.checkpoint,
         sizes,
         device=given.engine.release.device,
-        dtype=dtype,
+        dtype=computed,
         forked=_forks(given),
         kv_pool_bytes=_pool_bytes(given, flags),
         calibration=own,
     )
     predicted = replicas.predicted(predicted, side_by_side, forked=_forks(given))
     start = _start_budget(given)
-    lacking = fit.why_not_memory(predicted, given.hardware, given.checkpoint, sizes, dtype)
+    lacking = fit.why_not_memory(predicted, given.hardware, given.checkpoint, sizes, computed)
     return Plan(
         service=given.settings.name,
         profile=given.profile_name,
@@ -134,7 +135,7 @@ def make_plan(given: Inputs) -> Plan:
             version=given.engine.version,
             python=str(given.engine.python),
             argv=argv,
-            env=_environment(given, threads, side_by_side),
+            env=_environment(given, dtype, threads, side_by_side),
             model_info_path=given.engine.release.model_info_path,
             plugin=given.settings.plugin,
         ),
@@ -206,14 +207,8 @@ def _dtype(given: Inputs) -> tuple[str, str]:
     wanted = given.settings.dtype
     if wanted != "auto":
         return wanted, f"dtype {wanted}: {given.settings.sources.get('dtype', 'as given')}"
-    if given.engine.release.device == "cpu":
-        if given.hardware.cpu.computes_bf16:
-            return "bfloat16", "dtype bfloat16: this CPU computes it (AVX512-BF16, AMX or Arm bf16)"
-        return "float32", "dtype float32: this CPU has no bfloat16 arithmetic"
     gpus = (given.choice.gpu,) if given.choice and given.choice.gpu else given.hardware.gpus
-    if min((gpu.compute_capability for gpu in gpus), default=(8, 0)) < (8, 0):
-        return "float16", "dtype float16: GPUs older than sm80 have no bfloat16"
-    return "bfloat16", "dtype bfloat16: the GPU computes it, and float16 can overflow to NaN"
+    return precision.automatic(given.engine.release.device, given.hardware.cpu, gpus)
 
 
 def _threads(given: Inputs, side_by_side: int) -> int | None:
@@ -289,6 +284,13 @@ def _check_model(given: Inputs, dtype: str, flags: Mapping[str, FlagValue]) -> N
     """Refuse weights in another format than the profile's, or that the card cannot compute."""
     _check_prompt(given.checkpoint)
     choose.check_card(given.choice, given.checkpoint, dtype, flags.get("quantization"))
+    precision.check_int8(
+        dtype,
+        given.engine.release.device,
+        given.hardware.cpu,
+        given.checkpoint,
+        plugin=given.settings.plugin,
+    )
     need, found = given.profile.checkpoint, given.checkpoint.quantization
     if need is None or found in need.quantization:
         return
@@ -327,7 +329,9 @@ def _options(words: tuple[str, ...]) -> list[str]:
     return [word for word in words if word.startswith("--")]
 
 
-def _environment(given: Inputs, threads: int | None, side_by_side: int) -> dict[str, str]:
+def _environment(
+    given: Inputs, dtype: str, threads: int | None, side_by_side: int
+) -> dict[str, str]:
     env = command.environment(
         given.engine,
         model_path=str(given.checkpoint.path),
@@ -337,6 +341,7 @@ def _environment(given: Inputs, threads: int | None, side_by_side: int) -> dict[
         start_method=given.settings.start_method,
     )
     env |= replicas.environment(side_by_side, threads)
+    env |= precision.environment(dtype)
     return env | _visible(given) | given.profile.env
 
 

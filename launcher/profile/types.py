@@ -20,7 +20,7 @@ Name = Annotated[
     ),
 ]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 StartMethod = Literal["auto", "fork", "spawn"]
 Threads = Positive | Literal["auto"]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
@@ -85,7 +85,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """What the model's own files must be; left out where any checkpoint of the model will do."""
     dtype: Dtype = "auto"
     """Number format of weights and arithmetic; auto on a CPU: bfloat16 where the CPU computes it,
-    else float32; on a GPU: bfloat16, or float16 on cards older than compute capability 8.0."""
+    else float32; on a GPU: bfloat16, or float16 on cards older than compute capability 8.0. int8:
+    encoders on a CPU with VNNI or AMX."""
     threads: Threads = "auto"
     """Compute threads on a CPU; auto: what affinity and the cgroup quota leave."""
     host: str = "127.0.0.1"

@@ -156,6 +156,8 @@ def test_what_is_worth_trying(ready: Path, on: SetMachine) -> None:
     ]
     assert words_of("cpu-minilm", "chunk") == []  # an encoder must see the whole text
     assert words_of("cpu-minilm", "attention backend") == []
+    on(machine(int8=True))
+    assert words_of("cpu-minilm", "dtype") == ["dtype float32", "dtype int8"]
     on(machine(bf16=False, threads=1))
     assert words_of("cpu-minilm", "dtype") == []
     assert words_of("cpu-minilm", "replicas × threads") == []

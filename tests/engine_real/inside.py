@@ -69,7 +69,12 @@ def served(
 
 
 def attended(
-    states: list[list[float]], lengths: list[int], *, prefixes: list[int] | None = None
+    states: list[list[float]],
+    lengths: list[int],
+    *,
+    prefixes: list[int] | None = None,
+    dtype: str = "float32",
+    scores: int | None = None,
 ) -> Any:
     """Two heads of 4 over rows [q, k, v] of 24, the texts one after the other.
 
@@ -92,8 +97,11 @@ def attended(
             extend_seq_lens_cpu=lengths,
             extend_prefix_lens_cpu=prefixes or [0] * len(lengths),
         )
-        q, k, v = torch.tensor(states).split(8, dim=-1)
-        return layer(q, k, v, batch).tolist()
+        attention.SCORES, before = scores or attention.SCORES, attention.SCORES
+        q, k, v = torch.tensor(states, dtype=getattr(torch, dtype)).split(8, dim=-1)
+        found = layer(q, k, v, batch).tolist()
+        attention.SCORES = before
+        return found
     finally:
         attention.WholeTextAttention.__bases__ = kept
 
@@ -115,6 +123,78 @@ def why_not_whole(**settings: Any) -> Any:
         return attention._why_not()
     finally:
         runtime_context.get_server_args = kept
+
+
+def layers(way: str, lengths: list[int], *, seed: int = 3, **broken: Any) -> Any:
+    """Two encoder layers of 32 columns as SGLang writes them: their states before and after `way`.
+
+    Args:
+        way: `packed` or `int8`.
+        lengths: tokens of each text.
+        broken: another `activation`, or `partial`: an attention that is not over whole texts.
+    """
+    import torch
+    from inside_model import Model  # type: ignore[import-not-found]  # beside this script
+    from qlaunch_sglang import int8, packed
+
+    torch.manual_seed(seed)
+    model = Model(whole=not broken.get("partial"))
+    texts = [torch.randint(0, 50, (length,)).tolist() for length in lengths]
+    given = int8.batch_of(texts)
+    with torch.no_grad():
+        before = model(*given, get_embedding=True)
+        int8.tokenized = lambda _: [torch.randint(0, 50, (n,)).tolist() for n in (4, 9, 30, 60)]
+        os.environ.update(QLAUNCH_DTYPE=way, QLAUNCH_MODEL_PATH="/")
+        packed.pack_layers(model, model.encoder, broken.get("activation", "gelu"))
+        kinds = [type(module).__name__ for module in model.encoder.layer[0].modules()]
+        after = model(*given, get_embedding=True)
+        alone = [model(*int8.batch_of([text]), get_embedding=True) for text in texts]
+    return {
+        "before": before.float().tolist(),
+        "after": after.float().tolist(),
+        "alone": torch.cat(alone).float().tolist(),
+        "kinds": kinds,
+        "kept": sum(p.numel() for name, p in model.named_parameters() if name.endswith("e.weight")),
+    }
+
+
+def waited(after_s: float) -> Any:
+    """Seconds that the controller's watchdog waited for a message sent `after_s` later, and fed."""
+    import time
+
+    import zmq  # type: ignore[import-not-found]  # the engine has it
+    from qlaunch_sglang import calm_controller
+
+    context = zmq.Context()
+    pull, push = context.socket(zmq.PULL), context.socket(zmq.PUSH)
+    push.connect(f"tcp://127.0.0.1:{pull.bind_to_random_port('tcp://127.0.0.1')}")
+    fed: list[int] = []
+    controller = SimpleNamespace(
+        recv_from_tokenizer=pull, soft_watchdog=SimpleNamespace(feed=lambda: fed.append(1))
+    )
+
+    def loop(given: Any) -> Any:
+        began = time.monotonic()
+        given.soft_watchdog.feed()
+        return time.monotonic() - began
+
+    timer = threading.Timer(after_s, lambda: push.send(b"x"))
+    timer.start()
+    seconds = calm_controller._around(loop, controller)
+    timer.join()
+    pull.close(0)
+    push.close(0)
+    context.term()
+    return {"seconds": seconds, "fed": len(fed)}
+
+
+def controller_source() -> Any:
+    """The loop that calm_controller.py relies on, as this SGLang writes it."""
+    import inspect
+
+    from sglang.srt.managers.data_parallel_controller import DataParallelController
+
+    return inspect.getsource(DataParallelController.event_loop)
 
 
 def loaded(path: str) -> Any:
@@ -201,6 +281,9 @@ ASKS = {
         served,
         attended,
         why_not_whole,
+        layers,
+        waited,
+        controller_source,
         loaded,
         why_not_fork,
         call_kernel,

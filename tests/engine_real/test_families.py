@@ -18,7 +18,7 @@ from launcher.verify.thresholds import parity_min
 from tests.checkpoints import make_bert, make_qwen3, make_roberta
 from tests.engine_real.qlaunch import Home
 
-Dtype = Literal["bfloat16", "float32"]
+Dtype = Literal["bfloat16", "float32", "int8"]
 _bert = functools.partial(make_bert, hidden=384, heads=12, intermediate=768)
 _roberta = functools.partial(make_roberta, hidden=384, heads=12, intermediate=768)
 """MiniLM's width. The first token alone, without a mean's averaging, is close to the bfloat16 line
@@ -52,7 +52,9 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
         ("bert-cls", "bfloat16"),
         ("bert-mean-dense", "bfloat16"),
         ("bert-mean-dense", "float32"),
+        ("bert-mean-dense", "int8"),
         ("roberta-mean-shards", "bfloat16"),
+        ("roberta-mean-shards", "int8"),
         ("xlm-roberta-cls", "bfloat16"),
         ("xlm-roberta-cls", "float32"),
         ("qwen3-last-shards", "bfloat16"),

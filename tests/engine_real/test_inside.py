@@ -132,6 +132,62 @@ def test_attention_stays_within_each_text(ask: Ask) -> None:
         np.testing.assert_allclose(found, expected_rows, rtol=1e-5, atol=1e-6)
 
 
+def test_attention_in_bfloat16_is_the_same_however_texts_are_grouped(ask: Ask) -> None:
+    rows = RANDOM.standard_normal((30, 24)).astype(np.float32)
+    question = {"ask": "attended", "states": rows.tolist(), "lengths": [6] * 5, "dtype": "bfloat16"}
+    whole, one, two = ask(question, {**question, "scores": 1}, {**question, "scores": 2 * 2 * 36})
+    assert whole == one == two
+    parts = [attention(part) for part in np.split(rows, 5)]
+    np.testing.assert_allclose(whole, np.concatenate(parts), atol=0.03)
+
+
+def cosines(one: Any, two: Any) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = (normalized(np.array(one)) * normalized(np.array(two))).sum(-1)
+    return found
+
+
+def test_packed_layers_answer_as_the_layers_they_replace(ask: Ask) -> None:
+    for lengths in ([1], [5, 5, 3], [40, 7]):
+        (found,) = ask({"ask": "layers", "way": "packed", "lengths": lengths})
+        assert "PackedProjection" in found["kinds"]
+        assert found["kinds"].count("PackedOutput") == 2
+        np.testing.assert_allclose(found["after"], found["before"], atol=0.06)
+        assert cosines(found["after"], found["before"]).min() > 0.9999
+        assert found["kept"] < 3000  # the weights are there once: no copy stays
+
+
+def test_int8_layers_are_near_and_the_same_in_any_company(ask: Ask) -> None:
+    for lengths in ([1], [5, 5, 3], [40, 7]):
+        (found,) = ask({"ask": "layers", "way": "int8", "lengths": lengths})
+        assert "Int8Projection" in found["kinds"]
+        assert 0.99 < cosines(found["after"], found["before"]).min() < 1
+        np.testing.assert_allclose(found["alone"], found["after"], atol=0.1)
+        assert cosines(found["alone"], found["after"]).min() > 0.9999
+        assert found["kept"] < 3000
+
+
+def test_int8_that_cannot_be_had_ends_the_start(ask: Ask) -> None:
+    question = {"ask": "layers", "way": "int8", "lengths": [3]}
+    said = ask({**question, "activation": "relu"}, {**question, "partial": True})
+    assert {each["error"] for each in said} == {"RuntimeError"}
+    assert "its activation is relu" in said[0]["message"]
+    assert "texts are not computed whole" in said[1]["message"]
+
+
+def test_the_controller_sleeps_until_something_comes(ask: Ask) -> None:
+    soon, late = ask({"ask": "waited", "after_s": 0.2}, {"ask": "waited", "after_s": 1.5})
+    assert 0.1 < soon["seconds"] < 1
+    assert 0.9 < late["seconds"] < 1.5  # its watchdog is fed once a second, come what may
+    assert soon["fed"] == late["fed"] == 1
+
+
+def test_the_controller_s_loop_is_the_one_that_is_made_to_sleep(ask: Ask) -> None:
+    (source,) = ask({"ask": "controller_source"})
+    fed, asked = source.index("self.soft_watchdog.feed()"), source.index("self.recv_from_tokenizer")
+    assert fed < asked
+    assert "NOBLOCK" in source[asked:]
+
+
 def test_a_text_that_was_begun_in_another_batch_is_left_to_the_stock_layer(ask: Ask) -> None:
     rows = RANDOM.standard_normal((4, 24)).astype(np.float32).tolist()
     (found,) = ask({"ask": "attended", "states": rows, "lengths": [2, 2], "prefixes": [0, 3]})

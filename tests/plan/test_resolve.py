@@ -56,6 +56,44 @@ class TestDtype:
         assert value(plan.engine.argv, "--dtype") == word
 
 
+class TestInt8:
+    """Linear layers in 8-bit integers: the engine hears of the rest, the plugin of them."""
+
+    @pytest.mark.parametrize(("bf16", "rest"), [(True, "bfloat16"), (False, "float32")])
+    def test_it_is_the_plugins_and_the_rest_is_what_the_cpu_computes(
+        self, bf16: bool, rest: str
+    ) -> None:
+        plan = make_plan(inputs(hardware=machine(bf16=bf16, int8=True), dtype="int8"))
+        assert value(plan.engine.argv, "--dtype") == rest
+        assert plan.engine.env["QLAUNCH_DTYPE"] == "int8"
+        assert plan.expectation.dtype == "int8"
+        assert plan.expectation.parity_min == 0.99
+        same = make_plan(inputs(hardware=machine(bf16=bf16, int8=True), dtype=rest))
+        assert "QLAUNCH_DTYPE" not in same.engine.env
+        # While it loads, the weights are there in the other format.
+        assert plan.predicted.ram_bytes == same.predicted.ram_bytes
+
+    @pytest.mark.parametrize(
+        ("changes", "why"),
+        [
+            ({"hardware": machine()}, "neither VNNI nor AMX"),
+            ({"model": qwen3()}, "this model is a decoder"),
+            ({"plugin": False}, "--no-plugin leaves that out"),
+            ({"model": checkpoint(quantization="gptq")}, "quantised already (gptq)"),
+            (
+                {"hardware": machine(int8=True, gpus=(gpu(),)), "release": "turing"},
+                "it is for CPUs",
+            ),
+        ],
+    )
+    def test_where_it_cannot_be_had_it_is_refused(self, changes: Any, why: str) -> None:
+        given = {"hardware": machine(int8=True), **changes}
+        with pytest.raises(QlaunchError) as caught:
+            make_plan(inputs(dtype="int8", **given))
+        assert (caught.value.code, caught.value.exit_code) == ("does_not_fit", 4)
+        assert why in caught.value.message
+
+
 class TestEncoders:
     def test_the_flags_that_keep_them_right_are_always_passed(self) -> None:
         argv = make_plan(inputs()).engine.argv

@@ -16,6 +16,11 @@ def test_parity_by_dtype(dtype: str, least: float) -> None:
     assert parity_min(dtype) == same_min(dtype) == least
 
 
+def test_int8_may_be_farther_from_the_reference_and_not_from_itself() -> None:
+    """Its scales are one a layer: a text's vector does not depend on its batch."""
+    assert (parity_min("int8"), same_min("int8")) == (0.99, 0.999)
+
+
 def test_a_norm_computed_and_divided_in_bfloat16_is_allowed() -> None:
     assert 2 * 2**-9 < norm_tolerance("bfloat16") <= 0.01
     assert 2**-24 < norm_tolerance("float32") <= 1e-4

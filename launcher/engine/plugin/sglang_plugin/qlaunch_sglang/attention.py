@@ -19,6 +19,9 @@ from qlaunch_sglang.pooling import by_text, lengths_of
 
 logger = logging.getLogger(__name__)
 
+SCORES = 1 << 20
+"""Scores computed at a time: 2 MiB in bfloat16 stay near the processor."""
+
 
 class WholeTextAttention(RadixAttention):
     """SGLang's layer for bidirectional attention; its forward reads no cache and writes none."""
@@ -40,15 +43,38 @@ class WholeTextAttention(RadixAttention):
         start = 0
         for length, count in _alike(lengths):
             end = start + length * count
-            # [count, heads, length, head size], views of what the projection gave.
-            query, key, value = (
-                part[start:end].view(count, length, *part.shape[1:]).transpose(1, 2)
-                for part in parts
-            )
-            found = scaled_dot_product_attention(query, key, value, scale=self.scaling)
-            out[start:end].view(count, length, *out.shape[1:]).copy_(found.transpose(1, 2))
+            # [count, length, heads, head size], views of what the projection gave.
+            group = [part[start:end].view(count, length, *part.shape[1:]) for part in parts]
+            step = max(1, SCORES // (self.tp_q_head_num * length * length))
+            for at in range(0, count, step):
+                some = [part[at : at + step] for part in group]
+                texts = out[start + at * length : start + min(at + step, count) * length]
+                texts.view(some[0].shape).copy_(attend(*some, self.scaling))
             start = end
         return out.view(q.shape[0], -1)
+
+
+def attend(query, key, value, scale: float):
+    """Attention within each of some texts of one length.
+
+    In bfloat16 by two products and a softmax between them: half the time of PyTorch's CPU kernel at
+    every length up to 512 tokens, on Zen 5; its scores are rounded, which that kernel keeps in
+    float32. In float32 the kernel is the faster one.
+
+    Args:
+        query, key, value: [texts, length, heads, head size].
+
+    Returns:
+        [texts, length, heads, head size].
+    """
+    texts, length, heads, size = query.shape
+    if query.dtype != torch.bfloat16:
+        q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+        return scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2)
+    q, k, v = (x.transpose(1, 2).reshape(texts * heads, length, size) for x in (query, key, value))
+    scores = torch.baddbmm(q.new_empty(1, 1, 1), q, k.transpose(1, 2), beta=0, alpha=scale)
+    found = torch.bmm(torch.softmax(scores, dim=-1), v)
+    return found.view(texts, heads, length, size).transpose(1, 2)
 
 
 def whole_texts(encoder) -> None:

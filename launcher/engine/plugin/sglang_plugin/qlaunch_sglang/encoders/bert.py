@@ -4,6 +4,7 @@ from sglang.srt.models import bert as stock
 
 from qlaunch_sglang.attention import whole_texts
 from qlaunch_sglang.loading import released
+from qlaunch_sglang.packed import pack_layers
 from qlaunch_sglang.pooling import CheckpointPooler
 
 
@@ -18,7 +19,9 @@ class BertModel(stock.BertModel):
 
     def load_weights(self, weights):
         """Load as SGLang does; the checkpoint's pages are given back on the way."""
-        return super().load_weights(released(weights))
+        loaded = super().load_weights(released(weights))
+        pack_layers(self, self.encoder, self.config.hidden_act)
+        return loaded
 
 
 class Contriever(BertModel):

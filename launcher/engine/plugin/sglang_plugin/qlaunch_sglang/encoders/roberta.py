@@ -8,6 +8,7 @@ from sglang.srt.models import roberta as stock
 
 from qlaunch_sglang.attention import whole_texts
 from qlaunch_sglang.loading import released
+from qlaunch_sglang.packed import pack_layers
 from qlaunch_sglang.pooling import CheckpointPooler
 
 
@@ -23,7 +24,9 @@ class XLMRobertaModel(stock.XLMRobertaModel):
 
     def load_weights(self, weights):
         """Load as SGLang does; the checkpoint's pages are given back on the way."""
-        return super().load_weights(released(weights))
+        loaded = super().load_weights(released(weights))
+        pack_layers(self, self.roberta.encoder, self.roberta.config.hidden_act)
+        return loaded
 
 
 class RobertaModel(XLMRobertaModel):

@@ -17,7 +17,7 @@ import msgspec
 from launcher.bench import verdict
 from launcher.bench.compare import counts
 from launcher.bench.lives import Contender, Tools, live
-from launcher.bench.types import Comparison, Level, Row
+from launcher.bench.types import Comparison, Level, Mode, Row
 
 VERSION = 1
 KEEP = 0.03
@@ -231,4 +231,21 @@ def sentences(found: Tuning, pick: str) -> tuple[str, ...]:
             f"{found.pick.words} looked better in the search, but did not beat {found.profile}"
             " beyond the noise when both were measured again."
         )
-    return (*out, *(found.comparison.verdict if found.comparison else ()))
+    if found.comparison is None:
+        return tuple(out)
+    if found.pick is not None and "dtype" in found.pick.settings:
+        out += [said for mode in found.comparison.modes if (said := _vectors(mode))]
+    return (*out, *found.comparison.verdict)
+
+
+def _vectors(mode: Mode) -> str | None:
+    """What another number format does to the vectors: speed alone would not be the whole truth."""
+    quality = mode.quality
+    if quality is None or quality.cosine_min is None:
+        return None
+    recall = quality.recall_at_10
+    return (
+        f"Vectors of {mode.name}: worst cosine with float32 {quality.cosine_min:.4f}"
+        + (f", recall@10 {recall:.3f}" if recall is not None else "")
+        + "."
+    )

@@ -118,7 +118,8 @@ def attention(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     out = np.empty((len(rows), 8), dtype=np.float32)
     for head in range(2):
         query, key, value = (rows[:, at + 4 * head : at + 4 * head + 4] for at in (0, 8, 16))
-        scores = np.exp(query @ key.T * 0.5)
+        scores = query @ key.T * 0.5
+        scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
         out[:, 4 * head : 4 * head + 4] = scores / scores.sum(axis=-1, keepdims=True) @ value
     return out
 
@@ -139,6 +140,21 @@ def test_attention_in_bfloat16_is_the_same_however_texts_are_grouped(ask: Ask) -
     assert whole == one == two
     parts = [attention(part) for part in np.split(rows, 5)]
     np.testing.assert_allclose(whole, np.concatenate(parts), atol=0.03)
+
+
+@pytest.mark.parametrize("keys", [[1.0] * 6, [1.0, 1.25, 1.5, 1.75, 2.0, 3.0]])
+@pytest.mark.parametrize("scores", [[-256.0] * 6, [256.0] * 6, [-256.0, 0.0, 256.0] * 2])
+def test_attention_in_bfloat16_of_scores_far_from_zero(
+    ask: Ask, keys: list[float], scores: list[float]
+) -> None:
+    """Powers of two of such scores leave bfloat16's range; its softmax does not."""
+    rows = np.zeros((6, 24), dtype=np.float32)
+    rows[:, 0], rows[:, 4] = 2 * np.array(scores), 2 * np.array(scores)[::-1]
+    rows[:, 8] = rows[:, 12] = keys
+    rows[:, 16:] = RANDOM.integers(-8, 9, (6, 8))
+    question = {"ask": "attended", "states": rows.tolist(), "lengths": [6], "dtype": "bfloat16"}
+    (found,) = ask(question)
+    np.testing.assert_allclose(found, attention(rows), rtol=0.01, atol=0.02)
 
 
 def cosines(one: Any, two: Any) -> NDArray[np.float32]:

@@ -2,8 +2,8 @@
 
 Asked for with `QLAUNCH_DTYPE=int8`; then the engine serves so or not at all. All linear layers are
 computed as unsigned 8-bit activations times signed 8-bit weights into 32-bit sums, by the oneDNN
-operator that PyTorch's own compiler uses; attention, LayerNorm and the sums between layers stay in
-the engine's dtype. What keeps the vectors near the model's own:
+operator that PyTorch's own compiler uses; attention stays in the engine's dtype, LayerNorm and the
+sums between layers are in float32. What keeps the vectors near the model's own:
 
 - weights have a scale an output column;
 - activations have one scale a layer, measured while loading on texts of many scripts, so that a
@@ -11,7 +11,7 @@ the engine's dtype. What keeps the vectors near the model's own:
 - what varies by input channel is evened out between activation and weight (SmoothQuant, Xiao et
   al. 2022, equation 4 with alpha 0.5);
 - the few channels of a feed-forward block that are twenty times the others (in MiniLM and its like
-  a handful a layer) are computed apart, in the engine's dtype.
+  a handful a layer) are computed apart, in float32.
 """
 
 import logging
@@ -50,6 +50,9 @@ class Int8Linear(nn.Module):
         without: input channels that are computed elsewhere.
     """
 
+    dtype = torch.float32
+    """What it answers in."""
+
     def __init__(self, dense, seen: "Seen", *, without=None, smooth: bool = True):
         super().__init__()
         weight = dense.weight.data.float()
@@ -66,18 +69,18 @@ class Int8Linear(nn.Module):
         # An input channel's factor, and the half that makes cutting the fraction off a rounding.
         self._factor = 1 / (even * self.scale)
         self._zero = torch.full_like(self._factor, self.zero + 0.5)
-        self._dtype = dense.weight.dtype
         dense.weight.data = dense.weight.data.new_empty(0)
 
     def quantised(self, x):
-        """[tokens, in] of the engine's dtype → the same in unsigned 8-bit steps."""
+        """[tokens, in] in float32 or bfloat16 → the same in unsigned 8-bit steps."""
         found = torch.addcmul(self._zero, x.float(), self._factor)
-        return found.clamp_(0, _STEPS).to(torch.uint8)
+        # By way of int32: PyTorch has no vector code from float32 to uint8 (half the time on Zen 5).
+        return found.clamp_(0, _STEPS).to(torch.int32).to(torch.uint8)
 
     def product(self, steps, activation: str = "none", into: "Int8Linear | None" = None):
-        """[tokens, in] in steps → [tokens, out]: in the engine's dtype, or as `into` takes it."""
+        """[tokens, in] in steps → [tokens, out]: in `dtype`, or as `into` takes it."""
         scale, zero, dtype = (
-            (1.0, 0, self._dtype) if into is None else (into.scale, into.zero, torch.uint8)
+            (1.0, 0, self.dtype) if into is None else (into.scale, into.zero, torch.uint8)
         )
         return torch.ops.onednn.qlinear_pointwise(
             steps,
@@ -99,8 +102,12 @@ class Int8Linear(nn.Module):
 class Int8Projection(Int8Linear):
     """Queries, keys and values; answers as SGLang's linear layers do, with no bias left to add."""
 
+    def __init__(self, dense, seen: "Seen"):
+        super().__init__(dense, seen)
+        self.dtype = dense.weight.dtype
+
     def forward(self, x):
-        """[tokens, in] → ([tokens, out], None)."""
+        """[tokens, in] → ([tokens, out] in the engine's dtype, None)."""
         return self.product(self.quantised(x)), None
 
 
@@ -110,7 +117,7 @@ class Int8Output(nn.Module):
     def __init__(self, block, seen: "Seen"):
         super().__init__()
         self._linear = Int8Linear(block.dense, seen)
-        self.LayerNorm = block.LayerNorm
+        self.LayerNorm = block.LayerNorm.float()
 
     def forward(self, x, added):
         """[tokens, in], [tokens, out] → [tokens, out]."""
@@ -124,15 +131,15 @@ class Int8FeedForward(nn.Module):
     def __init__(self, block, output, seen: "Seen", seen_output: "Seen"):
         super().__init__()
         apart = seen_output.largest(APART)
-        rows = block.dense.weight.data[apart].clone(), block.dense.bias.data[apart].clone()
-        columns = output.dense.weight.data[:, apart].t().contiguous()
-        self._apart = rows
+        rows, columns = block.dense.weight.data[apart], output.dense.weight.data[:, apart].t()
+        self._rows = torch.ops.mkldnn._reorder_linear_weight(rows.float())
+        self._bias = block.dense.bias.data[apart].float()
         self._linear = Int8Linear(block.dense, seen)
-        self.output = Int8FeedForwardOutput(output, seen_output, apart, columns)
+        self.output = Int8FeedForwardOutput(output, seen_output, apart, columns.float())
 
     def forward(self, x):
         """[tokens, width] → steps of all channels, and those that are computed apart."""
-        apart = nn.functional.gelu(nn.functional.linear(x, *self._apart))
+        apart = torch.ops.mkldnn._linear_pointwise(x, self._rows, self._bias, "gelu", [], "none")
         linear = self._linear
         return linear.product(linear.quantised(x), "gelu", self.output.linear), apart
 
@@ -143,8 +150,8 @@ class Int8FeedForwardOutput(nn.Module):
     def __init__(self, block, seen: "Seen", apart, columns):
         super().__init__()
         self.linear = Int8Linear(block.dense, seen, without=apart, smooth=False)
-        self._columns = columns
-        self.LayerNorm = block.LayerNorm
+        self._columns = columns.contiguous()
+        self.LayerNorm = block.LayerNorm.float()
 
     def forward(self, between, added):
         """What Int8FeedForward gives, and [tokens, width] → [tokens, width]."""

@@ -63,11 +63,11 @@ def attend(query, key, value, scale: float):
     """Attention within each of some texts of one length.
 
     In bfloat16 by two products with powers of two between them: a third of the time of PyTorch's
-    CPU kernel at every length up to 512 tokens, on Zen 5. Softmax is the same whatever is subtracted from a row and
-    whatever its base, so the greatest score is not looked for, and the division comes last, where
-    a row has as many numbers as a head, not as a text has tokens; where a power of two left the
-    numbers' range, or came near it, PyTorch's softmax is taken. Scores are rounded, which PyTorch's
-    kernel keeps in float32. In float32 that kernel is the faster one.
+    CPU kernel at every length up to 512 tokens, on Zen 5. Softmax is the same whatever is
+    subtracted from a row and whatever its base, so the greatest score is not looked for, and the
+    division comes last, where a row has as many numbers as a head, not as a text has tokens. Where
+    sums of powers come near the ends of the numbers' range, PyTorch's softmax is taken. Scores are
+    rounded, which PyTorch's kernel keeps in float32. In float32 that kernel is the faster one.
 
     Args:
         query, key, value: [texts, length, heads, head size].
@@ -84,7 +84,7 @@ def attend(query, key, value, scale: float):
     # Added up in float32 and then rounded; asked for in float32, PyTorch copies all powers first.
     sums = powers.sum(dim=-1, keepdim=True)
     least, greatest = sums.aminmax()
-    if 1 / FAR < least and greatest < FAR:
+    if least > 1 / FAR and greatest < FAR:
         found = torch.bmm(powers, v).div_(sums)
     else:
         found = torch.bmm(torch.softmax(_scores(q, k, scale), dim=-1), v)

@@ -74,7 +74,7 @@ class Int8Linear(nn.Module):
     def quantised(self, x):
         """[tokens, in] in float32 or bfloat16 → the same in unsigned 8-bit steps."""
         found = torch.addcmul(self._zero, x.float(), self._factor)
-        # By way of int32: PyTorch has no vector code from float32 to uint8 (half the time on Zen 5).
+        # By way of int32: PyTorch has no vector code from float32 to uint8. Half the time on Zen 5.
         return found.clamp_(0, _STEPS).to(torch.int32).to(torch.uint8)
 
     def product(self, steps, activation: str = "none", into: "Int8Linear | None" = None):

@@ -131,11 +131,11 @@ class Int8FeedForward(nn.Module):
     def __init__(self, block, output, seen: "Seen", seen_output: "Seen"):
         super().__init__()
         apart = seen_output.largest(APART)
-        rows, columns = block.dense.weight.data[apart], output.dense.weight.data[:, apart].t()
-        self._rows = torch.ops.mkldnn._reorder_linear_weight(rows.float())
+        rows = block.dense.weight.data[apart].float()
+        self._rows = torch.ops.mkldnn._reorder_linear_weight(rows)
         self._bias = block.dense.bias.data[apart].float()
         self._linear = Int8Linear(block.dense, seen)
-        self.output = Int8FeedForwardOutput(output, seen_output, apart, columns.float())
+        self.output = Int8FeedForwardOutput(output, seen_output, apart)
 
     def forward(self, x):
         """[tokens, width] → steps of all channels, and those that are computed apart."""
@@ -147,10 +147,10 @@ class Int8FeedForward(nn.Module):
 class Int8FeedForwardOutput(nn.Module):
     """The rest of it: `LayerNorm(x W + b + input)`."""
 
-    def __init__(self, block, seen: "Seen", apart, columns):
+    def __init__(self, block, seen: "Seen", apart):
         super().__init__()
+        self._columns = block.dense.weight.data[:, apart].t().float().contiguous()
         self.linear = Int8Linear(block.dense, seen, without=apart, smooth=False)
-        self._columns = columns.contiguous()
         self.LayerNorm = block.LayerNorm.float()
 
     def forward(self, between, added):
@@ -294,8 +294,12 @@ def _why_not(encoder, activation: str) -> str | None:
         return "its weights are quantised already"
     if not isinstance(first.attention.self_attn.attn, WholeTextAttention):
         return "texts are not computed whole (prefix cache or chunks)"
-    if not all(
-        hasattr(torch.ops.onednn, name) for name in ("qlinear_prepack", "qlinear_pointwise")
-    ):
+    operators = (
+        (torch.ops.onednn, "qlinear_prepack"),
+        (torch.ops.onednn, "qlinear_pointwise"),
+        (torch.ops.mkldnn, "_reorder_linear_weight"),
+        (torch.ops.mkldnn, "_linear_pointwise"),
+    )
+    if not all(hasattr(library, name) for library, name in operators):
         return f"PyTorch {torch.__version__} has not the operators"
     return None

@@ -58,6 +58,7 @@ bench: setup engine
 
 docs: setup
 	@$(RUN)/python -m launcher.cli.reference
+	@$(RUN)/python -m tests.checkpoints.page
 	@$(RUN)/python -m launcher.cli.profile_table
 	@$(RUN)/python -m launcher.profile.schema
 

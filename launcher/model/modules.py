@@ -6,11 +6,13 @@ class and a folder; the folder of a Pooling or Dense module holds a `config.json
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from launcher.model.files import broken, missing, read_json, read_json_object
+from launcher.yamlfile import shown
 
 if TYPE_CHECKING:
     from launcher.model.types import Pooling
@@ -27,6 +29,13 @@ _OLD_KEYS: dict[str, Pooling | None] = {
 # Value of the new key `pooling_mode` -> our word.
 _NEW_VALUES: dict[str, Pooling] = {"cls": "cls", "mean": "mean", "max": "max", "lasttoken": "last"}
 _WITHOUT_EFFECT = frozenset({"Dropout"})
+_LIBRARY = re.compile(
+    r"sentence_transformers\.(?:models|base\.modules|sentence_transformer\.modules)"
+    r"(?:\.\w+)?\.(?P<kind>[A-Z]\w*)"
+)
+"""Module types as sentence-transformers 2 to 5 (`…models.Pooling`) and 6
+(`…sentence_transformer.modules.pooling.Pooling`) write them. Any other is a checkpoint's own code,
+which only running it would define."""
 
 
 @dataclass(frozen=True)
@@ -129,12 +138,28 @@ def _modules(path: Path) -> list[tuple[str, str]]:
             raise broken(path, "has a module without type or path")
         if Path(place).is_absolute() or ".." in Path(place).parts:
             raise broken(path, f"names a module outside this folder: {place[:80]!r}")
-        found.append((kind.rpartition(".")[2], place))
+        found.append((_kind(path, kind), place))
     if not found or found[0][0] != "Transformer":
         _unsupported(path, "does not begin with a Transformer module")
     if found[0][1]:
         _unsupported(path, f"keeps its transformer in the folder {found[0][1][:80]!r}")
     return found
+
+
+def _kind(path: Path, said: str) -> str:
+    """Class of a module of sentence-transformers' own, without its package."""
+    known = _LIBRARY.fullmatch(said)
+    if known is not None:
+        return known["kind"]
+    if said.startswith("sentence_transformers."):
+        _unsupported(path, f"has a module of type {shown(said)}, which qlaunch does not compute")
+    raise broken(
+        path,
+        f"has a module of type {shown(said)}: what it computes is code of its own, which qlaunch"
+        " does not run",
+        code="model_unsupported",
+        fix="serve a model whose modules are those of sentence-transformers",
+    )
 
 
 def _pooling(path: Path, config: dict[str, Any], hidden_size: int) -> tuple[Pooling, bool]:

@@ -3,6 +3,7 @@
 from sglang.srt.models import bert as stock
 
 from qlaunch_sglang.attention import whole_texts
+from qlaunch_sglang.checkpoint import complete
 from qlaunch_sglang.loading import released
 from qlaunch_sglang.packed import pack_layers
 from qlaunch_sglang.pooling import CheckpointPooler
@@ -12,6 +13,7 @@ class BertModel(stock.BertModel):
     """SGLang's BertModel with another attention and, where it serves embeddings, another pooler."""
 
     def __init__(self, *, config, **kwargs):
+        complete(config)
         super().__init__(config=config, **kwargs)
         whole_texts(self.encoder)
         if not self.use_bert_pooler:

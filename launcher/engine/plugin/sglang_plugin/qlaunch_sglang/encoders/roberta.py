@@ -7,6 +7,7 @@ the padding index, the same tensor names; its vocabulary and token types are siz
 from sglang.srt.models import roberta as stock
 
 from qlaunch_sglang.attention import whole_texts
+from qlaunch_sglang.checkpoint import complete
 from qlaunch_sglang.loading import released
 from qlaunch_sglang.packed import pack_layers
 from qlaunch_sglang.pooling import CheckpointPooler
@@ -16,6 +17,7 @@ class XLMRobertaModel(stock.XLMRobertaModel):
     """SGLang's XLMRobertaModel; only pooler and attention differ."""
 
     def __init__(self, *, config, **kwargs):
+        complete(config)
         super().__init__(config=config, **kwargs)
         whole_texts(self.roberta.encoder)
         # With SGLANG_EMBEDDINGS_SPARSE_HEAD the user asks for sparse vectors: SGLang's own matter.

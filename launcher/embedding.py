@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 from launcher.errors import ExitCode, QlaunchError
+from launcher.model.types import Prompts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,14 +33,16 @@ class Service:
     key: str | None
     dimensions: int
     instruction: str | None
+    prompts: Prompts | None = None
 
 
 def embed(
     texts: Sequence[str],
     *,
     service: str = "cpu-minilm",
-    kind: Literal["document", "query"] = "document",
+    kind: Literal["document", "query"] | None = None,
     task: str | None = None,
+    prompt: str | None = None,
     start: bool = True,
 ) -> Vectors:
     """Vectors of `texts`, in their order.
@@ -48,10 +51,13 @@ def embed(
         texts: what to embed; none of them empty.
         service: name of a running service, or of one that ran before, or of a profile. One that
             does not run is started and left running; its first start fetches what is missing.
-        kind: `query` puts the instruction of the model card before each text, where it has one;
-            documents go in as they are.
+        kind: `query` and `document` put before each text what the model wants there: the prompt of
+            its own files, else, for queries, the instruction of the model card. None is a document,
+            or takes the default prompt where the model's files name one, as sentence-transformers'
+            `encode` does.
         task: what the queries are for, in a sentence, for models with an instruction; None is web
             search.
+        prompt: name of a prompt in the model's files (such as `STS`), put before each text instead.
         start: False refuses instead of starting.
 
     Returns:
@@ -60,20 +66,41 @@ def embed(
     Raises:
         TypeError: `texts` is one text and not several.
         QlaunchError: `no_such_service` or `not_running` (3) with `start=False`; the start's own;
+            `prompt_unknown` (2), naming those there are;
             `embed_failed` (1, or 8 after a timeout) with what the server said.
     """
     if isinstance(texts, str):
         raise TypeError("texts is one text: give a list of texts, such as [text]")
-    from launcher.verify.instruction import instruct
-
     found = find(service, start=start)
-    template = found.instruction if kind == "query" else None
-    vectors = ask(found, [instruct(template, text, task) for text in texts])
+    vectors = ask(found, _worded(found, texts, kind, task, prompt))
     if find_spec("numpy") is None:
         return vectors
     import numpy as np
 
     return np.asarray(vectors, dtype=np.float32).reshape(len(vectors), found.dimensions)
+
+
+def _worded(
+    service: Service, texts: Sequence[str], kind: str | None, task: str | None, prompt: str | None
+) -> list[str]:
+    """`texts` as they are to be sent."""
+    from launcher.verify.instruction import Wording
+
+    own = service.prompts or Prompts()
+    if prompt is not None:
+        if prompt not in own.named:
+            raise QlaunchError(
+                f"model {service.model} has no prompt named {prompt!r}",
+                code="prompt_unknown",
+                exit_code=ExitCode.USAGE,
+                fix=f"its prompts: {', '.join(own.named) or 'none'}",
+            )
+        return [own.named[prompt] + text for text in texts]
+    wording = Wording(service.instruction, own.query, own.document)
+    if kind == "query":
+        return [wording.query(text, task) for text in texts]
+    before = own.plain if kind is None else own.document
+    return [before + text for text in texts]
 
 
 def find(name: str, *, start: bool = True) -> Service:
@@ -93,6 +120,7 @@ def find(name: str, *, start: bool = True) -> Service:
         key=api_key(plan),
         dimensions=plan.expectation.dimensions,
         instruction=None if card is None else card.instruction,
+        prompts=plan.expectation.prompts,
     )
 
 

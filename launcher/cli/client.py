@@ -7,6 +7,7 @@ import click
 from launcher.cli.base import command as declare
 from launcher.cli.result import Result
 from launcher.cli.running import running
+from launcher.cli.show import prompts_data
 from launcher.cli.snippets import KEY_VARIABLE, SNIPPETS, Target
 
 
@@ -23,8 +24,9 @@ from launcher.cli.snippets import KEY_VARIABLE, SNIPPETS, Target
 def command(service: str, language: str) -> Result:
     """Print a program that asks SERVICE for vectors.
 
-    It has the endpoint, the model's name and the instruction that the model expects before
-    queries. An API key is read from the environment, as EMBEDDINGS_API_KEY.
+    It has the endpoint, the model's name and what the model expects before queries and documents:
+    the prompts of its own files, else the instruction of its card. The server adds none. An API
+    key is read from the environment, as EMBEDDINGS_API_KEY.
     """
     plan, endpoint = running(service)
     card = plan.expectation.card
@@ -34,6 +36,8 @@ def command(service: str, language: str) -> Result:
         dimensions=plan.expectation.dimensions,
         instruction=None if card is None else card.instruction,
         keyed=plan.api_key_file is not None,
+        prompts=plan.expectation.prompts,
+        normalize=plan.expectation.normalize,
     )
     snippet = SNIPPETS[language](target)
     data = {
@@ -42,6 +46,7 @@ def command(service: str, language: str) -> Result:
         "model": target.model,
         "dimensions": target.dimensions,
         "instruction": target.instruction,
+        **prompts_data(target.prompts),
         "api_key_variable": KEY_VARIABLE if target.keyed else None,
         "language": language,
         "snippet": snippet,

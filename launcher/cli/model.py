@@ -7,6 +7,7 @@ from typing import Any
 import click
 import msgspec
 
+from launcher.cli import show
 from launcher.cli.base import command as declare
 from launcher.cli.base import group
 from launcher.cli.prepare import profiles_dir
@@ -92,9 +93,12 @@ def inspect(model: str) -> Result:
     found = inspect_checkpoint(path)
     data: dict[str, Any] = msgspec.to_builtins(found, enc_hook=str)
     data["kv_bytes_per_token"] = found.kv_bytes_per_token
+    data["similarity"] = found.prompts.similarity if found.prompts else None
+    data |= show.prompts_data(found.prompts)
     shown = data | {"weight_bytes": size(found.weight_bytes)}
     width = max(len(key) for key in shown)
-    return Result(data=data, lines=[f"{key:<{width}}  {value}" for key, value in shown.items()])
+    lines = [f"{key:<{width}}  {value}" for key, value in shown.items()]
+    return Result(data=data, lines=[*lines, *show.prompts(found.prompts)])
 
 
 def _cards(where: Dirs) -> Any:

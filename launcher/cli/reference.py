@@ -58,8 +58,9 @@ _ROW: Final = (
     "{mode,batch,clients,mean_ms,p50_ms,p95_ms,p99_ms,embeddings_per_s,tokens_per_s,"
     "ram_peak_bytes,gpu_peak_bytes,…}"
 )
+_PROMPTS: Final = "`query_prompt`, `document_prompt`, `default_prompt`, `prompts`"
 KEYS: Final = {
-    "up": f"{_SERVICE}; with `--dry-run` as `plan`",
+    "up": f"{_SERVICE}, {_PROMPTS}; with `--dry-run` as `plan`",
     "down": "`services[].{service,was_running,state,seconds,forced,left}`",
     "restart": "as `status`",
     "ps": "`services[]`, each as `status`",
@@ -92,8 +93,8 @@ KEYS: Final = {
         "client_cpu_percent,saturated,late_ms,memory_method,reason}`, `notes[]`"
     ),
     "client": (
-        "`service`, `endpoint`, `model`, `dimensions`, `instruction`, `api_key_variable`, "
-        "`language`, `snippet`"
+        f"`service`, `endpoint`, `model`, `dimensions`, `instruction`, {_PROMPTS}, "
+        "`api_key_variable`, `language`, `snippet`"
     ),
     "compare": (
         "`id`, `path`, `complete`, `interrupted`, `repeats`, `objective`, `levels[]`, "
@@ -137,7 +138,9 @@ KEYS: Final = {
         "`models[].{name,title,sources,parameters,dimensions,pooling,context_length,licence,path}`"
     ),
     "model pull": "`model`, `path`",
-    "model inspect": "what the checkpoint says of itself, field by field",
+    "model inspect": (
+        f"what the checkpoint says of itself, field by field; {_PROMPTS}, `similarity`"
+    ),
     "doctor": (
         "`checks[].{name,status,message,fix,seconds}`, `counts.{ok,warning,problem,unavailable}`; "
         "its exit code is 0, 1 after warnings or 2 after problems"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterable
 from typing import Any
 
 from launcher.cli.result import size
+from launcher.model.types import Prompts
 from launcher.plan.types import Plan
 
 _WORDS = {
@@ -113,6 +115,33 @@ def failure(found: dict[str, Any] | None) -> list[str]:
     return lines
 
 
+def prompts(found: Prompts | None) -> list[str]:
+    """What clients must put before texts, as the checkpoint's own files say."""
+    if found is None or not any(found.named.values()):
+        return []
+    said = {"queries": found.query, "documents": found.document}
+    lines = [f"{who} with {_quoted(prompt)}" for who, prompt in said.items() if prompt]
+    if found.default is not None and found.named.get(found.default):
+        lines.append(f"by default every text with {_quoted(found.plain)} ({found.default})")
+    begin = f"the model wants {', '.join(lines)}; " if lines else "its files have prompts; "
+    return [f"prompts   {begin}the server adds none, clients must: qlaunch client NAME"]
+
+
+def _quoted(prompt: str) -> str:
+    """A prompt on one line, whatever is in it."""
+    return json.dumps(prompt, ensure_ascii=False)
+
+
+def prompts_data(found: Prompts | None) -> dict[str, Any]:
+    """The same for programs: `query_prompt`, `document_prompt`, `default_prompt`, `prompts`."""
+    return {
+        "query_prompt": found.query if found else "",
+        "document_prompt": found.document if found else "",
+        "default_prompt": found.default if found else None,
+        "prompts": dict(found.named) if found else {},
+    }
+
+
 def plan(found: Plan) -> list[str]:
     """A plan: what would run, and what it would need."""
     settings = [f"{name}={shlex.quote(value)}" for name, value in found.engine.env.items()]
@@ -120,6 +149,7 @@ def plan(found: Plan) -> list[str]:
         f"service   {found.service} (profile {found.profile})",
         f"engine    {found.engine.release} {found.engine.version}",
         f"model     {found.model_name} in {found.model_path}",
+        *prompts(found.expectation.prompts),
         "environment",
         *(f"  {setting}" for setting in settings),
         "command",
@@ -150,6 +180,7 @@ def plan_data(found: Plan) -> dict[str, Any]:
         "profile": found.profile,
         "model": found.model_name,
         "model_path": found.model_path,
+        **prompts_data(found.expectation.prompts),
         "engine": {
             "release": found.engine.release,
             "version": found.engine.version,

@@ -1,7 +1,8 @@
 """Ready programs for clients of a service, in the forms people use. Pure.
 
-What they get right, and hand-written ones often do not: queries carry the model card's instruction
-and documents do not; LangChain must not cut texts into another model's tokens.
+What they get right, and hand-written ones often do not: queries and documents carry the prompts
+that the model's own folder or its card names; LangChain must not cut texts into another model's
+tokens; vectors are compared as the model means it. Prompts are any text: they stand in literals.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from dataclasses import dataclass
 from string import Template
 from typing import Final
 
-from launcher.verify.instruction import DEFAULT_TASK, instruct
+from launcher.model.types import Prompts
+from launcher.verify.instruction import DEFAULT_TASK, Wording
 
 KEY_VARIABLE: Final = "EMBEDDINGS_API_KEY"
 """Environment variable the snippets read the key from: a key does not belong in a program."""
@@ -27,22 +29,51 @@ class Target:
     model: str
     dimensions: int
     instruction: str | None
-    """Template for queries, with `{task}` and `{query}`; None where they go in as they are."""
+    """The model card's template for queries, with `{task}` and `{query}`; None: it has none."""
     keyed: bool
     """Whether the service wants an API key."""
+    prompts: Prompts | None = None
+    """What the checkpoint's own files say of prompts."""
+    normalize: bool = True
+    """Whether the vectors have length 1."""
+
+    @property
+    def wording(self) -> Wording:
+        """What goes before queries and documents."""
+        if self.prompts is None:
+            return Wording(self.instruction)
+        return Wording(self.instruction, self.prompts.query, self.prompts.document)
 
 
 _PLAIN: Final = "# Queries and documents go in as they are.\n"
-_INSTRUCT: Final = Template(
-    """\
-TASK = $task
-INSTRUCTION = $template  # for queries only: documents go in as they are
-
+_KNOWN: Final = ("query", "document", "passage", "corpus")
+_FOLDER: Final = (
+    "# The server adds nothing: prompts of the model's own files go before the texts.\n"
+)
+_DIFFER: Final = (
+    f"{_FOLDER}# The model card has another instruction for queries; the model's files count.\n"
+)
+_DEFAULTS: Final = """\
+# The model's files name a default prompt, which sentence-transformers puts before every text whose
+# caller names no prompt. The server does not: it is in the prompts here where no other is named.
+"""
+_OTHERS: Final = "# The model's prompts for other tasks, by name: put one before each text.\n"
+_ONLY_QUERIES: Final = "  # for queries only: documents go in as they are"
+_TEMPLATE: Final = """
 
 def instruct(query: str) -> str:
     return INSTRUCTION.replace("{task}", TASK).replace("{query}", query)
 """
-)
+_PROMPT: Final = """
+
+def instruct(query: str) -> str:
+    return QUERY_PROMPT + query
+"""
+_DOCUMENT: Final = """
+
+def as_document(text: str) -> str:
+    return DOCUMENT_PROMPT + text
+"""
 
 _PYTHON: Final = Template(
     """\
@@ -57,12 +88,20 @@ def embed(texts: list[str]) -> list[list[float]]:
     return [item.embedding for item in answer.data]  # $dimensions numbers each
 
 
-documents = embed(["The ferry leaves at seven.", "Bread rises overnight."])
+documents = embed([$documents])
 query = embed([$query])[0]
-scores = [sum(a * b for a, b in zip(query, document)) for document in documents]
+scores = [$score for document in documents]$compared
 print(scores)
 """
 )
+_COSINE: Final = "sum(a * b for a, b in zip(query, document))"
+_SCORES: Final[Mapping[str | None, tuple[str, str]]] = {
+    "dot": (_COSINE, ""),
+    "euclidean": ("-math.dist(query, document)", "math"),
+    "manhattan": ("-sum(abs(a - b) for a, b in zip(query, document))", ""),
+}
+"""Expression of two vectors' likeness, greater being more alike, and the module it needs."""
+_LENGTHS: Final = f"{_COSINE} / math.hypot(*query) / math.hypot(*document)", "math"
 
 _LANGCHAIN: Final = Template(
     """\
@@ -88,6 +127,27 @@ _LANGCHAIN_CLASS: Final = """
 class Embeddings(OpenAIEmbeddings):
     def embed_query(self, text: str, **kwargs) -> list[float]:
         return super().embed_query(instruct(text), **kwargs)
+
+    async def aembed_query(self, text: str, **kwargs) -> list[float]:
+        return await super().aembed_query(instruct(text), **kwargs)
+
+"""
+_LANGCHAIN_BOTH: Final = """
+
+class Embeddings(OpenAIEmbeddings):
+    def embed_documents(self, texts: list[str], *args, **kwargs) -> list[list[float]]:
+        return super().embed_documents([as_document(text) for text in texts], *args, **kwargs)
+
+    async def aembed_documents(self, texts: list[str], *args, **kwargs) -> list[list[float]]:
+        texts = [as_document(text) for text in texts]
+        return await super().aembed_documents(texts, *args, **kwargs)
+
+    # The library's own would ask for a query as for a document, through the methods above.
+    def embed_query(self, text: str, **kwargs) -> list[float]:
+        return super().embed_documents([instruct(text)], **kwargs)[0]
+
+    async def aembed_query(self, text: str, **kwargs) -> list[float]:
+        return (await super().aembed_documents([instruct(text)], **kwargs))[0]
 
 """
 
@@ -118,10 +178,24 @@ class Embedding(OpenAILikeEmbedding):
         return await super()._aget_query_embedding(instruct(query))
 
 """
+_LLAMAINDEX_BOTH: Final = """
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return super()._get_text_embedding(as_document(text))
+
+    async def _aget_text_embedding(self, text: str) -> list[float]:
+        return await super()._aget_text_embedding(as_document(text))
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return super()._get_text_embeddings([as_document(text) for text in texts])
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return await super()._aget_text_embeddings([as_document(text) for text in texts])
+
+"""
 
 _CURL: Final = Template(
     """\
-# A document, as it is:
+# A document$doc_how:
 curl -s $endpoint/embeddings \\
   -H 'Content-Type: application/json' \\
 ${header}  -d $document
@@ -136,31 +210,46 @@ ${header}  -d $query
 
 def python(target: Target) -> str:
     """The `openai` client."""
+    texts = ['"The ferry leaves at seven."', '"Bread rises overnight."']
+    if target.wording.document_prompt:
+        texts = [f"as_document({text})" for text in texts]
     question = '"when does the ferry leave"'
-    query = question if target.instruction is None else f"instruct({question})"
-    return _PYTHON.substitute(_common(target), instruction=_instruction(target), query=query)
+    similarity = target.prompts.similarity if target.prompts else None
+    score, module = _SCORES.get(similarity, (_COSINE, "") if target.normalize else _LENGTHS)
+    return _PYTHON.substitute(
+        _common(target, module),
+        instruction=_definition(target),
+        documents=", ".join(texts),
+        query=question if target.wording.query("") == "" else f"instruct({question})",
+        score=score,
+        compared=f"  # {similarity}, as the model's files say" if similarity else "",
+    )
 
 
 def langchain(target: Target) -> str:
     """LangChain's OpenAI embeddings."""
-    return _with_class(_LANGCHAIN, target, _LANGCHAIN_CLASS, "OpenAIEmbeddings")
+    own = _LANGCHAIN_BOTH if target.wording.document_prompt else _LANGCHAIN_CLASS
+    return _with_class(_LANGCHAIN, target, own, "OpenAIEmbeddings")
 
 
 def llamaindex(target: Target) -> str:
     """LlamaIndex's embeddings for servers that speak OpenAI's API."""
-    return _with_class(_LLAMAINDEX, target, _LLAMAINDEX_CLASS, "OpenAILikeEmbedding")
+    more = _LLAMAINDEX_BOTH if target.wording.document_prompt else ""
+    return _with_class(_LLAMAINDEX, target, _LLAMAINDEX_CLASS + more, "OpenAILikeEmbedding")
 
 
 def curl(target: Target) -> str:
     """Two calls for a shell."""
-    asked = "when does the ferry leave"
+    wording = target.wording
+    query, document = "when does the ferry leave", "The ferry leaves at seven."
     header = f'  -H "Authorization: Bearer ${KEY_VARIABLE}" \\\n' if target.keyed else ""
     return _CURL.substitute(
         endpoint=target.endpoint,
         header=header,
-        document=_body(target, "The ferry leaves at seven."),
-        how=", as it is" if target.instruction is None else ", with the model's instruction",
-        query=_body(target, instruct(target.instruction, asked)),
+        document=_body(target, wording.document(document)),
+        doc_how=", with the model's prompt" if wording.document_prompt else ", as it is",
+        how=_how(wording),
+        query=_body(target, wording.query(query)),
     )
 
 
@@ -174,16 +263,18 @@ SNIPPETS: Final[Mapping[str, Callable[[Target], str]]] = {
 
 
 def _with_class(form: Template, target: Target, own: str, theirs: str) -> str:
-    """`form` with a class of its own where queries need an instruction, else with the library's."""
-    if target.instruction is None:
-        return form.substitute(_common(target), definition=_PLAIN, name=theirs)
+    """`form` with a class of its own where texts need a prompt, else with the library's."""
+    definition = _definition(target)
+    if target.wording.as_they_are:
+        return form.substitute(_common(target), definition=definition, name=theirs)
     ours = own.partition("class ")[2].partition("(")[0]
-    return form.substitute(_common(target), definition=_instruction(target) + own, name=ours)
+    return form.substitute(_common(target), definition=definition + own, name=ours)
 
 
-def _common(target: Target) -> dict[str, str]:
+def _common(target: Target, module: str = "") -> dict[str, str]:
+    modules = [name for name in (module, "os" if target.keyed else "") if name]
     return {
-        "imports": "import os\n\n" if target.keyed else "",
+        "imports": "".join(f"import {name}\n" for name in modules) + ("\n" if modules else ""),
         "endpoint": json.dumps(target.endpoint),
         "key": f'os.environ["{KEY_VARIABLE}"]' if target.keyed else '"none"',
         "model": json.dumps(target.model, ensure_ascii=False),
@@ -191,11 +282,38 @@ def _common(target: Target) -> dict[str, str]:
     }
 
 
-def _instruction(target: Target) -> str:
-    if target.instruction is None:
-        return _PLAIN
-    template = json.dumps(target.instruction, ensure_ascii=False)
-    return _INSTRUCT.substitute(task=json.dumps(DEFAULT_TASK), template=template)
+def _definition(target: Target) -> str:
+    """What stands before a program's calls: the prompts, and functions that put them in place."""
+    wording, own = target.wording, target.prompts
+    others = {} if own is None else {n: p for n, p in own.named.items() if p and n not in _KNOWN}
+    told = _DEFAULTS if own is not None and own.named.get(own.default or "") else ""
+    told += f"{_OTHERS}PROMPTS = {_literal(others)}\n" if others else ""
+    if wording.as_they_are:
+        return told + _PLAIN
+    only = "" if wording.document_prompt else _ONLY_QUERIES
+    if wording.by_template:
+        lines = f"TASK = {_literal(DEFAULT_TASK)}\n"
+        lines += f"INSTRUCTION = {_literal(wording.template)}{only}\n"
+        function = _TEMPLATE
+    else:
+        lines = _DIFFER if wording.differ else _FOLDER
+        lines += f"QUERY_PROMPT = {_literal(wording.query_prompt)}{only}\n"
+        function = _PROMPT
+    if wording.document_prompt:
+        lines += f"DOCUMENT_PROMPT = {_literal(wording.document_prompt)}\n"
+        function += _DOCUMENT
+    return told + lines + function
+
+
+def _literal(value: object) -> str:
+    """A literal that JSON and Python read alike: text, or an object of texts."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _how(wording: Wording) -> str:
+    if not wording.query(""):
+        return ", as it is"
+    return ", with the model's instruction" if wording.by_template else ", with the model's prompt"
 
 
 def _body(target: Target, text: str) -> str:

@@ -12,6 +12,7 @@ from launcher.cli.options import plan_options, request
 from launcher.cli.prepare import prepare, require_fit
 from launcher.cli.progress import Progress
 from launcher.cli.result import Result
+from launcher.plan.types import Plan
 from launcher.service.types import ServiceState
 
 
@@ -66,8 +67,7 @@ def command(
         state = client.launch(plan, on_change=Follow(progress))
     finally:
         progress.done()
-    data = client.as_data(state)
-    return Result(data=data, lines=show.service(data))
+    return _result(plan, state)
 
 
 def _foreground(plan: Any, progress: Progress) -> Result:
@@ -75,5 +75,11 @@ def _foreground(plan: Any, progress: Progress) -> Result:
     from launcher.service import client
 
     state = client.foreground(plan, wiring(), on_change=Follow(progress))
-    data = client.as_data(state)
-    return Result(data=data, lines=show.service(data))
+    return _result(plan, state)
+
+
+def _result(plan: Plan, state: ServiceState) -> Result:
+    from launcher.service import client
+
+    data = client.as_data(state) | show.prompts_data(plan.expectation.prompts)
+    return Result(data=data, lines=[*show.service(data), *show.prompts(plan.expectation.prompts)])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from launcher.model.files import broken, missing, read_json_object
 from launcher.model.fingerprint import fingerprint
 from launcher.model.modules import Head, read_head
+from launcher.model.prompts import read_prompts
 from launcher.model.safetensors import DTYPE_NAMES, Header, read_headers
 from launcher.model.types import Checkpoint
 
@@ -89,6 +90,7 @@ def inspect(path: Path) -> Checkpoint:
         dimensions=head.dense_dims[-1] if head.dense_dims else width,
         encoder=encoder,
         quantization=_quantization(config_path, raw),
+        prompts=read_prompts(folder),
         fingerprint=fingerprint(folder, headers, head.folders),
     )
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
 Pooling = Literal["mean", "cls", "last", "max"]
+Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
+SIMILARITIES: frozenset[Any] = frozenset(get_args(Similarity))
+"""How vectors of a model are compared, as sentence-transformers names it."""
+_DOCUMENT = ("document", "passage", "corpus")
+"""Names of the prompt for documents, in sentence-transformers' order."""
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +79,43 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     """Where the card was read from."""
 
 
+class Prompts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a checkpoint says of prompts: literal texts that a client puts before its own.
+
+    `query` and `document` both empty or absent count as unsaid: sentence-transformers 5 and later
+    write them so by themselves.
+    """
+
+    named: dict[str, str] = {}
+    """Prompt by its name: query, document, or a task such as STS."""
+    default: str | None = None
+    """Name of the prompt before every text whose caller names none."""
+    similarity: Similarity | None = None
+
+    @property
+    def plain(self) -> str:
+        """Before a text whose caller names no prompt, as `encode` of sentence-transformers."""
+        return self.document if self.default is None else self.named.get(self.default, "")
+
+    @property
+    def query(self) -> str:
+        """Before a query, as `encode_query`; where there is none, the default prompt."""
+        return self._of(("query",))
+
+    @property
+    def document(self) -> str:
+        """Before a document: the first of document, passage and corpus that is not empty."""
+        return self._of(_DOCUMENT)
+
+    def _of(self, names: tuple[str, ...]) -> str:
+        if found := next(filter(None, map(self.named.get, names)), ""):
+            return found
+        pair = any(self.named.get(name) for name in ("query", *_DOCUMENT))
+        if pair and any(name in self.named for name in names):
+            return ""  # its author's word: the other side alone has a prompt
+        return self.named.get(self.default or "", "")
+
+
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     """What a model folder says of itself, without torch. Counts in elements, sizes in bytes."""
 
@@ -113,6 +155,8 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     encoder: bool
     """Bidirectional (BERT class): prefix cache and chunking corrupt its vectors."""
     quantization: str | None = None
+    prompts: Prompts | None = None
+    """What its config_sentence_transformers.json says of prompts; None where there is no file."""
     fingerprint: str
     """Changes whenever a file that changes vectors does; cheap (sizes, headers, small files and
     samples of the weights, not whole-file hashes)."""

@@ -393,6 +393,7 @@ def _expectation(given: Inputs, dtype: str, sizes: memory.Knobs, side_by_side: i
         pooling_source=given.checkpoint.pooling_source,
         normalize_source=given.checkpoint.normalize_source,
         card=_card_facts(given),
+        prompts=given.checkpoint.prompts,
     )
 
 

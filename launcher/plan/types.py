@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from launcher.model.types import Pooling
+from launcher.model.types import Pooling, Prompts
 from launcher.profile.types import FlagValue, Restart
 
 
@@ -92,6 +92,8 @@ class Expectation(msgspec.Struct, frozen=True, kw_only=True):
     normalize_source: str = "modules.json"
     card: CardFacts | None = None
     """The model card; None where the model was given as a folder or a repository."""
+    prompts: Prompts | None = None
+    """What the checkpoint says of prompts; the server applies none."""
 
 
 class Fallback(msgspec.Struct, frozen=True, kw_only=True):

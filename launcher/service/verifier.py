@@ -175,6 +175,8 @@ def verify_request(plan: Plan, endpoint: str) -> VerifyRequest:
         pooling_source=expected.pooling_source,
         normalize_source=expected.normalize_source,
         card=None if expected.card is None else CardFacts(**msgspec.structs.asdict(expected.card)),
+        query_prompt="" if expected.prompts is None else expected.prompts.query,
+        document_prompt="" if expected.prompts is None else expected.prompts.document,
         engine_python=plan.engine.python,
         engine_env=dict(plan.engine.env),
         reference_cache=plan.reference_cache,

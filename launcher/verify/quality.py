@@ -19,7 +19,7 @@ import msgspec
 
 from launcher.verify.client import CallError, EmbeddingClient
 from launcher.verify.evidence import FLOAT32_MAX, cosine, norm
-from launcher.verify.instruction import instruct
+from launcher.verify.instruction import wording
 from launcher.verify.reference import obtain
 from launcher.verify.texts import Text
 from launcher.verify.types import QualityReport
@@ -73,7 +73,7 @@ def measure_quality(
 ) -> QualityReport:
     """Ask every text of the set and compare; never raises for what a server or checkpoint does.
 
-    Queries carry the model card's instruction where it has one; documents never do.
+    Queries and documents carry what the model wants before them (`instruction.Wording`).
 
     Args:
         outcome: the reference of `texts_of`, where the caller has it; else it is obtained.
@@ -97,11 +97,11 @@ def measure_quality(
 
 
 def texts_of(found: RetrievalSet, request: VerifyRequest) -> tuple[Text, ...]:
-    """Documents as they are and queries as clients should send them, named by their ids."""
-    template = request.card.instruction if request.card is not None else None
+    """Documents and queries as clients should send them, named by their ids."""
+    wanted = wording(request)
     return (
-        *(Text(each.id, each.text) for each in found.documents),
-        *(Text(each.id, instruct(template, each.text)) for each in found.queries),
+        *(Text(each.id, wanted.document(each.text)) for each in found.documents),
+        *(Text(each.id, wanted.query(each.text)) for each in found.queries),
     )
 
 
@@ -185,7 +185,7 @@ def _report(
         queries=len(found.queries),
         recall_at_10=recall_at_10,
         seconds=round(seconds, 3),
-        instructed=request.card is not None and request.card.instruction is not None,
+        instructed=wording(request).query("") != "",
         reference=reference,
         reason=reason,
     )

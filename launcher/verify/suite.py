@@ -20,7 +20,7 @@ from launcher.verify import checks, corpus, facts, lengths, suite_checks, texts
 from launcher.verify.client import EmbeddingClient
 from launcher.verify.diagnose import diagnose
 from launcher.verify.evidence import Ask, Evidence, read
-from launcher.verify.instruction import instruct
+from launcher.verify.instruction import wording
 from launcher.verify.reference import Outcome, obtain
 from launcher.verify.session import Session, estimate
 from launcher.verify.smoke import OVERFLOW_EXTRA, OVERFLOW_LIMIT, sample, too_long
@@ -86,13 +86,12 @@ def run_suite(
 
 
 def instructed(request: VerifyRequest) -> tuple[Text, ...]:
-    """The queries with the model card's instruction before them, `instructed:NAME`."""
-    template = request.card.instruction if request.card is not None else None
-    if template is None:
+    """The queries with the model's prompt or instruction before them, `instructed:NAME`."""
+    wanted = wording(request)
+    if not wanted.query("").strip():
         return ()
     return tuple(
-        Text(f"instructed:{name}", instruct(template, query))
-        for name, query in corpus.QUERIES.items()
+        Text(f"instructed:{name}", wanted.query(query)) for name, query in corpus.QUERIES.items()
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from launcher.verify.client import Answer, CallError
 from launcher.verify.evidence import FLOAT32_MAX, Reading, cosine, norm
+from launcher.verify.instruction import wording
 from launcher.verify.thresholds import norm_tolerance, same_min
 from launcher.verify.types import Check
 
@@ -126,11 +127,12 @@ def base64(reading: Reading) -> Check:
 
 
 def instruction(reading: Reading) -> Check:
-    """The model card's instruction reaches the model: it turns a query's vector."""
+    """What the model wants before a query reaches the model: it turns the query's vector."""
     card = reading.evidence.request.card
-    if card is None or card.instruction is None:
+    if not wording(reading.evidence.request).query("").strip():
         said = "no model card" if card is None else f"model card {card.name} names none"
-        return Check(name="instruction", ok=True, detail=f"none: {said}, texts go in as they are")
+        detail = f"none: {said}, and the checkpoint has no prompt for queries"
+        return Check(name="instruction", ok=True, detail=detail)
     call = reading.evidence.asks.get("instructed")
     if call is None:
         return Check(name="instruction", ok=True, detail="left out: it was not asked")

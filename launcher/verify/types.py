@@ -56,6 +56,10 @@ class VerifyRequest(msgspec.Struct, frozen=True, kw_only=True):
     normalize_source: str = "modules.json"
     card: CardFacts | None = None
     """The model card, where the model was asked for by its name."""
+    query_prompt: str = ""
+    """What the checkpoint's own files put before a query, literally."""
+    document_prompt: str = ""
+    """The same before a document."""
     timeout_s: float = 60.0
     """Bound for the smoke itself, from `go` to the report."""
     reference_timeout_s: float = 600.0
@@ -128,7 +132,7 @@ class QualityReport(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     """Engine time for all texts."""
     instructed: bool
-    """Whether queries carried the model card's instruction."""
+    """Whether queries carried the model's prompt or the model card's instruction."""
     reference: str
     """`computed`, `cached` or `unavailable: reason`."""
     reason: str | None = None

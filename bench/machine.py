@@ -22,6 +22,7 @@ def facts() -> dict[str, Any]:
     return {
         "cpu": cpu.model,
         "instruction_sets": [name for name in _INSTRUCTION_SETS if name in cpu.flags],
+        "masks": list(cpu.masks),
         "threads": cpu.usable,
         "ram_bytes": memory.limit_bytes or memory.total_bytes,
         "system": platform.system(),

@@ -39,6 +39,7 @@ def facts(hardware: Hardware) -> dict[str, Any]:
     return {
         "cpu": hardware.cpu.model,
         "instruction_sets": [name for name in _INSTRUCTION_SETS if name in hardware.cpu.flags],
+        "masks": list(hardware.cpu.masks),
         "threads": hardware.cpu.usable,
         "ram_bytes": hardware.memory.usable_bytes,
         "gpus": [gpu.name for gpu in hardware.gpus],

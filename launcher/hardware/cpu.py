@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
+
+from launcher.hardware import isa
 from launcher.hardware.cgroup import Group, groups
 from launcher.hardware.pseudofiles import read_int, read_text
 from launcher.hardware.types import Cpu
@@ -14,12 +18,20 @@ _CPUINFO_START = 32768
 """Enough for the first processor's lines; on large machines the whole file takes long to make."""
 
 
-def read_cpu(root: Path = Path("/"), *, affinity: int | None = None) -> Cpu:
+def read_cpu(
+    root: Path = Path("/"),
+    *,
+    affinity: int | None = None,
+    environ: Mapping[str, str] = os.environ,
+    machine: str | None = None,
+) -> Cpu:
     """Model, instruction sets and usable threads: `max(1, floor(min(affinity, quota)))`.
 
     Args:
         root: where `/` is; fixture trees in tests.
         affinity: processors this process may run on; None asks the kernel.
+        environ: where variables that hide instruction sets are looked up.
+        machine: the architecture that `root` is of; None asks the kernel.
 
     Never raises: what cannot be read is `unknown` or empty.
     """
@@ -31,14 +43,31 @@ def read_cpu(root: Path = Path("/"), *, affinity: int | None = None) -> Cpu:
     usable, source = (affinity, "affinity") if affinity < logical else (logical, "machine")
     if quota is not None and quota < usable:
         usable, source = math.floor(quota), "cgroup quota"
-    flags = entries.get("flags") or entries.get("Features") or ""
+    machine = machine or os.uname().machine
+    flags = set((entries.get("flags") or entries.get("Features") or "").split())
+    hidden, masks = isa.hidden(flags, machine, environ)
     return Cpu(
         model=_model(entries),
-        machine=os.uname().machine,
-        flags=tuple(sorted(set(flags.split()))),
+        machine=machine,
+        flags=tuple(sorted(flags - hidden)),
         logical=logical,
         usable=max(1, usable),
         usable_source=source,
+        hidden=tuple(sorted(hidden)),
+        masks=masks,
+    )
+
+
+def under(cpu: Cpu, environ: Mapping[str, str]) -> Cpu:
+    """The same processor for a program that is given these variables too."""
+    hidden, masks = isa.hidden(cpu.flags, cpu.machine, environ)
+    if not masks:
+        return cpu
+    return msgspec.structs.replace(
+        cpu,
+        flags=tuple(flag for flag in cpu.flags if flag not in hidden),
+        hidden=tuple(sorted({*cpu.hidden, *hidden})),
+        masks=(*masks, *cpu.masks),
     )
 
 

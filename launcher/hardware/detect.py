@@ -27,7 +27,7 @@ def detect(
     """Read the machine; a few milliseconds without a GPU, at most twice `timeout_s` with.
 
     Args:
-        environ: where CUDA_VISIBLE_DEVICES is looked up.
+        environ: where CUDA_VISIBLE_DEVICES and what hides instruction sets is looked up.
         root: where `/` is, for CPU and memory; fixture trees in tests.
         timeout_s: how long the NVIDIA driver may take for each of two questions.
 
@@ -44,7 +44,7 @@ def detect(
         status = _status(devices, gpus, environ.get(VISIBLE))
         driver, cuda = devices.driver_version, devices.cuda_driver_version
     return Hardware(
-        cpu=read_cpu(root),
+        cpu=read_cpu(root, environ=environ),
         memory=read_memory(root),
         gpus=gpus,
         gpu_status=status,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -15,7 +15,7 @@ from launcher.hardware.cpu import cpu_quota, read_cpu
 from launcher.hardware.disk import read_disk
 from launcher.hardware.memory import read_memory, read_swap
 from launcher.hardware.numa import read_numa
-from launcher.hardware.types import Cpu, Disk
+from launcher.hardware.types import BF16_FLAGS, Cpu, Disk
 
 GIB: Final = 1 << 30
 
@@ -33,12 +33,15 @@ LEAST_OPEN_FILES: Final = 1024
 EARLIEST: Final = datetime(2025, 8, 1, tzinfo=UTC)
 """Before the oldest engine release of the catalogue: certificates of any index look invalid."""
 
-_BF16: Final = ("amx_bf16", "avx512_bf16", "bf16")
 
-
-def cpu_findings(root: Path = Path("/"), *, affinity: int | None = None) -> Iterator[Finding]:
+def cpu_findings(
+    root: Path = Path("/"),
+    *,
+    affinity: int | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Iterator[Finding]:
     """Model and instruction sets, usable threads and what limits them, NUMA nodes."""
-    cpu = read_cpu(root, affinity=affinity)
+    cpu = read_cpu(root, affinity=affinity, environ=environ)
     yield _processor(cpu)
     quota = cpu_quota(root)
     threads = f"{cpu.usable} of {cpu.logical} threads can be used, decided by the "
@@ -58,14 +61,25 @@ def cpu_findings(root: Path = Path("/"), *, affinity: int | None = None) -> Iter
 
 def _processor(cpu: Cpu) -> Finding:
     name = f"{cpu.model} ({cpu.machine})"
-    if cpu.machine == "x86_64" and "avx2" not in cpu.flags:
+    if not cpu.vector_kernels:
         # PyTorch dispatches by DEFAULT, AVX2 or AVX512 (aten/src/ATen/native/cpu).
         text = f"{name} has no AVX2, and PyTorch has no vector kernels for less"
-        return warning("cpu", text, "use another machine for CPU profiles")
+        fix = "use another machine for CPU profiles"
+        return warning("cpu", text + cpu.masked("avx2"), _unmask(cpu) or fix)
     if cpu.computes_bf16:
-        by = ", ".join(flag for flag in _BF16 if flag in cpu.flags)
-        return ok("cpu", f"{name} computes bfloat16 ({by})")
-    return ok("cpu", f"{name} has no bfloat16 arithmetic: CPU profiles run in float32")
+        by = ", ".join(flag for flag in BF16_FLAGS if flag in cpu.flags)
+        text = f"{name} computes bfloat16 ({by})"
+    else:
+        text = f"{name} has no bfloat16 arithmetic: CPU profiles run in float32"
+    if cpu.masks:
+        text += f"; instruction sets are masked by {' and '.join(cpu.masks)}"
+        return warning("cpu", text, _unmask(cpu))
+    return ok("cpu", text)
+
+
+def _unmask(cpu: Cpu) -> str:
+    names = " ".join(mask.partition("=")[0] for mask in cpu.masks)
+    return f"unless that is meant: unset {names}" if names else ""
 
 
 def memory_findings(root: Path = Path("/")) -> Iterator[Finding]:

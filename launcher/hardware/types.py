@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import msgspec
+
+BF16_FLAGS: Final = ("amx_bf16", "avx512_bf16", "bf16")
+"""Matrix products in bfloat16; the last is Arm's."""
+INT8_FLAGS: Final = ("avx512_vnni", "avx_vnni", "amx_int8")
+"""Products of 8-bit integers whose sums cannot overflow, on x86-64."""
 
 
 class MigDevice(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,24 +54,39 @@ class Cpu(msgspec.Struct, frozen=True, kw_only=True):
     machine: str
     """`platform.machine()`: x86_64, aarch64."""
     flags: tuple[str, ...]
-    """Instruction-set flags as /proc/cpuinfo prints them, sorted (avx512_bf16, amx_bf16, …)."""
+    """Instruction-set flags as /proc/cpuinfo prints them, sorted (avx512_bf16, amx_bf16, …); not
+    those that the environment hides from what computes."""
     logical: int
     """Logical processors of the machine."""
     usable: int
     """Whole threads this process can really run: min of affinity and cgroup quota, at least 1."""
     usable_source: str
     """Which limit decided: `machine`, `affinity` or `cgroup quota`."""
+    hidden: tuple[str, ...] = ()
+    """Flags that the processor has and the environment hides, sorted (`launcher.hardware.isa`)."""
+    masks: tuple[str, ...] = ()
+    """The variables that hide something, as `ONEDNN_MAX_CPU_ISA=AVX2`."""
 
     @property
     def computes_bf16(self) -> bool:
         """Whether bfloat16 matrix products run in hardware (AVX512-BF16, AMX-BF16, Arm bf16)."""
-        return any(flag in self.flags for flag in ("avx512_bf16", "amx_bf16", "bf16"))
+        return any(flag in self.flags for flag in BF16_FLAGS)
 
     @property
     def computes_int8(self) -> bool:
         """Whether products of 8-bit integers run in hardware: VNNI or AMX, on x86-64."""
-        names = ("avx512_vnni", "avx_vnni", "amx_int8")
-        return any(flag in self.flags for flag in names)
+        return any(flag in self.flags for flag in INT8_FLAGS)
+
+    @property
+    def vector_kernels(self) -> bool:
+        """Whether PyTorch has vector kernels for it: on x86-64 only from AVX2 on."""
+        return self.machine != "x86_64" or "avx2" in self.flags
+
+    def masked(self, *flags: str) -> str:
+        """` (masked by VARIABLE=VALUE)` where the environment hides one of these flags, else ``."""
+        if not any(flag in self.hidden for flag in flags):
+            return ""
+        return f" (masked by {self.masks[0]})"
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
 
 from launcher.engine import command
 from launcher.engine import flags as flag_tables
 from launcher.engine.types import Engine
 from launcher.errors import ExitCode, QlaunchError
+from launcher.hardware.cpu import under
 from launcher.hardware.types import Hardware
 from launcher.model.types import Checkpoint, ModelCard
 from launcher.plan import budget, calibration, choose, fallback, fit, memory, precision, replicas
@@ -87,6 +90,7 @@ def make_plan(given: Inputs) -> Plan:
             for a pooling that no server can do.
     """
     check_request(given.settings, given.extra)
+    given = _under_the_profile_s_masks(given)
     dtype, dtype_reason = _dtype(given)
     flags = _flags(given)
     _check_model(given, dtype, flags)
@@ -155,6 +159,7 @@ def make_plan(given: Inputs) -> Plan:
             *((lacking[1],) if lacking and lacking[1] else ()),
             *(given.choice.reasons if given.choice else ()),
             dtype_reason,
+            *precision.cautions(given.engine.release.device, given.hardware.cpu),
             *_thread_reason(given, threads, side_by_side),
             *_context_reason(given),
             *_pool_reason(given, flags),
@@ -203,10 +208,20 @@ def check_request(settings: Resolved, extra: tuple[str, ...]) -> None:
     _check_extra(extra)
 
 
+def _under_the_profile_s_masks(given: Inputs) -> Inputs:
+    """A profile's `env` may hide instruction sets from the engine, as the environment may."""
+    cpu = under(given.hardware.cpu, given.profile.env)
+    if cpu is given.hardware.cpu:
+        return given
+    return replace(given, hardware=msgspec.structs.replace(given.hardware, cpu=cpu))
+
+
 def _dtype(given: Inputs) -> tuple[str, str]:
     wanted = given.settings.dtype
     if wanted != "auto":
-        return wanted, f"dtype {wanted}: {given.settings.sources.get('dtype', 'as given')}"
+        reason = f"dtype {wanted}: {given.settings.sources.get('dtype', 'as given')}"
+        device, cpu = given.engine.release.device, given.hardware.cpu
+        return wanted, reason + precision.emulated(wanted, device, cpu)
     gpus = (given.choice.gpu,) if given.choice and given.choice.gpu else given.hardware.gpus
     return precision.automatic(given.engine.release.device, given.hardware.cpu, gpus)
 

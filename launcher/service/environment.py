@@ -27,6 +27,7 @@ _EXACT = frozenset(
         "CC",
         "CXX",  # the compiler for kernels that are built on the spot
         "GOMP_CPU_AFFINITY",
+        "ATEN_CPU_CAPABILITY",  # with ONEDNN_MAX_CPU_ISA: instruction sets that are not to be used
         "MALLOC_ARENA_MAX",
         "MALLOC_CONF",
         "TOKENIZERS_PARALLELISM",

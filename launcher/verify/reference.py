@@ -33,7 +33,11 @@ if TYPE_CHECKING:
 Vector = list[float]
 WORKER = Path(__file__).with_name("reference_worker.py")
 _CACHE_LIMIT = 64 << 20
-_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "XDG_CACHE_HOME")
+_INHERITED = (
+    *("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "XDG_CACHE_HOME"),
+    # Instruction sets that the engine is kept from, the reference is kept from.
+    *("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS"),
+)
 
 
 class WorkerAnswer(msgspec.Struct, frozen=True, kw_only=True):

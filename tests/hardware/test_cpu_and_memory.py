@@ -62,14 +62,14 @@ def v1(own: str, files: dict[str, str]) -> dict[str, str]:
 
 class TestThreads:
     def test_without_limits_the_machine_decides(self, tmp_path: Path) -> None:
-        cpu = read_cpu(tree(tmp_path, {}), affinity=16)
+        cpu = read_cpu(tree(tmp_path, {}), affinity=16, environ={})
         assert (cpu.usable, cpu.usable_source, cpu.logical) == (16, "machine", 16)
         assert cpu.model == "Some EPYC"
         assert cpu.flags == ("avx2", "avx512_bf16", "sse2")
         assert cpu.computes_bf16
 
     def test_affinity_is_named_when_it_decides(self, tmp_path: Path) -> None:
-        cpu = read_cpu(tree(tmp_path, {}), affinity=3)
+        cpu = read_cpu(tree(tmp_path, {}), affinity=3, environ={})
         assert (cpu.usable, cpu.usable_source) == (3, "affinity")
 
     @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ class TestThreads:
         self, tmp_path: Path, text: str, threads: int
     ) -> None:
         files = v2("/user/app", {"user/app/cpu.max": text})
-        cpu = read_cpu(tree(tmp_path, files), affinity=16)
+        cpu = read_cpu(tree(tmp_path, files), affinity=16, environ={})
         assert (cpu.usable, cpu.usable_source) == (threads, "cgroup quota")
 
     def test_the_quota_of_a_parent_counts(self, tmp_path: Path) -> None:
@@ -115,11 +115,13 @@ class TestThreads:
         files = v1(
             "/box", {"cpu/box/cpu.cfs_quota_us": "450000", "cpu/box/cpu.cfs_period_us": "100000"}
         )
-        cpu = read_cpu(tree(tmp_path, files), affinity=16)
+        cpu = read_cpu(tree(tmp_path, files), affinity=16, environ={})
         assert (cpu.usable, cpu.usable_source) == (4, "cgroup quota")
 
     def test_affinity_below_the_quota_is_what_counts(self, tmp_path: Path) -> None:
-        cpu = read_cpu(tree(tmp_path, v2("/", {"cpu.max": "800000 100000"})), affinity=2)
+        cpu = read_cpu(
+            tree(tmp_path, v2("/", {"cpu.max": "800000 100000"})), affinity=2, environ={}
+        )
         assert (cpu.usable, cpu.usable_source) == (2, "affinity")
 
     @pytest.mark.parametrize("text", ["", "max", "max 100000", "-1 100000", "0 100000", "5 0", "ü"])
@@ -135,12 +137,12 @@ class TestThreads:
 
     def test_an_arm_processor_has_features_and_a_part(self, tmp_path: Path) -> None:
         text = "Features\t: fp asimd bf16\nCPU implementer\t: 0x41\nCPU part\t: 0xd40\n"
-        cpu = read_cpu(tree(tmp_path, {"proc/cpuinfo": text}), affinity=1)
+        cpu = read_cpu(tree(tmp_path, {"proc/cpuinfo": text}), affinity=1, environ={})
         assert cpu.model == "Arm implementer 0x41 part 0xd40"
         assert cpu.computes_bf16
 
     def test_an_empty_root_still_gives_a_reading(self, tmp_path: Path) -> None:
-        cpu = read_cpu(tmp_path, affinity=1)
+        cpu = read_cpu(tmp_path, affinity=1, environ={})
         assert (cpu.model, cpu.flags) == ("unknown", ())
         assert cpu.usable == 1
 
@@ -239,7 +241,7 @@ def test_no_content_of_these_files_can_break_a_reading(
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(text.encode(errors="surrogatepass"))
-    assert read_cpu(root, affinity=4).usable >= 1
+    assert read_cpu(root, affinity=4, environ={}).usable >= 1
     assert read_memory(root).available_bytes >= 0
     assert all(group.path.is_relative_to(root) for group in groups(root, "cpu"))
 

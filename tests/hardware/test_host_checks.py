@@ -63,7 +63,9 @@ def by_name(findings: Iterable[Finding]) -> dict[str, Finding]:
 )
 def test_instruction_sets(tmp_path: Path, flags: str, status: str, said: str) -> None:
     text = f"model name : Some CPU\nflags : {flags}\n\n"
-    found = by_name(host_checks.cpu_findings(tree(tmp_path, {"proc/cpuinfo": text}), affinity=8))
+    found = by_name(
+        host_checks.cpu_findings(tree(tmp_path, {"proc/cpuinfo": text}), affinity=8, environ={})
+    )
     assert found["cpu"].status == status
     assert said in found["cpu"].message
     assert found["cpu"].message.startswith("Some CPU (")

@@ -64,6 +64,6 @@ class Outcomes:
 
     def pytest_sessionfinish(self) -> None:
         """Add them to those of earlier sessions."""
-        cache_ = self._config.cache
+        cache_ = getattr(self._config, "cache", None)  # `-p no:cacheprovider` leaves it out
         if self._found and cache_ is not None:
             cache_.set(KEY, {**(cache_.get(KEY, None) or {}), **self._found})

@@ -226,6 +226,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
+        if "REQUEST_GUARD" in os.environ:
+            self.send_header("X-Qlaunch-Guard", "1")
         self.end_headers()
         self.wfile.write(data)
 

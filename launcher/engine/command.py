@@ -15,6 +15,8 @@ from launcher.engine.types import Engine, Release
 _PLUGIN: Final = Path(__file__).resolve().parent / "plugin"
 STANDINS: Final = _PLUGIN / "standins"
 PLUGIN: Final = _PLUGIN / "sglang_plugin"
+GUARD: Final = _PLUGIN / "guard"
+"""What stands before the engine's handlers, plugin or not (launcher/plan/guard.py)."""
 
 EXTERNAL_PACKAGES: Final = {
     "BertModel": "qlaunch_sglang.encoders",

@@ -24,7 +24,7 @@ _ENCODERS = frozenset({
     "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xlm",
 })  # fmt: skip
 # Their position 0 is that of the padding token's index + 1, so as many positions are never used.
-_OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet"})
+OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet"})
 _ALIASES: dict[str, tuple[str, ...]] = {
     "hidden_size": ("hidden_size", "dim", "n_embd", "d_model"),
     "num_layers": ("num_hidden_layers", "n_layers", "n_layer", "num_layers"),
@@ -191,7 +191,7 @@ def _context(path: Path, config: dict[str, Any], model_type: str, head: Head) ->
         if head.max_seq_length is None:
             raise broken(path, "does not give max_position_embeddings")
         return head.max_seq_length
-    if model_type in _OFFSET_POSITIONS:
+    if model_type in OFFSET_POSITIONS:
         padding = config.get("pad_token_id", 1)
         positions -= padding + 1 if type(padding) is int and padding >= 0 else 2
     if positions < 1:

@@ -16,7 +16,18 @@ from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.cpu import under
 from launcher.hardware.types import Hardware
 from launcher.model.types import Checkpoint, ModelCard
-from launcher.plan import budget, calibration, choose, fallback, fit, memory, precision, replicas
+from launcher.plan import (
+    budget,
+    calibration,
+    choose,
+    context,
+    fallback,
+    fit,
+    guard,
+    memory,
+    precision,
+    replicas,
+)
 from launcher.plan.types import CardFacts, EnginePlan, Expectation, Plan
 from launcher.profile.settings import Resolved
 from launcher.profile.types import FlagValue, Profile
@@ -95,7 +106,8 @@ def make_plan(given: Inputs) -> Plan:
     flags = _flags(given)
     _check_model(given, dtype, flags)
     computed = precision.of_engine(dtype, given.hardware.cpu)
-    asked = _as_given(flags, given.extra)
+    asked = context.as_given(flags, given.extra)
+    context.check(asked, given.checkpoint)
     side_by_side = memory.replicas(asked) if given.engine.release.device == "cpu" else 1
     threads = _threads(given, side_by_side)
     argv = command.argv(
@@ -129,6 +141,19 @@ def make_plan(given: Inputs) -> Plan:
         calibration=own,
     )
     predicted = replicas.predicted(predicted, side_by_side, forked=_forks(given))
+    environment = _environment(given, dtype, threads, side_by_side)
+    guard.check_doors(flags, given.extra, environment)
+    limits = guard.make_guard(
+        given.checkpoint,
+        guard.Sizes(sizes.context, side_by_side * sizes.running_requests, cut=_cuts_vectors(given)),
+        served_name=_served_name(given),
+        switches=guard.switches(flags, given.extra),
+        reach=guard.Reach(
+            is_loopback(given.settings.host),
+            tuple(given.profile.allowed_hosts),
+            tuple(given.profile.cors_origins),
+        ),
+    )
     start = _start_budget(given)
     lacking = fit.why_not_memory(predicted, given.hardware, given.checkpoint, sizes, computed)
     return Plan(
@@ -139,7 +164,7 @@ def make_plan(given: Inputs) -> Plan:
             version=given.engine.version,
             python=str(given.engine.python),
             argv=argv,
-            env=_environment(given, dtype, threads, side_by_side),
+            env=guard.environment(limits, environment),
             model_info_path=given.engine.release.model_info_path,
             plugin=given.settings.plugin,
         ),
@@ -161,10 +186,10 @@ def make_plan(given: Inputs) -> Plan:
             dtype_reason,
             *precision.cautions(given.engine.release.device, given.hardware.cpu),
             *_thread_reason(given, threads, side_by_side),
-            *_context_reason(given),
-            *_pool_reason(given, flags),
+            *context.reasons(given.settings.flags, flags, given.extra, given.checkpoint),
             *((f"memory of the engine's processes: {own.source} on this host",) if own else ()),
             *_flag_reasons(given, flags),
+            guard.reason(limits),
             *given.hardware.assumed,
             *(problem.message for problem in warnings),
         ),
@@ -174,6 +199,7 @@ def make_plan(given: Inputs) -> Plan:
         fallbacks=fallback.resolved(given, make_plan),
         restart=given.profile.restart,
         reference_cache=given.reference_cache,
+        guard=limits,
     )
 
 
@@ -255,32 +281,11 @@ def _flags(given: Inputs) -> dict[str, FlagValue]:
         flags = {**MATRYOSHKA_FLAGS, **flags}
     flags = {**choose.backend(given.choice, given.checkpoint)[0], **flags}
     flags |= choose.workarounds(given.engine.release)[0]
-    if _context_reason(given):
-        # A longer context than the checkpoint's is refused by the engine.
-        flags["context-length"] = given.checkpoint.context_length
-    if (pool := _pool_below_context(flags, given)) is not None:
-        # The scheduler lets a longer text wait for ever, and everything behind it too.
-        flags["context-length"] = pool
-    overridden = {word.partition("=")[0].removeprefix("--") for word in _options(given.extra)}
+    flags |= context.flags(flags, given.extra, given.checkpoint)
+    overridden = {
+        word.partition("=")[0].removeprefix("--") for word in context.options(given.extra)
+    }
     return {name: value for name, value in flags.items() if name not in overridden}
-
-
-def _pool_below_context(flags: Mapping[str, FlagValue], given: Inputs) -> int | None:
-    """Tokens of a KV cache that cannot hold one text of the whole context; None where it can."""
-    asked = _as_given(flags, given.extra)
-    pool, context = asked.get("max-total-tokens"), asked.get("context-length")
-    if not isinstance(context, int):
-        context = given.checkpoint.context_length
-    return pool if isinstance(pool, int) and 0 < pool < context else None
-
-
-def _pool_reason(given: Inputs, flags: Mapping[str, FlagValue]) -> tuple[str, ...]:
-    pool = _as_given(flags, given.extra).get("max-total-tokens")
-    if flags.get("context-length") == pool and pool is not None:
-        return (f"context {pool}: the KV cache (--max-total-tokens) holds no longer text",)
-    if (pool := _pool_below_context(flags, given)) is not None:
-        return (f"a text of more than the KV cache's {pool} tokens would wait for ever",)
-    return ()
 
 
 def _flag_reasons(given: Inputs, flags: Mapping[str, FlagValue]) -> tuple[str, ...]:
@@ -319,31 +324,6 @@ def _check_model(given: Inputs, dtype: str, flags: Mapping[str, FlagValue]) -> N
     )
 
 
-def _context_reason(given: Inputs) -> tuple[str, ...]:
-    wanted, has = given.settings.flags.get("context-length"), given.checkpoint.context_length
-    if not isinstance(wanted, int) or wanted <= has:
-        return ()
-    return (f"context {has}: the checkpoint has no more (the profile says {wanted})",)
-
-
-def _as_given(flags: Mapping[str, FlagValue], extra: tuple[str, ...]) -> dict[str, FlagValue]:
-    """Flags with the whole numbers of the user's own options in them, for the prediction."""
-    out = dict(flags)
-    for position, word in enumerate(extra):
-        if not word.startswith("--"):
-            continue
-        name, _, value = word.removeprefix("--").partition("=")
-        following = extra[position + 1] if position + 1 < len(extra) else ""
-        text = value or following
-        if text.lstrip("-").isdecimal():
-            out[name] = int(text)
-    return out
-
-
-def _options(words: tuple[str, ...]) -> list[str]:
-    return [word for word in words if word.startswith("--")]
-
-
 def _environment(
     given: Inputs, dtype: str, threads: int | None, side_by_side: int
 ) -> dict[str, str]:
@@ -367,7 +347,7 @@ def _visible(given: Inputs) -> dict[str, str]:
     """
     choice = given.choice
     parallel = {"--tp-size", "--tp", "--dp-size", "--dp", "--pp-size", "--base-gpu-id"}
-    words = {word.partition("=")[0] for word in _options(given.extra)}
+    words = {word.partition("=")[0] for word in context.options(given.extra)}
     if choice is None or choice.gpu is None or parallel & words:
         return {}
     if choice.gpu.mig:
@@ -436,7 +416,7 @@ def _served_name(given: Inputs) -> str:
 
 
 def _check_extra(extra: tuple[str, ...]) -> None:
-    for word in _options(extra):
+    for word in context.options(extra):
         name = word.partition("=")[0]
         if name in OWNED:
             own = OWNED[name]

@@ -107,6 +107,45 @@ class Fallback(msgspec.Struct, frozen=True, kw_only=True):
     predicted: MemoryPrediction
 
 
+class Guard(msgspec.Struct, frozen=True, kw_only=True):
+    """What the guard before the engine's handlers lets through; all of it is enforced there."""
+
+    model: str
+    """The served name; calls that name another model are refused."""
+    vocabulary: int
+    """Rows of the embedding table: token ids are 0 to one less."""
+    text_tokens: int | None
+    """Most tokens of one input, special tokens counted: so many are answered, one more is refused.
+    None where longer ones are cut (--allow-auto-truncate)."""
+    text_bytes: int
+    """Most bytes of one text."""
+    inputs: int
+    """Most inputs of one call."""
+    call_tokens: int
+    """Most token ids of one call."""
+    body_bytes: int
+    """Most bytes of one body."""
+    dimensions: int
+    cut: bool
+    """Whether fewer `dimensions` may be asked for."""
+    metrics: bool
+    """Whether /metrics is answered."""
+    loopback: bool
+    """Whether only this machine can connect; `Host` must name it then."""
+    hosts: tuple[str, ...]
+    """Further names that `Host` may have."""
+    origins: tuple[str, ...]
+    """Origins whose pages may ask."""
+    open_calls: int
+    """Most calls at once; beyond, and beyond the next two, the answer is 503."""
+    open_bytes: int
+    """Most bytes of bodies at once."""
+    open_inputs: int
+    """Most inputs at once; a call alone may have more."""
+    body_seconds: float
+    """Longest time that a body may take to arrive."""
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a supervisor needs; no field is read from the machine again."""
 
@@ -139,3 +178,5 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     restart: Restart = Restart()
     reference_cache: str = ""
     """Folder for cached parity references."""
+    guard: Guard | None = None
+    """None: the engine is started without a guard (an engine that is no SGLang, in tests)."""

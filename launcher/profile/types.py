@@ -23,6 +23,20 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 StartMethod = Literal["auto", "fork", "spawn"]
 Threads = Positive | Literal["auto"]
+Origin = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/?#@\s\x00-\x1f]+)$(?!\n)",
+        extra={"words": "an origin (`https://app.example`, without a path), or `*`"},
+    ),
+]
+Host = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$(?!\n)",
+        extra={"words": "a host name in lower-case letters, without a port"},
+    ),
+]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
@@ -93,6 +107,11 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Address to listen on: an IPv4 or IPv6 address or a host name."""
     port: Port = 30000
     """Port to listen on; 0 takes a free one."""
+    cors_origins: list[Origin] = []
+    """Origins (such as `https://app.example`) whose pages browsers may let ask the service; `"*"`
+    is every one. Left out: none."""
+    allowed_hosts: list[Host] = []
+    """Names that a proxy on this machine passes on as `Host`; loopback's own need none."""
     metrics_port: Port | None = None
     """Port on 127.0.0.1 where the supervisor answers Prometheus (`/metrics`); 0 takes a free one;
     left out: none."""

@@ -171,6 +171,18 @@ def wrong_model(problem: str) -> Failure:
     )
 
 
+def unguarded() -> Failure:
+    """The engine came up, but what must stand before its handlers does not."""
+    return Failure(
+        code="start_failed",
+        exit_code=ExitCode.START_FAILED,
+        failure_class="unguarded",
+        message="the engine answers without qlaunch's guard before it, and was stopped",
+        fix="see whether PYTHONPATH or a sitecustomize of this engine's environment hides the"
+        " guard's: qlaunch up … --dry-run prints both, and qlaunch engine install makes it anew",
+    )
+
+
 def not_started(error: OSError, program: str) -> Failure:
     """The operating system would not start the engine."""
     return Failure(

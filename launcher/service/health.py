@@ -25,6 +25,9 @@ HEALTH_TIMEOUT_S = 25.0
 BODY_LIMIT = 1024 * 1024
 """Bytes; /model_info is below 2 kB."""
 
+GUARD_MARK = b"x-qlaunch-guard: 1"
+"""Header of every answer of a guarded engine (engine/plugin/guard)."""
+
 BEAT_TEXT = "still here"
 """The text embedded on the slow beat: short, and nobody's."""
 
@@ -40,6 +43,8 @@ class Answer:
     status: int | None = None
     body: bytes = b""
     detail: str = ""
+    guarded: bool = False
+    """Whether it bears the mark of the guard before the engine's handlers."""
 
     @property
     def ok(self) -> bool:
@@ -216,7 +221,8 @@ def parse(data: bytes) -> Answer:
         return Answer("broken", detail=detail)
     if not words[1].isdigit():
         return Answer("broken", detail="not an HTTP answer")
-    return Answer("http", status=int(words[1]), body=body)
+    guarded = GUARD_MARK in head.lower().split(b"\r\n")
+    return Answer("http", status=int(words[1]), body=body, guarded=guarded)
 
 
 def model_problem(answer: Answer, model_path: str) -> str | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from launcher.plan.types import Plan
-from launcher.service import health, oom, ports, process, procs
+from launcher.service import endings, health, oom, ports, process, procs
 from launcher.service.endings import Classify, Match
 from launcher.service.engine_log import LogFile, Pump, is_fatal, phase_of, read_available
 from launcher.service.environment import engine_environment
@@ -25,12 +25,14 @@ from launcher.service.loop import Loop, Timer
 from launcher.service.pulse import Pulse
 from launcher.service.settle import MARKER
 from launcher.service.traffic import Traffic
-from launcher.service.types import ProcessId, State
+from launcher.service.types import Failure, ProcessId, State
 from launcher.service.vitals import Verdict
 from launcher.service.wiring import Timing
 
 STALLED_CORES = 0.05
 """Less than that of one core, and a start does not get on: loading takes most of one."""
+RUN_HEADER = "X-Qlaunch-Run"
+"""By it the guard answers the supervisor's own calls however busy the engine is."""
 OLD_MODEL_INFO = "/get_model_info"
 """What /model_info was called before SGLang 0.5.6."""
 
@@ -49,6 +51,9 @@ class Command:
     model_name: str
     dimensions: int
     key: str | None
+    run: str = ""
+    guarded: bool = False
+    """Whether the engine's answers must bear the guard's mark."""
 
 
 def engine_command(
@@ -67,6 +72,8 @@ def engine_command(
         model_name=plan.model_name,
         dimensions=plan.expectation.dimensions,
         key=key,
+        run=run,
+        guarded=plan.guard is not None,
     )
 
 
@@ -82,8 +89,8 @@ class Owner(Protocol):
     def life_confirmed(self) -> None:
         """The model is ours: the smoke may begin."""
 
-    def life_wrong(self, problem: str) -> None:
-        """It serves something else than what was started."""
+    def life_wrong(self, failure: Failure) -> None:
+        """It serves something else than what was started, or without its guard."""
 
     def life_foreign(self) -> None:
         """Somebody else answers on the port."""
@@ -236,7 +243,9 @@ class Life:
     def _call(
         self, path: str, body: bytes, timeout_s: float, done: Callable[[Answer], object]
     ) -> None:
-        headers = {} if self._command.key is None else {"Authorization": self._bearer}
+        headers = {RUN_HEADER: self._command.run} if self._command.guarded else {}
+        if self._command.key is not None:
+            headers["Authorization"] = self._bearer
         self._probe = Probe(
             self._loop,
             self._address,
@@ -265,6 +274,8 @@ class Life:
         self.last_answer = str(answer)
         if answer.kind == "foreign" and procs.is_alive(self.child.process):
             self._owner.life_foreign()  # not the last moment of our own listener
+        elif answer.kind == "http" and self._command.guarded and not answer.guarded:
+            self._owner.life_wrong(endings.unguarded())
         elif answer.ok:
             if not self._healthy:
                 self._healthy = True
@@ -286,10 +297,13 @@ class Life:
             del self._paths[0]
             self._ask_model()
         elif answer.kind == "http" and answer.status in {401, 403, 404}:
-            self._owner.life_wrong(f"{self._paths[0]} answers {answer}")
+            self._wrong(f"{self._paths[0]} answers {answer}")
         elif not answer.ok:
             self._again()
         elif (problem := health.model_problem(answer, self._command.model_path)) is not None:
-            self._owner.life_wrong(problem)
+            self._wrong(problem)
         else:
             self._owner.life_confirmed()
+
+    def _wrong(self, problem: str) -> None:
+        self._owner.life_wrong(endings.wrong_model(problem))

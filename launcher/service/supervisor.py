@@ -258,9 +258,9 @@ class Supervisor:
         assert self._verifier is not None
         self._verifier.go()
 
-    def life_wrong(self, problem: str) -> None:
-        """It serves something else: no restart will change that."""
-        self._end("failed", endings.wrong_model(problem))
+    def life_wrong(self, failure: Failure) -> None:
+        """It is not what was to be started: no restart will change that."""
+        self._end("failed", failure)
 
     def life_foreign(self) -> None:
         """Somebody took the port between our check and the engine's own bind."""

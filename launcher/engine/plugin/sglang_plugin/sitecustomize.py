@@ -2,7 +2,8 @@
 
 Importing SGLang creates millions of objects that all stay, and the collector goes over them again
 and again: a fifth of the import. Its threshold is raised here and put back when the imports are
-done (`qlaunch_sglang.register`). Where another `sitecustomize` is on the path, it still runs.
+done (`qlaunch_sglang.register`). Where another `sitecustomize` comes later on the path, it still
+runs.
 """
 
 import gc
@@ -20,8 +21,9 @@ def _next_one() -> None:
     from importlib.util import module_from_spec
 
     here = os.path.dirname(os.path.abspath(__file__))
-    elsewhere = [path for path in sys.path if os.path.abspath(path or ".") != here]
-    spec = PathFinder.find_spec("sitecustomize", elsewhere)
+    paths = [os.path.abspath(path or ".") for path in sys.path]
+    later = sys.path[paths.index(here) + 1 :] if here in paths else []
+    spec = PathFinder.find_spec("sitecustomize", later)
     if spec is not None and spec.loader is not None:
         spec.loader.exec_module(module_from_spec(spec))
 

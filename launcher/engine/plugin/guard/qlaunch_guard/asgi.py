@@ -1,0 +1,272 @@
+"""The guard as an ASGI layer: routes, then limits, then the engine's own application."""
+
+import asyncio
+from http import HTTPStatus
+
+from qlaunch_guard import body, routes
+from qlaunch_guard.refusal import Refused, of_engine
+
+MARK = (b"x-qlaunch-guard", b"1")
+"""On every answer: by it the supervisor knows that the guard is there."""
+RUN = b"x-qlaunch-run"
+"""The supervisor's own calls carry the run's name, and are answered however busy the engine is."""
+PASSED_ON = frozenset(
+    {
+        b"accept",
+        b"accept-encoding",
+        b"authorization",
+        b"connection",
+        b"content-length",
+        b"content-type",
+        b"host",
+        b"traceparent",
+        b"tracestate",
+        b"user-agent",
+        b"x-request-id",
+    }
+)
+"""Headers that the engine sees. Others choose its schedulers, caches and adapters."""
+_CORS = b"access-control-"
+_ERROR_BYTES = 64 * 1024
+_GUARDED = "qlaunch.guarded"
+
+
+class Guard:
+    """Decides over every request of a process, for whichever application it is meant."""
+
+    def __init__(self, settings, token, run):
+        """`token` is what the engine's own calls carry, `run` what the supervisor's do."""
+        self.settings = settings
+        self.token = token
+        self.run = run
+        self.calls = self.bytes = self.inputs = 0
+
+    def wrap(self, application):
+        """Stand before an application class: its `__call__` is the guard's from now on."""
+        original = application.__call__
+        guard = self
+
+        async def __call__(self, scope, receive, send):
+            async def inner(scope, receive, send):
+                await original(self, scope, receive, send)
+
+            if scope.get(_GUARDED) or scope["type"] == "lifespan":
+                await inner(scope, receive, send)
+            else:
+                key = getattr(getattr(self, "server_args", None), "api_key", None)
+                await guard.serve(inner, key, scope, receive, send)
+
+        application.__call__ = __call__
+
+    async def serve(self, app, key, scope, receive, send):
+        """Answer one request, by a refusal or by `app`."""
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008})
+            return
+        headers = dict(reversed(scope["headers"]))
+        answer = Answer(send, headers.get(b"origin"), self.settings)
+        try:
+            await self._decide(app, key, scope, headers, receive, answer)
+        except Refused as refused:
+            await answer.refuse(refused)
+
+    async def _decide(self, app, key, scope, headers, receive, answer):
+        path = routes.decide(scope, headers, self.settings, self.token)
+        if path is None:
+            await app({**scope, _GUARDED: True}, receive, answer.bare)
+            return
+        if scope["method"] == "OPTIONS":
+            await answer.preflight(headers, routes.methods(path, self.settings))
+            return
+        if key and not path.startswith(routes.OPEN) and not routes.has_key(headers, key):
+            message = "the API key is missing or wrong"
+            raise Refused(401, message, code="invalid_api_key")
+        if path == routes.EMBEDDINGS:
+            await self._embed(app, scope, headers, receive, answer)
+        else:
+            await app(_passed(scope), receive, answer)
+
+    async def _embed(self, app, scope, headers, receive, answer):
+        """One call: its body read, checked and passed on, within what may be open at once."""
+        _check_headers(headers, self.settings)
+        free = self.run is not None and headers.get(RUN) == self.run.encode()
+        self.calls += 1
+        held = Held(self, free)
+        try:
+            if self.calls > self.settings.open_calls and not free:
+                raise busy()
+            raw = await self._read(receive, held)
+            given, count = body.check(raw, self.settings)
+            del raw
+            held.add_inputs(count)
+            scope = _passed(scope)
+            scope["query_string"] = b""
+            length = (b"content-length", str(len(given)).encode())
+            scope["headers"] = [*(h for h in scope["headers"] if h[0] != length[0]), length]
+            await app(scope, Replay(given, receive), answer)
+        finally:
+            self.calls -= 1
+            held.release()
+
+    async def _read(self, receive, held):
+        """The whole body, within its limits of size and time."""
+        parts, size, most = [], 0, self.settings.body_bytes
+        try:
+            async with asyncio.timeout(self.settings.body_seconds):
+                while True:
+                    message = await receive()
+                    if message["type"] != "http.request":
+                        raise Refused(400, "the client closed the connection")
+                    part = message.get("body", b"")
+                    size += len(part)
+                    if size > most:
+                        raise too_large(most)
+                    held.add_bytes(len(part))
+                    parts.append(part)
+                    if not message.get("more_body"):
+                        return b"".join(parts) if len(parts) > 1 else parts[0]
+        except TimeoutError:
+            message = f"the body did not arrive within {self.settings.body_seconds:g} s"
+            raise Refused(408, message, headers=[(b"connection", b"close")]) from None
+
+
+class Held:
+    """What one call holds of the guard's bounds, given back by `release`."""
+
+    def __init__(self, guard, free):
+        self._guard = guard
+        self._free = free
+        self._bytes = self._inputs = 0
+
+    def add_bytes(self, count):
+        """Hold more of the bodies' memory, or refuse."""
+        self._bytes += count
+        self._guard.bytes += count
+        if self._guard.bytes > self._guard.settings.open_bytes and not self._free:
+            raise busy()
+
+    def add_inputs(self, count):
+        """Hold so many inputs, or refuse. One call alone is never refused."""
+        others = self._guard.inputs
+        self._inputs += count
+        self._guard.inputs += count
+        over = others + count > self._guard.settings.open_inputs
+        if others and over and not self._free:
+            raise busy()
+
+    def release(self):
+        """Give everything back."""
+        self._guard.bytes -= self._bytes
+        self._guard.inputs -= self._inputs
+
+
+class Replay:
+    """`receive` for the engine: the checked body, then what comes of the client (its end)."""
+
+    def __init__(self, given, receive):
+        self._given = given
+        self._receive = receive
+
+    async def __call__(self):
+        """The next message."""
+        if self._given is not None:
+            given, self._given = self._given, None
+            return {"type": "http.request", "body": given, "more_body": False}
+        return await self._receive()
+
+
+class Answer:
+    """`send` for the engine: without SGLang's CORS, and without what its errors tell."""
+
+    def __init__(self, send, origin, settings):
+        self._send = send
+        self._settings = settings
+        self._failed = None
+        self._said = b""
+        self._more = [MARK]
+        if origin is not None and routes.may_ask(origin, settings):
+            self._more += [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
+
+    async def bare(self, message):
+        """Pass on as it is, marked."""
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), *self._more]}
+        await self._send(message)
+
+    async def __call__(self, message):
+        """Pass on what the engine answers; an error in our own words."""
+        if message["type"] == "http.response.start":
+            if message["status"] >= 400:
+                self._failed = message["status"]
+                return
+            kept = [h for h in message.get("headers", ()) if not h[0].lower().startswith(_CORS)]
+            await self._send({**message, "headers": [*kept, *self._more]})
+        elif self._failed is None or message["type"] != "http.response.body":
+            await self._send(message)
+        else:
+            if len(self._said) < _ERROR_BYTES:
+                self._said += message.get("body", b"")
+            if not message.get("more_body"):
+                await self.refuse(of_engine(self._failed, self._said, self._settings))
+
+    async def refuse(self, refused):
+        """Send a refusal. What a client still sends of its body, the server reads to nowhere."""
+        content = refused.body
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(content)).encode()),
+            *refused.headers,
+            *self._more,
+        ]
+        await self._send(
+            {"type": "http.response.start", "status": refused.status, "headers": headers}
+        )
+        await self._send({"type": "http.response.body", "body": content, "more_body": False})
+
+    async def preflight(self, headers, methods):
+        """Tell a browser what a page of an allowed origin may send."""
+        wanted = headers.get(b"access-control-request-headers", b"content-type, authorization")
+        more = [
+            (b"access-control-allow-methods", ", ".join(methods).encode()),
+            (b"access-control-allow-headers", wanted),
+            (b"access-control-max-age", b"600"),
+            *self._more,
+        ]
+        await self._send({"type": "http.response.start", "status": 204, "headers": more})
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _passed(scope):
+    """A request as the engine sees it."""
+    headers = [header for header in scope["headers"] if header[0] in PASSED_ON]
+    return {**scope, "headers": headers, _GUARDED: True}
+
+
+def _check_headers(headers, settings):
+    """Refuse by the header alone what need not be read.
+
+    Raises:
+        Refused: 411, 413 or 415.
+    """
+    length = headers.get(b"content-length")
+    if length is not None and length.isdigit() and int(length) > settings.body_bytes:
+        raise too_large(settings.body_bytes)
+    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if kind != b"application/json":
+        message = "the body must be JSON: send the header Content-Type: application/json"
+        raise Refused(415, message)
+    if headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
+        raise Refused(415, "the body must not be compressed")
+
+
+def too_large(most):
+    """A body above the limit."""
+    message = f"the body is larger than {most} bytes, the most this service takes"
+    return Refused(413, message, code="body_too_large")
+
+
+def busy():
+    """More at once than the memory planned for it."""
+    message = f"{HTTPStatus.SERVICE_UNAVAILABLE.phrase}: too many calls at once, try again"
+    return Refused(503, message, code="busy", headers=[(b"retry-after", b"1")])

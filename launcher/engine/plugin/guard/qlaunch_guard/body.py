@@ -1,0 +1,182 @@
+"""One body of /v1/embeddings: read, held to the limits, and written anew for the engine. Pure.
+
+What the engine gets is written here from what was checked, not the client's own bytes: two parsers
+never read one document differently, and a field that nobody looked at is not passed on.
+"""
+
+import re
+
+import msgspec
+
+from qlaunch_guard.refusal import Refused, shown, too_long
+
+FIELDS = ("model", "input", "encoding_format", "dimensions", "user")
+"""OpenAI's own. `user` names somebody for a provider's records: it is checked, and ends here."""
+SCANNED_FROM = 16 * 1024
+"""Bytes; below that nothing a body holds can take much memory."""
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_PARSE = msgspec.json.Decoder().decode
+_WRITE = msgspec.json.Encoder().encode
+
+
+def check(raw, settings):
+    """The body for the engine, and the number of inputs in it.
+
+    Raises:
+        Refused: 400, or 404 for a model that is not served.
+    """
+    found = parse(raw, settings)
+    _no_other_fields(found)
+    _model(found.get("model"), settings)
+    out = {"model": settings.model}
+    form = found.get("encoding_format")
+    if form is not None:
+        if form not in ("float", "base64"):
+            message = f"encoding_format must be 'float' or 'base64', not {shown(form)}"
+            raise Refused(400, message, param="encoding_format")
+        out["encoding_format"] = form
+    if not isinstance(found.get("user"), str | None):
+        raise Refused(400, "user must be a string", param="user")
+    width = _dimensions(found.get("dimensions"), settings)
+    if width is not None:
+        out["dimensions"] = width
+    if "input" not in found:
+        raise Refused(400, "input is missing", param="input")
+    out["input"] = found["input"]
+    count = _input(found["input"], settings)
+    return _WRITE(out), count
+
+
+def parse(raw, settings):
+    """The JSON object in `raw`; what would take much memory to read is refused unread."""
+    if len(raw) > SCANNED_FROM:
+        _scan(raw, settings)
+    try:
+        found = _PARSE(raw)
+    except RecursionError:
+        raise Refused(400, "the body is nested too deeply") from None
+    except ValueError:
+        raise Refused(400, "the body is not valid JSON in UTF-8") from None
+    if not isinstance(found, dict):
+        raise Refused(400, "the body must be a JSON object")
+    return found
+
+
+def _scan(raw, settings):
+    """Refuse what holds more values than any call that is answered: counted, not built.
+
+    Inside strings brackets and commas mean nothing, so they are taken out where there are many.
+    """
+    groups, values = 2 * settings.inputs + 64, 2 * (settings.call_tokens + settings.inputs) + 64
+    for text in (raw, None):
+        left = text if text is not None else _STRING.sub(b"", raw)
+        if left.count(b"[") + left.count(b"{") <= groups and left.count(b",") <= values:
+            return
+    message = (
+        f"the body holds too many values: a call takes {settings.inputs} inputs and"
+        f" {settings.call_tokens} token ids at most"
+    )
+    raise Refused(400, message, param="input")
+
+
+def _no_other_fields(found):
+    for name, value in found.items():
+        # Clients write out fields they do not use.
+        if name not in FIELDS and value is not None:
+            message = f"{shown(name)} is not a field of this endpoint; it takes {', '.join(FIELDS)}"
+            raise Refused(400, message, param=name[:80], code="unknown_field")
+
+
+def _model(name, settings):
+    if name is None or name == settings.model:
+        return
+    if not isinstance(name, str):
+        raise Refused(400, "model must be a string", param="model")
+    message = f"the model {shown(name)} is not served here; this service has '{settings.model}'"
+    raise Refused(404, message, param="model", code="model_not_found")
+
+
+def _dimensions(width, settings):
+    """The width to cut vectors to; None for whole ones."""
+    if width is None:
+        return None
+    whole = settings.dimensions
+    if type(width) is not int or not 1 <= width <= whole:
+        message = f"dimensions must be a whole number from 1 to {whole}"
+        raise Refused(400, message, param="dimensions")
+    if width == whole:
+        return None
+    if not settings.cut:
+        message = f"this model's vectors cannot be cut: they have {whole} dimensions"
+        raise Refused(400, message, param="dimensions")
+    return width
+
+
+def _refused(message, code=None):
+    return Refused(400, message, param="input", code=code)
+
+
+def _input(given, settings):
+    """Check the input of a call, and count its inputs."""
+    if type(given) is str:
+        _text(given, "input", settings)
+        return 1
+    if type(given) is not list:
+        raise _refused("input must be a text, a list of texts, or token ids")
+    if not given:
+        raise _refused("input cannot be empty")
+    kinds = set(map(type, given))
+    if kinds == {int}:
+        _check_total(len(given), settings)
+        _ids(given, "input", settings)
+        return 1
+    if len(given) > settings.inputs:
+        message = f"a call takes {settings.inputs} inputs at most, not {len(given)}"
+        raise _refused(message, "too_many_inputs")
+    if kinds == {str}:
+        for at, text in enumerate(given):
+            _text(text, f"input[{at}]", settings)
+    elif kinds == {list}:
+        _check_total(sum(map(len, given)), settings)
+        for at, ids in enumerate(given):
+            if set(map(type, ids)) - {int}:
+                raise _refused(f"input[{at}] must hold token ids only: whole numbers")
+            _ids(ids, f"input[{at}]", settings)
+    else:
+        raise _refused(_mixed(given))
+    return len(given)
+
+
+def _mixed(given):
+    """A sentence on the first item that is none, or is of another kind than the first."""
+    for at, item in enumerate(given):
+        if type(item) not in (str, int, list):
+            return f"input[{at}] is neither a text nor token ids"
+    return "input must be texts only, token ids only, or lists of token ids only"
+
+
+def _text(text, where, settings):
+    if not text or text.isspace():
+        raise _refused(f"{where} cannot be empty or white space only")
+    most = settings.text_bytes
+    # A character takes four bytes at most, so most texts need no second look.
+    if len(text) * 4 > most and len(text.encode()) > most:
+        message = f"{where} is longer than {most} bytes, the most this service takes of one text"
+        raise _refused(message, "context_length_exceeded")
+
+
+def _ids(ids, where, settings):
+    if not ids:
+        raise _refused(f"{where} holds no token id")
+    if settings.text_tokens is not None and len(ids) > settings.text_tokens:
+        raise too_long(len(ids), settings.text_tokens)
+    if min(ids) < 0 or max(ids) >= settings.vocabulary:
+        last = settings.vocabulary - 1
+        message = f"{where} holds a token id outside this model's vocabulary, which is 0 to {last}"
+        raise _refused(message)
+
+
+def _check_total(tokens, settings):
+    if tokens > settings.call_tokens:
+        message = f"a call takes {settings.call_tokens} token ids at most, not {tokens}"
+        raise _refused(message, "too_many_tokens")

@@ -1,0 +1,77 @@
+"""A refusal: what a client is told, in OpenAI's shape."""
+
+import json
+import re
+
+TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
+
+
+class Refused(Exception):
+    """One answer of 400 and above: a sentence, and what it is about."""
+
+    def __init__(self, status, message, *, param=None, code=None, headers=()):
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.param = param
+        self.code = code
+        self.headers = tuple(headers)
+
+    @property
+    def body(self):
+        """The JSON document, as bytes."""
+        kind = TYPES.get(self.status)
+        if kind is None:
+            kind = "invalid_request_error" if self.status < 500 else "server_error"
+        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        return json.dumps({"error": error}).encode()
+
+
+def shown(value, limit=80):
+    """A client's own word in a message: short, printable, and in quotes."""
+    text = value if isinstance(value, str) else repr(value)
+    text = "".join(char if char.isprintable() else "?" for char in text[:limit])
+    return f"'{text}'" + ("…" if len(str(value)) > limit else "")
+
+
+_TOO_LONG = re.compile(r"input \((\d+) tokens\)(?:.*context length \((\d+) tokens\))?", re.DOTALL)
+_PATH = re.compile(r"(?:File \"[^\"]*\"(?:, line \d+(?:, in \S+)?)?)|(?:~?/[^\s'\",:;)]+)+")
+
+
+def of_engine(status, body, settings):
+    """What a client is told of an answer of 400 and above that the engine gave: no paths."""
+    if status == 401:
+        return Refused(401, "the API key is missing or wrong", code="invalid_api_key")
+    if status >= 500:
+        words = "is not ready" if status == 503 else "failed on this request"
+        return Refused(status, f"the engine {words}")
+    said = _message(body)
+    found = _TOO_LONG.search(said)
+    if found and settings.text_tokens is not None:
+        # After a memory failure the engine runs with a smaller context than the plan's first one.
+        context = int(found.group(2)) if found.group(2) else settings.text_tokens + 1
+        return too_long(found.group(1), min(settings.text_tokens, context - 1))
+    said = _PATH.sub("…", " ".join(said.split()))[:300]
+    return Refused(status, said or "the engine refuses this request")
+
+
+def too_long(tokens, most):
+    """An input that the model has no positions for."""
+    message = f"an input has {tokens} tokens, and this service takes {most} at most"
+    return Refused(400, message, param="input", code="context_length_exceeded")
+
+
+def _message(body):
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return ""
+    if isinstance(found, dict) and isinstance(found.get("error"), dict):
+        found = found["error"]
+    said = found.get("message", found.get("detail")) if isinstance(found, dict) else None
+    return said if isinstance(said, str) else ""

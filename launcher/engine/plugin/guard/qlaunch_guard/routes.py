@@ -1,0 +1,110 @@
+"""What of the engine can be reached, and by whom. Pure."""
+
+import hmac
+import ipaddress
+from urllib.parse import unquote
+
+from qlaunch_guard import own
+from qlaunch_guard.refusal import Refused
+
+EMBEDDINGS = "/v1/embeddings"
+ROUTES = {
+    EMBEDDINGS: ("POST",),
+    "/v1/models": ("GET",),
+    "/health": ("GET",),
+    "/health_generate": ("GET",),
+    "/model_info": ("GET",),
+    "/get_model_info": ("GET",),
+}
+"""Paths and methods of every release; `/get_model_info` is the older name."""
+METRICS = "/metrics"
+MODELS = "/v1/models/"
+OPEN = ("/health", "/metrics")
+"""Beginnings of paths that SGLang answers without the key, for probes."""
+
+
+def methods(path, settings):
+    """The methods that `path`, decoded, takes; empty where it is not reachable."""
+    if path == METRICS:
+        return ("GET",) if settings.metrics else ()
+    if path == MODELS + settings.model:
+        return ("GET",)
+    return ROUTES.get(path, ())
+
+
+def decide(scope, headers, settings, token):
+    """Let a request's method and path through, or not: the path, or None for the engine's own call.
+
+    Raises:
+        Refused: 404, 405 or 403.
+    """
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    method = scope["method"]
+    if path in own.PATHS and _same(headers.get(own.HEADER.encode()), token):
+        return None
+    allowed = methods(path, settings)
+    if not allowed or not _plain(scope, path):
+        raise Refused(404, "there is nothing at this path", code="unknown_path")
+    if method not in allowed and method != "OPTIONS":
+        raise _wrong_method(path, allowed)
+    if settings.loopback and not local(headers.get(b"host"), settings.hosts):
+        raise Refused(403, "this service answers to names of this machine only", code="host")
+    origin = headers.get(b"origin")
+    if method == "OPTIONS":
+        if origin is None or not may_ask(origin, settings):
+            raise _wrong_method(path, allowed)
+    elif method == "POST" and origin is not None and not may_ask(origin, settings):
+        message = "pages of this origin may not ask this service (cors_origins in its profile)"
+        raise Refused(403, message, code="origin")
+    return path
+
+
+def _wrong_method(path, allowed):
+    words = ", ".join(allowed)
+    return Refused(405, f"{path} takes {words} only", headers=[(b"allow", words.encode())])
+
+
+def _plain(scope, path):
+    """Whether a path came as it is routed: no escapes, except in a model's name."""
+    raw = scope.get("raw_path")
+    if raw is None:
+        return True
+    sent = raw.decode("latin-1").removeprefix(scope.get("root_path", ""))
+    if path.startswith(MODELS):
+        return sent.startswith(MODELS) and unquote(sent) == path
+    return sent == path
+
+
+def may_ask(origin, settings):
+    """Whether pages of an origin may ask."""
+    return "*" in settings.origins or origin.decode("latin-1") in settings.origins
+
+
+def local(host, further):
+    """Whether `Host` names this machine by loopback, or is one of the `further` names."""
+    if not host:
+        return True  # HTTP/1.0, which no browser speaks
+    text = host.decode("latin-1").strip().lower()
+    if text.startswith("["):
+        name = text[1:].partition("]")[0]
+    else:
+        name = text.partition(":")[0] if text.count(":") == 1 else text
+    name = name.rstrip(".")
+    if name == "localhost" or name.endswith(".localhost") or name in further:
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def _same(given, token):
+    return given is not None and hmac.compare_digest(given, token.encode())
+
+
+def has_key(headers, key):
+    """Whether the request bears the key."""
+    scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+    return scheme.lower() == b"bearer" and hmac.compare_digest(given, key.encode())

@@ -1,0 +1,171 @@
+"""What the guard before the engine's handlers lets through: limits from the plan. Pure.
+
+`launcher/engine/plugin/guard/` enforces them inside the engine's front; why each is what it is
+stands in docs/decisions.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from launcher.engine.command import GUARD
+from launcher.errors import ExitCode, QlaunchError
+from launcher.model.types import Checkpoint
+from launcher.plan.types import Guard
+from launcher.profile.types import FlagValue
+
+VARIABLE: Final = "REQUEST_GUARD"
+"""Environment variable of the engine that holds the limits as JSON."""
+
+INPUTS: Final = 2048
+"""Most inputs of one call: what OpenAI's own interface takes."""
+OVERFLOW: Final = 8
+"""The smoke asks for so many more inputs than the engine runs at once (`smoke.OVERFLOW_EXTRA`)."""
+MOST_INPUTS: Final = 4096
+CALL_TOKENS: Final = 300_000
+"""Most token ids of one call: what OpenAI's own interface takes."""
+BODY_BYTES: Final = 4 * 1024 * 1024
+"""300,000 token ids take 2.1 MB, as many characters of Chinese escaped in JSON 1.8 MB."""
+TEXT_BYTES: Final = 64 * 1024
+TEXT_BYTES_PER_TOKEN: Final = 32
+"""A text of more bytes than that for each token that fits is refused before it is tokenised. Real
+text has 3 to 6; only runs of blanks, or of characters a tokenizer drops, come near."""
+BODY_SECONDS: Final = 30.0
+OPEN_CALLS: Final = 1024
+OPEN_BODIES: Final = 16
+"""Bodies of the largest size that may be there at once."""
+
+UNGUARDED_FLAGS: Final = (
+    "grpc-port",
+    "grpc-mode",
+    "smg-grpc-mode",
+    "smg-http-sidecar-port",
+    "sidecar",
+    "use-ray",
+    "encoder-only",
+    "disaggregation-mode",
+    "enable-lora",
+    "lora-paths",
+)
+"""Engine options that open another door beside the guarded one, or one more model behind it."""
+UNGUARDED_VARIABLES: Final = ("SGLANG_RUST_SERVER", "SGLANG_GRPC_PORT")
+
+
+def text_tokens(checkpoint: Checkpoint, context: int) -> int:
+    """Most tokens of one input that is answered, special tokens counted.
+
+    The engine refuses a text that fills its context, so it answers one token less; and no text
+    may have more tokens than the model has positions.
+    """
+    return min(context - 1, checkpoint.context_length)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the limits depend on, of the plan."""
+
+    context: int
+    """The engine's context length, tokens."""
+    running: int
+    """Inputs that the engine runs at once."""
+    cut: bool
+    """Whether vectors may be cut to fewer dimensions."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Who may ask."""
+
+    loopback: bool
+    """Whether only this machine can connect."""
+    hosts: tuple[str, ...] = ()
+    """Further names that requests may ask for, where `loopback` is true."""
+    origins: tuple[str, ...] = ()
+    """Origins whose pages may ask."""
+
+
+def switches(flags: Mapping[str, FlagValue], extra: tuple[str, ...]) -> frozenset[str]:
+    """Names of the engine options that are given and not switched off, the user's own included."""
+    own = {word.partition("=")[0].removeprefix("--") for word in extra if word.startswith("--")}
+    return frozenset({name for name, value in flags.items() if value is not False} | own)
+
+
+def make_guard(
+    checkpoint: Checkpoint,
+    sizes: Sizes,
+    *,
+    served_name: str,
+    switches: frozenset[str],
+    reach: Reach,
+) -> Guard:
+    """The limits of one service.
+
+    Args:
+        checkpoint: what is served.
+        sizes: of the plan.
+        served_name: of the model, for clients.
+        switches: from `switches`.
+        reach: who may ask.
+    """
+    most = text_tokens(checkpoint, sizes.context)
+    text_bytes = max(TEXT_BYTES, TEXT_BYTES_PER_TOKEN * most)
+    body_bytes = max(BODY_BYTES, 2 * text_bytes)
+    inputs = min(max(INPUTS, sizes.running + OVERFLOW), MOST_INPUTS)
+    return Guard(
+        model=served_name,
+        vocabulary=checkpoint.vocab_size,
+        text_tokens=None if "allow-auto-truncate" in switches else most,
+        text_bytes=text_bytes,
+        inputs=inputs,
+        call_tokens=max(CALL_TOKENS, most),
+        body_bytes=body_bytes,
+        dimensions=checkpoint.dimensions,
+        cut=sizes.cut,
+        metrics="enable-metrics" in switches,
+        loopback=reach.loopback,
+        hosts=reach.hosts,
+        origins=reach.origins,
+        open_calls=OPEN_CALLS,
+        open_bytes=OPEN_BODIES * body_bytes,
+        open_inputs=4 * inputs,
+        body_seconds=BODY_SECONDS,
+    )
+
+
+def environment(guard: Guard, env: Mapping[str, str]) -> dict[str, str]:
+    """`env` with the guard switched on: its folder first on the path, and its limits."""
+    path = ":".join(filter(None, (str(GUARD), env.get("PYTHONPATH", ""))))
+    limits = msgspec.json.encode(guard, order="deterministic").decode()
+    return {**env, "PYTHONPATH": path, VARIABLE: limits}
+
+
+def check_doors(
+    flags: Mapping[str, FlagValue], extra: tuple[str, ...], env: Mapping[str, str]
+) -> None:
+    """Refuse what would let requests in beside the guard.
+
+    Raises:
+        QlaunchError: `unguarded` (exit 2).
+    """
+    open_ = [f"--{name}" for name in UNGUARDED_FLAGS if name in switches(flags, extra)]
+    open_ += [name for name in UNGUARDED_VARIABLES if env.get(name)]
+    if open_:
+        raise QlaunchError(
+            f"{open_[0]} lets requests into the engine that qlaunch's guard cannot check",
+            code="unguarded",
+            exit_code=ExitCode.USAGE,
+            fix="leave it out: qlaunch serves embeddings over HTTP only",
+        )
+
+
+def reason(guard: Guard) -> str:
+    """The limits in one sentence."""
+    tokens = "cut to fit" if guard.text_tokens is None else f"at most {guard.text_tokens} tokens"
+    return (
+        f"guard: an input {tokens} and {guard.text_bytes} bytes, a call at most {guard.inputs}"
+        f" inputs, {guard.call_tokens} token ids and {guard.body_bytes} bytes"
+    )

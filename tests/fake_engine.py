@@ -65,7 +65,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     serve.add_argument("--die-after", type=float, help="seconds after the start until it dies")
     serve.add_argument("--die-once", metavar="FILE", help="as --die-after 0.5, if FILE is new")
     serve.add_argument("--hang-flag", metavar="FILE", help="embeddings hang while FILE exists")
+    serve.add_argument("--access-log", action="store_true", help="others' calls are answered")
     serve.add_argument("--busy-flag", metavar="FILE", help="long batches while FILE exists")
+    serve.add_argument(
+        "--other-vectors",
+        metavar="FILE",
+        help="while FILE exists: what it says, other, slight, half, nan, null, zero, short or"
+        " long; `once KIND` in one answer only",
+    )
     serve.add_argument("--nan", action="store_true")
     serve.add_argument("--zero", action="store_true", help="all vectors zero")
     serve.add_argument("--not-normalized", action="store_true")
@@ -197,6 +204,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(400, {"object": "error", "message": "Input cannot be empty or whitespace"})
             return
         rows = [self.row(index, text, request) for index, text in enumerate(texts)]
+        if options.other_vectors:
+            change(rows, Path(options.other_vectors), options.dimensions)
         if options.out_of_order and len(rows) > 1:
             vectors = [row["embedding"] for row in rows]
             for row, moved in zip(rows, vectors[1:] + vectors[:1], strict=True):
@@ -232,6 +241,30 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
+def change(rows: list[dict[str, Any]], flag: Path, dimensions: int) -> None:
+    """Serve other vectors than before, as an engine would whose weights were changed."""
+    try:
+        said = flag.read_text().split()
+    except FileNotFoundError:
+        return
+    if not said:
+        return
+    if said[0] == "once":
+        flag.unlink()
+    for row in rows[1 if said[-1] == "half" else 0 :: 2 if said[-1] == "half" else 1]:
+        found = row["embedding"]
+        row["embedding"] = {
+            "other": vector("other weights", dimensions),
+            "half": vector("other weights", dimensions),
+            "slight": [value + 1e-6 for value in found],
+            "nan": [math.nan, *found[1:]],
+            "null": None,
+            "zero": [0.0] * dimensions,
+            "short": found[:-1],
+            "long": [3 * value for value in found],
+        }[said[-1]]
+
+
 def grandchild(options: argparse.Namespace, *, own_session: bool) -> None:
     """A process that nobody waits for and that does not follow its parent."""
     code = (
@@ -256,9 +289,11 @@ def busy(options: argparse.Namespace) -> bool:
 
 
 def work(options: argparse.Namespace) -> None:
-    """Log batches of other callers for as long as the flag is there."""
+    """Log batches of other callers for as long as the flag is there, and answers to them."""
     while True:
         time.sleep(0.02)
+        if options.access_log:
+            log('INFO:     127.0.0.1:4711 - "POST /v1/embeddings HTTP/1.1" 200 OK')
         if busy(options):
             log("Prefill batch, #new-seq: 8, #new-token: 4096, #cached-token: 0")
 
@@ -358,7 +393,7 @@ def main() -> int:
         time.sleep(600)
     server = Engine(options, key)
     arrange_death(options)
-    if options.busy_flag:
+    if options.busy_flag or options.access_log:
         threading.Thread(target=work, args=[options], daemon=True).start()
     log(f"Uvicorn running on http://{options.host}:{options.port} (Press CTRL+C to quit)")
     if not options.never_ready:

@@ -39,7 +39,7 @@ _SERVICE: Final = (
     "`memory.measured.{ram_peak_bytes,gpu_peak_bytes,method}`, `memory.error.{ram,gpu}`, "
     "`timings.{ready_s,verified_s}`, "
     "`smoke.checks[].{name,ok,detail}`, `failure`, `restarts`, `phases[]`, `since`, `detail`, "
-    "`last_check.{latency_ms,at}`, `metrics.{url,problem}`, "
+    "`last_check.{latency_ms,cosine,at}`, `metrics.{url,problem}`, "
     "`fallbacks[].{step,of,flags,after,message}`, `start_limit.{budget_s,limit_s,source}`"
 )
 _PLAN: Final = (

@@ -94,6 +94,8 @@ class Expectation(msgspec.Struct, frozen=True, kw_only=True):
     """The model card; None where the model was given as a folder or a repository."""
     prompts: Prompts | None = None
     """What the checkpoint says of prompts; the server applies none."""
+    replicas: int = 1
+    """Schedulers with weights of their own behind the one endpoint (`--dp-size`)."""
 
 
 class Fallback(msgspec.Struct, frozen=True, kw_only=True):

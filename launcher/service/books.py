@@ -8,7 +8,7 @@ from pathlib import Path
 
 from launcher.plan.types import Plan
 from launcher.record.scrub import Scrubber
-from launcher.service import keys, procs, store
+from launcher.service import endings, keys, procs, store
 from launcher.service.health import seconds_since
 from launcher.service.process import StopReport
 from launcher.service.recording import Recorder, cleaner
@@ -84,10 +84,29 @@ class Books:
             taken = {**self.status.now.timings, name: seconds_since(self._began)}
             self.status.change(timings=taken)
 
-    def checked(self, latency_ms: float | None) -> None:
-        """Note how long the last embedding of our own took, where it is a new one."""
+    def checked(self, latency_ms: float | None, cosine: float | None) -> None:
+        """Note what the last right answer of our own took, where it is a new one.
+
+        `cosine`: with the vector that was verified.
+        """
         if latency_ms is not None and latency_ms != self.status.now.last_check.get("latency_ms"):
-            self.status.change(last_check={"latency_ms": latency_ms, "at": store.now()})
+            found = {"latency_ms": latency_ms, "cosine": cosine, "at": store.now()}
+            self.status.change(last_check=found)
+
+    def drifted(self, detail: str) -> None:
+        """What was verified no longer holds: the smoke's result says so from now on."""
+        smoke = self.status.now.smoke or {}
+        check = {"name": endings.UNCHANGED, "ok": False, "detail": detail}
+        self.recorder.event("drifted", detail=detail)
+        self.status.change(
+            smoke={
+                **smoke,
+                "ok": False,
+                "checks": [*smoke.get("checks", []), check],
+                "suspect": "weights",
+                "explanation": endings.DRIFTED,
+            }
+        )
 
     def stopped(self, report: StopReport) -> None:
         """Note what a stop took."""

@@ -13,6 +13,9 @@ from launcher.service.types import Failure, State
 from launcher.verify.types import SmokeReport
 
 WEDGED_FIX = "start it again; see the engine's log"
+UNCHANGED = "unchanged"
+"""The check that the beat makes for as long as a service is ready."""
+DRIFTED = "the weights or the engine's state changed while it ran"
 
 
 class Match(Protocol):
@@ -160,6 +163,18 @@ def wedged(limit_s: float) -> Failure:
     return msgspec.structs.replace(failure, failure_class="wedged")
 
 
+def drifted(detail: str, service: str) -> Failure:
+    """A verified engine whose vectors are others now."""
+    return Failure(
+        code="vectors_changed",
+        exit_code=ExitCode.VERIFY_FAILED,
+        failure_class="drift",
+        message=f"the vectors are no longer the ones that were verified ({detail}): {DRIFTED}",
+        fix=f"find what changed it, then qlaunch restart {service}; embed again what was embedded"
+        " since the last good check",
+    )
+
+
 def wrong_model(problem: str) -> Failure:
     """`/model_info` speaks of something else than what was started."""
     return Failure(
@@ -227,6 +242,16 @@ def internal(error: BaseException, log: str) -> Failure:
         failure_class=None,
         message=f"the supervisor failed: {type(error).__name__}: {error}",
         fix=f"this is a fault in qlaunch; its log is {log}",
+    )
+
+
+def already_running(service: str) -> QlaunchError:
+    """Another supervisor has the service."""
+    return QlaunchError(
+        f"service {service!r} has a supervisor already",
+        code="already_running",
+        exit_code=ExitCode.CONFLICT,
+        fix=f"qlaunch status {service}, or qlaunch down {service}",
     )
 
 

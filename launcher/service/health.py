@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import os
 import socket
 import time
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from launcher.service.loop import Loop, Timer
+from launcher.verify.beat import BEAT_TEXT
 
 HEALTH_TIMEOUT_S = 25.0
 """SGLang answers /health after 1 s at best, and gives itself 20 s before it says 503."""
@@ -27,9 +27,6 @@ BODY_LIMIT = 1024 * 1024
 
 GUARD_MARK = b"x-qlaunch-guard: 1"
 """Header of every answer of a guarded engine (engine/plugin/guard)."""
-
-BEAT_TEXT = "still here"
-"""The text embedded on the slow beat: short, and nobody's."""
 
 Kind = Literal["refused", "timeout", "broken", "foreign", "http"]
 
@@ -175,24 +172,20 @@ def _request(
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + body
 
 
-def embedding_request(model: str) -> bytes:
-    """The body of the slow beat's call."""
-    return json.dumps({"model": model, "input": BEAT_TEXT}).encode()
+def embedding_request(model: str, texts: int) -> bytes:
+    """The body of a beat's call: the same text, `texts` times."""
+    asked = {"model": model, "input": [BEAT_TEXT] * texts, "encoding_format": "float"}
+    return json.dumps(asked).encode()
 
 
-def embedding_problem(answer: Answer, dimensions: int) -> str | None:
-    """Why an answer is no embedding of `dimensions` finite numbers; None if it is one."""
+def embeddings(answer: Answer) -> list[object] | str:
+    """What an embedding call was answered with, unjudged; or why it was not answered."""
     if not answer.ok:
         return str(answer)
     try:
-        vector = json.loads(answer.body)["data"][0]["embedding"]
+        return [each["embedding"] for each in json.loads(answer.body)["data"]]
     except (ValueError, RecursionError, LookupError, TypeError):
         return "the answer to an embedding call is none"
-    if not isinstance(vector, list) or len(vector) != dimensions:
-        return f"an embedding has not {dimensions} dimensions"
-    if not all(isinstance(x, int | float) and math.isfinite(x) for x in vector):
-        return "an embedding holds values that are not finite"
-    return None
 
 
 def _failed(status: int) -> Answer:

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from launcher.plan.types import Plan
 from launcher.service import endings, health, oom, ports, process, procs
+from launcher.service.drift import Numbers, Proof
 from launcher.service.endings import Classify, Match
 from launcher.service.engine_log import LogFile, Pump, is_fatal, phase_of, read_available
 from launcher.service.environment import engine_environment
@@ -50,6 +51,8 @@ class Command:
     model_info_path: str
     model_name: str
     dimensions: int
+    dtype: str
+    replicas: int
     key: str | None
     run: str = ""
     guarded: bool = False
@@ -71,6 +74,8 @@ def engine_command(
         model_info_path=plan.engine.model_info_path,
         model_name=plan.model_name,
         dimensions=plan.expectation.dimensions,
+        dtype=plan.expectation.dtype,
+        replicas=plan.expectation.replicas,
         key=key,
         run=run,
         guarded=plan.guard is not None,
@@ -196,15 +201,17 @@ class Life:
             os.close(self.child.output)
             self.child.output = -1
 
-    def begin_pulse(self) -> None:
-        """It is verified: look at it from now on."""
+    def begin_pulse(self, proved: Numbers | None) -> None:
+        """It is verified: look at it from now on. `proved`: the beat's text, as it was verified."""
+        command = self._command
         self._pulse = Pulse(
             self._loop,
             self._timing,
             ask=self._call,
             limbs=self.limbs,
-            model=self._command.model_name,
-            dimensions=self._command.dimensions,
+            model=command.model_name,
+            replicas=command.replicas,
+            proof=Proof(proved, dimensions=command.dimensions, dtype=command.dtype),
             tell=self._owner.life_beat,
         )
 
@@ -212,6 +219,11 @@ class Life:
     def latency_ms(self) -> float | None:
         """Of the last right answer to an embedding of our own; None before the first."""
         return None if self._pulse is None else self._pulse.latency_ms
+
+    @property
+    def cosine(self) -> float | None:
+        """Of that answer with the vector that was verified."""
+        return None if self._pulse is None else self._pulse.cosine
 
     def stalled_for(self) -> float:
         """Seconds since it was last seen doing anything: a log line, or CPU time."""

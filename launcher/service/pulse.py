@@ -1,7 +1,9 @@
-"""The beat of a verified engine: `/health`, and now and then a real embedding.
+"""The beat of a verified engine: `/health`, and an embedding of a text whose vector was proved.
 
-SGLang's `/health` can say 200 while embeddings hang for ever, so every `embed_s` a short text is
-embedded, unless the access log shows calls being answered; and at once where `/health` fails.
+SGLang's `/health` can say 200 while embeddings hang for ever, and an engine whose weights were
+changed answers as fast as before. So every look embeds the beat's text, however busy the engine
+is, and compares (drift.py). A wrong vector is looked at a second time at once: confirmed, the
+service is no longer what was verified.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import time
 from collections.abc import Callable
 
 from launcher.service import health
+from launcher.service.drift import ODD_LIMIT, Finding, Proof
 from launcher.service.health import Answer
 from launcher.service.limbs import Limbs
 from launcher.service.loop import Loop, Timer
@@ -20,6 +23,15 @@ Done = Callable[[Answer], object]
 Ask = Callable[[str, bytes, float, Done], object]
 """Path, body (empty: GET), seconds, and who gets the answer."""
 Tell = Callable[[Verdict, str], object]
+
+
+def texts_for(replicas: int) -> int:
+    """How often one look asks the text, so that every replica answers it.
+
+    Replicas take texts in turn. Others' texts come between ours, so two are asked for each: one
+    that goes unasked twice in a row is then unlikely, and the text has a few tokens.
+    """
+    return 1 if replicas <= 1 else 2 * replicas
 
 
 class Pulse:
@@ -33,18 +45,22 @@ class Pulse:
         ask: Ask,
         limbs: Limbs,
         model: str,
-        dimensions: int,
+        replicas: int,
+        proof: Proof,
         tell: Tell,
     ) -> None:
         """Begin, `beat_s` from now. `tell` gets each look's verdict with what was answered."""
         self._loop, self._timing = loop, timing
         self._ask, self._limbs, self._tell = ask, limbs, tell
-        self._body, self._dimensions = health.embedding_request(model), dimensions
+        self._texts = texts_for(replicas)
+        self._body, self._proof = health.embedding_request(model, self._texts), proof
+        self._asked_texts = 0
         self._vitals = Vitals(misses=timing.beat_failures, hangs=timing.hang_failures)
         self.signs = Signs()
-        self._proved_at = time.monotonic()
         self.latency_ms: float | None = None
         """Of the last embedding of our own that was answered right, whole call."""
+        self.cosine: float | None = None
+        """Of that answer with the proved vector."""
         self._limbs.cores()
         self._timer: Timer = loop.call_later(timing.beat_s, self._look)
 
@@ -53,36 +69,57 @@ class Pulse:
         self._timer.cancel()
 
     def _look(self) -> None:
-        self._ask("/health", b"", self._timing.health_timeout_s, self._health)
+        self._asked_texts = 0
+        self._ask("/health", b"", self._timing.health_timeout_s, self._embed)
 
-    def _health(self, answer: Answer) -> None:
-        if self.signs.served:
-            self._proved_at = time.monotonic()
-        if answer.ok and time.monotonic() - self._proved_at < self._timing.embed_s:
-            self._judge(Beat(healthy=True), answer)
-            return
+    def _embed(self, answer: Answer) -> None:
+        """Ask for the vector, after `/health` gave this answer."""
         limit = self._timing.health_timeout_s
         if self._vitals.patient:
             limit = self._timing.patient_s
         asked = time.monotonic()
+        self._asked_texts += self._texts
         self._ask(
             "/v1/embeddings", self._body, limit, lambda found: self._embedded(answer, found, asked)
         )
 
     def _embedded(self, answer: Answer, found: Answer, asked: float) -> None:
-        problem = health.embedding_problem(found, self._dimensions) or ""
-        if not problem:
-            self._proved_at = time.monotonic()
-            self.latency_ms = round(1000 * (self._proved_at - asked), 1)
-        self._judge(Beat(healthy=answer.ok, embedding=problem), answer)
+        vectors = health.embeddings(found)
+        if isinstance(vectors, str):
+            self._judge(answer, vectors)
+            return
+        finding = self._proof.look(vectors)
+        if finding.fault and not self._proof.in_doubt:
+            self._proof.doubt(finding)
+            self._embed(answer)
+        elif finding.fault:
+            self._drifted(f"{finding.fault}, and so a second time")
+        else:
+            self.latency_ms = round(1000 * (time.monotonic() - asked), 1)
+            self.cosine = finding.cosine
+            self._sound(answer, self._proof.clear())
 
-    def _judge(self, beat: Beat, answer: Answer) -> None:
+    def _sound(self, answer: Answer, doubt: Finding | None) -> None:
+        """The vector is the proved one; `doubt` if it was not a moment ago."""
+        if doubt is not None and self._proof.odd >= ODD_LIMIT:
+            self._drifted(f"{doubt.fault}; {self._proof.odd} answers were wrong, others right")
+            return
+        if doubt is not None:
+            self._tell("odd", doubt.fault)
+        self._judge(answer, "")
+
+    def _drifted(self, detail: str) -> None:
+        """There is nothing more to look at: the owner ends this life."""
+        self._tell("drifted", detail)
+
+    def _judge(self, answer: Answer, problem: str) -> None:
         self.signs.cores = self._limbs.cores()
+        beat = Beat(healthy=answer.ok, embedding=problem, texts=self._asked_texts)
         verdict = self._vitals.judge(beat, self.signs)
         self.signs = Signs()
         said = [f"/health: {answer}"] if not answer.ok else []
-        said += [f"/v1/embeddings: {beat.embedding}"] if beat.embedding else []
-        soon = verdict in {"doubtful", "ill"}
+        said += [f"/v1/embeddings: {problem}"] if problem else []
+        soon = verdict in {"doubtful", "ill"} or self._proof.in_doubt
         self._timer = self._loop.call_later(
             self._timing.beat_s / (6 if soon else 1), self._look
         )  # before telling: what is told may stop us

@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterable
 
 import msgspec
 
-from launcher.errors import ExitCode, QlaunchError
+from launcher.errors import QlaunchError
 from launcher.plan.types import Plan
 from launcher.service import chain, endings, keys, metrics, notify, ports, process
 from launcher.service.books import Books
@@ -84,12 +84,7 @@ class Supervisor:
                 `state_dir_unsafe`, `api_key_unusable`, `state_not_written`: nothing was started.
         """
         if not self._lock.acquire():
-            raise QlaunchError(
-                f"service {self._where.name!r} has a supervisor already",
-                code="already_running",
-                exit_code=ExitCode.CONFLICT,
-                fix=f"qlaunch status {self._where.name}, or qlaunch down {self._where.name}",
-            )
+            raise endings.already_running(self._where.name)
         try:
             self._prepare()  # before the first state: from then on, `down` may ask
             self._books = Books(
@@ -268,13 +263,20 @@ class Supervisor:
 
     def life_beat(self, verdict: Verdict, detail: str) -> None:
         """A look at a service that was verified."""
-        self._books.checked(self._life.latency_ms if self._life is not None else None)
+        assert self._life is not None
+        self._books.checked(self._life.latency_ms, self._life.cosine)
         if verdict == "well" and self._status.state == "degraded":
             self._books.enter("ready", "its checks pass again")
         elif verdict == "ill" and self._status.state == "ready":
             self._books.enter("degraded", detail)
         elif verdict == "wedged":
             self._give_up_on(endings.hung(detail, self._books.log_path))
+        elif verdict == "odd":
+            self._recorder.event("odd_vector", detail=detail)
+        elif verdict == "drifted":
+            self._books.drifted(detail)  # no restart: it would hide that somebody changed it
+            self._hurry = True  # until its end it answers with wrong vectors
+            self._end("failed", endings.drifted(detail, self._where.name))
 
     def life_ailing(self, line: str) -> None:
         """It says that it is lost: it may end by itself and tell why, but not take its time."""
@@ -328,7 +330,7 @@ class Supervisor:
         self._recorder.verified()
         self._books.verified(msgspec.to_builtins(report))
         self._look_at_tree(self._life)
-        self._life.begin_pulse()
+        self._life.begin_pulse(self._verifier.proved if self._verifier is not None else None)
 
     def _smoke_failed(self, answer: SmokeReport | str) -> None:
         if isinstance(answer, SmokeReport):

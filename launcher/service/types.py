@@ -79,7 +79,8 @@ class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
     restarts: int = 0
     last_check: dict[str, Any] = {}
-    """`{latency_ms, at}`: the last embedding of our own that was answered right."""
+    """`{latency_ms, cosine, at}`: the last embedding of our own that was answered right; its
+    cosine with the vector that was verified."""
     metrics: dict[str, Any] | None = None
     """`{url, problem}` of the supervisor's `/metrics`; None where it was not asked for."""
     phases: tuple[dict[str, Any], ...] = ()

@@ -5,12 +5,15 @@ overlap with the engine's; it waits for `go`. Its memory is given back when it h
 
 Protocol of `python -m launcher.verify`: one line of VerifyRequest JSON on stdin; it prints
 `{"event":"prepared",…}`; a line `go` on stdin starts the checks; it prints
-`{"event":"report","report":SmokeReport}`, or `{"event":"error","message":…}`. Other lines of its
-output are for the log. The API key comes by the environment, as QLAUNCH_VERIFY_KEY.
+`{"event":"report","report":SmokeReport,"beat":base64 float32}`, or
+`{"event":"error","message":…}`. Other lines of its output are for the log. The API key comes by the
+environment, as QLAUNCH_VERIFY_KEY.
 """
 
 from __future__ import annotations
 
+import array
+import base64
 import json
 import os
 import signal
@@ -22,6 +25,7 @@ import msgspec
 from launcher.plan.types import Plan
 from launcher.record.scrub import terminal_safe
 from launcher.service import endings, process, procs
+from launcher.service.drift import Numbers
 from launcher.service.engine_log import Pump, read_available
 from launcher.service.loop import Loop
 from launcher.verify.types import CardFacts, SmokeReport, VerifyRequest
@@ -67,6 +71,8 @@ class Verifier:
         self._last = ""
         self._pump = Pump(lambda _: None, clean=clean, on_line=self._line, line_bytes=REPORT_BYTES)
         self._result: SmokeReport | str | None = None
+        self.proved: Numbers | None = None
+        """The beat's text as the engine embeds it, proved with the rest; with the report."""
         self._open = True
         loop.watch(self.child.output, self._readable)
         self._write(msgspec.json.encode(request) + b"\n")
@@ -121,6 +127,7 @@ class Verifier:
             self._log(f"smoke: {line}")
         elif event.get("event") == "report":
             self._result = _report(event.get("report"))
+            self.proved = _vector(event.get("beat"))
         elif event.get("event") == "error":
             self._result = f"the smoke process failed: {event.get('message')}"
         else:
@@ -154,6 +161,18 @@ def _report(data: object) -> SmokeReport | str:
         return msgspec.convert(data, SmokeReport)
     except msgspec.ValidationError as error:
         return f"the smoke process answered nonsense: {error}"
+
+
+def _vector(encoded: object) -> Numbers | None:
+    """Numbers of base64 text holding float32 in this machine's order; None where it is none."""
+    if not isinstance(encoded, str):
+        return None
+    numbers = array.array("f")
+    try:
+        numbers.frombytes(base64.b64decode(encoded, validate=True))
+    except ValueError:
+        return None
+    return numbers
 
 
 def verify_request(plan: Plan, endpoint: str) -> VerifyRequest:

@@ -15,9 +15,11 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-Verdict = Literal["well", "busy", "doubtful", "ill", "wedged"]
+Verdict = Literal["well", "busy", "doubtful", "ill", "wedged", "odd", "drifted"]
 """well: proved. busy: no answer, but at work. doubtful: one check failed. ill: enough of them
-failed in a row to say so. wedged: embeddings hang, and nothing else will end that."""
+failed in a row to say so. wedged: embeddings hang, and nothing else will end that. odd: a wrong
+vector that a second look did not confirm. drifted: the vectors are not the verified ones any more.
+The last two are for pulse.py to say, which sees the vectors."""
 
 BUSY_CORES = 0.2
 """Cores that the scheduler must have used since the last look to count as at work. An idle one
@@ -61,6 +63,8 @@ class Beat:
     """`/health` said 200."""
     embedding: str | None = None
     """None: not asked. Empty: a right answer came. Else why not."""
+    texts: int = 1
+    """How many texts of our own were asked."""
 
 
 class Vitals:
@@ -79,11 +83,12 @@ class Vitals:
         failed = bool(beat.embedding)
         answered = beat.embedding == "" or signs.served > 0
         if answered:
-            self._hangs, self.patient = 0, False
+            # Others are answered and we were not: the next look waits in the queue for longer.
+            self._hangs, self.patient = 0, failed
         if beat.healthy and (answered or not failed):
             self._misses = 0
             return "well"
-        asked = 0 if beat.embedding is None else 1
+        asked = 0 if beat.embedding is None else beat.texts
         if signs.at_work(asked) and (answered or not self.patient):
             self.patient = failed and not answered
             return "busy"

@@ -17,11 +17,9 @@ class Timing:
     """Between two looks while starting: a refused connection on loopback costs microseconds."""
     health_timeout_s: float = health.HEALTH_TIMEOUT_S
     beat_s: float = 30.0
-    """Between two health checks once ready."""
+    """Between two looks once ready: a health check and an embedding each."""
     beat_failures: int = 2
     """Failures in a row that make a service degraded: one alone may be a long batch."""
-    embed_s: float = 60.0
-    """Between two embeddings of our own, where the log does not show calls being answered."""
     hang_failures: int = 3
     """Embeddings that fail in a row before the engine is started again."""
     patient_s: float = 120.0

@@ -1,13 +1,16 @@
 """The smoke as a process of its own: `python -m launcher.verify`, started by the supervisor.
 
 Protocol, one line each: the request as JSON on stdin; `{"event": "prepared", …}` on stdout; `go` on
-stdin; `{"event": "report", "report": {…}}` on stdout and exit 0, whatever the verdict. End of stdin
+stdin; `{"event": "report", "report": {…}, "beat": …}` on stdout and exit 0, whatever the verdict.
+`beat` is the vector that later beats are compared with (base64 of float32, or null). End of stdin
 before `go` ends it quietly. A bug ends it with `{"event": "error", "message": …}` and exit 1. The
 API key comes in the environment variable QLAUNCH_VERIFY_KEY and is never printed.
 """
 
 from __future__ import annotations
 
+import array
+import base64
 import os
 import queue
 import signal
@@ -21,7 +24,7 @@ import msgspec
 from launcher.verify import texts
 from launcher.verify.client import EmbeddingClient
 from launcher.verify.reference import obtain
-from launcher.verify.smoke import run_smoke
+from launcher.verify.smoke import prove
 from launcher.verify.types import VerifyRequest
 
 KEY_VARIABLE = "QLAUNCH_VERIFY_KEY"
@@ -58,8 +61,9 @@ def _serve(request: VerifyRequest, key: str | None) -> None:
     seconds = round(time.monotonic() - began, 3)
     _say({"event": "prepared", "reference": outcome.status, "seconds": seconds})
     go.get()
-    report = run_smoke(request, key=key, outcome=outcome, client=client)
-    _say({"event": "report", "report": msgspec.to_builtins(report)})
+    report, beat = prove(request, outcome, client)
+    packed = None if beat is None else base64.b64encode(array.array("f", beat).tobytes()).decode()
+    _say({"event": "report", "report": msgspec.to_builtins(report), "beat": packed})
 
 
 def _listen(go: queue.SimpleQueue[None]) -> None:

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from launcher.verify import checks, texts
+from launcher.verify.beat import BEAT
 from launcher.verify.client import CallError, EmbeddingClient
 from launcher.verify.diagnose import diagnose
 from launcher.verify.evidence import Ask, Evidence, Reading, read
@@ -19,6 +20,7 @@ from launcher.verify.types import SmokeReport, VerifyRequest
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from launcher.verify.reference import Vector
     from launcher.verify.texts import Text
 
 CALL_LIMIT_S = 30.0
@@ -48,13 +50,24 @@ def run_smoke(
     """
     outcome = outcome if outcome is not None else obtain(request, texts.TEXTS)
     client = client or EmbeddingClient(request.endpoint, request.model, key)
+    return prove(request, outcome, client)[0]
+
+
+def prove(
+    request: VerifyRequest, outcome: Outcome, client: EmbeddingClient
+) -> tuple[SmokeReport, Vector | None]:
+    """The smoke's report, and the vector of the beat's text as it was asked alone.
+
+    The vector is None where no usable one came. The client is closed at the end.
+    """
     left_out = too_long(request, outcome)
     began = time.monotonic()
     try:
         asks = ask_all(request, client, left_out)
     finally:
         client.close()
-    return judge(Evidence(request, asks, outcome, left_out), began)
+    evidence = Evidence(request, asks, outcome, left_out)
+    return judge(evidence, began), read(evidence).vectors.get(f"alone:{BEAT}", {}).get(BEAT)
 
 
 def too_long(

@@ -9,6 +9,8 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 
+from launcher.verify.beat import BEAT, BEAT_TEXT
+
 
 @dataclass(frozen=True)
 class Text:
@@ -47,6 +49,7 @@ TEXTS: tuple[Text, ...] = (
     Text("prefix_north", "The river runs slowly past the old mill and turns north."),
     Text("prefix_flood", "The river runs slowly past the old mill and floods the road."),
     Text("long", _LONG),
+    Text(BEAT, BEAT_TEXT),
 )
 
 BY_NAME: dict[str, str] = {each.name: each.text for each in TEXTS}
@@ -73,8 +76,8 @@ AGAIN: tuple[str, ...] = (
 )
 """Asked a second time in this order, then in the reverse order."""
 
-ALONE: tuple[str, ...] = ("zh_weather", "one_token", "prefix_flood")
-"""Asked one by one."""
+ALONE: tuple[str, ...] = ("zh_weather", "one_token", "prefix_flood", BEAT)
+"""Asked one by one; the last one's vector is what later beats are compared with."""
 
 DEFAULT_FORMAT = "zh_weather"
 """Asked as the openai client asks when nobody chooses a format: base64 where the server can."""

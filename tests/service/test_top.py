@@ -244,7 +244,7 @@ def test_rate_and_queue_are_those_of_the_log(home: Home) -> None:
 
 
 def test_the_latency_is_the_supervisors_own(home: Home) -> None:
-    home.options["timing"] |= {"beat_s": 0.2, "embed_s": 0.1}
+    home.options["timing"] |= {"beat_s": 0.2}
     home.up(home.plan())
     checked = eventually(lambda: (s := home.state()) and s.last_check and s)
     with contextlib.closing(Watch()) as found:

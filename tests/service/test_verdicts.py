@@ -87,7 +87,7 @@ def test_wrong_vectors_fail_the_smoke_with_exit_7(home: Home) -> None:
     assert error.data is not None
     assert error.data["state"] == "failed"
     assert error.data["smoke"]["checks"][0]["ok"] is False
-    assert error.data["failure"]["evidence"] == ["dimensions: HTTP 200, [7, 7]"]
+    assert error.data["failure"]["evidence"] == ["dimensions: HTTP 200, [7, 7, 7]"]
 
 
 def test_an_engine_whose_health_lies_is_wedged_not_ready(home: Home) -> None:

@@ -113,8 +113,8 @@ def test_a_last_token_model_whose_tokenizer_ends_texts_passes() -> None:
     )
     assert report.ok, report
     assert END in detail(report, "tokens")
-    # Three texts alone and the one after the overflow.
-    assert "4 counts agree" in detail(report, "tokens")
+    # Four texts alone and the one after the overflow.
+    assert "5 counts agree" in detail(report, "tokens")
 
 
 @pytest.mark.parametrize(

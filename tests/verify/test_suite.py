@@ -442,7 +442,7 @@ def test_a_slow_engine_is_asked_less_and_told_what_was_left_out(
     report = verify(served, seconds=4.0, context_length=CONTEXT)
     assert report.ok, report
     left = " / ".join(report.left_out)
-    assert "of 81 texts" in left
+    assert "of 82 texts" in left
     assert "texts of 65 to 399 tokens: at 260 tokens/s" in left
     assert report.longest_tokens == 64
     first = next(call for call in served.calls if texts.TEXTS[0].text in call.inputs)

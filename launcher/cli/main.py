@@ -8,6 +8,7 @@ from typing import Final
 import click
 
 from launcher import __version__
+from launcher.cli import streams
 from launcher.cli.base import LazyGroup, json_option
 from launcher.cli.result import Problem, Result, failure, render
 from launcher.errors import ExitCode, QlaunchError
@@ -78,6 +79,7 @@ def cli() -> None:
 
 def entry() -> None:
     """Run the command line; every way out has its exit code and, with `--json`, its document."""
+    streams.prepare()
     sys.exit(main(sys.argv[1:]))
 
 

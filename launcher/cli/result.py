@@ -64,7 +64,7 @@ def render(command: str, result: Result, *, as_json: bool) -> None:
         import msgspec
 
         encoded = msgspec.json.encode(_unescaped(envelope(command, result)))
-        _write(sys.stdout, msgspec.json.format(encoded, indent=2).decode())
+        _write(sys.stdout, _for_any_encoding(msgspec.json.format(encoded, indent=2).decode()))
         return
     if result.lines:
         _write(sys.stdout, "\n".join(result.lines))
@@ -78,16 +78,25 @@ def stream(line: str, *, as_json: bool) -> bool:
     """Print one line now, as `{"line": …}` for scripts; False when nobody reads any more."""
     if not as_json:
         return _write(sys.stdout, line)
-    import msgspec
-
-    return _write(sys.stdout, msgspec.json.encode({"line": line}).decode())
+    return stream_document({"line": line})
 
 
 def stream_document(document: dict[str, Any]) -> bool:
     """Print one JSON document now, on a line of its own; False when nobody reads any more."""
     import msgspec
 
-    return _write(sys.stdout, msgspec.json.encode(_unescaped(document)).decode())
+    encoded = msgspec.json.encode(_unescaped(document)).decode()
+    return _write(sys.stdout, _for_any_encoding(encoded))
+
+
+def _for_any_encoding(document: str) -> str:
+    """A JSON document in ASCII where stdout is not UTF-8: the same to every reader of JSON."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    if document.isascii() or encoding.lower() == "utf-8":
+        return document
+    import json
+
+    return "".join(one if one.isascii() else json.dumps(one)[1:-1] for one in document)
 
 
 def _unescaped(value: Any) -> Any:

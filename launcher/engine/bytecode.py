@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+from launcher import childenv
 from launcher.children import die_with
 
 
@@ -29,6 +30,7 @@ def compile_bytecode(root: Path) -> None:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                env=childenv.foreign_python(os.environ),
                 preexec_fn=lambda: die_with(parent),  # noqa: PLW1509 - no threads at work here
             )
             children.append(child)

@@ -5,6 +5,7 @@ that are.
 from __future__ import annotations
 
 import importlib.util
+import os
 import platform
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from launcher import childenv
 from launcher.engine import flags, install, parser_check, probe
 from launcher.engine.catalogue import glibc_version, why_not_here
 from launcher.engine.types import Engine, InstalledEngine, Release
@@ -227,6 +229,7 @@ def _installed_sglang(engine: Engine) -> Finding:
             [str(engine.python), "-I", "-c", _VERSION],
             stdin=subprocess.DEVNULL,
             capture_output=True,
+            env=childenv.foreign_python(os.environ),
             check=False,
         )
     except OSError as error:

@@ -19,6 +19,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from launcher import childenv
 from launcher.engine import command, flags
 from launcher.engine.flags import Option, Table
 from launcher.engine.types import Engine, Release
@@ -81,7 +82,7 @@ def read_parser(release: Release, python: Path, *, timeout_s: float = TIMEOUT_S)
     Raises:
         QlaunchError: `engine_options_unreadable` (exit 5), with the engine's last words.
     """
-    env = dict(os.environ) | command.base_environment(release, plugin=False)
+    env = childenv.foreign_python(os.environ) | command.base_environment(release, plugin=False)
     try:
         done = subprocess.run(
             # As text: a script's folder comes first on the path, and ours has a module `types`.
@@ -167,6 +168,7 @@ def _stamp(engine: Engine) -> str:
             [str(engine.python), "-c", _STAMP],
             stdin=subprocess.DEVNULL,
             capture_output=True,
+            env=childenv.foreign_python(os.environ),
             timeout=60,
             check=True,
         )

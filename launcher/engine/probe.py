@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from launcher import childenv
 from launcher.engine import command
 from launcher.engine.catalogue import releases
 from launcher.engine.types import Engine, Release
@@ -49,13 +50,15 @@ def warm_import(release: Release, python: Path) -> Versions:
     Raises:
         QlaunchError: `engine_broken` (exit 5) with the import's last words.
     """
-    environment = dict(os.environ) | command.base_environment(release, plugin=False)
+    environment = childenv.foreign_python(os.environ) | command.base_environment(
+        release, plugin=False
+    )
     try:
         done = subprocess.run(
             [str(python), "-c", _WARM],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             env=environment,
             timeout=600,
@@ -173,6 +176,7 @@ def _versions(python: Path) -> Versions:
             [str(python), "-c", _VERSIONS],
             stdin=subprocess.DEVNULL,
             capture_output=True,
+            env=childenv.foreign_python(os.environ),
             timeout=60,
             check=False,
         )

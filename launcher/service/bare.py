@@ -13,10 +13,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from launcher import childenv
 from launcher.children import die_with
 from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.memory import read_memory
-from launcher.service import procs
+from launcher.paths import dirs
+from launcher.service import procs, scratch
 from launcher.service.engine_log import phase_of
 from launcher.service.environment import engine_environment
 from launcher.service.process import (
@@ -56,7 +58,10 @@ class BareEngine:
         self._log = log
         self._health = health
         self._read = 0
-        whole = engine_environment(os.environ, env, (MARK, str(os.getpid())))
+        self._scratch = scratch.make(os.environ, spare=log.parent)
+        own = childenv.for_engines(os.environ, dirs().cache, ["127.0.0.1"])
+        own["TMPDIR"] = str(self._scratch.path)
+        whole = engine_environment(os.environ, env, (MARK, str(os.getpid())), own)
         parent = os.getpid()
         self._began = time.monotonic()
         with log.open("wb") as output:
@@ -146,6 +151,7 @@ class BareEngine:
         """Stop it as qlaunch stops an engine: orderly first, then by force, nothing left."""
         steps = stop(self._child, self._tree, patience=Patience())
         left = run_steps(steps, self._reap).left
+        self._scratch.close()
         if left:
             raise QlaunchError(
                 f"the bare engine left {', '.join(left)}",

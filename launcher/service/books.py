@@ -8,8 +8,9 @@ from pathlib import Path
 
 from launcher.plan.types import Plan
 from launcher.record.scrub import Scrubber
-from launcher.service import endings, keys, procs, store
+from launcher.service import endings, keys, procs, scratch, store
 from launcher.service.health import seconds_since
+from launcher.service.life import Command, engine_command
 from launcher.service.process import StopReport
 from launcher.service.recording import Recorder, cleaner
 from launcher.service.status import Journal, Roll, Status, first_state
@@ -36,6 +37,7 @@ class Books:
                 (exit 1): nothing was started.
         """
         self._where, self._began = where, began
+        self._scratch: scratch.Scratch | None = None
         path = plan.api_key_file
         self.key = keys.read_key(path) if path else None
         secrets = [self.key] if self.key else []
@@ -108,6 +110,32 @@ class Books:
             }
         )
 
+    def command(self, plan: Plan, port: int) -> Command:
+        """What one more life of the engine runs: with its key in a file, in a new scratch folder.
+
+        Raises:
+            QlaunchError: `no_temporary_folder` (exit 6).
+            OSError: the key cannot be written.
+        """
+        if self.key is not None:
+            keys.write_secrets_config(self._where.secrets_config, self.key)
+        self._drop_scratch()
+        self._scratch = scratch.make(os.environ, spare=self._where.path)
+        return engine_command(
+            plan,
+            port=port,
+            key=self.key,
+            secrets_config=self._where.secrets_config,
+            run=self.recorder.run_id,
+            cwd=self.recorder.path,
+            scratch=self._scratch.path,
+        )
+
+    def _drop_scratch(self) -> None:
+        if self._scratch is not None:
+            self._scratch.close()
+            self._scratch = None
+
     def stopped(self, report: StopReport) -> None:
         """Note what a stop took."""
         for step in report.steps:
@@ -118,6 +146,7 @@ class Books:
         """Write the last state."""
         if failure is not None:
             detail = failure.message
+        self._drop_scratch()
         self._where.secrets_config.unlink(missing_ok=True)
         self._where.tree.unlink(missing_ok=True)
         self.recorder.phase(state)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from launcher import childenv
 from launcher.errors import ExitCode, QlaunchError
 from launcher.plan import memory
 from launcher.plan.types import Plan
@@ -147,7 +148,8 @@ def _spawn_supervisor(where: Folder, entry: Sequence[str], began: float) -> int:
     """
     if where.log.exists():
         where.log.replace(where.log.with_name(f"{where.log.name}.1"))
-    env = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
+    env = childenv.utf8(os.environ)
+    env.pop("NOTIFY_SOCKET", None)
     if env.get("QLAUNCH_HOME"):
         env["QLAUNCH_HOME"] = str(where.path.parents[2])  # absolute: it changes its folder
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW

@@ -10,14 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from launcher import childenv
+
 _EXACT = frozenset(
     {
         "PATH",  # compilers and ninja for kernels that are built on the spot
         "HOME",  # where torch, triton and flashinfer keep compiled kernels
         "USER",
         "LOGNAME",  # torch names its cache folder after the user
-        "LANG",
-        "LANGUAGE",  # how file names are decoded
         "TZ",  # time stamps in the engine's log
         "TMPDIR",
         "LD_LIBRARY_PATH",
@@ -44,7 +44,6 @@ _EXACT = frozenset(
     }
 )
 _PREFIXES = (
-    "LC_",
     "CUDA_",
     "NVIDIA_",  # the container runtime's choice of devices
     "NCCL_",
@@ -79,14 +78,19 @@ def allowed(name: str) -> bool:
 
 
 def engine_environment(
-    inherited: Mapping[str, str], planned: Mapping[str, str], marker: tuple[str, str]
+    inherited: Mapping[str, str],
+    planned: Mapping[str, str],
+    marker: tuple[str, str],
+    own: Mapping[str, str] = childenv.TEXT,
 ) -> dict[str, str]:
-    """The engine's whole environment: what is allowed, then the plan's, then our marker.
+    """The engine's whole environment: what is allowed, then ours, the plan's, and our marker.
 
-    The marker (name, value) goes down to every process that the engine starts, so that leftovers
+    `own` is what `childenv.for_engines` finds, and TMPDIR: the locale, for one, never passes. The
+    marker (name, value) goes down to every process that the engine starts, so that leftovers
     of a crashed run can be told from strangers (`procs.marked`).
     """
     env = {name: value for name, value in inherited.items() if allowed(name)}
+    env.update(own)
     env.update(planned)
     env[marker[0]] = marker[1]
     return env

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from launcher import childenv
+from launcher.paths import dirs
 from launcher.plan.types import Plan
 from launcher.service import endings, health, oom, ports, process, procs
 from launcher.service.drift import Numbers, Proof
@@ -60,13 +62,22 @@ class Command:
 
 
 def engine_command(
-    plan: Plan, *, port: int, key: str | None, secrets_config: Path, run: str, cwd: Path
+    plan: Plan,
+    *,
+    port: int,
+    key: str | None,
+    secrets_config: Path,
+    run: str,
+    cwd: Path,
+    scratch: Path,
 ) -> Command:
     """What a life of `plan` runs, with the placeholders of its argv filled in."""
+    own = childenv.for_engines(os.environ, dirs().cache, [plan.host, ports.reach(plan.host)])
+    own["TMPDIR"] = str(scratch)
     filled = {"{port}": str(port), "{secrets_config}": str(secrets_config)}
     return Command(
         argv=tuple(filled.get(word, word) for word in plan.engine.argv),
-        env=engine_environment(os.environ, plan.engine.env, (MARKER, run)),
+        env=engine_environment(os.environ, plan.engine.env, (MARKER, run), own),
         cwd=cwd,
         host=plan.host,
         port=port,

@@ -9,6 +9,7 @@ never beside a live one.
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import msgspec
 from launcher.files import read_bounded, write_atomic
 from launcher.paths import dirs
 from launcher.record.types import Run
-from launcher.service import endings, procs, store
+from launcher.service import endings, procs, scratch, store
 from launcher.service.store import Folder, Lock
 from launcher.service.types import FINAL, ProcessId, ServiceState
 
@@ -79,6 +80,7 @@ def _bury(where: Folder, state: ServiceState) -> ServiceState:
     from launcher.service.process import kill_leftovers
 
     left = kill_leftovers(leftovers(where, state))
+    scratch.sweep(os.environ, spare=where.path)
     failure = endings.supervisor_gone(str(where.log))
     if left:
         names = ", ".join(procs.describe(one) for one in left)

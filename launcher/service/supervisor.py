@@ -18,11 +18,11 @@ import msgspec
 
 from launcher.errors import QlaunchError
 from launcher.plan.types import Plan
-from launcher.service import chain, endings, keys, metrics, notify, ports, process
+from launcher.service import chain, endings, metrics, notify, ports, process
 from launcher.service.books import Books
 from launcher.service.chain import Chain
 from launcher.service.holders import Holders
-from launcher.service.life import Life, engine_command
+from launcher.service.life import Life
 from launcher.service.loop import Loop, Timers
 from launcher.service.machine import START, Budget
 from launcher.service.store import Folder, Lock, not_written
@@ -139,16 +139,7 @@ class Supervisor:
             self._end("failed", endings.not_started(error, self._plan.engine.argv[0]))
 
     def _spawn(self) -> None:
-        if self._books.key is not None:
-            keys.write_secrets_config(self._where.secrets_config, self._books.key)
-        command = engine_command(
-            self._plan,
-            port=self._holders.port,
-            key=self._books.key,
-            secrets_config=self._where.secrets_config,
-            run=self._recorder.run_id,
-            cwd=self._recorder.path,
-        )
+        command = self._books.command(self._plan, self._holders.port)
         self._verifier = self._new_verifier()
         self._life = Life(
             self._loop,

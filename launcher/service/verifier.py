@@ -22,6 +22,7 @@ from pathlib import Path
 
 import msgspec
 
+from launcher import childenv
 from launcher.plan.types import Plan
 from launcher.record.scrub import terminal_safe
 from launcher.service import endings, process, procs
@@ -56,7 +57,7 @@ class Verifier:
             OSError: it cannot be started.
         """
         self._loop, self._done, self._log = loop, done, log
-        env = dict(os.environ)
+        env = childenv.utf8(os.environ)
         env.pop(KEY_VARIABLE, None)
         if key is not None:
             env[KEY_VARIABLE] = key

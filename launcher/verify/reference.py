@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from launcher import childenv
 from launcher.errors import QlaunchError
 from launcher.files import read_bounded, write_atomic
-from launcher.paths import private_dir
+from launcher.paths import dirs, private_dir
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,7 +35,7 @@ Vector = list[float]
 WORKER = Path(__file__).with_name("reference_worker.py")
 _CACHE_LIMIT = 64 << 20
 _INHERITED = (
-    *("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "XDG_CACHE_HOME"),
+    *("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "LD_LIBRARY_PATH", "XDG_CACHE_HOME"),
     # Instruction sets that the engine is kept from, the reference is kept from.
     *("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS"),
 )
@@ -205,7 +206,9 @@ def _threads(env: Mapping[str, str]) -> int | None:
 def _environment(extra: Mapping[str, str]) -> dict[str, str]:
     """The worker's environment: few variables, no network, no GPU, no secrets."""
     env = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    env |= childenv.user(env, dirs().cache / "home")
     env |= {
+        **childenv.TEXT,
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",

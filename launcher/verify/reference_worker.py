@@ -401,7 +401,7 @@ def die_with_parent(parent: int) -> None:
 def first_victim() -> None:
     """Tell the kernel to sacrifice this process before the engine when memory runs out."""
     try:
-        Path("/proc/self/oom_score_adj").write_text("1000")
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     except OSError:
         return
 
@@ -413,7 +413,7 @@ def main() -> int:
     die_with_parent(int(sys.argv[1]))
     first_victim()
     try:
-        answer = compute(json.load(sys.stdin))
+        answer = compute(json.load(sys.stdin.buffer))  # UTF-8, whatever the locale says
     except UnsupportedError as error:
         answer = {"error": str(error)}
     except Exception as error:  # noqa: BLE001 - any library's failure becomes one line for people

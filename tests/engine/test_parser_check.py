@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from launcher import childenv
 from launcher.engine import catalogue, flags, parser_check
 from launcher.engine.flags import Option, Table
 from launcher.engine.types import Engine
@@ -52,8 +53,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     info = root / f"sglang-{VERSION}.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: sglang\nVersion: {VERSION}\n")
-    monkeypatch.setenv("PYTHONPATH", str(root))
-    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    real = childenv.foreign_python
+    found = {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+    monkeypatch.setattr(childenv, "foreign_python", lambda environ: real(environ) | found)
     return source
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher import childenv
 from launcher.errors import QlaunchError
 from launcher.service import keys
 from launcher.service.environment import allowed, engine_environment
@@ -20,7 +21,6 @@ from launcher.service.notify import keep_watchdog, notify
     [
         "PATH",
         "HOME",
-        "LC_ALL",
         "CUDA_VISIBLE_DEVICES",
         "HF_HOME",
         "OMP_NUM_THREADS",
@@ -50,6 +50,8 @@ def test_what_an_engine_needs_passes(name: str) -> None:
         "NOTIFY_SOCKET",
         "PYTHONPATH",
         "PROMPT",
+        "LANG",
+        "LC_ALL",
         "NCCL_PASSWORD",
         "QLAUNCH_HOME",
     ],
@@ -65,6 +67,7 @@ def test_the_plan_has_the_last_word_and_the_marker_is_added() -> None:
         ("QLAUNCH_RUN", "r"),
     )
     assert env == {
+        **childenv.TEXT,
         "PATH": "/bin",
         "OMP_NUM_THREADS": "2",
         "PYTHONPATH": "/standins",

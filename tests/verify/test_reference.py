@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from launcher.verify import texts
+from launcher import childenv
+from launcher.verify import reference, texts
 from launcher.verify.evidence import cosine
 from launcher.verify.reference import cache_path, decode_vector, load, obtain
 from launcher.verify.types import VerifyRequest
@@ -127,6 +128,28 @@ def test_it_is_computed_then_cached_and_the_same(asked: VerifyRequest) -> None:
     assert cosine(first.reference.vectors["one_token"], mean) == pytest.approx(1)
     cls = first.reference.alternatives["cls"]["one_token"]
     assert cosine(cls, [codes[0], 0, 1]) == pytest.approx(1)
+
+
+def test_a_reference_of_a_worker_that_read_in_the_locale_is_not_believed(
+    asked: VerifyRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under Latin-1 the worker of 0.1.0 read its texts wrongly, and the result was cached."""
+    now = cache_path(asked, texts.TEXTS)
+    text = reference.WORKER.read_text("utf-8")
+    assert "json.load(sys.stdin.buffer)" in text
+    older = tmp_path / "older.py"
+    older.write_text(text.replace("sys.stdin.buffer", "sys.stdin"), encoding="utf-8")
+    monkeypatch.setattr(reference, "WORKER", older)
+    assert cache_path(asked, texts.TEXTS) != now
+
+
+def test_the_worker_speaks_utf8_in_any_locale(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LC_ALL", "de_DE.ISO-8859-1")
+    monkeypatch.setenv("LANG", "zh_CN.GB18030")
+    monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
+    found = reference._environment({"OMP_NUM_THREADS": "1"})
+    assert {name: found[name] for name in childenv.TEXT} == dict(childenv.TEXT)
+    assert "LANG" not in found
 
 
 def test_the_cache_is_private_and_holds_no_texts(asked: VerifyRequest) -> None:

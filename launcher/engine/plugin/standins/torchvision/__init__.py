@@ -7,7 +7,6 @@ schemas where they are missing, then hand over to the real package, under its ow
 """
 
 import importlib.machinery
-import importlib.util
 import sys
 from pathlib import Path
 

@@ -1,0 +1,433 @@
+"""What can be reached through the guard, by whom, and what comes back of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from tests.engine.guarding import RUN, TOKEN, Service
+
+OPEN = ("/v1/models", "/v1/models/tiny", "/health", "/health_generate", "/model_info")
+ADMIN = (
+    "/generate",
+    "/encode",
+    "/update_weights_from_disk",
+    "/configure_logging",
+    "/start_profile",
+    "/pause_generation",
+    "/flush_cache",
+    "/freeze_gc",
+    "/server_info",
+    "/get_server_info",
+    "/v1/rerank",
+    "/v1/completions",
+    "/openapi.json",
+    "/docs",
+    "/",
+    "",
+    "*",
+)
+TRICKS = (
+    "//v1/embeddings",
+    "/v1//embeddings",
+    "/v1/embeddings/",
+    "/V1/embeddings",
+    "/v1/./embeddings",
+    "/x/../v1/embeddings",
+    "http://127.0.0.1/v1/embeddings",
+    "/v1/embeddings;x",
+    "/v1/embeddings\0",
+    "/v1/models/",
+    "/v1/models/another",
+    "/v1/models/tiny/..",
+    "/metrics",
+    "/metrics/",
+)
+
+
+@pytest.mark.parametrize("path", OPEN)
+def test_what_an_embedding_service_needs_is_there(path: str) -> None:
+    said = Service().ask("GET", path)
+    assert said.status == 200
+    assert said.passed is not None
+
+
+@pytest.mark.parametrize("key", [None, "secret"])
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS"])
+@pytest.mark.parametrize("path", [*ADMIN, *TRICKS])
+def test_nothing_else_is_with_or_without_the_key(path: str, method: str, key: str | None) -> None:
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    said = Service(key).ask(method, path, b"{}", headers)
+    assert said.status == 404
+    assert said.passed is None
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "HEAD", "TRACE", "OPTIONS"])
+@pytest.mark.parametrize("path", OPEN)
+def test_other_methods_are_refused(path: str, method: str) -> None:
+    said = Service().ask(method, path, b"{}", {"x-http-method-override": "GET"})
+    assert said.status == 405
+    assert said.headers["allow"] == "GET"
+    assert said.passed is None
+
+
+def test_embeddings_are_asked_by_post_only() -> None:
+    said = Service().ask("GET", "/v1/embeddings", headers={"x-http-method-override": "POST"})
+    assert said.status == 405
+    assert said.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize(
+    ("path", "raw"),
+    [("/v1/embeddings", b"/v1%2Fembeddings"), ("/health", b"/%68ealth"), ("/health", b"//health")],
+)
+def test_paths_that_were_escaped_are_none_of_ours(path: str, raw: bytes) -> None:
+    for method in ("GET", "POST"):
+        assert Service().ask(method, path, b"{}", raw_path=raw).status == 404
+
+
+def test_a_models_name_may_be_escaped() -> None:
+    service = Service(model="größe 1")
+    said = service.ask("GET", "/v1/models/größe 1", raw_path=b"/v1/models/gr%C3%B6%C3%9Fe%201")
+    assert said.status == 200
+
+
+def test_metrics_where_they_are_asked_for() -> None:
+    assert Service(metrics=True).ask("GET", "/metrics").status == 200
+
+
+def test_websockets_are_refused() -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    service = Service()
+    scope = {"type": "websocket", "path": "/v1/embeddings", "headers": []}
+    asyncio.run(service.guard.serve(service.app, None, scope, None, send))
+    assert sent == [{"type": "websocket.close", "code": 1008}]
+
+
+class TestOwnCalls:
+    """SGLang's front warms up and freezes its heap over HTTP."""
+
+    @pytest.mark.parametrize("path", ["/encode", "/freeze_gc"])
+    def test_the_engines_own_are_let_through(self, path: str) -> None:
+        assert Service().ask("POST", path, b"{}", {"x-qlaunch-own": TOKEN}).status == 200
+        assert Service().ask("POST", path, b"{}", {"x-qlaunch-own": "guess"}).status == 404
+
+    def test_and_nothing_else(self) -> None:
+        said = Service().ask("POST", "/update_weights_from_disk", b"{}", {"x-qlaunch-own": TOKEN})
+        assert said.status == 404
+
+
+class TestHosts:
+    """A page that makes a name of its own point to loopback (DNS rebinding) reaches nothing."""
+
+    @pytest.mark.parametrize(
+        "host",
+        [
+            "127.0.0.1:30000",
+            "127.0.0.1",
+            "127.9.9.9:1",
+            "localhost",
+            "LOCALHOST.:80",
+            "a.localhost",
+            "[::1]:30000",
+            "[::1]",
+            "::1",
+            "[::ffff:127.0.0.1]",
+            "",
+        ],
+    )
+    def test_loopbacks_own_names(self, host: str) -> None:
+        assert Service().ask(headers={"host": host}).status == 200
+
+    @pytest.mark.parametrize(
+        "host",
+        [
+            "evil.example",
+            "evil.example:30000",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "10.0.0.1",
+            "[::2]:1",
+            "[fe80::1%25lo]",
+            "2130706433",
+            "0x7f000001",
+            "evil@127.0.0.1",
+        ],
+    )
+    def test_others_are_refused(self, host: str) -> None:
+        said = Service().ask(headers={"host": host})
+        assert said.status == 403
+        assert said.passed is None
+
+    def test_a_proxys_name_is_given_in_the_profile(self) -> None:
+        host = {"host": "embeddings.example:443"}
+        assert Service(hosts=("embeddings.example",)).ask(headers=host).status == 200
+
+    def test_beyond_loopback_any_name_may_lead_here(self) -> None:
+        assert Service(loopback=False).ask(headers={"host": "evil.example"}).status == 200
+
+
+ELSEWHERE = {"origin": "http://evil.example"}
+APP = "https://app.example"
+
+
+class TestOrigins:
+    def test_no_page_may_ask(self) -> None:
+        for origin in ("http://evil.example", "null", "http://127.0.0.1:30000", "file://"):
+            said = Service().embed({"input": "a"}, headers={"origin": origin})
+            assert said.status == 403
+            assert said.passed is None
+            assert not any(name.startswith("access-control") for name in said.headers)
+
+    def test_no_page_can_read(self) -> None:
+        said = Service().ask("GET", "/v1/models", headers=ELSEWHERE)
+        assert said.status == 200
+        assert not any(name.startswith("access-control") for name in said.headers)
+        assert said.passed is not None
+        assert not [value for name, value in said.passed["headers"] if name == b"origin"]
+
+    def test_no_page_is_told_that_it_may(self) -> None:
+        asks = {**ELSEWHERE, "access-control-request-method": "POST"}
+        said = Service().ask("OPTIONS", "/v1/embeddings", headers=asks)
+        assert said.status == 405
+        assert not any(name.startswith("access-control") for name in said.headers)
+
+    def test_a_named_origin_may(self) -> None:
+        service, origin = Service(origins=(APP,)), {"origin": APP}
+        asks = {
+            **origin,
+            "access-control-request-method": "POST",
+            "access-control-request-headers": "content-type, x-stainless-lang",
+        }
+        told = service.ask("OPTIONS", "/v1/embeddings", headers=asks)
+        assert told.status == 204
+        assert told.headers["access-control-allow-origin"] == APP
+        assert told.headers["access-control-allow-methods"] == "POST"
+        assert told.headers["access-control-allow-headers"] == "content-type, x-stainless-lang"
+        assert "access-control-allow-credentials" not in told.headers
+        said = service.embed({"input": "a"}, headers=origin)
+        assert said.status == 200
+        assert said.headers["access-control-allow-origin"] == APP
+        refused = service.embed({"input": ""}, headers=origin)
+        assert refused.headers["access-control-allow-origin"] == APP
+        assert service.embed({"input": "a"}, headers=ELSEWHERE).status == 403
+
+    def test_all_where_all_are_named(self) -> None:
+        said = Service(origins=("*",)).embed({"input": "a"}, headers=ELSEWHERE)
+        assert said.headers["access-control-allow-origin"] == "http://evil.example"
+
+
+class TestHeaders:
+    @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
+    def test_a_form_of_a_page_is_no_call(self, kind: str) -> None:
+        said = Service().embed({"input": "a"}, headers={"content-type": kind})
+        assert said.status == 415
+        assert "application/json" in said.error["message"]
+
+    @pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "Application/JSON"])
+    def test_json_by_any_spelling(self, kind: str) -> None:
+        assert Service().embed({"input": "a"}, headers={"content-type": kind}).status == 200
+
+    def test_compressed_bodies_are_refused(self) -> None:
+        assert Service().embed(b"x", headers={"content-encoding": "gzip"}).status == 415
+
+    def test_a_body_too_large_by_its_header_is_not_read(self) -> None:
+        said = Service().embed(b"", headers={"content-length": "50000000"})
+        assert said.status == 413
+
+    def test_a_body_too_large_without_a_header_is_read_to_the_limit(self) -> None:
+        said = Service().ask("POST", "/v1/embeddings", [b" " * 30_000, b" " * 30_000, b"{}"])
+        assert said.status == 413
+
+    def test_a_body_in_parts(self) -> None:
+        said = Service().ask("POST", "/v1/embeddings", [b'{"inp', b'ut":', b'"a"}'])
+        assert json.loads(said.given)["input"] == "a"
+
+    def test_the_engine_sees_no_header_that_steers_it(self) -> None:
+        headers = {"x-smg-routing-key": "1", "x-data-parallel-rank": "9", "user-agent": "me"}
+        said = Service().embed({"input": "a"}, headers=headers, query_string=b"x=1")
+        assert said.passed is not None
+        names = {name for name, _ in said.passed["headers"]}
+        assert names == {b"host", b"content-type", b"content-length", b"user-agent"}
+        assert said.passed["query_string"] == b""
+
+
+class TestKey:
+    def test_it_is_asked_for_before_the_body(self) -> None:
+        for given in ({}, {"authorization": "Bearer wrong"}, {"authorization": "secret"}):
+            said = Service("secret").embed({"input": "", "model": "x"}, headers=given)
+            assert said.status == 401
+            assert "tiny" not in said.error["message"]
+
+    def test_with_it_all_is_as_ever(self) -> None:
+        for words in ("Bearer secret", "bearer secret"):
+            given = {"authorization": words}
+            assert Service("secret").embed({"input": "a"}, headers=given).status == 200
+            assert Service("secret").ask("GET", "/model_info", headers=given).status == 200
+
+    def test_probes_need_none(self) -> None:
+        assert Service("secret").ask("GET", "/health").status == 200
+        assert Service("secret").ask("GET", "/v1/models").status == 401
+
+
+class TestErrorsOfTheEngine:
+    """Its own sentences say where its files are."""
+
+    def answering(self, status: int, body: bytes, **changes: Any) -> Service:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await send({"type": "http.response.start", "status": status, "headers": []})
+            for part, more in ((body[:7], True), (body[7:], False)):
+                await send({"type": "http.response.body", "body": part, "more_body": more})
+
+        return Service(app=app, **changes)
+
+    def test_too_many_tokens_in_a_text(self) -> None:
+        said = "The input (12 tokens) is longer than the model's context length (11 tokens)."
+        body = json.dumps({"object": "error", "message": said, "code": 400}).encode()
+        error = self.answering(400, body).embed({"input": "a"}).error
+        assert error["message"] == "an input has 12 tokens, and this service takes 10 at most"
+        assert error["param"] == "input"
+
+    def test_too_many_for_a_context_that_a_fallback_made_smaller(self) -> None:
+        said = "The input (9 tokens) is longer than the model's context length (8 tokens)."
+        error = self.answering(400, json.dumps({"message": said}).encode()).embed({"input": "a"})
+        assert "takes 7 at most" in error.error["message"]
+
+    def test_paths_are_left_out(self) -> None:
+        said = "no: File \"/opt/engine/x.py\", line 3, in f; Model '/srv/models/m-1' ~/x.py is bad"
+        for body in ({"message": said}, {"error": {"message": said}}, {"detail": said}):
+            answer = self.answering(400, json.dumps(body).encode()).embed({"input": "a"})
+            assert answer.status == 400
+            assert "/" not in answer.error["message"].replace("…", "")
+            assert answer.error["message"].endswith("is bad")
+
+    @pytest.mark.parametrize("body", [b"", b"Internal Server Error", b"\xff[", b'{"message": 1}'])
+    def test_what_is_no_message_becomes_one(self, body: bytes) -> None:
+        for status in (400, 422, 500, 503):
+            said = self.answering(status, body).embed({"input": "a"})
+            assert said.status == status
+            assert said.error["message"].startswith("the engine")
+
+    def test_what_failed_inside_is_not_told(self) -> None:
+        said = self.answering(500, b'{"message": "secret thing"}').embed({"input": "a"})
+        assert said.error["message"] == "the engine failed on this request"
+        assert said.error["type"] == "server_error"
+
+
+class TestManyAtOnce:
+    def held(self, **changes: Any) -> tuple[Service, asyncio.Event]:
+        done = asyncio.Event()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await done.wait()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"{}", "more_body": False})
+
+        return Service(app=app, **changes), done
+
+    @pytest.mark.parametrize(
+        ("changes", "count", "body"),
+        [
+            ({}, 4, {"input": "a"}),
+            ({}, 2, {"input": ["a"] * 6}),
+            ({"open_bytes": 60, "open_calls": 99}, 2, {"input": "a" * 15}),
+        ],
+        ids=["calls", "inputs", "bytes"],
+    )
+    def test_what_is_beyond_the_bound_is_told_to_come_again(
+        self, changes: dict[str, Any], count: int, body: dict[str, Any]
+    ) -> None:
+        async def run() -> None:
+            service, done = self.held(**changes)
+            raw = json.dumps(body).encode()
+            first = [
+                asyncio.create_task(service.asked("POST", "/v1/embeddings", raw))
+                for _ in range(count)
+            ]
+            await asyncio.sleep(0.05)
+            refused = await service.asked("POST", "/v1/embeddings", raw)
+            assert refused.status == 503
+            assert refused.headers["retry-after"] == "1"
+            own = asyncio.create_task(
+                service.asked("POST", "/v1/embeddings", raw, {"x-qlaunch-run": RUN})
+            )
+            await asyncio.sleep(0.05)
+            done.set()
+            assert [said.status for said in await asyncio.gather(*first, own)] == [200] * (
+                count + 1
+            )
+            guard = service.guard
+            assert guard.calls == guard.bytes == guard.inputs == 0
+            assert (await service.asked("POST", "/v1/embeddings", raw)).status == 200
+
+        asyncio.run(run())
+
+    def test_one_call_alone_is_never_too_much(self) -> None:
+        assert Service(open_inputs=1).embed({"input": ["a"] * 8}).status == 200
+
+
+class TestClientsThatGo:
+    def test_a_body_that_does_not_come_has_a_limit(self) -> None:
+        async def run() -> None:
+            service = Service(body_seconds=0.05)
+            sent: list[dict[str, Any]] = []
+
+            async def receive() -> dict[str, Any]:
+                await asyncio.sleep(30)
+                raise AssertionError
+
+            async def send(message: dict[str, Any]) -> None:
+                sent.append(message)
+
+            headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+            scope = {
+                "type": "http",
+                "method": "POST",
+                "path": "/v1/embeddings",
+                "query_string": b"",
+                "headers": headers,
+            }
+            await service.guard.serve(service.app, None, scope, receive, send)
+            assert sent[0]["status"] == 408
+            assert (b"connection", b"close") in sent[0]["headers"]
+
+        asyncio.run(run())
+
+    def test_the_engine_hears_that_a_client_has_gone(self) -> None:
+        heard: list[str] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            heard.extend([(await receive())["type"], (await receive())["type"]])
+            heard.append((await receive())["type"])
+
+        Service(app=app).embed({"input": "a"})
+        assert heard == ["http.request", "http.disconnect", "http.disconnect"]
+
+    def test_a_client_that_goes_while_it_sends_costs_nothing(self) -> None:
+        service = Service()
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.disconnect"}
+
+        async def send(message: dict[str, Any]) -> None:
+            return
+
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/v1/embeddings",
+            "query_string": b"",
+            "headers": [(b"content-type", b"application/json")],
+        }
+        asyncio.run(service.guard.serve(service.app, None, scope, receive, send))
+        assert service.last.passed is None
+        assert service.guard.calls == service.guard.bytes == 0

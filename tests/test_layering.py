@@ -19,7 +19,16 @@ ROOT = Path(__file__).parents[1]
 LAUNCHER = ROOT / "launcher"
 PLUGIN = LAUNCHER / "engine" / "plugin"
 
-FOUNDATION = {"childenv", "children", "errors", "paths", "files", "yamlfile", "yamlwords"}
+FOUNDATION = {
+    "childenv",
+    "children",
+    "errors",
+    "paths",
+    "files",
+    "pipsettings",
+    "yamlfile",
+    "yamlwords",
+}
 """Modules free to all, which import nothing of ours but each other."""
 
 MAY_IMPORT: dict[str, set[str]] = {

@@ -21,6 +21,7 @@ from typing import Final
 
 import msgspec
 
+from launcher import pipsettings
 from launcher.engine import bytecode, parser_check, pip, probe
 from launcher.engine.catalogue import LOCKS, glibc_version, why_not_here
 from launcher.engine.types import Engine, InstalledEngine, Release
@@ -146,6 +147,8 @@ def _install_locked(release: Release, engines: Path, progress: Progress, *, clea
     if root.exists() and not resumed:
         _remove_tree(root)
     _check_space(release, engines, already=_tree_bytes(root) if resumed else 0)
+    if (ignored := pipsettings.told(pipsettings.read(os.environ, "install"))) is not None:
+        progress(ignored)
     progress(f"{'resuming' if resumed else 'installing'} SGLang {release.version} in {root}")
     try:
         return _build(release, root, progress)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import platform
 import shutil
 import sys
@@ -13,6 +14,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from launcher import pipsettings
 from launcher.engine import pip
 from launcher.engine.types import Release
 from launcher.errors import ExitCode, QlaunchError
@@ -154,6 +156,8 @@ def install(peer: Peer, data: Path, *, progress: Progress) -> Path:
 
 
 def _build(peer: Peer, root: Path, progress: Progress) -> Path:
+    if (ignored := pipsettings.told(pipsettings.read(os.environ, "install"))) is not None:
+        progress(ignored)
     progress(f"installing {peer.package} {peer.version} once, in {root}")
     if root.exists():
         shutil.rmtree(root)

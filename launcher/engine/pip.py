@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from launcher import pipsettings
 from launcher.children import die_with
 from launcher.engine.types import Release
 from launcher.errors import ExitCode, QlaunchError
@@ -43,7 +44,8 @@ def create_environment(release: Release, root: Path) -> None:
     Raises:
         QlaunchError: `engine_install_failed` (exit 5): venv is missing, or the disk is full.
     """
-    _run(release, root, [sys.executable, "-m", "venv", str(root)], lambda _line: None)
+    # -P: modules of the folder that this was called in must not stand before Python's own.
+    _run(release, root, [sys.executable, "-P", "-m", "venv", str(root)], lambda _line: None)
 
 
 def install(
@@ -60,7 +62,7 @@ def install(
         QlaunchError: see `install_lock`.
     """
     limits = [] if constraint is None else ["-c", str(constraint)]
-    argv = [str(python), "-m", "pip", "install", *_OPTIONS, *limits, "--", *requirements]
+    argv = [str(python), "-P", "-m", "pip", "install", *_OPTIONS, *limits, "--", *requirements]
     progress(f"fetching {', '.join(requirements)}")
     _run(release, python.parent.parent, argv, _Steps(progress, None))
 
@@ -74,7 +76,7 @@ def install_lock(release: Release, python: Path, lock: Path, *, progress: Progre
     """
     count = sum(1 for line in lock.read_text("utf-8").splitlines() if "==" in line)
     progress(f"fetching {count} pinned packages")
-    argv = [str(python), "-m", "pip", "install", *_OPTIONS, "--no-deps", "-r", str(lock)]
+    argv = [str(python), "-P", "-m", "pip", "install", *_OPTIONS, "--no-deps", "-r", str(lock)]
     _run(release, python.parent.parent, argv, _Steps(progress, count))
 
 
@@ -107,9 +109,7 @@ def _run(
 ) -> None:
     log = root / LOG_NAME
     tail: deque[str] = deque(maxlen=200)
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
-    # `user = true` in a user's pip configuration would install beside the environment.
-    environment |= {"PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0"}
+    environment = pipsettings.environment(os.environ, pipsettings.read(os.environ, "install"))
     parent = os.getpid()
     with (
         log.open("a", encoding="utf-8") as file,
@@ -118,7 +118,7 @@ def _run(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             env=environment,
             start_new_session=True,
@@ -166,7 +166,7 @@ def _explain(release: Release, argv: list[str], text: str, log: Path) -> Qlaunch
         )
     last = next((line for line in reversed(text.splitlines()) if line.strip()), "no output")
     return QlaunchError(
-        f"{what}: `{' '.join(argv[1:4])}` failed: {last.strip()[:300]}",
+        f"{what}: `{' '.join(argv[2:5])}` failed: {last.strip()[:300]}",
         code="engine_install_failed",
         exit_code=ExitCode.ENGINE,
         fix=f"see {log}",

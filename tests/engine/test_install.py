@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 import sys
@@ -59,6 +60,7 @@ class FakePip:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakePip:
     found = FakePip()
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)  # else the machine's own is told of
     for name in ("create_environment", "install", "install_lock"):
         monkeypatch.setattr(pip, name, getattr(found, name))
     monkeypatch.setattr(bytecode, "compile_bytecode", found.compile_bytecode)

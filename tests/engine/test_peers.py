@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -67,6 +68,7 @@ def test_torch_comes_first_and_an_install_happens_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[str, ...]] = []
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     _stub(monkeypatch, calls)
     peer = peers.peers()["infinity"]
     assert peers.find(peer, tmp_path) is None

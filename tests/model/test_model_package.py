@@ -48,6 +48,7 @@ def index(tmp_path: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPat
     folder = tmp_path / "index"
     for version in ("1.0", "1.1"):
         make_wheel(folder, "tiny-model", version, files)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")

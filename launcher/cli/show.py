@@ -190,6 +190,7 @@ def plan_data(found: Plan) -> dict[str, Any]:
         "memory": {"predicted": predicted},
         "fits": found.fits,
         "reasons": list(found.reasons),
+        "guard": msgspec.to_builtins(found.guard),
     }
 
 

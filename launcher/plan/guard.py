@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -36,8 +36,8 @@ TEXT_BYTES_PER_TOKEN: Final = 32
 text has 3 to 6; only runs of blanks, or of characters a tokenizer drops, come near."""
 BODY_SECONDS: Final = 30.0
 OPEN_CALLS: Final = 1024
-OPEN_BODIES: Final = 16
-"""Bodies of the largest size that may be there at once."""
+OPEN: Final = {"cpu": 4, "cuda": 16}
+"""Calls of the largest size whose memory is planned for, by where the engine computes."""
 
 UNGUARDED_FLAGS: Final = (
     "grpc-port",
@@ -74,6 +74,7 @@ class Sizes:
     """Inputs that the engine runs at once."""
     cut: bool
     """Whether vectors may be cut to fewer dimensions."""
+    device: Literal["cpu", "cuda"]
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ def make_guard(
         reach: who may ask.
     """
     most = text_tokens(checkpoint, sizes.context)
+    many = OPEN[sizes.device]
     text_bytes = max(TEXT_BYTES, TEXT_BYTES_PER_TOKEN * most)
     body_bytes = max(BODY_BYTES, 2 * text_bytes)
     inputs = min(max(INPUTS, sizes.running + OVERFLOW), MOST_INPUTS)
@@ -130,8 +132,9 @@ def make_guard(
         hosts=reach.hosts,
         origins=reach.origins,
         open_calls=OPEN_CALLS,
-        open_bytes=OPEN_BODIES * body_bytes,
-        open_inputs=4 * inputs,
+        open_bytes=many * body_bytes,
+        open_inputs=many * inputs // 2,
+        open_tokens=many * max(CALL_TOKENS, most),
         body_seconds=BODY_SECONDS,
     )
 

@@ -145,7 +145,12 @@ def make_plan(given: Inputs) -> Plan:
     guard.check_doors(flags, given.extra, environment)
     limits = guard.make_guard(
         given.checkpoint,
-        guard.Sizes(sizes.context, side_by_side * sizes.running_requests, cut=_cuts_vectors(given)),
+        guard.Sizes(
+            sizes.context,
+            side_by_side * sizes.running_requests,
+            cut=_cuts_vectors(given),
+            device=given.engine.release.device,
+        ),
         served_name=_served_name(given),
         switches=guard.switches(flags, given.extra),
         reach=guard.Reach(

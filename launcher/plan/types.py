@@ -139,11 +139,13 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
     origins: tuple[str, ...]
     """Origins whose pages may ask."""
     open_calls: int
-    """Most calls at once; beyond, and beyond the next two, the answer is 503."""
+    """Most calls at once; beyond, and beyond the next three, the answer is 503."""
     open_bytes: int
     """Most bytes of bodies at once."""
     open_inputs: int
     """Most inputs at once; a call alone may have more."""
+    open_tokens: int
+    """Most tokens at once, of a text one for every four bytes; a call alone may have more."""
     body_seconds: float
     """Longest time that a body may take to arrive."""
 

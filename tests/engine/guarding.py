@@ -41,6 +41,7 @@ def limits(**changes: Any) -> Any:
         "open_calls": 4,
         "open_bytes": 100_000,
         "open_inputs": 12,
+        "open_tokens": 120,
         "body_seconds": 0.5,
     }
     return Settings(**{**values, **changes})

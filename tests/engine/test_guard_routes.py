@@ -340,8 +340,10 @@ class TestManyAtOnce:
             ({}, 4, {"input": "a"}),
             ({}, 2, {"input": ["a"] * 6}),
             ({"open_bytes": 60, "open_calls": 99}, 2, {"input": "a" * 15}),
+            ({"open_tokens": 20}, 2, {"input": [1] * 10}),
+            ({"open_tokens": 20}, 1, {"input": "a" * 40}),
         ],
-        ids=["calls", "inputs", "bytes"],
+        ids=["calls", "inputs", "bytes", "tokens", "tokens of texts"],
     )
     def test_what_is_beyond_the_bound_is_told_to_come_again(
         self, changes: dict[str, Any], count: int, body: dict[str, Any]
@@ -366,13 +368,13 @@ class TestManyAtOnce:
                 count + 1
             )
             guard = service.guard
-            assert guard.calls == guard.bytes == guard.inputs == 0
+            assert guard.calls == guard.bytes == guard.inputs == guard.tokens == 0
             assert (await service.asked("POST", "/v1/embeddings", raw)).status == 200
 
         asyncio.run(run())
 
     def test_one_call_alone_is_never_too_much(self) -> None:
-        assert Service(open_inputs=1).embed({"input": ["a"] * 8}).status == 200
+        assert Service(open_inputs=1, open_tokens=1).embed({"input": ["a"] * 8}).status == 200
 
 
 class TestClientsThatGo:

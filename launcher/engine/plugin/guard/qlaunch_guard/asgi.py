@@ -4,6 +4,7 @@ import asyncio
 from http import HTTPStatus
 
 from qlaunch_guard import body, routes
+from qlaunch_guard.memory import Memory
 from qlaunch_guard.refusal import Refused, of_engine
 
 MARK = (b"x-qlaunch-guard", b"1")
@@ -39,7 +40,8 @@ class Guard:
         self.settings = settings
         self.token = token
         self.run = run
-        self.calls = self.bytes = self.inputs = 0
+        self.calls = self.bytes = self.inputs = self.tokens = 0
+        self.memory = Memory(lambda: self.calls == 0)
 
     def wrap(self, application):
         """Stand before an application class: its `__call__` is the guard's from now on."""
@@ -97,9 +99,9 @@ class Guard:
             if self.calls > self.settings.open_calls and not free:
                 raise busy()
             raw = await self._read(receive, held)
-            given, count = body.check(raw, self.settings)
+            given, count, tokens = body.check(raw, self.settings)
             del raw
-            held.add_inputs(count)
+            held.add_inputs(count, tokens)
             scope = _passed(scope)
             scope["query_string"] = b""
             length = (b"content-length", str(len(given)).encode())
@@ -108,6 +110,9 @@ class Guard:
         finally:
             self.calls -= 1
             held.release()
+            self.memory.served(held.tokens)
+            if not self.calls:
+                self.memory.idle()
 
     async def _read(self, receive, held):
         """The whole body, within its limits of size and time."""
@@ -137,7 +142,7 @@ class Held:
     def __init__(self, guard, free):
         self._guard = guard
         self._free = free
-        self._bytes = self._inputs = 0
+        self._bytes = self._inputs = self.tokens = 0
 
     def add_bytes(self, count):
         """Hold more of the bodies' memory, or refuse."""
@@ -146,12 +151,15 @@ class Held:
         if self._guard.bytes > self._guard.settings.open_bytes and not self._free:
             raise busy()
 
-    def add_inputs(self, count):
-        """Hold so many inputs, or refuse. One call alone is never refused."""
-        others = self._guard.inputs
+    def add_inputs(self, count, tokens):
+        """Hold so many inputs and tokens, or refuse. One call alone is never refused."""
+        guard, most = self._guard, self._guard.settings
+        others = guard.inputs
         self._inputs += count
-        self._guard.inputs += count
-        over = others + count > self._guard.settings.open_inputs
+        self.tokens += tokens
+        guard.inputs += count
+        guard.tokens += tokens
+        over = guard.inputs > most.open_inputs or guard.tokens > most.open_tokens
         if others and over and not self._free:
             raise busy()
 
@@ -159,6 +167,7 @@ class Held:
         """Give everything back."""
         self._guard.bytes -= self._bytes
         self._guard.inputs -= self._inputs
+        self._guard.tokens -= self.tokens
 
 
 class Replay:

@@ -12,6 +12,8 @@ from qlaunch_guard.refusal import Refused, shown, too_long
 
 FIELDS = ("model", "input", "encoding_format", "dimensions", "user")
 """OpenAI's own. `user` names somebody for a provider's records: it is checked, and ends here."""
+BYTES_A_TOKEN = 4
+"""Of a text, where only its memory is asked for."""
 SCANNED_FROM = 16 * 1024
 """Bytes; below that nothing a body holds can take much memory."""
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
@@ -20,7 +22,7 @@ _WRITE = msgspec.json.Encoder().encode
 
 
 def check(raw, settings):
-    """The body for the engine, and the number of inputs in it.
+    """The body for the engine, the number of inputs in it, and of their tokens, about.
 
     Raises:
         Refused: 400, or 404 for a model that is not served.
@@ -42,9 +44,10 @@ def check(raw, settings):
         out["dimensions"] = width
     if "input" not in found:
         raise Refused(400, "input is missing", param="input")
-    out["input"] = found["input"]
-    count = _input(found["input"], settings)
-    return _WRITE(out), count
+    given = out["input"] = found["input"]
+    count, tokens = _input(given, settings)
+    written = _WRITE(out)
+    return written, count, tokens or len(written) // BYTES_A_TOKEN
 
 
 def parse(raw, settings):
@@ -117,10 +120,10 @@ def _refused(message, code=None):
 
 
 def _input(given, settings):
-    """Check the input of a call, and count its inputs."""
+    """Check the input of a call: the number of inputs, and of token ids (0 for texts)."""
     if type(given) is str:
         _text(given, "input", settings)
-        return 1
+        return 1, 0
     if type(given) is not list:
         raise _refused("input must be a text, a list of texts, or token ids")
     if not given:
@@ -129,22 +132,24 @@ def _input(given, settings):
     if kinds == {int}:
         _check_total(len(given), settings)
         _ids(given, "input", settings)
-        return 1
+        return 1, len(given)
     if len(given) > settings.inputs:
         message = f"a call takes {settings.inputs} inputs at most, not {len(given)}"
         raise _refused(message, "too_many_inputs")
+    tokens = 0
     if kinds == {str}:
         for at, text in enumerate(given):
             _text(text, f"input[{at}]", settings)
     elif kinds == {list}:
-        _check_total(sum(map(len, given)), settings)
+        tokens = sum(map(len, given))
+        _check_total(tokens, settings)
         for at, ids in enumerate(given):
             if set(map(type, ids)) - {int}:
                 raise _refused(f"input[{at}] must hold token ids only: whole numbers")
             _ids(ids, f"input[{at}]", settings)
     else:
         raise _refused(_mixed(given))
-    return len(given)
+    return len(given), tokens
 
 
 def _mixed(given):

@@ -40,6 +40,8 @@ class Settings:
     """Most bytes of bodies at once."""
     open_inputs: int
     """Most inputs at once."""
+    open_tokens: int
+    """Most tokens at once; of a text one for every four bytes is counted."""
     body_seconds: float
     """Longest time that a body may take to arrive."""
 

@@ -1,0 +1,63 @@
+"""The scheduler gives back the memory of large batches when it has nothing to do.
+
+The C library keeps what was freed, for later: after one batch of the largest size the scheduler
+would stay as large as it was then. What was taken is given back when nothing has come for a second.
+"""
+
+import ctypes
+import logging
+import os
+import time
+
+logger = logging.getLogger(__name__)
+
+IDLE_S = 0.9
+"""A sleep of that length was ended by its own limit, a second, and not by a request."""
+WORTH_BYTES = 32 * 1024 * 1024
+"""Less is left for the next requests, which would only take it again."""
+_TARGET = "sglang.srt.managers.scheduler_components.idle_sleeper.IdleSleeper.maybe_sleep"
+
+
+def register() -> None:
+    """Hook the scheduler's sleep between requests (`--sleep-on-idle`)."""
+    from sglang.srt.plugins.hook_registry import HookRegistry, HookType
+
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is None:
+        logger.info("qlaunch: this C library cannot give memory back")
+    else:
+        HookRegistry.register(_TARGET, Trimming(trim), HookType.AROUND)
+
+
+class Trimming:
+    """The sleep, followed by a trim where it was a whole one and much has been taken since."""
+
+    def __init__(self, trim, resident=None):
+        self._trim = trim
+        self._resident = resident or resident_bytes
+        self._after = None
+        """Resident after the last trim; None before the first."""
+
+    def __call__(self, original, *args, **kwargs):
+        """Sleep, and give memory back."""
+        began = time.monotonic()
+        result = original(*args, **kwargs)
+        if time.monotonic() - began >= IDLE_S:
+            self._idle()
+        return result
+
+    def _idle(self):
+        now = self._resident()
+        if now is None or (self._after is not None and now - self._after < WORTH_BYTES):
+            return
+        self._trim(0)
+        self._after = self._resident()
+
+
+def resident_bytes():
+    """Of this process; None where the system does not tell."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return None

@@ -1,0 +1,56 @@
+"""The scheduler's sleep, after which it gives back what large batches took."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+
+from launcher.engine import command
+
+if str(command.PLUGIN) not in sys.path:
+    sys.path.append(str(command.PLUGIN))
+
+from qlaunch_sglang import trimming
+
+MIB = 1024 * 1024
+
+
+def sleeper(monkeypatch: pytest.MonkeyPatch, resident: list[int | None]) -> tuple[Any, list[int]]:
+    """A sleep that takes the seconds it is told, with these sizes at each look."""
+    now = [0.0]
+    trims: list[int] = []
+    monkeypatch.setattr(trimming.time, "monotonic", lambda: now[0])
+    hook = trimming.Trimming(trims.append, lambda: resident.pop(0))
+
+    def sleep(seconds: float) -> str:
+        now[0] += seconds
+        return "woken"
+
+    return (lambda seconds: hook(sleep, seconds)), trims
+
+
+def test_idle_once_and_again_after_much_was_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int | None] = [500 * MIB, 400 * MIB, 410 * MIB, 700 * MIB, 405 * MIB, 405 * MIB]
+    sleep, trims = sleeper(monkeypatch, sizes)
+    assert sleep(1.0) == "woken"
+    assert len(trims) == 1
+    sleep(0.2)  # woken by a request: no look
+    sleep(1.0)  # little was taken
+    assert len(trims) == 1
+    sleep(1.0)
+    assert len(trims) == 2
+    sleep(1.0)
+    assert len(trims) == 2
+    assert sizes == []
+
+
+def test_where_the_system_does_not_tell_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    sleep, trims = sleeper(monkeypatch, [None])
+    sleep(1.0)
+    assert trims == []
+
+
+def test_its_own_size_is_known_here() -> None:
+    assert trimming.resident_bytes() > MIB

@@ -1,0 +1,256 @@
+"""Requests that harmed the service, tried as an attacker or a careless client would: on one engine.
+
+After each the same text has the same vector, bit for bit, and the engine was never started again.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import openai
+import pytest
+
+from tests.engine import route_page
+from tests.engine_real.qlaunch import Home
+
+MODEL = "all-minilm-l6-v2"
+PATIENCE_S = 300.0
+"""For one answer on a loaded machine."""
+CONTROL = {"model": MODEL, "input": ["a text whose vector must stay", "and another"]}
+
+
+class Target:
+    """A running service, asked without a client's help."""
+
+    def __init__(self, home: Home, data: dict[str, Any]) -> None:
+        self.home, self.name = home, str(data["service"])
+        self.endpoint = str(data["endpoint"])
+        self.port = int(urlsplit(self.endpoint).port or 0)
+        self.pid = data["pid"]
+
+    def ask(
+        self, method: str, path: str, body: bytes | None = None, **headers: str
+    ) -> tuple[int, bytes, dict[str, str]]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        try:
+            names = {name.replace("_", "-"): value for name, value in headers.items()}
+            if body is not None:
+                names.setdefault("Content-Type", "application/json")
+            connection.request(method, path, body, names)
+            answer = connection.getresponse()
+            found = {name.lower(): value for name, value in answer.getheaders()}
+            return answer.status, answer.read(), found
+        finally:
+            connection.close()
+
+    def embed(self, document: object, **headers: str) -> tuple[int, Any]:
+        raw = document if isinstance(document, bytes) else json.dumps(document).encode()
+        status, body, _ = self.ask("POST", "/v1/embeddings", raw, **headers)
+        return status, json.loads(body)
+
+    def vectors(self) -> list[list[float]]:
+        status, found = self.embed(CONTROL)
+        assert status == 200, found
+        return [each["embedding"] for each in found["data"]]
+
+
+@pytest.fixture(scope="module")
+def target(new_home: Callable[[str], Home]) -> Iterator[Target]:
+    home = new_home("guard")
+    yield Target(home, home.run("up", "cpu-minilm", "--port", "0", "--json").ok().data)
+    home.sweep()
+
+
+@pytest.fixture(scope="module")
+def before(target: Target) -> list[list[float]]:
+    """The control texts' vectors before anything was tried."""
+    return target.vectors()
+
+
+@pytest.fixture(autouse=True)
+def unharmed(target: Target, before: list[list[float]]) -> Iterator[None]:
+    """After every test: the same vectors, the same process, no restart."""
+    yield
+    assert target.vectors() == before
+    data = target.home.run("status", target.name, "--json").ok().data
+    assert (data["state"], data["restarts"], data["pid"]) == ("ready", 0, target.pid)
+
+
+HARMFUL: dict[str, tuple[dict[str, Any], int]] = {
+    "an id beyond the vocabulary": ({"input": [101, 999999, 102]}, 400),
+    "a negative id": ({"input": [[101, 7592, 102], [101, -5, 102]]}, 400),
+    "no ids": ({"input": [[]]}, 400),
+    "no ids beside some": ({"input": [[101, 7592, 102], []]}, 400),
+    "embeddings overridden": (
+        {"input": "a", "embed_overrides": [[[0.1] * 384]], "embed_override_token_id": 5},
+        400,
+    ),
+    "booleans": ({"input": [True, False]}, 400),
+    "an image": ({"input": [{"image": "https://example.org/x.png"}]}, 400),
+    "a short rid": ({"input": ["a", "b"], "rid": ["x"]}, 400),
+    "a model nobody serves": ({"input": "a", "model": "nobody"}, 404),
+    "a text of 50 MB": ({"input": "word " * 10_000_000}, 413),
+    "100,000 inputs": ({"input": ["x"] * 100_000}, 400),
+    "vectors cut": ({"input": "a", "dimensions": 100}, 400),
+}
+
+
+@pytest.mark.parametrize("case", HARMFUL)
+def test_what_ended_or_blocked_the_engine_is_refused(target: Target, case: str) -> None:
+    document, wanted = HARMFUL[case]
+    status, found = target.embed({"model": MODEL, **document})
+    assert status == wanted, found
+    message = found["error"]["message"]
+    assert message
+    assert "/" not in message, "a path"
+    if wanted == 404:
+        assert MODEL in message
+
+
+def test_the_largest_input_is_answered_and_one_more_token_refused(target: Target) -> None:
+    guard = target.home.run("plan", "cpu-minilm", "--json").ok().data["guard"]
+    most = guard["text_tokens"]
+    sizes = {"ids": ([[7592] * most], [[7592] * (most + 1)])}
+    sizes["texts"] = (["hello " * (most - 2)], ["hello " * (most - 1)])
+    for kind, (largest, beyond) in sizes.items():
+        status, found = target.embed({"model": MODEL, "input": largest})
+        assert status == 200, (kind, found)
+        assert found["usage"]["prompt_tokens"] == most
+        status, found = target.embed({"model": MODEL, "input": beyond})
+        assert status == 400, kind
+        assert found["error"]["message"] == (
+            f"an input has {most + 1} tokens, and this service takes {most} at most"
+        )
+
+
+@pytest.mark.parametrize("key", [None, "guess"])
+def test_every_route_of_this_release_but_ours_is_refused(target: Target, key: str | None) -> None:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    tried = 0
+    for route in route_page.table("0.5.23"):
+        path = route["path"].replace("{model:path}", "x").replace("{", "").replace("}", "")
+        for method in route["methods"]:
+            if (path, method) in {
+                ("/v1/embeddings", "POST"),
+                ("/v1/models", "GET"),
+                ("/health", "GET"),
+                ("/health_generate", "GET"),
+                ("/model_info", "GET"),
+                ("/get_model_info", "GET"),
+            }:
+                continue
+            verb = "GET" if method == "WEBSOCKET" else method
+            status, _, found = target.ask(verb, path, b"{}", **headers)
+            assert status in (404, 405), (method, path)
+            assert found["x-qlaunch-guard"] == "1"
+            tried += 1
+    assert tried > 90
+
+
+@pytest.mark.parametrize("path", ["/docs", "/openapi.json", "/redoc", "/metrics", "//health", "/"])
+def test_nor_is_what_no_table_names(target: Target, path: str) -> None:
+    assert target.ask("GET", path)[0] == 404
+
+
+def test_a_page_of_another_origin_can_do_nothing(target: Target) -> None:
+    body = json.dumps(CONTROL).encode()
+    for content_type in ("application/json", "text/plain"):
+        status, _, found = target.ask(
+            "POST", "/v1/embeddings", body, Origin="http://evil.example", Content_Type=content_type
+        )
+        assert status == 403
+        assert not [name for name in found if name.startswith("access-control")]
+    asks = {"Origin": "http://evil.example", "Access_Control_Request_Method": "POST"}
+    for method, path in (("OPTIONS", "/v1/embeddings"), ("GET", "/health"), ("GET", "/v1/models")):
+        _, _, found = target.ask(method, path, None, **asks)
+        assert not [name for name in found if name.startswith("access-control")]
+
+
+def test_a_name_that_points_here_reaches_nothing(target: Target) -> None:
+    for method, path, body in (("GET", "/v1/models", None), ("POST", "/v1/embeddings", b"{}")):
+        assert target.ask(method, path, body, Host="evil.example")[0] == 403
+
+
+def test_pipelined_and_cut_off_clients_leave_the_others_alone(target: Target) -> None:
+    body = json.dumps(CONTROL).encode()
+    head = (
+        f"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    ).encode()
+    chunked = head.replace(f"Content-Length: {len(body)}".encode(), b"Transfer-Encoding: chunked")
+    for data in (
+        (head + body) * 3,
+        head + body[:10],
+        head[:40],
+        b"\x00\xff" * 50,
+        chunked + b"zz\r\n",
+        chunked + b"a\r\n" + body[:10] + b"\r\n",
+        b"GET http://evil.example/v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ):
+        with socket.create_connection(("127.0.0.1", target.port), timeout=30) as connection:
+            connection.sendall(data)
+            time.sleep(0.05)
+        assert target.ask("GET", "/v1/models")[0] == 200
+
+
+def test_clients_that_send_nothing_more_do_not_keep_others_out(target: Target) -> None:
+    head = b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    silent = []
+    try:
+        for at in range(300):
+            connection = socket.create_connection(("127.0.0.1", target.port), timeout=30)
+            connection.sendall(head + (b"Content-Length: 4000000\r\n\r\n{" if at % 2 else b""))
+            silent.append(connection)
+        began = time.monotonic()
+        assert target.embed(CONTROL)[0] == 200
+        assert time.monotonic() - began < PATIENCE_S
+        # Both kinds are ended by the guard: by a 408, and by closing.
+        for connection in silent[:2]:
+            connection.settimeout(PATIENCE_S)
+            answer = connection.recv(1000)
+            assert answer == b"" or answer.startswith(b"HTTP/1.1 408")
+    finally:
+        for connection in silent:
+            connection.close()
+
+
+def test_more_than_is_planned_for_is_told_to_come_again_and_the_rest_answered(
+    target: Target,
+) -> None:
+    guard = target.home.run("plan", "cpu-minilm", "--json").ok().data["guard"]
+    body = json.dumps({"model": MODEL, "input": ["x"] * 512}).encode()
+    count = guard["open_inputs"] // 512 + 4
+    found: list[tuple[int, dict[str, str]]] = []
+
+    def ask() -> None:
+        status, _, headers = target.ask("POST", "/v1/embeddings", body)
+        found.append((status, headers))
+
+    threads = [threading.Thread(target=ask) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_S * 2)
+    assert len(found) == count
+    assert {status for status, _ in found} <= {200, 503}
+    assert all(headers["retry-after"] for status, headers in found if status == 503)
+    assert sum(status == 200 for status, _ in found) >= guard["open_inputs"] // 512
+
+
+def test_ordinary_clients_see_nothing_of_all_this(target: Target) -> None:
+    with openai.OpenAI(base_url=target.endpoint, api_key="none", timeout=PATIENCE_S) as client:
+        assert client.models.list().data[0].id == MODEL
+        assert client.models.retrieve(MODEL).id == MODEL
+        answer = client.embeddings.create(model=MODEL, input=["one", "two"])
+        assert [len(each.embedding) for each in answer.data] == [384, 384]
+        with pytest.raises(openai.NotFoundError, match=MODEL):
+            client.embeddings.create(model="text-embedding-3-small", input="a")
+        with pytest.raises(openai.BadRequestError, match="outside this model's vocabulary"):
+            client.embeddings.create(model=MODEL, input=[[101, 99999, 102]])

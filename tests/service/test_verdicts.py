@@ -16,8 +16,10 @@ import msgspec
 import pytest
 
 from launcher.errors import QlaunchError
+from launcher.plan.resolve import make_plan
 from launcher.service import client, endings, ports, store
 from launcher.verify.types import Check, SmokeReport
+from tests.plan.inputs import inputs
 from tests.service.home import ENGINE, Home, eventually
 
 
@@ -79,6 +81,21 @@ def test_an_engine_with_another_model_is_not_ready(home: Home, switch: str, word
     error = failure(home, switch)
     assert (error.code, error.exit_code) == ("wrong_model", 7)
     assert words in error.message
+
+
+def test_an_engine_without_the_guard_it_was_to_have_is_stopped(home: Home) -> None:
+    error = failure(home, guard=make_plan(inputs()).guard)
+    assert (error.code, error.exit_code) == ("start_failed", 6)
+    assert "without qlaunch's guard" in error.message
+    assert error.data is not None
+    assert error.data["failure"]["failure_class"] == "unguarded"
+    assert error.data["restarts"] == 0
+
+
+def test_an_engine_with_its_guard_is_ready(home: Home) -> None:
+    plan = home.plan(guard=make_plan(inputs()).guard)
+    plan.engine.env["REQUEST_GUARD"] = "{}"
+    assert home.up(plan).state == "ready"
 
 
 def test_wrong_vectors_fail_the_smoke_with_exit_7(home: Home) -> None:

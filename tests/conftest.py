@@ -4,6 +4,7 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.reliability import plugin
 from tests.workers import Scheduling, take_ports_of_its_own
@@ -11,6 +12,12 @@ from tests.workers import Scheduling, take_ports_of_its_own
 if TYPE_CHECKING:
     from xdist.remote import Producer
     from xdist.scheduler.protocol import Scheduling as Scheduler
+
+
+# Other work on the machine is no fault of what is tested: no limit of 200 ms an example, and none
+# on the time that making examples takes.
+settings.register_profile("qlaunch", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("qlaunch")
 
 
 def pytest_configure(config: pytest.Config) -> None:

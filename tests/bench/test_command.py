@@ -311,7 +311,7 @@ def test_ended_half_way_it_keeps_what_was_measured_and_leaves_nothing(
 
     with process:
         try:
-            eventually(lambda: kept() or process.poll() is not None, 40.0)
+            eventually(lambda: kept() or process.poll() is not None)
             time.sleep(0.3)  # into the second level
             process.send_signal(number)
             out, err = process.communicate(timeout=30)

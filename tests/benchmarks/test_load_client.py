@@ -29,7 +29,7 @@ def test_the_client_is_measured_against_a_server_that_answers_at_once(
     before = os.sched_getaffinity(0)
     row = null_row(Level(batch=batch, clients=clients), words(), 0.2)
     assert row.errors == 0
-    assert row.requests > 10
+    assert row.requests >= clients
     assert row.tokens_counted == client.TOKENS
     assert os.sched_getaffinity(0) == before
 

@@ -20,6 +20,7 @@ from tests.bench.test_compare import compare
 from tests.cli.commandline import Run
 from tests.cli.conftest import SetMachine
 from tests.cli.services import leave_service
+from tests.patience import HANG_S
 from tests.samples import machine
 from tests.service.home import eventually
 
@@ -61,7 +62,7 @@ class Command:
 
     def assert_nothing_left(self) -> None:
         marks = (f"QLAUNCH_TEST_HOME={self.home}", f"QLAUNCH_HOME={self.home}")
-        eventually(lambda: not [p for mark in marks for p in procs.marked(mark)], 5.0)
+        eventually(lambda: not [p for mark in marks for p in procs.marked(mark)])
         assert not list(self.home.rglob("*.tmp"))
 
 
@@ -90,7 +91,7 @@ def test_an_interrupt_keeps_what_was_measured_and_leaves_nothing(
     number: signal.Signals, tmp_path: Path
 ) -> None:
     command = Command(tmp_path, {"one": [], "two": []}, "--requests", "1000000", "--seconds", "0.5")
-    eventually(lambda: command.rows() >= 4, 60.0)  # three levels of `one`, the first of `two`
+    eventually(lambda: command.rows() >= 4, HANG_S)  # three levels of `one`, the first of `two`
     command.process.send_signal(number)
     code, document = command.finish()
     assert code == 130
@@ -115,7 +116,8 @@ def test_an_engine_that_dies_in_the_middle(tmp_path: Path) -> None:
     assert (code, document["status"]) == (10, "partial")
     frail, sound = document["data"]["modes"]
     assert frail["outcome"] in ("partial", "failed")
-    assert "requests failed" in frail["reason"]
+    # In a level, or between two.
+    assert "requests failed" in frail["reason"] or "did not count" in frail["reason"]
     assert sound["outcome"] == "measured"
     assert document["data"]["winner"] == "sound"
     assert document["errors"][0]["code"] == "mode_failed"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from launcher.errors import ExitCode
 from launcher.hardware.checks import Check, Finding, ok, problem, run, unavailable, warning
 from tests.cli.commandline import Run
 from tests.nvml.machines import machine
+from tests.patience import PATIENCE_S, no_hang
 from tests.samples import installed
 
 STATUSES = {"ok", "warning", "problem", "unavailable"}
@@ -58,9 +58,8 @@ def test_the_text_has_every_finding_and_its_fix() -> None:
 
 
 def test_this_machine(home: Path, run: Run) -> None:
-    began = time.monotonic()
-    answer = run("doctor", "--json")
-    assert time.monotonic() - began < 10
+    with no_hang():
+        answer = run("doctor", "--json")
     assert answer.code in (0, 1, 2)
     found = statuses(answer.data)
     assert set(found.values()) <= STATUSES
@@ -135,7 +134,7 @@ def test_a_hanging_driver_is_cut_at_the_limit(tmp_path: Path) -> None:
         tmp_path, program, QLAUNCH_HOME=str(tmp_path / "home")
     )
     assert code == 2
-    assert seconds < 4
+    assert seconds < PATIENCE_S
     found = {check["name"]: check for check in document["data"]["checks"]}
     assert found["nvidia driver"]["status"] == "problem"
     assert found["nvidia driver"]["message"] == "there was no answer within 2 s"

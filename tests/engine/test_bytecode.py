@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.engine.bytecode import compile_bytecode, shares
+from tests.patience import PATIENCE_S
 
 
 def environment(root: Path, packages: int = 6) -> Path:
@@ -59,14 +60,14 @@ def test_killing_the_install_kills_its_compilers(tmp_path: Path) -> None:
         compilers = wait_for_children(install.pid)
         install.send_signal(signal.SIGKILL)
         install.wait()
-        _gone, alive = psutil.wait_procs(compilers, timeout=10)
+        _gone, alive = psutil.wait_procs(compilers, timeout=PATIENCE_S)
         assert not [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]
     finally:
         install.kill()
 
 
 def wait_for_children(pid: int) -> list[psutil.Process]:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         found = psutil.Process(pid).children()
         if len(found) >= min(2, len(os.sched_getaffinity(0))):

@@ -11,6 +11,7 @@ import pytest
 
 from launcher.engine import catalogue, pip
 from launcher.errors import ExitCode, QlaunchError
+from tests.patience import no_hang
 
 CPU = catalogue.release("cpu")
 
@@ -99,9 +100,9 @@ def test_the_real_pip_is_understood(
 def test_an_interrupt_ends_the_child_and_all_it_started(tmp_path: Path) -> None:
     program = (
         "import subprocess, sys, time\n"
-        "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(100)'])\n"
         "print(p.pid, flush=True)\n"
-        "time.sleep(60)\n"
+        "time.sleep(100)\n"
     )
     pids: list[int] = []
 
@@ -109,10 +110,8 @@ def test_an_interrupt_ends_the_child_and_all_it_started(tmp_path: Path) -> None:
         pids.append(int(line))
         raise KeyboardInterrupt
 
-    began = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
+    with no_hang(), pytest.raises(KeyboardInterrupt):
         child(tmp_path, program, interrupt)
-    assert time.monotonic() - began < 10
     deadline = time.monotonic() + 5
     while _runs(pids[0]):
         assert time.monotonic() < deadline

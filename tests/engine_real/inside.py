@@ -131,7 +131,8 @@ def layers(way: str, lengths: list[int], *, seed: int = 3, **broken: Any) -> Any
     Args:
         way: `packed` or `int8`.
         lengths: tokens of each text.
-        broken: another `activation`, or `partial`: an attention that is not over whole texts.
+        broken: another `activation`, or `partial`: an attention that is not over whole texts; or
+            fewer `steps` of an activation than a byte has.
     """
     import torch
     from inside_model import Model  # type: ignore[import-not-found]  # beside this script
@@ -144,6 +145,7 @@ def layers(way: str, lengths: list[int], *, seed: int = 3, **broken: Any) -> Any
     with torch.no_grad():
         before = model(*given, get_embedding=True)
         int8.tokenized = lambda _: [torch.randint(0, 50, (n,)).tolist() for n in (4, 9, 30, 60)]
+        int8._STEPS = broken.get("steps", 255)
         os.environ.update(QLAUNCH_DTYPE=way, QLAUNCH_MODEL_PATH="/")
         packed.pack_layers(model, model.encoder, broken.get("activation", "gelu"))
         kinds = [type(module).__name__ for module in model.encoder.layer[0].modules()]
@@ -156,6 +158,13 @@ def layers(way: str, lengths: list[int], *, seed: int = 3, **broken: Any) -> Any
         "kinds": kinds,
         "kept": sum(p.numel() for name, p in model.named_parameters() if name.endswith("e.weight")),
     }
+
+
+def packs_bfloat16() -> bool:
+    """Whether oneDNN lays out bfloat16 weights on this processor, under the masks it is given."""
+    import torch
+
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def waited(after_s: float) -> Any:
@@ -181,6 +190,7 @@ def waited(after_s: float) -> Any:
     timer = threading.Timer(after_s, lambda: push.send(b"x"))
     timer.start()
     seconds = calm_controller._around(loop, controller)
+    timer.cancel()
     timer.join()
     pull.close(0)
     push.close(0)
@@ -282,6 +292,7 @@ ASKS = {
         attended,
         why_not_whole,
         layers,
+        packs_bfloat16,
         waited,
         controller_source,
         loaded,

@@ -7,17 +7,19 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from launcher.service import ports, procs
 from launcher.service.types import ProcessId
 from tests.cgroups import MemoryGroup
+from tests.patience import FACTOR, eventually
+
+__all__ = ["Finished", "Home", "eventually"]
 
 ROOT = Path(__file__).resolve().parents[2]
-UP_S = 400.0
+UP_S = 400.0 * FACTOR
 """For one `up` and no more: a start takes 12 s alone on two cores, and several times that beside
 other work."""
 PROFILE = """\
@@ -139,15 +141,6 @@ def tree(leader: int) -> list[ProcessId]:
     """The processes of an engine by identity, its leader among them."""
     members = procs.descendants([leader], procs.all_processes())
     return [found for pid in members if (found := procs.process_id(pid)) is not None]
-
-
-def eventually(check: Callable[[], Any], limit_s: float = 30.0) -> Any:
-    """The first true answer of `check`."""
-    deadline = time.monotonic() + limit_s
-    while not (found := check()):
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
-    return found
 
 
 def alive(processes: list[ProcessId]) -> list[str]:

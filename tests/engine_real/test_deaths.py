@@ -36,6 +36,7 @@ from tests.engine_real.qlaunch import (
     finish,
     tree,
 )
+from tests.patience import PATIENCE_S, no_hang
 
 SOAK = pytest.mark.soak
 
@@ -99,7 +100,7 @@ def service(home: Home) -> Watched:
     return Watched(home)
 
 
-def embed(endpoint: str, text: str, limit_s: float = 20.0) -> str:
+def embed(endpoint: str, text: str, limit_s: float = PATIENCE_S) -> str:
     """`ok`, or in a word how the call failed."""
     body = json.dumps({"model": "m", "input": text}).encode()
     headers = {"Content-Type": "application/json"}
@@ -186,9 +187,8 @@ def a_part_is_killed(service: Watched, role: str, number: int) -> None:
     assert before.engine is not None
     old = tree(before.engine.pid)
     assert procs.send(service.part(role), signal.SIGKILL)
-    began = time.monotonic()
-    eventually(lambda: (s := service.state()) and s.state != "ready", 15)
-    assert time.monotonic() - began < 10, f"{role}: it took too long to notice"
+    # Before the next look at its health, which is 30 s away.
+    eventually(lambda: (s := service.state()) and s.state != "ready", 25)
     again = service.wait_for("ready", "failed")
     assert (again.state, again.restarts) == ("ready", number), role
     assert again.endpoint == before.endpoint
@@ -202,7 +202,7 @@ def the_supervisor_is_killed(service: Watched) -> None:
     assert state.supervisor is not None
     processes = tree(state.supervisor.pid)
     os.kill(state.supervisor.pid, signal.SIGKILL)
-    eventually(lambda: not alive(processes), 10)
+    eventually(lambda: not alive(processes))
     status = service.home.run("status", service.name, "--json")
     assert (status.code, status.data["state"]) == (3, "failed")
     assert status.data["failure"]["code"] == "supervisor_killed"
@@ -226,14 +226,12 @@ def test_parts_killed_while_starting(service: Watched, role: str, phase: str) ->
     victim = service.part(role)
     processes = tree(state.supervisor.pid)
     assert procs.send(victim, signal.SIGKILL)
-    began = time.monotonic()
     up = finish(starting)
-    assert time.monotonic() - began < 25
     assert up.code == 6, up.stdout
     assert up.data["state"] == "failed"
     assert up.document["errors"][0]["code"] == "start_failed"
     assert up.data["failure"]["failure_class"] in {"killed", "child_failed", "exited_early"}
-    eventually(lambda: not alive(processes), 5)
+    eventually(lambda: not alive(processes))
     assert_port_is_free(str(state.endpoint))
 
 
@@ -254,9 +252,8 @@ def test_a_port_stolen_while_loading(service: Watched) -> None:
     service.part("scheduler")
     with socket.create_server(("127.0.0.1", port)):
         service.wait_for("warming", "stopping", "failed")
-        began = time.monotonic()
-        up = finish(starting)
-        assert time.monotonic() - began < 30
+        with no_hang():
+            up = finish(starting)
     assert up.code == 9, up.stdout
     assert up.document["errors"][0]["code"] == "port_taken"
     assert f"process {os.getpid()}" in up.document["errors"][0]["message"]

@@ -7,18 +7,24 @@ with what transformers computes in float32 from the same files.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
+from launcher.hardware.cpu import read_cpu
 from launcher.model.inspect import inspect
 from launcher.verify.thresholds import parity_min
 from tests.checkpoints import make_bert, make_qwen3, make_roberta
 from tests.engine_real.qlaunch import Home
 
 Dtype = Literal["bfloat16", "float32", "int8"]
+NEEDS_INT8 = pytest.mark.skipif(
+    not read_cpu().computes_int8,
+    reason="int8 sums overflow without VNNI or AMX, and a plan refuses them: seen below",
+)
 _bert = functools.partial(make_bert, hidden=384, heads=12, intermediate=768)
 _roberta = functools.partial(make_roberta, hidden=384, heads=12, intermediate=768)
 """MiniLM's width. The first token alone, without a mean's averaging, is close to the bfloat16 line
@@ -52,9 +58,10 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
         ("bert-cls", "bfloat16"),
         ("bert-mean-dense", "bfloat16"),
         ("bert-mean-dense", "float32"),
-        ("bert-mean-dense", "int8"),
+        pytest.param("bert-mean-dense", "int8", marks=NEEDS_INT8),
         ("roberta-mean-shards", "bfloat16"),
-        ("roberta-mean-shards", "int8"),
+        ("roberta-mean-shards", "float32"),
+        pytest.param("roberta-mean-shards", "int8", marks=NEEDS_INT8),
         ("xlm-roberta-cls", "bfloat16"),
         ("xlm-roberta-cls", "float32"),
         ("qwen3-last-shards", "bfloat16"),
@@ -76,3 +83,19 @@ def test_vectors_are_the_checkpoint_s_own(
     print(f"{family} {dtype}: {details['parity']}")
     assert details["dimension"] == f"{said.dimensions} numbers each"
     assert not details["parity"].startswith("skipped")
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the mask is x86-64's")
+def test_a_processor_kept_to_avx2_serves_float32_and_refuses_int8(
+    checkpoints: Callable[[str], Path], home: Home
+) -> None:
+    """On any machine, what one with AVX2 only does: the mask reaches plan, engine and reference."""
+    home.env["ONEDNN_MAX_CPU_ISA"] = "AVX2"
+    home.env["ATEN_CPU_CAPABILITY"] = "avx2"
+    model = checkpoints("bert-mean-dense")
+    refused = home.run("plan", home.profile("int8", model, "dtype: int8"), "--json")
+    assert refused.code == 4
+    assert "has neither VNNI nor AMX" in refused.document["errors"][0]["message"]
+    smoke = home.run("smoke", "--up", home.profile("auto", model), "--json").ok()
+    assert all(smoke.checks.values())
+    assert smoke.data["smoke"]["worst_cosine"] >= parity_min("float32")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from launcher.engine import command
 from launcher.engine.types import Engine
+from launcher.hardware.cpu import read_cpu
 from tests.checkpoints import make_bert
 from tests.engine_real.qlaunch import environment
 
@@ -28,8 +30,8 @@ PARTS = [STATES[:3], STATES[3:4], STATES[4:]]
 class Inside:
     """One process with the engine's Python: its import of SGLang is paid for once."""
 
-    def __init__(self, engine: Engine) -> None:
-        env = environment(None) | command.base_environment(engine.release, plugin=True)
+    def __init__(self, engine: Engine, **more: str) -> None:
+        env = environment(None) | command.base_environment(engine.release, plugin=True) | more
         self._process = subprocess.Popen(
             [str(engine.python), str(INSIDE)],
             env=env | {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "1"},
@@ -163,6 +165,10 @@ def cosines(one: Any, two: Any) -> NDArray[np.float32]:
 
 
 def test_packed_layers_answer_as_the_layers_they_replace(ask: Ask) -> None:
+    if not ask({"ask": "packs_bfloat16"})[0]:
+        pytest.skip(
+            "oneDNN packs bfloat16 from AVX-512 on; below, the stock layers stay: seen next"
+        )
     for lengths in ([1], [5, 5, 3], [40, 7]):
         (found,) = ask({"ask": "layers", "way": "packed", "lengths": lengths})
         assert "PackedProjection" in found["kinds"]
@@ -172,9 +178,23 @@ def test_packed_layers_answer_as_the_layers_they_replace(ask: Ask) -> None:
         assert found["kept"] < 3000  # the weights are there once: no copy stays
 
 
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the mask is x86-64's")
+def test_without_bfloat16_arithmetic_the_stock_layers_stay(engine: Engine) -> None:
+    inside = Inside(engine, ONEDNN_MAX_CPU_ISA="AVX2", ATEN_CPU_CAPABILITY="avx2")
+    packs, found = inside.ask(
+        {"ask": "packs_bfloat16"}, {"ask": "layers", "way": "packed", "lengths": [5, 5, 3]}
+    )
+    inside.close()
+    assert packs is False
+    assert not [kind for kind in found["kinds"] if kind.startswith("Packed")]
+    assert found["after"] == found["before"]
+
+
 def test_int8_layers_are_near_and_the_same_in_any_company(ask: Ask) -> None:
+    """Without VNNI sums of two products saturate; in half the steps they cannot."""
+    steps = 255 if read_cpu().computes_int8 else 127
     for lengths in ([1], [5, 5, 3], [40, 7]):
-        (found,) = ask({"ask": "layers", "way": "int8", "lengths": lengths})
+        (found,) = ask({"ask": "layers", "way": "int8", "lengths": lengths, "steps": steps})
         assert "Int8Projection" in found["kinds"]
         assert 0.99 < cosines(found["after"], found["before"]).min() < 1
         np.testing.assert_allclose(found["alone"], found["after"], atol=0.1)
@@ -191,10 +211,11 @@ def test_int8_that_cannot_be_had_ends_the_start(ask: Ask) -> None:
 
 
 def test_the_controller_sleeps_until_something_comes(ask: Ask) -> None:
-    soon, late = ask({"ask": "waited", "after_s": 0.2}, {"ask": "waited", "after_s": 1.5})
-    assert 0.1 < soon["seconds"] < 1
-    assert 0.9 < late["seconds"] < 1.5  # its watchdog is fed once a second, come what may
-    assert soon["fed"] == late["fed"] == 1
+    late, *soon = ask(*({"ask": "waited", "after_s": after_s} for after_s in (100, 0.2, 0.2, 0.2)))
+    assert 0.9 < late["seconds"] < 60  # its watchdog is fed once a second, come what may
+    assert all(each["seconds"] > 0.1 for each in soon)
+    assert min(each["seconds"] for each in soon) < 1  # one of three, beside other work
+    assert late["fed"] == soon[0]["fed"] == 1
 
 
 def test_the_controller_s_loop_is_the_one_that_is_made_to_sleep(ask: Ask) -> None:

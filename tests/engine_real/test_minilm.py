@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import stat
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -167,9 +166,7 @@ def test_down_leaves_no_process_no_port_and_a_record(service: Service) -> None:
     data = service.up.data
     processes = tree(data["supervisor_pid"])
     assert data["pid"] in {process.pid for process in processes}
-    began = time.monotonic()
     service.home.run("down", "cpu-minilm", "--json").ok()
-    assert time.monotonic() - began < 30
     assert alive(processes) == []
     assert procs.marked(f"QLAUNCH_HOME={service.home.root}") == []
     assert_port_is_free(service.endpoint)

@@ -12,6 +12,7 @@ import pytest
 from launcher.hardware.bounded import BoundedCaller
 from launcher.hardware.nvml import Unavailable, open_nvml
 from tests.nvml.machines import MACHINES, MIB, Card, Slice, machine, mig_uuid, uuid
+from tests.patience import HANG_S, no_hang
 
 MISMATCH = "the NVIDIA kernel driver and its library differ in version (updated without a reboot?)"
 
@@ -86,14 +87,13 @@ def test_cuda_visible_devices_chooses_a_mig_slice(tmp_path: Path) -> None:
 
 
 def test_a_driver_that_does_not_answer_is_given_up_on(tmp_path: Path) -> None:
-    began = time.monotonic()
-    status = machine("driver-hangs").run(
-        tmp_path,
-        "import json; from launcher.hardware.detect import detect\n"
-        "print(json.dumps(detect(timeout_s=0.3).gpu_status))",
-    )
+    with no_hang():
+        status = machine("driver-hangs").run(
+            tmp_path,
+            "import json; from launcher.hardware.detect import detect\n"
+            "print(json.dumps(detect(timeout_s=0.3).gpu_status))",
+        )
     assert status == "the NVIDIA driver did not answer within 0.3 s"
-    assert time.monotonic() - began < 10
 
 
 PROBE = """
@@ -252,11 +252,9 @@ class TestBoundedCaller:
     def test_a_call_that_hangs_is_left_behind_and_its_late_result_dropped(self) -> None:
         caller, gate = BoundedCaller(), threading.Event()
         with pytest.raises(TimeoutError):
-            caller.call(lambda: gate.wait(10), 0.02)
-        began = time.monotonic()
-        with pytest.raises(TimeoutError):
-            caller.call(lambda: 1, 5.0)
-        assert time.monotonic() - began < 1
+            caller.call(lambda: gate.wait(HANG_S), 0.02)
+        with no_hang(), pytest.raises(TimeoutError):
+            caller.call(lambda: 1, HANG_S)
         gate.set()
         for _ in range(200):
             try:

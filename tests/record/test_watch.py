@@ -11,6 +11,7 @@ import pytest
 
 from launcher.hardware.nvml import Unavailable
 from launcher.record.watch import Watch
+from tests.patience import PATIENCE_S
 
 GROWS = """
 import sys, time
@@ -69,7 +70,7 @@ def test_a_peak_between_two_looks_is_seen_and_the_thread_ends(
         with Watch(process.pid, gpu=False) as found:
             small = found.peak().ram_peak_bytes
             tell()
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + PATIENCE_S
             while (found.peak().ram_peak_bytes or 0) < 80_000_000:
                 assert time.monotonic() < deadline
                 time.sleep(0.02)

@@ -16,6 +16,7 @@ from launcher.errors import QlaunchError
 from launcher.fleet import systemd
 from launcher.service import client, procs, store
 from launcher.service.types import ServiceState
+from tests.patience import PATIENCE_S
 from tests.service.home import Home
 
 CANARY = "canary-KEY-0123456789-zyx"
@@ -47,7 +48,7 @@ def found(home: Home, words: str) -> list[str]:
 def embed(state: ServiceState, text: str, token: str) -> int:
     assert state.endpoint is not None
     port = int(state.endpoint.split(":")[2].partition("/")[0])
-    link = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    link = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     link.request("POST", "/v1/embeddings", json.dumps({"input": text}), headers)
     status = link.getresponse().status
@@ -58,7 +59,7 @@ def embed(state: ServiceState, text: str, token: str) -> int:
 def scrape(state: ServiceState) -> str:
     assert state.metrics is not None
     port = int(state.metrics["url"].split(":")[2].partition("/")[0])
-    link = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    link = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
     link.request("GET", "/metrics")
     text = link.getresponse().read().decode()
     link.close()

@@ -42,7 +42,7 @@ class Course(RuleBasedStateMachine):
             state = client.status("svc")
             return state if state.state in UP | FINAL else None
 
-        found: ServiceState = eventually(still, 20.0)
+        found: ServiceState = eventually(still)
         names = [phase["name"] for phase in found.phases]
         for old, new in itertools.pairwise(names):
             assert may_follow(old, new), names

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,20 +17,16 @@ from launcher.plan.types import EnginePlan, Expectation, MemoryPrediction, Plan
 from launcher.profile.types import Restart
 from launcher.service import client, ports, procs, store
 from launcher.service.types import ProcessId, ServiceState
+from tests.patience import PATIENCE_S, eventually
+
+__all__ = ["Beside", "Home", "eventually"]
 
 HERE = Path(__file__).parent
 ENGINE = HERE.parent / "fake_engine.py"
-FAST = {"beat_s": 0.3, "health_timeout_s": 2.0, "poll_s": 0.03}
+FAST = {"beat_s": 0.3, "health_timeout_s": 10.0, "poll_s": 0.03}
+START_TIMEOUT_S = PATIENCE_S
+"""Of a plan: an engine that starts well must not miss it beside any other work."""
 IMPATIENT = {"grace_s": 3.0, "children_s": 0.1, "group_s": 0.1, "kill_s": 3.0}
-
-
-def eventually(check: Callable[[], Any], limit_s: float = 30.0) -> Any:
-    """The first true answer of `check`."""
-    deadline = time.monotonic() + limit_s
-    while not (found := check()):
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
-    return found
 
 
 class Home:
@@ -85,7 +80,7 @@ class Home:
             "api_key_file": None,
             "predicted": MemoryPrediction(ram_bytes=1, gpu_bytes=None),
             "fits": True,
-            "start_timeout_s": 15.0,
+            "start_timeout_s": START_TIMEOUT_S,
             "restart": Restart(max_attempts=2, backoff_initial_s=0.05, backoff_max_s=0.1),
             "reference_cache": str(self.root / "cache"),
         }
@@ -121,7 +116,9 @@ class Home:
     def state(self, name: str = "svc") -> ServiceState | None:
         return store.read_state(name)
 
-    def wait_for(self, *states: str, name: str = "svc", limit_s: float = 30.0) -> ServiceState:
+    def wait_for(
+        self, *states: str, name: str = "svc", limit_s: float = PATIENCE_S
+    ) -> ServiceState:
         def there() -> ServiceState | None:
             state = store.read_state(name)
             return state if state is not None and state.state in states else None
@@ -135,7 +132,7 @@ class Home:
         return [p for mark in marks for p in procs.marked(mark) if p.pid != os.getpid()]
 
     def assert_nothing_left(self) -> None:
-        eventually(lambda: not self.processes(), 3.0)
+        eventually(lambda: not self.processes())
         for port in self.ports:
             ports.check_free("127.0.0.1", port)
         assert not list(self.root.rglob("*.tmp"))
@@ -158,7 +155,7 @@ class Beside:
         except BaseException as error:  # noqa: BLE001 - handed to the test
             self.error = error
 
-    def join(self, limit_s: float = 20.0) -> Beside:
+    def join(self, limit_s: float = PATIENCE_S) -> Beside:
         self._thread.join(limit_s)
         assert not self._thread.is_alive(), "it did not end"
         return self

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -16,6 +15,7 @@ from launcher.paths import dirs
 from launcher.profile.types import Restart
 from launcher.service import client, procs, store
 from launcher.service.types import ProcessId, ServiceState
+from tests.patience import HANG_S, PATIENCE_S
 from tests.service.home import Home, eventually
 
 PHASES = {
@@ -123,7 +123,7 @@ def test_an_engine_that_ignores_sigterm_is_killed_in_bounded_time_and_it_is_said
     home.options["patience"]["grace_s"] = 0.5
     home.up(home.plan("--ignore-sigterm", "--fork-grandchild"))
     result = client.down("svc")
-    assert result.seconds < 5
+    assert result.seconds < PATIENCE_S
     assert result.left == ()
     assert result.state is not None
     assert result.state.state == "stopped"
@@ -136,7 +136,7 @@ def test_grandchildren_are_ended_wherever_they_went(home: Home) -> None:
     assert len(home.processes()) >= 4  # supervisor, engine, two grandchildren
     result = client.down("svc")
     assert result.left == ()
-    assert result.seconds < 5
+    assert result.seconds < PATIENCE_S
     home.assert_nothing_left()
 
 
@@ -184,12 +184,12 @@ def test_a_stable_stretch_gives_the_budget_back(home: Home) -> None:
 
 
 def test_down_during_a_long_backoff_returns_at_once(home: Home) -> None:
-    slow = Restart(max_attempts=5, backoff_initial_s=60, backoff_max_s=60)
+    slow = Restart(max_attempts=5, backoff_initial_s=HANG_S, backoff_max_s=HANG_S)
     home.up(home.plan("--die-after", "0.3", restart=slow))
     waiting = home.wait_for("backoff")
     assert "starting again in" in waiting.detail
     result = client.down("svc")
-    assert result.seconds < 2
+    assert result.seconds < PATIENCE_S
     assert result.state is not None
     assert result.state.state == "stopped"
 
@@ -207,23 +207,21 @@ def test_ctrl_c_during_up_stops_what_it_started(home: Home, phase: str) -> None:
     starter = home.starter(home.plan(*PHASES[phase]))
     home.wait_for(phase)
     starter.send_signal(signal.SIGINT)
-    out, _ = starter.communicate(timeout=15)
+    out, _ = starter.communicate(timeout=PATIENCE_S)
     assert starter.returncode == 130, out
     assert client.status("svc").state == "stopped"
     home.assert_nothing_left()
 
 
 def test_a_second_ctrl_c_does_not_wait_for_the_engine_to_drain(home: Home) -> None:
-    home.options["patience"]["grace_s"] = 60.0
+    home.options["patience"]["grace_s"] = HANG_S
     starter = home.starter(home.plan("--never-ready", "--ignore-sigterm"))
     home.wait_for("warming")
     starter.send_signal(signal.SIGINT)
     home.wait_for("stopping")
-    began = time.monotonic()
     starter.send_signal(signal.SIGINT)
-    out, _ = starter.communicate(timeout=15)
+    out, _ = starter.communicate(timeout=PATIENCE_S)  # well before the grace is over
     assert starter.returncode == 130, out
-    assert time.monotonic() - began < 5
     assert "killed on request" in client.status("svc").detail
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from launcher.service import health
 from launcher.service.health import Answer, Probe
 from launcher.service.loop import Loop, Timers
+from tests.patience import no_hang
 
 Serve = Callable[[socket.socket], None]
 
@@ -128,9 +129,8 @@ def test_silence_and_dripping_end_at_the_deadline() -> None:
             time.sleep(0.05)
 
     for serve in (silent, drips):
-        began = time.monotonic()
-        assert ask(serve).kind == "timeout"
-        assert time.monotonic() - began < 3
+        with no_hang():
+            assert ask(serve).kind == "timeout"
 
 
 def test_a_closed_reset_or_endless_answer_is_broken() -> None:

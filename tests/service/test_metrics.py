@@ -22,6 +22,7 @@ from launcher.service.loop import Loop
 from launcher.service.scrape import Scrape
 from launcher.service.traffic import Traffic
 from launcher.service.types import ProcessId, ServiceState
+from tests.patience import PATIENCE_S
 from tests.service.home import Home, eventually
 
 ROOT = Path(__file__).parents[2]
@@ -173,7 +174,7 @@ class Served:
         return turns
 
     def connect(self) -> socket.socket:
-        link = socket.create_connection(("127.0.0.1", self.port), timeout=5)
+        link = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S)
         link.setblocking(False)
         return link
 
@@ -285,7 +286,7 @@ def test_no_descriptor_left(served: Served, monkeypatch: pytest.MonkeyPatch) -> 
 def scraped(found: ServiceState) -> dict[str, list[tuple[dict[str, str], float]]]:
     assert found.metrics is not None
     port = int(found.metrics["url"].split(":")[2].partition("/")[0])
-    link = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    link = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
     link.request("GET", "/metrics")
     answer = link.getresponse()
     assert answer.status == 200
@@ -308,7 +309,7 @@ def test_a_service_is_scraped(home: Home) -> None:
     assert client.as_data(down)["metrics"] is None
     port = int(data["metrics"]["url"].split(":")[2].partition("/")[0])
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port), timeout=5)
+        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
 
 
 def test_restarts_are_counted_and_the_port_stays(home: Home, tmp_path: Path) -> None:

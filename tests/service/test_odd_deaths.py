@@ -13,6 +13,7 @@ import pytest
 from launcher.errors import QlaunchError
 from launcher.paths import dirs
 from launcher.service import client, procs
+from tests.patience import PATIENCE_S, no_hang
 from tests.service.home import Home, eventually
 
 
@@ -52,11 +53,11 @@ def test_a_start_ended_by_any_signal_has_its_class(
 
 def test_a_frozen_engine_is_hung_and_started_again(home: Home) -> None:
     """SIGSTOP: alive, its port taken, silent; and deaf to SIGTERM until it goes on."""
-    home.options["timing"] |= {"beat_s": 0.1, "health_timeout_s": 0.2}
+    home.options["timing"] |= {"beat_s": 0.1, "health_timeout_s": 0.5}
     first = home.up(home.plan())
     assert first.engine is not None
     assert procs.send(first.engine, signal.SIGSTOP)
-    again = eventually(lambda: (s := client.status("svc")).restarts and s, 20)
+    again = eventually(lambda: (s := client.status("svc")).restarts and s)
     assert again.failure is None or again.failure.failure_class == "wedged"
     back = home.wait_for("ready")
     assert back.engine != first.engine
@@ -70,7 +71,7 @@ def test_down_ends_a_frozen_engine_in_bounded_time(home: Home) -> None:
     assert procs.send(state.engine, signal.SIGSTOP)
     done = client.down("svc")
     assert done.left == ()
-    assert done.seconds < 10
+    assert done.seconds < PATIENCE_S
     assert not procs.is_alive(state.engine)
 
 
@@ -78,9 +79,8 @@ def test_a_frozen_supervisor_does_not_make_down_wait_for_ever(home: Home) -> Non
     state = home.up(home.plan("--limbs"))
     assert state.supervisor is not None
     assert procs.send(state.supervisor, signal.SIGSTOP)
-    began = time.monotonic()
-    done = client.down("svc", timeout=1.0)
-    assert time.monotonic() - began < 15
+    with no_hang():
+        done = client.down("svc", timeout=1.0)
     assert done.left == ()
     assert not procs.is_alive(state.engine)
     assert not procs.is_alive(state.supervisor)

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,12 @@ from launcher.errors import QlaunchError
 from launcher.plan.resolve import make_plan
 from launcher.service import client, endings, ports, store
 from launcher.verify.types import Check, SmokeReport
+from tests.patience import PATIENCE_S
 from tests.plan.inputs import inputs
 from tests.service.home import ENGINE, Home, eventually
+
+SHORT_S = 5.0
+"""A start that is to time out: long enough for a slow machine to have answered in it."""
 
 
 def failure(home: Home, *switches: str, **changes: Any) -> QlaunchError:
@@ -43,28 +46,28 @@ def test_the_failure_carries_class_lines_and_status(home: Home, tmp_path: Path) 
 
 
 def test_a_start_that_takes_too_long_exits_8(home: Home) -> None:
-    error = failure(home, "--never-listen", start_timeout_s=1.5)
+    error = failure(home, "--never-listen", start_timeout_s=SHORT_S)
     assert (error.code, error.exit_code) == ("timed_out", 8)
-    assert "within 1.5 s" in error.message
+    assert f"within {SHORT_S:g} s" in error.message
     assert "loading the model (Connection refused)" in error.message
 
 
 def test_a_server_that_stays_503_exits_8_and_says_so(home: Home) -> None:
-    error = failure(home, "--never-ready", start_timeout_s=1.5)
+    error = failure(home, "--never-ready", start_timeout_s=SHORT_S)
     assert error.exit_code == 8
     assert "HTTP 503" in error.message
 
 
 @pytest.mark.parametrize("status", ["204", "401"])
 def test_only_200_is_healthy(home: Home, status: str) -> None:
-    error = failure(home, "--health-status", status, start_timeout_s=1.5)
+    error = failure(home, "--health-status", status, start_timeout_s=SHORT_S)
     assert error.exit_code == 8
     assert f"HTTP {status}" in error.message
 
 
 def test_a_health_answer_of_one_byte_a_second_times_out(home: Home) -> None:
     home.options["timing"]["health_timeout_s"] = 0.2
-    error = failure(home, "--health-drips", start_timeout_s=1.5)
+    error = failure(home, "--health-drips", start_timeout_s=SHORT_S)
     assert error.exit_code == 8
     assert "no answer within 0.2 s" in error.message
 
@@ -185,9 +188,7 @@ def test_health_that_fails_twice_degrades_and_recovers(home: Home, tmp_path: Pat
 
 
 def test_a_flood_of_log_is_bounded_on_disk_and_does_not_stop_the_engine(home: Home) -> None:
-    began = time.monotonic()
     state = home.up(home.plan("--flood", "25", "--flood-line", "20", "--garbage"))
-    assert time.monotonic() - began < 15
     assert state.supervisor is not None
     status = Path(f"/proc/{state.supervisor.pid}/status").read_text()
     peak_kb = int(status.split("VmHWM:")[1].split()[0])
@@ -246,7 +247,7 @@ def test_foreground_tells_systemd_ready_only_after_the_smoke(home: Home, tmp_pat
             home.up(home.plan())
         assert caught.value.code == "already_running"
         starter.terminate()
-        out, _ = starter.communicate(timeout=10)
+        out, _ = starter.communicate(timeout=PATIENCE_S)
         assert starter.returncode == 0, out
         while "STOPPING=1" not in heard[-1]:
             heard.append(listener.recv(4096).decode())

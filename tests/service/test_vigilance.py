@@ -20,7 +20,8 @@ from launcher.plan.types import Fallback, MemoryPrediction, Plan
 from launcher.service import client, procs, store
 from launcher.service.chain import MEMORY_CLASSES
 from launcher.service.types import ProcessId, ServiceState
-from tests.service.home import Home, eventually
+from tests.patience import HANG_S, PATIENCE_S
+from tests.service.home import START_TIMEOUT_S, Home, eventually
 
 OOM = {"CUDA out of memory": "gpu_oom_pool"}
 
@@ -49,10 +50,8 @@ def test_a_dead_part_of_a_serving_engine_is_seen_at_once_and_the_engine_started_
 ) -> None:
     home.options["timing"]["limb_s"] = 0.1
     first = home.up(home.plan("--limbs", "--ignore-sigterm"))
-    began = time.monotonic()
     assert procs.send(limb(first, name), signal.SIGKILL)
     again = eventually(lambda: (s := client.status("svc")).state == "ready" and s.restarts and s)
-    assert time.monotonic() - began < 8
     assert again.engine != first.engine
     events = (dirs().runs / first.run / "events.ndjson").read_text()
     assert '"limb_died"' in events
@@ -77,9 +76,7 @@ def test_a_dead_part_of_a_starting_engine_is_a_failed_start(home: Home) -> None:
 def test_an_engine_that_cannot_bind_and_does_not_end_is_given_up(home: Home) -> None:
     home.options["timing"]["ailing_s"] = 0.2
     home.options["classes"] = {"[Errno 98]": "port_taken"}
-    began = time.monotonic()
     error = refused(home, home.plan("--errno-98"))
-    assert time.monotonic() - began < 6
     assert (error.code, error.exit_code) == ("port_taken", 9)
     failure = status_of(error)["failure"]
     assert failure["failure_class"] == "port_taken"
@@ -90,7 +87,7 @@ def test_embeddings_that_hang_while_health_is_fine_restart_the_engine(
     home: Home, tmp_path: Path
 ) -> None:
     flag = tmp_path / "flag"
-    home.options["timing"] |= {"beat_s": 0.1, "health_timeout_s": 0.2}
+    home.options["timing"] |= {"beat_s": 0.1, "health_timeout_s": 0.5}
     home.options["timing"]["hang_failures"] = 10  # time enough to be seen degraded
     first = home.up(home.plan("--hang-flag", str(flag)))
     flag.touch()
@@ -107,13 +104,14 @@ def test_embeddings_that_hang_while_health_is_fine_restart_the_engine(
 
 def test_a_busy_engine_is_neither_degraded_nor_restarted(home: Home, tmp_path: Path) -> None:
     flag = tmp_path / "flag"
-    home.options["timing"] |= {"beat_s": 0.05, "health_timeout_s": 0.15}
+    # Time enough for an answer beside other work: before it is busy no look may fail.
+    home.options["timing"] |= {"beat_s": 0.05, "health_timeout_s": 0.5}
     first = home.up(home.plan("--busy-flag", str(flag)))
     flag.touch()
-    time.sleep(1.5)  # ten looks at it, all of them failing
+    time.sleep(3.0)  # five looks at it, all of them failing; three would be a hang
     busy = client.status("svc")
     flag.unlink()
-    time.sleep(0.3)
+    time.sleep(0.5)
     after = client.status("svc")
     assert (busy.state, after.state) == ("ready", "ready")
     assert (after.engine, after.restarts) == (first.engine, 0)
@@ -126,13 +124,11 @@ def test_a_busy_engine_is_neither_degraded_nor_restarted(home: Home, tmp_path: P
 def test_a_start_past_its_budget_fails_once_nothing_happens_in_it(home: Home) -> None:
     home.options["timing"]["stalled_s"] = 0.4
     plan = home.plan("--never-listen", start_budget_s=0.3, start_budget_source="3 times the last")
-    began = time.monotonic()
     error = refused(home, plan)
-    assert time.monotonic() - began < 8
     assert (error.code, error.exit_code) == ("timed_out", 8)
     assert "0.3 s (3 times the last), and nothing happens in it any more" in error.message
     limit = status_of(error)["start_limit"]
-    assert limit == {"budget_s": 0.3, "limit_s": 15.0, "source": "3 times the last"}
+    assert limit == {"budget_s": 0.3, "limit_s": START_TIMEOUT_S, "source": "3 times the last"}
 
 
 def test_a_start_past_its_budget_in_which_something_happens_goes_on(
@@ -159,7 +155,7 @@ def test_a_start_past_its_budget_in_which_something_happens_goes_on(
 def test_without_a_record_the_limit_is_the_profiles(home: Home) -> None:
     limit = client.as_data(home.up(home.plan()))["start_limit"]
     assert limit["budget_s"] is None
-    assert limit["limit_s"] == 15.0
+    assert limit["limit_s"] == START_TIMEOUT_S
     assert "no earlier start" in limit["source"]
 
 
@@ -216,11 +212,13 @@ def test_what_is_no_memory_failure_takes_no_step(home: Home) -> None:
 
 def test_down_between_two_steps_is_a_stop(home: Home) -> None:
     home.options["classes"] = OOM
-    restart = msgspec.structs.replace(home.plan().restart, backoff_initial_s=30, backoff_max_s=30)
+    restart = msgspec.structs.replace(
+        home.plan().restart, backoff_initial_s=HANG_S, backoff_max_s=HANG_S
+    )
     plan = home.plan("--room-for", "100", "--max-total-tokens", "16384", restart=restart)
     call = home.up_beside(with_steps(plan, 50))
     assert "trying with --max-total-tokens 50 (step 1 of 1)" in home.wait_for("backoff").detail
-    assert client.down("svc").seconds < 3
+    assert client.down("svc").seconds < PATIENCE_S
     error = call.join().error
     assert isinstance(error, QlaunchError)
     assert error.code == "stopped_meanwhile"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from launcher.verify.checks import was_made
 from launcher.verify.reference import Outcome, Reference
 from launcher.verify.smoke import run_smoke
 from launcher.verify.types import SmokeReport
+from tests.patience import no_hang
 from tests.verify.fakes import (
     WIDTH,
     Call,
@@ -407,9 +407,8 @@ def test_a_reference_of_another_width_fails_parity() -> None:
 def test_a_hang_after_a_full_batch_is_wedged() -> None:
     """SGLang issue 22518: the call with too many inputs is never answered."""
     engine = FakeEngine(hangs=lambda call: len(call.inputs) == 12)
-    began = time.monotonic()
-    report = smoke(engine, timeout_s=0.5)
-    assert time.monotonic() - began < 4
+    with no_hang():
+        report = smoke(engine, timeout_s=0.5)
     assert failed(report) == {"overflow"}
     assert report.suspect == "wedged"
     assert report.latency_ms is None
@@ -436,9 +435,8 @@ def test_a_hang_from_the_start_ends_in_time_and_checks_nothing_else() -> None:
 
 def test_an_answer_that_drips_ends_in_time() -> None:
     """Each byte comes well within a read timeout; only a deadline ends this."""
-    began = time.monotonic()
-    report = smoke(FakeEngine(drips=lambda _call: True), timeout_s=0.4)
-    assert time.monotonic() - began < 3
+    with no_hang():
+        report = smoke(FakeEngine(drips=lambda _call: True), timeout_s=0.4)
     assert failed(report) == {"count"}
     assert report.suspect == "wedged"
 

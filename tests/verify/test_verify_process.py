@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from launcher.verify.types import SmokeReport, VerifyRequest
+from tests.patience import PATIENCE_S
 from tests.verify.fakes import Call, FakeEngine, request, serving
 
 KEY = "sk-canary-Zq81"
@@ -72,21 +73,21 @@ def test_prepared_go_report() -> None:
         assert reported["event"] == "report"
         report = msgspec.convert(reported["report"], SmokeReport)
         assert report.ok
-        rest, errors = process.communicate(timeout=10)
+        rest, errors = process.communicate(timeout=PATIENCE_S)
         assert (process.returncode, rest, errors) == (0, b"", b"")
 
 
 def test_everything_at_once_and_then_the_end_of_stdin() -> None:
     engine = FakeEngine()
     with serving(engine), verifying() as process:
-        out, _ = process.communicate(ask(engine.url) + b"\ngo\n", timeout=10)
+        out, _ = process.communicate(ask(engine.url) + b"\ngo\n", timeout=PATIENCE_S)
         assert [json.loads(line)["event"] for line in out.splitlines()] == ["prepared", "report"]
         assert process.returncode == 0
 
 
 def test_a_failed_smoke_is_a_report_and_exit_0() -> None:
     with verifying() as process:
-        out, _ = process.communicate(ask("http://127.0.0.1:9/v1") + b"\ngo\n", timeout=10)
+        out, _ = process.communicate(ask("http://127.0.0.1:9/v1") + b"\ngo\n", timeout=PATIENCE_S)
         report = json.loads(out.splitlines()[-1])["report"]
         assert (report["ok"], report["suspect"]) == (False, "not_listening")
         assert process.returncode == 0
@@ -96,7 +97,7 @@ def test_a_failed_smoke_is_a_report_and_exit_0() -> None:
 def test_the_end_of_stdin_ends_it_quietly(sent: bytes | None) -> None:
     line = b"" if sent is not None else ask("http://127.0.0.1:9/v1") + b"\n"
     with verifying() as process:
-        out, errors = process.communicate(line, timeout=10)
+        out, errors = process.communicate(line, timeout=PATIENCE_S)
         assert process.returncode == 0
         assert errors == b""
         assert b"report" not in out
@@ -105,7 +106,7 @@ def test_the_end_of_stdin_ends_it_quietly(sent: bytes | None) -> None:
 @pytest.mark.parametrize("line", [b"nonsense", b"{}", b'{"endpoint": 7}', b"\xff", b"[" * 9999])
 def test_a_broken_request_is_an_error_event(line: bytes) -> None:
     with verifying() as process:
-        out, errors = process.communicate(line + b"\n", timeout=10)
+        out, errors = process.communicate(line + b"\n", timeout=PATIENCE_S)
         said = json.loads(out)
         assert said["event"] == "error"
         assert said["message"]
@@ -122,7 +123,7 @@ def test_the_key_and_the_texts_are_in_nothing_it_says() -> None:
         send(process, ask(engine.url))
         event(process)
         assert KEY not in " ".join(psutil.Process(process.pid).cmdline())
-        out, errors = process.communicate(b"go\n", timeout=10)
+        out, errors = process.communicate(b"go\n", timeout=PATIENCE_S)
         assert engine.calls[0].key == f"Bearer {KEY}"
         assert KEY.encode() not in out + errors
         assert b"windowsill" not in out + errors
@@ -143,7 +144,7 @@ def slow_reference(tmp_path: Path) -> VerifyRequest:
 
 
 def started(tmp_path: Path) -> psutil.Process:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         text = (tmp_path / "pid").read_text() if (tmp_path / "pid").exists() else ""
         if text:

@@ -15,7 +15,7 @@ import msgspec
 from launcher.engine.command import GUARD
 from launcher.errors import ExitCode, QlaunchError
 from launcher.model.types import Checkpoint
-from launcher.plan.types import Guard
+from launcher.plan.types import Guard, MemoryPrediction, Term
 from launcher.profile.types import FlagValue
 
 VARIABLE: Final = "REQUEST_GUARD"
@@ -36,7 +36,12 @@ TEXT_BYTES_PER_TOKEN: Final = 32
 text has 3 to 6; only runs of blanks, or of characters a tokenizer drops, come near."""
 BODY_SECONDS: Final = 30.0
 OPEN_CALLS: Final = 1024
-OPEN: Final = {"cpu": 4, "cuda": 16}
+VECTOR_BYTES: Final = 48
+"""Of the front for each number of a vector that has come and is not sent yet. Measured: 8192 inputs
+of MiniLM at once take 148 MB of it (SGLang 0.5.23)."""
+TOKEN_BYTES: Final = 40
+"""Of the front for each token id: Python's whole number and its place in a list."""
+OPEN: Final = {"cpu": 4, "cuda": 8}
 """Calls of the largest size whose memory is planned for, by where the engine computes."""
 
 UNGUARDED_FLAGS: Final = (
@@ -172,3 +177,20 @@ def reason(guard: Guard) -> str:
         f"guard: an input {tokens} and {guard.text_bytes} bytes, a call at most {guard.inputs}"
         f" inputs, {guard.call_tokens} token ids and {guard.body_bytes} bytes"
     )
+
+
+def predicted(without: MemoryPrediction, guard: Guard) -> MemoryPrediction:
+    """A prediction with what the front holds of requests, at most, when all that may be is open."""
+    vectors = guard.open_inputs * guard.dimensions * VECTOR_BYTES
+    term = Term(
+        name="requests at once",
+        device="ram",
+        process="front",
+        bytes=vectors + guard.open_tokens * TOKEN_BYTES + guard.open_bytes,
+        basis="computed",
+        source=f"{guard.open_inputs} vectors × {guard.dimensions} × {VECTOR_BYTES} B,"
+        f" {guard.open_tokens} tokens × {TOKEN_BYTES} B, {guard.open_bytes} B of bodies",
+        reserve=True,
+    )
+    full = (without.ram_full_bytes or 0) + term.bytes
+    return msgspec.structs.replace(without, ram_full_bytes=full, terms=(*without.terms, term))

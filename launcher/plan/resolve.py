@@ -159,6 +159,7 @@ def make_plan(given: Inputs) -> Plan:
             tuple(given.profile.cors_origins),
         ),
     )
+    predicted = guard.predicted(predicted, limits)
     start = _start_budget(given)
     lacking = fit.why_not_memory(predicted, given.hardware, given.checkpoint, sizes, computed)
     return Plan(

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from launcher.engine import flags as flag_tables
@@ -262,6 +262,7 @@ def test_the_kinds_of_the_shipped_profiles() -> None:
     assert kinds["cpu-qwen3-0.6b"] == "on the CPU"
 
 
+@settings(deadline=None)
 @given(
     card=st.sampled_from(sorted(card.name for card in known_cards().values())),
     mib=st.integers(min_value=64, max_value=200_000),

@@ -6,43 +6,48 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True)
 class Settings:
-    """The limits of one service; the plan's `guard` (launcher/plan/guard.py) says why each."""
+    """The limits of one service; the plan's `guard` (launcher/plan/guard.py) says why each.
+
+    A plan may be older than this file: a service that runs while qlaunch is upgraded is started
+    again, after a failure, with the plan that it was started with. What such a plan does not say
+    is bounded all the same.
+    """
 
     model: str
     """The served name."""
     vocabulary: int
     """Rows of the embedding table: ids are 0 to one less."""
-    text_tokens: int | None
-    """Most tokens of one input, special tokens counted; None: longer ones are cut."""
-    text_bytes: int
-    """Most bytes of one text in UTF-8."""
-    inputs: int
-    """Most inputs of one call."""
-    call_tokens: int
-    """Most token ids of one call."""
-    body_bytes: int
-    """Most bytes of one body."""
     dimensions: int
     """Width of a vector."""
-    cut: bool
+    text_tokens: int | None = 512
+    """Most tokens of one input, special tokens counted; None: longer ones are cut."""
+    text_bytes: int = 65_536
+    """Most bytes of one text in UTF-8."""
+    inputs: int = 2048
+    """Most inputs of one call."""
+    call_tokens: int = 300_000
+    """Most token ids of one call."""
+    body_bytes: int = 4_194_304
+    """Most bytes of one body."""
+    cut: bool = False
     """Whether fewer `dimensions` may be asked for."""
-    metrics: bool
+    metrics: bool = False
     """Whether /metrics is answered."""
-    loopback: bool
+    loopback: bool = True
     """Whether only this machine can connect: `Host` must name it then."""
-    hosts: tuple
+    hosts: tuple = ()
     """Further names that `Host` may have."""
-    origins: tuple
+    origins: tuple = ()
     """Origins whose pages may ask; `*` is every one."""
-    open_calls: int
+    open_calls: int = 1024
     """Most calls at once."""
-    open_bytes: int
+    open_bytes: int = 16_777_216
     """Most bytes of bodies at once."""
-    open_inputs: int
+    open_inputs: int = 4096
     """Most inputs at once."""
-    open_tokens: int
+    open_tokens: int = 1_200_000
     """Most tokens at once; of a text one for every four bytes is counted."""
-    body_seconds: float
+    body_seconds: float = 30.0
     """Longest time that a body may take to arrive."""
 
 
@@ -50,11 +55,11 @@ def read(text):
     """The settings in `text`.
 
     Raises:
-        ValueError, TypeError: something is missing or unknown; the engine must not start then.
+        ValueError, TypeError, KeyError: it is none; the engine must not start then.
     """
     found = json.loads(text)
     names = {field.name for field in fields(Settings)}
-    if set(found) != names:
-        raise ValueError(f"guard settings differ in {sorted(set(found) ^ names)}")
-    tuples = {name: tuple(found[name]) for name in ("hosts", "origins")}
-    return Settings(**{**found, **tuples})
+    known = {name: value for name, value in found.items() if name in names}
+    for name in ("hosts", "origins"):
+        known[name] = tuple(known.get(name, ()))
+    return Settings(**known)

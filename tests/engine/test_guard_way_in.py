@@ -1,0 +1,170 @@
+"""How the guard gets into the engine: by an import, in every process, with its limits."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from launcher.engine import command
+from launcher.plan import guard
+from launcher.plan.resolve import make_plan
+from launcher.plan.types import Guard
+from tests.engine.guarding import Settings, idle, limits, memory, own, settings
+from tests.plan.inputs import inputs
+
+FASTAPI = """
+class FastAPI:
+    async def __call__(self, scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+"""
+ASK = """
+import asyncio, json
+from fastapi import FastAPI
+seen = []
+async def send(message): seen.append(message)
+async def ask(path):
+    scope = {"type": "http", "method": "GET", "path": path, "headers": []}
+    await FastAPI()(scope, None, send)
+for path in ("/health", "/generate"):
+    asyncio.run(ask(path))
+print(json.dumps([m["status"] for m in seen if "status" in m]))
+"""
+LIMITS = make_plan(inputs()).guard
+
+
+def run(folder: Path, code: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    (folder / "fastapi").mkdir(exist_ok=True)
+    (folder / "fastapi" / "__init__.py").write_text("from .applications import FastAPI\n")
+    (folder / "fastapi" / "applications.py").write_text(FASTAPI)
+    site = next(path for path in sys.path if path.endswith("site-packages"))
+    whole = {"PATH": os.environ["PATH"], **env}
+    whole["PYTHONPATH"] = f"{whole['PYTHONPATH']}:{folder}:{site}"
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=whole,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def guarded(**env: str) -> dict[str, str]:
+    assert LIMITS is not None
+    return guard.environment(LIMITS, env)
+
+
+def test_an_application_is_guarded_as_soon_as_there_is_one(tmp_path: Path) -> None:
+    done = run(tmp_path, ASK, guarded())
+    assert done.stdout.strip() == "[200, 404]", done.stderr
+
+
+def test_without_limits_in_the_environment_nothing_is_changed(tmp_path: Path) -> None:
+    done = run(tmp_path, ASK, {"PYTHONPATH": str(command.GUARD)})
+    assert done.stdout.strip() == "[200, 200]", done.stderr
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"model": "x"}'])
+def test_with_limits_that_are_none_the_engine_does_not_start(tmp_path: Path, text: str) -> None:
+    done = run(tmp_path, ASK, guarded() | {guard.VARIABLE: text})
+    assert done.returncode != 0
+    assert done.stdout == ""
+
+
+def test_other_sitecustomize_modules_on_the_path_run_too_and_once(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("print('another')\n")
+    env = guarded(PYTHONPATH=str(command.PLUGIN), QLAUNCH_START_METHOD="auto")
+    done = run(tmp_path, "import gc; print(gc.get_threshold()[0])", env)
+    assert done.stdout.split() == ["another", "200000"], done.stderr
+
+
+def test_every_limit_of_the_plan_reaches_the_guard() -> None:
+    assert LIMITS is not None
+    found = settings.read(guarded()[guard.VARIABLE])
+    assert msgspec.structs.asdict(LIMITS) == vars(found)
+    assert set(Guard.__struct_fields__) == set(vars(limits()))
+
+
+def test_a_plan_of_another_version_is_bounded_all_the_same() -> None:
+    older = {"model": "m", "vocabulary": 9, "dimensions": 4, "of_another_version": 1}
+    found = settings.read(json.dumps(older))
+    assert found == Settings(model="m", vocabulary=9, dimensions=4)
+    assert found.inputs == 2048
+    assert found.loopback is True
+
+
+def test_the_engines_own_calls_are_signed() -> None:
+    class Session:
+        def request(self, method: str, url: str, **kwargs: Any) -> dict[str, Any]:
+            return kwargs
+
+    own.sign(Session, "word")
+    asked = Session().request
+    signed = asked("POST", "http://127.0.0.1:1/freeze_gc", headers={"Authorization": "x"})
+    assert signed == {"headers": {"Authorization": "x", own.HEADER: "word"}}
+    assert asked("GET", "http://127.0.0.1:1/model_info") == {}
+
+
+class Connection:
+    """One of uvicorn's protocols, as far as it is looked at."""
+
+    def __init__(self, complete: bool | None = None) -> None:
+        self.cycle = None if complete is None else Cycle(complete)
+        self.transport = self
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Cycle:
+    def __init__(self, complete: bool) -> None:
+        self.response_complete = complete
+
+
+def test_connections_on_which_no_request_comes_are_closed() -> None:
+    silent, answered, busy = Connection(), Connection(True), Connection(False)
+    everyone = {silent, answered, busy}
+    idle.close_idle(everyone, 0.0)
+    idle.close_idle(everyone, idle.HEADER_SECONDS)
+    assert not any(each.closed for each in everyone)
+    answered.cycle = Cycle(True)  # another request has come and gone
+    idle.close_idle(everyone, idle.HEADER_SECONDS + 1)
+    assert (silent.closed, answered.closed, busy.closed) == (True, False, False)
+
+
+def test_memory_is_given_back_after_much_was_served_and_when_nothing_is_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "AFTER_SECONDS", 0.0)
+    open_calls = [0]
+    trims: list[int] = []
+
+    async def run() -> None:
+        kept = memory.Memory(lambda: open_calls[0] == 0)
+        kept._trim = trims.append
+        kept.served(memory.AFTER_TOKENS - 1)
+        kept.idle()
+        await asyncio.sleep(0.02)
+        assert trims == []
+        kept.served(1)
+        open_calls[0] = 1
+        kept.idle()
+        await asyncio.sleep(0.02)
+        assert trims == []
+        open_calls[0] = 0
+        kept.idle()
+        await asyncio.sleep(0.02)
+        kept.idle()
+
+    asyncio.run(run())
+    assert trims == [0]

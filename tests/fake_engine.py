@@ -41,6 +41,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--config", help='YAML file with `api-key: "…"`')
     p.add_argument("--dimensions", type=int, default=384)
     p.add_argument("--max-running-requests", type=int, default=64)
+    p.add_argument("--context-length", type=int, default=512)
 
     start = p.add_argument_group("the start")
     start.add_argument("--slow-start", type=float, default=0.0, help="seconds before it listens")

@@ -64,6 +64,12 @@ SUITE: dict[str, Diagnosis] = {
         "Vectors cannot be cut to fewer dimensions as the model card says. The engine must be told "
         "that the model may be: -- --json-model-override-args '{\"is_matryoshka\": true}'.",
     ),
+    "edges": Diagnosis(
+        "limits",
+        "The longest input that the engine answers is not the one that the plan says. Compare "
+        "--context-length and --max-total-tokens with the positions of the checkpoint's "
+        "config.json; an engine that is asked for more may end, or answer with wrong vectors.",
+    ),
     "too_long": Diagnosis(
         "limits",
         "A text beyond the context is not refused with a reason: its vector stands for something "

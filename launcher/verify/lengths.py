@@ -80,13 +80,12 @@ def exact(session: Session, ruler: Ruler, tokens: int) -> Text | None:
     return None
 
 
-def longest(session: Session, context: int) -> int:
-    """Tokens of the longest text to ask: the engine takes context - 1, the budget perhaps less.
+def longest(session: Session, whole: int) -> int:
+    """Tokens of the longest text to ask: the engine takes `whole`, the budget perhaps less.
 
     What the budget cuts is cut to a power of two, so that the next run asks the same text and
     finds its reference in the cache.
     """
-    whole = context - 1
     affordable = session.tokens_for(session.seconds * SHARE) / CALLS
     if affordable >= whole:
         return whole
@@ -99,15 +98,20 @@ def longest(session: Session, context: int) -> int:
     return cut
 
 
-def make_long(session: Session, context: int) -> tuple[Text, ...]:
-    """Texts of the lengths worth asking, the longest last; none where that is not possible."""
+def make_long(session: Session, whole: int) -> tuple[Text, ...]:
+    """Texts of the lengths worth asking, the longest last; none where that is not possible.
+
+    Args:
+        session: to ask by.
+        whole: tokens of the longest input that is answered.
+    """
     if session.over:
         return ()
     ruler = make_ruler(session)
     if ruler is None:
         session.left_out.append("texts of an exact length: the engine does not count tokens")
         return ()
-    most = longest(session, context)
+    most = longest(session, whole)
     lengths = [*(step for step in STEPS if step < most), most]
     found = [exact(session, ruler, length) for length in lengths]
     session.left_out += [

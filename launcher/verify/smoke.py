@@ -1,7 +1,8 @@
 """The smoke of one service: ask, read, check, name the suspect.
 
 Few calls serve all checks: one batch of every text, some of them again, reversed, alone and in the
-client's default format, one call with more inputs than the engine runs at once, and one after it.
+client's default format, one call with more inputs than the engine runs at once, one after it, and
+the longest input that is answered and the shortest that is refused.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from launcher.verify import checks, texts
 from launcher.verify.beat import BEAT
 from launcher.verify.client import CallError, EmbeddingClient
 from launcher.verify.diagnose import diagnose
+from launcher.verify.edges import EDGE_S, NOT_ASKED, Edges, ask_edges
+from launcher.verify.edges import edges as check_edges
 from launcher.verify.evidence import Ask, Evidence, Reading, read
 from launcher.verify.reference import Outcome, obtain
+from launcher.verify.session import Session
 from launcher.verify.types import SmokeReport, VerifyRequest
 
 if TYPE_CHECKING:
@@ -64,10 +68,11 @@ def prove(
     began = time.monotonic()
     try:
         asks = ask_all(request, client, left_out)
+        edges = _ask_edges(request, client, asks, began)
     finally:
         client.close()
     evidence = Evidence(request, asks, outcome, left_out)
-    return judge(evidence, began), read(evidence).vectors.get(f"alone:{BEAT}", {}).get(BEAT)
+    return judge(evidence, edges, began), read(evidence).vectors.get(f"alone:{BEAT}", {}).get(BEAT)
 
 
 def too_long(
@@ -139,11 +144,24 @@ def ask_all(
     return asks
 
 
-def judge(evidence: Evidence, began: float) -> SmokeReport:
-    """The report on `evidence`; `began` is the monotonic time of the first call."""
+def _ask_edges(
+    request: VerifyRequest, client: EmbeddingClient, asks: dict[str, Ask], began: float
+) -> Edges:
+    """The edges of what an input may be, last: one that ends the engine hides nothing else."""
+    if asks["after"].answer is None:
+        return NOT_ASKED
+    session = Session(client, request.timeout_s - (time.monotonic() - began))
+    first = asks["first"].answer
+    if first is not None and first.tokens:
+        session.rate = first.tokens / max(first.seconds, 1e-3)
+    return ask_edges(session, request, EDGE_S)
+
+
+def judge(evidence: Evidence, edges: Edges, began: float) -> SmokeReport:
+    """The report on what was seen; `began` is the monotonic time of the first call."""
     reading = read(evidence)
     parity = checks.measure_parity(reading)
-    results = checks.run(reading, parity)
+    results = (*checks.run(reading, parity), check_edges(edges, vectors=not reading.faults))
     verdict = diagnose(reading, results, parity)
     worst = parity.worst
     after = evidence.asks["after"].answer

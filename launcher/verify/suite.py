@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from launcher.verify import checks, corpus, facts, lengths, suite_checks, texts
 from launcher.verify.client import EmbeddingClient
 from launcher.verify.diagnose import diagnose
+from launcher.verify.edges import ask_edges
 from launcher.verify.evidence import Ask, Evidence, read
 from launcher.verify.instruction import wording
 from launcher.verify.reference import Outcome, obtain
@@ -70,7 +71,7 @@ def run_suite(
     try:
         progress("measuring the rate, and making texts of exact lengths")
         session.measure(_SAMPLE)
-        long = lengths.make_long(session, request.context_length)
+        long = lengths.make_long(session, request.longest)
         fixed = (*corpus.CORPUS, *instructed(request))
         compared = (*fixed, *(each for each in long if _tokens(each) <= REFERENCE_TOKENS))
         if outcome is None:
@@ -200,6 +201,7 @@ def _probe(session: Session, request: VerifyRequest) -> Probes:
         whole=session.once([text]),
         empty=tuple(session.once(inputs) for inputs in ([""], ["   "], [text, ""])),
         too_long=session.once([lengths.beyond(request.context_length)]),
+        edges=ask_edges(session, request, session.seconds * lengths.SHARE / lengths.CALLS),
     )
 
 

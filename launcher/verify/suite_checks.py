@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from launcher.verify.client import Answer, CallError
-from launcher.verify.evidence import FLOAT32_MAX, Reading, cosine, norm
+from launcher.verify.edges import NOT_ASKED, Edges, Probed, edges, refused, usable
+from launcher.verify.evidence import Reading, cosine, norm
 from launcher.verify.instruction import wording
 from launcher.verify.thresholds import norm_tolerance, same_min
 from launcher.verify.types import Check
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from launcher.verify.reference import Vector
-
-Probed = Answer | CallError | None
-"""What a probe brought; None: it was not made."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +30,7 @@ class Probes:
     empty: tuple[Probed, ...] = ()
     """An empty text, blanks, and a batch with an empty text in it."""
     too_long: Probed = None
+    edges: Edges = NOT_ASKED
 
 
 def run(reading: Reading, probes: Probes) -> tuple[Check, ...]:
@@ -49,6 +47,7 @@ def run(reading: Reading, probes: Probes) -> tuple[Check, ...]:
         dimensions(reading, probes),
         empty(probes.empty),
         too_long(reading, probes.too_long),
+        edges(probes.edges, vectors=not reading.faults),
     )
 
 
@@ -168,9 +167,8 @@ def dimensions(reading: Reading, probes: Probes) -> Check:
     if probes.cut is None or not isinstance(probes.whole, Answer):
         return _unchecked(name, "the call for fewer dimensions was not made")
     if isinstance(probes.cut, CallError):
-        refused = _refused(probes.cut)
         answered = f"asked for {probes.width} of {request.dimensions}: {probes.cut}"
-        return Check(name=name, ok=refused and not claimed, detail=f"{claim}{answered}")
+        return Check(name=name, ok=refused(probes.cut) and not claimed, detail=f"{claim}{answered}")
     cut, whole = _one(probes.cut), _one(probes.whole)
     if len(cut) != probes.width:
         detail = f"{claim}{probes.width} numbers were asked for and {len(cut)} came"
@@ -194,9 +192,9 @@ def empty(found: tuple[Probed, ...]) -> Check:
     if not found:
         return _unchecked("empty", "it was not asked")
     for what, probe in zip(words, found, strict=True):
-        if isinstance(probe, CallError) and not _refused(probe):
+        if isinstance(probe, CallError) and not refused(probe):
             return Check(name="empty", ok=False, detail=f"{what}: {probe}")
-        if isinstance(probe, Answer) and not all(_usable(each.vector) for each in probe.items):
+        if isinstance(probe, Answer) and not all(usable(each.vector) for each in probe.items):
             detail = f"{what} is answered with a vector that is none (zero, NaN or null)"
             return Check(name="empty", ok=False, detail=detail)
     answered = sum(isinstance(probe, Answer) for probe in found)
@@ -211,31 +209,20 @@ def too_long(reading: Reading, probe: Probed) -> Check:
     if probe is None:
         return _unchecked("too_long", "it was not asked")
     if isinstance(probe, CallError):
-        return Check(name="too_long", ok=_refused(probe), detail=f"{probe}")
+        return Check(name="too_long", ok=refused(probe), detail=f"{probe}")
     if probe.tokens is None:
         detail = f"a text longer than {limit} tokens is answered, and nothing says it was cut"
         return Check(name="too_long", ok=False, detail=detail)
     if probe.tokens > limit:
         detail = f"{probe.tokens} tokens are answered, but the model has {limit} positions"
         return Check(name="too_long", ok=False, detail=detail)
-    usable = all(_usable(each.vector) for each in probe.items)
+    right = all(usable(each.vector) for each in probe.items)
     detail = f"cut to {probe.tokens} tokens, which the answer's count says"
-    return Check(name="too_long", ok=usable, detail=detail if usable else f"{detail}; no vector")
-
-
-def _refused(error: CallError) -> bool:
-    """Whether the server said no, and why: a 4xx with some words in it."""
-    said = str(error).partition(":")[2].strip()
-    return error.status is not None and 400 <= error.status < 500 and len(said) >= 10
+    return Check(name="too_long", ok=right, detail=detail if right else f"{detail}; no vector")
 
 
 def _one(answer: Answer) -> Vector:
     return answer.items[0].vector if answer.items else []
-
-
-def _usable(vector: Vector) -> bool:
-    finite = all(abs(number) <= FLOAT32_MAX for number in vector)
-    return bool(vector) and finite and math.isfinite(norm(vector)) and norm(vector) > 0
 
 
 def _unchecked(name: str, why: str) -> Check:

@@ -44,6 +44,11 @@ class VerifyRequest(msgspec.Struct, frozen=True, kw_only=True):
     encoder: bool
     max_running_requests: int
     context_length: int
+    longest_tokens: int | None = None
+    """Tokens of the longest input that is answered, special tokens counted, where the plan knows
+    better than `context_length` - 1, which is what engines take."""
+    cuts_texts: bool = False
+    """Whether longer inputs are cut to fit and not refused (`--allow-auto-truncate`)."""
     parity_min: float
     dtype: str
     engine_python: str | None
@@ -64,6 +69,12 @@ class VerifyRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Bound for the smoke itself, from `go` to the report."""
     reference_timeout_s: float = 600.0
     """Bound for computing the reference where it is not cached."""
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest input that is answered, special tokens counted."""
+        most = self.context_length - 1
+        return most if self.longest_tokens is None else min(most, self.longest_tokens)
 
 
 class SmokeReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -71,6 +71,8 @@ class FakeEngine:
     hangs: Callable[[Call], bool] = lambda _call: False
     drips: Callable[[Call], bool] = lambda _call: False
     base64: bool = True
+    longest: int = 511
+    """Token ids of the longest input that is answered."""
     location: str = ""
     tokens: Callable[[str], int | None] = lambda _text: None
     """Tokens of a text, for the answer's `usage`; None leaves it out."""
@@ -80,6 +82,10 @@ class FakeEngine:
     def spelled(self, given: str | list[int]) -> str:
         """The text that token ids stand for: `ids_of` backwards."""
         return given if isinstance(given, str) else "".join(map(chr, given))
+
+    def refuses(self, inputs: list[str | list[int]]) -> bool:
+        """Whether an input has more token ids than fit; of texts `raw` and `tokens` may say it."""
+        return any(isinstance(each, list) and len(each) > self.longest for each in inputs)
 
     def cut(self, call: Call, text: str) -> Vector:
         """The text's vector in as many dimensions as asked, cut before it is normalised."""
@@ -121,6 +127,13 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
         return
 
+    def _send(self, status: int, text: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         engine = self.engine
@@ -132,6 +145,9 @@ class _Handler(BaseHTTPRequestHandler):
             body.get("dimensions"),
         )
         engine.calls.append(call)
+        if engine.refuses(body["input"]):
+            self._send(400, json.dumps({"message": "The input is longer than the context"}))
+            return
         if engine.hangs(call):
             engine.released.wait(20)
             self.close_connection = True

@@ -39,6 +39,7 @@ NAMES = (
     "parity",
     "tokens",
     "card",
+    "edges",
 )
 KEY = "sk-canary-7f3a9b"
 
@@ -86,7 +87,7 @@ def test_right_vectors_pass_every_check_by_its_documented_name() -> None:
 def test_the_calls_are_few_and_cover_overflow_and_both_formats() -> None:
     engine = FakeEngine()
     smoke(engine, max_running_requests=20)
-    assert len(engine.calls) <= 10
+    assert len(engine.calls) <= 16
     assert max(len(call.inputs) for call in engine.calls) == 28
     assert [call.encoding for call in engine.calls].count("base64") == 1
     assert all(call.key == f"Bearer {KEY}" for call in engine.calls)
@@ -544,7 +545,7 @@ def test_a_redirect_does_not_carry_the_key_elsewhere() -> None:
 
 
 def test_texts_longer_than_the_context_are_left_out_and_counted() -> None:
-    engine = FakeEngine()
+    engine = FakeEngine(longest=63)
     report = smoke(engine, context_length=64)
     assert report.ok
     assert texts.BY_NAME["long"] not in engine.calls[0].inputs
@@ -557,7 +558,7 @@ def test_the_reference_knows_which_texts_are_too_long() -> None:
     assert plain is not None
     counts = {name: 64 if name in ("cat", "zh_weather") else 3 for name in texts.BY_NAME}
     outcome = Outcome(Reference(plain.vectors, {}, ("mean",), {}, counts), "cached")
-    engine = FakeEngine()
+    engine = FakeEngine(longest=63)
     report = smoke(engine, outcome, context_length=64)
     assert report.ok
     sent = {text for call in engine.calls for text in call.inputs}

@@ -22,7 +22,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def engine(**changes: Any) -> FakeEngine:
-    return FakeEngine(**{"raw": polite, "tokens": tokens_of, **changes})
+    return FakeEngine(**{"raw": polite, "tokens": tokens_of, "longest": 399, **changes})
 
 
 def test_a_right_service_passes(

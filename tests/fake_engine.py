@@ -202,8 +202,12 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(0.02)
         given = request.get("input")
         texts = given if isinstance(given, list) else [given]
+        texts = [" ".join(map(str, each)) if isinstance(each, list) else each for each in texts]
         if not texts or any(not isinstance(text, str) or not text.strip() for text in texts):
             self.answer(400, {"object": "error", "message": "Input cannot be empty or whitespace"})
+            return
+        if max(len(str(text).split()) for text in texts) >= options.context_length:
+            self.answer(400, {"object": "error", "message": "The input is longer than the context"})
             return
         rows = [self.row(index, text, request) for index, text in enumerate(texts)]
         if options.other_vectors:

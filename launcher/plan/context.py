@@ -12,6 +12,7 @@ from launcher.profile.types import FlagValue
 
 FLAG: Final = "context-length"
 POOL: Final = "max-total-tokens"
+PAGE: Final = "page-size"
 
 
 def most(checkpoint: Checkpoint) -> int:
@@ -40,18 +41,26 @@ def flags(
     if too_long or (given is None and limit > checkpoint.context_length):
         # A longer context than the checkpoint's is refused by the engine.
         out[FLAG] = limit
-    if (pool := _below(as_given({**wanted, **out}, extra), checkpoint)) is not None:
+    if (held := _below(as_given({**wanted, **out}, extra), checkpoint)) is not None:
         # The scheduler lets a longer text wait for ever, and everything behind it too.
-        out[FLAG] = pool
+        out[FLAG] = held
     return out
 
 
 def _below(asked: Mapping[str, FlagValue], checkpoint: Checkpoint) -> int | None:
-    """Tokens of a KV cache that cannot hold one text of the whole context; None where it can."""
-    pool, context = asked.get(POOL), asked.get(FLAG)
+    """The context that a KV cache holds one text of, where it is shorter; None where it is not.
+
+    The scheduler starts a text only where the cache has more room than it and one page take
+    (`total_tokens < remaining_total`, schedule_policy.py): of 300 tokens it runs 298. The context
+    is one more, which nobody may fill.
+    """
+    pool, context, page = asked.get(POOL), asked.get(FLAG), asked.get(PAGE, 1)
     if not isinstance(context, int):
         context = checkpoint.context_length
-    return pool if isinstance(pool, int) and 0 < pool < context else None
+    if not isinstance(pool, int) or not isinstance(page, int) or page < 1:
+        return None
+    held = pool - pool % page - page
+    return held if 0 < held < context else None
 
 
 def check(asked: Mapping[str, FlagValue], checkpoint: Checkpoint) -> None:
@@ -92,11 +101,13 @@ def reasons(
         out.append(f"context {has}: the checkpoint has no more (the profile says {wanted})")
     elif used.get(FLAG) == most(checkpoint) > has:
         out.append(f"context {most(checkpoint)}: {has} positions can be used, all of them by texts")
-    pool = as_given(used, extra).get(POOL)
-    if used.get(FLAG) == pool and pool is not None:
-        out.append(f"context {pool}: the KV cache (--{POOL}) holds no longer text")
-    elif (pool := _below(as_given(used, extra), checkpoint)) is not None:
-        out.append(f"a text of more than the KV cache's {pool} tokens would wait for ever")
+    given = as_given(used, extra)
+    unbound = {name: value for name, value in given.items() if name != FLAG}
+    held = _below(given, checkpoint)
+    if held is not None:
+        out.append(f"a text of {held} tokens or more would wait for ever: --{POOL} {given[POOL]}")
+    elif (held := _below(unbound, checkpoint)) is not None and used.get(FLAG) == held:
+        out.append(f"context {held}: the KV cache (--{POOL} {given[POOL]}) holds no longer text")
     return tuple(out)
 
 

@@ -12,12 +12,16 @@ WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 RUN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: help setup smoke test soak check bench docs pictures engine packages
+# Keeps PyTorch's libraries to AVX2, so that a newer processor shows what one without AVX-512 would.
+AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2
+
+.PHONY: help setup smoke test test-avx2 soak check bench docs pictures engine packages
 
 help:
 	@echo "make setup    the environment in $(VENV)"
 	@echo "make smoke    install, start, prove, show and stop a profile (PROFILE=$(or $(PROFILE),best))"
 	@echo "make test     all tests, the ones on the real engine included"
+	@echo "make test-avx2  all tests as on a processor without AVX-512, bf16 and VNNI"
 	@echo "make soak     hundreds of lives of a service: nothing may grow"
 	@echo "make check    ruff and mypy"
 	@echo "make bench    the benchmarks of the README"
@@ -41,6 +45,9 @@ smoke: setup
 
 test: setup packages engine
 	@$(RUN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+test-avx2: setup packages engine
+	@$(AVX2) $(RUN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 soak: setup engine
 	@QLAUNCH_SOAK=1 QLAUNCH_FUZZ_LOGS=100000 $(RUN)/python -m pytest -m "soak or case" -s $(ARGS) \

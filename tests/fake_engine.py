@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import base64
 import ctypes
-import glob
 import hashlib
 import json
 import math
@@ -371,16 +370,16 @@ def die(after: float) -> None:
     """End `after` seconds from the start, and in a test's home from when the service is ready: how
     long its checks take depends on what else the machine does."""
     home = os.environ.get("QLAUNCH_TEST_HOME")
-    states = f"{home}/state/services/*/state.json"
-    while home and not any(b'"state":"ready"' in read(path) for path in glob.glob(states)):
+    states = "state/services/*/state.json"
+    while home and not any(b'"state":"ready"' in read(path) for path in Path(home).glob(states)):
         time.sleep(0.02)
     time.sleep(after)
     os._exit(3)
 
 
-def read(path: str) -> bytes:
+def read(path: Path) -> bytes:
     try:
-        return Path(path).read_bytes()
+        return path.read_bytes()
     except OSError:  # it is replaced, or removed with its home
         return b""
 

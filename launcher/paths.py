@@ -55,15 +55,35 @@ class Dirs:
 
 
 def dirs() -> Dirs:
-    """The directories in force: under `QLAUNCH_HOME` if set, else the platform's own."""
-    home = os.environ.get("QLAUNCH_HOME")
-    if home:
-        root = Path(home).expanduser().absolute()
-        return Dirs(root / "config", root / "data", root / "state", root / "cache")
-    from platformdirs import PlatformDirs
+    """The directories in force: under `QLAUNCH_HOME` if set, else the platform's own.
 
-    d = PlatformDirs("qlaunch", appauthor=False)
-    return Dirs(d.user_config_path, d.user_data_path, d.user_state_path, d.user_cache_path)
+    Raises:
+        QlaunchError: `no_home` (exit 1): there is no home folder, and no QLAUNCH_HOME.
+    """
+    home = os.environ.get("QLAUNCH_HOME")
+    try:
+        if home:
+            root = Path(home).expanduser().absolute()
+            return Dirs(root / "config", root / "data", root / "state", root / "cache")
+        from platformdirs import PlatformDirs
+
+        d = PlatformDirs("qlaunch", appauthor=False)
+        paths = (d.user_config_path, d.user_data_path, d.user_state_path, d.user_cache_path)
+    except RuntimeError as error:  # how pathlib and platformdirs say that there is no home
+        raise _homeless() from error
+    if not all(path.is_absolute() for path in paths):
+        raise _homeless()
+    return Dirs(*paths)
+
+
+def _homeless() -> QlaunchError:
+    return QlaunchError(
+        f"user {os.geteuid()} has no home folder to keep anything in: HOME is not an absolute path,"
+        " and the user database names none",
+        code="no_home",
+        exit_code=ExitCode.UNEXPECTED,
+        fix="set QLAUNCH_HOME to a folder of your own",
+    )
 
 
 def private_dir(path: Path) -> Path:

@@ -25,6 +25,7 @@ FOUNDATION = {
     "errors",
     "paths",
     "files",
+    "locks",
     "pipsettings",
     "yamlfile",
     "yamlwords",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import shutil
 import sys
 from pathlib import Path
@@ -56,18 +56,31 @@ def _systemd(
         extra=asked.extra,
         home=_home(),
     )
-    owner = user or getpass.getuser()
+    owner = user or _me()
     text = systemd.unit(plan, start, scope=cast("systemd.Scope", scope), user=owner)
     name = systemd.file_name(plan)
     data = {"service": plan.service, "scope": scope, "file": name, "unit": text}
+    if scope == "user":
+        data["linger"] = systemd.lingering(owner)
     if output is None:
         return Result(data=data, lines=text.rstrip("\n").split("\n"))
     path = Path(output) / name if Path(output).is_dir() else Path(output)
     write_atomic(path, text.encode(), mode=0o644)
-    return Result(data={**data, "path": str(path)}, lines=[f"written to {path}"])
+    lines = [f"written to {path}"]
+    if scope == "user":
+        lines.append(f"to keep it after the last logout: {systemd.lingering(owner)}")
+    return Result(data={**data, "path": str(path)}, lines=lines)
 
 
 command.add_command(_systemd)
+
+
+def _me() -> str:
+    """This user's name; the number where the user database has none, which systemd takes too."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 def _of_service(

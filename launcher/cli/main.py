@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Final
 
@@ -58,6 +59,9 @@ _COMMANDS: Final = {
     "export": ("launcher.cli.export", "Write a service as a systemd unit."),
     "completion": ("launcher.cli.completion", "Print the shell completion script."),
 }
+
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
 @click.group(
@@ -125,6 +129,11 @@ def _unexpected(error: Exception) -> Result:
 
     if os.environ.get("QLAUNCH_TRACEBACK"):
         traceback.print_exception(error)
+    if isinstance(error, OSError) and error.errno in _FULL:
+        why = os.strerror(error.errno)
+        where = error.filename or "the result"
+        fix = "free space there, or set QLAUNCH_HOME to a folder that can be written"
+        return _failed("not_written", f"cannot write {where}: {why}", ExitCode.UNEXPECTED, fix=fix)
     place = traceback.extract_tb(error.__traceback__)[-1]
     return _failed(
         "unexpected",

@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from launcher import childenv
+from launcher import childenv, locks
 from launcher.engine import flags, install, parser_check, probe
 from launcher.engine.catalogue import glibc_version, why_not_here
 from launcher.engine.types import Engine, InstalledEngine, Release
@@ -208,16 +208,11 @@ def _marker(root: Path) -> InstalledEngine:
 
 def _being_installed(root: Path) -> bool:
     """Whether someone holds the lock of an install; looking does not make the lock's file."""
-    import fcntl
-
     try:
-        with (root.parent / f".{root.name}.lock").open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        with (root.parent / f".{root.name}.lock").open("rb+") as file:
+            return not locks.take(file.fileno())
     except OSError:
         return False
-    return False
 
 
 def _installed_sglang(engine: Engine) -> Finding:

@@ -21,7 +21,7 @@ from typing import Final
 
 import msgspec
 
-from launcher import pipsettings
+from launcher import locks, pipsettings
 from launcher.engine import bytecode, parser_check, pip, probe
 from launcher.engine.catalogue import LOCKS, glibc_version, why_not_here
 from launcher.engine.types import Engine, InstalledEngine, Release
@@ -255,20 +255,15 @@ def _remove_tree(root: Path) -> None:
 
 @contextlib.contextmanager
 def _locked(path: Path, release: Release, progress: Progress) -> Iterator[None]:
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
+    def waiting() -> None:
         progress(f"another install of {release.name} is running: waiting for it")
-        lock.acquire()
-    except OSError as error:
-        raise _failed(release, f"cannot lock {path}: {error.strerror}") from error
-    try:
+
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locks.held(path, waiting))
+        except OSError as error:
+            raise _failed(release, f"cannot lock {path}: {error.strerror}") from error
         yield
-    finally:
-        lock.release()
 
 
 def _failed(release: Release, why: str) -> QlaunchError:

@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from launcher import pipsettings
+from launcher import locks, pipsettings
 from launcher.engine import pip
 from launcher.engine.types import Release
 from launcher.errors import ExitCode, QlaunchError
@@ -134,8 +134,6 @@ def install(peer: Peer, data: Path, *, progress: Progress) -> Path:
         QlaunchError: exit 5 with code `engine_unsupported`, `disk_full`, `engine_unreachable` or
             `engine_install_failed`.
     """
-    from filelock import FileLock
-
     found = find(peer, data)
     if found is not None:
         return found
@@ -144,7 +142,8 @@ def install(peer: Peer, data: Path, *, progress: Progress) -> Path:
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         _check_space(peer, root.parent)
-        with FileLock(root.parent / f".{peer.name}.lock"):
+        lock = root.parent / f".{peer.name}.lock"
+        with locks.held(lock, lambda: progress(f"another install of {peer.name} is running")):
             return find(peer, data) or _build(peer, root, progress)
     except OSError as error:
         raise QlaunchError(

@@ -73,11 +73,25 @@ def unit(plan: Plan, start: Start, *, scope: Scope, user: str | None = None) -> 
             fix="give --port",
         )
     sections = (
-        ("Unit", _unit_section(plan)),
+        ("Unit", [*_lingering(scope, user), *_unit_section(plan)]),
         ("Service", _service_section(plan, start, scope, user)),
         ("Install", [f"WantedBy={'multi-user' if scope == 'system' else 'default'}.target"]),
     )
     return "\n".join(f"[{name}]\n" + "\n".join(lines) + "\n" for name, lines in sections)
+
+
+def lingering(user: str | None) -> str:
+    """The command without which a user's units end with that user's last session."""
+    return f"loginctl enable-linger {user}" if user else "loginctl enable-linger"
+
+
+def _lingering(scope: Scope, user: str | None) -> list[str]:
+    if scope == "system":
+        return []
+    return [
+        "# A user's own manager starts at the first login and ends, with this service, at the last",
+        f"# logout. For a service that starts with the machine and stays: {_text(lingering(user))}",
+    ]
 
 
 def _unit_section(plan: Plan) -> list[str]:

@@ -7,6 +7,7 @@ import errno
 import shutil
 from typing import TYPE_CHECKING
 
+from launcher import locks
 from launcher.errors import ExitCode, QlaunchError
 from launcher.yamlfile import shown
 
@@ -89,15 +90,5 @@ def one_at_a_time(path: Path, what: str, progress: Callable[[str], None]) -> Ite
 
     The kernel drops the lock with its process, so a killed one leaves nothing to clean up.
     """
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        progress(f"another process is fetching {what}: waiting for it")
-        lock.acquire()
-    try:
+    with locks.held(path, lambda: progress(f"another process is fetching {what}: waiting for it")):
         yield
-    finally:
-        lock.release()

@@ -7,14 +7,18 @@ HF_HOME, HF_TOKEN, HF_HUB_OFFLINE, MODELSCOPE_ENDPOINT, MODELSCOPE_CACHE, MODELS
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from launcher import childenv
 from launcher.errors import ExitCode, QlaunchError
 from launcher.model.download import disk_error, not_found, offline, unreachable
 from launcher.model.inspect import inspect
+from launcher.paths import dirs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,6 +29,9 @@ if TYPE_CHECKING:
 _ALLOW = ["*.json", "*.safetensors", "*.txt", "*.model", "*.tiktoken", "*_Dense/*.bin"]
 _IGNORE = ["onnx/*", "openvino/*", "coreml/*", "tflite/*", "checkpoint-*/*", "original/*", "gguf/*"]
 _PAGES = {"hf": "its page on the Hugging Face hub", "modelscope": "its page on ModelScope"}
+_OF_NETWORK = frozenset(
+    {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.EADDRNOTAVAIL}
+)
 _TOKENS = {"hf": "HF_TOKEN", "modelscope": "MODELSCOPE_API_TOKEN"}
 
 
@@ -88,6 +95,7 @@ def _snapshot(source: Source, *, local_only: bool) -> Path:
         "allow_patterns": _ALLOW,
         "ignore_patterns": _IGNORE,
     }
+    _spare_caches()
     with contextlib.redirect_stdout(sys.stderr), _bars_on_terminals_only():
         if source.kind == "hf":
             from huggingface_hub import snapshot_download
@@ -96,6 +104,18 @@ def _snapshot(source: Source, *, local_only: bool) -> Path:
         from modelscope import snapshot_download as modelscope_download
 
         return Path(modelscope_download(source.location, **options))
+
+
+def _spare_caches() -> None:
+    """Our own cache folder for users without a home of theirs; before the libraries are imported.
+
+    They would make a folder called `~` where they are called, or write nowhere.
+    """
+    if childenv.usable_home(os.environ) or os.environ.get("XDG_CACHE_HOME"):
+        return
+    for variable, name in (("HF_HOME", "huggingface"), ("MODELSCOPE_CACHE", "modelscope")):
+        if not Path(os.path.expanduser("~"), ".cache", name).is_dir():  # noqa: PTH111 - may be "~"
+            os.environ.setdefault(variable, str(dirs().cache / name))
 
 
 @contextlib.contextmanager
@@ -120,7 +140,7 @@ def _explain(source: Source, error: Exception, is_offline: bool) -> QlaunchError
     names = {kind.__name__ for one in chain for kind in type(one).__mro__}
     status = next((code for one in chain if (code := _status(one)) is not None), None)
     token = _TOKENS[source.kind]
-    full = next((one for one in chain if isinstance(one, OSError) and one.errno is not None), None)
+    full = next((one for one in chain if isinstance(one, OSError) and _of_disk(one)), None)
     if "GatedRepoError" in names or status == 403:
         return QlaunchError(
             f"{source} is gated, or closed to this account",
@@ -135,12 +155,19 @@ def _explain(source: Source, error: Exception, is_offline: bool) -> QlaunchError
         return not_found(source, why, fix=f"check the spelling; for a private one set {token}")
     if is_offline or names & {"OfflineModeIsEnabled", "CacheNotFound"}:
         return offline(source)
-    if full is not None and not isinstance(full, ConnectionError | TimeoutError):
+    if full is not None:
         where = Path(full.filename) if isinstance(full.filename, str) else Path.cwd()
         return disk_error(source, where if where.exists() else Path.cwd(), full)
     if status is not None:
         return unreachable(source, f"the hub answered with HTTP status {status}")
     return unreachable(source, f"the hub did not answer ({type(chain[-1]).__name__})")
+
+
+def _of_disk(error: OSError) -> bool:
+    """Whether a file was refused, and not a connection or the name of a host."""
+    if error.errno is None or isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
+        return False
+    return error.errno not in _OF_NETWORK
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -102,6 +102,7 @@ def _sole(where: Folder, wait_s: float = 0.0) -> Lock:
             f"cannot lock {where.up_lock}: {error.strerror or error}",
             code="state_dir_unsafe",
             exit_code=ExitCode.UNEXPECTED,
+            fix="set QLAUNCH_HOME to a folder of your own, on a local disk",
         ) from error
     if not free:
         raise QlaunchError(

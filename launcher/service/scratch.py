@@ -9,7 +9,6 @@ process, however it ends: what is not locked is left over, and removed by the ne
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -19,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from launcher import locks
 from launcher.errors import ExitCode, QlaunchError
 
 PREFIX: Final = "ql-engine-"
@@ -142,10 +142,9 @@ def _locked(path: Path) -> int | None:
     except OSError:
         return None
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(fd), path.lstat()):
+        if locks.take(fd) and os.path.samestat(os.fstat(fd), path.lstat()):
             return fd
-    except (BlockingIOError, FileNotFoundError):
+    except FileNotFoundError:
         pass
     except OSError:
         return fd  # no locks in this file system: nobody can sweep here either
@@ -188,10 +187,10 @@ def _remove_abandoned(path: Path) -> None:
     fd = -1
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(path, ignore_errors=True)
+        if locks.take(fd):
+            shutil.rmtree(path, ignore_errors=True)
     except OSError:
-        pass  # somebody holds it, or it has gone, or cannot be locked: it stays
+        pass  # it has gone, or cannot be locked: it stays
     finally:
         if fd >= 0:
             os.close(fd)

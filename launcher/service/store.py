@@ -3,14 +3,13 @@
 `services/NAME/` (0700) holds `plan.json` (what to run), `state.json` (how it is), `tree.json` (the
 engine's processes, so that leftovers can be told from strangers after a crash), `lock` (held by
 the live supervisor for its whole life), `up.lock` (held while someone starts or stops it) and
-`supervisor.log`. Locks are flocks: they end with their holder, however it ends.
+`supervisor.log`. Locks end with their holder, however it ends.
 
 Reading is quick and never raises for a damaged file: `ps` answers in a quarter of a second.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import time
@@ -23,6 +22,7 @@ from typing import Self
 
 import msgspec
 
+from launcher import locks
 from launcher.errors import ExitCode, QlaunchError
 from launcher.files import read_bounded, write_atomic
 from launcher.paths import dirs, private_dir
@@ -116,7 +116,7 @@ def folder(name: str, *, create: bool = False) -> Folder:
 
 
 class Lock:
-    """An flock on a file: taken or refused, never a file whose mere existence means something."""
+    """A lock on a file: taken or refused, never a file whose mere existence means something."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -126,22 +126,25 @@ class Lock:
         """Take the lock, trying for `wait_s` seconds; False if someone else holds it.
 
         Raises:
-            OSError: the file cannot be opened (a symlink in its place included).
+            OSError: the file cannot be opened (a symlink in its place included), or its file
+                system has no locks.
         """
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(self._path, flags, 0o600)
         deadline = time.monotonic() + wait_s
         while True:
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    os.close(fd)
-                    return False
-                time.sleep(0.02)
-            else:
+                taken = locks.take(fd)
+            except OSError:
+                os.close(fd)
+                raise
+            if taken:
                 self._fd = fd
                 return True
+            if time.monotonic() >= deadline:
+                os.close(fd)
+                return False
+            time.sleep(0.02)
 
     def sign(self, holder: ProcessId) -> None:
         """Leave in the held file who holds it, so that it can be asked to stop.

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
+
+from launcher import locks
 
 KINDS = {"zh_CN.GB18030": "zh_CN", "de_DE.ISO-8859-1": "de_DE"}
 
@@ -26,7 +27,7 @@ def environment(name: str, factory: pytest.TempPathFactory) -> dict[str, str]:
     base = factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "locales"
     folder.mkdir(exist_ok=True)
-    with FileLock(folder / f"{name}.lock"):
+    with locks.held(folder / f"{name}.lock", lambda: None):
         if not (folder / name).exists():
             subprocess.run(
                 [localedef, "-i", KINDS[name], "-f", charset, str(folder / name)],

@@ -56,6 +56,12 @@ UNITS: dict[str, Callable[[], str]] = {
 }
 
 
+def test_a_users_unit_says_what_keeps_it_after_the_last_logout() -> None:
+    """Case 17: a user's systemd ends with its last session, and the service with it."""
+    assert "loginctl enable-linger me" in unit(plan(), start(), scope="user", user="me")
+    assert "enable-linger" not in unit(plan(), start(), scope="system", user="me")
+
+
 @pytest.mark.parametrize("name", UNITS)
 def test_units_are_as_they_were(name: str) -> None:
     """To change them on purpose: `python -m tests.fleet.test_systemd`, and read the difference."""

@@ -8,6 +8,7 @@ the same bytes: no dates, ids from a fixed salt.
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -103,6 +104,8 @@ def _matplotlib() -> Iterator[Any]:
     """Matplotlib in our style, whatever the user's own configuration says."""
     # Its cache of fonts goes where ours are, not into a folder of its own in the user's home.
     os.environ.setdefault("MPLCONFIGDIR", str(dirs().cache / "matplotlib"))
+    # Where it cannot be written they lie in a temporary folder, which is not worth two lines.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     import matplotlib as mpl
     from matplotlib.figure import Figure
 

@@ -122,7 +122,7 @@ def test_the_key_is_in_no_output_of_the_command_line(home: Home, key: Path) -> N
                 env=env,
                 capture_output=True,
                 text=True,
-                timeout=60,
+                timeout=PATIENCE_S,
                 check=False,
             )
             assert CANARY not in done.stdout + done.stderr, words

@@ -330,6 +330,7 @@ def test_whoever_sees_ready_finds_the_run_recorded(home: Home) -> None:
         books.enter("stopping", "")
         books.finish("stopped", None)
         books.close()
+    where.lock.unlink()  # signed by this process, which lives on: `down` would wait for its end
     (run,) = recorded
     assert run["smoke"] == {"ok": True}
     assert [phase["name"] for phase in run["phases"]][-1] == "ready"

@@ -12,7 +12,7 @@ from launcher.bench.types import Level, Row
 from launcher.errors import ExitCode, QlaunchError
 from launcher.service import client, procs
 from launcher.service.bare import MARK
-from launcher.service.types import FINAL
+from launcher.service.types import at_work
 
 BACK_S = 30.0
 """Until the memory of the life before has to be back: the kernel frees it within the second."""
@@ -33,7 +33,7 @@ def refuse_company() -> None:
     Raises:
         QlaunchError: `not_quiet` (exit 9) naming them.
     """
-    names = [state.service for state in client.services() if state.state not in FINAL]
+    names = [state.service for state in client.services() if at_work(state)]
     if names:
         raise QlaunchError(
             f"these services run and would be measured too: {', '.join(names)}",

@@ -117,6 +117,7 @@ def _checks(where: Dirs, deep: str | None) -> Iterator[Check]:
     yield Check("limits", host_checks.limit_findings)
     yield from _folder_checks(where)
     yield from _engine_checks(where.engines, deep)
+    yield Check("processes", service_checks.kernel_findings)
     yield Check("services", service_checks.service_findings)
     port = _default_port()
     yield Check(f"port {port}", lambda: [service_checks.port_finding(port)])

@@ -17,7 +17,7 @@ from launcher.engine.types import Release
 from launcher.errors import ExitCode, QlaunchError
 from launcher.paths import dirs
 from launcher.service import client
-from launcher.service.types import FINAL
+from launcher.service.types import at_work
 
 command = group("engine", "List, install and remove engine releases.")
 
@@ -129,7 +129,7 @@ def _refuse_in_use(name: str) -> None:
     users = [
         state.service
         for state in client.services()
-        if state.state not in FINAL and state.engine_plan.get("release") == name
+        if at_work(state) and state.engine_plan.get("release") == name
     ]
     if users:
         raise QlaunchError(

@@ -11,7 +11,11 @@ from types import FrameType
 
 @contextlib.contextmanager
 def ends_by_interrupt() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the command as Ctrl-C does, so that what it started is stopped."""
+    """SIGTERM and SIGHUP end the command as Ctrl-C does, so that what it started is stopped.
+
+    Not one that is ignored, as nohup has it. For PID 1 of a container this is also what makes
+    them arrive: the kernel drops a signal that init has no handler for.
+    """
 
     def interrupt(_signum: int, _frame: FrameType | None) -> None:
         if callable(signal.getsignal(signal.SIGINT)):
@@ -23,7 +27,8 @@ def ends_by_interrupt() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    signals = (signal.SIGTERM, signal.SIGHUP)
+    every = (signal.SIGTERM, signal.SIGHUP)
+    signals = [number for number in every if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, interrupt) for number in signals}
     try:
         yield

@@ -15,7 +15,7 @@ from launcher.errors import ExitCode, QlaunchError
 from launcher.paths import dirs
 from launcher.record.runs import load_run
 from launcher.service import client, logs
-from launcher.service.types import FINAL
+from launcher.service.types import at_work
 
 
 @declare("logs", json_help='Print one JSON document; with --follow one {"line": …} a line.')
@@ -41,6 +41,7 @@ def command(
     """Show the engine log of SERVICE: the last lines, scrubbed of secrets."""
     run = _run(service, run_id)
     folder = dirs().runs / run
+    _require_log(service, run, folder)
     when = None if since is None else _time(since, datetime.now().astimezone())
     if crash:
         if follow:
@@ -98,12 +99,32 @@ def _run(service: str, wanted: str | None) -> str:
     return found.run
 
 
+def _require_log(service: str, run: str, folder: Path) -> None:
+    """Refuse to show nothing for a log that is not there.
+
+    Raises:
+        QlaunchError: `log_gone` (exit 2).
+    """
+    there = any((folder / name).exists() for name in (logs.LOG_NAME, f"{logs.LOG_NAME}.1"))
+    if there or (folder.is_dir() and at_work(client.status(service))):
+        return  # an engine that has said nothing yet has no file yet
+    what = "the engine ended without a word, or its log was removed"
+    if not folder.is_dir():
+        what = f"its folder {folder} was removed"
+    raise QlaunchError(
+        f"there is no log of run {run or '?'} of {service!r}: {what}",
+        code="log_gone",
+        exit_code=ExitCode.USAGE,
+        fix="qlaunch runs list shows the runs there are; --run names one",
+    )
+
+
 def _follow(
     service: str, run: str, folder: Path, lines: int | None, since: datetime | None
 ) -> Result:
     def ended() -> bool:
         state = client.status(service)
-        return state.run != run or state.state in FINAL
+        return state.run != run or not at_work(state)
 
     as_json = wants_json()
     try:

@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
+from launcher import limits
 from launcher.cli import advice
 from launcher.engine import catalogue, install, parser_check, probe
 from launcher.engine import flags as flag_tables
@@ -111,7 +114,17 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
             choice=choice,
         )
     )
+    if not request.elsewhere:
+        plan = _within_limits(plan)
     return Prepared(plan, profile, settings, hardware, engine, checkpoint, card)
+
+
+def _within_limits(plan: Plan) -> Plan:
+    """`plan`, which does not fit where this process's own limits (`ulimit`) are too low for it."""
+    why = limits.too_low(plan.predicted.ram_bytes)
+    if why is None:
+        return plan
+    return msgspec.structs.replace(plan, fits=False, reasons=(why, *plan.reasons))
 
 
 def _observed(where: Dirs) -> tuple[Observed, ...]:
@@ -143,6 +156,14 @@ def require_fit(prepared: Prepared) -> None:
     plan = prepared.plan
     if plan.fits:
         return
+    if (why := limits.too_low(plan.predicted.ram_bytes)) is not None:
+        raise QlaunchError(
+            f"{plan.profile} with {plan.model_name} cannot run here: {why}",
+            code="limit_too_low",
+            exit_code=ExitCode.DOES_NOT_FIT,
+            fix="raise that limit: ulimit, LimitNOFILE= and LimitAS= in systemd, "
+            "--ulimit in a container",
+        )
     knob = plan.reasons[1] if len(plan.reasons) > 1 and plan.reasons[1].startswith("--") else None
     raise QlaunchError(
         f"{plan.profile} with {plan.model_name} does not fit this machine: {plan.reasons[0]}",

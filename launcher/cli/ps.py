@@ -7,14 +7,14 @@ import click
 from launcher.cli.base import command as declare
 from launcher.cli.result import Result, size, table
 from launcher.service import client
-from launcher.service.types import FINAL
+from launcher.service.types import at_work
 
 
 @declare("ps")
 @click.option("--all", "-a", "everything", is_flag=True, help="Also those that are not running.")
 def command(everything: bool) -> Result:
     """List services that are running, or all that were ever started."""
-    found = [s for s in client.services() if everything or s.state not in FINAL]
+    found = [s for s in client.services() if everything or at_work(s) or s.state == "unknown"]
     rows = [
         (
             state.service,
@@ -28,4 +28,5 @@ def command(everything: bool) -> Result:
     ]
     headings = ("SERVICE", "STATE", "ENDPOINT", "PID", "RAM PEAK", "SINCE")
     lines = table(headings, rows) if rows else ["no services are running"]
+    lines += [f"{state.service}: {state.problem}" for state in found if state.problem]
     return Result(data={"services": [client.as_data(state) for state in found]}, lines=lines)

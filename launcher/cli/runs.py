@@ -18,7 +18,7 @@ from launcher.record.bench import read_bench
 from launcher.record.prune import old_runs, remove_runs
 from launcher.record.runs import list_runs, load_run, run_directory
 from launcher.service import client
-from launcher.service.types import FINAL
+from launcher.service.types import at_work
 
 _LATEST_ROWS = 24
 """Measurements shown to a person."""
@@ -90,7 +90,7 @@ def _measured(documents: list[dict[str, Any]]) -> list[str]:
 def prune(keep: int, service: str | None, dry_run: bool) -> Result:
     """Remove all but the newest N run records. Those of running services always stay."""
     runs = dirs().runs
-    live = frozenset(state.run for state in client.services() if state.state not in FINAL)
+    live = frozenset(state.run for state in client.services() if at_work(state))
     found = [run for run in list_runs(runs) if service in (None, run.service)]
     old = old_runs(found, keep=keep, live=live)
     if not dry_run:

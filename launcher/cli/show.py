@@ -39,6 +39,8 @@ def service(data: dict[str, Any]) -> list[str]:
     ]
     if data.get("detail"):
         lines.append(f"now       {data['detail']}")
+    if data.get("problem") and data["problem"] != data.get("detail"):
+        lines.append(f"note      {data['problem']}")
     if data.get("metrics"):
         lines.append(f"metrics   {data['metrics']['url'] or data['metrics']['problem']}")
     if data.get("restarts"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from launcher.cli import show
@@ -9,7 +11,7 @@ from launcher.cli.base import command as declare
 from launcher.cli.result import Problem, Result
 from launcher.errors import ExitCode
 from launcher.service import client
-from launcher.service.types import FINAL
+from launcher.service.types import FINAL, ServiceState
 
 
 @declare("status")
@@ -24,6 +26,8 @@ def command(service: str, endpoint_only: bool) -> Result:
         return Result(data=data, lines=[state.endpoint or "-"])
     if running:
         return Result(data=data, lines=show.service(data))
+    if state.state == "unknown":
+        return _unknown(service, state, data, endpoint_only=endpoint_only)
     message = f"service {service!r} is not running: {state.state}"
     fix = state.failure.fix if state.failure else f"start it: qlaunch restart {service}"
     return Result(
@@ -32,4 +36,23 @@ def command(service: str, endpoint_only: bool) -> Result:
         exit_code=ExitCode.NOT_RUNNING,
         status="error",
         problems=(Problem("not_running", message, fix),),
+    )
+
+
+def _unknown(
+    service: str, state: ServiceState, data: dict[str, Any], *, endpoint_only: bool
+) -> Result:
+    """Neither running nor not, as far as can be told: no script may take it for ready."""
+    return Result(
+        data=data,
+        lines=[] if endpoint_only else show.service(data),
+        exit_code=ExitCode.NOT_RUNNING,
+        status="error",
+        problems=(
+            Problem(
+                "state_unknown",
+                f"whether service {service!r} serves is unknown: {state.problem}",
+                f"qlaunch down {service} ends it; qlaunch up {service} starts it anew",
+            ),
+        ),
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import click
 
 from launcher.cli import show
 from launcher.cli.base import command as declare
+from launcher.cli.interrupts import ends_by_interrupt
 from launcher.cli.options import plan_options, request
 from launcher.cli.prepare import prepare, require_fit
 from launcher.cli.progress import Progress
@@ -52,7 +54,18 @@ def command(
     \b
         qlaunch up cpu-minilm -- --log-level debug
     """
-    progress = Progress(quiet=quiet)
+    with ends_by_interrupt() if foreground else contextlib.nullcontext():
+        return _up(words, given, Progress(quiet=quiet), dry_run=dry_run, foreground=foreground)
+
+
+def _up(
+    words: tuple[str, ...],
+    given: dict[str, Any],
+    progress: Progress,
+    *,
+    dry_run: bool,
+    foreground: bool,
+) -> Result:
     prepared = prepare(request(words, given), progress.line)
     plan = prepared.plan
     if dry_run:

@@ -22,9 +22,9 @@ from launcher.record.ndjson import read_lines
 from launcher.record.sampler import Sampler
 from launcher.record.types import Sample
 from launcher.record.writer import SAMPLES
-from launcher.service import client, logs, store
+from launcher.service import client, logs, procs, store
 from launcher.service.traffic import Traffic
-from launcher.service.types import FINAL, UP, ServiceState
+from launcher.service.types import UP, ServiceState, at_work
 
 if TYPE_CHECKING:
     from launcher.hardware.nvml import Nvml
@@ -61,7 +61,7 @@ class Watch:
             states = [
                 state
                 for state in client.services()
-                if everything or state.state not in FINAL or state.service in self._views
+                if everything or at_work(state) or state.service in self._views
             ]
         return {
             "at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -103,7 +103,7 @@ class _View:
         self._folder = dirs().runs / state.run
         self._sampler = (
             None
-            if state.engine is None
+            if state.engine is None or not procs.is_here(state.engine)  # a stranger's number
             else Sampler(state.engine.pid, nvml=nvml, extra_pids=self._members)
         )
         self._sample: Sample | None = None
@@ -233,7 +233,7 @@ def _age(at: str | None) -> float | None:
 
 
 def _uptime(state: ServiceState) -> float | None:
-    if state.engine is None or state.state in FINAL:
+    if state.engine is None or not at_work(state) or not procs.is_here(state.engine):
         return None
     ticks = state.engine.start_ticks / os.sysconf("SC_CLK_TCK")
     return round(max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks), 1)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from launcher import limits
 from launcher.hardware.checks import Finding, ok, problem, unavailable, warning
 from launcher.hardware.cpu import cpu_quota, read_cpu
 from launcher.hardware.disk import read_disk
@@ -155,6 +156,7 @@ def limit_findings(shm: Path = Path("/dev/shm")) -> Iterator[Finding]:  # noqa: 
     yield _shared_memory(shm)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     yield judge_open_files(soft, hard)
+    yield judge_addresses(resource.getrlimit(resource.RLIMIT_AS)[1])
     yield judge_clock(time.time())
 
 
@@ -178,10 +180,24 @@ def judge_open_files(soft: int, hard: int) -> Finding:
     unlimited = resource.RLIM_INFINITY
     shown = ["unlimited" if n == unlimited else str(n) for n in (soft, hard)]
     text = f"a process may open {shown[0]} files, and raise that to {shown[1]}"
+    fix = "raise it: ulimit -n 65535, LimitNOFILE= in systemd, --ulimit nofile= in a container"
+    if hard != unlimited and hard < limits.LEAST_OPEN_FILES:
+        return problem("open files", f"{text}: an engine needs {limits.LEAST_OPEN_FILES}", fix)
     if hard != unlimited and hard < LEAST_OPEN_FILES:
-        fix = "raise it: ulimit -n 65535, LimitNOFILE= in systemd, --ulimit nofile= in a container"
         return warning("open files", f"{text}: each client connection takes one", fix)
     return ok("open files", text)
+
+
+def judge_addresses(hard: int) -> Finding:
+    """What to say of RLIMIT_AS, in bytes."""
+    name = "address space"
+    if hard == resource.RLIM_INFINITY:
+        return ok(name, "not limited")
+    text = f"a process may map {_gib(hard)} (ulimit -v)"
+    if hard < limits.LEAST_ADDRESSES:
+        text += f": an engine maps at least {_gib(limits.LEAST_ADDRESSES)}"
+        return problem(name, text, "raise it: ulimit -v unlimited, LimitAS= in systemd")
+    return ok(name, text)
 
 
 def judge_clock(now: float) -> Finding:

@@ -63,7 +63,9 @@ def read_bytes(path: Path, limit: int = MAX_SMALL_FILE) -> bytes:
     """
     with os.fdopen(open_regular(path), "rb") as file:
         try:
-            data = file.read(limit + 1)
+            # By its size: asked for 2 GiB, Python would set 2 GiB aside.
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(min(size, limit) + 1)
         except OSError as error:
             raise broken(path, f"cannot be read: {error.strerror or error}") from error
     if len(data) > limit:

@@ -51,7 +51,7 @@ class Books:
             self.recorder = Recorder(plan, began, secrets)
             first = first_state(plan, self.recorder.run_id, self.recorder.measured, began)
             self.status = Status(
-                where, first, began=began, journal=self.journal, on_change=on_change
+                where, first, began=began, journal=self.journal, lock=lock, on_change=on_change
             )
         except OSError as error:
             raise not_written(where.path, error) from error

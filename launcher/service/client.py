@@ -13,15 +13,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from launcher import childenv
 from launcher.errors import ExitCode, QlaunchError
-from launcher.plan import memory
 from launcher.plan.types import Plan
-from launcher.service import keys, ports, procs, store
+from launcher.service import detach, document, keys, pid1, ports, procs, reading, store
 from launcher.service.endings import supervisor_gone
 from launcher.service.settle import leftovers, settle
 from launcher.service.store import Folder, Lock
@@ -37,9 +36,12 @@ SUPERVISOR_START_S = 20.0
 """For the supervisor's own start: about 0.2 s, more on a machine that is short of everything."""
 LAST_STEPS_S = 2.0
 """From a supervisor's last state to its end: it closes its files, which takes milliseconds."""
+FROZEN_S = 30.0
+"""What `up` waits for a supervisor that does not move: somebody may be debugging it."""
 DOWN_S = 30.0
 """What `down` takes at most."""
 Watch = Callable[[ServiceState], object]
+as_data = document.as_data
 
 
 class DownResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +81,7 @@ def launch(
         if plan.port:
             ports.check_free(plan.host, plan.port)
         store.write_plan(where, plan)
-        pid = _spawn_supervisor(where, entry, began)
+        pid = detach.spawn(where, entry, began)
         supervisor = procs.process_id(pid)
         try:
             state = _first_state(where, pid, supervisor)
@@ -94,16 +96,18 @@ def launch(
 
 
 def _sole(where: Folder, wait_s: float = 0.0) -> Lock:
+    if (blind := procs.proc_problem()) is not None:
+        raise QlaunchError(
+            blind,
+            code="proc_unusable",
+            exit_code=ExitCode.UNEXPECTED,
+            fix="mount it: unshare --mount-proc, or mount -t proc proc /proc",
+        )
     lock = Lock(where.up_lock)
     try:
         free = lock.acquire(wait_s=wait_s)
     except OSError as error:
-        raise QlaunchError(
-            f"cannot lock {where.up_lock}: {error.strerror or error}",
-            code="state_dir_unsafe",
-            exit_code=ExitCode.UNEXPECTED,
-            fix="set QLAUNCH_HOME to a folder of your own, on a local disk",
-        ) from error
+        raise unlockable(where.up_lock, error) from error
     if not free:
         raise QlaunchError(
             f"service {where.name!r} is being started or stopped by another command",
@@ -111,11 +115,26 @@ def _sole(where: Folder, wait_s: float = 0.0) -> Lock:
             exit_code=ExitCode.CONFLICT,
             fix=f"wait for it, then: qlaunch status {where.name}",
         )
+    with contextlib.suppress(OSError):  # for PID 1, which ends everybody with itself
+        if (me := procs.process_id(os.getpid())) is not None:
+            lock.sign(me)
     return lock
+
+
+def unlockable(path: Path, error: OSError) -> QlaunchError:
+    """The `state_dir_unsafe` error (exit 1) of a lock file that cannot be opened."""
+    return QlaunchError(
+        f"cannot lock {path}: {error.strerror or error}",
+        code="state_dir_unsafe",
+        exit_code=ExitCode.UNEXPECTED,
+        fix="see who owns that file, or set QLAUNCH_HOME to a folder of your own, on a local disk",
+    )
 
 
 def _refuse_running(name: str) -> None:
     state = settle(name)
+    if state is not None and (refusal := reading.elsewhere(name, state)) is not None:
+        raise refusal
     if _supervisor(store.folder(name), state) is None:
         return
     where = f" at {state.endpoint}" if state is not None and state.endpoint else ""
@@ -140,48 +159,6 @@ def _supervisor(where: Folder, state: ServiceState | None) -> ProcessId | None:
         _reap(holder.pid)
         time.sleep(0.01)
     return holder
-
-
-def _spawn_supervisor(where: Folder, entry: Sequence[str], began: float) -> int:
-    """Start the supervisor in a session of its own, with nothing of ours but its log; its PID.
-
-    By posix_spawn: no handle has to be kept for a process that outlives us.
-    """
-    if where.log.exists():
-        where.log.replace(where.log.with_name(f"{where.log.name}.1"))
-    env = childenv.utf8(os.environ)
-    env.pop("NOTIFY_SOCKET", None)
-    if env.get("QLAUNCH_HOME"):
-        env["QLAUNCH_HOME"] = str(where.path.parents[2])  # absolute: it changes its folder
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-    argv = [*entry, where.name, repr(began)]
-    return os.posix_spawn(
-        argv[0],
-        argv,
-        env,
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, str(where.log), flags, 0o600),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-            # A shell's own descriptors (`exec 9>lock`) are inheritable and must not live on in us.
-            *((os.POSIX_SPAWN_CLOSE, fd) for fd in _inheritable()),
-        ],
-        setsid=True,
-        # A shell that started us in the background, or nohup, may have had signals ignored.
-        setsigmask=(),
-        setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD),
-    )
-
-
-def _inheritable() -> list[int]:
-    found = []
-    for fd in (int(name) for name in os.listdir("/proc/self/fd")):  # noqa: PTH208 - names only
-        try:
-            if fd > 2 and os.get_inheritable(fd):
-                found.append(fd)
-        except OSError:
-            continue  # the descriptor of the listing itself
-    return found
 
 
 def _first_state(where: Folder, pid: int, supervisor: ProcessId | None) -> ServiceState:
@@ -233,7 +210,10 @@ def _follow(name: str, state: ServiceState, on_change: Watch) -> ServiceState:
         if state.state in FINAL:
             _let_end(supervisor)
             raise _failed(state)
+        patience = reading.Patience(where, supervisor, FROZEN_S)
         while (stamp := _stamp(where)) == seen and _lives(supervisor):
+            if (doubt := patience.doubt(state)) is not None:
+                on_change(doubt)
             time.sleep(POLL_S)
         seen = stamp
         fresh = store.read_state(name)
@@ -325,6 +305,8 @@ def foreground(plan: Plan, wiring: Wiring, *, on_change: Watch = lambda _: None)
 
         supervisor = Supervisor(where, plan, wiring, began=began, foreground=True, on_change=first)
         state = supervisor.run()
+    if os.getpid() == 1:
+        pid1.see_off(where)
     if state.failure is not None:
         raise failure_error(state.failure, state)
     return state
@@ -363,25 +345,38 @@ def down(name: str, *, timeout: float = DOWN_S) -> DownResult:
         return DownResult(service=name, was_running=False, state=None, seconds=0.0)
     with _sole(where, wait_s=5.0):  # an `up` holds it for the moment of its start
         state = settle(name)
+        if state is not None and (refusal := reading.elsewhere(name, state)) is not None:
+            raise refusal
         supervisor = _supervisor(where, state)
         if supervisor is None:
             left = _ended_leftovers(where, state)
             return _down_result(name, False, state, began, left=left)
-        forced = _stop_supervisor(supervisor, began, timeout)
+        forced = _stop_supervisor(where, supervisor, began, timeout)
         state = settle(name)
         left = _ended_leftovers(where, state)
-        if procs.is_alive(supervisor):
+        if not _ended(where, supervisor):
             left = (*left, f"supervisor {procs.describe(supervisor)}")
         return _down_result(name, True, state, began, forced=forced, left=left)
 
 
-def _stop_supervisor(supervisor: ProcessId, began: float, timeout: float) -> bool:
+def _ended(where: Folder, supervisor: ProcessId) -> bool:
+    """Whether a supervisor is gone; PID 1 waits for us, so of it that it has let go of the lock."""
+    if not _lives(supervisor):
+        return True
+    if supervisor.pid != 1:
+        return False
+    with Lock(where.lock) as lock:
+        return lock.acquire()
+
+
+def _stop_supervisor(where: Folder, supervisor: ProcessId, began: float, timeout: float) -> bool:
     """Ask it to stop and wait; kill it when its time is over, which returns True."""
     procs.send(supervisor, signal.SIGTERM)
+    procs.send(supervisor, signal.SIGCONT)  # one that was stopped takes the signal when it goes on
     deadline = began + max(timeout - 4.0, timeout / 2)
-    while _lives(supervisor) and time.monotonic() < deadline:
+    while not _ended(where, supervisor) and time.monotonic() < deadline:
         time.sleep(POLL_S)
-    if not procs.is_alive(supervisor):
+    if _ended(where, supervisor):
         return False
     procs.send(supervisor, signal.SIGKILL)
     while _lives(supervisor) and time.monotonic() < began + timeout - 3.0:
@@ -390,12 +385,29 @@ def _stop_supervisor(supervisor: ProcessId, began: float, timeout: float) -> boo
 
 
 def _ended_leftovers(where: Folder, state: ServiceState | None) -> tuple[str, ...]:
-    """End what an earlier life of the service may have left; what resists is named."""
-    if state is None or not store.read_tree(where):
-        return ()
+    """End what an earlier life of the service may have left; what resists is named.
+
+    Under its lock: where that is held, a supervisor lives that cannot be seen from here, and its
+    engine is no leftover.
+    """
     from launcher.service.process import kill_leftovers
 
-    return tuple(procs.describe(one) for one in kill_leftovers(leftovers(where, state)))
+    lock = Lock(where.lock)
+    try:
+        free = lock.acquire(wait_s=LAST_STEPS_S)
+    except OSError as error:
+        raise unlockable(where.lock, error) from error
+    if not free:
+        raise QlaunchError(
+            f"service {where.name!r} has a supervisor that cannot be found from here",
+            code="runs_elsewhere",
+            exit_code=ExitCode.CONFLICT,
+            fix="run the command in its container, or on its machine",
+        )
+    with lock:
+        if state is None or not store.read_tree(where):
+            return ()
+        return tuple(procs.describe(one) for one in kill_leftovers(leftovers(where, state)))
 
 
 def _down_result(
@@ -441,46 +453,3 @@ def status(name: str) -> ServiceState:
 def services() -> list[ServiceState]:
     """Every service that has ever been started here, settled, by name."""
     return [state for name in store.list_services() if (state := settle(name)) is not None]
-
-
-def as_data(state: ServiceState) -> dict[str, Any]:
-    """The status document of the command line's contract (docs/cli.md)."""
-    data: dict[str, Any] = {
-        "service": state.service,
-        "profile": state.profile,
-        "state": state.state,
-        "since": state.since,
-        "endpoint": state.endpoint,
-        "pid": state.engine.pid if state.engine else None,
-        "supervisor_pid": state.supervisor.pid
-        if state.supervisor and state.state not in FINAL
-        else None,
-        "run": state.run,
-        "engine": state.engine_plan,
-        "memory": {
-            "predicted": state.predicted,
-            "measured": state.measured,
-            # Of the peak so far, so that load after the start shows too: predicted / measured - 1.
-            "error": {
-                "ram": memory.error(
-                    state.predicted.get("ram_bytes"), state.measured.get("ram_peak_bytes")
-                ),
-                "gpu": memory.error(
-                    state.predicted.get("gpu_bytes"), state.measured.get("gpu_peak_bytes")
-                ),
-            },
-        },
-        "timings": state.timings,
-        "smoke": state.smoke or {"checks": []},
-        "failure": msgspec.json.decode(msgspec.json.encode(state.failure)),
-        "restarts": state.restarts,
-        "fallbacks": list(state.fallbacks),
-        "start_limit": state.start_limit,
-        "last_check": state.last_check,
-        "metrics": state.metrics if state.state not in FINAL else None,
-        "phases": list(state.phases),
-        "detail": state.detail,
-    }
-    if state.problem is not None:
-        data["problem"] = state.problem
-    return data

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import msgspec
 
+from launcher import limits
 from launcher.errors import ExitCode, QlaunchError
 from launcher.service.types import Failure, State
 from launcher.verify.types import SmokeReport
@@ -200,6 +201,11 @@ def unguarded() -> Failure:
 
 def not_started(error: OSError, program: str) -> Failure:
     """The operating system would not start the engine."""
+    if not isinstance(error, FileNotFoundError) and (short := limits.explain(error)) is not None:
+        why = f"cannot start {program}: {short.message}"
+        return msgspec.structs.replace(
+            from_error(short), exit_code=ExitCode.START_FAILED, message=why
+        )
     return Failure(
         code="start_failed",
         exit_code=ExitCode.START_FAILED,
@@ -235,7 +241,9 @@ def left_over(left: Sequence[str], failure: Failure | None = None) -> Failure:
 
 
 def internal(error: BaseException, log: str) -> Failure:
-    """A fault of our own."""
+    """A fault of our own, or a limit that was met where nobody expected it."""
+    if isinstance(error, Exception) and (short := limits.explain(error)) is not None:
+        return from_error(short)
     return Failure(
         code="internal_error",
         exit_code=ExitCode.UNEXPECTED,

@@ -148,11 +148,13 @@ class Life:
         self._timer: Timer | None = None
         self._pulse: Pulse | None = None
         self._healthy = self._ailing = False
+        self._halted = ""
         self._ooms = oom.oom_kills()
         self.last_answer = "no answer yet"
         self.verified_at: float | None = None
         self.child = process.spawn(command.argv, command.env, cwd=command.cwd)
-        self.tree = process.Tree(self.child.process, others)
+        marker = f"{MARKER}={command.env.get(MARKER, '')}"
+        self.tree = process.Tree(self.child.process, others, marker=marker)
         self.traffic = Traffic()
         self.limbs = Limbs(loop, self.child.process, owner.life_limb_died)
         self.heard_at = time.monotonic()
@@ -223,8 +225,28 @@ class Life:
             model=command.model_name,
             replicas=command.replicas,
             proof=Proof(proved, dimensions=command.dimensions, dtype=command.dtype),
-            tell=self._owner.life_beat,
+            tell=self._told,
         )
+
+    def look(self, members: Iterable[ProcessId]) -> None:
+        """Find its parts among `members`, and see whether somebody has stopped one (SIGSTOP).
+
+        A stopped part shows at once here; the beat would take a minute to notice.
+        """
+        self.limbs.look(members)
+        if self._pulse is None:
+            return
+        before, self._halted = self._halted, self.limbs.halted()
+        if self._halted and not before:
+            self._owner.life_beat("ill", self._halted)
+        elif before and not self._halted:
+            self._pulse.hurry()
+
+    def _told(self, verdict: Verdict, detail: str) -> None:
+        """A beat's verdict; nothing that one part alone answers makes a halted engine well."""
+        if self._halted and verdict in {"well", "busy", "doubtful"}:
+            verdict, detail = "ill", self._halted
+        self._owner.life_beat(verdict, detail)
 
     @property
     def latency_ms(self) -> float | None:

@@ -2,7 +2,8 @@
 
 SGLang's front outlives its scheduler or detokenizer by a minute (it sleeps before crash
 diagnostics, then waits for CUDA core dumps) and hangs every request meanwhile. A pidfd becomes
-readable the moment its process ends, and costs nothing until then.
+readable the moment its process ends, and costs nothing until then; where there are none, the
+processes are looked at four times a second.
 """
 
 from __future__ import annotations
@@ -13,10 +14,14 @@ from collections.abc import Callable, Iterable
 
 from launcher.record.procfs import TICKS_PER_S, read_stat, title
 from launcher.record.sampler import role_of
-from launcher.service.loop import Loop
+from launcher.service import procs
+from launcher.service.loop import Loop, Timer
 from launcher.service.types import ProcessId
 
 PROC = "/proc"
+POLL_S = 0.25
+"""Between two looks at a process without a pidfd."""
+_NO_PIDFD = -1
 
 
 class Limbs:
@@ -31,6 +36,7 @@ class Limbs:
         self._over: set[ProcessId] = set()
         self._ticks: dict[ProcessId, int] = {}
         self._ticks_at = time.monotonic()
+        self._polling: Timer | None = None
 
     def look(self, members: Iterable[ProcessId]) -> None:
         """Find the roles among `members` that are not known yet.
@@ -52,16 +58,44 @@ class Limbs:
             return
         try:
             pidfd = os.pidfd_open(process.pid)
-        except OSError:
+        except ProcessLookupError:
+            return
+        except (OSError, AttributeError):  # an old kernel, a seccomp filter, no descriptor left
+            self._watched[process] = (role, _NO_PIDFD)
+            self._poll()
             return
         self._watched[process] = (role, pidfd)
         self._loop.watch(pidfd, lambda: self._ended(process))
 
+    def _poll(self) -> None:
+        if self._polling is None:
+            self._polling = self._loop.call_later(POLL_S, self._look_again)
+
+    def _look_again(self) -> None:
+        self._polling = None
+        polled = [process for process, (_, pidfd) in self._watched.items() if pidfd == _NO_PIDFD]
+        for process in polled:
+            if process in self._watched and not procs.is_alive(process):
+                self._ended(process)
+        if polled:
+            self._poll()
+
+    def halted(self) -> str:
+        """A sentence about the parts that SIGSTOP or its kin have halted; empty where none is."""
+        parts = [("front", self._leader)]
+        parts += [(role, process) for process, (role, _) in self._watched.items()]
+        found = [f"{role} (process {p.pid})" for role, p in parts if procs.is_stopped(p)]
+        if not found:
+            return ""
+        verb = "are" if len(found) > 1 else "is"
+        return f"the engine's {' and '.join(found)} {verb} stopped (SIGSTOP)"
+
     def _ended(self, process: ProcessId) -> None:
         role, pidfd = self._watched.pop(process)
         self._over.add(process)
-        self._loop.unwatch(pidfd)
-        os.close(pidfd)
+        if pidfd != _NO_PIDFD:
+            self._loop.unwatch(pidfd)
+            os.close(pidfd)
         self._died(role, process)
 
     def cores(self, of: Iterable[ProcessId] = ()) -> float:
@@ -79,7 +113,10 @@ class Limbs:
 
     def close(self) -> None:
         """Watch no more."""
-        for _, pidfd in self._watched.values():
+        if self._polling is not None:
+            self._polling.cancel()
+            self._polling = None
+        for pidfd in (pidfd for _, pidfd in self._watched.values() if pidfd != _NO_PIDFD):
             self._loop.unwatch(pidfd)
             os.close(pidfd)
         self._watched.clear()

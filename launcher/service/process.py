@@ -26,6 +26,7 @@ from launcher.service.types import ProcessId
 
 PR_SET_CHILD_SUBREAPER = 36
 """linux/prctl.h."""
+PR_GET_CHILD_SUBREAPER = 37
 PIPE_BYTES = 1024 * 1024
 """The largest pipe an ordinary user may ask for (/proc/sys/fs/pipe-max-size): a burst of log
 does not stop the engine while the supervisor is elsewhere."""
@@ -37,6 +38,21 @@ _libc = ctypes.CDLL(None, use_errno=True)  # loaded here: a forked child must no
 def become_subreaper() -> bool:
     """Adopt every orphan below this process; False where the kernel does not offer it."""
     return bool(_libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+
+
+def is_subreaper() -> bool:
+    """Whether orphans below this process become its children."""
+    found = ctypes.c_int(0)
+    failed = _libc.prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(found), 0, 0, 0) != 0
+    return not failed and found.value == 1
+
+
+def can_be_subreaper() -> bool:
+    """Whether the kernel offers it, tried and undone at once."""
+    if not become_subreaper():
+        return False
+    _libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    return True
 
 
 @dataclass(slots=True)
@@ -139,11 +155,23 @@ class Tree:
 
     Found by descent from the leader, by the leader's session, by having become children of this
     process (the subreaper), and by memory: what was seen once is followed by identity.
+
+    PID 1 adopts the orphans of its whole container, a `docker exec`'s too: there a child counts
+    only in the leader's session, or with `marker` (`NAME=value`) in its environment. The marker
+    also finds what got lost where the kernel has no subreapers.
     """
 
-    def __init__(self, leader: ProcessId, others: Callable[[], Iterable[int]] = tuple) -> None:
+    def __init__(
+        self,
+        leader: ProcessId,
+        others: Callable[[], Iterable[int]] = tuple,
+        *,
+        marker: str = "",
+    ) -> None:
         self.leader = leader
-        self._others = others
+        self._others, self._marker = others, marker
+        self._is_init = os.getpid() == 1
+        self._searches = bool(marker) and not is_subreaper()
         self._seen: dict[ProcessId, None] = {leader: None}
         self._strangers = {
             stat.identity
@@ -167,12 +195,20 @@ class Tree:
             # Somebody of the session is still there, so the kernel has not reused its number.
             roots |= {s.pid for s in table.values() if s.session == self.leader.pid}
         roots |= {
-            stat.pid
-            for stat in table.values()
-            if stat.parent == os.getpid() and stat.identity not in self._strangers
+            stat.pid for stat in table.values() if stat.parent == os.getpid() and self._is_own(stat)
         }
+        if self._searches:
+            roots |= {process.pid for process in procs.marked(self._marker)} & set(table)
         others = procs.descendants(self._others(), table)
         return procs.descendants(roots - others, table) - others - {os.getpid()}
+
+    def _is_own(self, child: procs.Stat) -> bool:
+        """Whether a child of this process came from the engine."""
+        if child.identity in self._strangers:
+            return False
+        if not self._is_init or child.identity in self._seen:
+            return True
+        return child.session == self.leader.pid or procs.has_marker(child.pid, self._marker)
 
     def in_session(self) -> list[ProcessId]:
         """The live ones that are still in the leader's session."""
@@ -250,6 +286,7 @@ def _stop_leader(
 ) -> Generator[float, None, None]:
     if not forced():
         procs.send(leader.process, signal.SIGTERM)
+        procs.send(leader.process, signal.SIGCONT)  # a stopped one takes it when it goes on
         yield from _until(lambda: leader.exited or forced(), patience.grace_s)
     if leader.exited:
         report.steps.append("the engine stopped on SIGTERM")
@@ -267,6 +304,7 @@ def _stop_session(
         return
     for process in members:
         procs.send(process, signal.SIGTERM)
+        procs.send(process, signal.SIGCONT)
     yield from _until(lambda: not tree.in_session() or forced(), patience.group_s)
     names = ", ".join(procs.describe(process) for process in members)
     report.steps.append(f"SIGTERM was sent to what was left of its session: {names}")

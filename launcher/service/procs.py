@@ -1,8 +1,10 @@
 """Processes by identity: read from /proc, signalled only while they are still themselves.
 
-A PID is reused; a PID with its start time and the machine's boot is not. Everything that outlives
-one function call holds a `ProcessId`, and every signal is sent through a pidfd that was opened
-before the identity was checked, so that no reuse can slip in between.
+A PID is reused; a PID with its start time, the machine's boot and the PID namespace is not.
+Everything that outlives one function call holds a `ProcessId`, and every signal is sent through a
+pidfd that was opened before the identity was checked, so that no reuse can slip in between. Where
+the kernel, a seccomp filter or a full descriptor table gives no pidfd, the identity is checked
+right before `kill`: the window is microseconds, and a PID comes back only after thousands.
 """
 
 from __future__ import annotations
@@ -39,7 +41,12 @@ class Stat:
     @property
     def identity(self) -> ProcessId:
         """What stays itself when the PID is reused."""
-        return ProcessId(pid=self.pid, start_ticks=self.start_ticks, boot_id=boot_id())
+        return ProcessId(
+            pid=self.pid,
+            start_ticks=self.start_ticks,
+            boot_id=boot_id(),
+            namespace=namespace(),
+        )
 
 
 @cache
@@ -49,6 +56,34 @@ def boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         return ""
+
+
+@cache
+def namespace() -> int:
+    """Inode of this process's PID namespace; 0 where the kernel does not say."""
+    try:
+        return Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return 0
+
+
+def host() -> str:
+    """Name of this machine, or of this container."""
+    return os.uname().nodename
+
+
+def proc_problem(proc: Path = Path("/proc")) -> str | None:
+    """Why /proc says nothing of this process, in a sentence; None where it does.
+
+    `unshare --pid` without `--mount-proc` keeps the outer one's: its numbers are other processes.
+    """
+    try:
+        shown = (proc / "self").readlink().name
+    except OSError as error:
+        return f"{proc} cannot be read ({error.strerror or error}): no process can be watched"
+    if shown != str(os.getpid()):
+        return f"{proc} shows the processes of another PID namespace than this command runs in"
+    return None
 
 
 def read_stat(pid: int) -> Stat | None:
@@ -99,33 +134,77 @@ def process_id(pid: int) -> ProcessId | None:
     return None if stat is None or stat.dead else stat.identity
 
 
+def is_here(process: ProcessId) -> bool:
+    """Whether its PID means the same process here: noted in this boot and PID namespace."""
+    return process.boot_id == boot_id() and process.namespace in {0, namespace()}
+
+
 def is_alive(process: ProcessId | None) -> bool:
-    """Whether that very process still runs; a zombie does not."""
-    return process is not None and process_id(process.pid) == process
+    """Whether that very process still runs here; a zombie does not, nor one of another container.
+
+    Of a process of another container or machine this says nothing: ask `is_here` first.
+    """
+    if process is None or not is_here(process):
+        return False
+    found = process_id(process.pid)
+    return found is not None and found.start_ticks == process.start_ticks
 
 
-def may_signal(pid: int) -> bool:
-    """Whether `pid` can be one of ours: never 0, 1, a group, a PID too large to be one, or us."""
-    return 1 < pid < 2**31 and pid != os.getpid()
+def may_signal(process: ProcessId) -> bool:
+    """Whether it can be one of ours: never PID 0, a group, a PID too large to be one, or us.
+
+    PID 1 is a container's `up --foreground`, which notes its namespace; init notes nothing.
+    """
+    least = 0 if process.namespace and process.namespace == namespace() else 1
+    return least < process.pid < 2**31 and process.pid != os.getpid()
+
+
+def has_pidfds() -> bool:
+    """Whether the kernel, and what filters its calls, gives pidfds."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (OSError, AttributeError):
+        return False
+    return True
 
 
 def send(process: ProcessId, signum: int) -> bool:
     """Signal that very process; False if it is gone, is not ours to signal, or may not be."""
-    if not may_signal(process.pid):
+    if not may_signal(process) or not is_here(process) or proc_problem() is not None:
         return False
     try:
         pidfd = os.pidfd_open(process.pid)
-    except OSError:
+    except ProcessLookupError:
         return False
+    except (OSError, AttributeError):  # ENOSYS, EPERM of a seccomp filter, EMFILE; or a C library
+        return _kill(process, signum)
     try:
-        if process_id(process.pid) != process:
+        if not is_alive(process):
             return False
         signal.pidfd_send_signal(pidfd, signum)
-    except OSError:
+    except ProcessLookupError:
         return False
+    except (OSError, AttributeError):  # a filter may know one of the two calls alone
+        return _kill(process, signum)
     finally:
         os.close(pidfd)
     return True
+
+
+def _kill(process: ProcessId, signum: int) -> bool:
+    try:
+        if not is_alive(process):
+            return False
+        os.kill(process.pid, signum)
+    except OSError:
+        return False
+    return True
+
+
+def is_stopped(process: ProcessId) -> bool:
+    """Whether that very process was halted by SIGSTOP or its kin, and has not gone on."""
+    stat = read_stat(process.pid)
+    return stat is not None and stat.state == "T" and is_alive(process)
 
 
 def descendants(roots: Iterable[int], table: dict[int, Stat]) -> set[int]:
@@ -155,16 +234,20 @@ def marked(marker: str) -> list[ProcessId]:
     Finds what no tree can: a grandchild that left the session and lost its parent. A process that
     writes over its own environment (setproctitle does) is missed here.
     """
-    wanted = marker.encode()
     found = []
     for name in os.listdir("/proc"):  # noqa: PTH208
-        if not name.isdigit() or not may_signal(int(name)):
+        if not name.isdigit() or int(name) in {1, os.getpid()}:
             continue
         identity = process_id(int(name))
-        try:
-            environment = Path(f"/proc/{name}/environ").read_bytes()
-        except OSError:
-            continue
-        if identity is not None and wanted in environment.split(b"\0"):
+        if identity is not None and has_marker(identity.pid, marker):
             found.append(identity)
     return found
+
+
+def has_marker(pid: int, marker: str) -> bool:
+    """Whether the environment of `pid` holds `marker`; False where it cannot be read."""
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
+    return bool(marker) and marker.encode() in environment.split(b"\0")

@@ -62,14 +62,21 @@ class Pulse:
         self.cosine: float | None = None
         """Of that answer with the proved vector."""
         self._limbs.cores()
+        self._looking = False
         self._timer: Timer = loop.call_later(timing.beat_s, self._look)
 
     def stop(self) -> None:
         """Look no more."""
         self._timer.cancel()
 
+    def hurry(self) -> None:
+        """Look at once: something has changed."""
+        if not self._looking:
+            self._timer.cancel()
+            self._look()
+
     def _look(self) -> None:
-        self._asked_texts = 0
+        self._asked_texts, self._looking = 0, True
         self._ask("/health", b"", self._timing.health_timeout_s, self._embed)
 
     def _embed(self, answer: Answer) -> None:
@@ -113,6 +120,7 @@ class Pulse:
         self._tell("drifted", detail)
 
     def _judge(self, answer: Answer, problem: str) -> None:
+        self._looking = False
         self.signs.cores = self._limbs.cores()
         beat = Beat(healthy=answer.ok, embedding=problem, texts=self._asked_texts)
         verdict = self._vitals.judge(beat, self.signs)

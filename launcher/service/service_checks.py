@@ -11,7 +11,7 @@ from pathlib import Path
 
 from launcher.hardware.checks import Finding, ok, problem, warning
 from launcher.paths import dirs
-from launcher.service import ports, procs, settle, store
+from launcher.service import note, ports, process, procs, reading, settle, store
 from launcher.service.types import FINAL, ProcessId, ServiceState
 
 
@@ -30,6 +30,24 @@ def port_finding(port: int) -> Finding:
     return warning(name, text, "stop that process, or give --port (0 takes a free one)")
 
 
+def kernel_findings() -> Iterator[Finding]:
+    """What watching and stopping processes needs of the kernel, or of the container's filter."""
+    name = "processes"
+    if (blind := procs.proc_problem()) is not None:
+        yield problem(name, blind, "mount it: unshare --mount-proc, or mount -t proc proc /proc")
+        return
+    missing = []
+    if not procs.has_pidfds():
+        missing.append("no pidfd_open (signals go by kill, after the identity was checked)")
+    if not (process.is_subreaper() or process.can_be_subreaper()):
+        missing.append("no subreaper (lost processes are found by their environment)")
+    if missing:
+        text = f"this kernel or a seccomp filter has {'; '.join(missing)}"
+        yield warning(name, text, "a kernel of 5.3 or later, or another seccomp profile")
+    else:
+        yield ok(name, "they can be watched and signalled without a race")
+
+
 def service_findings() -> Iterator[Finding]:
     """Services whose state is damaged or whose supervisor died, and processes that were left."""
     states = _states()
@@ -39,12 +57,32 @@ def service_findings() -> Iterator[Finding]:
         again = f"qlaunch down {state.service}"
         if state.state == "unknown":
             seen.append(problem(name, state.problem or "its state cannot be read", again))
-        elif state.state not in FINAL and not procs.is_alive(state.supervisor):
+        elif state.state not in FINAL and (why := _doubt(state)) is not None:
+            seen.append(warning(name, why, f"ask there, or {again}"))
+        elif state.state not in FINAL and not _lives(state):
             text = f"its supervisor died while it was {state.state}"
             seen.append(warning(name, text, f"{again} (or ps, which says what became of it)"))
-    up = [s.service for s in states if s.state not in FINAL and procs.is_alive(s.supervisor)]
+    up = [s.service for s in states if s.state not in FINAL and _lives(s)]
     yield from seen or [ok("services", f"{', '.join(up)} running" if up else "none is running")]
     yield from _leftovers(states)
+
+
+def _lives(state: ServiceState) -> bool:
+    """Whether its supervisor lives, here or where it can only be heard of."""
+    if state.supervisor is None or procs.is_here(state.supervisor):
+        return procs.is_alive(state.supervisor)
+    found = note.read(store.folder(state.service))
+    age = None if found is None else found.age_s
+    return age is None or age < note.SILENT_S
+
+
+def _doubt(state: ServiceState) -> str | None:
+    """Why a live supervisor answers nothing, or that it is not of here; None where all is well."""
+    if state.supervisor is None or not _lives(state):
+        return None
+    if not procs.is_here(state.supervisor):
+        return f"it runs {reading.place(state.supervisor, state.host)}"
+    return reading.stuck(store.folder(state.service), state.supervisor)
 
 
 def _states() -> list[ServiceState]:
@@ -54,21 +92,21 @@ def _states() -> list[ServiceState]:
 
 def _leftovers(states: list[ServiceState]) -> Iterator[Finding]:
     """Processes of engines that have no supervisor."""
-    live = [s for s in states if s.state not in FINAL and procs.is_alive(s.supervisor)]
+    live = [s for s in states if s.state not in FINAL and _lives(s)]
     left: dict[ProcessId, str] = {}
     for state in states:
         if state not in live:
-            for process in store.read_tree(store.folder(state.service)):
-                if procs.is_alive(process):
-                    left[process] = f"qlaunch down {state.service}"
+            for one in store.read_tree(store.folder(state.service)):
+                if procs.is_alive(one):
+                    left[one] = f"qlaunch down {state.service}"
     runs = {state.run for state in live}
-    for process, run in _marked():
+    for one, run in _marked():
         if run not in runs:
-            left.setdefault(process, f"kill {process.pid}")
+            left.setdefault(one, f"kill {one.pid}")
     if not left:
         yield ok("leftovers", "no engine process is left without its supervisor")
         return
-    names = ", ".join(procs.describe(process) for process in left)
+    names = ", ".join(procs.describe(one) for one in left)
     fixes = "; ".join(dict.fromkeys(left.values()))
     yield problem("leftovers", f"left without a supervisor: {names}", fixes)
 
@@ -86,6 +124,6 @@ def _marked() -> Iterator[tuple[ProcessId, str]]:
         name = os.fsdecode(run[len(prefix) :])
         # Another home's services, or a run's name from elsewhere, are not ours to judge.
         if name and "/" not in name and name not in (".", "..") and (folder / name).is_dir():
-            process = procs.process_id(pid)
-            if process is not None and procs.may_signal(pid):
-                yield process, name
+            found = procs.process_id(pid)
+            if found is not None and pid > 1 and procs.may_signal(found):
+                yield found, name

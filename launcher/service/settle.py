@@ -1,4 +1,7 @@
-"""What a reader does with a service whose supervisor is gone without a last word.
+"""What a reader does with a written state: believes it, doubts it, or settles it.
+
+Of a supervisor that lives, `reading` says what can be believed. One that is gone without a last
+word is settled:
 
 The engine died with its supervisor (`PR_SET_PDEATHSIG`), and so did its children; what left the
 session and lost its parent may still be there. It is found by what the supervisor wrote down
@@ -18,7 +21,7 @@ import msgspec
 from launcher.files import read_bounded, write_atomic
 from launcher.paths import dirs
 from launcher.record.types import Run
-from launcher.service import endings, procs, scratch, store
+from launcher.service import endings, note, procs, reading, scratch, store
 from launcher.service.store import Folder, Lock
 from launcher.service.types import FINAL, ProcessId, ServiceState
 
@@ -26,6 +29,8 @@ MARKER = "QLAUNCH_RUN"
 """Variable in the environment of every process of an engine: the run it belongs to."""
 SETTLING_S = 4.0
 """What settling takes at most: 3 s for the kernel to end what got SIGKILL."""
+ELSEWHERE_S = 0.5
+"""For a lock that another machine seems to hold: another reader may be settling."""
 _RUN_LIMIT = 16 * 1024 * 1024
 
 
@@ -36,30 +41,54 @@ def settle(name: str) -> ServiceState | None:
         QlaunchError: `bad_service_name` (exit 2).
     """
     state = store.read_state(name)
-    if state is None or state.state in FINAL or procs.is_alive(state.supervisor):
+    if state is None or state.state in FINAL:
         return state
     where = store.folder(name)
+    if procs.is_alive(state.supervisor):
+        return reading.living(where, state)
     lock = Lock(where.lock)
     try:
-        if not _acquire(lock, where):
-            return store.read_state(name)  # a new supervisor has just taken over
+        if not _acquire(lock, where, state):
+            return _taken(where)  # a new supervisor has just taken over, or it is not of here
     except OSError as error:
         return store.unreadable(name, f"{where.lock} cannot be locked: {error.strerror}")
     with lock:
         state = store.read_state(name)  # it may have changed before we had the lock
         if state is None or state.state in FINAL or procs.is_alive(state.supervisor):
             return state
-        return _bury(where, state)
+        return reading.unsure(where, state) or _bury(where, state)
 
 
-def _acquire(lock: Lock, where: Folder) -> bool:
+def _taken(where: Folder) -> ServiceState | None:
+    """The state of a service whose lock somebody holds."""
+    state = store.read_state(where.name)
+    if state is None or state.state in FINAL or state.supervisor is None:
+        return state
+    if procs.is_alive(state.supervisor):
+        return reading.living(where, state)
+    return state if procs.is_here(state.supervisor) else reading.distant(where, state)
+
+
+def _acquire(lock: Lock, where: Folder, state: ServiceState) -> bool:
     """Take the dead supervisor's lock; wait for another reader that is settling right now."""
-    deadline = time.monotonic() + SETTLING_S
+    deadline = time.monotonic() + _patience_s(where, state)
     while not lock.acquire():
         if store.lock_holder(where) is not None or time.monotonic() > deadline:
             return False
         time.sleep(0.02)
     return True
+
+
+def _patience_s(where: Folder, state: ServiceState) -> float:
+    """Seconds to wait for a lock: none where its holder is known to live elsewhere."""
+    assert state.supervisor is not None
+    if procs.is_here(state.supervisor):
+        return SETTLING_S
+    found = note.read(where)
+    age = None if found is None else found.age_s
+    if age is not None and age < note.SILENT_S:
+        return 0.0
+    return SETTLING_S if state.host in {"", procs.host()} else ELSEWHERE_S
 
 
 def leftovers(where: Folder, state: ServiceState) -> list[ProcessId]:
@@ -73,7 +102,7 @@ def leftovers(where: Folder, state: ServiceState) -> list[ProcessId]:
     for pid in procs.descendants([one.pid for one in found], table):
         if not table[pid].dead:
             found.setdefault(table[pid].identity)
-    return [one for one in found if procs.may_signal(one.pid)]
+    return [one for one in found if one.pid > 1 and procs.may_signal(one)]
 
 
 def _bury(where: Folder, state: ServiceState) -> ServiceState:
@@ -81,6 +110,8 @@ def _bury(where: Folder, state: ServiceState) -> ServiceState:
 
     left = kill_leftovers(leftovers(where, state))
     scratch.sweep(os.environ, spare=where.path)
+    if not left and (said := reading.last_words(where, state)) is not None:
+        return said
     failure = endings.supervisor_gone(str(where.log))
     if left:
         names = ", ".join(procs.describe(one) for one in left)

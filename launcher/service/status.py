@@ -10,11 +10,12 @@ from typing import Any
 import msgspec
 
 from launcher.plan.types import Plan
-from launcher.service import machine, notify, procs, store
+from launcher.service import machine, note, notify, procs, store
 from launcher.service.engine_log import LogFile
 from launcher.service.health import seconds_since
+from launcher.service.loop import Loop
 from launcher.service.process import Tree
-from launcher.service.store import Folder
+from launcher.service.store import Folder, Lock
 from launcher.service.types import FINAL, UP, ProcessId, ServiceState, State
 
 JOURNAL_BYTES = 2 * 1024 * 1024
@@ -47,20 +48,25 @@ class Status:
         *,
         began: float,
         journal: Journal,
+        lock: Lock,
         on_change: Callable[[ServiceState], object] | None = None,
     ) -> None:
         """Publish `state`. `began` is the monotonic time from which phases count.
 
+        `lock` is the service's own, held: its file tells the state where the disk is full.
+
         Raises:
             OSError: the state cannot be written: then nothing has been started yet.
         """
-        self._where, self._began, self._journal = where, began, journal
+        self._where, self._began, self._journal, self._lock = where, began, journal, lock
         self._on_change = on_change
         self.now = state
         self.unwritten: OSError | None = None
         """Why the last attempt to write the state failed."""
+        self._mute_beats = False
         store.write_state(where, state)
         self._ever_up = False
+        self.note()
         self._tell()
 
     @property
@@ -115,8 +121,34 @@ class Status:
             self.unwritten = None
             self._ever_up = self._ever_up or self.now.state in UP
         except OSError as error:
+            if self.unwritten is None:  # once: it is tried again every other second
+                self._journal.write(f"cannot write {self._where.state}: {error.strerror or error}")
             self.unwritten = error
-            self._journal.write(f"cannot write {self._where.state}: {error.strerror or error}")
+        self.note()
+
+    def note(self) -> None:
+        """Leave in the lock file that we move, and the state, should the disk have refused it."""
+        if (me := self.now.supervisor) is None:
+            return
+        try:
+            self._lock.write(note.of(me, self.now, self.unwritten))
+            self._mute_beats = False
+        except OSError as error:
+            if not self._mute_beats:  # once: there is one every other second
+                self._journal.write(f"cannot write {self._where.lock}: {error.strerror or error}")
+            self._mute_beats = True
+
+    def keep_noting(self, loop: Loop) -> None:
+        """From now on tell readers every other second that we move; write what was refused."""
+
+        def tell() -> None:
+            if self.unwritten is not None:
+                self.publish()
+            else:
+                self.note()
+            loop.call_later(note.BEAT_S, tell)
+
+        tell()
 
     def _tell(self) -> None:
         state = self.now
@@ -197,4 +229,5 @@ def first_state(plan: Plan, run: str, measured: dict[str, Any], began: float) ->
         },
         timings={"ready_s": None, "verified_s": None},
         phases=({"name": "starting", "t_s": seconds_since(began)},),
+        host=procs.host(),
     )

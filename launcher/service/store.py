@@ -34,6 +34,8 @@ VERSION = 1
 """Version of `state.json`."""
 STATE_LIMIT = 4 * 1024 * 1024
 """Bytes; a real state is a few kilobytes."""
+NOTE_BYTES = 2048
+"""Size of the note in a held lock file: below a page, so that it is written in one piece."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -152,9 +154,18 @@ class Lock:
         Raises:
             OSError: the disk is full.
         """
+        self.write(msgspec.json.encode(holder).ljust(NOTE_BYTES))
+
+    def write(self, note: bytes) -> None:
+        """Write over the note in the held file; of `NOTE_BYTES`, it takes no space after `sign`.
+
+        Raises:
+            OSError: the disk is full, and the file system does not write in place.
+        """
         assert self._fd is not None
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, msgspec.json.encode(holder), 0)
+        os.pwrite(self._fd, note, 0)
+        if os.fstat(self._fd).st_size != len(note):
+            os.ftruncate(self._fd, len(note))
 
     def release(self) -> None:
         """Give the lock back; nothing happens where it is not held."""
@@ -174,12 +185,17 @@ class Lock:
         self.release()
 
 
-def lock_holder(where: Folder) -> ProcessId | None:
-    """The live supervisor that signed `lock`, whatever the state file says; else None."""
+def signed(lock: Path) -> ProcessId | None:
+    """Who last signed this lock file, alive or not; None if nobody, or it cannot be read."""
     try:
-        found = msgspec.json.decode(read_bounded(where.lock, 4096), type=ProcessId)
+        return msgspec.json.decode(read_bounded(lock, 4096), type=ProcessId)
     except (OSError, ValueError, msgspec.MsgspecError):
         return None
+
+
+def lock_holder(where: Folder) -> ProcessId | None:
+    """The live supervisor that signed `lock`, whatever the state file says; else None."""
+    found = signed(where.lock)
     return found if procs.is_alive(found) else None
 
 

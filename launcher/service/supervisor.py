@@ -55,6 +55,7 @@ class Supervisor:
         self._timing = wiring.timing
         self._began = time.monotonic() if began is None else began
         self._foreground = foreground
+        self._nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
         self._on_change = on_change
         self._lock = Lock(where.lock)
         self._holders = Holders(where, plan)
@@ -95,6 +96,7 @@ class Supervisor:
                 on_change=self._on_change,
             )
             self._status, self._recorder = self._books.status, self._books.recorder
+            self._status.keep_noting(self._loop)
             self._scrape = metrics.serve(self._loop, self._plan, self._books, self._traffic)
             return self._run()
         finally:
@@ -319,8 +321,8 @@ class Supervisor:
         self._life.verified_at = time.monotonic()
         self._books.time("verified_s")
         self._recorder.verified()
+        self._look_at_tree(self._life)  # before it is told: whoever hears it may kill a part
         self._books.verified(msgspec.to_builtins(report))
-        self._look_at_tree(self._life)
         self._life.begin_pulse(self._verifier.proved if self._verifier is not None else None)
 
     def _smoke_failed(self, answer: SmokeReport | str) -> None:
@@ -381,7 +383,7 @@ class Supervisor:
         self._end("stopped")
 
     def _terminal_closed(self) -> None:
-        if self._foreground:
+        if self._foreground and not self._nohup:
             self._asked_to_stop()
 
     def _interrupted(self) -> None:
@@ -474,7 +476,7 @@ class Supervisor:
 
     def _look_at_tree(self, life: Life) -> None:
         self._books.roll.take(life.tree)
-        life.limbs.look(self._books.roll.members)
+        life.look(self._books.roll.members)
 
     def _sample(self) -> None:
         """Look at the tree, measure it, and publish peaks that grew."""

@@ -23,21 +23,30 @@ State = Literal[
     "failed",
     "unknown",
 ]
-"""`unknown` is never written: readers report it for a state file that cannot be read."""
+"""`unknown` is never written: readers report it for a state file that cannot be read, and for a
+supervisor that lives but does not move."""
 
 FINAL: frozenset[State] = frozenset({"stopped", "failed", "unknown"})
 """States in which no supervisor is at work."""
+GONE: frozenset[State] = frozenset({"stopped", "failed"})
+"""States that a supervisor, or whoever settled for it, wrote as its last word."""
 UP: frozenset[State] = frozenset({"ready", "degraded"})
 """States in which the endpoint has been verified."""
 
 
 class ProcessId(msgspec.Struct, frozen=True, kw_only=True):
-    """A process that stays itself: a PID alone is reused, so start time and boot come with it."""
+    """A process that stays itself.
+
+    A PID alone is reused, and means another process in another container or on another machine;
+    so its start time, boot and PID namespace come with it.
+    """
 
     pid: int
     start_ticks: int
     """Field 22 of /proc/PID/stat: clock ticks since boot."""
     boot_id: str
+    namespace: int = 0
+    """Inode of the PID namespace in which `pid` counts; 0 where an earlier release wrote it."""
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,4 +100,16 @@ class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
     """One line for people: what is going on now."""
     problem: str | None = None
-    """What is wrong with the state file, for a state that is `unknown`; else None."""
+    """What readers cannot know, or who else has to be asked, in a sentence; never written."""
+    host: str = ""
+    """Name of the machine or container that the supervisor runs on."""
+
+
+def at_work(state: ServiceState) -> bool:
+    """Whether a supervisor is, or may be, at work on a settled service.
+
+    An unknown state hides one that does not move; only one that names no supervisor may be over.
+    """
+    if state.state == "unknown":
+        return state.supervisor is not None
+    return state.state not in FINAL

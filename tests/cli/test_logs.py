@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,21 @@ def test_no_lines_are_no_error(run: Run) -> None:
     assert run("logs", "svc", "-n", "0", "--json").data["lines"] == []
 
 
+def test_the_log_of_a_removed_run_is_an_error(run: Run) -> None:
+    """It printed nothing, and exited 0."""
+    shutil.rmtree(dirs().runs / LAST)
+    for words in (["logs", "svc"], ["logs", "svc", "--follow"], ["logs", "svc", "-n", "5"]):
+        answer = run(*words, "--json")
+        assert (answer.code, answer.error["code"]) == (2, "log_gone")
+        assert str(dirs().runs / LAST) in answer.error["message"]
+
+
+def test_a_removed_log_of_a_run_that_is_over_is_an_error(run: Run) -> None:
+    (dirs().runs / LAST / "engine.log").unlink()
+    answer = run("logs", "svc", "--json")
+    assert (answer.code, answer.error["code"]) == (2, "log_gone")
+
+
 def test_following_what_is_over_ends_by_itself(run: Run) -> None:
     answer = run("logs", "svc", "--follow", "-n", "2")
     assert (answer.code, answer.out) == (0, "line 99\nhéllo ✓\n")
@@ -61,7 +77,7 @@ def test_an_interrupt_ends_following_without_a_document(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("launcher.service.logs.time.sleep", interrupt)
-    monkeypatch.setattr("launcher.cli.logs.FINAL", frozenset())
+    monkeypatch.setattr("launcher.cli.logs.at_work", lambda _: True)
     answer = run("logs", "svc", "-f", "-n", "1", "--json")
     assert answer.code == 130
     assert answer.out == '{"line":"héllo ✓"}\n'

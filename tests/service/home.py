@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +99,15 @@ class Home:
     def up_beside(self, plan: Plan) -> Beside:
         return Beside(lambda: self.up(plan))
 
-    def starter(self, plan: Plan, *more: str, **env: str) -> subprocess.Popen[str]:
-        """`up` in a process of its own."""
+    def starter(
+        self, plan: Plan, *more: str, within: Sequence[str] = (), **env: str
+    ) -> subprocess.Popen[str]:
+        """`up` in a process of its own; `within` starts it elsewhere (`unshare …`)."""
         options = self.entry[2]
         path = self.root / "given-plan.json"
         path.write_bytes(msgspec.json.encode(plan))
         return subprocess.Popen(
-            [sys.executable, "-m", "tests.service.starter", options, str(path), *more],
+            [*within, sys.executable, "-m", "tests.service.starter", options, str(path), *more],
             cwd=HERE.parents[1],
             env={**os.environ, **env},
             stdout=subprocess.PIPE,

@@ -256,7 +256,13 @@ def test_foreground_tells_systemd_ready_only_after_the_smoke(home: Home, tmp_pat
 
 def test_a_supervisor_whose_folder_was_removed_stops_by_itself(home: Home) -> None:
     home.up(home.plan())
-    shutil.rmtree(store.folder("svc").path)
+    path = store.folder("svc").path
+
+    def removed() -> bool:  # it may be writing into it at this very moment
+        shutil.rmtree(path, ignore_errors=True)
+        return not path.exists()
+
+    eventually(removed)
     eventually(lambda: not home.processes())
 
 

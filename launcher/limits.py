@@ -1,0 +1,109 @@
+"""What the operating system lets a process have (`ulimit`), and what to say where that is short.
+
+A soft limit is a default, not a decision: it is raised to the hard one, which is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+from typing import Final
+
+from launcher.errors import ExitCode, QlaunchError
+
+OPEN_FILES: Final = 65536
+"""As many as SGLang itself asks for; some container engines allow a billion, and programs that
+close every descriptor they might have then take minutes."""
+LEAST_OPEN_FILES: Final = 128
+"""An idle scheduler of SGLang 0.5.23 holds 72 descriptors, its front one more a connection
+(measured: MiniLM on two cores)."""
+LEAST_ADDRESSES: Final = 2_500_000_000
+"""Bytes that the scheduler maps, most of which it never touches (measured: 2.45 GB, MiniLM)."""
+_RAISED: Final = (
+    resource.RLIMIT_AS,
+    resource.RLIMIT_DATA,
+    resource.RLIMIT_FSIZE,
+    resource.RLIMIT_NPROC,
+)
+
+
+def raise_soft() -> None:
+    """Take what the hard limits allow, for this process and for what it starts."""
+    for kind in _RAISED:
+        soft, hard = resource.getrlimit(kind)
+        if soft != hard:
+            with contextlib.suppress(OSError, ValueError):
+                resource.setrlimit(kind, (hard, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def too_low(ram_bytes: int | None) -> str | None:
+    """Why no engine can run under this process's hard limits, in a sentence; None where one can.
+
+    Args:
+        ram_bytes: what the whole engine is predicted to take; None where nobody knows.
+    """
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if files != resource.RLIM_INFINITY and files < LEAST_OPEN_FILES:
+        return (
+            f"a process may open {files} files (ulimit -n), and an engine needs {LEAST_OPEN_FILES}"
+        )
+    addresses = resource.getrlimit(resource.RLIMIT_AS)[1]
+    needed = max(LEAST_ADDRESSES, ram_bytes or 0)
+    if addresses != resource.RLIM_INFINITY and addresses < needed:
+        return (
+            f"a process may map {addresses / 1e9:.2f} GB (ulimit -v), and an engine maps "
+            f"{needed / 1e9:.2f} GB, most of which it never touches"
+        )
+    return None
+
+
+def explain(error: BaseException) -> QlaunchError | None:
+    """`error` as a sentence, where a limit of this process or machine is why; else None."""
+    found = _shortage(error)
+    if found is None:
+        return None
+    what, fix = found
+    where = getattr(error, "filename", None)
+    place = f" at {os.fsdecode(where)}" if isinstance(where, str | bytes) else ""
+    return QlaunchError(
+        f"{what}{place}", code="resource_limit", exit_code=ExitCode.UNEXPECTED, fix=fix
+    )
+
+
+def _shortage(error: BaseException) -> tuple[str, str] | None:
+    number, text = getattr(error, "errno", None), str(error)
+    if isinstance(error, MemoryError) or number == errno.ENOMEM or "cannot allocate" in text:
+        return _memory()
+    if isinstance(error, ImportError) and "failed to map segment" in text:
+        return _memory()
+    if number in {errno.EMFILE, errno.ENFILE}:
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        what = "no more files can be opened"
+        what += "" if files == resource.RLIM_INFINITY else f": {files} are allowed (ulimit -n)"
+        return what, "raise it: ulimit -n 65535, LimitNOFILE= in systemd, --ulimit in a container"
+    if number == errno.EAGAIN or "can't start new thread" in text:
+        what = "no more processes or threads can be started (ulimit -u, or the container's pids)"
+        return what, "raise it: ulimit -u, TasksMax= in systemd, --pids-limit in a container"
+    if number == errno.EFBIG:
+        size = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        what = f"a file may not be larger than {size} bytes (ulimit -f)"
+        return what, "raise it: ulimit -f unlimited, LimitFSIZE= in systemd"
+    if number in {errno.ENOSPC, errno.EDQUOT, errno.EROFS}:
+        what = f"nothing can be written: {os.strerror(number)}"
+        return what, "free space there, or set QLAUNCH_HOME to another folder"
+    return None
+
+
+def _memory() -> tuple[str, str]:
+    addresses = resource.getrlimit(resource.RLIMIT_AS)[1]
+    if addresses != resource.RLIM_INFINITY:
+        what = f"this command may map {addresses / 1e9:.2f} GB (ulimit -v), and needs more"
+        return what, "raise it: ulimit -v unlimited, LimitAS= in systemd"
+    return "the system gives this command no more memory", "end other processes, and try again"

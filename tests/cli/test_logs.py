@@ -100,10 +100,20 @@ def test_a_run_that_is_not_there(run: Run) -> None:
     assert answer.error["code"] == "run_unknown"
 
 
-def test_a_run_without_a_log_is_empty(run: Run) -> None:
+def test_a_run_that_is_over_without_a_log_is_an_error(run: Run) -> None:
+    """Nothing was printed, as if the engine had been content."""
+    (dirs().runs / LAST / "engine.log").unlink()
+    for words in (["logs", "svc"], ["logs", "svc", "-f"]):
+        answer = run(*words, "--json")
+        assert (answer.code, answer.error["code"]) == (2, "log_gone")
+
+
+def test_an_engine_that_has_said_nothing_yet_has_an_empty_log(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launcher.cli.logs.at_work", lambda _: True)
     (dirs().runs / LAST / "engine.log").unlink()
     assert run("logs", "svc", "--json").data["lines"] == []
-    assert run("logs", "svc", "-f", "--json").out == ""
 
 
 TIMED = """\

@@ -223,6 +223,14 @@ def test_open_files(soft: int, hard: int, status: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("hard", "status"),
+    [(resource.RLIM_INFINITY, "ok"), (1_500_000_000, "problem"), (64 * 2**30, "ok")],
+)
+def test_address_space(hard: int, status: str) -> None:
+    assert host_checks.judge_addresses(hard).status == status
+
+
+@pytest.mark.parametrize(
     ("now", "status"),
     [(1.8e9, "ok"), (0.0, "problem"), (1.6e9, "problem"), (9e9, "problem"), (1e20, "problem")],
 )
@@ -252,6 +260,7 @@ def test_everything_can_be_asked_of_this_machine(tmp_path: Path) -> None:
         "disk data",
         "shared memory",
         "open files",
+        "address space",
         "clock",
     ]
     assert all(finding.message for finding in found)

@@ -96,8 +96,8 @@ class Home:
         on_change = (lambda _: None) if seen is None else seen.append
         return client.launch(plan, on_change=on_change, entry=self.entry)
 
-    def up_beside(self, plan: Plan) -> Beside:
-        return Beside(lambda: self.up(plan))
+    def up_beside(self, plan: Plan, seen: list[ServiceState] | None = None) -> Beside:
+        return Beside(lambda: self.up(plan, seen))
 
     def starter(
         self, plan: Plan, *more: str, within: Sequence[str] = (), **env: str

@@ -60,7 +60,7 @@ def down_inside(pid: int) -> subprocess.CompletedProcess[str]:
     code = "from launcher.service import client; r = client.down('svc'); print(r.left, r.forced)"
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     return subprocess.run(
-        [*words, "-c", code], capture_output=True, text=True, env=env, check=False
+        [*words, sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False
     )
 
 

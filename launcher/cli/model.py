@@ -13,6 +13,7 @@ from launcher.cli.base import group
 from launcher.cli.prepare import profiles_dir
 from launcher.cli.progress import Progress
 from launcher.cli.result import Result, size, table
+from launcher.engine import support
 from launcher.errors import ExitCode, QlaunchError
 from launcher.model.cards import list_cards, resolve_model
 from launcher.model.fetch import locate, obtain
@@ -91,6 +92,7 @@ def inspect(model: str) -> Result:
             fix=f"qlaunch model pull {model}",
         )
     found = inspect_checkpoint(path)
+    support.require_any(found)
     data: dict[str, Any] = msgspec.to_builtins(found, enc_hook=str)
     data["kv_bytes_per_token"] = found.kv_bytes_per_token
     data["similarity"] = found.prompts.similarity if found.prompts else None

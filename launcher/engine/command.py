@@ -23,6 +23,7 @@ EXTERNAL_PACKAGES: Final = {
     "Contriever": "qlaunch_sglang.encoders",
     "XLMRobertaModel": "qlaunch_sglang.encoders",
     "RobertaModel": "qlaunch_sglang.encoders",
+    "DistilBertModel": "qlaunch_sglang.encoders",
     "Qwen3ForCausalLM": "qlaunch_sglang.decoders",
 }
 """Our model package by the checkpoint's architecture; others are served by SGLang's own classes."""
@@ -64,7 +65,7 @@ def environment(
     Args:
         engine: what is started.
         model_path: folder of the checkpoint.
-        architectures: the checkpoint's own `architectures`.
+        architectures: the classes that compute the checkpoint.
         threads: compute threads on a CPU, None leaves the libraries' choice.
         plugin: whether qlaunch's plugin runs inside the engine.
         start_method: `auto`, `fork` or `spawn`.

@@ -6,12 +6,15 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from launcher.model import encoders
 from launcher.model.files import broken, missing, read_json_object
 from launcher.model.fingerprint import fingerprint
 from launcher.model.modules import Head, read_head
 from launcher.model.prompts import read_prompts
 from launcher.model.safetensors import DTYPE_NAMES, Header, read_headers
+from launcher.model.tokenizer import check_tokenizer
 from launcher.model.types import Checkpoint
+from launcher.model.values import check_finite
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,8 +26,12 @@ _ENCODERS = frozenset({
     "ernie", "eurobert", "flaubert", "mobilebert", "modernbert", "mpnet", "new", "nomic_bert",
     "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xlm",
 })  # fmt: skip
-# Their position 0 is that of the padding token's index + 1, so as many positions are never used.
-OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet"})
+OFFSET_POSITIONS = frozenset(
+    name for name, family in encoders.FAMILIES.items() if family.offset_positions
+)
+"""Position 0 is that of the padding token's index + 1: as many positions are never used."""
+_OWN_CODE = ("AutoConfig", "AutoModel", "AutoTokenizer")
+"""Keys of config.json's `auto_map` under which a checkpoint's own code decides its vectors."""
 _ALIASES: dict[str, tuple[str, ...]] = {
     "hidden_size": ("hidden_size", "dim", "n_embd", "d_model"),
     "num_layers": ("num_hidden_layers", "n_layers", "n_layer", "num_layers"),
@@ -34,18 +41,9 @@ _ALIASES: dict[str, tuple[str, ...]] = {
     "positions": ("max_position_embeddings", "n_positions"),
 }
 """config.json spells these by family (DistilBERT, GPT-2, T5 differ from the rest)."""
-_TOKENIZERS: tuple[tuple[str, ...], ...] = (
-    ("tokenizer.json",),
-    ("vocab.txt",),
-    ("vocab.json", "merges.txt"),
-    ("sentencepiece.bpe.model",),
-    ("tokenizer.model",),
-    ("spiece.model",),
-)
-"""Any one of these sets of files makes a tokenizer."""
 _FROM_HEAD = (
     "pooling", "pooling_source", "normalize", "normalize_source", "include_prompt", "dense_dims",
-    "max_seq_length",
+    "max_seq_length", "lower_case",
 )  # fmt: skip
 """Fields that Checkpoint and Head share."""
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|h)\.(\d{1,5})\.")
@@ -65,12 +63,23 @@ def inspect(path: Path) -> Checkpoint:
     raw = read_json_object(config_path := folder / "config.json")
     config = raw["text_config"] if isinstance(raw.get("text_config"), dict) else raw
     sizes = {name: _size(config_path, config, name) for name in _ALIASES if name != "positions"}
+    _check_own_code(config_path, raw)
     architectures = _architectures(config_path, raw)
     model_type = str(config.get("model_type") or raw.get("model_type") or "unknown")
     encoder = _is_encoder(config, model_type, architectures)
     headers = read_headers(folder)
     _match(config_path, headers, sizes)
-    _check_tokenizer(folder)
+    quantization = _quantization(config_path, raw)
+    _optional(config_path, config, *_ALIASES["positions"])
+    served_as = architectures[0] if architectures else ""
+    if model_type in _ENCODERS or served_as.startswith(encoders.CLASSES):
+        family = encoders.check(config_path, config, headers, sizes, architectures)
+        served_as = family.served_as
+    unnamed, architectures = not architectures, architectures or (served_as,)
+    if not served_as:
+        raise broken(config_path, "does not say which class the model is (architectures)")
+    check_finite(headers)
+    check_tokenizer(folder, model_type=model_type, rows=sizes["vocab_size"])
     width, heads = sizes["hidden_size"], sizes["num_attention_heads"]
     head = read_head(folder, hidden_size=width, encoder=encoder, class_name=architectures[0])
     shared: dict[str, Any] = {**sizes, **{name: getattr(head, name) for name in _FROM_HEAD}}
@@ -78,6 +87,8 @@ def inspect(path: Path) -> Checkpoint:
     return Checkpoint(
         path=folder,
         architectures=architectures,
+        served_as=served_as,
+        unnamed=unnamed,
         model_type=model_type,
         **shared,
         num_kv_heads=_optional(config_path, config, "num_key_value_heads") or heads,
@@ -89,7 +100,7 @@ def inspect(path: Path) -> Checkpoint:
         weight_files=tuple(header.path.name for header in headers),
         dimensions=head.dense_dims[-1] if head.dense_dims else width,
         encoder=encoder,
-        quantization=_quantization(config_path, raw),
+        quantization=quantization,
         prompts=read_prompts(folder),
         fingerprint=fingerprint(folder, headers, head.folders),
     )
@@ -131,15 +142,33 @@ def _size(path: Path, config: dict[str, Any], name: str) -> int:
 
 
 def _architectures(path: Path, config: dict[str, Any]) -> tuple[str, ...]:
+    """The classes that config.json names; none where it names none, as transformers allows."""
     said = config.get("architectures")
-    if not isinstance(said, list) or not said or not all(isinstance(name, str) for name in said):
-        raise broken(path, "does not say which class the model is (architectures)")
+    if said is None or said == []:
+        return ()
+    if not isinstance(said, list) or not all(isinstance(name, str) and name for name in said):
+        raise broken(path, "gives architectures as something other than a list of class names")
     return tuple(said)
 
 
+def _check_own_code(path: Path, config: dict[str, Any]) -> None:
+    """Refuse what only the checkpoint's own code defines: neither engine nor reference runs it."""
+    said = config.get("auto_map")
+    named = [key for key in _OWN_CODE if isinstance(said, dict) and said.get(key)]
+    if not named:
+        return
+    code = said[named[0]] if isinstance(said, dict) else said
+    raise broken(
+        path,
+        f"says that {named[0]} is {str(code)[:80]} (auto_map): code of the checkpoint's own, which"
+        " qlaunch does not run",
+        code="model_unsupported",
+        fix="serve a model that transformers knows by itself, or a copy without auto_map if that"
+        " code only repeats what transformers has",
+    )
+
+
 def _is_encoder(config: dict[str, Any], model_type: str, architectures: Sequence[str]) -> bool:
-    if config.get("is_decoder") is True:
-        return False
     return (
         model_type in _ENCODERS
         or config.get("use_bidirectional_attention") is True
@@ -166,24 +195,6 @@ def _match(path: Path, headers: Sequence[Header], sizes: dict[str, int]) -> None
             )
 
 
-def _check_tokenizer(folder: Path) -> None:
-    if not any(all((folder / name).exists() for name in names) for names in _TOKENIZERS):
-        raise missing(folder, "has no tokenizer (tokenizer.json or a vocabulary)")
-    path = folder / "tokenizer.json"
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        begin = file.read(64).lstrip()
-        file.seek(0, 2)
-        file.seek(max(0, file.tell() - 64))
-        end = file.read().rstrip()
-    if not begin:
-        raise missing(path, "is empty")
-    # Parsing ten megabytes takes as long as all the rest; a copy that broke off has lost its end.
-    if not begin.startswith(b"{") or not end.endswith(b"}"):
-        raise missing(path, "is cut short or is not a tokenizer file")
-
-
 def _context(path: Path, config: dict[str, Any], model_type: str, head: Head) -> int:
     """Positions a text can take: RoBERTa's padding index + 1 of them are never used."""
     positions = _optional(path, config, *_ALIASES["positions"])
@@ -193,7 +204,10 @@ def _context(path: Path, config: dict[str, Any], model_type: str, head: Head) ->
         return head.max_seq_length
     if model_type in OFFSET_POSITIONS:
         padding = config.get("pad_token_id", 1)
-        positions -= padding + 1 if type(padding) is int and padding >= 0 else 2
+        if type(padding) is not int or padding < 0:
+            said = str(padding)[:40]
+            raise broken(path, f"gives pad_token_id as {said}; positions are counted from it")
+        positions -= padding + 1
     if positions < 1:
         raise broken(path, "leaves no position for a text")
     return positions

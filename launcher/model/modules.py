@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from launcher.model.files import broken, missing, read_json, read_json_object
+from launcher.model.files import broken, read_json, read_json_object
+from launcher.model.settings import Settings, check_input, check_kind, dense_width, read_settings
 from launcher.yamlfile import shown
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class Head:
     """Output widths of Dense modules, in order."""
     max_seq_length: int | None
     """Tokens after which sentence-transformers cuts a text; None where nothing says so."""
+    lower_case: bool
+    """sentence-transformers puts texts in lower case before the tokenizer sees them."""
     folders: tuple[str, ...]
     """Folders of modules, whose files belong to the fingerprint."""
 
@@ -67,9 +70,10 @@ def read_head(folder: Path, *, hidden_size: int, encoder: bool, class_name: str)
         QlaunchError: `model_incomplete` (modules.json names a file that is absent),
             `model_corrupt`, `model_unsupported` (modules or pooling no engine here offers); exit 2.
     """
-    limit = _max_seq_length(folder)
+    check_kind(folder)
+    settings = read_settings(folder)
     if (folder / "modules.json").exists():
-        return _from_modules(folder, hidden_size, limit)
+        return _from_modules(folder, hidden_size, settings)
     stray = folder / "1_Pooling" / "config.json"
     if stray.exists():
         config = read_json_object(stray)
@@ -86,12 +90,13 @@ def read_head(folder: Path, *, hidden_size: int, encoder: bool, class_name: str)
         normalize_source="default: there is no modules.json, and the engine normalises",
         include_prompt=include_prompt,
         dense_dims=(),
-        max_seq_length=limit,
+        max_seq_length=settings.max_seq_length,
+        lower_case=settings.lower_case,
         folders=("1_Pooling",) if stray.exists() else (),
     )
 
 
-def _from_modules(folder: Path, hidden_size: int, limit: int | None) -> Head:
+def _from_modules(folder: Path, hidden_size: int, settings: Settings) -> Head:
     path = folder / "modules.json"
     modules = _modules(path)
     pooled: tuple[Pooling, bool, str] | None = None
@@ -107,8 +112,9 @@ def _from_modules(folder: Path, hidden_size: int, limit: int | None) -> Head:
             pooling, include_prompt = _pooling(config, read_json_object(config), hidden_size)
             pooled = pooling, include_prompt, f"{place}/config.json"
         elif kind == "Dense" and pooled is not None:
-            dense.append(_dense(folder / place, dense[-1] if dense else hidden_size))
+            dense.append(dense_width(folder / place, dense[-1] if dense else hidden_size))
         elif kind == "Normalize" and pooled is not None:
+            check_input(folder / place / "config.json")
             normalized_by = place or "Normalize"
         else:
             _unsupported(path, f"has a {kind} module where qlaunch can serve none")
@@ -121,7 +127,8 @@ def _from_modules(folder: Path, hidden_size: int, limit: int | None) -> Head:
         normalize_source=f"modules.json {'lists' if normalized_by else 'has no'} Normalize",
         include_prompt=pooled[1],
         dense_dims=tuple(dense),
-        max_seq_length=limit,
+        max_seq_length=settings.max_seq_length,
+        lower_case=settings.lower_case,
         folders=tuple(place for _, place in modules if place),
     )
 
@@ -169,11 +176,14 @@ def _pooling(path: Path, config: dict[str, Any], hidden_size: int) -> tuple[Pool
         raise broken(path, f"pools vectors of {width!r}, but config.json says {hidden_size}")
     if "pooling_mode" in config:
         said = config["pooling_mode"]
-        names = list(said) if isinstance(said, list | tuple) else [said]
+        names = list(said) if isinstance(said, list) else [said]
         modes = [_NEW_VALUES.get(name) if isinstance(name, str) else None for name in names]
     else:
         names = [key for key in _OLD_KEYS if config.get(key) is True]
         modes = [_OLD_KEYS[key] for key in names]
+        _check_flags(path, config, names)
+        if not names:
+            names, modes = ["pooling_mode_mean_tokens"], ["mean"]
     if not names:
         raise broken(path, "turns no pooling mode on")
     if len(names) > 1:
@@ -181,30 +191,36 @@ def _pooling(path: Path, config: dict[str, Any], hidden_size: int) -> tuple[Pool
         _unsupported(path, f"joins several pooling modes ({listed})")
     if modes[0] is None:
         _unsupported(path, f"asks for the pooling mode {str(names[0])[:40]!r}")
+    _check_prompt(path, config, modes[0])
     return modes[0], config.get("include_prompt") is not False
 
 
-def _dense(folder: Path, width: int) -> int:
-    """Output width of a Dense module whose input must be `width`."""
-    path = folder / "config.json"
-    config = read_json_object(path)
-    wide, out = config.get("in_features"), config.get("out_features")
-    if wide != width:
-        raise broken(path, f"takes vectors of {wide!r}, but the module before it gives {width}")
-    if type(out) is not int or out < 1:
-        raise broken(path, "gives no out_features")
-    if not any((folder / name).exists() for name in ("model.safetensors", "pytorch_model.bin")):
-        raise missing(folder, "holds no weights of this Dense module")
-    return out
+def _check_prompt(path: Path, config: dict[str, Any], mode: Pooling) -> None:
+    """Refuse what would be wrong for some callers: a server sees one text, prompt included."""
+    if config.get("include_prompt") is not False or mode not in ("mean", "max"):
+        return
+    raise broken(
+        path,
+        f"says include_prompt: false: a prompt's tokens stay out of the {mode}, but a server cannot"
+        " tell where one ends",
+        code="model_unsupported",
+        fix="if you never send this model a prompt, set include_prompt to true in that file",
+    )
 
 
-def _max_seq_length(folder: Path) -> int | None:
-    """`max_seq_length` of sentence_bert_config.json (older: sentence_roberta_config.json, …)."""
-    for path in sorted(folder.glob("sentence_*_config.json")):
-        said = read_json_object(path).get("max_seq_length")
-        if type(said) is int and said > 0:
-            return said
-    return None
+def _check_flags(path: Path, config: dict[str, Any], names: list[str]) -> None:
+    """Refuse flags that releases of sentence-transformers take for different poolings."""
+    given = "pooling_mode_mean_tokens" in config
+    if names and not given:
+        raise broken(
+            path,
+            f"turns {names[0]} on and does not give pooling_mode_mean_tokens, which"
+            " sentence-transformers 5 takes for true and 6 for false",
+            code="model_unsupported",
+            fix="write the key pooling_mode_mean_tokens into that file, false or true",
+        )
+    if not names and given:
+        raise broken(path, "turns no pooling mode on")
 
 
 def _unsupported(path: Path, why: str) -> NoReturn:

@@ -121,6 +121,10 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
 
     path: Path
     architectures: tuple[str, ...]
+    served_as: str = ""
+    """Class in the engine that computes it; empty: the first of `architectures`."""
+    unnamed: bool = False
+    """config.json names no class; `architectures` is what its `model_type` stands for."""
     model_type: str
     hidden_size: int
     num_layers: int
@@ -152,6 +156,9 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     max_seq_length: int | None = None
     """Tokens after which sentence-transformers cuts a text (`sentence_bert_config.json`); None
     where nothing says so. The engine does not cut there."""
+    lower_case: bool = False
+    """Texts are put in lower case before the tokenizer sees them (`do_lower_case` of
+    `sentence_bert_config.json`)."""
     encoder: bool
     """Bidirectional (BERT class): prefix cache and chunking corrupt its vectors."""
     quantization: str | None = None
@@ -160,6 +167,11 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str
     """Changes whenever a file that changes vectors does; cheap (sizes, headers, small files and
     samples of the weights, not whole-file hashes)."""
+
+    @property
+    def engine_class(self) -> str:
+        """Class in the engine that computes it."""
+        return self.served_as or self.architectures[0]
 
     @property
     def kv_bytes_per_token(self) -> int:

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from launcher.engine import command
+from launcher.engine import command, support
 from launcher.engine import flags as flag_tables
 from launcher.engine.types import Engine
 from launcher.errors import ExitCode, QlaunchError
@@ -285,6 +285,8 @@ def _flags(given: Inputs) -> dict[str, FlagValue]:
         flags = {**ENCODER_FLAGS, **flags}
     if _cuts_vectors(given):
         flags = {**MATRYOSHKA_FLAGS, **flags}
+    if more := support.overrides(given.checkpoint):
+        flags[support.OVERRIDE] = support.merged(flags.get(support.OVERRIDE), more)
     flags = {**choose.backend(given.choice, given.checkpoint)[0], **flags}
     flags |= choose.workarounds(given.engine.release)[0]
     flags |= context.flags(flags, given.extra, given.checkpoint)
@@ -308,7 +310,12 @@ def _flag_reasons(given: Inputs, flags: Mapping[str, FlagValue]) -> tuple[str, .
 
 def _check_model(given: Inputs, dtype: str, flags: Mapping[str, FlagValue]) -> None:
     """Refuse weights in another format than the profile's, or that the card cannot compute."""
-    _check_prompt(given.checkpoint)
+    support.require(
+        given.checkpoint,
+        given.engine.release,
+        given.engine.version,
+        plugin=given.settings.plugin,
+    )
     choose.check_card(given.choice, given.checkpoint, dtype, flags.get("quantization"))
     precision.check_int8(
         dtype,
@@ -336,13 +343,15 @@ def _environment(
     env = command.environment(
         given.engine,
         model_path=str(given.checkpoint.path),
-        architectures=given.checkpoint.architectures,
+        architectures=(given.checkpoint.engine_class,),
         threads=threads,
         plugin=given.settings.plugin,
         start_method=given.settings.start_method,
     )
     env |= replicas.environment(side_by_side, threads)
     env |= precision.environment(dtype)
+    if given.checkpoint.lower_case:
+        env["QLAUNCH_LOWER_CASE"] = "1"
     return env | _visible(given) | given.profile.env
 
 
@@ -443,19 +452,6 @@ def _check_bind(settings: Resolved) -> None:
         code="unauthenticated_bind",
         exit_code=ExitCode.USAGE,
         fix="give --api-key-file FILE, or --allow-unauthenticated if that is what you want",
-    )
-
-
-def _check_prompt(checkpoint: Checkpoint) -> None:
-    """Refuse what would be wrong for some callers: a server sees one text, prompt included."""
-    if checkpoint.include_prompt or checkpoint.pooling not in ("mean", "max"):
-        return
-    raise QlaunchError(
-        f"{checkpoint.path / checkpoint.pooling_source} says include_prompt: false: a prompt's"
-        f" tokens stay out of the {checkpoint.pooling}, but a server cannot tell where one ends",
-        code="model_unsupported",
-        exit_code=ExitCode.USAGE,
-        fix="if you never send this model a prompt, set include_prompt to true in that file",
     )
 
 

@@ -50,6 +50,12 @@ NEW_NAMES = {
     "weightedmean": "weighted_mean",
     "lasttoken": "last",
 }
+MODULES = ("models", "base.modules", "sentence_transformer.modules")
+"""Packages of sentence-transformers 2 to 6 whose modules are computed here, by their class."""
+SETTINGS = tuple(
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
 DECODERS = ("qwen2", "qwen3", "llama", "mistral", "gemma")
 PROBE = "hello"
 """Any text will do to see what a tokenizer puts around it."""
@@ -95,7 +101,7 @@ def read_json(path: Path) -> Any:
 def pooling_modes(config: dict[str, Any]) -> tuple[str, ...]:
     """Pooling modes of a pooling `config.json`, new key or old flags, in order of concatenation.
 
-    Without any the mode is mean, sentence-transformers' own default.
+    Where neither is given the mode is mean, sentence-transformers' own default.
     """
     new = config.get("pooling_mode")
     if new is not None:
@@ -104,7 +110,12 @@ def pooling_modes(config: dict[str, Any]) -> tuple[str, ...]:
         if unknown or not names:
             raise UnsupportedError(f"the pooling config names an unknown mode: {new!r}")
         return tuple(NEW_NAMES[name] for name in names)
-    return tuple(mode for flag, mode in OLD_FLAGS.items() if config.get(flag) is True) or ("mean",)
+    # A flag that is absent has its default: true for the mean, false for the others.
+    flags = {"pooling_mode_mean_tokens": True} | config
+    modes = tuple(mode for flag, mode in OLD_FLAGS.items() if flags.get(flag) is True)
+    if not modes:
+        raise UnsupportedError("the pooling config turns no mode on")
+    return modes
 
 
 def default_poolings(model_type: str, fallback: str) -> tuple[str, ...]:
@@ -116,10 +127,37 @@ def default_poolings(model_type: str, fallback: str) -> tuple[str, ...]:
     return (fallback,)
 
 
+def module_class(said: str) -> str:
+    """Class of a module of sentence-transformers' own; what other code computes is not guessed."""
+    package, _, kind = said.rpartition(".")
+    for place in MODULES:
+        known = f"sentence_transformers.{place}"
+        if package == known or package.rpartition(".")[0] == known:
+            return kind
+    raise UnsupportedError(f"modules.json names {said}, code that the reference does not run")
+
+
+def lower_cased(folder: Path) -> bool:
+    """Whether sentence-transformers puts texts in lower case before the tokenizer sees them."""
+    found = [said for name in SETTINGS if (said := read_json(folder / name))]
+    return bool(found and found[0].get("do_lower_case"))
+
+
+def refuse_what_transformers_passes_over(folder: Path) -> None:
+    """Raise for a network that transformers would silently compute as another one."""
+    config = read_json(folder / "config.json") or {}
+    own = config.get("auto_map")
+    if isinstance(own, dict) and {"AutoConfig", "AutoModel", "AutoTokenizer"} & set(own):
+        raise UnsupportedError("config.json names the checkpoint's own code (auto_map)")
+    if config.get("position_embedding_type") not in (None, "absolute"):
+        said = config["position_embedding_type"]
+        raise UnsupportedError(f"transformers does not compute {said} positions")
+
+
 def read_recipe(model: Path, fallback: str) -> Recipe:
     """What `model` says of its own vectors; bare checkpoints end normalised, as engines do."""
     modules = read_json(model / "modules.json")
-    lower = bool((read_json(model / "sentence_bert_config.json") or {}).get("do_lower_case"))
+    lower = lower_cased(model)
     if modules is None:
         config = read_json(model / "1_Pooling" / "config.json")
         model_type = str((read_json(model / "config.json") or {}).get("model_type", ""))
@@ -129,11 +167,10 @@ def read_recipe(model: Path, fallback: str) -> Recipe:
     poolings: tuple[str, ...] | None = None
     steps: list[tuple[str, Path]] = []
     for module in modules:
-        kind, folder = str(module["type"]).rpartition(".")[2], model / module.get("path", "")
+        kind, folder = module_class(str(module["type"])), model / module.get("path", "")
         if kind == "Transformer":
             transformer = folder
-            found = read_json(folder / "sentence_bert_config.json") or {}
-            lower = bool(found.get("do_lower_case"))
+            lower = lower_cased(folder)
         elif kind == "Pooling":
             poolings = pooling_modes(read_json(folder / "config.json") or {})
         elif kind in ("Dense", "Normalize"):
@@ -269,6 +306,7 @@ def load_model(folder: Path) -> tuple[Any, Any]:
     Raises:
         UnsupportedError: weights are missing, which transformers would fill with random numbers.
     """
+    refuse_what_transformers_passes_over(folder)
     # Text models need no torchvision, and one that does not match torch ends the import.
     sys.modules["torchvision"] = None  # type: ignore[assignment]
     import torch
@@ -292,6 +330,7 @@ def load_model(folder: Path) -> tuple[Any, Any]:
         for key in map(str, info["missing_keys"])
         if "pooler." not in key and not key.endswith(harmless)
     )
+    missing += sorted(str(key) for key in info.get("mismatched_keys", ()))
     if missing:
         raise UnsupportedError(f"the checkpoint lacks {len(missing)} weights, such as {missing[0]}")
     tokenizer = transformers.AutoTokenizer.from_pretrained(
@@ -305,8 +344,7 @@ def hidden_states(model: Any, tokenizer: Any, text: str, max_tokens: int) -> tup
     """Last hidden states of one text alone, (tokens, width) in float64, and its token ids."""
     import torch
 
-    limit = min(max_tokens, int(tokenizer.model_max_length))
-    inputs = tokenizer(text, truncation=True, max_length=limit, return_tensors="pt")
+    inputs = tokenizer(text, truncation=True, max_length=max_tokens, return_tensors="pt")
     with torch.no_grad():
         hidden = model(**inputs).last_hidden_state[0].double().numpy()
     return hidden, [int(each) for each in inputs["input_ids"][0].tolist()]

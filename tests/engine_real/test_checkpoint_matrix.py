@@ -7,6 +7,7 @@ imported SGLang already (many.py): a second and a half a row. Some rows are brou
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from launcher.cli.main import main
 from launcher.engine import command
 from launcher.engine.types import Engine
 from launcher.verify.reference import WORKER
@@ -64,17 +66,41 @@ def many(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[M
     made.close()
 
 
+class Here:
+    """Commands run in this process: a new one costs more than what they do."""
+
+    def __init__(self, home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+        self.home, self._capsys = home, capsys
+
+    def run(self, *words: str) -> dict[str, Any]:
+        """The data of a command that succeeds."""
+        self._capsys.readouterr()
+        code = main(list(words))
+        document = json.loads(self._capsys.readouterr().out)
+        assert code == 0, document["errors"]
+        found: dict[str, Any] = document["data"]
+        return found
+
+
+@pytest.fixture
+def here(home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
+    for name in [name for name in os.environ if name.startswith("QLAUNCH_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("QLAUNCH_HOME", str(home.root))
+    return Here(home, capsys)
+
+
 def ids(found: list[tuple[Row, str]]) -> list[str]:
     return [row.name for row, _ in found]
 
 
 @pytest.mark.parametrize(("row", "profile"), SERVED, ids=ids(SERVED))
 def test_vectors_are_transformers_own(
-    row: Row, profile: str, many: Many, home: Home, tmp_path: Path
+    row: Row, profile: str, many: Many, here: Here, tmp_path: Path
 ) -> None:
     model = row.make(tmp_path / "checkpoint")
-    home.profile("row", model, "dtype: float32")
-    planned = home.run("plan", "row", "--json").ok().data
+    here.home.profile("row", model, "dtype: float32")
+    planned = here.run("plan", "row", "--json")
     texts = [*TEXTS]
     argv = planned["engine"]["argv"]
     found = many.ask(
@@ -85,7 +111,7 @@ def test_vectors_are_transformers_own(
         }
     )
     assert "error" not in found, found["trace"]
-    said = home.run("model", "inspect", str(model), "--json").ok().data
+    said = here.run("model", "inspect", str(model), "--json")
     request = {
         "model_path": str(model),
         "texts": texts,

@@ -285,18 +285,6 @@ def test_a_context_longer_than_the_checkpoints_is_cut_with_a_reason() -> None:
     assert any(reason.startswith("context 512:") for reason in plan.reasons)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "max"])
-def test_a_pooling_without_the_prompt_is_refused(pooling: str) -> None:
-    with pytest.raises(QlaunchError, match="include_prompt: false") as raised:
-        make_plan(inputs(model=checkpoint(pooling=pooling, include_prompt=False)))
-    assert raised.value.code == "model_unsupported"
-    assert raised.value.exit_code == ExitCode.USAGE
-
-
-def test_a_first_or_last_token_pools_the_same_with_or_without_a_prompt() -> None:
-    make_plan(inputs(model=checkpoint(pooling="cls", include_prompt=False)))
-
-
 def test_a_colon_in_a_folders_name_does_not_become_an_adapter() -> None:
     model = msgspec.structs.replace(checkpoint(), path=checkpoint().path.with_name("a:b"))
     plan = make_plan(inputs(model=model))

@@ -4,8 +4,9 @@ Two ways in, both official, neither touches an installed file:
 
 - the entry point `sglang.srt.plugins` (SGLang ≥ 0.5.12) calls `register` in the front and in the
   scheduler; it hooks the place where the front chooses how to start its children (`fork_start`),
-  the loop of what hands requests to several schedulers (`calm_controller`), and the scheduler's
-  sleep between requests (`trimming`);
+  the loop of what hands requests to several schedulers (`calm_controller`), the scheduler's sleep
+  between requests (`trimming`), and the making of the tokenizer where texts go to it in lower case
+  (`lower_case`);
 - `SGLANG_EXTERNAL_MODEL_PACKAGE=qlaunch_sglang.encoders` (or `.decoders`) makes SGLang's model
   registry take the classes of that package over its own of the same name.
 
@@ -19,10 +20,11 @@ def register() -> None:
     """Entry point of SGLang's plugin framework."""
     import gc
 
-    from qlaunch_sglang import calm_controller, fork_start, trimming
+    from qlaunch_sglang import calm_controller, fork_start, lower_case, trimming
 
     # CPython's own, which sitecustomize.py raised while the engine was importing.
     gc.set_threshold(700, 10, 10)
     fork_start.register()
     calm_controller.register()
     trimming.register()
+    lower_case.register()

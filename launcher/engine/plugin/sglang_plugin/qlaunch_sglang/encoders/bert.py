@@ -3,7 +3,7 @@
 from sglang.srt.models import bert as stock
 
 from qlaunch_sglang.attention import whole_texts
-from qlaunch_sglang.checkpoint import complete
+from qlaunch_sglang.checkpoint import Activation, complete, own_names
 from qlaunch_sglang.loading import released
 from qlaunch_sglang.packed import pack_layers
 from qlaunch_sglang.pooling import CheckpointPooler
@@ -12,22 +12,45 @@ from qlaunch_sglang.pooling import CheckpointPooler
 class BertModel(stock.BertModel):
     """SGLang's BertModel with another attention and, where it serves embeddings, another pooler."""
 
+    tables = 3
+
     def __init__(self, *, config, **kwargs):
         complete(config)
-        super().__init__(config=config, **kwargs)
+        with Activation(config) as activation:
+            super().__init__(config=config, **kwargs)
+        activation.put_into(self.encoder)
         whole_texts(self.encoder)
         if not self.use_bert_pooler:
             self.pooler = CheckpointPooler.for_model(config)
 
     def load_weights(self, weights):
         """Load as SGLang does; the checkpoint's pages are given back on the way."""
-        loaded = super().load_weights(released(weights))
+        named = own_names(released(weights), self.config, self.tables)
+        loaded = super().load_weights(named)
         pack_layers(self, self.encoder, self.config.hidden_act)
         return loaded
+
+
+class DistilBertModel(BertModel):
+    """DistilBERT: BERT's layers under other names, without token types."""
+
+    tables = 2
+
+    def __init__(self, *, config, **kwargs):
+        config.hidden_act = config.activation
+        config.intermediate_size = config.hidden_dim
+        config.layer_norm_eps = 1e-12
+        config.type_vocab_size = 1
+        super().__init__(config=config, **kwargs)
+
+    def load_weights(self, weights):
+        """Load as SGLang does; the one token type adds nothing."""
+        self.embeddings.token_type_embeddings.weight.data.zero_()
+        return super().load_weights(weights)
 
 
 class Contriever(BertModel):
     """SGLang's alias of BertModel under Contriever's name."""
 
 
-EntryClass = [BertModel, Contriever, stock.BertForSequenceClassification]
+EntryClass = [BertModel, DistilBertModel, Contriever, stock.BertForSequenceClassification]

@@ -7,7 +7,7 @@ the padding index, the same tensor names; its vocabulary and token types are siz
 from sglang.srt.models import roberta as stock
 
 from qlaunch_sglang.attention import whole_texts
-from qlaunch_sglang.checkpoint import complete
+from qlaunch_sglang.checkpoint import Activation, complete, own_names
 from qlaunch_sglang.loading import released
 from qlaunch_sglang.packed import pack_layers
 from qlaunch_sglang.pooling import CheckpointPooler
@@ -18,7 +18,9 @@ class XLMRobertaModel(stock.XLMRobertaModel):
 
     def __init__(self, *, config, **kwargs):
         complete(config)
-        super().__init__(config=config, **kwargs)
+        with Activation(config) as activation:
+            super().__init__(config=config, **kwargs)
+        activation.put_into(self.roberta.encoder)
         whole_texts(self.roberta.encoder)
         # With SGLANG_EMBEDDINGS_SPARSE_HEAD the user asks for sparse vectors: SGLang's own matter.
         if not getattr(self, "_is_sparse", False):
@@ -26,7 +28,8 @@ class XLMRobertaModel(stock.XLMRobertaModel):
 
     def load_weights(self, weights):
         """Load as SGLang does; the checkpoint's pages are given back on the way."""
-        loaded = super().load_weights(released(weights))
+        named = own_names(released(weights), self.roberta.config)
+        loaded = super().load_weights(named)
         pack_layers(self, self.roberta.encoder, self.roberta.config.hidden_act)
         return loaded
 

@@ -1,0 +1,246 @@
+"""Encoders that can be computed exactly, and what their files must hold for that.
+
+transformers chooses the network by `model_type` and takes from the weights what has its names, with
+or without the prefix of a model with a head; a name it misses it fills with random numbers. So what
+is served here is what transformers would load completely, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from launcher.errors import QlaunchError
+from launcher.model.files import broken, missing
+from launcher.model.safetensors import Header, Tensor
+from launcher.yamlfile import shown
+
+
+@dataclass(frozen=True)
+class Family:
+    """Checkpoints of one `model_type`."""
+
+    served_as: str
+    """Class in the engine that computes their hidden states."""
+    prefix: str
+    """What stands before tensor names where the checkpoint was saved with a head."""
+    title: str
+    offset_positions: bool = False
+    """Positions are counted from behind the padding token's index."""
+
+
+FAMILIES: Final[Mapping[str, Family]] = MappingProxyType({
+    "bert": Family("BertModel", "bert.", "BERT"),
+    "ernie": Family("BertModel", "ernie.", "ERNIE"),
+    "electra": Family("BertModel", "electra.", "ELECTRA"),
+    "distilbert": Family("DistilBertModel", "distilbert.", "DistilBERT"),
+    "roberta": Family("RobertaModel", "roberta.", "RoBERTa", offset_positions=True),
+    "camembert": Family("RobertaModel", "roberta.", "CamemBERT", offset_positions=True),
+    "xlm-roberta": Family("XLMRobertaModel", "roberta.", "XLM-RoBERTa", offset_positions=True),
+})  # fmt: skip
+CLASSES: Final = ("Bert", "Contriever", "DistilBert", "Roberta", "XLMRoberta")
+"""How the names of encoders' classes begin, whatever `model_type` says."""
+ACTIVATIONS: Final = frozenset({
+    "gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_python", "quick_gelu", "relu",
+    "silu", "swish", "tanh",
+})  # fmt: skip
+"""What transformers and the plugin compute alike (transformers' own ACT2FN)."""
+_HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering",
+          "ForMultipleChoice", "ForNextSentencePrediction")  # fmt: skip
+# DistilBERT's names for BERT's parts.
+_DISTIL = {
+    "attention.self.query": "attention.q_lin",
+    "attention.self.key": "attention.k_lin",
+    "attention.self.value": "attention.v_lin",
+    "attention.output.dense": "attention.out_lin",
+    "attention.output.LayerNorm": "sa_layer_norm",
+    "intermediate.dense": "ffn.lin1",
+    "output.dense": "ffn.lin2",
+    "output.LayerNorm": "output_layer_norm",
+}
+
+
+def check(
+    path: Path,
+    config: Mapping[str, Any],
+    headers: Sequence[Header],
+    sizes: Mapping[str, int],
+    architectures: Sequence[str],
+) -> Family:
+    """The family of an encoder's checkpoint, everything about it being computable exactly.
+
+    Args:
+        path: of config.json.
+        config: its content.
+        headers: of the weights.
+        sizes: hidden_size, num_layers, num_attention_heads, intermediate_size, vocab_size.
+        architectures: as config.json gives them; may be empty.
+
+    Raises:
+        QlaunchError: `model_unsupported`, `model_incomplete` or `model_corrupt`; exit 2.
+    """
+    model_type = config.get("model_type")
+    family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
+    if family is None:
+        name = architectures[0] if architectures else "an encoder"
+        raise _unsupported(
+            path,
+            f"describes {shown(name)} (model_type {shown(str(model_type))}), an encoder that no"
+            f" engine release here computes; {_listed()} are served",
+        )
+    _check_config(path, config, sizes, family)
+    _check_head(path, architectures)
+    _check_weights(path, config, headers, sizes, family)
+    return family
+
+
+def _listed() -> str:
+    titles = [family.title for family in FAMILIES.values()]
+    return f"{', '.join(titles[:-1])} and {titles[-1]}"
+
+
+def _check_config(
+    path: Path, config: Mapping[str, Any], sizes: Mapping[str, int], family: Family
+) -> None:
+    """Refuse settings under which the network is another one than the engine's."""
+    for key in ("is_decoder", "add_cross_attention"):
+        if config.get(key) is True:
+            raise _unsupported(path, f"says {key}: true: its tokens do not see those after them")
+    positions = config.get("position_embedding_type")
+    if positions not in (None, "absolute"):
+        raise _unsupported(
+            path,
+            f"says position_embedding_type {shown(str(positions))}; engines and transformers 5"
+            " compute absolute positions only",
+        )
+    activation = config.get("activation" if family.title == "DistilBERT" else "hidden_act", "gelu")
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
+        raise _unsupported(path, f"says hidden_act {shown(str(activation))}, which is not computed")
+    width, heads = sizes["hidden_size"], sizes["num_attention_heads"]
+    if width % heads:
+        raise broken(path, f"says hidden_size {width}, which {heads} attention heads do not divide")
+    embedding = config.get("embedding_size", width)
+    if family.title == "ELECTRA" and embedding != width:
+        raise _unsupported(
+            path,
+            f"says embedding_size {embedding} and hidden_size {width}; embeddings of another width"
+            " than the layers are not computed",
+        )
+    if config.get("use_task_id") is True:
+        raise _unsupported(path, "says use_task_id: true; embeddings of tasks are not computed")
+    if config.get("quantization_config") is not None:
+        raise _unsupported(path, "gives a quantization_config; encoders are served unquantised")
+
+
+def _check_head(path: Path, architectures: Sequence[str]) -> None:
+    """Refuse a classifier that nothing says to make embeddings with."""
+    head = next((name for name in architectures if name.endswith(_HEADS)), None)
+    folder = path.parent
+    if head is None or any(
+        (folder / name).exists() for name in ("modules.json", "1_Pooling/config.json")
+    ):
+        return
+    raise _unsupported(
+        path,
+        f"says the model is {shown(head)}, a classifier such as a cross-encoder, and there is no"
+        " modules.json that says how to make an embedding of a text",
+    )
+
+
+def _check_weights(
+    path: Path,
+    config: Mapping[str, Any],
+    headers: Sequence[Header],
+    sizes: Mapping[str, int],
+    family: Family,
+) -> None:
+    """Every tensor of the network is stored, under a name that transformers reads, in its shape."""
+    found = {tensor.name: (header, tensor) for header in headers for tensor in header.tensors}
+    prefix = _prefix(path, found, family)
+    for names, shape in _wanted(config, sizes, family):
+        name = next((prefix + each for each in names if prefix + each in found), None)
+        if name is None:
+            raise missing(
+                headers[0].path,
+                f"lacks the tensor {prefix}{names[0]}, which a {family.title} model has",
+            )
+        header, tensor = found[name]
+        if tensor.shape != shape:
+            raise broken(
+                header.path,
+                f"holds {name} as {_by(tensor.shape)}, but by config.json it is {_by(shape)}",
+            )
+        if tensor.dtype not in ("F32", "F16", "BF16", "F64"):
+            raise _unsupported(header.path, f"stores {name} as {tensor.dtype}: it is quantised")
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " by ".join(str(size) for size in shape) or "a number"
+
+
+def _prefix(path: Path, found: Mapping[str, tuple[Header, Tensor]], family: Family) -> str:
+    """What stands before the network's tensor names: nothing, or the head's prefix."""
+    word = "embeddings.word_embeddings.weight"
+    prefixes = [name.removesuffix(word) for name in found if name.endswith(word)]
+    known = [prefix for prefix in prefixes if prefix in ("", family.prefix)]
+    if len(known) == 1:
+        return known[0]
+    if not prefixes:
+        raise missing(path, f"describes a {family.title} model, but no weights file holds {word}")
+    listed = " and ".join(shown(prefix + word) for prefix in sorted(prefixes)[:2])
+    raise _unsupported(
+        next(header.path for header, _ in found.values()),
+        f"names its tensors {listed}; transformers reads a {family.title} model's without a prefix"
+        f" or with {family.prefix!r} before them",
+    )
+
+
+def _wanted(
+    config: Mapping[str, Any], sizes: Mapping[str, int], family: Family
+) -> Iterator[tuple[tuple[str, ...], tuple[int, ...]]]:
+    """(names that a tensor may have, shape) of the whole network without its pooler."""
+    width, inner = sizes["hidden_size"], sizes["intermediate_size"]
+    distil = family.title == "DistilBERT"
+    tables = {"word": sizes["vocab_size"], "position": config.get("max_position_embeddings", 512)}
+    if not distil:
+        tables["token_type"] = config.get("type_vocab_size", 2)
+    for name, rows in tables.items():
+        yield (f"embeddings.{name}_embeddings.weight",), (rows, width)
+    yield from _norm("embeddings.LayerNorm", width)
+    parts = {
+        "attention.self.query": (width, width),
+        "attention.self.key": (width, width),
+        "attention.self.value": (width, width),
+        "attention.output.dense": (width, width),
+        "attention.output.LayerNorm": (width,),
+        "intermediate.dense": (inner, width),
+        "output.dense": (width, inner),
+        "output.LayerNorm": (width,),
+    }
+    for number in range(sizes["num_layers"]):
+        layer = f"transformer.layer.{number}" if distil else f"encoder.layer.{number}"
+        for part, shape in parts.items():
+            name = f"{layer}.{_DISTIL[part] if distil else part}"
+            if len(shape) == 1:
+                yield from _norm(name, width)
+                continue
+            yield (f"{name}.weight",), shape
+            yield (f"{name}.bias",), shape[:1]
+
+
+def _norm(name: str, width: int) -> Iterator[tuple[tuple[str, ...], tuple[int, ...]]]:
+    """A LayerNorm's two tensors; checkpoints that came from TensorFlow call them gamma and beta."""
+    yield (f"{name}.weight", f"{name}.gamma"), (width,)
+    yield (f"{name}.bias", f"{name}.beta"), (width,)
+
+
+def _unsupported(path: Path, why: str) -> QlaunchError:
+    return broken(
+        path,
+        why,
+        code="model_unsupported",
+        fix="serve another model, or a copy saved by transformers as a model of these kinds",
+    )

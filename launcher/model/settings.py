@@ -1,0 +1,159 @@
+"""Settings beside the modules: `sentence_bert_config.json`, Dense and Normalize, the kind of model.
+
+What sentence-transformers 2 to 6 write there. Whatever would change a vector and is not computed
+is refused by name; what only says how to load the model is passed over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from launcher.errors import QlaunchError
+from launcher.model.files import broken, missing, read_json_object
+from launcher.model.safetensors import read_header
+from launcher.yamlfile import shown
+
+_FILES: Final = tuple(
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+"""In the order in which sentence-transformers looks for them; the first that is there counts."""
+_ARGUMENTS: Final = ("model_args", "model_kwargs", "tokenizer_args", "processor_kwargs",
+                     "config_args", "config_kwargs")  # fmt: skip
+_HARMLESS: Final = frozenset({
+    "add_pooling_layer", "attn_implementation", "cache_dir", "device_map", "dtype",
+    "local_files_only", "low_cpu_mem_usage", "model_max_length", "padding_side", "revision",
+    "token", "torch_dtype", "trust_remote_code", "truncation_side", "use_fast", "use_safetensors",
+})  # fmt: skip
+"""Arguments that say how a model is loaded and not what it computes."""
+_ACTIVATIONS: Final = frozenset({"Identity", "Tanh", "ReLU", "Sigmoid", "SiLU", "GELU"})
+"""Of a Dense module: what the plugin and the reference compute."""
+_EMBEDDING: Final = "sentence_embedding"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `sentence_bert_config.json` says."""
+
+    max_seq_length: int | None = None
+    lower_case: bool = False
+
+
+def check_kind(folder: Path) -> None:
+    """Refuse a folder of another kind of model than one vector a text.
+
+    Raises:
+        QlaunchError: `model_unsupported`, exit 2.
+    """
+    path = folder / "config_sentence_transformers.json"
+    if not path.exists():
+        return
+    kind = read_json_object(path).get("model_type")
+    if kind not in (None, "SentenceTransformer"):
+        raise _unsupported(path, f"says that this is a {shown(str(kind))}, not one vector a text")
+
+
+def read_settings(folder: Path) -> Settings:
+    """What the transformer's own settings say.
+
+    Raises:
+        QlaunchError: `model_unsupported` for what would change vectors and is not computed.
+    """
+    path = next((folder / name for name in _FILES if (folder / name).exists()), None)
+    if path is None:
+        return Settings()
+    said = read_json_object(path)
+    if said.get("transformer_task", "feature-extraction") != "feature-extraction":
+        raise _unsupported(path, f"says transformer_task {shown(str(said['transformer_task']))}")
+    if said.get("module_output_name", "token_embeddings") != "token_embeddings":
+        raise _unsupported(path, f"gives {shown(str(said['module_output_name']))} as its output")
+    _check_modality(path, said.get("modality_config"))
+    for key in ("query_length", "document_length", "query_expansion", "processing_kwargs"):
+        if said.get(key):
+            raise _unsupported(path, f"sets {key}, which a server of embeddings does not do")
+    for key in _ARGUMENTS:
+        found = said.get(key)
+        changed = sorted(set(found) - _HARMLESS) if isinstance(found, dict) else []
+        if changed:
+            raise _unsupported(path, f"sets {shown(changed[0])} in {key}, which is not passed on")
+    limit = said.get("max_seq_length")
+    return Settings(
+        limit if type(limit) is int and limit > 0 else None, said.get("do_lower_case") is True
+    )
+
+
+def _check_modality(path: Path, said: Any) -> None:
+    """Refuse a transformer whose texts go in as anything but texts."""
+    if said is None:
+        return
+    text = said.get("text") if isinstance(said, dict) else None
+    if not isinstance(text, dict) or "message" in said:
+        raise _unsupported(path, "takes something else than plain texts (modality_config)")
+    wanted = {"method": "forward", "method_output_name": "last_hidden_state"}
+    for key, value in wanted.items():
+        if text.get(key, value) != value:
+            raise _unsupported(path, f"says {key} {shown(str(text[key]))} for texts")
+
+
+def check_input(path: Path) -> None:
+    """Refuse a module that works on something else than the vector of the text.
+
+    Args:
+        path: its config.json, which need not be there.
+    """
+    if path.exists():
+        _check_names(path, read_json_object(path))
+
+
+def _check_names(path: Path, config: dict[str, Any]) -> None:
+    for key in ("module_input_name", "module_output_name"):
+        if config.get(key) not in (None, _EMBEDDING):
+            raise _unsupported(path, f"says {key} {shown(str(config[key]))}")
+
+
+def dense_width(folder: Path, width: int) -> int:
+    """Output width of the Dense module in `folder`, whose input must be `width`.
+
+    Raises:
+        QlaunchError: `model_incomplete`, `model_corrupt` or `model_unsupported`; exit 2.
+    """
+    path = folder / "config.json"
+    config = read_json_object(path)
+    wide, out = config.get("in_features"), config.get("out_features")
+    if wide != width:
+        raise broken(path, f"takes vectors of {wide!r}, but the module before it gives {width}")
+    if type(out) is not int or out < 1:
+        raise broken(path, "gives no out_features")
+    _check_names(path, config)
+    if config.get("use_residual") is True:
+        raise _unsupported(path, "says use_residual: true, which is not computed")
+    activation = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
+    known = activation.rpartition(".")[2] in _ACTIVATIONS and activation.startswith("torch.nn.")
+    if not known:
+        raise _unsupported(path, f"has the activation {shown(activation)}, which is not computed")
+    _check_dense_weights(folder, (out, wide), bias=config.get("bias", True) is not False)
+    return out
+
+
+def _check_dense_weights(folder: Path, shape: tuple[int, int], *, bias: bool) -> None:
+    file = folder / "model.safetensors"
+    if not file.exists():
+        if not (folder / "pytorch_model.bin").exists():
+            raise missing(folder, "holds no weights of this Dense module")
+        return
+    found = {tensor.name: tensor.shape for tensor in read_header(file).tensors}
+    wanted = {"linear.weight": shape} | ({"linear.bias": shape[:1]} if bias else {})
+    for name, size in wanted.items():
+        if found.get(name) != size:
+            raise broken(file, f"does not hold {name} in the shape {size} of its config.json")
+
+
+def _unsupported(path: Path, why: str) -> QlaunchError:
+    return broken(
+        path,
+        why,
+        code="model_unsupported",
+        fix="serve a model that sentence-transformers makes one vector a text with",
+    )

@@ -101,7 +101,7 @@ def read_json(path: Path) -> Any:
 def pooling_modes(config: dict[str, Any]) -> tuple[str, ...]:
     """Pooling modes of a pooling `config.json`, new key or old flags, in order of concatenation.
 
-    Where neither is given the mode is mean, sentence-transformers' own default.
+    Without any the mode is mean, sentence-transformers' own default.
     """
     new = config.get("pooling_mode")
     if new is not None:
@@ -110,12 +110,8 @@ def pooling_modes(config: dict[str, Any]) -> tuple[str, ...]:
         if unknown or not names:
             raise UnsupportedError(f"the pooling config names an unknown mode: {new!r}")
         return tuple(NEW_NAMES[name] for name in names)
-    # A flag that is absent has its default: true for the mean, false for the others.
-    flags = {"pooling_mode_mean_tokens": True} | config
-    modes = tuple(mode for flag, mode in OLD_FLAGS.items() if flags.get(flag) is True)
-    if not modes:
-        raise UnsupportedError("the pooling config turns no mode on")
-    return modes
+    # As sentence-transformers 6 reads flags. Those that 5 reads otherwise are refused before a plan.
+    return tuple(mode for flag, mode in OLD_FLAGS.items() if config.get(flag) is True) or ("mean",)
 
 
 def default_poolings(model_type: str, fallback: str) -> tuple[str, ...]:

@@ -220,7 +220,7 @@ class TestEnvironment:
         [
             ("BertModel", "qlaunch_sglang.encoders"),
             ("Qwen3ForCausalLM", "qlaunch_sglang.decoders"),
-            ("OtherModel", None),
+            ("MixtralForCausalLM", None),
         ],
     )
     def test_our_model_package_by_architecture(

@@ -11,12 +11,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import openai
 import pytest
 
+from tests.checkpoints import make_roberta
 from tests.engine import route_page
 from tests.engine_real.qlaunch import Home
 
@@ -74,7 +76,7 @@ def before(target: Target) -> list[list[float]]:
     return target.vectors()
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def unharmed(target: Target, before: list[list[float]]) -> Iterator[None]:
     """After every test: the same vectors, the same process, no restart."""
     yield
@@ -83,6 +85,7 @@ def unharmed(target: Target, before: list[list[float]]) -> Iterator[None]:
     assert (data["state"], data["restarts"], data["pid"]) == ("ready", 0, target.pid)
 
 
+always_unharmed = pytest.mark.usefixtures("unharmed")
 HARMFUL: dict[str, tuple[dict[str, Any], int]] = {
     "an id beyond the vocabulary": ({"input": [101, 999999, 102]}, 400),
     "a negative id": ({"input": [[101, 7592, 102], [101, -5, 102]]}, 400),
@@ -102,6 +105,7 @@ HARMFUL: dict[str, tuple[dict[str, Any], int]] = {
 }
 
 
+@always_unharmed
 @pytest.mark.parametrize("case", HARMFUL)
 def test_what_ended_or_blocked_the_engine_is_refused(target: Target, case: str) -> None:
     document, wanted = HARMFUL[case]
@@ -114,6 +118,7 @@ def test_what_ended_or_blocked_the_engine_is_refused(target: Target, case: str) 
         assert MODEL in message
 
 
+@always_unharmed
 def test_the_largest_input_is_answered_and_one_more_token_refused(target: Target) -> None:
     guard = target.home.run("plan", "cpu-minilm", "--json").ok().data["guard"]
     most = guard["text_tokens"]
@@ -130,6 +135,7 @@ def test_the_largest_input_is_answered_and_one_more_token_refused(target: Target
         )
 
 
+@always_unharmed
 @pytest.mark.parametrize("key", [None, "guess"])
 def test_every_route_of_this_release_but_ours_is_refused(target: Target, key: str | None) -> None:
     headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -154,11 +160,13 @@ def test_every_route_of_this_release_but_ours_is_refused(target: Target, key: st
     assert tried > 90
 
 
+@always_unharmed
 @pytest.mark.parametrize("path", ["/docs", "/openapi.json", "/redoc", "/metrics", "//health", "/"])
 def test_nor_is_what_no_table_names(target: Target, path: str) -> None:
     assert target.ask("GET", path)[0] == 404
 
 
+@always_unharmed
 def test_a_page_of_another_origin_can_do_nothing(target: Target) -> None:
     body = json.dumps(CONTROL).encode()
     for content_type in ("application/json", "text/plain"):
@@ -173,11 +181,13 @@ def test_a_page_of_another_origin_can_do_nothing(target: Target) -> None:
         assert not [name for name in found if name.startswith("access-control")]
 
 
+@always_unharmed
 def test_a_name_that_points_here_reaches_nothing(target: Target) -> None:
     for method, path, body in (("GET", "/v1/models", None), ("POST", "/v1/embeddings", b"{}")):
         assert target.ask(method, path, body, Host="evil.example")[0] == 403
 
 
+@always_unharmed
 def test_pipelined_and_cut_off_clients_leave_the_others_alone(target: Target) -> None:
     body = json.dumps(CONTROL).encode()
     head = (
@@ -200,6 +210,7 @@ def test_pipelined_and_cut_off_clients_leave_the_others_alone(target: Target) ->
         assert target.ask("GET", "/v1/models")[0] == 200
 
 
+@always_unharmed
 def test_clients_that_send_nothing_more_do_not_keep_others_out(target: Target) -> None:
     head = b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     silent = []
@@ -221,6 +232,7 @@ def test_clients_that_send_nothing_more_do_not_keep_others_out(target: Target) -
             connection.close()
 
 
+@always_unharmed
 def test_more_than_is_planned_for_is_told_to_come_again_and_the_rest_answered(
     target: Target,
 ) -> None:
@@ -244,6 +256,7 @@ def test_more_than_is_planned_for_is_told_to_come_again_and_the_rest_answered(
     assert sum(status == 200 for status, _ in found) >= guard["open_inputs"] // 512
 
 
+@always_unharmed
 def test_ordinary_clients_see_nothing_of_all_this(target: Target) -> None:
     with openai.OpenAI(base_url=target.endpoint, api_key="none", timeout=PATIENCE_S) as client:
         assert client.models.list().data[0].id == MODEL
@@ -254,3 +267,16 @@ def test_ordinary_clients_see_nothing_of_all_this(target: Target) -> None:
             client.embeddings.create(model="text-embedding-3-small", input="a")
         with pytest.raises(openai.BadRequestError, match="outside this model's vocabulary"):
             client.embeddings.create(model=MODEL, input=[[101, 99999, 102]])
+
+
+def test_a_roberta_of_514_positions_holds_512_tokens_and_outlives_513(
+    home: Home, tmp_path: Path
+) -> None:
+    model = make_roberta(tmp_path / "model", hidden=384, heads=12, intermediate=768)
+    profile = home.profile("roberta", model)
+    roberta = Target(home, home.run("up", profile, "--json").ok().data)
+    for tokens, wanted in ((511, 200), (512, 200), (513, 400), (512, 200)):
+        status, found = roberta.embed({"input": [[5] * tokens]})
+        assert status == wanted, (tokens, found)
+    data = home.run("status", profile, "--json").ok().data
+    assert (data["state"], data["restarts"], data["pid"]) == ("ready", 0, roberta.pid)

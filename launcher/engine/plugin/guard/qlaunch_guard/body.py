@@ -177,7 +177,10 @@ def _ids(ids, where, settings):
         raise too_long(len(ids), settings.text_tokens)
     if min(ids) < 0 or max(ids) >= settings.vocabulary:
         last = settings.vocabulary - 1
-        message = f"{where} holds a token id outside this model's vocabulary, which is 0 to {last}"
+        message = (
+            f"{where} holds a token id outside this model's vocabulary, which is 0 to {last}:"
+            " send texts, or ids of its own tokenizer"
+        )
         raise _refused(message)
 
 

@@ -13,7 +13,7 @@ from typing import Final
 import click
 import msgspec
 
-from launcher.cli import doctor_setup
+from launcher.cli import doctor_setup, doctor_surroundings
 from launcher.cli.base import command as declare
 from launcher.cli.base import wants_json
 from launcher.cli.result import Problem, Result
@@ -122,6 +122,7 @@ def _checks(where: Dirs, deep: str | None) -> Iterator[Check]:
     port = _default_port()
     yield Check(f"port {port}", lambda: [service_checks.port_finding(port)])
     yield Check("environment", _environment)
+    yield Check("surroundings", lambda: doctor_surroundings.findings(os.environ, where))
 
 
 def _gpu_checks() -> Iterator[Check]:

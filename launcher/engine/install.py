@@ -88,6 +88,7 @@ def install(release: Release, engines: Path, *, progress: Progress, force: bool 
         engines.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _failed(release, f"cannot create {engines}: {error.strerror}") from error
+    _check_exec(release, engines)
     with _locked(engines / f".{release.name}.lock", release, progress):
         found = find(release, engines)
         if found is not None and not force and _marked_lock(found) == lock_hash(release):
@@ -215,6 +216,16 @@ def _same_unfinished(root: Path, release: Release) -> bool:
     except (OSError, ValueError, msgspec.MsgspecError):
         return False
     return data.get("lock_sha256") == lock_hash(release)
+
+
+def _check_exec(release: Release, engines: Path) -> None:
+    if os.statvfs(engines).f_flag & os.ST_NOEXEC:
+        raise QlaunchError(
+            f"engine {release.name} cannot run from {engines}: that file system is mounted noexec",
+            code="engine_install_failed",
+            exit_code=ExitCode.ENGINE,
+            fix="set QLAUNCH_HOME to a folder from which programs may run",
+        )
 
 
 def _check_space(release: Release, engines: Path, *, already: int) -> None:

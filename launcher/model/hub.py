@@ -158,6 +158,12 @@ def _explain(source: Source, error: Exception, is_offline: bool) -> QlaunchError
     if full is not None:
         where = Path(full.filename) if isinstance(full.filename, str) else Path.cwd()
         return disk_error(source, where if where.exists() else Path.cwd(), full)
+    if any(isinstance(one, ImportError) and "socks" in str(one).lower() for one in chain):
+        return unreachable(
+            source,
+            "the proxy is a SOCKS one, for which the hub's client lacks a package",
+            fix=f"{sys.executable} -m pip install socksio PySocks, or name an http proxy",
+        )
     if status is not None:
         return unreachable(source, f"the hub answered with HTTP status {status}")
     return unreachable(source, f"the hub did not answer ({type(chain[-1]).__name__})")

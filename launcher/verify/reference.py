@@ -206,9 +206,8 @@ def _threads(env: Mapping[str, str]) -> int | None:
 def _environment(extra: Mapping[str, str]) -> dict[str, str]:
     """The worker's environment: few variables, no network, no GPU, no secrets."""
     env = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    env |= childenv.user(env, dirs().cache / "home")
+    env |= childenv.for_engines(env, dirs().cache, hosts=())
     env |= {
-        **childenv.TEXT,
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",

@@ -110,7 +110,7 @@ def pooling_modes(config: dict[str, Any]) -> tuple[str, ...]:
         if unknown or not names:
             raise UnsupportedError(f"the pooling config names an unknown mode: {new!r}")
         return tuple(NEW_NAMES[name] for name in names)
-    # As sentence-transformers 6 reads flags. Those that 5 reads otherwise are refused before a plan.
+    # As sentence-transformers 6 reads flags; what 5 reads otherwise is refused before a plan.
     return tuple(mode for flag, mode in OLD_FLAGS.items() if config.get(flag) is True) or ("mean",)
 
 

@@ -53,11 +53,9 @@ def warming_profile(home: Home) -> str:
 def without_account(env: dict[str, str], *arguments: str) -> Finished:
     """`qlaunch` under a UID that the user database does not know, where this machine allows it."""
     unshare = shutil.which("unshare")
-    before = [unshare or "", "--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}"]
-    if (
-        unshare
-        and not subprocess.run([*before, "true"], capture_output=True, check=False).returncode
-    ):
+    before = [unshare or "true", "--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}"]
+    tried = subprocess.run([*before, "id", "-u"], capture_output=True, check=False)
+    if tried.stdout.strip() == NOBODY.encode():
         env = {k: v for k, v in env.items() if k not in ("HOME", "USER", "LOGNAME", "USERNAME")}
     else:
         before = []  # the rest of the surroundings is worth the start all the same

@@ -15,7 +15,7 @@ STAMP := $(VENV)/installed
 # Keeps PyTorch's libraries to AVX2, so that a newer processor shows what one without AVX-512 would.
 AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2
 
-.PHONY: help setup smoke test test-avx2 soak check bench docs pictures engine packages
+.PHONY: help setup smoke test test-avx2 soak fuzz check bench docs pictures engine packages
 
 help:
 	@echo "make setup    the environment in $(VENV)"
@@ -23,6 +23,7 @@ help:
 	@echo "make test     all tests, the ones on the real engine included"
 	@echo "make test-avx2  all tests as on a processor without AVX-512, bf16 and VNNI"
 	@echo "make soak     hundreds of lives of a service: nothing may grow"
+	@echo "make fuzz     20,000 requests of every kind to the real engine: it lives, vectors and memory stay"
 	@echo "make check    ruff and mypy"
 	@echo "make bench    the benchmarks of the README"
 	@echo "make pictures the pictures of docs/images, from real records"
@@ -54,6 +55,10 @@ soak: setup engine
 		tests/engine/test_failure_shapes.py tests/reliability/test_soak.py \
 		tests/reliability/test_course.py tests/engine_real/test_deaths.py
 	@$(RUN)/python -m tests.reliability.table
+
+fuzz: setup engine
+	@QLAUNCH_FUZZ_REQUESTS=$${QLAUNCH_FUZZ_REQUESTS:-20000} $(RUN)/python -m pytest -s $(ARGS) \
+		tests/engine_real/test_fuzz.py
 
 check: setup
 	@$(RUN)/ruff check .

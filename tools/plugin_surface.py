@@ -64,6 +64,12 @@ def surface(tree: Tree) -> dict[str, Any]:
         ),
         "server_args_at_hand": "def get_server_args("
         in (tree.text("sglang/srt/runtime_context.py") or ""),
+        "layer_activation": _sets(
+            _class(_parse(tree, "srt/models/bert.py"), "BertIntermediate"), "intermediate_act_fn"
+        ),
+        "knows_gelu": '"gelu": nn.GELU()' in (tree.text("sglang/srt/layers/activation.py") or ""),
+        "front_tokenizer": "self.tokenizer = get_tokenizer("
+        in (tree.text("sglang/srt/managers/tokenizer_manager.py") or ""),
         "external_model_package": "SGLANG_EXTERNAL_MODEL_PACKAGE" in registry,
         "registry_models_dict": "self.models" in registry and "ModelRegistry = " in registry,
         "plugin_framework": tree.text("sglang/srt/plugins/hook_registry.py") is not None

@@ -49,7 +49,7 @@ def require_any(checkpoint: Checkpoint) -> None:
         return
     every = [found for file in RECORDS.glob("*.json") if (found := classes(file.stem))]
     if not any(checkpoint.engine_class in found for found in every):
-        raise _no_class(checkpoint, "none of the engine releases")
+        raise _no_class(checkpoint, "no engine release has")
 
 
 def require(checkpoint: Checkpoint, release: Release, version: str, *, plugin: bool) -> None:
@@ -66,7 +66,7 @@ def require(checkpoint: Checkpoint, release: Release, version: str, *, plugin: b
     ours = plugin and checkpoint.engine_class in command.EXTERNAL_PACKAGES
     known = classes(version)
     if not ours and known is not None and checkpoint.engine_class not in known:
-        raise _no_class(checkpoint, f"SGLang {version}")
+        raise _no_class(checkpoint, f"SGLang {version} does not have")
     without = "" if plugin else " without the plugin"
     if checkpoint.lower_case and not (plugin and release.plugin == "framework"):
         raise QlaunchError(
@@ -81,8 +81,7 @@ def require(checkpoint: Checkpoint, release: Release, version: str, *, plugin: b
 def _no_class(checkpoint: Checkpoint, where: str) -> QlaunchError:
     said = shown(checkpoint.engine_class)
     return QlaunchError(
-        f"{checkpoint.path / 'config.json'} says that the model is a {said}, for which {where} has"
-        " a class",
+        f"{checkpoint.path / 'config.json'} describes a {said}, a class that {where}",
         code="model_unsupported",
         exit_code=ExitCode.USAGE,
         fix="serve a model of another architecture",

@@ -54,9 +54,9 @@ class Section:
 
 def sections() -> tuple[Section, ...]:
     """Every row, by section."""
-    from tests.checkpoints import decoder_rows, encoder_rows
+    from tests.checkpoints import decoder_rows, encoder_rows, module_rows
 
-    return (*encoder_rows.SECTIONS, *decoder_rows.SECTIONS)
+    return (*encoder_rows.SECTIONS, *module_rows.SECTIONS, *decoder_rows.SECTIONS)
 
 
 def rows(*, served: bool) -> list[tuple[Row, str]]:

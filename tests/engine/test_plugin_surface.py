@@ -114,3 +114,18 @@ def test_attention_layers_are_where_the_plugin_replaces_them(release: Release) -
     assert {"extend_prefix_lens", "extend_prefix_lens_cpu"} <= set(said["batch_fields"])
     # Where a release does not say how it was started, its own attention stays.
     assert said["server_args_at_hand"] or release.device != "cpu"
+
+
+@pytest.mark.parametrize("release", EVERY, ids=lambda r: r.name)
+def test_activations_are_put_where_the_plugin_puts_them(release: Release) -> None:
+    said = record(release)
+    # encoder.layer[…].intermediate.intermediate_act_fn, built as "gelu" and replaced after that.
+    assert said["layer_activation"]
+    assert said["knows_gelu"]
+
+
+@pytest.mark.parametrize(
+    "release", [r for r in EVERY if r.plugin == "framework"], ids=lambda r: r.name
+)
+def test_the_front_makes_its_tokenizer_where_the_plugin_hooks_it(release: Release) -> None:
+    assert record(release)["front_tokenizer"]

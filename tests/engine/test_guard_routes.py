@@ -373,6 +373,20 @@ class TestManyAtOnce:
 
         asyncio.run(run())
 
+    def test_a_flood_of_health_checks_ends_and_the_supervisors_own_passes(self) -> None:
+        async def run() -> None:
+            service, done = self.held()
+            first = [asyncio.create_task(service.asked()) for _ in range(4)]
+            await asyncio.sleep(0.05)
+            assert (await service.asked()).status == 503
+            own = asyncio.create_task(service.asked(headers={"x-qlaunch-run": RUN}))
+            await asyncio.sleep(0.05)
+            done.set()
+            assert [said.status for said in await asyncio.gather(*first, own)] == [200] * 5
+            assert service.guard.looks == 0
+
+        asyncio.run(run())
+
     def test_one_call_alone_is_never_too_much(self) -> None:
         assert Service(open_inputs=1, open_tokens=1).embed({"input": ["a"] * 8}).status == 200
 

@@ -40,7 +40,7 @@ class Guard:
         self.settings = settings
         self.token = token
         self.run = run
-        self.calls = self.bytes = self.inputs = self.tokens = 0
+        self.calls = self.looks = self.bytes = self.inputs = self.tokens = 0
         self.memory = Memory(lambda: self.calls == 0)
 
     def wrap(self, application):
@@ -87,12 +87,26 @@ class Guard:
         if path == routes.EMBEDDINGS:
             await self._embed(app, scope, headers, receive, answer)
         else:
+            await self._look(app, scope, headers, receive, answer)
+
+    def _free(self, headers):
+        """Whether a request is the supervisor's own."""
+        return self.run is not None and headers.get(RUN) == self.run.encode()
+
+    async def _look(self, app, scope, headers, receive, answer):
+        """One question about the engine: each of `/health` sends a token through its scheduler."""
+        if self.looks >= self.settings.open_calls and not self._free(headers):
+            raise busy()
+        self.looks += 1
+        try:
             await app(_passed(scope), receive, answer)
+        finally:
+            self.looks -= 1
 
     async def _embed(self, app, scope, headers, receive, answer):
         """One call: its body read, checked and passed on, within what may be open at once."""
         _check_headers(headers, self.settings)
-        free = self.run is not None and headers.get(RUN) == self.run.encode()
+        free = self._free(headers)
         self.calls += 1
         held = Held(self, free)
         try:

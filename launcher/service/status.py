@@ -65,6 +65,7 @@ class Status:
         """Why the last attempt to write the state failed."""
         self._mute_beats = False
         store.write_state(where, state)
+        self._written = _stamp(where)
         self._ever_up = False
         self.note()
         self._tell()
@@ -118,6 +119,7 @@ class Status:
         """Write `state.json`. A full disk is told to the journal; the engine goes on serving."""
         try:
             store.write_state(self._where, self.now)
+            self._written = _stamp(self._where)
             self.unwritten = None
             self._ever_up = self._ever_up or self.now.state in UP
         except OSError as error:
@@ -139,10 +141,13 @@ class Status:
             self._mute_beats = True
 
     def keep_noting(self, loop: Loop) -> None:
-        """From now on tell readers every other second that we move; write what was refused."""
+        """From now on tell readers every other second that we move.
+
+        Write the state again where the disk refused it, or where somebody removed or changed it.
+        """
 
         def tell() -> None:
-            if self.unwritten is not None:
+            if self.unwritten is not None or _stamp(self._where) != self._written:
                 self.publish()
             else:
                 self.note()
@@ -166,6 +171,14 @@ class Status:
                 self._on_change(state)
             except OSError as error:  # a closed terminal is no reason to stop serving
                 self._journal.write(f"nobody hears of the state: {error.strerror or error}")
+
+
+def _stamp(where: Folder) -> tuple[int, int, int] | None:
+    try:
+        found = where.state.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 class Roll:

@@ -43,7 +43,7 @@ def defined(path: Path) -> Iterator[str]:
 
 def test_every_case_names_tests_that_exist() -> None:
     numbers = [case["case"] for case in plugin.cases()]
-    assert numbers == list(range(1, 51))
+    assert numbers == list(range(1, len(numbers) + 1))
     for case in plugin.cases():
         assert ("tests" in case) != ("after" in case), case["case"]
         assert "after" in case or case["expect"]

@@ -11,10 +11,11 @@ import time
 from collections.abc import Iterable
 
 import msgspec
+import pytest
 
 from launcher.hardware.checks import Finding
 from launcher.paths import dirs
-from launcher.service import client, ports, procs, store
+from launcher.service import client, ports, procs, service_checks, store
 from launcher.service.service_checks import port_finding, service_findings
 from launcher.service.settle import MARKER
 from tests.service.home import Home, eventually
@@ -113,3 +114,27 @@ def test_a_port_that_someone_holds(home: Home) -> None:
         assert "--port" in (found.fix or "")
     time.sleep(0.01)
     assert port_finding(ports.pick_free("127.0.0.1")).status == "ok"
+
+
+def test_what_the_kernel_lacks_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [found.status for found in service_checks.kernel_findings()] == ["ok"]
+    monkeypatch.setattr(procs, "has_pidfds", lambda: False)
+    (found,) = service_checks.kernel_findings()
+    assert found.status == "warning"
+    assert "no pidfd_open" in found.message
+    monkeypatch.setattr(procs, "proc_problem", lambda: "/proc shows others")
+    (found,) = service_checks.kernel_findings()
+    assert (found.status, found.message) == ("problem", "/proc shows others")
+
+
+def test_a_service_that_stands_still_is_a_warning_and_its_engine_no_leftover(home: Home) -> None:
+    state = home.up(home.plan("--limbs"))
+    assert state.supervisor is not None
+    assert procs.send(state.supervisor, signal.SIGSTOP)
+    try:
+        found = {finding.name: finding for finding in service_checks.service_findings()}
+        assert found["service svc"].status == "warning"
+        assert "stopped (SIGSTOP)" in found["service svc"].message
+        assert found["leftovers"].status == "ok"
+    finally:
+        assert procs.send(state.supervisor, signal.SIGCONT)

@@ -36,6 +36,8 @@ STALLED_CORES = 0.05
 """Less than that of one core, and a start does not get on: loading takes most of one."""
 RUN_HEADER = "X-Qlaunch-Run"
 """By it the guard answers the supervisor's own calls however busy the engine is."""
+HALTS_S = 2.0
+"""Between two looks for parts that were stopped: a line of /proc each."""
 OLD_MODEL_INFO = "/get_model_info"
 """What /model_info was called before SGLang 0.5.6."""
 
@@ -227,15 +229,13 @@ class Life:
             proof=Proof(proved, dimensions=command.dimensions, dtype=command.dtype),
             tell=self._told,
         )
+        self._loop.call_later(HALTS_S, self._look_for_halts)
 
-    def look(self, members: Iterable[ProcessId]) -> None:
-        """Find its parts among `members`, and see whether somebody has stopped one (SIGSTOP).
-
-        A stopped part shows at once here; the beat would take a minute to notice.
-        """
-        self.limbs.look(members)
+    def _look_for_halts(self) -> None:
+        """See whether somebody has stopped a part (SIGSTOP): the beat would take a minute."""
         if self._pulse is None:
             return
+        self._loop.call_later(HALTS_S, self._look_for_halts)
         before, self._halted = self._halted, self.limbs.halted()
         if self._halted and not before:
             self._owner.life_beat("ill", self._halted)

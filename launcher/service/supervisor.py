@@ -476,7 +476,7 @@ class Supervisor:
 
     def _look_at_tree(self, life: Life) -> None:
         self._books.roll.take(life.tree)
-        life.look(self._books.roll.members)
+        life.limbs.look(self._books.roll.members)
 
     def _sample(self) -> None:
         """Look at the tree, measure it, and publish peaks that grew."""

@@ -130,11 +130,13 @@ def test_what_the_kernel_lacks_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_service_that_stands_still_is_a_warning_and_its_engine_no_leftover(home: Home) -> None:
     state = home.up(home.plan("--limbs"))
     assert state.supervisor is not None
-    assert procs.send(state.supervisor, signal.SIGSTOP)
+    supervisor = state.supervisor
+    assert procs.send(supervisor, signal.SIGSTOP)
+    eventually(lambda: procs.is_stopped(supervisor))
     try:
         found = {finding.name: finding for finding in service_checks.service_findings()}
         assert found["service svc"].status == "warning"
         assert "stopped (SIGSTOP)" in found["service svc"].message
         assert found["leftovers"].status == "ok"
     finally:
-        assert procs.send(state.supervisor, signal.SIGCONT)
+        assert procs.send(supervisor, signal.SIGCONT)

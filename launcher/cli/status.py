@@ -52,7 +52,7 @@ def _unknown(
             Problem(
                 "state_unknown",
                 f"whether service {service!r} serves is unknown: {state.problem}",
-                f"qlaunch down {service} ends it; qlaunch up {service} starts it anew",
+                f"qlaunch down {service} ends it",
             ),
         ),
     )

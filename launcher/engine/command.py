@@ -25,6 +25,13 @@ EXTERNAL_PACKAGES: Final = {
     "RobertaModel": "qlaunch_sglang.encoders",
     "DistilBertModel": "qlaunch_sglang.encoders",
     "Qwen3ForCausalLM": "qlaunch_sglang.decoders",
+    "Qwen3Model": "qlaunch_sglang.decoders",
+    "Qwen2ForCausalLM": "qlaunch_sglang.decoders",
+    "Qwen2Model": "qlaunch_sglang.decoders",
+    "LlamaForCausalLM": "qlaunch_sglang.decoders",
+    "LlamaModel": "qlaunch_sglang.decoders",
+    "MistralForCausalLM": "qlaunch_sglang.decoders",
+    "MistralModel": "qlaunch_sglang.decoders",
 }
 """Our model package by the checkpoint's architecture; others are served by SGLang's own classes."""
 

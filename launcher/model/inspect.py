@@ -7,8 +7,10 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from launcher.model import encoders
+from launcher.model.decoders import UNNAMED, UNSAID, Decoder, Sizes, check_decoder, check_head
 from launcher.model.files import broken, missing, read_json_object
 from launcher.model.fingerprint import fingerprint
+from launcher.model.formats import check_format
 from launcher.model.modules import Head, read_head
 from launcher.model.prompts import read_prompts
 from launcher.model.safetensors import DTYPE_NAMES, Header, read_headers
@@ -66,13 +68,13 @@ def inspect(path: Path) -> Checkpoint:
     _check_own_code(config_path, raw)
     architectures = _architectures(config_path, raw)
     model_type = str(config.get("model_type") or raw.get("model_type") or "unknown")
-    encoder = _is_encoder(config, model_type, architectures)
     headers = read_headers(folder)
     _match(config_path, headers, sizes)
     quantization = _quantization(config_path, raw)
     _optional(config_path, config, *_ALIASES["positions"])
-    served_as = architectures[0] if architectures else ""
-    if model_type in _ENCODERS or served_as.startswith(encoders.CLASSES):
+    served_as = architectures[0] if architectures else UNNAMED.get(model_type, "")
+    encoder = model_type in _ENCODERS or served_as.startswith(encoders.CLASSES)
+    if encoder:
         family = encoders.check(config_path, config, headers, sizes, architectures)
         served_as = family.served_as
     unnamed, architectures = not architectures, architectures or (served_as,)
@@ -81,7 +83,14 @@ def inspect(path: Path) -> Checkpoint:
     check_finite(headers)
     check_tokenizer(folder, model_type=model_type, rows=sizes["vocab_size"])
     width, heads = sizes["hidden_size"], sizes["num_attention_heads"]
+    kv_heads, head_dim = _attention(config_path, config, model_type, width, heads)
+    decoder = None
+    if not encoder:
+        shape = Sizes(heads=heads, kv_heads=kv_heads, head_dim=head_dim, **_decoder_sizes(sizes))
+        decoder = check_decoder(config_path, raw, architectures, shape, headers)
     head = read_head(folder, hidden_size=width, encoder=encoder, class_name=architectures[0])
+    if decoder is not None:
+        check_head(folder, head, decoder)
     shared: dict[str, Any] = {**sizes, **{name: getattr(head, name) for name in _FROM_HEAD}}
     tensors = [tensor for header in headers for tensor in header.tensors]
     return Checkpoint(
@@ -91,15 +100,17 @@ def inspect(path: Path) -> Checkpoint:
         unnamed=unnamed,
         model_type=model_type,
         **shared,
-        num_kv_heads=_optional(config_path, config, "num_key_value_heads") or heads,
-        head_dim=_optional(config_path, config, "head_dim") or width // heads,
-        context_length=_context(config_path, config, model_type, head),
+        num_kv_heads=kv_heads,
+        head_dim=head_dim,
+        context_length=_bounded(_context(config_path, config, model_type, head), decoder),
         stored_dtype=_stored_dtype(headers),
         parameters=sum(tensor.elements for tensor in tensors),
         weight_bytes=sum(tensor.end - tensor.begin for tensor in tensors),
         weight_files=tuple(header.path.name for header in headers),
         dimensions=head.dense_dims[-1] if head.dense_dims else width,
         encoder=encoder,
+        both_ways=encoder or (decoder is not None and decoder.both_ways),
+        sliding_window=decoder.window if decoder is not None else None,
         quantization=quantization,
         prompts=read_prompts(folder),
         fingerprint=fingerprint(folder, headers, head.folders),
@@ -114,6 +125,7 @@ def _folder(path: Path) -> Path:
     if not path.is_dir():
         why = "is a file; a model is a folder"
         raise broken(path, why, code="model_not_found", fix=f"give a folder such as {path.parent}")
+    check_format(path)
     if not (path / "config.json").exists():
         inside = sorted(found.parent for found in path.glob("*/config.json"))
         # A hub cache keeps the folder a user means two levels down.
@@ -168,12 +180,27 @@ def _check_own_code(path: Path, config: dict[str, Any]) -> None:
     )
 
 
-def _is_encoder(config: dict[str, Any], model_type: str, architectures: Sequence[str]) -> bool:
+def _attention(
+    path: Path, config: dict[str, Any], model_type: str, width: int, heads: int
+) -> tuple[int, int]:
+    """(key-value heads, size of a head), with what transformers' classes take where unsaid."""
+    unsaid = UNSAID.get(model_type, {})
+    kv_heads = _optional(path, config, "num_key_value_heads")
+    head_dim = _optional(path, config, "head_dim")
     return (
-        model_type in _ENCODERS
-        or config.get("use_bidirectional_attention") is True
-        or any(word in name for name in architectures for word in ("Bidirectional", "Contriever"))
+        kv_heads or unsaid.get("num_key_value_heads", heads),
+        head_dim or unsaid.get("head_dim", width // heads),
     )
+
+
+def _decoder_sizes(sizes: dict[str, int]) -> dict[str, int]:
+    names = {"layers": "num_layers", "hidden": "hidden_size", "inner": "intermediate_size"}
+    return {name: sizes[key] for name, key in (*names.items(), ("vocab", "vocab_size"))}
+
+
+def _bounded(context: int, decoder: Decoder | None) -> int:
+    """Within a sliding window every token is seen, so no engine's idea of windows matters."""
+    return context if decoder is None or decoder.window is None else min(context, decoder.window)
 
 
 def _match(path: Path, headers: Sequence[Header], sizes: dict[str, int]) -> None:

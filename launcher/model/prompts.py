@@ -15,30 +15,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILE = "config_sentence_transformers.json"
-_OTHER_KINDS = {
-    "CrossEncoder": "a cross-encoder: it scores pairs of texts and makes no vectors",
-    "MultiVectorEncoder": "a multi-vector encoder: it makes one vector a token",
-    "SparseEncoder": "a sparse encoder: it makes weights of words, not dense vectors",
-}
-"""Models of sentence-transformers 5 and later that are no embedding models, by `model_type`."""
 
 
 def read_prompts(folder: Path) -> Prompts | None:
     """The prompts and the similarity that the checkpoint in `folder` names; None without a file.
 
     Raises:
-        QlaunchError: exit 2: `model_corrupt` (prompts that are no texts, a default prompt that
-            there is not: sentence-transformers refuses these too), `model_unsupported` (a model
-            that makes no dense vectors).
+        QlaunchError: `model_corrupt` (exit 2): prompts that are no texts, a default prompt that
+            there is not. sentence-transformers refuses these too.
     """
     path = folder / FILE
     if not path.exists():
         return None
     config = read_json_object(path)
-    kind = config.get("model_type")
-    if isinstance(kind, str) and kind in _OTHER_KINDS:
-        why = f"says the model is {_OTHER_KINDS[kind]}"
-        raise broken(path, why, code="model_unsupported", fix="serve an embedding model")
     named = _named(path, config)
     default = config.get("default_prompt_name")
     if default is not None and default not in named and default not in ("query", "document"):

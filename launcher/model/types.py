@@ -160,7 +160,11 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Texts are put in lower case before the tokenizer sees them (`do_lower_case` of
     `sentence_bert_config.json`)."""
     encoder: bool
-    """Bidirectional (BERT class): prefix cache and chunking corrupt its vectors."""
+    """Of the BERT class."""
+    both_ways: bool = False
+    """Every token sees those after it: encoders, and decoders whose config says so."""
+    sliding_window: int | None = None
+    """Tokens back that a decoder's layers see; its context ends there, so that all see all."""
     quantization: str | None = None
     prompts: Prompts | None = None
     """What its config_sentence_transformers.json says of prompts; None where there is no file."""
@@ -172,6 +176,11 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     def engine_class(self) -> str:
         """Class in the engine that computes it."""
         return self.served_as or self.architectures[0]
+
+    @property
+    def whole_texts(self) -> bool:
+        """Whether a cached prefix or a chunk would corrupt vectors: every token must be at hand."""
+        return self.encoder or self.both_ways or self.pooling != "last"
 
     @property
     def kv_bytes_per_token(self) -> int:

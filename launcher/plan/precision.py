@@ -77,6 +77,29 @@ def cautions(device: str, cpu: Cpu) -> tuple[str, ...]:
     return ()
 
 
+def check_quantised(device: str, checkpoint: Checkpoint, method: object) -> None:
+    """Refuse quantised weights on a CPU: what multiplies them is in kernels that are for GPUs.
+
+    Args:
+        method: the value of `--quantization`, None without it.
+
+    Raises:
+        QlaunchError: `model_unsupported` (exit 2).
+    """
+    if device != "cpu" or (checkpoint.quantization is None and method is None):
+        return
+    if checkpoint.quantization is None:
+        why = f"--quantization {method} needs kernels that this engine has for GPUs only"
+        fix = "leave it out; on a CPU with VNNI or AMX an encoder takes dtype int8"
+    else:
+        why = (
+            f"{checkpoint.path / 'config.json'} says the weights are quantised"
+            f" ({checkpoint.quantization}), for which the engine has kernels for GPUs only"
+        )
+        fix = "serve the checkpoint it was made from, in 16 or 32 bits, or take a profile for a GPU"
+    raise QlaunchError(why, code="model_unsupported", exit_code=ExitCode.USAGE, fix=fix)
+
+
 def check_int8(dtype: str, device: str, cpu: Cpu, checkpoint: Checkpoint, *, plugin: bool) -> None:
     """Refuse an int8 that cannot be had.
 

@@ -53,8 +53,8 @@ ENCODER_FLAGS: Final[Mapping[str, FlagValue]] = {
     # cache ("Loaded weights leave no GPU memory …"), unless the fraction is explicit.
     "mem-fraction-static": 0.5,
 }
-"""What keeps an encoder's vectors right: a cached or split prefix changes bidirectional attention
-(cosine 0.25 to 0.88 with the reference)."""
+"""What keeps the vectors right of encoders and of all that pools or attends over whole texts: a
+cached or split prefix changes them (cosine 0.25 to 0.88 with the reference)."""
 
 MATRYOSHKA_FLAGS: Final[Mapping[str, FlagValue]] = {
     "json-model-override-args": '{"is_matryoshka": true}',
@@ -281,7 +281,7 @@ def _thread_reason(given: Inputs, threads: int | None, side_by_side: int) -> tup
 def _flags(given: Inputs) -> dict[str, FlagValue]:
     """The engine's flags without those the user gives again after `--`: theirs win."""
     flags = dict(given.settings.flags)
-    if given.checkpoint.encoder:
+    if given.checkpoint.whole_texts:
         flags = {**ENCODER_FLAGS, **flags}
     if _cuts_vectors(given):
         flags = {**MATRYOSHKA_FLAGS, **flags}
@@ -317,6 +317,9 @@ def _check_model(given: Inputs, dtype: str, flags: Mapping[str, FlagValue]) -> N
         plugin=given.settings.plugin,
     )
     choose.check_card(given.choice, given.checkpoint, dtype, flags.get("quantization"))
+    if given.choice is not None:  # an engine of the user's own may have kernels
+        device = given.engine.release.device
+        precision.check_quantised(device, given.checkpoint, flags.get("quantization"))
     precision.check_int8(
         dtype,
         given.engine.release.device,
@@ -395,7 +398,7 @@ def _expectation(given: Inputs, dtype: str, sizes: memory.Knobs, side_by_side: i
         dimensions=given.checkpoint.dimensions,
         normalize=given.checkpoint.normalize,
         pooling=given.checkpoint.pooling,
-        encoder=given.checkpoint.encoder,
+        encoder=given.checkpoint.whole_texts,
         max_running_requests=side_by_side * sizes.running_requests,
         context_length=sizes.context,
         parity_min=given.parity_min(dtype),

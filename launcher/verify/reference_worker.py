@@ -341,6 +341,11 @@ def hidden_states(model: Any, tokenizer: Any, text: str, max_tokens: int) -> tup
     import torch
 
     inputs = tokenizer(text, truncation=True, max_length=max_tokens, return_tensors="pt")
+    if getattr(model.config, "is_causal", None) is False:
+        # Every release of transformers takes a mask of four dimensions as it is; only newer ones
+        # read the setting themselves.
+        tokens = inputs["input_ids"].shape[1]
+        inputs["attention_mask"] = torch.zeros(1, 1, tokens, tokens)
     with torch.no_grad():
         hidden = model(**inputs).last_hidden_state[0].double().numpy()
     return hidden, [int(each) for each in inputs["input_ids"][0].tolist()]

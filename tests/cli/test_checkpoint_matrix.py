@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkpoints import page
+from tests.checkpoints import make_qwen3, page
+from tests.checkpoints.edit import config, edited
 from tests.checkpoints.matrix import Row, rows, sections
 from tests.cli.commandline import Answer, Run
 
@@ -59,3 +60,21 @@ def test_rows_have_names_of_their_own() -> None:
 
 def test_the_page_shows_the_matrix() -> None:
     assert page.PAGE.read_text("utf-8") == page.page(), "run: make docs"
+
+
+@pytest.mark.parametrize(
+    "method", ["awq", "gptq", "fp8", "compressed-tensors", "bitsandbytes", "modelopt"]
+)
+def test_quantised_weights_are_refused_on_a_cpu_and_named(
+    method: str, run: Run, ready: Path, tmp_path: Path
+) -> None:
+    said = config(quantization_config={"quant_method": method, "bits": 4})
+    model = edited(make_qwen3, said)(tmp_path / "checkpoint")
+    answer = run("plan", "cpu-qwen3-0.6b", "--model", str(model), "--json")
+    assert answer.code == 2
+    assert answer.error["code"] == "model_unsupported"
+    assert f"quantised ({method}), for which the engine has kernels for GPUs only" in str(
+        answer.error["message"]
+    )
+    seen = run("model", "inspect", str(model), "--json")
+    assert (seen.code, seen.data["quantization"]) == (0, method)

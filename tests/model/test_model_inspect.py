@@ -124,14 +124,14 @@ def test_prompts_left_out_of_the_pooling_are_noticed(bert: Path) -> None:
     assert inspect(bert).include_prompt is False
 
 
-def test_head_size_falls_back_to_width_by_heads_and_quantisation_is_named(qwen3: Path) -> None:
+def test_sizes_unsaid_are_those_of_transformers_and_quantisation_is_named(qwen3: Path) -> None:
     def change(config: dict[str, Any]) -> None:
         del config["head_dim"], config["num_key_value_heads"]
         config["quantization_config"] = {"quant_method": "awq", "bits": 4}
 
     edit(qwen3 / "config.json", change)
     found = inspect(qwen3)
-    assert (found.head_dim, found.num_kv_heads, found.quantization) == (16, 4, "awq")
+    assert (found.head_dim, found.num_kv_heads, found.quantization) == (128, 32, "awq")
 
 
 def test_newer_class_paths_of_the_modules_are_known(bert: Path) -> None:

@@ -103,8 +103,8 @@ def test_prompts_are_read_as_they_are(tmp_path: Path) -> None:
             "names the default prompt 'absent', but has no prompt of that name",
         ),
         ({"prompts": None, "default_prompt_name": 3}, "model_corrupt", "its prompts: none"),
-        ({"model_type": "CrossEncoder"}, "model_unsupported", "it scores pairs"),
-        ({"model_type": "SparseEncoder"}, "model_unsupported", "a sparse encoder"),
+        ({"model_type": "CrossEncoder"}, "model_unsupported", "is a CrossEncoder"),
+        ({"model_type": "SparseEncoder"}, "model_unsupported", "is a SparseEncoder"),
     ],
 )
 def test_files_that_sentence_transformers_would_refuse(

@@ -78,8 +78,8 @@ class Head(NamedTuple):
     source: str
 
 
-def read_head(path: Path) -> Head:
-    """What the sentence-transformers files in `path` say.
+def read_head(path: Path, default: str = "cls") -> Head:
+    """What the sentence-transformers files in `path` say; without any, `default` and Normalize.
 
     Raises:
         ValueError: something that cannot be served right; the message names the file.
@@ -89,7 +89,7 @@ def read_head(path: Path) -> Head:
     if not listing.is_file():
         if stray.is_file():
             return Head(_modes(stray), [], True, str(stray))
-        return Head(["cls"], [], True, "an encoder's default: no modules.json, no 1_Pooling")
+        return Head([default], [], True, "its family's default: no modules.json, no 1_Pooling")
     modes, dense, normalize = [], [], False
     for module in json.loads(listing.read_text("utf-8")):
         kind = str(module.get("type", "")).rsplit(".", 1)[-1]
@@ -171,10 +171,10 @@ class CheckpointPooler(nn.Module):
         self.normalize = normalize
 
     @classmethod
-    def for_model(cls, config) -> "CheckpointPooler":
+    def for_model(cls, config, default: str = "cls") -> "CheckpointPooler":
         """The pooler of the checkpoint that this engine serves."""
         path = os.environ.get("QLAUNCH_MODEL_PATH") or getattr(config, "_name_or_path", "")
-        head = read_head(Path(path))
+        head = read_head(Path(path), default)
         logger.info(
             "qlaunch: pooling %s, %d Dense, normalize %s (%s)",
             "+".join(head.modes),

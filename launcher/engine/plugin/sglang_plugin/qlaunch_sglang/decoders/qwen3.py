@@ -1,16 +1,16 @@
-"""SGLang's Qwen3: it pools the last token and normalises, as Qwen3-Embedding says."""
+"""Qwen3 for embeddings: with the causal class's names or the bare one's."""
 
 from sglang.srt.models import qwen3 as stock
 
-from qlaunch_sglang.loading import released
+from qlaunch_sglang.decoder import Embedding
 
 
-class Qwen3ForCausalLM(stock.Qwen3ForCausalLM):
-    """SGLang's Qwen3; only the checkpoint's pages are given back while it loads."""
-
-    def load_weights(self, weights):
-        """Load as SGLang does."""
-        return super().load_weights(released(weights))
+class Qwen3ForCausalLM(Embedding, stock.Qwen3ForCausalLM):
+    """SGLang's Qwen3; pooling, attention and names are the checkpoint's."""
 
 
-EntryClass = Qwen3ForCausalLM
+class Qwen3Model(Qwen3ForCausalLM):
+    """The same under the bare class's name."""
+
+
+EntryClass = [Qwen3ForCausalLM, Qwen3Model]

@@ -1,0 +1,50 @@
+"""What every decoder class of ours shares: names, pooling and attention as the checkpoint says.
+
+SGLang's decoders pool the last token and normalise, attend causally, and read tensors by the names
+that the causal class saves. A checkpoint may want another pooling, no Normalize, a Dense head, or
+attention in both directions (`is_causal: false`, as transformers 5 reads it), and the bare class
+saves its tensors without `model.` before them.
+"""
+
+import logging
+
+from sglang.srt.layers.radix_attention import AttentionType
+
+from qlaunch_sglang.loading import released
+from qlaunch_sglang.pooling import CheckpointPooler
+
+logger = logging.getLogger(__name__)
+
+BARE = ("layers.", "embed_tokens.", "norm.")
+"""How tensors of the bare class begin; the causal class puts `model.` before them."""
+HEAD = "lm_head."
+
+
+def named(weights):
+    """The same tensors by the causal class's names, without its head: no text is generated."""
+    for name, tensor in weights:
+        if not name.startswith(HEAD):
+            yield (f"model.{name}" if name.startswith(BARE) else name), tensor
+
+
+class Embedding:
+    """Goes before a causal class of SGLang's in the list of bases."""
+
+    def __init__(self, config, **kwargs):
+        # The head shares the embedding's weights: else it would take memory for nothing.
+        config.tie_word_embeddings = True
+        super().__init__(config=config, **kwargs)
+        self.pooler = CheckpointPooler.for_model(config, default="last")
+        if getattr(config, "is_causal", None) is False:
+            attend_both_ways(self.model)
+
+    def load_weights(self, weights):
+        """Load as SGLang does; the checkpoint's pages are given back on the way."""
+        return super().load_weights(named(released(weights)))
+
+
+def attend_both_ways(model) -> None:
+    """Let every token see those after it, in each layer of `model`."""
+    logger.info("qlaunch: attention in both directions: is_causal is false")
+    for layer in model.layers:
+        layer.self_attn.attn.attn_type = AttentionType.ENCODER_ONLY

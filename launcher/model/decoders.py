@@ -1,0 +1,327 @@
+"""Decoders: which are served, and what of their config and tensors must agree for that.
+
+The engine and transformers read the same files in different ways. What both read alike is served;
+what they would not, or what nothing defines, is refused here, before anything starts: a decoder
+that attends, rotates or cuts otherwise than it was trained answers with vectors of the right shape.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import msgspec
+
+from launcher.model.files import broken, missing, read_bytes, read_json_object
+from launcher.model.safetensors import DTYPE_NAMES
+from launcher.yamlfile import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from launcher.model.modules import Head
+    from launcher.model.safetensors import Header
+
+FAMILIES = {
+    "Qwen3ForCausalLM": "qwen3",
+    "Qwen3Model": "qwen3",
+    "Qwen2ForCausalLM": "qwen2",
+    "Qwen2Model": "qwen2",
+    "LlamaForCausalLM": "llama",
+    "LlamaModel": "llama",
+    "MistralForCausalLM": "mistral",
+    "MistralModel": "mistral",
+}
+"""`model_type` by the class: what the plugin serves (qlaunch_sglang.decoders)."""
+UNNAMED = {family: name for name, family in FAMILIES.items() if name.endswith("Model")}
+"""The class that transformers takes by `model_type` where config.json names none."""
+_SCORES = ("ForSequenceClassification", "ForRewardModel", "ForTokenClassification", "RewardModel")
+_BOTH_WAYS = ("use_bidirectional_attention", "bidirectional", "is_bidirectional")
+"""Keys by which some tools mark attention in both directions; transformers reads none of them for
+these families, but `is_causal`."""
+_HARMLESS = ("rotary_emb.inv_freq", "lm_head.weight", "lm_head.bias")
+_ROPE = frozenset({"default", "linear", "dynamic", "llama3", "yarn"})
+
+
+UNSAID: Mapping[str, Mapping[str, int]] = {
+    "qwen3": {"num_key_value_heads": 32, "head_dim": 128},
+    "qwen2": {"num_key_value_heads": 32},
+    "mistral": {"num_key_value_heads": 8},
+}
+"""What transformers' classes take where config.json says nothing, if not a head's usual share."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of the config, in elements."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    inner: int
+    vocab: int
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """What the rest of qlaunch must know of a decoder."""
+
+    both_ways: bool
+    """Every token sees those after it (`is_causal: false`)."""
+    window: int | None
+    """Tokens a token sees at most where layers have a sliding window; None where none has."""
+
+
+def check_decoder(
+    path: Path,
+    raw: Mapping[str, Any],
+    architectures: Sequence[str],
+    sizes: Sizes,
+    headers: Iterable[Header],
+) -> Decoder:
+    """Hold config.json (at `path`) and the tensors of a decoder to what is served right.
+
+    Raises:
+        QlaunchError: exit 2: `model_unsupported` (a class, attention, rotation or activation that
+            is not served), `model_corrupt` (tensors that are not the config's).
+    """
+    family = _family(path, raw, architectures[0])
+    both_ways = _both_ways(path, raw, family)
+    _check_rope(path, raw, family)
+    act = raw.get("hidden_act", "silu")
+    if act != "silu":
+        _unsupported(path, f"gives hidden_act {shown(str(act))}; the engine computes silu only")
+    if raw.get("quantization_config") is None and raw.get("compression_config") is None:
+        _check_tensors(path, _expected(family, raw, sizes), headers)
+    return Decoder(both_ways=both_ways, window=_window(raw, family))
+
+
+def check_head(folder: Path, head: Head, decoder: Decoder) -> None:
+    """Refuse a decoder whose pooling nothing defines, or whose last token is any word.
+
+    Raises:
+        QlaunchError: exit 2, `model_incomplete`.
+    """
+    if decoder.both_ways and head.pooling_source.startswith("default"):
+        raise missing(
+            folder,
+            "attends in both directions (is_causal: false), and no modules.json or 1_Pooling says"
+            " how its tokens are pooled",
+            fix="fetch the whole model, with its sentence-transformers files",
+        )
+    if head.pooling == "last" and appended(folder) is False:
+        raise missing(
+            folder / "tokenizer.json",
+            "appends no end token, and the model pools the last token: whatever a text ends with"
+            " would decide",
+            fix="fetch the tokenizer again: one saved anew may have lost its post_processor",
+        )
+
+
+def appended(folder: Path) -> bool | None:
+    """Whether the tokenizer appends a token to each text; None where its files do not tell."""
+    path = folder / "tokenizer_config.json"
+    said = read_json_object(path).get("add_eos_token") if path.exists() else None
+    path = folder / "tokenizer.json"
+    if said is True or not path.exists():
+        return True if said is True else None
+    processor = _decode(path, _Tokenizer).post_processor or {}
+    each = processor.get("processors")
+    return any(map(_appends, each if isinstance(each, list) else [processor]))
+
+
+class _Tokenizer(msgspec.Struct):
+    """The parts of tokenizer.json that are looked at: the rest is skipped, not built."""
+
+    post_processor: dict[str, Any] | None = None
+
+
+def _decode(path: Path, kind: type[_Tokenizer]) -> _Tokenizer:
+    try:
+        return msgspec.json.decode(read_bytes(path), type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise broken(path, f"is not valid JSON: {shown(str(error))}") from error
+
+
+def _appends(processor: object) -> bool:
+    """Whether a post-processor of the tokenizers library ends a text with a token."""
+    if not isinstance(processor, dict):
+        return False
+    if isinstance(processor.get("sep"), list):  # BertProcessing, RobertaProcessing
+        return True
+    single = processor.get("single")
+    last = single[-1] if isinstance(single, list) and single else None
+    return isinstance(last, dict) and "SpecialToken" in last
+
+
+def _family(path: Path, raw: Mapping[str, Any], name: str) -> str:
+    if name.endswith(_SCORES):
+        _unsupported(
+            path,
+            f"names the class {shown(name)}: a classifier or reranker, which gives scores"
+            " and no vectors",
+        )
+    family = FAMILIES.get(name)
+    if family is None:
+        listed = ", ".join(dict.fromkeys(FAMILIES.values()))
+        raise broken(
+            path,
+            f"names the class {shown(name)}, a decoder that qlaunch cannot serve as an embedding"
+            " model",
+            code="model_unsupported",
+            fix=f"decoders that are served: {listed}, without code of their own",
+        )
+    if raw.get("model_type") != family:
+        said = shown(str(raw.get("model_type")))
+        raise broken(path, f"names the class {name}, but model_type {said}, not {family}")
+    if isinstance(raw.get("text_config"), dict):
+        _unsupported(path, "keeps settings under text_config, as models of texts and images do")
+    return family
+
+
+def _both_ways(path: Path, raw: Mapping[str, Any], family: str) -> bool:
+    causal = raw.get("is_causal")
+    if causal is not None and not isinstance(causal, bool):
+        raise broken(path, f"gives is_causal as {str(causal)[:40]!r}, not as true or false")
+    for key in _BOTH_WAYS:
+        if raw.get(key) is True and causal is not False:
+            _unsupported(
+                path,
+                f"says {key}: true, which transformers does not read for {family}: which way its"
+                " tokens attend, nothing defines",
+                fix="set is_causal to false in config.json if they attend in both directions",
+            )
+    return causal is False
+
+
+def _check_rope(path: Path, raw: Mapping[str, Any], family: str) -> None:
+    """Rotations that the engine computes as transformers does (tests/checkpoints)."""
+    for key in ("rope_parameters", "rope_scaling"):
+        said = raw.get(key)
+        if said is None:
+            continue
+        if not isinstance(said, dict):
+            raise broken(path, f"gives {key} as something other than an object")
+        kind = said.get("rope_type", said.get("type", "default"))
+        if kind not in _ROPE:
+            _unsupported(path, f"asks for the rotation {shown(str(kind))} in {key}")
+    new, old = raw.get("rope_parameters") or {}, raw.get("rope_scaling") or {}
+    if new.get("rope_theta", old.get("rope_theta")) not in (None, raw.get("rope_theta")) and (
+        raw.get("rope_theta") is not None
+    ):
+        raise broken(path, "gives rope_theta twice, and not alike")
+    if new and old and new.get("rope_type", "default") != old.get("rope_type", old.get("type")):
+        raise broken(path, "gives rope_parameters and rope_scaling, and not alike")
+    for where in (raw, new, old):
+        share = where.get("partial_rotary_factor")
+        if share not in (None, 1, 1.0):
+            _unsupported(
+                path,
+                f"rotates {shown(str(share))} of each head only (partial_rotary_factor), which"
+                f" the engine does not for {family}",
+            )
+
+
+def _window(raw: Mapping[str, Any], family: str) -> int | None:
+    """The sliding window that layers have, as transformers reads it."""
+    window = raw.get("sliding_window")
+    if type(window) is not int or window < 1:
+        return None
+    kinds = raw.get("layer_types")
+    if isinstance(kinds, list):
+        return window if "sliding_attention" in kinds else None
+    if family == "mistral":
+        return window
+    if family.startswith("qwen") and raw.get("use_sliding_window") is True:
+        first = raw.get("max_window_layers", 28)
+        layers = raw.get("num_hidden_layers", 0)
+        return window if type(first) is int and first < layers else None
+    return None
+
+
+def _expected(family: str, raw: Mapping[str, Any], sizes: Sizes) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor by its name, without the causal class's `model.`."""
+    found: dict[str, tuple[int, ...]] = {
+        "embed_tokens.weight": (sizes.vocab, sizes.hidden),
+        "norm.weight": (sizes.hidden,),
+    }
+    for number in range(sizes.layers):
+        found |= {f"layers.{number}.{n}": s for n, s in _layer(family, raw, sizes)}
+    return found
+
+
+def _layer(
+    family: str, raw: Mapping[str, Any], sizes: Sizes
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    queries, keys = sizes.heads * sizes.head_dim, sizes.kv_heads * sizes.head_dim
+    bias = family in ("qwen3", "llama") and raw.get("attention_bias") is True
+    for name, rows in (("q", queries), ("k", keys), ("v", keys)):
+        yield f"self_attn.{name}_proj.weight", (rows, sizes.hidden)
+        if bias or family == "qwen2":
+            yield f"self_attn.{name}_proj.bias", (rows,)
+    yield "self_attn.o_proj.weight", (sizes.hidden, queries)
+    if bias:
+        yield "self_attn.o_proj.bias", (sizes.hidden,)
+    if family == "qwen3":
+        yield "self_attn.q_norm.weight", (sizes.head_dim,)
+        yield "self_attn.k_norm.weight", (sizes.head_dim,)
+    shapes = {
+        "gate": (sizes.inner, sizes.hidden),
+        "up": (sizes.inner, sizes.hidden),
+        "down": (sizes.hidden, sizes.inner),
+    }
+    for name, shape in shapes.items():
+        yield f"mlp.{name}_proj.weight", shape
+        if family == "llama" and raw.get("mlp_bias") is True:
+            yield f"mlp.{name}_proj.bias", shape[:1]
+    yield "input_layernorm.weight", (sizes.hidden,)
+    yield "post_attention_layernorm.weight", (sizes.hidden,)
+
+
+def _check_tensors(
+    path: Path, expected: Mapping[str, tuple[int, ...]], headers: Iterable[Header]
+) -> None:
+    found = {
+        tensor.name.removeprefix("model."): tensor
+        for header in headers
+        for tensor in header.tensors
+        if not tensor.name.endswith(_HARMLESS)
+    }
+    absent = [name for name in expected if name not in found]
+    if absent:
+        raise broken(
+            path,
+            f"describes {len(expected)} tensors, of which the weights lack {len(absent)},"
+            f" such as {absent[0]}",
+        )
+    more = list(islice((t.name for n, t in found.items() if n not in expected), 1))
+    if more:
+        raise broken(
+            path, f"does not account for the tensor {shown(more[0])} that the weights hold"
+        )
+    for name, shape in expected.items():
+        tensor = found[name]
+        if tensor.shape != shape:
+            said = " by ".join(map(str, shape))
+            held = " by ".join(map(str, tensor.shape))
+            raise broken(path, f"makes {tensor.name} {said}, but the weights hold {held}")
+        if tensor.dtype not in DTYPE_NAMES:
+            raise broken(
+                path,
+                f"names no quantisation, but {tensor.name} is stored as {tensor.dtype}",
+                code="model_unsupported",
+            )
+
+
+def _unsupported(path: Path, why: str, fix: str | None = None) -> NoReturn:
+    listed = ", ".join(dict.fromkeys(FAMILIES.values()))
+    raise broken(
+        path,
+        why,
+        code="model_unsupported",
+        fix=fix or f"decoders that are served: {listed}, without code of their own",
+    )

@@ -58,9 +58,12 @@ def dirs() -> Dirs:
     """The directories in force: under `QLAUNCH_HOME` if set, else the platform's own.
 
     Raises:
-        QlaunchError: `no_home` (exit 1): there is no home folder, and no QLAUNCH_HOME.
+        QlaunchError: `no_home` (exit 1): there is no home folder, and no QLAUNCH_HOME;
+            `bad_home` (exit 2): QLAUNCH_HOME is not UTF-8.
     """
     home = os.environ.get("QLAUNCH_HOME")
+    if home:
+        _must_be_utf8(home)
     try:
         if home:
             root = Path(home).expanduser().absolute()
@@ -74,6 +77,20 @@ def dirs() -> Dirs:
     if not all(path.is_absolute() for path in paths):
         raise _homeless()
     return Dirs(*paths)
+
+
+def _must_be_utf8(home: str) -> None:
+    """Plans, states and records are JSON, which holds no other names."""
+    try:
+        home.encode("utf-8")
+    except UnicodeEncodeError as error:
+        shown = home.encode("utf-8", "backslashreplace").decode("utf-8")
+        raise QlaunchError(
+            f"QLAUNCH_HOME is not UTF-8: {shown}",
+            code="bad_home",
+            exit_code=ExitCode.USAGE,
+            fix="give it another name",
+        ) from error
 
 
 def _homeless() -> QlaunchError:

@@ -41,7 +41,8 @@ def parse_source(text: str, *, base: Path | None = None) -> Source:
     """
     text = text.strip()
     if not text or not text.isprintable():
-        _refuse(text, "is empty" if not text else "holds control characters")
+        odd = "holds control characters" if text.isascii() or _is_utf8(text) else "is not UTF-8"
+        _refuse(text, odd if text else "is empty")
     scheme = _SCHEME.match(text)
     if scheme is None:
         return Source(kind="path", location=_absolute(text, base))
@@ -54,6 +55,11 @@ def parse_source(text: str, *, base: Path | None = None) -> Source:
     if kind == "package":
         return _package(text, location, revision)
     return _repository(kind, text, location, revision)
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether every letter came from UTF-8: others stand for bytes that could not be read."""
+    return not any("\udc80" <= letter <= "\udcff" for letter in text)
 
 
 def looks_like_repository(text: str) -> bool:

@@ -143,6 +143,23 @@ def test_a_home_with_an_odd_name_is_a_home(tmp_path: Path, name: str) -> None:
     assert done.stdout.startswith(b"{")
 
 
+@pytest.mark.parametrize(("name", "exit_code"), [(b"m\xff\xe9", 2), ("模型 é".encode(), 2)])
+def test_a_model_folder_is_found_by_its_bytes_or_refused_in_a_sentence(
+    tmp_path: Path, name: bytes, exit_code: int
+) -> None:
+    folder = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name)))  # noqa: PTH118 - bytes
+    folder.mkdir()
+    for locale in ("C", "C.UTF-8"):
+        env = {"QLAUNCH_HOME": str(tmp_path / "home"), "LC_ALL": locale}
+        done = run(env, "model", "inspect", str(folder), "--json")
+        assert done.returncode == exit_code
+        errors = done.stdout.decode("utf-8")
+        assert ("is not UTF-8" in errors) == (name[0] == ord("m"))
+        assert "unexpected" not in errors
+    done = run({"QLAUNCH_HOME": os.fsdecode(os.fsencode(tmp_path) + b"/h\xff")}, "ps")
+    assert (done.returncode, b"QLAUNCH_HOME is not UTF-8" in done.stderr) == (2, True)
+
+
 CLOSED = {
     "stdin": ("<&-", 3),
     "stdout": (">&-", 3),

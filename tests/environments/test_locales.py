@@ -107,3 +107,20 @@ def test_json_is_json_in_every_locale(
     assert done.returncode == 2
     document = json.loads(done.stdout.decode("utf-8"))
     assert "é → 模型" in document["errors"][0]["message"]
+
+
+def test_no_file_or_pipe_of_ours_is_read_in_the_locales_encoding(tmp_path: Path) -> None:
+    """Python warns of each one; ruff's PLW1514 holds the same for files at rest."""
+    env = clean() | {
+        "PYTHONWARNDEFAULTENCODING": "1",
+        "PYTHONWARNINGS": "always::EncodingWarning",
+        "QLAUNCH_HOME": str(tmp_path),
+    }
+    for words in ("doctor", "profiles list", "recommend", "engine list", "plan cpu-minilm"):
+        program = [sys.executable, "-P", "-m", "launcher", *words.split()]
+        done = subprocess.run(
+            program, env=env | {"PYTHONPATH": str(ROOT)}, capture_output=True, check=False
+        )
+        told = done.stderr.decode("utf-8").splitlines()
+        ours = [one for one in told if "EncodingWarning" in one and f"{ROOT}/launcher/" in one]
+        assert ours == [], words

@@ -28,6 +28,14 @@ OVERFLOW: Final = 8
 MOST_INPUTS: Final = 4096
 CALL_TOKENS: Final = 300_000
 """Most token ids of one call: what OpenAI's own interface takes."""
+CALL_BYTES_PER_TOKEN: Final = 6
+"""So many bytes of text a call may have for each token that it may: text has 3 to 6."""
+CPU_CALL_WORK: Final = 3.3e13
+"""On a CPU a call may have at most so many tokens × parameters beside the embedding table's, some
+five minutes of two cores: Qwen3-0.6B's shape does 260 tokens a second with 440 million. Calls are
+computed in the order in which they come, and a service whose checks wait longer is restarted."""
+CPU_CALL_TOKENS: Final = 16_384
+"""And no fewer than these."""
 BODY_BYTES: Final = 4 * 1024 * 1024
 """300,000 token ids take 2.1 MB, as many characters of Chinese escaped in JSON 1.8 MB."""
 TEXT_BYTES: Final = 64 * 1024
@@ -121,6 +129,7 @@ def make_guard(
     many = OPEN[sizes.device]
     text_bytes = max(TEXT_BYTES, TEXT_BYTES_PER_TOKEN * most)
     body_bytes = max(BODY_BYTES, 2 * text_bytes)
+    call_tokens = max(_call_tokens(checkpoint, sizes), most)
     inputs = min(max(INPUTS, sizes.running + OVERFLOW), MOST_INPUTS)
     return Guard(
         model=served_name,
@@ -128,7 +137,8 @@ def make_guard(
         text_tokens=None if "allow-auto-truncate" in switches else most,
         text_bytes=text_bytes,
         inputs=inputs,
-        call_tokens=max(CALL_TOKENS, most),
+        call_tokens=call_tokens,
+        call_bytes=max(CALL_BYTES_PER_TOKEN * call_tokens, text_bytes),
         body_bytes=body_bytes,
         dimensions=checkpoint.dimensions,
         cut=sizes.cut,
@@ -142,6 +152,14 @@ def make_guard(
         open_tokens=many * max(CALL_TOKENS, most),
         body_seconds=BODY_SECONDS,
     )
+
+
+def _call_tokens(checkpoint: Checkpoint, sizes: Sizes) -> int:
+    """Most tokens of a call that does not keep the others waiting for too long."""
+    if sizes.device != "cpu":
+        return CALL_TOKENS
+    each = max(checkpoint.parameters - checkpoint.vocab_size * checkpoint.hidden_size, 1)
+    return min(max(int(CPU_CALL_WORK / each), CPU_CALL_TOKENS), CALL_TOKENS)
 
 
 def environment(guard: Guard, env: Mapping[str, str]) -> dict[str, str]:
@@ -175,7 +193,7 @@ def reason(guard: Guard) -> str:
     tokens = "cut to fit" if guard.text_tokens is None else f"at most {guard.text_tokens} tokens"
     return (
         f"guard: an input {tokens} and {guard.text_bytes} bytes, a call at most {guard.inputs}"
-        f" inputs, {guard.call_tokens} token ids and {guard.body_bytes} bytes"
+        f" inputs, {guard.call_tokens} token ids or {guard.call_bytes} bytes of text"
     )
 
 

@@ -125,6 +125,8 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
     """Most inputs of one call."""
     call_tokens: int
     """Most token ids of one call."""
+    call_bytes: int
+    """Most bytes of all texts of one call."""
     body_bytes: int
     """Most bytes of one body."""
     dimensions: int

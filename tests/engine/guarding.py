@@ -34,6 +34,7 @@ def limits(**changes: Any) -> Any:
         "text_bytes": 1000,
         "inputs": 8,
         "call_tokens": 50,
+        "call_bytes": 7000,
         "body_bytes": 40_000,
         "dimensions": 4,
         "cut": False,

@@ -140,6 +140,7 @@ def _input(given, settings):
     if kinds == {str}:
         for at, text in enumerate(given):
             _text(text, f"input[{at}]", settings)
+        _check_texts(given, settings)
     elif kinds == {list}:
         tokens = sum(map(len, given))
         _check_total(tokens, settings)
@@ -188,3 +189,9 @@ def _check_total(tokens, settings):
     if tokens > settings.call_tokens:
         message = f"a call takes {settings.call_tokens} token ids at most, not {tokens}"
         raise _refused(message, "too_many_tokens")
+
+
+def _check_texts(texts, settings):
+    most = settings.call_bytes
+    if sum(map(len, texts)) * 4 > most and sum(len(text.encode()) for text in texts) > most:
+        raise _refused(f"a call takes {most} bytes of text at most", "too_many_tokens")

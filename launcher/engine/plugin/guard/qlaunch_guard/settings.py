@@ -27,6 +27,8 @@ class Settings:
     """Most inputs of one call."""
     call_tokens: int = 300_000
     """Most token ids of one call."""
+    call_bytes: int = 1_800_000
+    """Most bytes of all texts of one call in UTF-8."""
     body_bytes: int = 4_194_304
     """Most bytes of one body."""
     cut: bool = False

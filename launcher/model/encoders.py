@@ -48,6 +48,13 @@ ACTIVATIONS: Final = frozenset({
     "silu", "swish", "tanh",
 })  # fmt: skip
 """What transformers and the plugin compute alike (transformers' own ACT2FN)."""
+_STEMS: Final[Mapping[str, str]] = MappingProxyType({
+    "bert": "BERT", "ernie": "BERT", "electra": "BERT", "roberta": "RoBERTa",
+    "xlmroberta": "RoBERTa", "camembert": "RoBERTa", "distilbert": "DistilBERT", "mpnet": "MPNet",
+    "albert": "ALBERT", "modernbert": "ModernBERT", "deberta": "DeBERTa", "nomicbert": "NomicBERT",
+    "jinabert": "JinaBERT", "mobilebert": "MobileBERT", "xlnet": "XLNet",
+})  # fmt: skip
+"""How class names of a network begin, in small letters, and the network."""
 _HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering",
           "ForMultipleChoice", "ForNextSentencePrediction")  # fmt: skip
 # DistilBERT's names for BERT's parts.
@@ -91,10 +98,28 @@ def check(
             f"describes {shown(name)} (model_type {shown(str(model_type))}), an encoder that no"
             f" engine release here computes; {_listed()} are served",
         )
+    _check_class(path, str(model_type), architectures)
     _check_config(path, config, sizes, family)
     _check_head(path, architectures)
     _check_weights(path, config, headers, sizes, family)
     return family
+
+
+def _check_class(path: Path, model_type: str, architectures: Sequence[str]) -> None:
+    """Refuse files that name two networks; a name that is no known network's says nothing."""
+    named = _network(architectures[0]) if architectures else None
+    if named is not None and named != _network(model_type.replace("-", "").replace("_", "")):
+        raise _unsupported(
+            path,
+            f"says both {shown(architectures[0])} and model_type {model_type}, which are different"
+            " networks",
+        )
+
+
+def _network(name: str) -> str | None:
+    """The network of a class name or a model_type, or None."""
+    stems = [stem for stem in _STEMS if name.casefold().startswith(stem)]
+    return _STEMS[stems[0]] if stems else None
 
 
 def _listed() -> str:

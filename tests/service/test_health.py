@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from launcher.service import health
 from launcher.service.health import Answer, Probe
 from launcher.service.loop import Loop, Timers
-from tests.patience import no_hang
+from tests.patience import PATIENCE_S, no_hang
 
 Serve = Callable[[socket.socket], None]
 
@@ -61,7 +61,7 @@ def ask(
     while not answers:
         loop.turn()
     if thread is not None:
-        thread.join(5)
+        thread.join(PATIENCE_S)
         server.close()
     assert len(os.listdir("/proc/self/fd")) <= before + 1  # noqa: PTH208
     loop.close()

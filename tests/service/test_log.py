@@ -21,6 +21,7 @@ from launcher.service.engine_log import (
     read_available,
 )
 from launcher.service.recording import cleaner
+from tests.patience import PATIENCE_S
 
 SECRET = "canary-0123456789-zyx"
 
@@ -182,7 +183,7 @@ def test_following_gives_every_line_once_across_rotation(tmp_path: Path) -> None
         file.write("half a line")
     ended.wait(0.05)
     ended.set()
-    reader.join(5)
+    reader.join(PATIENCE_S)
     assert got == ["2", "3", "4", "5", "6", "half a line"]
 
 

@@ -42,7 +42,17 @@ _BOTH_WAYS = ("use_bidirectional_attention", "bidirectional", "is_bidirectional"
 """Keys by which some tools mark attention in both directions; transformers reads none of them for
 these families, but `is_causal`."""
 _HARMLESS = ("rotary_emb.inv_freq", "lm_head.weight", "lm_head.bias")
-_ROPE = frozenset({"default", "linear", "dynamic", "llama3", "yarn"})
+_ROPE: Mapping[str, frozenset[str]] = {
+    "default": frozenset(),
+    "linear": frozenset({"factor"}),
+    "llama3": frozenset({
+        "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings",
+    }),
+    "yarn": frozenset({"factor", "original_max_position_embeddings"}),
+}  # fmt: skip
+"""What each rotation needs. Others, and other settings of these, the engine and transformers read
+differently: its `dynamic` stretches short texts too, its `yarn` knows no `attention_factor`."""
+_ROPE_ALWAYS = frozenset({"rope_type", "type", "rope_theta", "partial_rotary_factor"})
 
 
 UNSAID: Mapping[str, Mapping[str, int]] = {
@@ -201,21 +211,14 @@ def _both_ways(path: Path, raw: Mapping[str, Any], family: str) -> bool:
 def _check_rope(path: Path, raw: Mapping[str, Any], family: str) -> None:
     """Rotations that the engine computes as transformers does (tests/checkpoints)."""
     for key in ("rope_parameters", "rope_scaling"):
-        said = raw.get(key)
-        if said is None:
-            continue
-        if not isinstance(said, dict):
+        if raw.get(key) is not None and not isinstance(raw[key], dict):
             raise broken(path, f"gives {key} as something other than an object")
-        kind = said.get("rope_type", said.get("type", "default"))
-        if kind not in _ROPE:
-            _unsupported(path, f"asks for the rotation {shown(str(kind))} in {key}")
     new, old = raw.get("rope_parameters") or {}, raw.get("rope_scaling") or {}
-    if new.get("rope_theta", old.get("rope_theta")) not in (None, raw.get("rope_theta")) and (
-        raw.get("rope_theta") is not None
-    ):
-        raise broken(path, "gives rope_theta twice, and not alike")
-    if new and old and new.get("rope_type", "default") != old.get("rope_type", old.get("type")):
+    if new and old and _kind(new) != _kind(old):
         raise broken(path, "gives rope_parameters and rope_scaling, and not alike")
+    thetas = {where["rope_theta"] for where in (raw, new, old) if _number(where, "rope_theta")}
+    if len(thetas) > 1:
+        raise broken(path, "gives rope_theta twice, and not alike")
     for where in (raw, new, old):
         share = where.get("partial_rotary_factor")
         if share not in (None, 1, 1.0):
@@ -224,6 +227,41 @@ def _check_rope(path: Path, raw: Mapping[str, Any], family: str) -> None:
                 f"rotates {shown(str(share))} of each head only (partial_rotary_factor), which"
                 f" the engine does not for {family}",
             )
+    for key, where in (("rope_parameters", new), ("rope_scaling", old)):
+        if where:
+            _check_scaling(path, key, where, raw.get("max_position_embeddings"))
+
+
+def _check_scaling(path: Path, key: str, where: Mapping[str, Any], positions: object) -> None:
+    kind = _kind(where)
+    if kind not in _ROPE:
+        _unsupported(path, f"asks for the rotation {shown(str(kind))} in {key}")
+    more = sorted(where.keys() - _ROPE[kind] - _ROPE_ALWAYS)
+    if more:
+        _unsupported(
+            path,
+            f"gives {shown(more[0])} in {key}, which the engine does not read for the rotation"
+            f" {kind}",
+        )
+    absent = sorted(name for name in _ROPE[kind] if not _number(where, name))
+    if absent:
+        raise broken(path, f"asks for the rotation {kind} in {key} without {absent[0]}")
+    if kind == "yarn" and isinstance(positions, int):
+        reach = where["factor"] * where["original_max_position_embeddings"]
+        if reach < positions:
+            _unsupported(
+                path,
+                f"has {positions} positions, but its rotation (yarn in {key}) is for"
+                f" {reach:.0f}, and a longer text would end the engine",
+            )
+
+
+def _kind(where: Mapping[str, Any]) -> str:
+    return str(where.get("rope_type", where.get("type", "default")))
+
+
+def _number(where: Mapping[str, Any], name: str) -> bool:
+    return type(where.get(name)) in (int, float)
 
 
 def _window(raw: Mapping[str, Any], family: str) -> int | None:

@@ -11,6 +11,7 @@ from launcher.record.scrub import Scrubber
 from launcher.service import endings, keys, procs, scratch, store
 from launcher.service.health import seconds_since
 from launcher.service.life import Command, engine_command
+from launcher.service.machine import START
 from launcher.service.process import StopReport
 from launcher.service.recording import Recorder, cleaner
 from launcher.service.status import Journal, Roll, Status, first_state
@@ -37,6 +38,7 @@ class Books:
                 (exit 1): nothing was started.
         """
         self._where, self._began = where, began
+        self._halted = ""
         self._scratch: scratch.Scratch | None = None
         path = plan.api_key_file
         self.key = keys.read_key(path) if path else None
@@ -79,6 +81,12 @@ class Books:
         self.recorder.phase("ready")
         self.recorder.save(self.status.now)
         self.status.enter("ready", "verified", failure=None)
+
+    def halted(self, found: str) -> None:
+        """Tell which parts of a start were stopped; empty where all of them go on."""
+        if found != self._halted and self.status.state in START:
+            self.status.change(detail=found)
+        self._halted = found
 
     def time(self, name: str) -> None:
         """Note a time since `up`, the first time."""

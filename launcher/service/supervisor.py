@@ -488,6 +488,8 @@ class Supervisor:
             return
         if self._life is not None:
             self._look_at_tree(self._life)
+            smoke = "" if self._verifier is None else self._verifier.halted()
+            self._books.halted(self._life.limbs.halted() or smoke)
         delay = self._recorder.sample(ready=self._status.state in UP)
         self._status.change(measured=self._recorder.measured)
         self._timers.after("sample", delay, self._sample)

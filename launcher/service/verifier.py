@@ -86,6 +86,12 @@ class Verifier:
         """Its process, for as long as it is there."""
         return [] if self.child.exited else [self.child.process.pid]
 
+    def halted(self) -> str:
+        """A sentence if somebody has stopped its process; else empty."""
+        pid = self.child.process.pid
+        stopped = procs.is_stopped(self.child.process)
+        return f"the smoke process {pid} is stopped (SIGSTOP)" if stopped else ""
+
     def ended(self) -> None:
         """It has been reaped: read what it left in the pipe, and say so if that was no report."""
         if not self._open:

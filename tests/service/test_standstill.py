@@ -61,6 +61,35 @@ def test_a_beat_that_passes_does_not_make_a_halted_engine_well(home: Home) -> No
     home.wait_for("ready")
 
 
+def test_a_stopped_part_of_a_start_is_told_and_forgotten_when_it_goes_on(home: Home) -> None:
+    call = home.up_beside(home.plan("--limbs", "--never-listen"))
+    front = stop(home.wait_for("loading").engine)
+    found = eventually(lambda: (s := client.status("svc")).detail and s)
+    assert found.detail == f"the engine's front (process {front.pid}) is stopped (SIGSTOP)"
+    assert procs.send(front, signal.SIGCONT)
+    eventually(lambda: client.status("svc").detail == "")
+    client.down("svc")
+    call.join(40)
+
+
+def test_a_stopped_smoke_process_is_told(home: Home) -> None:
+    home.options["verify"] = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
+    call = home.up_beside(home.plan("--limbs"))
+    state = home.wait_for("verifying")
+    assert state.supervisor is not None
+    table = procs.all_processes()
+    smoke = next(
+        stat.identity
+        for stat in table.values()
+        if stat.parent == state.supervisor.pid and stat.identity != state.engine
+    )
+    stop(smoke)
+    eventually(lambda: f"the smoke process {smoke.pid} is stopped" in client.status("svc").detail)
+    assert procs.send(smoke, signal.SIGCONT)
+    client.down("svc")
+    call.join(40)
+
+
 def test_a_stopped_supervisor_is_not_answering(home: Home, run: Run) -> None:
     """Its last words were "ready, verified", and readers went on saying so."""
     state = home.up(home.plan("--limbs"))

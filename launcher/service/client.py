@@ -305,7 +305,7 @@ def foreground(plan: Plan, wiring: Wiring, *, on_change: Watch = lambda _: None)
 
         supervisor = Supervisor(where, plan, wiring, began=began, foreground=True, on_change=first)
         state = supervisor.run()
-    if os.getpid() == 1:
+    if state.supervisor is not None and pid1.carries(state.supervisor):
         pid1.see_off(where)
     if state.failure is not None:
         raise failure_error(state.failure, state)
@@ -360,10 +360,10 @@ def down(name: str, *, timeout: float = DOWN_S) -> DownResult:
 
 
 def _ended(where: Folder, supervisor: ProcessId) -> bool:
-    """Whether a supervisor is gone; PID 1 waits for us, so of it that it has let go of the lock."""
+    """Whether it is gone; one that ends its container waits for us, with its lock let go."""
     if not _lives(supervisor):
         return True
-    if supervisor.pid != 1:
+    if not pid1.carries(supervisor):
         return False
     with Lock(where.lock) as lock:
         return lock.acquire()

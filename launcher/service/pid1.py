@@ -1,18 +1,30 @@
-"""A supervisor that is PID 1 of a container: what ends with it."""
+"""A supervisor that is PID 1 of a container, or all that PID 1 waits for: what ends with it."""
 
 from __future__ import annotations
 
+import os
 import time
 
 from launcher.service import procs, store
 from launcher.service.store import Folder
+from launcher.service.types import ProcessId
 
 WAIT_S = 2.0
 """For whoever asked for the stop."""
+INIT_NAMESPACE = 0xEFFFFFFC
+"""Inode of the PID namespace of the machine itself (linux/proc_ns.h)."""
+
+
+def carries(supervisor: ProcessId) -> bool:
+    """Whether its container may end with it: it is PID 1, or a child of it (tini, `sh -c`)."""
+    if supervisor.pid == 1:
+        return True
+    stat = procs.read_stat(supervisor.pid)
+    return stat is not None and stat.parent == 1 and procs.namespace() != INIT_NAMESPACE
 
 
 def see_off(where: Folder) -> None:
-    """Let whoever asked PID 1 to stop say so: the kernel kills its whole container with it."""
+    """Let whoever asked for the stop say so: the kernel kills a whole container with its PID 1."""
     asker = store.signed(where.up_lock)
     deadline = time.monotonic() + WAIT_S
     if not procs.is_alive(asker):
@@ -20,9 +32,10 @@ def see_off(where: Folder) -> None:
     while procs.is_alive(asker) and time.monotonic() < deadline:
         time.sleep(0.02)
     deadline = min(deadline, time.monotonic() + 0.5)  # for the shell that had called it
-    while time.monotonic() < deadline and len(_living()) > 1:
+    while time.monotonic() < deadline and _others():
         time.sleep(0.02)
 
 
-def _living() -> list[int]:
-    return [stat.pid for stat in procs.all_processes().values() if not stat.dead]
+def _others() -> list[int]:
+    mine = {1, os.getpid()}
+    return [s.pid for s in procs.all_processes().values() if not s.dead and s.pid not in mine]

@@ -85,6 +85,19 @@ def test_pid_1_of_a_container_is_stopped_by_sigterm_from_outside(
     assert client.status("svc").state == "stopped"
 
 
+def test_below_a_shell_as_pid_1_whoever_asked_for_the_stop_outlives_it(
+    home: Home, container: list[str]
+) -> None:
+    """`sh -c`, tini: PID 1 ends when its child has, and everybody else with it."""
+    shell = [*container, "sh", "-c", '"$@"; exit $?', "sh"]
+    with home.starter(home.plan("--limbs"), "foreground", within=shell) as process:
+        home.wait_for("ready")
+        done = down_inside(outer_pid(process))
+        assert (done.returncode, done.stdout.strip()) == (0, "() False"), done.stderr
+        assert process.wait(20) == 0
+    assert client.status("svc").state == "stopped"
+
+
 def test_a_service_of_another_container_is_seen_and_left_alone(
     home: Home, inside: subprocess.Popen[str]
 ) -> None:

@@ -22,6 +22,11 @@ TEXT: Final[Mapping[str, str]] = {
     "LC_ALL": "C.UTF-8",
 }
 _LOCALE: Final = ("LANG", "LANGUAGE", "PYTHONUTF8", "PYTHONIOENCODING", "PYTHONCOERCECLOCALE")
+_DISTURBING: Final = (
+    *("PYTHONINSPECT", "PYTHONSTARTUP", "PYTHONWARNINGS", "PYTHONOPTIMIZE", "PYTHONVERBOSE"),
+    *("PYTHONDEBUG", "PYTHONDEVMODE", "PYTHONPROFILEIMPORTTIME", "PYTHONTRACEMALLOC"),
+)
+"""Meant for a person's own program: a prompt at the end, warnings that are errors, no asserts."""
 PROXIES: Final = ("http_proxy", "https_proxy", "all_proxy", "ftp_proxy")
 OWN_ADDRESSES: Final = ("localhost", "127.0.0.1", "::1")
 _NAMES: Final = ("LOGNAME", "USER", "LNAME", "USERNAME")
@@ -29,8 +34,9 @@ _NAMES: Final = ("LOGNAME", "USER", "LNAME", "USERNAME")
 
 
 def utf8(environ: Mapping[str, str]) -> dict[str, str]:
-    """`environ` with UTF-8 for text and file names, and without another locale's variables."""
-    kept = {k: v for k, v in environ.items() if k not in _LOCALE and not k.startswith("LC_")}
+    """`environ` for a Python of ours: UTF-8 for text and file names, no prompt, no other locale."""
+    left_out = {*_LOCALE, *_DISTURBING}
+    kept = {k: v for k, v in environ.items() if k not in left_out and not k.startswith("LC_")}
     return {**kept, **TEXT}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import pwd
+import sys
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,41 @@ def test_another_environments_python_gets_nothing_that_changes_its_modules() -> 
         "LD_LIBRARY_PATH": "/cuda",
         **childenv.TEXT,
     }
+
+
+def test_our_own_children_run_without_a_prompt_or_warnings_that_are_errors() -> None:
+    env = {"PYTHONPATH": "/ours", "PYTHONINSPECT": "1", "PYTHONWARNINGS": "error", "LANG": "C"}
+    env |= {"PYTHONOPTIMIZE": "2", "PYTHONSTARTUP": "/x.py"}
+    assert childenv.utf8(env) == {"PYTHONPATH": "/ours", **childenv.TEXT}
+
+
+def test_a_full_temporary_folder_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """16 kB of tmpfs: a start would end in the middle, when a socket or a file is made."""
+    import shutil
+    import subprocess
+
+    unshare = shutil.which("unshare")
+    if unshare is None or os.geteuid() != 0:
+        pytest.skip("needs root and unshare")
+    full = Path("/tmp") / f"f{os.getpid()}"
+    full.mkdir()
+    program = (
+        "import os; from pathlib import Path; from launcher.service import scratch\n"
+        f"with scratch.scratch(os.environ, spare=Path('{tmp_path}')) as path: print(path.parent)\n"
+    )
+    script = 'mount -t tmpfs -o size=16k tmpfs "$0" && exec "$@"'
+    try:
+        done = subprocess.run(
+            [unshare, "-m", "sh", "-c", script, str(full), sys.executable, "-c", program],
+            env=os.environ | {"TMPDIR": str(full)},
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            check=False,
+        )
+    finally:
+        full.rmdir()
+    if b"mount" in done.stderr:
+        pytest.skip("this machine lets nobody mount")
+    assert done.stdout == b"/tmp\n"

@@ -73,7 +73,7 @@ def test_its_memory_is_measured_over_the_tree(service: Service) -> None:
 
 
 def test_clients_get_384_numbers(service: Service) -> None:
-    client = openai.OpenAI(base_url=service.endpoint, api_key=KEY, max_retries=0, timeout=30)
+    client = openai.OpenAI(base_url=service.endpoint, api_key=KEY, max_retries=0, timeout=60)
     with client:
         answer = client.embeddings.create(model="all-minilm-l6-v2", input=["one", "two"])
     assert [len(each.embedding) for each in answer.data] == [384, 384]
@@ -132,9 +132,9 @@ def test_smoke_passes_again_with_the_cached_reference(service: Service) -> None:
 
 
 def test_an_over_long_text_is_refused_and_the_next_served(service: Service) -> None:
-    client = openai.OpenAI(base_url=service.endpoint, api_key=KEY, max_retries=0, timeout=30)
+    client = openai.OpenAI(base_url=service.endpoint, api_key=KEY, max_retries=0, timeout=60)
     with client:
-        with pytest.raises(openai.BadRequestError, match="context length"):
+        with pytest.raises(openai.BadRequestError, match="at most|context length"):
             client.embeddings.create(model="all-minilm-l6-v2", input="word " * 600)
         client.embeddings.create(model="all-minilm-l6-v2", input="word")
 

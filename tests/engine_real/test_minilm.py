@@ -134,7 +134,7 @@ def test_smoke_passes_again_with_the_cached_reference(service: Service) -> None:
 def test_an_over_long_text_is_refused_and_the_next_served(service: Service) -> None:
     client = openai.OpenAI(base_url=service.endpoint, api_key=KEY, max_retries=0, timeout=60)
     with client:
-        with pytest.raises(openai.BadRequestError, match="at most|context length"):
+        with pytest.raises(openai.BadRequestError, match=r"at most|context length"):
             client.embeddings.create(model="all-minilm-l6-v2", input="word " * 600)
         client.embeddings.create(model="all-minilm-l6-v2", input="word")
 

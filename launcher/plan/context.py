@@ -13,16 +13,32 @@ from launcher.profile.types import FlagValue
 FLAG: Final = "context-length"
 POOL: Final = "max-total-tokens"
 PAGE: Final = "page-size"
+LONGER: Final = "SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN"
 
 
 def most(checkpoint: Checkpoint) -> int:
     """The largest context length that the engine may be given.
 
-    RoBERTa's first positions hold no text, which the engine does not know: of 514 it would take
-    513 tokens, and die. It refuses a text that fills its context, so one more than the positions
-    that can be used lets all of them be used.
+    It refuses a text that fills its context, so an encoder is given one more than the positions
+    that texts can use: 513 for the 512 of BERT, and for RoBERTa's 514, of which the first two hold
+    no text (the engine does not know that: it would take 513 tokens, and die).
     """
-    return checkpoint.context_length + (checkpoint.model_type in OFFSET_POSITIONS)
+    return checkpoint.context_length + checkpoint.encoder
+
+
+def environment(
+    used: Mapping[str, FlagValue], extra: tuple[str, ...], checkpoint: Checkpoint
+) -> dict[str, str]:
+    """The variable without which the engine refuses a context that exceeds config.json's.
+
+    Args:
+        used: the plan's flags.
+        extra: the user's own options.
+        checkpoint: what is served.
+    """
+    context = as_given(used, extra).get(FLAG)
+    beyond = isinstance(context, int) and checkpoint.context_length < context <= most(checkpoint)
+    return {LONGER: "1"} if beyond and checkpoint.model_type not in OFFSET_POSITIONS else {}
 
 
 def flags(

@@ -141,7 +141,7 @@ def make_plan(given: Inputs) -> Plan:
         calibration=own,
     )
     predicted = replicas.predicted(predicted, side_by_side, forked=_forks(given))
-    environment = _environment(given, dtype, threads, side_by_side)
+    environment = _environment(given, flags, dtype, threads, side_by_side)
     guard.check_doors(flags, given.extra, environment)
     limits = guard.make_guard(
         given.checkpoint,
@@ -341,7 +341,11 @@ def _check_model(given: Inputs, dtype: str, flags: Mapping[str, FlagValue]) -> N
 
 
 def _environment(
-    given: Inputs, dtype: str, threads: int | None, side_by_side: int
+    given: Inputs,
+    flags: Mapping[str, FlagValue],
+    dtype: str,
+    threads: int | None,
+    side_by_side: int,
 ) -> dict[str, str]:
     env = command.environment(
         given.engine,
@@ -351,6 +355,7 @@ def _environment(
         plugin=given.settings.plugin,
         start_method=given.settings.start_method,
     )
+    env |= context.environment(flags, given.extra, given.checkpoint)
     env |= replicas.environment(side_by_side, threads)
     env |= precision.environment(dtype)
     if given.checkpoint.lower_case:

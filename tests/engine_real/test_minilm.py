@@ -140,9 +140,9 @@ def test_an_over_long_text_is_refused_and_the_next_served(service: Service) -> N
 
 
 def test_it_is_measured_under_load_with_texts_of_exact_length(service: Service) -> None:
-    words = ("--clients", "1,4", "--batch", "1,2", "--tokens", "128,512", "--requests", "12")
+    words = ("--clients", "1,4", "--batch", "1,2", "--tokens", "128,513", "--requests", "12")
     found = service.home.run("bench", "cpu-minilm", *words, "--json")
-    assert found.code == 10, found.stderr  # 512 tokens are one too many for it
+    assert found.code == 10, found.stderr  # 513 tokens are one too many for it
     rows = found.data["rows"]
     measured = [row for row in rows if row["tokens"] == 128]
     assert len(measured) == 4
@@ -156,7 +156,7 @@ def test_it_is_measured_under_load_with_texts_of_exact_length(service: Service) 
     for row in rows:
         if row not in measured:
             assert row["p50_ms"] is None
-            assert row["reason"] == "the longest text it takes has 511 tokens"
+            assert row["reason"] == "the longest text it takes has 512 tokens"
     record = service.home.run("runs", "show", found.data["run"], "--json").ok().data
     assert [each["rows"][0] for each in record["bench"]] == rows
 

@@ -91,7 +91,7 @@ def test_the_long_suite_and_retrieval(service: Home) -> None:
     # Beside other work the two runs may have time for different texts: each set has its own file.
     assert suite["reference"] == "cached" or suite["tokens_per_s"] < 1500
     assert suite["worst_cosine"] >= 0.999
-    assert suite["longest_tokens"] == 511
+    assert suite["longest_tokens"] == 512
     assert suite["left_out"] == [] or suite["tokens_per_s"] < 1500
     # Two cores to itself: some 5,000 tokens/s and 3 s. Beside other work nothing is promised.
     assert suite["seconds"] <= 20 or suite["tokens_per_s"] < 1500

@@ -271,18 +271,37 @@ def test_a_context_that_the_user_insists_on_stays_with_a_warning() -> None:
     assert words in plan.reasons
 
 
-@pytest.mark.parametrize("tokens", [513, 4096])
+@pytest.mark.parametrize("tokens", [514, 4096])
 def test_a_kv_cache_for_the_whole_context_changes_nothing(tokens: int) -> None:
     plan = make_plan(inputs(flags={"max-total-tokens": tokens}))
-    assert "--context-length" not in plan.engine.argv
+    assert plan.expectation.context_length == 513
     assert not any("KV cache" in reason for reason in plan.reasons)
 
 
 def test_a_context_longer_than_the_checkpoints_is_cut_with_a_reason() -> None:
     plan = make_plan(inputs(flags={"context-length": 8192}))
-    assert value(plan.engine.argv, "--context-length") == "512"
-    assert plan.expectation.context_length == 512
+    assert value(plan.engine.argv, "--context-length") == "513"
+    assert plan.expectation.context_length == 513
     assert any(reason.startswith("context 512:") for reason in plan.reasons)
+
+
+def test_all_positions_of_an_encoder_are_used() -> None:
+    """The engine refuses a text that fills its context: BERT's 512 positions need one of 513."""
+    plan = make_plan(inputs())
+    assert value(plan.engine.argv, "--context-length") == "513"
+    assert plan.engine.env["SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN"] == "1"
+    assert plan.guard is not None
+    assert plan.guard.text_tokens == 512
+    shorter = make_plan(inputs(flags={"context-length": 300}))
+    assert "SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN" not in shorter.engine.env
+    assert shorter.guard is not None
+    assert shorter.guard.text_tokens == 299
+
+
+def test_a_longer_context_of_the_users_own_is_refused_before_a_start() -> None:
+    with pytest.raises(QlaunchError) as caught:
+        make_plan(inputs(extra=("--context-length", "514")))
+    assert (caught.value.code, caught.value.exit_code) == ("context_too_long", 2)
 
 
 def test_a_colon_in_a_folders_name_does_not_become_an_adapter() -> None:

@@ -84,6 +84,8 @@ class Decoder:
     """Every token sees those after it (`is_causal: false`)."""
     window: int | None
     """Tokens a token sees at most where layers have a sliding window; None where none has."""
+    new_rotation: bool
+    """`rope_theta` stands in `rope_parameters` only."""
 
 
 def check_decoder(
@@ -107,7 +109,8 @@ def check_decoder(
         _unsupported(path, f"gives hidden_act {shown(str(act))}; the engine computes silu only")
     if raw.get("quantization_config") is None and raw.get("compression_config") is None:
         _check_tensors(path, _expected(family, raw, sizes), headers)
-    return Decoder(both_ways=both_ways, window=_window(raw, family))
+    new = bool(raw.get("rope_parameters")) and raw.get("rope_theta") is None
+    return Decoder(both_ways=both_ways, window=_window(raw, family), new_rotation=new)
 
 
 def check_head(folder: Path, head: Head, decoder: Decoder) -> None:

@@ -111,6 +111,7 @@ def inspect(path: Path) -> Checkpoint:
         encoder=encoder,
         both_ways=encoder or (decoder is not None and decoder.both_ways),
         sliding_window=decoder.window if decoder is not None else None,
+        new_rotation=decoder is not None and decoder.new_rotation,
         quantization=quantization,
         prompts=read_prompts(folder),
         fingerprint=fingerprint(folder, headers, head.folders),

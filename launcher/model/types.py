@@ -165,6 +165,8 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Every token sees those after it: encoders, and decoders whose config says so."""
     sliding_window: int | None = None
     """Tokens back that a decoder's layers see; its context ends there, so that all see all."""
+    new_rotation: bool = False
+    """Its rotation is given as transformers 5 writes it only (`rope_parameters`)."""
     quantization: str | None = None
     prompts: Prompts | None = None
     """What its config_sentence_transformers.json says of prompts; None where there is no file."""

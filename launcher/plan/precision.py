@@ -10,6 +10,8 @@ from launcher.model.types import Checkpoint
 
 INT8: Final = "int8"
 """Linear layers of encoders in 8-bit integers, computed by qlaunch's plugin, on a CPU."""
+ROPE_PARAMETERS_SINCE: Final = "0.5.10"
+"""A release known not to read them is 0.5.1.post2, with transformers 4.55.2."""
 _WITHOUT_BF16: Final = "this CPU has no bfloat16 arithmetic"
 """Without it PyTorch computes bfloat16 all the same, and right, but converts number by number: a
 linear layer of 384 by 1536 takes 5.7 times float32's time on AVX2 and 2.7 times on AVX-512 (Zen 4
@@ -98,6 +100,28 @@ def check_quantised(device: str, checkpoint: Checkpoint, method: object) -> None
         )
         fix = "serve the checkpoint it was made from, in 16 or 32 bits, or take a profile for a GPU"
     raise QlaunchError(why, code="model_unsupported", exit_code=ExitCode.USAGE, fix=fix)
+
+
+def check_rotation(checkpoint: Checkpoint, version: str) -> None:
+    """Refuse a rotation that the release's transformers (4.55) does not read, nor its reference.
+
+    Both would take 10000 for `rope_theta`, and agree.
+
+    Raises:
+        QlaunchError: `model_unsupported` (exit 2).
+    """
+    from packaging.version import Version
+
+    if not checkpoint.new_rotation or Version(version) >= Version(ROPE_PARAMETERS_SINCE):
+        return
+    raise QlaunchError(
+        f"{checkpoint.path / 'config.json'} gives its rotation in rope_parameters, as"
+        f" transformers 5 does, which SGLang {version} does not read",
+        code="model_unsupported",
+        exit_code=ExitCode.USAGE,
+        fix="write rope_theta (and rope_scaling, if it is not the default) beside it, or take a"
+        " newer engine release",
+    )
 
 
 def check_int8(dtype: str, device: str, cpu: Cpu, checkpoint: Checkpoint, *, plugin: bool) -> None:

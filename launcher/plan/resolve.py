@@ -317,6 +317,7 @@ def _check_model(given: Inputs, dtype: str, flags: Mapping[str, FlagValue]) -> N
         plugin=given.settings.plugin,
     )
     choose.check_card(given.choice, given.checkpoint, dtype, flags.get("quantization"))
+    precision.check_rotation(given.checkpoint, given.engine.version)
     if given.choice is not None:  # an engine of the user's own may have kernels
         device = given.engine.release.device
         precision.check_quantised(device, given.checkpoint, flags.get("quantization"))

@@ -15,9 +15,10 @@ from launcher.engine import command
 from launcher.errors import ExitCode, QlaunchError
 from launcher.model.decoders import FAMILIES, appended
 from launcher.model.inspect import inspect
+from launcher.plan import precision
 from tests.checkpoints import make_qwen3
 from tests.checkpoints.decoder_edits import emptied, head, lora, post_processor
-from tests.checkpoints.edit import config, edited, setting, without
+from tests.checkpoints.edit import GONE, config, edited, setting, without
 from tests.cli.commandline import Run
 
 
@@ -67,6 +68,19 @@ def test_case_10_a_lora_adapter_is_to_be_merged_first(
     assert found.code == "model_unsupported"
     said = "is a LoRA adapter of Qwen/Qwen3-Embedding-0.6B: merge it first"
     assert found.message == f"{model} {said}"
+
+
+def test_an_old_engine_does_not_take_the_rotation_that_transformers_5_writes(
+    tmp_path: Path,
+) -> None:
+    new = {"rope_type": "default", "rope_theta": 1000000.0}
+    make = edited(make_qwen3, config(rope_theta=GONE, rope_parameters=new))
+    found = inspect(make(tmp_path / "checkpoint"))
+    with pytest.raises(QlaunchError, match="rope_parameters, as transformers 5 does") as caught:
+        precision.check_rotation(found, "0.5.1.post2")
+    assert caught.value.exit_code == ExitCode.USAGE
+    precision.check_rotation(found, "0.5.23")
+    precision.check_rotation(inspect(make_qwen3(tmp_path / "old")), "0.5.1.post2")
 
 
 def test_the_classes_that_are_served_are_those_the_plugin_offers() -> None:

@@ -413,7 +413,7 @@ def _expectation(given: Inputs, dtype: str, sizes: memory.Knobs, side_by_side: i
         normalize_source=given.checkpoint.normalize_source,
         card=_card_facts(given),
         prompts=given.checkpoint.prompts,
-        replicas=side_by_side,
+        replicas=memory.replicas(context.as_given(given.settings.flags, given.extra)),
     )
 
 

@@ -22,8 +22,8 @@ from launcher.verify.beat import BEAT_TEXT
 
 HEALTH_TIMEOUT_S = 25.0
 """SGLang answers /health after 1 s at best, and gives itself 20 s before it says 503."""
-BODY_LIMIT = 1024 * 1024
-"""Bytes; /model_info is below 2 kB."""
+BODY_LIMIT = 4 * 1024 * 1024
+"""Bytes; /model_info is below 2 kB, 32 vectors of 4,096 decimal numbers take 2.9 MB."""
 
 GUARD_MARK = b"x-qlaunch-guard: 1"
 """Header of every answer of a guarded engine (engine/plugin/guard)."""

@@ -25,13 +25,17 @@ Ask = Callable[[str, bytes, float, Done], object]
 Tell = Callable[[Verdict, str], object]
 
 
+MOST_TEXTS = 32
+
+
 def texts_for(replicas: int) -> int:
     """How often one look asks the text, so that every replica answers it.
 
     Replicas take texts in turn. Others' texts come between ours, so two are asked for each: one
-    that goes unasked twice in a row is then unlikely, and the text has a few tokens.
+    that goes unasked twice in a row is then unlikely, and the text has a few tokens. An answer of
+    `MOST_TEXTS` vectors stays far below what is read of one (health.BODY_LIMIT).
     """
-    return 1 if replicas <= 1 else 2 * replicas
+    return 1 if replicas <= 1 else min(2 * replicas, MOST_TEXTS)
 
 
 class Pulse:

@@ -35,6 +35,10 @@ EXTERNAL_PACKAGES: Final = {
 }
 """Our model package by the checkpoint's architecture; others are served by SGLang's own classes."""
 
+PRIMITIVE_CACHES: Final = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128", "LRU_CACHE_CAPACITY": "16"}
+"""Compiled products that oneDNN, and PyTorch above it, keep by shape. Every number of tokens in a
+batch is another shape: with their own 1024 each, mixed lengths grow a scheduler by a gigabyte."""
+
 FlagValue = bool | int | float | str | list[str]
 
 
@@ -87,6 +91,8 @@ def environment(
     if threads is not None:
         # OpenBLAS (numpy, scipy) computes nothing here, and its pool would forbid forking.
         env |= {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"}
+    if engine.release.device == "cpu":
+        env |= PRIMITIVE_CACHES
     if not plugin:
         return env
     env |= {"QLAUNCH_MODEL_PATH": model_path, "QLAUNCH_START_METHOD": start_method}

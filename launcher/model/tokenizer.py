@@ -137,18 +137,29 @@ def _read(path: Path) -> _File:
 
 
 def _check_size(path: Path, found: _File, rows: int) -> None:
-    ids = [added.id for added in found.added_tokens]
+    """Refuse a vocabulary beyond the embedding table.
+
+    Tokens that were added without resizing are let through: a text that holds one is refused by the
+    guard (qlaunch_guard/tokens.py), and every other text is right. Those that the post-processor
+    puts around every text must have a row.
+    """
     vocabulary = msgspec.json.decode(found.model.vocab)
+    ids: list[int] = []
     if isinstance(vocabulary, dict):
-        ids += [number for number in vocabulary.values() if type(number) is int]
+        ids = [number for number in vocabulary.values() if type(number) is int]
     elif isinstance(vocabulary, list):
-        ids.append(len(vocabulary) - 1)
+        ids = [len(vocabulary) - 1]
+    around = msgspec.json.encode(found.post_processor).decode()
+    ids += [
+        added.id
+        for added in found.added_tokens
+        if msgspec.json.encode(added.content).decode() in around
+    ]
     if not ids or max(ids) < rows:
         return
     raise broken(
         path,
-        f"gives token ids up to {max(ids)}, but the model's embedding table has {rows} rows:"
-        " tokens were added and the model was not resized",
+        f"gives token ids up to {max(ids)}, but the model's embedding table has {rows} rows",
         fix="take tokenizer and weights from the same model, or resize the embeddings",
     )
 

@@ -25,6 +25,9 @@ BUSY_CORES = 0.2
 """Cores that the scheduler must have used since the last look to count as at work. An idle one
 takes 0.02 (measured, `--sleep-on-idle`); one in a forward pass, 0.5 to all it may."""
 
+EXCUSED = 5
+"""Embedding checks of the longer time (120 s each) that batches of others excuse, in a row."""
+
 _BATCH = re.compile(r"Prefill batch[,.] #new-seq: (\d+), #new-token: (\d+)")
 _SERVED = re.compile(r'"POST /(?:v1/embeddings|encode)[^"]*" 200')
 
@@ -75,6 +78,7 @@ class Vitals:
         self._misses_limit, self._hangs_limit = misses, hangs
         self._misses = 0
         self._hangs = 0
+        self._excused = 0
         self.patient = False
         """Whether the next embedding check gets the longer time, and its failure counts."""
 
@@ -84,12 +88,12 @@ class Vitals:
         answered = beat.embedding == "" or signs.served > 0
         if answered:
             # Others are answered and we were not: the next look waits in the queue for longer.
-            self._hangs, self.patient = 0, failed
+            self._hangs, self._excused, self.patient = 0, 0, failed
         if beat.healthy and (answered or not failed):
             self._misses = 0
             return "well"
         asked = 0 if beat.embedding is None else beat.texts
-        if signs.at_work(asked) and (answered or not self.patient):
+        if self._excuses(signs, asked) or (answered and signs.at_work(asked)):
             self.patient = failed and not answered
             return "busy"
         self._misses += 1
@@ -97,3 +101,14 @@ class Vitals:
         if self._hangs >= self._hangs_limit:
             return "wedged"
         return "ill" if self._misses >= self._misses_limit else "doubtful"
+
+    def _excuses(self, signs: Signs, asked: int) -> bool:
+        """Whether what was seen excuses a check without an answer.
+
+        CPU time excuses one. Batches of others are progress: they excuse as many patient ones as a
+        call of the largest size may take, behind which every other waits.
+        """
+        if not self.patient:
+            return signs.at_work(asked)
+        self._excused += signs.sequences > asked
+        return signs.sequences > asked and self._excused <= EXCUSED

@@ -47,20 +47,6 @@ def tokenizer(**changes: Any) -> Change:
     return change
 
 
-def added_token(content: str, number: int) -> Change:
-    """One more special token in tokenizer.json."""
-
-    def change(folder: Path) -> None:
-        path = folder / "tokenizer.json"
-        found = json.loads(path.read_bytes())
-        more = {"id": number, "content": content, "special": True}
-        flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-        found["added_tokens"].append(more | flags)
-        path.write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
-
-    return change
-
-
 def post_processor(value: object) -> Change:
     """Another post-processor, or none."""
     return tokenizer(post_processor=value)

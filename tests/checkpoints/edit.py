@@ -127,6 +127,20 @@ def added(*weights: Weight, seed: int = 11) -> Change:
     return tensors(lambda found: found | {w.name: _random(w, random) for w in weights})
 
 
+def added_token(content: str, number: int) -> Change:
+    """One more special token in tokenizer.json."""
+
+    def change(folder: Path) -> None:
+        path = folder / "tokenizer.json"
+        found = json.loads(path.read_bytes())
+        more = {"id": number, "content": content, "special": True}
+        flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+        found["added_tokens"].append(more | flags)
+        path.write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
+
+    return change
+
+
 def dropped(*endings: str) -> Change:
     """Leave out the tensors whose names end so."""
     return tensors(lambda found: {n: s for n, s in found.items() if not n.endswith(endings)})

@@ -9,6 +9,7 @@ from tests.checkpoints import Weight, make_bert, make_roberta
 from tests.checkpoints.edit import (
     GONE,
     added,
+    added_token,
     config,
     dropped,
     edited,
@@ -460,11 +461,18 @@ _TENSORS = (
     ),
     Row(
         "vocabulary-too-large",
-        "the tokenizer has more ids than the embedding table has rows",
-        "transformers#1730: tokens added, model not resized",
+        "the tokenizer's own vocabulary has more ids than the embedding table has rows",
+        "a tokenizer of another model",
         edited(bert, config(vocab_size=150), word_rows(150)),
         ("150 rows", "token ids up to"),
         code="model_corrupt",
+    ),
+    Row(
+        "tokens-added",
+        "tokens were added, and the model was not resized",
+        "transformers#1730; Qwen3-Embedding-4B",
+        edited(bert, added_token("<extra>", 10_000)),
+        how="a text with such a token is refused by the guard, every other is served",
     ),
     Row(
         "vocabulary-padded",

@@ -123,7 +123,9 @@ class TestEnvironment:
         assert found == {
             "CUDA_VISIBLE_DEVICES": "",
             "HF_HUB_OFFLINE": "1",
+            "LRU_CACHE_CAPACITY": "16",
             "OMP_NUM_THREADS": "2",
+            "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
             "OPENBLAS_NUM_THREADS": "1",
             "PYTHONPATH": f"{command.STANDINS}:{command.PLUGIN}",
             "QLAUNCH_MODEL_PATH": "/models/m",

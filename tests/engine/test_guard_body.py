@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.engine.guarding import Service
+from tests.engine.guarding import Service, tokens
 
 REFUSED: dict[str, tuple[object, int, str]] = {
     "no JSON": (b"{", 400, "not valid JSON"),
@@ -141,3 +141,31 @@ def test_vectors_are_cut_where_the_model_allows_it() -> None:
 
 def test_inputs_that_the_engine_cuts_may_be_of_any_length() -> None:
     assert Service(text_tokens=None).embed({"input": [1] * 50}).status == 200
+
+
+class TestTokensOfATextWithoutARow:
+    """transformers#1730: tokens were added to the tokenizer, and the model was not resized."""
+
+    @pytest.fixture
+    def manager(self) -> Any:
+        class TokenizerManager:
+            def __init__(self) -> None:
+                self.seen: list[Any] = []
+
+            def _validate_one_request(self, obj: object, input_ids: list[int] | None) -> None:
+                self.seen.append(input_ids)
+
+        tokens.bound(TokenizerManager, 100)
+        return TokenizerManager()
+
+    @pytest.mark.parametrize("ids", [[0, 99], [], None])
+    def test_texts_within_the_table_are_validated_as_before(
+        self, manager: Any, ids: list[int] | None
+    ) -> None:
+        manager._validate_one_request(object(), ids)
+        assert manager.seen == [ids]
+
+    def test_a_token_beyond_it_is_refused(self, manager: Any) -> None:
+        with pytest.raises(ValueError, match="token of id 100, and the model has vectors for ids"):
+            manager._validate_one_request(object(), [1, 100, 2])
+        assert manager.seen == []

@@ -19,6 +19,7 @@ import openai
 import pytest
 
 from tests.checkpoints import make_roberta
+from tests.checkpoints.edit import added_token
 from tests.engine import route_page
 from tests.engine_real.qlaunch import Home
 
@@ -272,11 +273,15 @@ def test_ordinary_clients_see_nothing_of_all_this(target: Target) -> None:
 def test_a_roberta_of_514_positions_holds_512_tokens_and_outlives_513(
     home: Home, tmp_path: Path
 ) -> None:
+    """Beside it transformers#1730: a text with a token that was added without a row."""
     model = make_roberta(tmp_path / "model", hidden=384, heads=12, intermediate=768)
+    added_token("<extra>", 90_000)(model)
     profile = home.profile("roberta", model)
     roberta = Target(home, home.run("up", profile, "--json").ok().data)
     for tokens, wanted in ((511, 200), (512, 200), (513, 400), (512, 200)):
         status, found = roberta.embed({"input": [[5] * tokens]})
         assert status == wanted, (tokens, found)
+    status, found = roberta.embed({"input": "before <extra> behind"})
+    assert (status, "holds a token of id" in str(found)) == (400, True), found
     data = home.run("status", profile, "--json").ok().data
     assert (data["state"], data["restarts"], data["pid"]) == ("ready", 0, roberta.pid)

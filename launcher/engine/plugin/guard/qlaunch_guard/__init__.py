@@ -86,8 +86,16 @@ def _uvicorn(module):
     reap(module.Server)
 
 
+def _tokenizer(module):
+    from qlaunch_guard.settings import read
+    from qlaunch_guard.tokens import bound
+
+    bound(module.TokenizerManager, read(os.environ[VARIABLE]).vocabulary)
+
+
 _AFTER = {
     "fastapi.applications": _fastapi,
     "requests.sessions": _requests,
+    "sglang.srt.managers.tokenizer_manager": _tokenizer,
     "uvicorn.server": _uvicorn,
 }

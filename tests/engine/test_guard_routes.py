@@ -159,6 +159,14 @@ class TestHosts:
             "2130706433",
             "0x7f000001",
             "evil@127.0.0.1",
+            "localhost:evil.example",
+            "localhost:1:2",
+            "[::1]evil.example",
+            "[::1]:80@evil.example",
+            "[::1",
+            "evil.example[::1]",
+            "[]",
+            ":80",
         ],
     )
     def test_others_are_refused(self, host: str) -> None:
@@ -231,9 +239,15 @@ class TestHeaders:
         assert said.status == 415
         assert "application/json" in said.error["message"]
 
-    @pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "Application/JSON"])
+    @pytest.mark.parametrize(
+        "kind", ["application/json; charset=utf-8", "Application/JSON", "application/json ; x=y"]
+    )
     def test_json_by_any_spelling(self, kind: str) -> None:
-        assert Service().embed({"input": "a"}, headers={"content-type": kind}).status == 200
+        said = Service().embed({"input": "a"}, headers={"content-type": kind})
+        assert said.status == 200
+        assert said.passed is not None
+        sent = [value for name, value in said.passed["headers"] if name == b"content-type"]
+        assert sent == [b"application/json"], "SGLang refuses what has a blank before its `;`"
 
     def test_compressed_bodies_are_refused(self) -> None:
         assert Service().embed(b"x", headers={"content-encoding": "gzip"}).status == 415

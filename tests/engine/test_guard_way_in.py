@@ -102,6 +102,41 @@ def test_a_plan_of_another_version_is_bounded_all_the_same() -> None:
     assert found.loopback is True
 
 
+STORES = """
+import os, socket
+from datetime import timedelta
+from torch.distributed import rendezvous
+calls = []
+def listens(host, **more):
+    fd = rendezvous.TCPStore(host_name=host, port=0, timeout=timedelta(1), **more)
+    return fd and socket.socket(fileno=fd).getsockname()[0]
+print([listens("127.0.0.1", is_master=True), listens("localhost", is_master=True),
+       listens("::1", is_master=True), listens("10.0.0.1", is_master=True),
+       listens("127.0.0.1", is_master=False)])
+with socket.socket() as taken:
+    taken.bind(("127.0.0.1", 0))
+    taken.listen()
+    port = taken.getsockname()[1]
+    print(rendezvous.TCPStore(host_name="127.0.0.1", port=port, is_master=True))
+"""
+RENDEZVOUS = """
+def TCPStore(host_name, port, is_master, timeout=None, master_listen_fd=None):
+    return master_listen_fd
+"""
+
+
+def test_pytorchs_store_for_loopback_listens_there_only(tmp_path: Path) -> None:
+    """By itself it listens on every address, and keeps what anybody sends."""
+    (tmp_path / "torch" / "distributed").mkdir(parents=True)
+    for folder in (tmp_path / "torch", tmp_path / "torch" / "distributed"):
+        (folder / "__init__.py").write_text("")
+    (tmp_path / "torch" / "distributed" / "rendezvous.py").write_text(RENDEZVOUS)
+    done = run(tmp_path, STORES, guarded())
+    one, another = done.stdout.splitlines()
+    assert one == "['127.0.0.1', '127.0.0.1', '::1', None, None]", done.stderr
+    assert another == "None", "the port is taken: PyTorch shares its store, or says so"
+
+
 def test_the_engines_own_calls_are_signed() -> None:
     class Session:
         def request(self, method: str, url: str, **kwargs: Any) -> dict[str, Any]:

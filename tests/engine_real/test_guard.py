@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import openai
+import psutil
 import pytest
 
 from tests.checkpoints import make_roberta
@@ -186,6 +187,21 @@ def test_a_page_of_another_origin_can_do_nothing(target: Target) -> None:
 def test_a_name_that_points_here_reaches_nothing(target: Target) -> None:
     for method, path, body in (("GET", "/v1/models", None), ("POST", "/v1/embeddings", b"{}")):
         assert target.ask(method, path, body, Host="evil.example")[0] == 403
+
+
+@always_unharmed
+def test_nothing_of_the_engine_listens_beyond_loopback(target: Target) -> None:
+    """PyTorch's rendezvous listened on every address, and kept what anybody sent."""
+    front = psutil.Process(target.pid)
+    listening = [
+        found.laddr
+        for process in (front, *front.children(recursive=True))
+        for found in process.net_connections("tcp")
+        if found.status == psutil.CONN_LISTEN
+    ]
+    assert target.port in {address.port for address in listening}
+    assert len(listening) > 1, "the scheduler's own"
+    assert {address.ip for address in listening} == {"127.0.0.1"}
 
 
 @always_unharmed

@@ -80,6 +80,12 @@ def _requests(module):
     sign(module.Session, os.environ[OWN])
 
 
+def _rendezvous(module):
+    from qlaunch_guard.store import keep_local
+
+    keep_local(module)
+
+
 def _uvicorn(module):
     from qlaunch_guard.idle import reap
 
@@ -97,5 +103,6 @@ _AFTER = {
     "fastapi.applications": _fastapi,
     "requests.sessions": _requests,
     "sglang.srt.managers.tokenizer_manager": _tokenizer,
+    "torch.distributed.rendezvous": _rendezvous,
     "uvicorn.server": _uvicorn,
 }

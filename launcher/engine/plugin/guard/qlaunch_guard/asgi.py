@@ -118,8 +118,7 @@ class Guard:
             held.add_inputs(count, tokens)
             scope = _passed(scope)
             scope["query_string"] = b""
-            length = (b"content-length", str(len(given)).encode())
-            scope["headers"] = [*(h for h in scope["headers"] if h[0] != length[0]), length]
+            scope["headers"] = _described(scope["headers"], given)
             await app(scope, Replay(given, receive), answer)
         finally:
             self.calls -= 1
@@ -264,6 +263,16 @@ def _passed(scope):
     """A request as the engine sees it."""
     headers = [header for header in scope["headers"] if header[0] in PASSED_ON]
     return {**scope, "headers": headers, _GUARDED: True}
+
+
+def _described(headers, given):
+    """Headers whose length and type are those of the body that was written anew.
+
+    A client's own may say the type in ways that SGLang does not know, or twice.
+    """
+    other = [h for h in headers if h[0] not in (b"content-length", b"content-type")]
+    length = str(len(given)).encode()
+    return [*other, (b"content-length", length), (b"content-type", b"application/json")]
 
 
 def _check_headers(headers, settings):

@@ -2,6 +2,7 @@
 
 import hmac
 import ipaddress
+import re
 from urllib.parse import unquote
 
 from qlaunch_guard import own
@@ -19,6 +20,8 @@ ROUTES = {
 """Paths and methods of every release; `/get_model_info` is the older name."""
 METRICS = "/metrics"
 MODELS = "/v1/models/"
+_HOST = re.compile(r"(?:\[([^\[\]]+)\]|([^:\[\]]+))(?::[0-9]*)?|([0-9a-f:.]+)")
+"""A name or an address, and a port, with nothing behind; or a bare address of version 6."""
 OPEN = ("/health", "/metrics")
 """Beginnings of paths that SGLang answers without the key, for probes."""
 
@@ -84,12 +87,10 @@ def local(host, further):
     """Whether `Host` names this machine by loopback, or is one of the `further` names."""
     if not host:
         return True  # HTTP/1.0, which no browser speaks
-    text = host.decode("latin-1").strip().lower()
-    if text.startswith("["):
-        name = text[1:].partition("]")[0]
-    else:
-        name = text.partition(":")[0] if text.count(":") == 1 else text
-    name = name.rstrip(".")
+    found = _HOST.fullmatch(host.decode("latin-1").strip().lower())
+    if found is None:
+        return False
+    name = "".join(part or "" for part in found.groups()).rstrip(".")
     if name == "localhost" or name.endswith(".localhost") or name in further:
         return True
     try:

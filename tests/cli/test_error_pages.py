@@ -1,0 +1,34 @@
+"""docs/errors.md and docs/failures.md are what the source says."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tools import error_pages
+
+HOW = "run `make docs`"
+
+
+@pytest.mark.parametrize("path", error_pages.PAGES, ids=lambda path: path.name)
+def test_the_page_is_the_one_of_the_source(path: Path) -> None:
+    assert path.read_text("utf-8") == error_pages.PAGES[path](), HOW
+
+
+def test_every_code_has_one_row_and_known_exit_codes() -> None:
+    found = error_pages.raised()
+    codes = {one.code for one in found}
+    assert {"does_not_fit", "model_corrupt", "port_taken", "crash_loop"} <= codes
+    assert all(one.code.replace("_", "").isalnum() for one in found)
+    rows = [line for line in error_pages.errors_page().splitlines() if line.startswith("| `")]
+    assert [row.split("`")[1] for row in rows] == sorted(codes)
+
+
+def test_a_format_string_shows_what_is_filled_in() -> None:
+    tree = ast.parse(
+        "QlaunchError(f'a {b}', code='x_y', exit_code=ExitCode.USAGE, fix=f'do {that} now')"
+    )
+    [found] = [one for node in ast.walk(tree) for one in error_pages._of(node, "m")]
+    assert (found.code, found.exit_code, found.fix) == ("x_y", "USAGE", "do … now")

@@ -1,0 +1,161 @@
+"""docs/errors.md and docs/failures.md, read from the source: `python -m tools.error_pages`."""
+
+# ruff: noqa: INP001  a script, not a package
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from launcher.cli.reference import EXIT_CODES
+from launcher.errors import ExitCode
+from launcher.files import write_atomic
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+LAUNCHER: Final = ROOT / "launcher"
+ERRORS: Final = ROOT / "docs" / "errors.md"
+FAILURES: Final = ROOT / "docs" / "failures.md"
+SIGNATURES: Final = LAUNCHER / "engine" / "failures.yaml"
+
+
+@dataclass(frozen=True)
+class Raised:
+    """One place in the source that makes an error with a code."""
+
+    code: str
+    exit_code: str | None
+    """Name of the ExitCode; None where the caller decides it."""
+    fix: str | None
+    """What to do, with `…` for what is filled in; None where none is given or it is computed."""
+    module: str
+
+
+def raised() -> list[Raised]:
+    """Every call in the launcher that gives a `code`, by module and line."""
+    found = []
+    for path in sorted(LAUNCHER.rglob("*.py")):
+        if LAUNCHER / "engine" / "plugin" in path.parents:
+            continue
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        found += [
+            one
+            for node in ast.walk(ast.parse(path.read_text("utf-8")))
+            for one in _of(node, module)
+        ]
+    return found
+
+
+def _of(node: ast.AST, module: str) -> Iterator[Raised]:
+    if isinstance(node, ast.FunctionDef):
+        # A factory's default: `def broken(path, why, *, code="model_corrupt")`.
+        named = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+        code = next((_text(default) for arg, default in named if arg.arg == "code"), None)
+        exits = [
+            _exit(keyword.value)
+            for call in ast.walk(node)
+            if isinstance(call, ast.Call)
+            for keyword in call.keywords
+            if keyword.arg == "exit_code"
+        ]
+        if code is not None:
+            yield Raised(code, next(iter(exits), None), None, module)
+    if isinstance(node, ast.Call):
+        given = {word.arg: word.value for word in node.keywords if word.arg}
+        code = _text(given.get("code"))
+        if code is not None:
+            yield Raised(code, _exit(given.get("exit_code")), _text(given.get("fix")), module)
+
+
+def _text(node: ast.expr | None) -> str | None:
+    """A string of the source; what a format string fills in shows as `…`."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        parts = [str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values]
+        return "".join(parts)
+    if isinstance(node, ast.BoolOp):  # `fix or "…"`
+        return next((text for value in node.values if (text := _text(value))), None)
+    return None
+
+
+def _exit(node: ast.expr | None) -> str | None:
+    return node.attr if isinstance(node, ast.Attribute) else None
+
+
+def errors_page() -> str:
+    """All error codes: the exit code, what to do, and where they come from."""
+    by_code: dict[str, list[Raised]] = {}
+    for one in raised():
+        by_code.setdefault(one.code, []).append(one)
+    lines = [
+        "# Error codes",
+        "",
+        "Generated from the source by `make docs`. `errors[].code` of every `--json` document is",
+        "one of these; they are stable, so scripts may test for them. The message says what",
+        "happened and where; `…` stands for what is filled in. The command line: [cli.md](cli.md).",
+        "",
+        "| code | exit | what to do | raised in |",
+        "|---|---|---|---|",
+    ]
+    for code, places in sorted(by_code.items()):
+        exits = sorted({int(ExitCode[one.exit_code]) for one in places if one.exit_code})
+        fixes = list(dict.fromkeys(_cell(one.fix) for one in places if one.fix))
+        modules = sorted({one.module.removeprefix("launcher.") for one in places})
+        lines.append(
+            f"| `{code}` | {', '.join(map(str, exits)) or '–'} | {'; '.join(fixes) or '–'} |"
+            f" {', '.join(f'`{name}`' for name in modules)} |"
+        )
+    lines += ["", "Exit codes in one place:", "", "| exit | meaning |", "|---|---|"]
+    lines += [f"| {int(code)} | {meaning} |" for code, meaning in EXIT_CODES.items()]
+    return "\n".join(lines) + "\n"
+
+
+def failures_page() -> str:
+    """All failure classes of a start or a running engine, with cause and fix."""
+    tables: dict[str, Any] = yaml.safe_load(SIGNATURES.read_text("utf-8"))
+    rows: dict[str, list[tuple[str, str]]] = {}
+    entries = [
+        tables["oom_killed"],
+        tables["unclassified"],
+        *tables["exits"],
+        *tables["signatures"],
+    ]
+    for entry in entries:
+        rows.setdefault(entry["class"], []).append((_cell(entry["cause"]), _cell(entry["fix"])))
+    lines = [
+        "# Failure classes",
+        "",
+        "Generated from `launcher/engine/failures.yaml` by `make docs`. When an engine",
+        "fails, `failure.failure_class` of `status`, `up` and the run record is one of these, read",
+        "from its log and its exit code. `{…}` is filled in from the log.",
+        "",
+        "| class | cause | what to do |",
+        "|---|---|---|",
+    ]
+    for name, found in sorted(rows.items()):
+        lines += [f"| `{name}` | {cause} | {fix} |" for cause, fix in dict.fromkeys(found)]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str | None) -> str:
+    return " ".join((text or "–").split()).replace("|", "\\|")
+
+
+PAGES: Final = {ERRORS: errors_page, FAILURES: failures_page}
+
+
+def main() -> int:
+    """Write both pages."""
+    for path, page in PAGES.items():
+        write_atomic(path, page().encode(), mode=0o644)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

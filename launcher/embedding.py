@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from launcher.plan.types import Plan
+    from launcher.verify.client import CallError
 
     Vectors = NDArray[np.float32] | list[list[float]]
 
 BATCH = 64
-"""Texts a call: what the profiles' engines run at once."""
+"""Most texts a call: what the profiles' engines run at once."""
 CALL_LIMIT_S = 300.0
 """Longest wait for one call: 64 long texts on a slow CPU."""
 
@@ -34,6 +35,8 @@ class Service:
     dimensions: int
     instruction: str | None
     prompts: Prompts | None = None
+    call_bytes: int | None = None
+    """Most bytes of text that it takes in one call; None where it says nothing."""
 
 
 def embed(
@@ -64,13 +67,14 @@ def embed(
         (texts, dimensions): a float32 array where numpy can be imported, else a list of lists.
 
     Raises:
-        TypeError: `texts` is one text and not several.
+        TypeError: `texts` is one text and not several, or holds something that is no text.
+        ValueError: `kind` is none of those above, or a text is no valid Unicode.
         QlaunchError: `no_such_service` or `not_running` (3) with `start=False`; the start's own;
             `prompt_unknown` (2), naming those there are;
-            `embed_failed` (1, or 8 after a timeout) with what the server said.
+            `embed_failed` (1; 2 where the service refuses a text, 8 after a timeout) with what the
+            server said.
     """
-    if isinstance(texts, str):
-        raise TypeError("texts is one text: give a list of texts, such as [text]")
+    _check(texts, kind)
     found = find(service, start=start)
     vectors = ask(found, _worded(found, texts, kind, task, prompt))
     if find_spec("numpy") is None:
@@ -78,6 +82,24 @@ def embed(
     import numpy as np
 
     return np.asarray(vectors, dtype=np.float32).reshape(len(vectors), found.dimensions)
+
+
+def _check(texts: Sequence[str], kind: str | None) -> None:
+    """Refuse what no service could embed, before one is looked for; raises as `embed`."""
+    if isinstance(texts, str | bytes):
+        raise TypeError("texts is one text: give a list of texts, such as [text]")
+    if kind not in (None, "query", "document"):
+        raise ValueError(f"kind is {kind!r}: give 'query', 'document' or None")
+    for at, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"texts[{at}] is of type {type(text).__name__}: give texts only")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"texts[{at}] is no valid Unicode: half a character (a lone surrogate) stands at"
+                f" {error.start}"
+            ) from None
 
 
 def _worded(
@@ -121,6 +143,7 @@ def find(name: str, *, start: bool = True) -> Service:
         dimensions=plan.expectation.dimensions,
         instruction=None if card is None else card.instruction,
         prompts=plan.expectation.prompts,
+        call_bytes=None if plan.guard is None else plan.guard.call_bytes,
     )
 
 
@@ -141,7 +164,7 @@ def _started(name: str, *, known: bool) -> tuple[Plan, str]:
 
 
 def ask(service: Service, texts: Sequence[str]) -> list[list[float]]:
-    """Vectors of `texts` as they are, `BATCH` a call.
+    """Vectors of `texts` as they are, at most `BATCH` a call, and fewer where they are long.
 
     Raises:
         QlaunchError: `embed_failed`.
@@ -151,8 +174,7 @@ def ask(service: Service, texts: Sequence[str]) -> list[list[float]]:
     client = EmbeddingClient(service.endpoint, service.model, service.key)
     vectors: list[list[float]] = []
     try:
-        for begin in range(0, len(texts), BATCH):
-            batch = texts[begin : begin + BATCH]
+        for batch in _batches(texts, service.call_bytes):
             answer = client.embed(batch, CALL_LIMIT_S, encoding="base64")
             placed = {item.index: item.vector for item in answer.items}
             widths = {len(vector) for vector in placed.values()}
@@ -160,12 +182,47 @@ def ask(service: Service, texts: Sequence[str]) -> list[list[float]]:
                 raise CallError("unreadable", "not one whole vector came for each text")
             vectors += [placed[at] for at in range(len(batch))]
     except CallError as error:
-        raise QlaunchError(
-            f"{service.endpoint} did not embed {len(texts)} texts: {error}",
-            code="embed_failed",
-            exit_code=ExitCode.TIMEOUT if error.kind == "timeout" else ExitCode.UNEXPECTED,
-            fix="look at the service: qlaunch ps, then qlaunch logs NAME",
-        ) from error
+        raise _failed(service, len(texts), error) from error
     finally:
         client.close()
     return vectors
+
+
+def _batches(texts: Sequence[str], most: int | None) -> Iterator[list[str]]:
+    """`texts` in order, cut into calls of at most `BATCH` texts and `most` bytes.
+
+    A text of more bytes than that goes alone: the service says what is wrong with it.
+    """
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        more = len(text.encode())
+        if batch and (len(batch) == BATCH or (most is not None and size + more > most)):
+            yield batch
+            batch, size = [], 0
+        batch.append(text)
+        size += more
+    if batch:
+        yield batch
+
+
+REFUSED = range(400, 500)
+"""HTTP status where the service works, and what it was asked for is wrong."""
+NOT_OF_TEXTS = (401, 403, 404, 408, 429)
+"""But these say nothing of the texts: key, origin, model, patience."""
+
+
+def _failed(service: Service, count: int, error: CallError) -> QlaunchError:
+    """A call's failure as `embed` raises it."""
+    refused = error.status in REFUSED and error.status not in NOT_OF_TEXTS
+    code = ExitCode.USAGE if refused else ExitCode.UNEXPECTED
+    return QlaunchError(
+        f"{service.endpoint} did not embed {count} text{'s' if count != 1 else ''}: {error}",
+        code="embed_failed",
+        exit_code=ExitCode.TIMEOUT if error.kind == "timeout" else code,
+        fix=(
+            "change that text: cut it, or leave it out where it is empty"
+            if refused
+            else "look at the service: qlaunch ps, then qlaunch logs NAME"
+        ),
+    )

@@ -14,7 +14,7 @@ from launcher.bench.types import Cell, Comparison, Level, Mode
 from launcher.cli import advice
 from launcher.cli.result import size
 from launcher.paths import Dirs
-from launcher.plan.evidence import Evidence, age, differences, evidence
+from launcher.plan.evidence import Evidence, age, another, differences, evidence
 from launcher.plan.types import Plan
 
 ROW_KEYS = (
@@ -59,7 +59,9 @@ def compared(plan: Plan, where: Dirs) -> list[dict[str, Any]]:
 
 
 def _comparison(found: Comparison, mode: Mode, plan: Plan, now: datetime) -> dict[str, Any]:
-    differs = differences(plan, version=mode.version, argv=mode.argv, threads=None)
+    differs = another(plan, mode.model) + differences(
+        plan, version=mode.version, argv=mode.argv, threads=None
+    )
     made = datetime.fromisoformat(found.made)
     plain = verdict.baseline(found)
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import click
@@ -99,8 +100,22 @@ def inspect(model: str) -> Result:
     data |= show.prompts_data(found.prompts)
     shown = data | {"weight_bytes": size(found.weight_bytes)}
     width = max(len(key) for key in shown)
-    lines = [f"{key:<{width}}  {value}" for key, value in shown.items()]
+    lines = [f"{key:<{width}}  {_one_line(value)}".rstrip() for key, value in shown.items()]
     return Result(data=data, lines=[*lines, *show.prompts(found.prompts)])
+
+
+def _one_line(value: Any) -> str:
+    """A field as a person reads it: lists with commas, texts on one line, `-` for nothing."""
+    if value is None or value == "" or value == () or value == [] or value == {}:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False)
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if not text.isprintable() else text
 
 
 def _cards(where: Dirs) -> Any:

@@ -116,6 +116,8 @@ embeddings = $name(
     # Else LangChain sends token ids of an OpenAI model, which stand for other words in this one:
     # the vectors would be wrong without an error.
     check_embedding_ctx_length=False,
+    # Else it sends 1000 texts a call, which may be more than the service takes in one.
+    chunk_size=32,
 )
 documents = embeddings.embed_documents(["The ferry leaves at seven.", "Bread rises overnight."])
 query = embeddings.embed_query("when does the ferry leave")

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from launcher.errors import QlaunchError
 from launcher.model import encoders
 from launcher.model.decoders import UNNAMED, UNSAID, Decoder, Sizes, check_decoder, check_head
 from launcher.model.files import broken, missing, read_json_object
@@ -128,12 +129,22 @@ def _folder(path: Path) -> Path:
         raise broken(path, why, code="model_not_found", fix=f"give a folder such as {path.parent}")
     check_format(path)
     if not (path / "config.json").exists():
-        inside = sorted(found.parent for found in path.glob("*/config.json"))
+        # A module's folder (1_Pooling) has a config.json of its own, which names no model_type.
+        inside = sorted(
+            found.parent for found in path.glob("*/config.json") if _names_a_model(found)
+        )
         # A hub cache keeps the folder a user means two levels down.
         inside += sorted(found.parent for found in path.glob("snapshots/*/config.json"))
         fix = f"did you mean {inside[0]}?" if inside else None
         raise missing(path, "is no model folder: it has no config.json", fix=fix)
     return path
+
+
+def _names_a_model(config: Path) -> bool:
+    try:
+        return "model_type" in read_json_object(config)
+    except QlaunchError:
+        return False
 
 
 def _optional(path: Path, config: dict[str, Any], *keys: str) -> int | None:

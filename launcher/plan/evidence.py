@@ -33,6 +33,10 @@ class PastRun(msgspec.Struct, frozen=True, kw_only=True):
     verified_s: float | None = None
     ram_peak_bytes: int | None = None
     gpu_peak_bytes: int | None = None
+    model: str | None = None
+    """Name of the model that it served; None where the record does not say."""
+    fingerprint: str | None = None
+    """Of that model's files; None where the record does not say."""
     argv: tuple[str, ...] = ()
     """What it executed; empty where the record does not say."""
     threads: str | None = None
@@ -112,6 +116,8 @@ def evidence(plan: Plan | None, profile: str, runs: Sequence[PastRun]) -> Eviden
 
 def _cited(plan: Plan | None, run: PastRun) -> CitedRun:
     differs = differences(plan, version=run.version, argv=run.argv, threads=run.threads)
+    if plan is not None:
+        differs = (*another(plan, run.model, run.fingerprint), *differs)
     return CitedRun(
         run=run.run,
         age_s=run.age_s,
@@ -124,6 +130,18 @@ def _cited(plan: Plan | None, run: PastRun) -> CitedRun:
         gpu_peak_bytes=run.gpu_peak_bytes,
         bench=run.bench,
     )
+
+
+def another(plan: Plan, model: str | None, fingerprint: str | None = None) -> tuple[str, ...]:
+    """What tells the model of a past life from the plan's; nothing where it is the same.
+
+    A fingerprint decides where both have one: a plan from a model card alone has none.
+    """
+    if model and model != plan.model_name:
+        return (f"model {model} then, {plan.model_name} now",)
+    if fingerprint and plan.fingerprint and fingerprint != plan.fingerprint:
+        return ("other files of the model then",)
+    return ()
 
 
 def differences(

@@ -227,6 +227,8 @@ def test_evidence_tells_what_supports_from_what_is_stale(
     assert "16 clients, 1 text of 128 tokens: 61.0 texts/s, p50 260.0 ms" in text
     assert "8.0 × the plain command" in text
     assert "stale: 1 threads then, 4 now" in text
+    _record(runs, timedelta(minutes=1), plan={**same, "model_name": "other"})
+    assert run("recommend", "--json").data["evidence"]["run"] == proved  # not that newer one
 
 
 def test_without_runs_nothing_is_called_measured(run: Run, home: Path, on: SetMachine) -> None:

@@ -172,6 +172,13 @@ def test_the_folder_above_the_model_points_to_the_model(bert: Path) -> None:
     assert error.fix == f"did you mean {bert}?"
 
 
+def test_a_model_without_its_config_does_not_point_to_its_pooling(bert: Path) -> None:
+    (bert / "config.json").unlink()
+    assert (bert / "1_Pooling" / "config.json").exists()
+    error = refused(bert, "model_incomplete", "no config.json")
+    assert "did you mean" not in str(error.fix)
+
+
 def test_a_hub_cache_folder_points_to_its_snapshot(bert: Path, tmp_path: Path) -> None:
     snapshot = tmp_path / "models--acme--tiny" / "snapshots" / "0123"
     snapshot.parent.mkdir(parents=True)

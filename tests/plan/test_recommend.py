@@ -18,6 +18,7 @@ from launcher.hardware.cards import hypothetical, known_cards
 from launcher.hardware.types import Hardware
 from launcher.plan import choose
 from launcher.plan.buckets import LEAST, STEP, Candidate, judge
+from launcher.plan.evidence import evidence
 from launcher.plan.recommend import (
     ORDER,
     PastRun,
@@ -28,6 +29,7 @@ from launcher.plan.recommend import (
     recommend,
 )
 from launcher.plan.resolve import make_plan
+from launcher.plan.types import Plan
 from launcher.profile.settings import UserConfig, for_release, resolve
 from tests.plan.golden import HOST, candidates, engine, world
 from tests.plan.inputs import inputs
@@ -193,6 +195,32 @@ def test_evidence_is_a_run_proved_right_with_the_same_engine() -> None:
         f"run r1, 3 days ago, SGLang {release('cpu').version}: vectors proved right"
     )
     assert (found.run, found.ready_s, found.ram_peak_bytes) == ("r1", 14.0, 1_100_000_000)
+
+
+def test_a_run_of_another_checkpoint_proves_nothing() -> None:
+    plan = make_plan(inputs())
+    assert plan.fingerprint
+    here = {"model": plan.model_name, "fingerprint": plan.fingerprint}
+    assert evidence(plan, plan.profile, [_life(plan, **here)]).measured
+    # A plan from a card alone has no fingerprint.
+    of_card = msgspec.structs.replace(plan, fingerprint="")
+    assert evidence(of_card, plan.profile, [_life(plan, **here)]).measured
+    for changed, says in (
+        ({"fingerprint": "another"}, "other files of the model then"),
+        ({"model": "another"}, f"model another then, {plan.model_name} now"),
+    ):
+        found = evidence(plan, plan.profile, [_life(plan, **{**here, **changed})])
+        assert not found.measured
+        assert found.text.startswith(f"not measured as it would run now ({says}); run r1")
+
+
+def _life(plan: Plan, **changes: Any) -> PastRun:
+    return _run(
+        profile=plan.profile,
+        version=plan.engine.version,
+        argv=plan.engine.argv,
+        **changes,
+    )
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,7 @@ def test_the_langchain_program_keeps_texts_as_texts(
     made = module("langchain_openai", OpenAIEmbeddings=OpenAIEmbeddings)
     run(SNIPPETS["langchain"](target(instruction=instruction)), monkeypatch, langchain_openai=made)
     assert seen["given"]["check_embedding_ctx_length"] is False
+    assert seen["given"]["chunk_size"] == 32  # by itself it sends 1000 texts a call
     assert (seen["given"]["base_url"], seen["given"]["model"]) == (ENDPOINT, "known")
     assert seen["query"] == (ASKED if instruction else "when does the ferry leave")
     assert not any("Instruct" in text for text in seen["documents"])
@@ -260,6 +261,43 @@ def test_lists_without_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_text_is_no_list_of_texts() -> None:
     with pytest.raises(TypeError, match="list of texts"):
         embed("hello", service="s")
+
+
+@pytest.mark.parametrize(
+    ("texts", "kind", "error", "says"),
+    [
+        (["a", 1], None, TypeError, r"texts\[1\] is of type int"),
+        (["a", None], "query", TypeError, r"texts\[1\] is of type NoneType"),
+        (["a\ud800"], None, ValueError, r"texts\[0\] is no valid Unicode.* at 1"),
+        (["a"], "querry", ValueError, "kind is 'querry'"),
+    ],
+)
+def test_what_no_service_can_embed_is_refused_before_one_is_looked_for(
+    texts: list[Any], kind: Any, error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        embed(texts, service="absent", kind=kind)
+
+
+def test_long_texts_go_in_calls_that_the_service_takes() -> None:
+    texts = ["ä" * 30, "b" * 40, "c", "d" * 101, "e"]  # 60, 40, 1, 101 and 1 bytes
+    with serving(FakeEngine()) as engine:
+        found = embedding.ask(service(engine.url, call_bytes=100), texts)
+    assert [call.inputs for call in engine.calls] == [texts[:2], texts[2:3], texts[3:4], texts[4:]]
+    for text, vector in zip(texts, found, strict=True):
+        assert vector == pytest.approx(vector_of(text), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("status", "exit_code"),
+    [(400, ExitCode.USAGE), (413, ExitCode.USAGE), (401, ExitCode.UNEXPECTED)],
+)
+def test_a_text_that_is_refused_is_the_callers_to_change(status: int, exit_code: ExitCode) -> None:
+    engine = FakeEngine(raw=lambda _c: (status, "text/plain", b"no"))
+    with serving(engine), pytest.raises(QlaunchError, match=f"1 text: HTTP {status}: no") as caught:
+        embedding.ask(service(engine.url), ["a"])
+    assert caught.value.exit_code == exit_code
+    assert ("change that text" in str(caught.value.fix)) is (exit_code == ExitCode.USAGE)
 
 
 def test_a_service_that_is_absent_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,7 +128,11 @@ def test_model_inspect_says_that_the_server_adds_none(
 ) -> None:
     made = folder(tmp_path, prompts={"query": "Q:\n", "STS": "S"}, default_prompt_name="STS")
     assert main(["model", "inspect", str(made)]) == 0
-    said = capsys.readouterr().out.splitlines()[-1]
+    lines = capsys.readouterr().out.splitlines()
+    shown = dict(line.split(maxsplit=1) for line in lines)
+    assert shown["query_prompt"] == r'"Q:\n"'  # on one line
+    assert (shown["architectures"], shown["sliding_window"]) == ("Qwen3ForCausalLM", "-")
+    said = lines[-1]
     assert r'queries with "Q:\n"' in said
     assert 'by default every text with "S" (STS)' in said
     assert "the server adds none" in said

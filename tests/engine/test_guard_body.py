@@ -158,7 +158,7 @@ class TestTokensOfATextWithoutARow:
         tokens.bound(TokenizerManager, 100)
         return TokenizerManager()
 
-    @pytest.mark.parametrize("ids", [[0, 99], [], None])
+    @pytest.mark.parametrize("ids", [[0, 99], None])
     def test_texts_within_the_table_are_validated_as_before(
         self, manager: Any, ids: list[int] | None
     ) -> None:
@@ -168,4 +168,10 @@ class TestTokensOfATextWithoutARow:
     def test_a_token_beyond_it_is_refused(self, manager: Any) -> None:
         with pytest.raises(ValueError, match="token of id 100, and the model has vectors for ids"):
             manager._validate_one_request(object(), [1, 100, 2])
+        assert manager.seen == []
+
+    def test_a_text_of_no_token_is_refused(self, manager: Any) -> None:
+        """An empty list of ids ends the scheduler, whoever made it."""
+        with pytest.raises(ValueError, match="the text holds nothing that this model's tokenizer"):
+            manager._validate_one_request(object(), [])
         assert manager.seen == []

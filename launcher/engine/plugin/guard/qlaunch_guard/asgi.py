@@ -1,11 +1,11 @@
 """The guard as an ASGI layer: routes, then limits, then the engine's own application."""
 
 import asyncio
-from http import HTTPStatus
 
 from qlaunch_guard import body, routes
+from qlaunch_guard.held import Held
 from qlaunch_guard.memory import Memory
-from qlaunch_guard.refusal import Refused, of_engine
+from qlaunch_guard.refusal import Refused, busy, of_engine
 
 MARK = (b"x-qlaunch-guard", b"1")
 """On every answer: by it the supervisor knows that the guard is there."""
@@ -41,6 +41,8 @@ class Guard:
         self.token = token
         self.run = run
         self.calls = self.looks = self.bytes = self.inputs = self.tokens = 0
+        self.arriving = {}
+        """Calls whose body has not come whole, in the order in which they began (Held to None)."""
         self.memory = Memory(lambda: self.calls == 0)
 
     def wrap(self, application):
@@ -110,9 +112,9 @@ class Guard:
         self.calls += 1
         held = Held(self, free)
         try:
-            if self.calls > self.settings.open_calls and not free:
-                raise busy()
             raw = await self._read(receive, held)
+            if self.calls - len(self.arriving) > self.settings.open_calls and not free:
+                raise busy()
             given, count, tokens = body.check(raw, self.settings)
             del raw
             held.add_inputs(count, tokens)
@@ -123,7 +125,7 @@ class Guard:
         finally:
             self.calls -= 1
             held.release()
-            self.memory.served(held.tokens)
+            self.memory.served(held.tokens, held.inputs, held.came)
             if not self.calls:
                 self.memory.idle()
 
@@ -131,7 +133,8 @@ class Guard:
         """The whole body, within its limits of size and time."""
         parts, size, most = [], 0, self.settings.body_bytes
         try:
-            async with asyncio.timeout(self.settings.body_seconds):
+            async with asyncio.timeout(self.settings.body_seconds) as limit:
+                held.arrives(limit)
                 while True:
                     message = await receive()
                     if message["type"] != "http.request":
@@ -145,42 +148,12 @@ class Guard:
                     if not message.get("more_body"):
                         return b"".join(parts) if len(parts) > 1 else parts[0]
         except TimeoutError:
+            if held.made_way:
+                raise busy(closing=True) from None
             message = f"the body did not arrive within {self.settings.body_seconds:g} s"
             raise Refused(408, message, headers=[(b"connection", b"close")]) from None
-
-
-class Held:
-    """What one call holds of the guard's bounds, given back by `release`."""
-
-    def __init__(self, guard, free):
-        self._guard = guard
-        self._free = free
-        self._bytes = self._inputs = self.tokens = 0
-
-    def add_bytes(self, count):
-        """Hold more of the bodies' memory, or refuse."""
-        self._bytes += count
-        self._guard.bytes += count
-        if self._guard.bytes > self._guard.settings.open_bytes and not self._free:
-            raise busy()
-
-    def add_inputs(self, count, tokens):
-        """Hold so many inputs and tokens, or refuse. One call alone is never refused."""
-        guard, most = self._guard, self._guard.settings
-        others = guard.inputs
-        self._inputs += count
-        self.tokens += tokens
-        guard.inputs += count
-        guard.tokens += tokens
-        over = guard.inputs > most.open_inputs or guard.tokens > most.open_tokens
-        if others and over and not self._free:
-            raise busy()
-
-    def release(self):
-        """Give everything back."""
-        self._guard.bytes -= self._bytes
-        self._guard.inputs -= self._inputs
-        self._guard.tokens -= self.tokens
+        finally:
+            held.arrived()
 
 
 class Replay:
@@ -296,9 +269,3 @@ def too_large(most):
     """A body above the limit."""
     message = f"the body is larger than {most} bytes, the most this service takes"
     return Refused(413, message, code="body_too_large")
-
-
-def busy():
-    """More at once than the memory planned for it."""
-    message = f"{HTTPStatus.SERVICE_UNAVAILABLE.phrase}: too many calls at once, try again"
-    return Refused(503, message, code="busy", headers=[(b"retry-after", b"1")])

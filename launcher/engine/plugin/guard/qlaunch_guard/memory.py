@@ -8,6 +8,10 @@ import ctypes
 
 AFTER_TOKENS = 20_000
 """Tokens served since the last time, below which there is nothing worth giving back."""
+AN_INPUT = 20
+"""So many tokens' worth is an input besides: its vector is held, too."""
+A_TOKEN_OF_BYTES = 100
+"""Bytes of a body that count as a token, whether it was answered or not."""
 AFTER_SECONDS = 1.0
 """Without any call."""
 
@@ -21,9 +25,9 @@ class Memory:
         self._timer = None
         self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
-    def served(self, tokens):
-        """Note what a call was."""
-        self._tokens += tokens
+    def served(self, tokens, inputs=0, size=0):
+        """Note what a call was, the bytes of its body included."""
+        self._tokens += tokens + inputs * AN_INPUT + size // A_TOKEN_OF_BYTES
 
     def idle(self):
         """No call is open: give back in a second, if none comes."""

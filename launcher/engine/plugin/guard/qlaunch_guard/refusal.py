@@ -2,6 +2,7 @@
 
 import json
 import re
+from http import HTTPStatus
 
 TYPES = {
     401: "authentication_error",
@@ -75,3 +76,10 @@ def _message(body):
         found = found["error"]
     said = found.get("message", found.get("detail")) if isinstance(found, dict) else None
     return said if isinstance(said, str) else ""
+
+
+def busy(*, closing=False):
+    """More at once than the memory planned for it. `closing` ends the connection, too."""
+    message = f"{HTTPStatus.SERVICE_UNAVAILABLE.phrase}: too many calls at once, try again"
+    more = [(b"connection", b"close")] if closing else []
+    return Refused(503, message, code="busy", headers=[(b"retry-after", b"1"), *more])

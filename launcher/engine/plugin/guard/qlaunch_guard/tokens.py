@@ -1,13 +1,14 @@
-"""Tokens that a text may become: none without a row in the embedding table.
+"""Tokens that a text may become: one at least, and none without a row in the embedding table.
 
 Ids that clients send are checked in the body (`body.py`). A text becomes ids in SGLang's tokenizer
 manager, and a tokenizer may know more of them than the model has rows, where tokens were added and
-the model was not resized. One such id ends the scheduler.
+the model was not resized; where it adds no special tokens, a text of characters that it drops has
+none. Either ends the scheduler.
 """
 
 
 def bound(manager, vocabulary):
-    """Let a tokenizer manager's class refuse texts that become an id of `vocabulary` or more.
+    """Let a tokenizer manager's class refuse texts that become no id, or one too high.
 
     Every release asks `_validate_one_request(obj, input_ids)` for each text; its ValueError is a
     400 for the client.
@@ -18,7 +19,9 @@ def bound(manager, vocabulary):
     original = manager._validate_one_request
 
     def _validate_one_request(self, obj, input_ids):
-        if input_ids and max(input_ids) >= vocabulary:
+        if input_ids is not None and not len(input_ids):
+            raise ValueError("the text holds nothing that this model's tokenizer makes a token of")
+        if input_ids is not None and max(input_ids) >= vocabulary:
             raise ValueError(
                 f"the text holds a token of id {max(input_ids)}, and the model has vectors for ids"
                 f" below {vocabulary} only"

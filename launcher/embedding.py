@@ -214,15 +214,17 @@ NOT_OF_TEXTS = (401, 403, 404, 408, 429)
 
 def _failed(service: Service, count: int, error: CallError) -> QlaunchError:
     """A call's failure as `embed` raises it."""
-    refused = error.status in REFUSED and error.status not in NOT_OF_TEXTS
-    code = ExitCode.USAGE if refused else ExitCode.UNEXPECTED
+    message = f"{service.endpoint} did not embed {count} text{'s' if count != 1 else ''}: {error}"
+    if error.status in REFUSED and error.status not in NOT_OF_TEXTS:
+        return QlaunchError(
+            message,
+            code="embed_failed",
+            exit_code=ExitCode.USAGE,
+            fix="change that text: cut it, or leave it out where it is empty",
+        )
     return QlaunchError(
-        f"{service.endpoint} did not embed {count} text{'s' if count != 1 else ''}: {error}",
+        message,
         code="embed_failed",
-        exit_code=ExitCode.TIMEOUT if error.kind == "timeout" else code,
-        fix=(
-            "change that text: cut it, or leave it out where it is empty"
-            if refused
-            else "look at the service: qlaunch ps, then qlaunch logs NAME"
-        ),
+        exit_code=ExitCode.TIMEOUT if error.kind == "timeout" else ExitCode.UNEXPECTED,
+        fix="look at the service: qlaunch ps, then qlaunch logs NAME",
     )

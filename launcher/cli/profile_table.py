@@ -41,6 +41,18 @@ release); `turing` serves 7.5. Older cards (Volta, Pascal) have no release and a
 
 The profiles for quantised checkpoints (int8, int4) need one: give it with `--model`. Its
 `quantization_config` is checked against what the profile asks for before anything starts.
+
+## Your own
+
+```console
+qlaunch profiles show cpu-minilm > mine.yaml   # a start, with the reason of every flag
+qlaunch profiles validate mine.yaml
+qlaunch up mine.yaml
+```
+
+In the folder `profiles/` of qlaunch's configuration (`~/.config/qlaunch/`, or `config/` under `QLAUNCH_HOME`)
+it has a name of its own, `qlaunch up mine`, and is listed with the others. Names of fields are checked;
+`cors_origins` and `allowed_hosts` are among them ([clients.md](clients.md)).
 """
 
 

@@ -50,9 +50,9 @@ qlaunch profiles validate mine.yaml
 qlaunch up mine.yaml
 ```
 
-In the folder `profiles/` of qlaunch's configuration (`~/.config/qlaunch/`, or `config/` under `QLAUNCH_HOME`)
-it has a name of its own, `qlaunch up mine`, and is listed with the others. Names of fields are checked;
-`cors_origins` and `allowed_hosts` are among them ([clients.md](clients.md)).
+In the folder `profiles/` of qlaunch's configuration (`~/.config/qlaunch/`, or `config/` under
+`QLAUNCH_HOME`) it has a name of its own, `qlaunch up mine`, and is listed with the others. Names
+of fields are checked; `cors_origins` and `allowed_hosts` are among them ([clients.md](clients.md)).
 """
 
 

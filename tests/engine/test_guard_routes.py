@@ -291,6 +291,47 @@ class TestKey:
         assert Service("secret").ask("GET", "/v1/models").status == 401
 
 
+class TestLengths:
+    """The engine tells its context, which no text may fill: clients that cut to it are refused."""
+
+    def answering(self, body: bytes, **changes: Any) -> Service:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            headers = [
+                (b"content-type", b"application/json"),
+                (b"content-length", b"%d" % len(body)),
+            ]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            for part, more in ((body[:9], True), (body[9:], False)):
+                await send({"type": "http.response.body", "body": part, "more_body": more})
+
+        return Service(app=app, **changes)
+
+    @pytest.mark.parametrize(("context", "told"), [(11, 10), (12, 10), (8, 7)])
+    def test_a_text_may_have_what_the_models_are_said_to_take(
+        self, context: int, told: int
+    ) -> None:
+        model = {"id": "tiny", "created": 1, "max_model_len": context}
+        listed = {"object": "list", "data": [model]}
+        for path, body, expected in (
+            ("/v1/models", listed, {**listed, "data": [{**model, "max_model_len": told}]}),
+            ("/v1/models/tiny", model, {**model, "max_model_len": told}),
+        ):
+            said = self.answering(json.dumps(body).encode()).ask("GET", path)
+            assert json.loads(said.body) == expected
+            assert said.headers["content-length"] == str(len(said.body))
+            assert said.headers["x-qlaunch-guard"] == "1"
+
+    @pytest.mark.parametrize("body", [b"no JSON at all", b'{"data":7}', b"[]", b'{"data":[null]}'])
+    def test_what_names_no_length_is_passed_on(self, body: bytes) -> None:
+        said = self.answering(body).ask("GET", "/v1/models")
+        assert (said.status, said.body) == (200, body)
+
+    def test_texts_of_any_length_leave_it_as_it_is(self) -> None:
+        body = b'{"data": [{"max_model_len": 11}]}'
+        said = self.answering(body, text_tokens=None).ask("GET", "/v1/models")
+        assert said.body == body
+
+
 class TestErrorsOfTheEngine:
     """Its own sentences say where its files are."""
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from qlaunch_guard import body, routes
+from qlaunch_guard import body, listing, routes
 from qlaunch_guard.held import Held
 from qlaunch_guard.memory import Memory
 from qlaunch_guard.refusal import Refused, busy, of_engine
@@ -89,6 +89,9 @@ class Guard:
         if path == routes.EMBEDDINGS:
             await self._embed(app, scope, headers, receive, answer)
         else:
+            most = self.settings.text_tokens
+            if path.startswith(routes.LISTING) and most is not None:
+                answer.edit(lambda content: listing.told(content, most))
             await self._look(app, scope, headers, receive, answer)
 
     def _free(self, headers):
@@ -179,6 +182,7 @@ class Answer:
         self._settings = settings
         self._failed = None
         self._said = b""
+        self._edit = self._start = None
         self._more = [MARK]
         if origin is not None and routes.may_ask(origin, settings):
             self._more += [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
@@ -196,7 +200,15 @@ class Answer:
                 self._failed = message["status"]
                 return
             kept = [h for h in message.get("headers", ()) if not h[0].lower().startswith(_CORS)]
-            await self._send({**message, "headers": [*kept, *self._more]})
+            message = {**message, "headers": [*kept, *self._more]}
+            if self._edit is None:
+                await self._send(message)
+            else:
+                self._start = message
+        elif self._start is not None and message["type"] == "http.response.body":
+            self._said += message.get("body", b"")
+            if not message.get("more_body"):
+                await self._edited()
         elif self._failed is None or message["type"] != "http.response.body":
             await self._send(message)
         else:
@@ -204,6 +216,17 @@ class Answer:
                 self._said += message.get("body", b"")
             if not message.get("more_body"):
                 await self.refuse(of_engine(self._failed, self._said, self._settings))
+
+    def edit(self, edit):
+        """Have the body of an answer that is no error go through `edit`, bytes to bytes."""
+        self._edit = edit
+
+    async def _edited(self):
+        content = self._edit(self._said)
+        other = [h for h in self._start["headers"] if h[0].lower() != b"content-length"]
+        length = (b"content-length", str(len(content)).encode())
+        await self._send({**self._start, "headers": [*other, length]})
+        await self._send({"type": "http.response.body", "body": content, "more_body": False})
 
     async def refuse(self, refused):
         """Send a refusal. What a client still sends of its body, the server reads to nowhere."""

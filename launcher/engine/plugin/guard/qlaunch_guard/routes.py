@@ -9,9 +9,10 @@ from qlaunch_guard import own
 from qlaunch_guard.refusal import Refused
 
 EMBEDDINGS = "/v1/embeddings"
+LISTING = "/v1/models"
 ROUTES = {
     EMBEDDINGS: ("POST",),
-    "/v1/models": ("GET",),
+    LISTING: ("GET",),
     "/health": ("GET",),
     "/health_generate": ("GET",),
     "/model_info": ("GET",),
@@ -19,7 +20,7 @@ ROUTES = {
 }
 """Paths and methods of every release; `/get_model_info` is the older name."""
 METRICS = "/metrics"
-MODELS = "/v1/models/"
+MODELS = LISTING + "/"
 _HOST = re.compile(r"(?:\[([^\[\]]+)\]|([^:\[\]]+))(?::[0-9]*)?|([0-9a-f:.]+)")
 """A name or an address, and a port, with nothing behind; or a bare address of version 6."""
 OPEN = ("/health", "/metrics")

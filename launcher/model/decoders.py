@@ -126,7 +126,7 @@ def check_head(folder: Path, head: Head, decoder: Decoder) -> None:
             " how its tokens are pooled",
             fix="fetch the whole model, with its sentence-transformers files",
         )
-    if head.pooling == "last" and appended(folder) is False:
+    if head.pooling == "last" and not appended(folder):
         raise missing(
             folder / "tokenizer.json",
             "appends no end token, and the model pools the last token: whatever a text ends with"
@@ -135,13 +135,15 @@ def check_head(folder: Path, head: Head, decoder: Decoder) -> None:
         )
 
 
-def appended(folder: Path) -> bool | None:
-    """Whether the tokenizer appends a token to each text; None where its files do not tell."""
-    path = folder / "tokenizer_config.json"
-    said = read_json_object(path).get("add_eos_token") if path.exists() else None
+def appended(folder: Path) -> bool:
+    """Whether the tokenizer appends a token to each text.
+
+    `add_eos_token` counts without a tokenizer.json only: beside one, transformers 5 drops it.
+    """
     path = folder / "tokenizer.json"
-    if said is True or not path.exists():
-        return True if said is True else None
+    if not path.exists():
+        path = folder / "tokenizer_config.json"
+        return path.exists() and read_json_object(path).get("add_eos_token") is True
     processor = _decode(path, _Tokenizer).post_processor or {}
     each = processor.get("processors")
     return any(map(_appends, each if isinstance(each, list) else [processor]))

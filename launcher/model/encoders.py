@@ -57,6 +57,8 @@ _STEMS: Final[Mapping[str, str]] = MappingProxyType({
 """How class names of a network begin, in small letters, and the network."""
 _HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering",
           "ForMultipleChoice", "ForNextSentencePrediction")  # fmt: skip
+_ELECTRA_EMBEDDING: Final = 128
+"""`embedding_size` where an ELECTRA's config.json says nothing, as transformers has it."""
 # DistilBERT's names for BERT's parts.
 _DISTIL = {
     "attention.self.query": "attention.q_lin",
@@ -147,7 +149,7 @@ def _check_config(
     width, heads = sizes["hidden_size"], sizes["num_attention_heads"]
     if width % heads:
         raise broken(path, f"says hidden_size {width}, which {heads} attention heads do not divide")
-    embedding = config.get("embedding_size", width)
+    embedding = config.get("embedding_size", _ELECTRA_EMBEDDING)
     if family.title == "ELECTRA" and embedding != width:
         raise _unsupported(
             path,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.errors import QlaunchError
 from launcher.model import encoders
+from launcher.model.configtypes import check_types
 from launcher.model.decoders import UNNAMED, UNSAID, Decoder, Sizes, check_decoder, check_head
 from launcher.model.files import broken, missing, read_json_object
 from launcher.model.fingerprint import fingerprint
@@ -81,8 +82,9 @@ def inspect(path: Path) -> Checkpoint:
     unnamed, architectures = not architectures, architectures or (served_as,)
     if not served_as:
         raise broken(config_path, "does not say which class the model is (architectures)")
+    check_types(config_path, config, sizes["vocab_size"])
     check_finite(headers)
-    check_tokenizer(folder, model_type=model_type, rows=sizes["vocab_size"])
+    check_tokenizer(folder, config, model_type=model_type, rows=sizes["vocab_size"])
     width, heads = sizes["hidden_size"], sizes["num_attention_heads"]
     kv_heads, head_dim = _attention(config_path, config, model_type, width, heads)
     decoder = None

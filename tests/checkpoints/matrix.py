@@ -54,9 +54,15 @@ class Section:
 
 def sections() -> tuple[Section, ...]:
     """Every row, by section."""
-    from tests.checkpoints import decoder_rows, encoder_rows, folder_rows, module_rows
+    from tests.checkpoints import (
+        decoder_rows,
+        encoder_rows,
+        folder_rows,
+        module_rows,
+        tokenizer_rows,
+    )
 
-    found = encoder_rows, module_rows, decoder_rows, folder_rows
+    found = encoder_rows, module_rows, tokenizer_rows, decoder_rows, folder_rows
     return tuple(section for each in found for section in each.SECTIONS)
 
 

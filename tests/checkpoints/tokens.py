@@ -97,3 +97,21 @@ def _wrap(tokenizer: Tokenizer, template: str) -> None:
         pair=f"{template} {template.replace('$A', '$B')}",
         special_tokens=[(mark, tokenizer.token_to_id(mark)) for mark in marks],
     )
+
+
+def unigram(vocab: int) -> Tokenizer:
+    """XLM-RoBERTa's kind: sentencepiece's unigrams of at most `vocab` tokens; `<s> $A </s>`."""
+    specials = ("<s>", "<pad>", "</s>", "<unk>")
+    counts = Counter(f"▁{word}" for line in _CORPUS for word in line.split())
+    letters = sorted({"▁", *(chr(code) for code in range(33, 127))})
+    words = sorted(counts.keys() - set(letters), key=lambda word: (-counts[word], word))
+    scored = [*((each, -8.0) for each in letters), *((each, -4.0) for each in words)]
+    pieces = [*((each, 0.0) for each in specials), *scored][:vocab]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=3))
+    tokenizer.add_special_tokens(list(specials))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
+    )
+    tokenizer.decoder = decoders.Metaspace()
+    _wrap(tokenizer, "<s> $A </s>")
+    return tokenizer

@@ -19,6 +19,7 @@ from launcher.plan import precision
 from tests.checkpoints import make_qwen3
 from tests.checkpoints.decoder_edits import emptied, head, lora, post_processor
 from tests.checkpoints.edit import GONE, config, edited, setting, without
+from tests.checkpoints.tokenizer_rows import vocabulary_files
 from tests.cli.commandline import Run
 
 
@@ -141,16 +142,19 @@ def test_the_context_ends_with_the_sliding_window(
 def test_whether_a_tokenizer_appends_a_token(processor: Any, end: bool, tmp_path: Path) -> None:
     model = edited(make_qwen3, post_processor(processor))(tmp_path / "checkpoint")
     assert appended(model) is end
+    # Beside a tokenizer.json, transformers 5 drops it.
+    setting("tokenizer_config.json", add_eos_token=True)(model)
+    assert appended(model) is end
+
+
+def test_without_tokenizer_json_a_setting_says_what_is_appended(tmp_path: Path) -> None:
+    model = make_qwen3(tmp_path / "checkpoint")
+    vocabulary_files(model)
+    setting("tokenizer_config.json", tokenizer_class="Qwen2Tokenizer")(model)
+    assert appended(model) is False
+    assert "appends no end token" in refusal(model).message
     setting("tokenizer_config.json", add_eos_token=True)(model)
     assert appended(model) is True
-
-
-def test_without_tokenizer_json_nobody_knows_what_is_appended(tmp_path: Path) -> None:
-    model = make_qwen3(tmp_path / "checkpoint")
-    (model / "tokenizer.json").rename(model / "other.json")
-    (model / "vocab.json").write_text("{}")
-    (model / "merges.txt").write_text("")
-    assert appended(model) is None
     assert inspect(model).pooling == "last"
 
 

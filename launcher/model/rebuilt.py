@@ -1,0 +1,333 @@
+"""What transformers 5 builds anew of a tokenizer, and whether that is what the files mean.
+
+transformers 5, which the engines use, takes only the vocabulary from tokenizer.json for most of its
+tokenizer classes and builds the rest anew: a normalizer or pre-tokenizer of another kind is lost
+without a word, and with it the vectors. transformers 4, with which most models were trained, took
+them as they stand in the file. Where the two differ a checkpoint is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import msgspec
+
+from launcher.model.files import broken, read_bytes, read_json_object
+from launcher.yamlfile import shown
+
+
+class TokenizerModel(msgspec.Struct):
+    """`model` of a tokenizer.json: what is looked at, the vocabulary undecoded."""
+
+    type: str | None = None
+    vocab: msgspec.Raw = msgspec.Raw(b"null")
+    unk_token: str | None = None
+    unk_id: int | None = None
+    continuing_subword_prefix: str | None = None
+    max_input_chars_per_word: int | None = None
+    ignore_merges: bool | None = None
+
+
+class Added(msgspec.Struct):
+    """A token that was added to the vocabulary."""
+
+    id: int
+    content: str
+
+
+class TokenizerFile(msgspec.Struct):
+    """The parts of a tokenizer.json that are looked at."""
+
+    model: TokenizerModel
+    normalizer: dict[str, Any] | None = None
+    pre_tokenizer: dict[str, Any] | None = None
+    post_processor: dict[str, Any] | None = None
+    added_tokens: list[Added] = msgspec.field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Built:
+    """What a tokenizer class of transformers 5 puts in the place of a tokenizer.json's parts."""
+
+    model: str
+    normalizers: frozenset[str | None]
+    pre_tokenizers: frozenset[str | None]
+    vocabulary: tuple[str, ...] = ()
+    """Files that make a tokenizer of this class where there is no tokenizer.json."""
+    marks: tuple[tuple[str, str], ...] = ()
+    """(role, token by default) of what stands before and after each text; none: as in the file."""
+
+
+_WORDPIECE = _Built(
+    "WordPiece",
+    frozenset({"BertNormalizer"}),
+    frozenset({"BertPreTokenizer"}),
+    ("vocab.txt",),
+    (("cls_token", "[CLS]"), ("sep_token", "[SEP]")),
+)
+_BYTES = _Built(
+    "BPE",
+    frozenset({None}),
+    frozenset({"ByteLevel"}),
+    ("vocab.json", "merges.txt"),
+    (("cls_token", "<s>"), ("sep_token", "</s>")),
+)
+_UNIGRAM = _Built(
+    "Unigram",
+    frozenset({None, "Precompiled", "Replace", "Strip"}),
+    frozenset({"Metaspace", "WhitespaceSplit"}),
+    marks=(("bos_token", "<s>"), ("eos_token", "</s>")),
+)
+_QWEN = _Built(
+    "BPE",
+    frozenset({"NFC"}),
+    frozenset({"Split", "ByteLevel"}),
+    ("vocab.json", "merges.txt"),
+)
+_BUILT: Final[Mapping[str, _Built]] = MappingProxyType({
+    "BertTokenizer": _WORDPIECE,
+    "DistilBertTokenizer": _WORDPIECE,
+    "ElectraTokenizer": _WORDPIECE,
+    "RobertaTokenizer": _BYTES,
+    "BartTokenizer": _BYTES,
+    "LongformerTokenizer": _BYTES,
+    "XLMRobertaTokenizer": _UNIGRAM,
+    "CamembertTokenizer": _UNIGRAM,
+    "Qwen2Tokenizer": _QWEN,
+})  # fmt: skip
+_AS_WRITTEN: Final = frozenset({"PreTrainedTokenizer", "TokenizersBackend", "PythonBackend"})
+"""Classes (without `Fast`) that take tokenizer.json as it stands."""
+_BY_MODEL_TYPE: Final[Mapping[str, str]] = MappingProxyType({
+    "bert": "BertTokenizer",
+    "ernie": "BertTokenizer",
+    "electra": "BertTokenizer",
+    "distilbert": "BertTokenizer",
+    "roberta": "RobertaTokenizer",
+    "camembert": "CamembertTokenizer",
+    "xlm-roberta": "XLMRobertaTokenizer",
+    "qwen2": "Qwen2Tokenizer",
+    "qwen3": "Qwen2Tokenizer",
+})  # fmt: skip
+"""The class that transformers takes where the files name none; it takes others as written."""
+_ROLES: Final = ("tokenizer_config.json", "special_tokens_map.json")
+_UNIGRAM_UNKNOWN: Final = 3
+_WORD_LIMIT: Final = 100
+"""Letters of a word beyond which WordPiece gives the unknown token, as BertTokenizer has it."""
+_FIX: Final = (
+    "if tokenizer.json is right as it stands, write PreTrainedTokenizerFast as tokenizer_class in"
+    " tokenizer_config.json"
+)
+
+
+def class_name(folder: Path, config: Mapping[str, Any], model_type: str) -> str:
+    """The tokenizer class, without `Fast`; PreTrainedTokenizer where nothing names one.
+
+    Args:
+        folder: of the checkpoint.
+        config: content of config.json, whose `tokenizer_class` counts after that of
+            tokenizer_config.json.
+        model_type: as config.json gives it.
+
+    Raises:
+        QlaunchError: `model_corrupt`: it is no name.
+    """
+    path = folder / "tokenizer_config.json"
+    own = read_json_object(path) if path.exists() else {}
+    for where, said in ((path, own), (folder / "config.json", config)):
+        name = said.get("tokenizer_class")
+        if name is None or name == "":
+            continue
+        if not isinstance(name, str):
+            raise broken(where, f"gives tokenizer_class as {str(name)[:40]!r}, not as a name")
+        return name.removesuffix("Fast")
+    return _BY_MODEL_TYPE.get(model_type, "PreTrainedTokenizer")
+
+
+def check_known(folder: Path, name: str) -> None:
+    """Refuse a class of which is not known that it makes of the files what they mean.
+
+    Raises:
+        QlaunchError: `model_unsupported`, exit 2.
+    """
+    if name in _BUILT or name in _AS_WRITTEN:
+        return
+    raise broken(
+        folder / "tokenizer_config.json",
+        f"names the tokenizer class {shown(name)}, which need not cut texts as tokenizer.json says",
+        code="model_unsupported",
+        fix=_FIX,
+    )
+
+
+def check_vocabulary(folder: Path, name: str, rows: int) -> None:
+    """Refuse a folder without tokenizer.json of which class `name` makes no whole tokenizer.
+
+    Args:
+        rows: of the embedding table.
+
+    Raises:
+        QlaunchError: `model_unsupported` or `model_corrupt`, exit 2.
+    """
+    built = _BUILT.get(name)
+    if built is None or not built.vocabulary or not _all_there(folder, built.vocabulary):
+        raise broken(
+            folder,
+            f"has no tokenizer.json, and its other files make no {shown(name)}",
+            code="model_unsupported",
+            fix="write a tokenizer.json beside them: AutoTokenizer.from_pretrained(folder)"
+            ".save_pretrained(folder), where the model was made",
+        )
+    path = folder / built.vocabulary[0]
+    words = _words(path)
+    if len(words) > rows:
+        raise broken(
+            path,
+            f"has {len(words)} tokens, but the model's embedding table has {rows} rows",
+            fix="take tokenizer and weights from the same model, or resize the embeddings",
+        )
+    for choices in _roles(folder, built):
+        if choices.isdisjoint(words):
+            raise broken(path, f"does not hold the token {shown(min(choices))}")
+
+
+def _all_there(folder: Path, names: tuple[str, ...]) -> bool:
+    return all((folder / name).exists() for name in names)
+
+
+def _words(path: Path) -> list[str]:
+    """Tokens of a vocabulary file, as many as there are ids."""
+    if path.suffix == ".json":
+        ids = {number: word for word, number in read_json_object(path).items()}
+        top = max((number for number in ids if type(number) is int), default=-1)
+        return [str(ids.get(number, "")) for number in range(top + 1)]
+    try:
+        # Not splitlines: vocabularies hold letters that it takes for ends of lines.
+        return read_bytes(path).decode().removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise broken(path, f"cannot be read: {shown(str(error))}") from error
+
+
+def check_rebuilt(folder: Path, found: TokenizerFile, name: str) -> None:
+    """Refuse what class `name` would build anew as something else.
+
+    Raises:
+        QlaunchError: `model_unsupported`, exit 2.
+    """
+    built = _BUILT.get(name)
+    if built is None:
+        return
+    lost = next(_differences(folder, found, built), None)
+    if lost is None:
+        return
+    raise broken(
+        folder / "tokenizer.json",
+        f"has the {lost}, in whose place {name} of transformers 5 puts its own, so that texts would"
+        " be cut into other tokens",
+        code="model_unsupported",
+        fix=_FIX,
+    )
+
+
+def _differences(folder: Path, found: TokenizerFile, built: _Built) -> Iterator[str]:
+    """Parts of tokenizer.json that would be lost, as `what value`."""
+    if found.model.type not in (None, built.model):
+        yield f"model {shown(str(found.model.type))}"
+        return
+    for what, part, inside, allowed in (
+        ("normalizer", found.normalizer, "normalizers", built.normalizers),
+        ("pre_tokenizer", found.pre_tokenizer, "pretokenizers", built.pre_tokenizers),
+    ):
+        kinds = _kinds(part, inside)
+        # Qwen's two belong together: alone, ByteLevel splits by another pattern.
+        if kinds - allowed or (built is _QWEN and kinds != allowed):
+            odd = kinds - allowed or kinds
+            yield f"{what} {shown(', '.join(sorted('none' if k is None else k for k in odd)))}"
+    yield from _details(folder, found, built)
+    if built.marks:
+        yield from _lost_marks(folder, found, built)
+
+
+def _details(folder: Path, found: TokenizerFile, built: _Built) -> Iterator[str]:
+    """Settings of parts that are of the right kind."""
+    model, normalizer = found.model, found.normalizer or {}
+    if built is _WORDPIECE:
+        if normalizer.get("clean_text") is False:
+            yield "normalizer BertNormalizer with clean_text false"
+        if model.continuing_subword_prefix not in (None, "##"):
+            yield f"continuing_subword_prefix {shown(str(model.continuing_subword_prefix))}"
+        if model.max_input_chars_per_word not in (None, _WORD_LIMIT):
+            yield f"max_input_chars_per_word {model.max_input_chars_per_word}"
+        unknown = _claimed(folder, "unk_token", "[UNK]")
+        if model.unk_token is not None and model.unk_token not in unknown:
+            yield f"unk_token {shown(model.unk_token)}"
+    elif built is _UNIGRAM:
+        if model.unk_id not in (None, _UNIGRAM_UNKNOWN):
+            yield f"unk_id {model.unk_id}"
+        scheme = next(_schemes(found.pre_tokenizer), None)
+        if scheme is not None:
+            yield f"pre_tokenizer Metaspace with prepend_scheme {shown(scheme)}"
+    elif model.ignore_merges is True:
+        yield "model BPE with ignore_merges"
+
+
+def _schemes(part: Mapping[str, Any] | None) -> Iterator[str]:
+    """How Metaspace puts its mark before words, where not before all."""
+    for each in _opened(part or {}, "pretokenizers"):
+        said = each.get("prepend_scheme")
+        if each.get("type") == "Metaspace" and said not in (None, "always"):
+            yield str(said)
+
+
+def _lost_marks(folder: Path, found: TokenizerFile, built: _Built) -> Iterator[str]:
+    """The post-processor, if it puts other tokens around a text than the class does."""
+    around = _around(found.post_processor)
+    first, last = _roles(folder, built)
+    right = len(around) == 3 and around[0] in first and around[1] is None and around[2] in last
+    if not right:
+        listed = " ".join("$A" if each is None else each for each in around)
+        yield f"post_processor {shown(listed) if found.post_processor else 'none'}"
+
+
+def _around(part: Mapping[str, Any] | None) -> list[str | None]:
+    """Tokens that a post-processor puts around a text, which is None."""
+    for each in _opened(part or {}, "processors"):
+        if isinstance(each.get("cls"), list) and isinstance(each.get("sep"), list):
+            return [str(each["cls"][0]), None, str(each["sep"][0])]
+        single = each.get("single")
+        if isinstance(single, list):
+            marks = [item.get("SpecialToken") for item in single if isinstance(item, dict)]
+            return [str(mark.get("id")) if isinstance(mark, dict) else None for mark in marks]
+    return [None]
+
+
+def _roles(folder: Path, built: _Built) -> tuple[frozenset[str], ...]:
+    """For each mark, the tokens that the checkpoint's files name for it."""
+    return tuple(_claimed(folder, role, default) for role, default in built.marks)
+
+
+def _claimed(folder: Path, role: str, default: str) -> frozenset[str]:
+    found = set()
+    for name in _ROLES:
+        path = folder / name
+        said = read_json_object(path).get(role) if path.exists() else None
+        said = said.get("content") if isinstance(said, dict) else said
+        if isinstance(said, str):
+            found.add(said)
+    return frozenset(found or {default})
+
+
+def _kinds(part: Mapping[str, Any] | None, inside: str) -> frozenset[str | None]:
+    """Types of a part, a Sequence opened."""
+    if part is None:
+        return frozenset({None})
+    return frozenset(str(each.get("type")) for each in _opened(part, inside))
+
+
+def _opened(part: Mapping[str, Any], inside: str) -> list[Mapping[str, Any]]:
+    """The parts of a Sequence, or the part itself."""
+    parts = part.get(inside) if part.get("type") == "Sequence" else [part]
+    return [each for each in parts if isinstance(each, dict)] if isinstance(parts, list) else []

@@ -440,7 +440,9 @@ def status(name: str) -> ServiceState:
     """
     state = settle(name)
     if state is None:
-        known = ", ".join(store.list_services())
+        # A start that was refused leaves a folder with its lock, and no service.
+        folders = store.list_services()
+        known = ", ".join(each for each in folders if store.read_state(each) is not None)
         raise QlaunchError(
             f"there is no service {name!r}" + (f"; there are: {known}" if known else ""),
             code="no_such_service",

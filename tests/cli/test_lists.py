@@ -252,6 +252,15 @@ class TestServices:
             assert answer.code == 3
             assert answer.error["message"] == "there is no service 'scv'; there are: svc"
 
+    def test_a_start_that_was_refused_left_no_service(self, run: Run, home: Path) -> None:
+        leave_service("svc", "r")
+        left = home / "state" / "services" / "two"
+        left.mkdir(mode=0o700)
+        (left / "up.lock").touch(mode=0o600)
+        answer = run("status", "two", "--json")
+        assert answer.code == 3
+        assert answer.error["message"] == "there is no service 'two'; there are: svc"
+
     def test_a_name_that_can_be_none(self, run: Run, home: Path) -> None:
         for name in ("../x", "UPPER", "a" * 65, "a/b"):
             assert run("status", name, "--json").error["code"] == "bad_service_name"

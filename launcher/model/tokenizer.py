@@ -25,6 +25,9 @@ _SETS: Final = (
     ("vocab.json", "merges.txt"),
 )
 """Any one of these sets of files makes a tokenizer."""
+_ROLES: Final = (
+    "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token",
+)  # fmt: skip
 _SENTENCEPIECE: Final = ("sentencepiece.bpe.model", "tokenizer.model", "spiece.model")
 
 
@@ -62,6 +65,21 @@ def _check_settings(path: Path) -> None:
     limit = said.get("model_max_length")
     if limit is not None and type(limit) not in (int, float):
         raise broken(path, f"gives model_max_length as {str(limit)[:40]!r}, not as a number")
+    _check_roles(path, said)
+
+
+def _check_roles(path: Path, said: Mapping[str, Any]) -> None:
+    """Refuse a token that is an object without its type, which transformers does not read."""
+    other = path.with_name("special_tokens_map.json")
+    above = read_json_object(other) if other.exists() else {}
+    for role in _ROLES:
+        token = said.get(role)
+        if isinstance(token, dict) and token.get("__type") != "AddedToken" and role not in above:
+            raise broken(
+                path,
+                f"gives {role} as an object that is not marked as an AddedToken",
+                fix=f"write {role} as a text in that file",
+            )
 
 
 def _none(folder: Path) -> QlaunchError:

@@ -226,6 +226,18 @@ _TYPES = (
         code="model_corrupt",
     ),
     Row(
+        "type-mask-token",
+        "`mask_token` as an object without `__type` in tokenizer_config.json",
+        "configs written by hand",
+        edited(
+            bert,
+            tokenizer_config(mask_token={"content": "[MASK]"}),
+            without("special_tokens_map.json"),
+        ),
+        ("mask_token", "AddedToken"),
+        code="model_corrupt",
+    ),
+    Row(
         "electra-embedding-size-unsaid",
         "`ElectraModel` without `embedding_size`, which transformers takes for 128",
         "configs written by hand",

@@ -177,6 +177,25 @@ def test_connections_on_which_no_request_comes_are_closed() -> None:
     assert (silent.closed, answered.closed, busy.closed) == (True, False, False)
 
 
+def test_connections_without_requests_make_room_before_descriptors_run_out() -> None:
+    """900 idle ones, of 300 descriptors, had the supervisor unanswered and the engine restarted."""
+    first, second, answered, busy = (
+        Connection(),
+        Connection(),
+        Connection(True),
+        Connection(False),
+    )
+    idle.close_idle({first}, 0.0)
+    idle.close_idle({second}, 1.0)
+    everyone = {first, second, answered, busy}
+    idle.make_room(everyone, 4, 2.0)
+    assert not any(each.closed for each in everyone)
+    idle.make_room(everyone, 3, 2.0)
+    assert [each.closed for each in (first, second, answered, busy)] == [True, False, False, False]
+    idle.make_room(everyone, 0, 3.0)
+    assert [each.closed for each in (second, answered, busy)] == [True, True, False]
+
+
 @pytest.mark.parametrize(
     "call",
     [{"tokens": 20_000}, {"tokens": 3000, "inputs": 1000}, {"tokens": 0, "size": 4_000_000}],

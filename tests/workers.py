@@ -9,21 +9,23 @@ from xdist.scheduler import LoadScopeScheduling
 from launcher.service import ports
 
 ENGINE = "tests/engine_real/"
-
+ALONE = "tests/engine_real/test_checkpoint_matrix.py"
+"""A fourth of the real engine's time, and engines of no more than a second or two: beside the others
+it fills the core that they leave idle."""
 
 ALL_PORTS = ports.PICK
 """What a process other than a worker picks from."""
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """Any worker takes any test, but one worker takes all of those on the real engine.
+    """Any worker takes any test, but one worker takes all of those that serve with the real engine.
 
-    Two engines at once would starve each other, and fixtures share what is running. They are the
-    largest group and so begin first.
+    More engines at once would starve each other, and fixtures share what is running. They are the
+    largest group and so begin first, and the matrix of checkpoints begins second.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return ENGINE if nodeid.startswith(ENGINE) else nodeid
+        return next((group for group in (ALONE, ENGINE) if nodeid.startswith(group)), nodeid)
 
 
 def take_ports_of_its_own() -> None:

@@ -10,8 +10,8 @@ from launcher.service import ports
 
 ENGINE = "tests/engine_real/"
 ALONE = "tests/engine_real/test_checkpoint_matrix.py"
-"""A fourth of the real engine's time, and engines of no more than a second or two: beside the others
-it fills the core that they leave idle."""
+"""A fourth of the real engine's time, and engines of no more than a second or two: beside the
+others it fills the core that they leave idle."""
 
 ALL_PORTS = ports.PICK
 """What a process other than a worker picks from."""

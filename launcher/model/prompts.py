@@ -30,7 +30,7 @@ def read_prompts(folder: Path) -> Prompts | None:
     config = read_json_object(path)
     named = _named(path, config)
     default = config.get("default_prompt_name")
-    if default is not None and default not in named and default not in ("query", "document"):
+    if default is not None and default not in (*named, "query", "document"):
         listed = ", ".join(named) or "none"
         raise broken(
             path,
@@ -42,7 +42,7 @@ def read_prompts(folder: Path) -> Prompts | None:
     return Prompts(
         named=named,
         default=default,
-        similarity=similarity if similarity in SIMILARITIES else None,
+        similarity=similarity if similarity in (*SIMILARITIES,) else None,
     )
 
 

@@ -295,8 +295,9 @@ def _lost_marks(folder: Path, found: TokenizerFile, built: _Built) -> Iterator[s
 def _around(part: Mapping[str, Any] | None) -> list[str | None]:
     """Tokens that a post-processor puts around a text, which is None."""
     for each in _opened(part or {}, "processors"):
-        if isinstance(each.get("cls"), list) and isinstance(each.get("sep"), list):
-            return [str(each["cls"][0]), None, str(each["sep"][0])]
+        first, last = each.get("cls"), each.get("sep")
+        if first and last and isinstance(first, list) and isinstance(last, list):
+            return [str(first[0]), None, str(last[0])]
         single = each.get("single")
         if isinstance(single, list):
             marks = [item.get("SpecialToken") for item in single if isinstance(item, dict)]

@@ -14,6 +14,7 @@ import pytest
 from launcher.errors import ExitCode, QlaunchError
 from launcher.model.inspect import inspect
 from tests.checkpoints import make_bert, make_qwen3, make_roberta
+from tests.checkpoints.edit import edited, setting
 from tests.checkpoints.head import Pooling
 
 
@@ -409,3 +410,26 @@ def test_any_config_value_gives_a_checkpoint_or_one_refusal(bert: Path, value: o
         except QlaunchError as error:
             code = error.code
         assert code in {"ok", "model_corrupt", "model_incomplete", "model_unsupported"}
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value", "says"),
+    [
+        ("config_sentence_transformers.json", "default_prompt_name", ["x"], "default prompt"),
+        ("tokenizer.json", "post_processor", {"cls": [], "sep": []}, "post_processor"),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_a_sentence(
+    file: str, key: str, value: object, says: str, tmp_path: Path
+) -> None:
+    model = edited(make_bert, setting(file, **{key: value}))(tmp_path / "checkpoint")
+    with pytest.raises(QlaunchError, match=says) as caught:
+        inspect(model)
+    assert caught.value.exit_code == ExitCode.USAGE
+
+
+def test_a_similarity_of_a_wrong_type_is_none(tmp_path: Path) -> None:
+    said = setting("config_sentence_transformers.json", similarity_fn_name=["x"])
+    prompts = inspect(edited(make_bert, said)(tmp_path / "checkpoint")).prompts
+    assert prompts is not None
+    assert prompts.similarity is None

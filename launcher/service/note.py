@@ -61,7 +61,9 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
         if self.at is None or self.boot_id != procs.boot_id():
             return None
         age = time.monotonic() - self.at
-        return age if age >= 0 else None  # a time namespace of its own: nothing can be said
+        if age < -1.0:
+            return None  # a time namespace of its own: nothing can be said
+        return max(0.0, age)  # what was written is rounded, and may lie a millisecond ahead
 
 
 def of(me: ProcessId, state: ServiceState, unwritten: OSError | None) -> bytes:

@@ -76,9 +76,8 @@ def test_a_tokenizer_without_its_end_token(home: Home, tmp_path: Path) -> None:
     tokenizer["post_processor"] = None
     file.write_text(json.dumps(tokenizer))
     up = home.run("up", home.profile("endless", model), "--json")
-    detail = caught(up, "end_token", "tokens")
-    assert up.checks["parity"]
-    assert "appends no end token" in detail
+    assert (up.code, up.document["errors"][0]["code"]) == (2, "model_incomplete")
+    assert "appends no end token" in up.document["errors"][0]["message"]
 
 
 def test_weights_that_are_not_numbers(home: Home, tmp_path: Path) -> None:
@@ -105,7 +104,7 @@ def test_weights_changed_behind_our_back_are_seen_within_two_beats(
 
     status = eventually(ended, 2 * Timing().beat_s + 60)  # two beats; and a stop beside other work
     failure = status.data["failure"]
-    assert (status.code, status.data["state"]) == (3, "failed")
+    assert (status.code, status.data["state"]) == (3, "failed"), failure
     assert (failure["code"], failure["exit_code"]) == ("vectors_changed", 7)
     assert status.data["restarts"] == 0
     unchanged = status.data["smoke"]["checks"][-1]
@@ -181,4 +180,4 @@ def test_the_long_suite_on_a_last_token_model(home: Home, tmp_path: Path) -> Non
     assert "queries turn by it" in checks["instruction"]
     assert checks["dimensions"].startswith("cut to 64, then normalised")
     assert "<|endoftext|>" in checks["tokens"]
-    assert "longer than" in checks["too_long"]
+    assert "this service takes 2047 at most" in checks["too_long"]

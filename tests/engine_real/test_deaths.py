@@ -102,7 +102,7 @@ def service(home: Home) -> Watched:
 
 def embed(endpoint: str, text: str, limit_s: float = PATIENCE_S) -> str:
     """`ok`, or in a word how the call failed."""
-    body = json.dumps({"model": "m", "input": text}).encode()
+    body = json.dumps({"input": text}).encode()
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{endpoint}/embeddings", body, headers)
     try:

@@ -14,12 +14,14 @@ from pathlib import Path
 from launcher.service import procs
 
 CHUNK = 16 * 2**20
-ROWS = 30_000
-"""Rows written over: all of a small vocabulary."""
+ROWS = 29_000
+"""Rows written over, from row 1000 on: within MiniLM's 30,522, for what lies behind is the heap."""
+NEEDLE_ROWS = 2
+"""Rows in a row that only the table has; one may be left of a computation."""
 
 
 def first_rows(model: Path, *, first: int) -> tuple[bytes, bytes]:
-    """Row `first` of the word embeddings of `model`, as float32 and as bfloat16."""
+    """Rows from `first` on of the word embeddings of `model`, as float32 and as bfloat16."""
     with (model / "model.safetensors").open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
@@ -27,8 +29,8 @@ def first_rows(model: Path, *, first: int) -> tuple[bytes, bytes]:
         assert header[name]["dtype"] == "F32"
         width = header[name]["shape"][1]
         file.seek(8 + length + header[name]["data_offsets"][0] + 4 * width * first)
-        row = file.read(4 * width)
-    return row, bfloat16(row)
+        rows = file.read(4 * width * NEEDLE_ROWS)
+    return rows, bfloat16(rows)
 
 
 def bfloat16(row: bytes) -> bytes:
@@ -75,7 +77,7 @@ def tamper(leader: int, model: Path, *, first: int = 1000) -> int:
     for pid in procs.descendants([leader], procs.all_processes()):
         for needle in first_rows(model, first=first):
             for address in find(pid, needle):
-                turn_around(pid, address, len(needle))
+                turn_around(pid, address, len(needle) // NEEDLE_ROWS)
                 tables += 1
     return tables
 

@@ -66,13 +66,13 @@ check: setup
 	@$(RUN)/mypy
 
 bench: setup engine
-	@$(RUN)/python -m bench.run $(ARGS)
+	@$(RUN)/python -m benchmarks.run $(ARGS)
 
 docs: setup
-	@$(RUN)/python -m launcher.cli.reference
+	@$(RUN)/python -m tools.cli_reference
 	@$(RUN)/python -m tests.checkpoints.page
-	@$(RUN)/python -m launcher.cli.profile_table
-	@$(RUN)/python -m launcher.profile.schema
+	@$(RUN)/python -m tools.profile_table
+	@$(RUN)/python -m launcher.config.schema
 	@$(RUN)/python -m tools.error_pages
 
 # Returns at once where it is installed.

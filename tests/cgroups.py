@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.hardware.cgroup import groups
+from launcher.linux.cgroup import groups
 from tests.patience import PATIENCE_S
 
 _NUMBERS = itertools.count()

@@ -86,9 +86,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     serve.add_argument("--garbage", action="store_true", help="log NUL, escapes, broken UTF-8")
 
     tree = p.add_argument_group("processes")
-    tree.add_argument("--limbs", action="store_true", help="a scheduler and a detokenizer")
+    tree.add_argument("--workers", action="store_true", help="a scheduler and a detokenizer")
     tree.add_argument(
-        "--limb-leak-flag", metavar="FILE", help="the scheduler leaks while it exists"
+        "--worker-leak-flag", metavar="FILE", help="the scheduler leaks while it exists"
     )
     tree.add_argument("--ignore-sigterm", action="store_true")
     tree.add_argument("--drain", type=float, default=0.0, help="seconds from SIGTERM to the end")
@@ -303,7 +303,7 @@ def work(options: argparse.Namespace) -> None:
             log("Prefill batch, #new-seq: 8, #new-token: 4096, #cached-token: 0")
 
 
-def limb(name: str, leak_flag: str | None = None) -> None:
+def worker(name: str, leak_flag: str | None = None) -> None:
     """A child that carries a title of SGLang's and dies with us."""
     libc = ctypes.CDLL(None)
     if os.fork() == 0:
@@ -399,9 +399,9 @@ def main() -> int:
         log("Load weight end. elapsed=0.01 s, type=BertModel")
         log("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 9.00 GiB.")
         return 1
-    if options.limbs:
-        limb("sglang::scheduler", options.limb_leak_flag)
-        limb("sglang::detokenizer")
+    if options.workers:
+        worker("sglang::scheduler", options.worker_leak_flag)
+        worker("sglang::detokenizer")
     held = bytearray(os.urandom(1)) * (options.leak * 1024 * 1024)
     while options.never_listen:
         time.sleep(60)

@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 
-from launcher.engine import catalogue, install
-from launcher.engine.types import Engine, InstalledEngine
-from launcher.hardware.types import Cpu, Gpu, Hardware, Memory
+from launcher.engine import releases
+from launcher.engine.environments import install
+from launcher.engine.release import Engine, InstalledEngine
+from launcher.hardware.inventory import Cpu, Gpu, Hardware, Memory
 
 GIB = 1 << 30
 
@@ -67,7 +68,7 @@ def gpu(
 
 def engine(release: str = "cpu", root: Path = Path("/engines/cpu")) -> Engine:
     """An installed engine, on paper."""
-    found = catalogue.release(release)
+    found = releases.release(release)
     return Engine(
         release=found, python=root / "bin" / "python", version=found.version, root=root, torch="2"
     )
@@ -75,7 +76,7 @@ def engine(release: str = "cpu", root: Path = Path("/engines/cpu")) -> Engine:
 
 def installed(engines: Path, release: str = "cpu", **changes: Any) -> Path:
     """The least of an environment that counts as installed; returns its folder."""
-    found = catalogue.release(release)
+    found = releases.release(release)
     root = engines / release
     (root / "bin").mkdir(parents=True)
     python = root / "bin" / "python"

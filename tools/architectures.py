@@ -5,7 +5,6 @@
 Writes `launcher/engine/architectures/<version>.json`: the names of every `EntryClass` below
 srt/models, which is what SGLang's registry knows. Nothing is executed, the modules are parsed.
 """
-# ruff: noqa: INP001  a script, not a package
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """docs/errors.md and docs/failures.md, read from the source: `python -m tools.error_pages`."""
 
-# ruff: noqa: INP001  a script, not a package
-
 from __future__ import annotations
 
 import ast
@@ -13,15 +11,15 @@ from typing import Any, Final
 
 import yaml
 
-from launcher.cli.reference import EXIT_CODES
 from launcher.errors import ExitCode
-from launcher.files import write_atomic
+from launcher.linux.files import write_atomic
+from tools.cli_reference import EXIT_CODES
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 LAUNCHER: Final = ROOT / "launcher"
 ERRORS: Final = ROOT / "docs" / "errors.md"
 FAILURES: Final = ROOT / "docs" / "failures.md"
-SIGNATURES: Final = LAUNCHER / "engine" / "failures.yaml"
+SIGNATURES: Final = LAUNCHER / "engine" / "failures" / "failures.yaml"
 
 
 @dataclass(frozen=True)
@@ -131,7 +129,7 @@ def failures_page() -> str:
     lines = [
         "# Failure classes",
         "",
-        "Generated from `launcher/engine/failures.yaml` by `make docs`. When an engine",
+        "Generated from `launcher/engine/failures/failures.yaml` by `make docs`. When an engine",
         "fails, `failure.failure_class` of `status`, `up` and the run record is one of these, read",
         "from its log and its exit code. `{…}` is filled in from the log.",
         "",

@@ -3,7 +3,7 @@
     python tools/flag_tables.py write sglang-0.5.23-*.whl [MORE.whl ...]
     python tools/flag_tables.py compare 0.5.23 /path/to/engine/bin/python
 
-`write` reads wheels (or unpacked trees) and writes `launcher/engine/flagtables/<version>.json`.
+`write` reads wheels (or unpacked trees) and writes `launcher/engine/options/tables/<version>.json`.
 Fetch a wheel with `pip download --no-deps sglang==0.5.23`. Nothing of the wheel is executed: its
 modules are parsed, and constants are evaluated by static_values.py. `compare` imports that
 release in an environment where it is installed, builds its argparse parser and prints every
@@ -14,7 +14,6 @@ Releases up to 0.5.10 declare options by `add_argument` calls in `srt/server_arg
 by annotated fields (`name: A[type, Arg(...)] = default`), in the same file until 0.5.15, in
 `srt/arg_groups/fields/` after it, and keep `add_argument` for the deprecated rest.
 """
-# ruff: noqa: INP001  a script, not a package
 
 from __future__ import annotations
 
@@ -31,7 +30,7 @@ from static_values import Bound, Module, Tree, UnknownValueError, evaluate, foll
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TABLES = Path(__file__).resolve().parent.parent / "launcher" / "engine" / "flagtables"
+TABLES = Path(__file__).resolve().parent.parent / "launcher" / "engine" / "options" / "tables"
 HELP_LIMIT = 140
 """Longer first sentences are left out: a table is read at every start."""
 TYPES = {
@@ -272,7 +271,8 @@ def dumped(made: dict[str, Any]) -> str:
 
 def compare(version: str, python: str) -> list[str]:
     """Differences between the table of `version` and the parser of the release installed there."""
-    from launcher.engine import catalogue, flags, parser_check
+    from launcher.engine import releases as catalogue
+    from launcher.engine.options import flags, own_options
 
     shipped = flags.table(version)
     releases = [r for r in catalogue.releases().values() if r.version == version]
@@ -280,7 +280,7 @@ def compare(version: str, python: str) -> list[str]:
         raise SystemExit(f"there is no table or no catalogue entry of {version}")
     # The CPU entry, where there is one: its stand-ins let any machine import the release.
     release = min(releases, key=lambda found: found.device != "cpu")
-    return parser_check.differences(shipped, parser_check.read_parser(release, Path(python)))
+    return own_options.differences(shipped, own_options.read_parser(release, Path(python)))
 
 
 def main(arguments: list[str]) -> int:

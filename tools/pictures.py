@@ -3,7 +3,6 @@
 Pages are shown in headless Chromium (scripts/debian-packages browser) in both colour schemes. The
 run is one of the record (`--run`, default: the latest), `top` is what runs at the moment.
 """
-# ruff: noqa: INP001  a script, not a package
 
 from __future__ import annotations
 
@@ -22,11 +21,11 @@ from typing import Any
 
 import msgspec
 
+from launcher import report
+from launcher.app.live_view import LiveView
 from launcher.cli import top_view
 from launcher.cli.runs_report import read_comparison
-from launcher.cli.watch import Watch
 from launcher.paths import dirs
-from launcher.record import report
 from launcher.record.bench import bench_rows
 from launcher.record.runs import load_run, read_events, read_samples
 
@@ -99,7 +98,7 @@ def top_page() -> str | None:
     """What `qlaunch top` shows now, as a page in a terminal's type."""
     from rich.console import Console
 
-    with contextlib.closing(Watch()) as watch:
+    with contextlib.closing(LiveView()) as watch:
         watch.look()
         time.sleep(1.0)
         found = watch.look()

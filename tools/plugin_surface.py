@@ -7,7 +7,6 @@ a batch, and which of SGLang's ways in for outside code exist. Nothing is execut
 parsed. `tests/engine/test_plugin_surface.py` holds the plugin against these records, so that it is
 known to fit releases that no machine at hand can run.
 """
-# ruff: noqa: INP001  a script, not a package
 
 from __future__ import annotations
 

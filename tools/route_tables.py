@@ -7,7 +7,6 @@ and WebSockets included, of every application in the package that could be what 
 executed, the modules are parsed. `tests/engine/test_route_tables.py` holds the guard against these
 tables, and `python -m tests.engine.route_page` writes what is left reachable into SECURITY.md.
 """
-# ruff: noqa: INP001  a script, not a package
 
 from __future__ import annotations
 
@@ -95,7 +94,7 @@ def main(arguments: list[str]) -> None:
         tree = Tree(Path(argument))
         path = FOLDER / f"{tree.version()}.json"
         path.write_text(json.dumps(routes(tree), indent=1) + "\n", "utf-8")
-        print(path)  # noqa: T201 - a script
+        print(path)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ Enough of the language for the option declarations of SGLang: literals, names ac
 class attributes, Enum members, `list(x.keys())`, sums of lists, and functions that only look such
 things up. Whatever else is met raises `UnknownValueError`: the caller leaves that fact out.
 """
-# ruff: noqa: INP001  a module beside a script, not a package
 
 from __future__ import annotations
 

@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 
 from launcher.bench import verdict
-from launcher.bench.lives import Contender, Ended, Life, Tools, live
 from launcher.bench.stats import spread
-from launcher.bench.types import (
+from launcher.bench.trial import Contender, Ended, Life, Tools, live
+from launcher.documents.comparison import (
     Cell,
     Comparison,
     Level,

@@ -19,13 +19,13 @@ from typing import Any
 
 import msgspec
 
-from launcher.bench.client import AskError, Client
+from launcher.bench.load_client import AskError, Client
 from launcher.bench.stats import mean, percentile
 from launcher.bench.target import Bounds, Target, unmeasured
 from launcher.bench.texts import TextError, TextSource, texts_for
-from launcher.bench.types import Level, Row
-from launcher.record.types import Peak
-from launcher.record.watch import Watch
+from launcher.documents.comparison import Level, Row
+from launcher.documents.run import Peak
+from launcher.record.watch import ResourceWatch
 
 __all__ = [
     "Bounds",
@@ -110,7 +110,10 @@ def measure_level(
     problem = _impossible(target, level)
     if problem is not None:
         return unmeasured(target.mode, level, problem)
-    tally, watch = _Tally(), Watch(target.leader, gpu=target.gpu, gpu_uuids=target.gpu_uuids)
+    tally, watch = (
+        _Tally(),
+        ResourceWatch(target.leader, gpu=target.gpu, gpu_uuids=target.gpu_uuids),
+    )
     run = _Run(target, level, texts, bounds, tally, progress, watch)
     stopped = False
     try:
@@ -155,7 +158,7 @@ class _Run:
     bounds: Bounds
     tally: _Tally
     progress: Progress
-    watch: Watch
+    watch: ResourceWatch
 
     async def whole(self) -> bool:
         """Warm up, then measure; whether it was interrupted.

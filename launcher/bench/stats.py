@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 
-from launcher.bench.types import Spread
+from launcher.documents.comparison import Spread
 
 NOISY = 0.15
 """Least and most further apart than this share of the median: the machine was not quiet."""

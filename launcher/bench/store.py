@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from launcher.bench.types import VERSION, Comparison
-from launcher.files import read_bounded, write_atomic
+from launcher.documents.comparison import VERSION, Comparison
+from launcher.linux.files import read_bounded, write_atomic
 from launcher.paths import private_dir
 from launcher.record.runs import new_run_id
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from launcher.bench.types import Level, Row
+from launcher.documents.comparison import Level, Row
 
 Encoding = Literal["base64", "float"]
 

@@ -12,9 +12,9 @@ import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from launcher.bench.client import AskError, Client, count_tokens
+from launcher.bench.load_client import AskError, Client, count_tokens
 from launcher.bench.target import Target
-from launcher.bench.words import COMMON, Candidates, read_candidates
+from launcher.bench.vocabulary import COMMON, Candidates, read_candidates
 
 GROUP = 60
 """Words tried in one text: a context of 64 tokens is the shortest in use."""

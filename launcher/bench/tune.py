@@ -16,8 +16,8 @@ import msgspec
 
 from launcher.bench import verdict
 from launcher.bench.compare import counts
-from launcher.bench.lives import Contender, Tools, live
-from launcher.bench.types import Comparison, Level, Mode, Row
+from launcher.bench.trial import Contender, Tools, live
+from launcher.documents.comparison import Comparison, Level, Mode, Row
 
 VERSION = 1
 KEEP = 0.03
@@ -47,7 +47,7 @@ class Overlay(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def given(self) -> dict[str, Any]:
-        """As settings from the command line (`launcher.profile.settings.resolve`)."""
+        """As settings from the command line (`launcher.config.settings.resolve`)."""
         return {**self.settings, **({"flags": dict(self.flags)} if self.flags else {})}
 
 

@@ -10,8 +10,8 @@ from typing import Final
 
 import msgspec
 
-from launcher.bench.lives import label
-from launcher.bench.types import Cell, Comparison, Figure, Level, Mode, Objective, Spread
+from launcher.bench.trial import label
+from launcher.documents.comparison import Cell, Comparison, Figure, Level, Mode, Objective, Spread
 from launcher.verify.thresholds import SMALL_LOSS_MIN
 
 FIGURES: Final[dict[Objective, Figure]] = {"throughput": "embeddings_per_s", "latency": "p50_ms"}

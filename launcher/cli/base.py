@@ -16,7 +16,7 @@ Body = Callable[..., Result]
 _JSON: Final = "launcher.cli.json"
 
 
-class Group(click.Group):
+class CommandGroup(click.Group):
     """A group that says the nearest name for a command it does not have."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -32,13 +32,13 @@ class Group(click.Group):
         """Say the nearest name for one that does not exist."""
         known = self.list_commands(ctx)
         if args and args[0] not in known and not args[0].startswith("-"):
-            from launcher.yamlwords import did_you_mean
+            from launcher.yaml_messages import did_you_mean
 
             ctx.fail(f"there is no command {args[0]!r}{did_you_mean(args[0], known)}")
         return super().resolve_command(ctx, args)
 
 
-class LazyGroup(Group):
+class LazyGroup(CommandGroup):
     """A group whose commands are imported when they are used.
 
     `commands` maps a name to its module and its one-line help, so that listing them imports none.
@@ -83,9 +83,9 @@ def wants_json() -> bool:
     return bool(click.get_current_context().meta.get(_JSON))
 
 
-def group(name: str, text: str) -> Group:
+def group(name: str, text: str) -> CommandGroup:
     """A group of commands; `text` is its help."""
-    made = Group(name, help=text)
+    made = CommandGroup(name, help=text)
     json_option("The same as --json after the command.")(made)
     return made
 

@@ -8,23 +8,24 @@ from typing import Any
 import click
 import msgspec
 
+from launcher.app.interrupts import ends_by_interrupt
+from launcher.app.measuring import facts_of, target_of
+from launcher.app.prepare import prepare, require_fit
+from launcher.app.running_service import api_key, running
 from launcher.bench.target import Bounds, Encoding, Target, unmeasured
-from launcher.bench.types import Arrivals, Level, Row
 from launcher.cli import benchtable
 from launcher.cli.base import command as declare
-from launcher.cli.benching import facts_of, grid, numbers, requests_of, target_of
-from launcher.cli.interrupts import ends_by_interrupt
+from launcher.cli.benching import grid, numbers, requests_of
 from launcher.cli.options import plan_options, request, split
-from launcher.cli.prepare import prepare, require_fit
 from launcher.cli.progress import Bar, Progress
 from launcher.cli.result import Result
-from launcher.cli.running import api_key, running
 from launcher.cli.up import Follow
+from launcher.documents.comparison import Arrivals, Level, Row
+from launcher.documents.plan import Plan
+from launcher.documents.service_state import UP
 from launcher.errors import QlaunchError
 from launcher.paths import dirs
-from launcher.plan.types import Plan
-from launcher.service import client, store
-from launcher.service.types import UP
+from launcher.service import control, store
 
 IDLE_S = 0.5
 """How long the machine is looked at before the load begins."""
@@ -158,8 +159,8 @@ def _running(words: tuple[str, ...], given: dict[str, Any]) -> tuple[Plan, str] 
 
 
 def _is_profile(name: str) -> bool:
-    from launcher.cli.prepare import profiles_dir
-    from launcher.profile.load import load_profile
+    from launcher.app.prepare import profiles_dir
+    from launcher.config.loading import load_profile
 
     try:
         load_profile(name, profiles_dir(dirs()))
@@ -176,7 +177,7 @@ def _from_start(words: tuple[str, ...], given: dict[str, Any], work: Work) -> Re
     plan = prepared.plan
     progress.line(f"{plan.service}: {plan.model_name} on engine {plan.engine.release}")
     try:
-        state = client.launch(plan, on_change=Follow(progress))
+        state = control.launch(plan, on_change=Follow(progress))
     finally:
         progress.done()
     # What another command started is refused by launch, so what is stopped here was started here.
@@ -184,7 +185,7 @@ def _from_start(words: tuple[str, ...], given: dict[str, Any], work: Work) -> Re
         assert state.endpoint is not None  # launch returns services that are up
         return work.on(plan, state.endpoint, started=True)
     finally:
-        done = client.down(plan.service)
+        done = control.down(plan.service)
         progress.line(f"{plan.service}: stopped in {done.seconds:.1f} s, nothing left running")
 
 
@@ -238,7 +239,7 @@ class Work:
         from launcher.bench.texts import TextError, texts_for
 
         measurement = store.now()
-        self.run = client.status(plan.service).run
+        self.run = control.status(plan.service).run
         key = api_key(plan)
         target = self._target(plan, endpoint, leader=None, key=key)
         self.progress.now("looking for words of one token")
@@ -250,7 +251,7 @@ class Work:
         with Bar(self.progress, quiet=self.quiet) as bar:
             for level in self.levels:
                 # Between two levels the supervisor may have started the engine again.
-                state = client.status(plan.service)
+                state = control.status(plan.service)
                 self.run = state.run
                 if state.state not in UP or state.engine is None:
                     why = f"the service is {state.state}" + (

@@ -1,4 +1,4 @@
-"""What measuring a service needs: the target it is, the grid of levels, its place in the record."""
+"""Levels of load from what the user asked for."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from typing import Any
 
 import click
 
-from launcher.bench.target import Encoding, Target
-from launcher.bench.types import Arrivals, Level
-from launcher.plan.types import Plan
+from launcher.documents.comparison import Arrivals, Level
 
 OPEN_CONNECTIONS = 64
 """Of the open loop: enough that a request hardly ever waits for a free one."""
@@ -72,48 +70,3 @@ def requests_of(level: Level, asked: int | None) -> int:
     if asked is not None:
         return asked
     return REQUESTS if level.loop == "open" else max(REQUESTS, REQUESTS_A_CLIENT * level.clients)
-
-
-def target_of(
-    plan: Plan,
-    endpoint: str,
-    *,
-    leader: int | None,
-    key: str | None,
-    encoding: Encoding = "base64",
-    mode: str | None = None,
-) -> Target:
-    """A service as a target of load.
-
-    Args:
-        endpoint: `http://host:port/v1`.
-        leader: the engine's leader, whose tree is sampled.
-        key: what clients must send, if anything.
-        mode: name in the rows; None is the service's.
-    """
-    return Target(
-        mode=mode or plan.service,
-        url=endpoint,
-        model=plan.model_name,
-        dimensions=plan.expectation.dimensions,
-        key=key,
-        encoding=encoding,
-        leader=leader,
-        gpu=plan.device == "cuda",
-        # The engine takes one token less than the context: it keeps room for one to come.
-        longest=plan.expectation.context_length - 1,
-    )
-
-
-def facts_of(plan: Plan) -> dict[str, Any]:
-    """What a measurement says of the service, so that it can be cited without its run."""
-    return {
-        "service": plan.service,
-        "profile": plan.profile,
-        "model": plan.model_name,
-        "fingerprint": plan.fingerprint,
-        "device": plan.device,
-        "dtype": plan.expectation.dtype,
-        "release": plan.engine.release,
-        "engine": plan.engine.version,
-    }

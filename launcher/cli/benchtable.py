@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from launcher.bench.types import Level, Row
-from launcher.cli.result import Problem, Result, Status, size, table
+from launcher.cli.result import Problem, Result, Status, table
+from launcher.documents.comparison import Level, Row
 from launcher.errors import ExitCode
+from launcher.units import size
 
 QUIET = 0.9
 """Share of the processors that should be idle before a measurement."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
+from launcher.app.client_snippets import KEY_VARIABLE, SNIPPETS, SnippetTarget
+from launcher.app.running_service import running
 from launcher.cli.base import command as declare
 from launcher.cli.result import Result
-from launcher.cli.running import running
-from launcher.cli.show import prompts_data
-from launcher.cli.snippets import KEY_VARIABLE, SNIPPETS, Target
+from launcher.cli.service_text import prompts_data
 
 
 @declare("client")
@@ -30,7 +30,7 @@ def command(service: str, language: str) -> Result:
     """
     plan, endpoint = running(service)
     card = plan.expectation.card
-    target = Target(
+    target = SnippetTarget(
         endpoint=endpoint,
         model=plan.model_name,
         dimensions=plan.expectation.dimensions,

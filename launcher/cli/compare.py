@@ -8,20 +8,21 @@ from typing import Any
 import click
 import msgspec
 
-from launcher.bench import store, tools
+from launcher.app import contenders, test_conditions
+from launcher.app.contenders import BareContender, CannotRun, ProfileContender
+from launcher.app.interrupts import ends_by_interrupt
+from launcher.app.prepare import Prepared, what_runs_here
+from launcher.bench import store, test_machine
 from launcher.bench.compare import Comparing, Course, failed
-from launcher.bench.types import Comparison, Level, Objective
-from launcher.cli import circumstances, compare_text, contenders, grid, seed_table
+from launcher.cli import compare_text, grid, seed_table
 from launcher.cli.base import command as declare
-from launcher.cli.contenders import BareContender, CannotRun, ProfileContender
 from launcher.cli.grid import grid_options
-from launcher.cli.interrupts import ends_by_interrupt
-from launcher.cli.prepare import Prepared, what_runs_here
 from launcher.cli.progress import Progress
 from launcher.cli.result import Problem, Result, Status
+from launcher.documents.comparison import Comparison, Level, Objective
 from launcher.errors import ExitCode, QlaunchError
-from launcher.files import write_atomic
 from launcher.hardware.detect import detect
+from launcher.linux.files import write_atomic
 from launcher.paths import dirs
 
 Contenders = list[ProfileContender | BareContender | CannotRun]
@@ -82,7 +83,7 @@ def command(profiles: tuple[str, ...], **given: Any) -> Result:
     for file in files.values():
         _writable(Path(file))
     progress = Progress(quiet=given["quiet"])
-    tools.refuse_company()
+    test_machine.refuse_company()
     with ends_by_interrupt():
         kept = store.Store(dirs().comparisons, "compare")
         modes = _modes(profiles, given, kept.folder, progress)
@@ -148,10 +149,15 @@ def _measured(
     comparing = Comparing(
         modes,
         Course(levels, given["repeats"], objective, given["quality"]),
-        circumstances.header(kept, hardware),
-        circumstances.tools(grid.bounds(given["requests"], given["seconds"]), progress, hardware),
+        test_conditions.header(kept, hardware),
+        test_conditions.tools(
+            grid.bounds(given["requests"], given["seconds"]),
+            hardware,
+            say=progress.line,
+            now=progress.now,
+        ),
         write=kept.write,
-        idle=circumstances.idle,
+        idle=test_conditions.idle,
     )
     try:
         return comparing.run()
@@ -218,7 +224,7 @@ def _writable(file: Path) -> None:
 def _reports(document: dict[str, Any], files: dict[str, str]) -> list[Problem]:
     if not files:
         return []
-    from launcher.record import report
+    from launcher import report
 
     makers = {
         "html": report.comparison_html,

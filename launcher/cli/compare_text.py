@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from launcher.bench import verdict
-from launcher.bench.types import Cell, Comparison, Mode, Spread
-from launcher.cli.result import size, table
+from launcher.cli.result import table
+from launcher.documents.comparison import Cell, Comparison, Mode, Spread
+from launcher.units import size
 
 HEADINGS = (
     "MODE",

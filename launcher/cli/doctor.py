@@ -13,19 +13,19 @@ from typing import Final
 import click
 import msgspec
 
-from launcher.cli import doctor_setup, doctor_surroundings
 from launcher.cli.base import command as declare
 from launcher.cli.base import wants_json
 from launcher.cli.result import Problem, Result
-from launcher.engine import catalogue, engine_checks, install
+from launcher.config.profile import Profile
+from launcher.doctor import engines as engine_checks
+from launcher.doctor import folders, gpu, host, runner, services, surroundings
+from launcher.doctor.host import GIB
+from launcher.doctor.runner import DoctorCheck, Finding, Status
+from launcher.engine import releases as catalogue
+from launcher.engine.environments import install
 from launcher.errors import ExitCode
-from launcher.hardware import checks, gpu_checks, host_checks
-from launcher.hardware.checks import Check, Finding, Status
-from launcher.hardware.host_checks import GIB
 from launcher.hardware.nvml import Unavailable
 from launcher.paths import Dirs, dirs
-from launcher.profile.types import Profile
-from launcher.service import service_checks
 
 _ALL: Final = "*"
 _MODEL_BYTES: Final = int(1.2e9)
@@ -67,7 +67,7 @@ def command(deep: str | None, limit_s: float | None) -> Result:
     wanted = list(_checks(dirs(), deep))
     if limit_s is not None:
         wanted = [replace(check, limit_s=limit_s) for check in wanted]
-    return result(checks.run(wanted), as_json=wants_json())
+    return result(runner.run(wanted), as_json=wants_json())
 
 
 def result(findings: list[Finding], *, as_json: bool) -> Result:
@@ -107,50 +107,50 @@ def _counted(count: int, noun: str) -> str:
     return f"{count or 'no'} {noun}{'s' * (count != 1)}"
 
 
-def _checks(where: Dirs, deep: str | None) -> Iterator[Check]:
+def _checks(where: Dirs, deep: str | None) -> Iterator[DoctorCheck]:
     """Every check, in the order of the report."""
     releases = catalogue.releases()
-    yield Check("python", lambda: engine_checks.platform_findings(releases.values()))
-    yield Check("cpu", host_checks.cpu_findings)
-    yield Check("memory", host_checks.memory_findings)
+    yield DoctorCheck("python", lambda: engine_checks.platform_findings(releases.values()))
+    yield DoctorCheck("cpu", host.cpu_findings)
+    yield DoctorCheck("memory", host.memory_findings)
     yield from _gpu_checks()
-    yield Check("limits", host_checks.limit_findings)
+    yield DoctorCheck("limits", host.limit_findings)
     yield from _folder_checks(where)
     yield from _engine_checks(where.engines, deep)
-    yield Check("processes", service_checks.kernel_findings)
-    yield Check("services", service_checks.service_findings)
+    yield DoctorCheck("processes", services.kernel_findings)
+    yield DoctorCheck("services", services.service_findings)
     port = _default_port()
-    yield Check(f"port {port}", lambda: [service_checks.port_finding(port)])
-    yield Check("environment", _environment)
-    yield Check("surroundings", lambda: doctor_surroundings.findings(os.environ, where))
+    yield DoctorCheck(f"port {port}", lambda: [services.port_finding(port)])
+    yield DoctorCheck("environment", _environment)
+    yield DoctorCheck("surroundings", lambda: surroundings.findings(os.environ, where))
 
 
-def _gpu_checks() -> Iterator[Check]:
-    yield Check(
+def _gpu_checks() -> Iterator[DoctorCheck]:
+    yield DoctorCheck(
         "nvidia driver",
         _gpus,
         # The driver's own calls are bounded a little below, so that they can say which one it was.
-        limit_s=gpu_checks.LIMIT_S * 1.3,
+        limit_s=gpu.LIMIT_S * 1.3,
         if_cut="problem",
-        fix_if_cut=gpu_checks.FIX_IF_CUT,
+        fix_if_cut=gpu.FIX_IF_CUT,
     )
 
 
 def _gpus() -> Iterator[Finding]:
-    devices, users = gpu_checks.read()
-    yield from gpu_checks.gpu_findings(devices, users)
+    devices, users = gpu.read()
+    yield from gpu.gpu_findings(devices, users)
     if not isinstance(devices, Unavailable):
         releases = catalogue.releases().values()
         yield from engine_checks.gpu_findings(devices.gpus, devices.driver_version, releases)
 
 
-def _folder_checks(where: Dirs) -> Iterator[Check]:
+def _folder_checks(where: Dirs) -> Iterator[DoctorCheck]:
     roles = {"config": where.config, "data": where.data, "state": where.state, "cache": where.cache}
     for role, path in roles.items():
-        yield Check(f"folder {role}", _folder(role, path), if_cut="problem", fix_if_cut=_DEAD)
+        yield DoctorCheck(f"folder {role}", _folder(role, path), if_cut="problem", fix_if_cut=_DEAD)
     for role, path in roles.items():
         if role != "config":
-            yield Check(
+            yield DoctorCheck(
                 f"disk {role}", _disk(role, path, where), if_cut="problem", fix_if_cut=_DEAD
             )
 
@@ -162,36 +162,36 @@ Look = Callable[[], Iterable[Finding]]
 
 
 def _folder(role: str, path: Path) -> Look:
-    return lambda: [doctor_setup.folder_finding(role, path, private=role == "state")]
+    return lambda: [folders.folder_finding(role, path, private=role == "state")]
 
 
 def _disk(role: str, path: Path, where: Dirs) -> Look:
     def look() -> Iterable[Finding]:
         if role != "data":
-            return host_checks.disk_findings(role, path, needs=GIB, why="to be at ease")
+            return host.disk_findings(role, path, needs=GIB, why="to be at ease")
         releases = catalogue.releases()
         if any(install.find(release, where.engines) for release in releases.values()):
-            return host_checks.disk_findings(role, path, needs=_MODEL_BYTES, why="for a model")
+            return host.disk_findings(role, path, needs=_MODEL_BYTES, why="for a model")
         needs = releases["cpu"].disk_bytes + _MODEL_BYTES
         why = "for the engine cpu and a model"
-        return host_checks.disk_findings(role, path, needs=needs, why=why)
+        return host.disk_findings(role, path, needs=needs, why=why)
 
     return look
 
 
-def _engine_checks(engines: Path, deep: str | None) -> Iterator[Check]:
-    yield Check("engines", lambda: _installed(engines), limit_s=_ENGINE_LIMIT_S)
+def _engine_checks(engines: Path, deep: str | None) -> Iterator[DoctorCheck]:
+    yield DoctorCheck("engines", lambda: _installed(engines), limit_s=_ENGINE_LIMIT_S)
     if deep is not None:
         releases = catalogue.releases()
         names = list(releases) if deep == _ALL else [catalogue.release(deep).name]
         limit = engine_checks.IMPORT_LIMIT_S * len(names)
-        yield Check("engine import", lambda: _imported(engines, names), limit_s=limit)
+        yield DoctorCheck("engine import", lambda: _imported(engines, names), limit_s=limit)
 
 
 def _installed(engines: Path) -> Iterator[Finding]:
     present = engine_checks.present(catalogue.releases().values(), engines)
     if not present:
-        yield checks.ok("engines", "none is installed yet: the first `up` installs one")
+        yield runner.ok("engines", "none is installed yet: the first `up` installs one")
     for release in present:
         yield from engine_checks.engine_findings(release, engines)
 
@@ -203,12 +203,12 @@ def _imported(engines: Path, names: list[str]) -> Iterator[Finding]:
             yield from engine_checks.deep_findings(release, engines)
         elif len(names) == 1:
             fix = f"qlaunch engine install {name}"
-            yield checks.problem(f"engine {name} import", "it is not installed", fix)
+            yield runner.problem(f"engine {name} import", "it is not installed", fix)
 
 
 def _environment() -> Iterator[Finding]:
-    yield doctor_setup.hub_finding(os.environ)
-    yield doctor_setup.proxy_finding(os.environ)
+    yield folders.hub_finding(os.environ)
+    yield folders.proxy_finding(os.environ)
 
 
 def _default_port() -> int:

@@ -9,7 +9,7 @@ import click
 from launcher.cli.base import command as declare
 from launcher.cli.result import Problem, Result
 from launcher.errors import ExitCode
-from launcher.service import client
+from launcher.service import control
 
 
 @declare("down")
@@ -18,7 +18,7 @@ from launcher.service import client
 @click.option(
     "--timeout",
     type=click.FloatRange(min=1),
-    default=client.DOWN_S,
+    default=control.DOWN_S,
     show_default=True,
     help="Seconds for one service, at most.",
 )
@@ -26,7 +26,7 @@ def command(names: tuple[str, ...], everything: bool, timeout: float) -> Result:
     """Stop services. Stopping what is not running is no error, an unknown name is."""
     if bool(names) == everything:
         raise click.UsageError("name the services to stop, or give --all")
-    targets = [state.service for state in client.services()] if everything else list(names)
+    targets = [state.service for state in control.services()] if everything else list(names)
     results = [_one(name, timeout, known=everything) for name in targets]
     left = [line for found in results for line in found["left"]]
     lines = [found.pop("line") for found in results] or ["no services"]
@@ -45,8 +45,8 @@ def command(names: tuple[str, ...], everything: bool, timeout: float) -> Result:
 
 def _one(name: str, timeout: float, *, known: bool) -> dict[str, Any]:
     if not known:
-        client.status(name)  # an unknown name is an error, with the names there are
-    done = client.down(name, timeout=timeout)
+        control.status(name)  # an unknown name is an error, with the names there are
+    done = control.down(name, timeout=timeout)
     if done.was_running:
         line = f"{name}: stopped in {done.seconds:.1f} s"
     else:

@@ -11,13 +11,15 @@ import click
 from launcher.cli.base import command as declare
 from launcher.cli.base import group
 from launcher.cli.progress import Progress
-from launcher.cli.result import Result, size, table
-from launcher.engine import catalogue, install
-from launcher.engine.types import Release
+from launcher.cli.result import Result, table
+from launcher.documents.service_state import at_work
+from launcher.engine import releases
+from launcher.engine.environments import install
+from launcher.engine.release import Release
 from launcher.errors import ExitCode, QlaunchError
 from launcher.paths import dirs
-from launcher.service import client
-from launcher.service.types import at_work
+from launcher.service import control
+from launcher.units import size
 
 command = group("engine", "List, install and remove engine releases.")
 
@@ -25,7 +27,7 @@ command = group("engine", "List, install and remove engine releases.")
 @declare("engine list")
 def list_() -> Result:
     """List the releases, whether they are installed, and whether they can be."""
-    found = [_entry(release) for release in catalogue.releases().values()]
+    found = [_entry(release) for release in releases.releases().values()]
     rows = [
         (
             e["name"],
@@ -62,11 +64,11 @@ def _entry(release: Release) -> dict[str, Any]:
 
 
 def _why_not(release: Release) -> str | None:
-    return catalogue.why_not_here(
+    return releases.why_not_here(
         release,
         python=sys.version_info[:3],
         machine=platform.machine(),
-        glibc=catalogue.glibc_version(),
+        glibc=releases.glibc_version(),
     )
 
 
@@ -81,7 +83,7 @@ def install_(release: str, force: bool, anyway: bool) -> Result:
 
     Running it again returns at once; one that was interrupted goes on where it stopped.
     """
-    wanted = catalogue.release(release)
+    wanted = releases.release(release)
     if not anyway:
         _require_gpu(wanted)
     if force:
@@ -100,7 +102,7 @@ def install_(release: str, force: bool, anyway: bool) -> Result:
 @click.argument("release")
 def remove(release: str) -> Result:
     """Remove the environment of RELEASE."""
-    wanted = catalogue.release(release)
+    wanted = releases.release(release)
     _refuse_in_use(wanted.name)
     removed = install.remove(wanted, dirs().engines)
     line = f"{wanted.name}: removed" if removed else f"{wanted.name}: was not installed"
@@ -128,7 +130,7 @@ def _require_gpu(wanted: Release) -> None:
 def _refuse_in_use(name: str) -> None:
     users = [
         state.service
-        for state in client.services()
+        for state in control.services()
         if at_work(state) and state.engine_plan.get("release") == name
     ]
     if users:

@@ -11,17 +11,17 @@ from typing import Any, cast
 
 import click
 
+from launcher.app.prepare import prepare, profiles_dir
 from launcher.cli.base import command as declare
 from launcher.cli.base import group
 from launcher.cli.options import plan_options, request
-from launcher.cli.prepare import prepare, profiles_dir
 from launcher.cli.progress import Progress
 from launcher.cli.result import Result
+from launcher.config.loading import find_profile
 from launcher.errors import QlaunchError
-from launcher.files import write_atomic
 from launcher.fleet import systemd
+from launcher.linux.files import write_atomic
 from launcher.paths import dirs
-from launcher.profile.load import find_profile
 from launcher.service import store
 
 command = group("export", "Write a service as a unit of another manager.")

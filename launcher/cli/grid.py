@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from launcher.bench.load import Bounds
-from launcher.bench.types import Level
 from launcher.cli.benching import grid, numbers, requests_of
+from launcher.documents.comparison import Level
 
 SEED_TOKENS = 128
 DEFAULT = (

@@ -11,11 +11,11 @@ import click
 from launcher.cli.base import command as declare
 from launcher.cli.base import wants_json
 from launcher.cli.result import Result, stream
+from launcher.documents.service_state import at_work
 from launcher.errors import ExitCode, QlaunchError
 from launcher.paths import dirs
 from launcher.record.runs import load_run
-from launcher.service import client, logs
-from launcher.service.types import at_work
+from launcher.service import control, logs
 
 
 @declare("logs", json_help='Print one JSON document; with --follow one {"line": …} a line.')
@@ -92,7 +92,7 @@ def _crash(
 
 def _run(service: str, wanted: str | None) -> str:
     if wanted is None:
-        return client.status(service).run
+        return control.status(service).run
     found = load_run(dirs().runs, wanted)
     if found.service != service:
         raise click.UsageError(f"run {found.run} is one of service {found.service!r}")
@@ -106,7 +106,7 @@ def _require_log(service: str, run: str, folder: Path) -> None:
         QlaunchError: `log_gone` (exit 2).
     """
     there = any((folder / name).exists() for name in (logs.LOG_NAME, f"{logs.LOG_NAME}.1"))
-    if there or (folder.is_dir() and at_work(client.status(service))):
+    if there or (folder.is_dir() and at_work(control.status(service))):
         return  # an engine that has said nothing yet has no file yet
     what = "the engine ended without a word, or its log was removed"
     if not folder.is_dir():
@@ -123,7 +123,7 @@ def _follow(
     service: str, run: str, folder: Path, lines: int | None, since: datetime | None
 ) -> Result:
     def ended() -> bool:
-        state = client.status(service)
+        state = control.status(service)
         return state.run != run or not at_work(state)
 
     as_json = wants_json()

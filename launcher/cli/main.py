@@ -83,7 +83,7 @@ def cli() -> None:
 
 def entry() -> None:
     """Run the command line; every way out has its exit code and, with `--json`, its document."""
-    from launcher import limits
+    from launcher.linux import limits
 
     streams.prepare()
     limits.raise_soft()
@@ -137,7 +137,7 @@ def _unexpected(error: Exception) -> Result:
         where = error.filename or "the result"
         fix = "free space there, or set QLAUNCH_HOME to a folder that can be written"
         return _failed("not_written", f"cannot write {where}: {why}", ExitCode.UNEXPECTED, fix=fix)
-    from launcher import limits
+    from launcher.linux import limits
 
     if (short := limits.explain(error)) is not None:
         return failure(short)

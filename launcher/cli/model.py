@@ -8,18 +8,19 @@ from typing import Any
 import click
 import msgspec
 
-from launcher.cli import show
+from launcher.app.prepare import profiles_dir
+from launcher.cli import service_text
 from launcher.cli.base import command as declare
 from launcher.cli.base import group
-from launcher.cli.prepare import profiles_dir
 from launcher.cli.progress import Progress
-from launcher.cli.result import Result, size, table
+from launcher.cli.result import Result, table
 from launcher.engine import support
 from launcher.errors import ExitCode, QlaunchError
 from launcher.model.cards import list_cards, resolve_model
 from launcher.model.fetch import locate, obtain
 from launcher.model.inspect import inspect as inspect_checkpoint
 from launcher.paths import Dirs, dirs
+from launcher.units import size
 
 command = group("model", "List, fetch and inspect models.")
 
@@ -97,11 +98,11 @@ def inspect(model: str) -> Result:
     data: dict[str, Any] = msgspec.to_builtins(found, enc_hook=str)
     data["kv_bytes_per_token"] = found.kv_bytes_per_token
     data["similarity"] = found.prompts.similarity if found.prompts else None
-    data |= show.prompts_data(found.prompts)
+    data |= service_text.prompts_data(found.prompts)
     shown = data | {"weight_bytes": size(found.weight_bytes)}
     width = max(len(key) for key in shown)
     lines = [f"{key:<{width}}  {_one_line(value)}".rstrip() for key, value in shown.items()]
-    return Result(data=data, lines=[*lines, *show.prompts(found.prompts)])
+    return Result(data=data, lines=[*lines, *service_text.prompts(found.prompts)])
 
 
 def _one_line(value: Any) -> str:

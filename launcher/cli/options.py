@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from launcher.cli.prepare import Request
-from launcher.engine import probe
+from launcher.app.prepare import Request
+from launcher.engine.environments import environment_probe
 
 Decorated = Callable[..., Any]
 
@@ -101,7 +101,7 @@ def request(words: tuple[str, ...], given: dict[str, object], *, fetch: bool = T
     context = click.get_current_context()
     profile, extra = split(words, context.find_root().obj or [])
     if given.get("engine_python") == "path":
-        given = given | {"engine_python": str(probe.python_on_path())}
+        given = given | {"engine_python": str(environment_probe.python_on_path())}
     machine = {name: text(given.get(name)) for name in ("gpu", "vram", "driver")}
     settings = {name: value for name, value in given.items() if name not in machine}
     return Request(profile=profile, given=settings, extra=extra, fetch=fetch, **machine)

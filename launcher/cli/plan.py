@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from launcher.cli import evidence, show
+from launcher.app import evidence
+from launcher.app.prepare import prepare
+from launcher.cli import service_text
 from launcher.cli.base import command as declare
 from launcher.cli.options import machine_options, plan_options, request
-from launcher.cli.prepare import prepare
 from launcher.cli.progress import Progress
 from launcher.cli.result import Result
 from launcher.paths import dirs
@@ -24,7 +25,7 @@ def command(words: tuple[str, ...], **given: Any) -> Result:
     """
     prepared = prepare(request(words, given, fetch=False), Progress(quiet=True).line)
     plan = prepared.plan
-    data, lines = show.plan_data(plan), show.plan(plan)
+    data, lines = service_text.plan_data(plan), service_text.plan(plan)
     if not prepared.hardware.assumed:  # runs of this machine say nothing of another
         data["evidence"] = evidence.of_plan(plan, dirs())
         lines += evidence.lines(data["evidence"])

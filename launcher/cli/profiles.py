@@ -8,24 +8,20 @@ from typing import Any, Final
 import click
 import msgspec
 
-from launcher.cli import advice
+from launcher.app import candidates
+from launcher.app.prepare import profiles_dir
 from launcher.cli.base import command as declare
 from launcher.cli.base import group
-from launcher.cli.prepare import profiles_dir
-from launcher.cli.result import Problem, Result, failure, size, table
-from launcher.engine import catalogue
+from launcher.cli.result import Problem, Result, failure, table
+from launcher.config.loading import LoadedProfile, ProfileRef, find_profile, load_profile
+from launcher.config.settings import load_user_config, resolve
+from launcher.engine import releases
 from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.detect import detect
 from launcher.paths import dirs
-from launcher.plan import choose
+from launcher.plan import engine_and_card
 from launcher.plan.recommend import Judged
-from launcher.profile.load import (
-    LoadedProfile,
-    ProfileRef,
-    find_profile,
-    load_profile,
-)
-from launcher.profile.settings import load_user_config, resolve
+from launcher.units import size
 
 command = group("profiles", "List, show and validate profiles.")
 
@@ -40,7 +36,7 @@ _BUCKETS: Final = {
 @declare("profiles list")
 def list_() -> Result:
     """List every profile: what runs on this machine, what would with one change, what cannot."""
-    given = advice.advise(detect(), dirs())
+    given = candidates.advise(detect(), dirs())
     broken = [_broken(ref) for ref in given.broken]
     found = [*(_entry(judged) for judged in given.judged), *broken]
     problems = [failure(ref.error).problems[0] for ref in given.broken if ref.error is not None]
@@ -169,8 +165,8 @@ def check_releases(loaded: LoadedProfile) -> None:
     """
     profile = loaded.profile
     for name in (profile.engine, *profile.flags_by_engine):
-        if name != choose.AUTO:
-            catalogue.release(name)
+        if name != engine_and_card.AUTO:
+            releases.release(name)
 
 
 for _command, _name in ((list_, "list"), (show, "show"), (validate, "validate")):

@@ -5,16 +5,17 @@ from __future__ import annotations
 import click
 
 from launcher.cli.base import command as declare
-from launcher.cli.result import Result, size, table
-from launcher.service import client
-from launcher.service.types import at_work
+from launcher.cli.result import Result, table
+from launcher.documents.service_state import at_work
+from launcher.service import control
+from launcher.units import size
 
 
 @declare("ps")
 @click.option("--all", "-a", "everything", is_flag=True, help="Also those that are not running.")
 def command(everything: bool) -> Result:
     """List services that are running, or all that were ever started."""
-    found = [s for s in client.services() if everything or at_work(s) or s.state == "unknown"]
+    found = [s for s in control.services() if everything or at_work(s) or s.state == "unknown"]
     rows = [
         (
             state.service,
@@ -29,4 +30,4 @@ def command(everything: bool) -> Result:
     headings = ("SERVICE", "STATE", "ENDPOINT", "PID", "RAM PEAK", "SINCE")
     lines = table(headings, rows) if rows else ["no services are running"]
     lines += [f"{state.service}: {state.problem}" for state in found if state.problem]
-    return Result(data={"services": [client.as_data(state) for state in found]}, lines=lines)
+    return Result(data={"services": [control.as_data(state) for state in found]}, lines=lines)

@@ -6,17 +6,18 @@ from typing import Any
 
 import msgspec
 
-from launcher.cli import advice, evidence
+from launcher.app import candidates, evidence
 from launcher.cli.base import command as declare
 from launcher.cli.options import machine_options
-from launcher.cli.result import Result, size, table
+from launcher.cli.result import Result, table
+from launcher.config.size import parse_size
 from launcher.hardware import detect as reading
 from launcher.hardware.cards import hypothetical
-from launcher.hardware.types import Hardware
+from launcher.hardware.inventory import Hardware
 from launcher.paths import dirs
-from launcher.plan import choose
+from launcher.plan import engine_and_card
 from launcher.plan.recommend import Recommendation
-from launcher.profile.size import parse_size
+from launcher.units import size
 
 
 @declare("recommend")
@@ -32,9 +33,9 @@ def command(gpu: str | None, vram: str | None, driver: str | None) -> Result:
     where = dirs()
     hardware = machine(gpu, vram, driver)
     if gpu or vram:
-        choose.require_kernels(hardware)
-    given = advice.advise(hardware, where)
-    found = advice.recommendation(given, where)
+        engine_and_card.require_kernels(hardware)
+    given = candidates.advise(hardware, where)
+    found = candidates.recommendation(given, where)
     data = document(found, given, hardware)
     return Result(data=data, lines=_lines(found, data["evidence"]))
 
@@ -51,7 +52,7 @@ def machine(gpu: str | None, vram: str | None, driver: str | None) -> Hardware:
     return hypothetical(gpu, None if vram is None else parse_size(vram), here, driver=driver)
 
 
-def document(found: Recommendation, given: advice.Advice, hardware: Hardware) -> dict[str, Any]:
+def document(found: Recommendation, given: candidates.Advice, hardware: Hardware) -> dict[str, Any]:
     """The recommendation as the command line's contract has it."""
     return {
         "profile": found.profile,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from launcher.cli import show
+from launcher.cli import service_text
 from launcher.cli.base import command as declare
 from launcher.cli.progress import Progress
 from launcher.cli.result import Result
 from launcher.cli.up import Follow
-from launcher.service import client, store
+from launcher.service import control, store
 
 
 @declare("restart")
@@ -20,14 +20,14 @@ def command(service: str, quiet: bool) -> Result:
 
     The profile is not read again: after a change there, use `down` and `up`.
     """
-    client.status(service)
+    control.status(service)
     plan = store.read_plan(store.folder(service))
     progress = Progress(quiet=quiet)
-    done = client.down(service)
+    done = control.down(service)
     progress.line(f"{service}: stopped" if done.was_running else f"{service}: was not running")
     try:
-        state = client.launch(plan, on_change=Follow(progress))
+        state = control.launch(plan, on_change=Follow(progress))
     finally:
         progress.done()
-    data = client.as_data(state)
-    return Result(data=data, lines=show.service(data))
+    data = control.as_data(state)
+    return Result(data=data, lines=service_text.service(data))

@@ -142,14 +142,3 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str
     return [
         "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells
     ]
-
-
-def size(count: float | None) -> str:
-    """Bytes for people: `1.3 GB`, `451 MB`; `not measured` for None."""
-    if count is None:
-        return "not measured"
-    if count >= 1e9:
-        return f"{count / 1e9:.2f} GB"
-    if count >= 1e6:
-        return f"{count / 1e6:.0f} MB"
-    return f"{count / 1e3:.0f} kB"

@@ -7,18 +7,19 @@ from typing import Any
 import click
 import msgspec
 
-from launcher.cli import show as words
+from launcher.cli import service_text as words
 from launcher.cli.base import command as declare
 from launcher.cli.base import group
 from launcher.cli.benchtable import rows_table
-from launcher.cli.result import Result, size, table
+from launcher.cli.result import Result, table
 from launcher.cli.runs_report import diff, report
+from launcher.documents.service_state import at_work
 from launcher.paths import dirs
 from launcher.record.bench import read_bench
 from launcher.record.prune import old_runs, remove_runs
 from launcher.record.runs import list_runs, load_run, run_directory
-from launcher.service import client
-from launcher.service.types import at_work
+from launcher.service import control
+from launcher.units import size
 
 _LATEST_ROWS = 24
 """Measurements shown to a person."""
@@ -90,7 +91,7 @@ def _measured(documents: list[dict[str, Any]]) -> list[str]:
 def prune(keep: int, service: str | None, dry_run: bool) -> Result:
     """Remove all but the newest N run records. Those of running services always stay."""
     runs = dirs().runs
-    live = frozenset(state.run for state in client.services() if at_work(state))
+    live = frozenset(state.run for state in control.services() if at_work(state))
     found = [run for run in list_runs(runs) if service in (None, run.service)]
     old = old_runs(found, keep=keep, live=live)
     if not dry_run:

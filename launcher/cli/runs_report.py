@@ -12,7 +12,7 @@ import msgspec
 from launcher.cli.base import command as declare
 from launcher.cli.result import Result, table
 from launcher.errors import ExitCode, QlaunchError
-from launcher.files import read_bounded, write_atomic
+from launcher.linux.files import read_bounded, write_atomic
 from launcher.paths import dirs
 from launcher.record.bench import bench_rows
 from launcher.record.runs import load_run, read_events, read_samples, run_directory
@@ -70,7 +70,7 @@ def _comparison_file(source: str) -> Path | None:
 
 
 def _run(wanted: str) -> tuple[dict[str, Any], Mapping[str, Any], Path]:
-    from launcher.record import report as make
+    from launcher import report as make
 
     runs = dirs().runs
     run = load_run(runs, wanted)
@@ -87,7 +87,7 @@ def _run(wanted: str) -> tuple[dict[str, Any], Mapping[str, Any], Path]:
 
 
 def _comparison(path: Path) -> tuple[dict[str, Any], Mapping[str, Any], Path]:
-    from launcher.record import report as make
+    from launcher import report as make
 
     doc = read_comparison(path)
     texts = {
@@ -104,7 +104,7 @@ def read_comparison(path: Path) -> dict[str, Any]:
     Raises:
         QlaunchError: `comparison_unreadable` (exit 2).
     """
-    from launcher.bench.types import VERSION, Comparison
+    from launcher.documents.comparison import VERSION, Comparison
 
     try:
         found = msgspec.json.decode(read_bounded(path, COMPARISON_LIMIT))
@@ -190,15 +190,15 @@ def _changed(title: str, changes: list[dict[str, Any]]) -> list[str]:
 
 
 def _figure_row(figure: dict[str, Any]) -> tuple[str, ...]:
-    from launcher.record.report import words
+    from launcher.report import formatting
 
-    show = words.size if figure["name"].endswith("_bytes") else words.figure
+    show = formatting.size if figure["name"].endswith("_bytes") else formatting.figure
     ratio = figure["ratio"]
     return (
         figure["name"],
         show(figure["a"]),
         show(figure["b"]),
-        words.ABSENT if ratio is None else f"{ratio:.2f} ×",
+        formatting.ABSENT if ratio is None else f"{ratio:.2f} ×",
     )
 
 
@@ -209,11 +209,11 @@ def _check_words(check: dict[str, Any] | None) -> str:
 
 
 def _level_lines(found: dict[str, Any]) -> list[str]:
-    from launcher.record.report import words
+    from launcher.report import formatting
 
     known = {key: value for key, value in found["level"].items() if value is not None}
     rows = [_figure_row(figure) for figure in found["figures"]]
     return [
-        f"load      {words.level(known)}",
+        f"load      {formatting.level(known)}",
         *(f"  {line}" for line in table(("", "A", "B", "B / A"), rows)),
     ]

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from launcher.bench import verdict
-from launcher.bench.types import Cell, Comparison, Level, Mode
-from launcher.cli.result import size, table
+from launcher.cli.result import table
+from launcher.documents.comparison import Cell, Comparison, Level, Mode
+from launcher.units import size
 
 SOURCE: Final = (
     "an article's figures for Qwen3-Embedding-0.6B on an NVIDIA T4: SGLang 0.3.0, CUDA 12.1,"

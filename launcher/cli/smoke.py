@@ -7,17 +7,17 @@ from typing import Any
 import click
 import msgspec
 
-from launcher.cli import show
+from launcher.app.prepare import prepare, require_fit
+from launcher.app.running_service import api_key, running
+from launcher.cli import service_text
 from launcher.cli.base import command as declare
 from launcher.cli.options import plan_options, request
-from launcher.cli.prepare import prepare, require_fit
 from launcher.cli.progress import Progress
 from launcher.cli.result import Problem, Result
-from launcher.cli.running import api_key, running
 from launcher.cli.up import Follow
+from launcher.documents.smoke import SmokeReport
 from launcher.errors import ExitCode
-from launcher.service import client
-from launcher.verify.types import SmokeReport
+from launcher.service import control
 
 
 @declare("smoke")
@@ -42,7 +42,7 @@ def command(words: tuple[str, ...], from_start: bool, **given: Any) -> Result:
 
 def _running(name: str) -> Result:
     plan, endpoint = running(name)
-    from launcher.service.verifier import verify_request
+    from launcher.service.supervisor.smoke_process import verify_request
     from launcher.verify.smoke import run_smoke
 
     report = run_smoke(verify_request(plan, endpoint), key=api_key(plan))
@@ -51,7 +51,7 @@ def _running(name: str) -> Result:
 
 def _verdict(name: str, data: dict[str, Any], report: SmokeReport) -> Result:
     smoke: dict[str, Any] = msgspec.to_builtins(report)
-    lines = show.checks(smoke)
+    lines = service_text.checks(smoke)
     if report.ok:
         return Result(data=data | {"smoke": smoke}, lines=[*lines, f"{name}: every check is ok"])
     failed = ", ".join(check.name for check in report.checks if not check.ok)
@@ -75,11 +75,11 @@ def _from_start(words: tuple[str, ...], given: dict[str, Any]) -> Result:
     plan = prepared.plan
     progress.line(f"{plan.service}: {plan.model_name} on engine {plan.engine.release}")
     try:
-        state = client.launch(plan, on_change=Follow(progress))
-        data = client.as_data(state)
+        state = control.launch(plan, on_change=Follow(progress))
+        data = control.as_data(state)
     finally:
         progress.done()
     # What another command started is refused by launch, so what is stopped here was started here.
-    done = client.down(plan.service)
+    done = control.down(plan.service)
     progress.line(f"{plan.service}: stopped in {done.seconds:.1f} s, nothing left running")
-    return Result(data=data, lines=show.service(data))
+    return Result(data=data, lines=service_text.service(data))

@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from launcher.cli import show
+from launcher.cli import service_text
 from launcher.cli.base import command as declare
 from launcher.cli.result import Problem, Result
+from launcher.documents.service_state import FINAL, ServiceState
 from launcher.errors import ExitCode
-from launcher.service import client
-from launcher.service.types import FINAL, ServiceState
+from launcher.service import control
 
 
 @declare("status")
@@ -19,20 +19,20 @@ from launcher.service.types import FINAL, ServiceState
 @click.option("--endpoint", "endpoint_only", is_flag=True, help="Print only the endpoint's URL.")
 def command(service: str, endpoint_only: bool) -> Result:
     """Show SERVICE: state, endpoint, memory, checks. Exit 3 when it is not running."""
-    state = client.status(service)
-    data = client.as_data(state)
+    state = control.status(service)
+    data = control.as_data(state)
     running = state.state not in FINAL
     if running and endpoint_only:
         return Result(data=data, lines=[state.endpoint or "-"])
     if running:
-        return Result(data=data, lines=show.service(data))
+        return Result(data=data, lines=service_text.service(data))
     if state.state == "unknown":
         return _unknown(service, state, data, endpoint_only=endpoint_only)
     message = f"service {service!r} is not running: {state.state}"
     fix = state.failure.fix if state.failure else f"start it: qlaunch restart {service}"
     return Result(
         data=data,
-        lines=[] if endpoint_only else show.service(data),
+        lines=[] if endpoint_only else service_text.service(data),
         exit_code=ExitCode.NOT_RUNNING,
         status="error",
         problems=(Problem("not_running", message, fix),),
@@ -45,7 +45,7 @@ def _unknown(
     """Neither running nor not, as far as can be told: no script may take it for ready."""
     return Result(
         data=data,
-        lines=[] if endpoint_only else show.service(data),
+        lines=[] if endpoint_only else service_text.service(data),
         exit_code=ExitCode.NOT_RUNNING,
         status="error",
         problems=(

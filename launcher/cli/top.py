@@ -13,11 +13,11 @@ from typing import Any
 
 import click
 
+from launcher.app.live_view import LiveView
 from launcher.cli import top_view
 from launcher.cli.base import command as declare
 from launcher.cli.base import wants_json
 from launcher.cli.result import Result, stream_document
-from launcher.cli.watch import Watch
 from launcher.errors import ExitCode
 
 SLICE_S = 0.1
@@ -50,7 +50,7 @@ def command(
     log, latency from the supervisor's own check. Without a terminal it looks once, or --count
     times.
     """
-    watch = Watch()
+    watch = LiveView()
     look = lambda: watch.look(services, everything=everything)  # noqa: E731 - bound once
     try:
         if once or (count is None and not wants_json() and not _on_terminal()):

@@ -11,23 +11,24 @@ from typing import Any
 import click
 import msgspec
 
-from launcher.bench import store, tools
+from launcher.app import contenders, test_conditions, tuned_profile
+from launcher.app.interrupts import ends_by_interrupt
+from launcher.app.prepare import Prepared, profiles_dir
+from launcher.app.tuning_space import dimensions
+from launcher.bench import store, test_machine
 from launcher.bench.compare import Comparing, Course, failed
-from launcher.bench.lives import Contender
+from launcher.bench.trial import Contender
 from launcher.bench.tune import Aim, Overlay, Search, Trial, Tuning, beats, measured, sentences
-from launcher.bench.types import Level
-from launcher.cli import circumstances, contenders, grid, tuned_profile
+from launcher.cli import grid
 from launcher.cli.base import command as declare
-from launcher.cli.interrupts import ends_by_interrupt
-from launcher.cli.prepare import Prepared, profiles_dir
 from launcher.cli.progress import Progress
 from launcher.cli.result import Problem, Result, Status, table
-from launcher.cli.tune_space import dimensions
+from launcher.config.loading import LoadedProfile, load_profile
+from launcher.documents.comparison import Level
 from launcher.errors import ExitCode, QlaunchError
-from launcher.files import write_atomic
+from launcher.linux.files import write_atomic
 from launcher.paths import dirs
-from launcher.profile.load import LoadedProfile, load_profile
-from launcher.yamlwords import shown
+from launcher.yaml_messages import shown
 
 FILE = "tuning.json"
 
@@ -121,7 +122,7 @@ def command(profile: str, **given: Any) -> Result:
     progress = Progress(quiet=given["quiet"])
     base = load_profile(profile, profiles_dir(dirs()))
     output = _output(base, given["output"], force=given["force"])
-    tools.refuse_company()
+    test_machine.refuse_company()
     with ends_by_interrupt():
         work = _prepared(profile, base, output, given, progress)
         work.run()
@@ -157,7 +158,7 @@ def _prepared(
     """The profile as it is, ready to be started.
 
     Raises:
-        QlaunchError: as `launcher.cli.prepare.prepare`; `does_not_fit` (exit 4).
+        QlaunchError: as `launcher.app.prepare.prepare`; `does_not_fit` (exit 4).
     """
     prepared = contenders.prepared(name, progress.line, command_name="tune", fetch=True)
     return Work(name, base, output, given, progress, prepared)
@@ -180,9 +181,11 @@ class Work:
         self.level = Level(clients=given["clients"], batch=given["batch"], tokens=given["tokens"])
         self.aim = Aim(given["max_p95_ms"])
         self.store = store.Store(dirs().comparisons, "tune")
-        self.header = circumstances.header(self.store, hardware)
+        self.header = test_conditions.header(self.store, hardware)
         bounds = grid.bounds(given["requests"], given["seconds"])
-        self.tools = circumstances.tools(bounds, self.progress, hardware)
+        self.tools = test_conditions.tools(
+            bounds, hardware, say=self.progress.line, now=self.progress.now
+        )
         self.search = Search(
             self.evaluate, self.aim, self.may_go_on, lambda: self.keep(self.document())
         )
@@ -257,7 +260,7 @@ class Work:
             self.header,
             self.tools,
             write=lambda _: self.keep(self.document()),
-            idle=circumstances.idle,
+            idle=test_conditions.idle,
         )
         found = self.comparison.run()
         self.store.write(found)

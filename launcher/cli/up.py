@@ -7,15 +7,15 @@ from typing import Any
 
 import click
 
-from launcher.cli import show
+from launcher.app.interrupts import ends_by_interrupt
+from launcher.app.prepare import prepare, require_fit
+from launcher.cli import service_text
 from launcher.cli.base import command as declare
-from launcher.cli.interrupts import ends_by_interrupt
 from launcher.cli.options import plan_options, request
-from launcher.cli.prepare import prepare, require_fit
 from launcher.cli.progress import Progress
 from launcher.cli.result import Result
-from launcher.plan.types import Plan
-from launcher.service.types import ServiceState
+from launcher.documents.plan import Plan
+from launcher.documents.service_state import ServiceState
 
 
 class Follow:
@@ -29,9 +29,9 @@ class Follow:
         """Called with every new state."""
         if state.state != self._state:
             self._state = state.state
-            self._progress.line(show.phase(state.state, ""))
+            self._progress.line(service_text.phase(state.state, ""))
         elif state.detail:
-            self._progress.now(show.phase(state.state, state.detail))
+            self._progress.now(service_text.phase(state.state, state.detail))
 
 
 @declare("up")
@@ -69,30 +69,33 @@ def _up(
     prepared = prepare(request(words, given), progress.line)
     plan = prepared.plan
     if dry_run:
-        return Result(data=show.plan_data(plan), lines=show.plan(plan))
+        return Result(data=service_text.plan_data(plan), lines=service_text.plan(plan))
     require_fit(prepared)
     progress.line(f"{plan.service}: {plan.model_name} on engine {plan.engine.release}")
     if foreground:
         return _foreground(plan, progress)
-    from launcher.service import client
+    from launcher.service import control
 
     try:
-        state = client.launch(plan, on_change=Follow(progress))
+        state = control.launch(plan, on_change=Follow(progress))
     finally:
         progress.done()
     return _result(plan, state)
 
 
 def _foreground(plan: Any, progress: Progress) -> Result:
-    from launcher.cli.supervise import wiring
-    from launcher.service import client
+    from launcher.app.supervise import wiring
+    from launcher.service import control
 
-    state = client.foreground(plan, wiring(), on_change=Follow(progress))
+    state = control.foreground(plan, wiring(), on_change=Follow(progress))
     return _result(plan, state)
 
 
 def _result(plan: Plan, state: ServiceState) -> Result:
-    from launcher.service import client
+    from launcher.service import control
 
-    data = client.as_data(state) | show.prompts_data(plan.expectation.prompts)
-    return Result(data=data, lines=[*show.service(data), *show.prompts(plan.expectation.prompts)])
+    data = control.as_data(state) | service_text.prompts_data(plan.expectation.prompts)
+    return Result(
+        data=data,
+        lines=[*service_text.service(data), *service_text.prompts(plan.expectation.prompts)],
+    )

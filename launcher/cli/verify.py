@@ -7,13 +7,13 @@ from typing import Any
 import click
 import msgspec
 
-from launcher.cli import show
+from launcher.app.running_service import api_key, running
+from launcher.cli import service_text
 from launcher.cli.base import command as declare
 from launcher.cli.progress import Progress
 from launcher.cli.result import Problem, Result, table
-from launcher.cli.running import api_key, running
+from launcher.documents.smoke import QualityReport, SuiteReport
 from launcher.errors import ExitCode
-from launcher.verify.types import QualityReport, SuiteReport
 
 
 @declare("verify")
@@ -41,7 +41,7 @@ def command(service: str, seconds: float, quality: bool, quiet: bool) -> Result:
     """
     plan, endpoint = running(service)
     progress = Progress(quiet=quiet)
-    from launcher.service.verifier import verify_request
+    from launcher.service.supervisor.smoke_process import verify_request
     from launcher.verify.suite import run_suite
 
     asked, key = verify_request(plan, endpoint), api_key(plan)
@@ -78,7 +78,7 @@ def _result(
 
 
 def _lines(found: dict[str, Any]) -> list[str]:
-    lines = show.checks(found)
+    lines = service_text.checks(found)
     if found["groups"]:
         rows = [
             (

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from launcher.engine.types import Engine, Release
+from launcher.engine.release import Engine, Release
 
-_PLUGIN: Final = Path(__file__).resolve().parent / "plugin"
+_PLUGIN: Final = Path(__file__).resolve().parents[1] / "plugin"
 STANDINS: Final = _PLUGIN / "standins"
 PLUGIN: Final = _PLUGIN / "sglang_plugin"
 GUARD: Final = _PLUGIN / "guard"

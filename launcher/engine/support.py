@@ -15,10 +15,10 @@ from typing import Any, Final
 import msgspec
 
 from launcher.engine import command
-from launcher.engine.types import Release
+from launcher.engine.release import Release
 from launcher.errors import ExitCode, QlaunchError
-from launcher.model.types import Checkpoint
-from launcher.yamlfile import shown
+from launcher.model.checkpoint import Checkpoint
+from launcher.yaml_reader import shown
 
 RECORDS: Final = Path(__file__).with_name("architectures")
 OVERRIDE: Final = "json-model-override-args"

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from launcher.documents.plan import Plan
 from launcher.errors import ExitCode, QlaunchError
-from launcher.plan.types import Plan
 
 Scope = Literal["system", "user"]
 

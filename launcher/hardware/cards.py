@@ -12,7 +12,7 @@ from typing import Annotated, Final
 import msgspec
 
 from launcher.errors import ExitCode, QlaunchError
-from launcher.hardware.types import Gpu, Hardware
+from launcher.hardware.inventory import Gpu, Hardware
 
 NEW_ENOUGH_DRIVER: Final = "580"
 """R580, the first driver that runs CUDA 13 and with it every engine release of the catalogue."""
@@ -39,7 +39,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 @functools.cache
 def known_cards() -> Mapping[str, Card]:
     """Every card of `cards.yaml`, by its bare name (`bare_name`), in the file's order."""
-    from launcher.yamlfile import load_typed
+    from launcher.yaml_reader import load_typed
 
     loaded = load_typed(Path(__file__).with_name("cards.yaml"), dict[str, Card], what="GPU list")
     return {
@@ -67,7 +67,7 @@ def find_card(name: str) -> Card:
     for key in (wanted, f"rtx{wanted}", f"gtx{wanted}"):
         if key in known:
             return known[key]
-    from launcher.yamlwords import shown
+    from launcher.yaml_messages import shown
 
     # Names are two to nine characters: half of them right is as near as a slip gets.
     near = [known[key].name for key in difflib.get_close_matches(wanted, known, 3, 0.5)]
@@ -160,6 +160,6 @@ def _variant(card: Card, name: str) -> int:
 
 
 def _usage(message: str, given: str) -> QlaunchError:
-    from launcher.yamlwords import shown
+    from launcher.yaml_messages import shown
 
     return QlaunchError(f"`{shown(given, 60)}`: {message}", code="usage", exit_code=ExitCode.USAGE)

@@ -10,9 +10,9 @@ from pathlib import Path
 import msgspec
 
 from launcher.hardware import isa
-from launcher.hardware.cgroup import Group, groups
-from launcher.hardware.pseudofiles import read_int, read_text
-from launcher.hardware.types import Cpu
+from launcher.hardware.inventory import Cpu
+from launcher.linux.cgroup import ControlGroup, groups
+from launcher.linux.pseudofiles import read_int, read_text
 
 _CPUINFO_START = 32768
 """Enough for the first processor's lines; on large machines the whole file takes long to make."""
@@ -77,7 +77,7 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
     return min(quotas, default=None)
 
 
-def _quota(group: Group) -> float | None:
+def _quota(group: ControlGroup) -> float | None:
     """`cpu.max` is `QUOTA PERIOD` or `max PERIOD`; v1 has two files, and -1 for no quota."""
     if group.version == 2:
         words = (read_text(group.path / "cpu.max", 64) or "").split()

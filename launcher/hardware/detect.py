@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.hardware.cpu import read_cpu
+from launcher.hardware.inventory import Gpu, Hardware
 from launcher.hardware.memory import read_memory
 from launcher.hardware.nvml import TIMEOUT_S, Devices, Unavailable, open_nvml
-from launcher.hardware.types import Gpu, Hardware
 from launcher.hardware.visible import visible_gpus
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from launcher.hardware.types import Disk
+from launcher.hardware.inventory import Disk
 
 
 def read_disk(path: Path) -> Disk:

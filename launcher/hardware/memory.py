@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from launcher.hardware.cgroup import Group, groups
-from launcher.hardware.pseudofiles import read_int, read_text
-from launcher.hardware.types import Memory, Swap
+from launcher.hardware.inventory import Memory, Swap
+from launcher.linux.cgroup import ControlGroup, groups
+from launcher.linux.pseudofiles import read_int, read_text
 
 _FILES = {
     1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -43,13 +43,13 @@ def read_swap(root: Path = Path("/")) -> Swap | None:
     return Swap(total_bytes=machine["SwapTotal"], free_bytes=machine["SwapFree"])
 
 
-def _limit(group: Group, total: int) -> int | None:
+def _limit(group: ControlGroup, total: int) -> int | None:
     """The group's limit, None where there is none: `max`, or v1's huge number."""
     limit = read_int(group.path / _FILES[group.version][0])
     return limit if limit is not None and 0 <= limit < total else None
 
 
-def _working_set(group: Group) -> int:
+def _working_set(group: ControlGroup) -> int:
     """Bytes in use that cannot simply be dropped; 0 only where the kernel tells no usage."""
     _, usage_file, cache_key = _FILES[group.version]
     usage = read_int(group.path / usage_file) or 0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from launcher.hardware.pseudofiles import read_text
-from launcher.hardware.types import NumaNode
+from launcher.hardware.inventory import NumaNode
+from launcher.linux.pseudofiles import read_text
 
 _MOST = 4096
 """More processors than this in one list are a damaged file."""

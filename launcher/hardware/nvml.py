@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from launcher.hardware.bounded import BoundedCaller
-from launcher.hardware.types import Gpu, GpuProcess, MigDevice
+from launcher.hardware.inventory import Gpu, GpuProcess, MigDevice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -10,7 +10,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from launcher.hardware.types import Gpu, MigDevice
+    from launcher.hardware.inventory import Gpu, MigDevice
 
 _INTEGER = re.compile(r"([+-]?[0-9]{1,9})")
 """CUDA reads entries as C's strtoul does: the digits count, what follows them is ignored."""

@@ -9,9 +9,9 @@ from typing import Annotated
 import msgspec
 
 from launcher.errors import ExitCode, QlaunchError
+from launcher.model.checkpoint import ModelCard, Pooling, Shape, Source
 from launcher.model.source import looks_like_repository, parse_source
-from launcher.model.types import ModelCard, Pooling, Shape, Source
-from launcher.yamlfile import Loaded, did_you_mean, load_typed, shown
+from launcher.yaml_reader import Loaded, did_you_mean, load_typed, shown
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _Count = Annotated[int, msgspec.Meta(ge=1)]

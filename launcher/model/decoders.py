@@ -15,13 +15,13 @@ import msgspec
 
 from launcher.model.files import broken, missing, read_bytes, read_json_object
 from launcher.model.safetensors import DTYPE_NAMES
-from launcher.yamlfile import shown
+from launcher.yaml_reader import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from launcher.model.modules import Head
+    from launcher.model.modules import PoolingHead
     from launcher.model.safetensors import Header
 
 FAMILIES = {
@@ -113,7 +113,7 @@ def check_decoder(
     return Decoder(both_ways=both_ways, window=_window(raw, family), new_rotation=new)
 
 
-def check_head(folder: Path, head: Head, decoder: Decoder) -> None:
+def check_head(folder: Path, head: PoolingHead, decoder: Decoder) -> None:
     """Refuse a decoder whose pooling nothing defines, or whose last token is any word.
 
     Raises:

@@ -7,15 +7,15 @@ import errno
 import shutil
 from typing import TYPE_CHECKING
 
-from launcher import locks
 from launcher.errors import ExitCode, QlaunchError
-from launcher.yamlfile import shown
+from launcher.linux import locks
+from launcher.yaml_reader import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from launcher.model.types import Source
+    from launcher.model.checkpoint import Source
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 from launcher.errors import QlaunchError
 from launcher.model.files import broken, missing
 from launcher.model.safetensors import Header, Tensor
-from launcher.yamlfile import shown
+from launcher.yaml_reader import shown
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from launcher.model.package import locate_package, pull_package
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from launcher.model.types import ModelCard, Source
+    from launcher.model.checkpoint import ModelCard, Source
 
 
 def locate(sources: Sequence[Source], *, models_dir: Path) -> Path | None:

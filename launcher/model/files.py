@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from launcher.errors import ExitCode, QlaunchError
-from launcher.yamlfile import shown
+from launcher.yaml_reader import shown
 
 if TYPE_CHECKING:
     from pathlib import Path

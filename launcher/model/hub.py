@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher import childenv
+from launcher import child_environment
 from launcher.errors import ExitCode, QlaunchError
 from launcher.model.download import disk_error, not_found, offline, unreachable
 from launcher.model.inspect import inspect
@@ -23,7 +23,7 @@ from launcher.paths import dirs
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from launcher.model.types import Source
+    from launcher.model.checkpoint import Source
 
 # What serving needs. Exports for other runtimes have configs of their own in their folders.
 _ALLOW = ["*.json", "*.safetensors", "*.txt", "*.model", "*.tiktoken", "*_Dense/*.bin"]
@@ -111,7 +111,7 @@ def _spare_caches() -> None:
 
     They would make a folder called `~` where they are called, or write nowhere.
     """
-    if childenv.usable_home(os.environ) or os.environ.get("XDG_CACHE_HOME"):
+    if child_environment.usable_home(os.environ) or os.environ.get("XDG_CACHE_HOME"):
         return
     for variable, name in (("HF_HOME", "huggingface"), ("MODELSCOPE_CACHE", "modelscope")):
         if not Path(os.path.expanduser("~"), ".cache", name).is_dir():  # noqa: PTH111 - may be "~"

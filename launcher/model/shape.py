@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from launcher.model.types import Checkpoint, ModelCard, Shape
+from launcher.model.checkpoint import Checkpoint, ModelCard, Shape
 
 BITS: Final[Mapping[str, float]] = MappingProxyType(
     {"w8a8_int8": 8, "compressed-tensors": 8, "gptq": 4.25, "awq": 4.25}

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal, NoReturn
 
 from launcher.errors import ExitCode, QlaunchError
-from launcher.model.types import Source
-from launcher.yamlfile import shown
+from launcher.model.checkpoint import Source
+from launcher.yaml_reader import shown
 
 _KINDS: tuple[Literal["hf", "modelscope", "package"], ...] = ("hf", "modelscope", "package")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")

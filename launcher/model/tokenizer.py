@@ -17,7 +17,7 @@ from launcher.model.rebuilt import (
     check_vocabulary,
     class_name,
 )
-from launcher.yamlfile import shown
+from launcher.yaml_reader import shown
 
 _SETS: Final = (
     ("tokenizer.json",),

@@ -19,7 +19,7 @@ from launcher.model.download import corrupt, not_found
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from launcher.model.types import Source
+    from launcher.model.checkpoint import Source
 
 MAX_FILES = 4096
 MAX_BYTES = 64 * 10**9

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from launcher.plan.types import Calibration
+from launcher.documents.plan import Calibration
 
 LATEST: Final = 20
 """Runs looked at, newest first: an environment that changed is forgotten soon."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from launcher.config.profile import FlagValue
 from launcher.errors import ExitCode, QlaunchError
+from launcher.model.checkpoint import Checkpoint
 from launcher.model.inspect import OFFSET_POSITIONS
-from launcher.model.types import Checkpoint
-from launcher.profile.types import FlagValue
 
 FLAG: Final = "context-length"
 POOL: Final = "max-total-tokens"

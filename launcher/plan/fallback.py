@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from launcher.plan.types import Fallback, Plan
-from launcher.profile.types import FlagValue
+from launcher.config.profile import FlagValue
+from launcher.documents.plan import Fallback, Plan
 
 if TYPE_CHECKING:
-    from launcher.plan.resolve import Inputs
+    from launcher.plan.inputs import Inputs
 
 
 def resolved(given: Inputs, make: Callable[[Inputs], Plan]) -> tuple[Fallback, ...]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from launcher.engine.types import Release
+from launcher.config.profile import HardwareNeed
+from launcher.config.size import parse_size
+from launcher.documents.plan import MemoryPrediction
+from launcher.engine.release import Release
 from launcher.errors import ExitCode, QlaunchError
-from launcher.hardware.types import Gpu, Hardware
-from launcher.model.types import Checkpoint
+from launcher.hardware.inventory import Gpu, Hardware
+from launcher.model.checkpoint import Checkpoint
 from launcher.plan.memory import DTYPE_BYTES, SLACK, Knobs, kv_bytes_per_token
-from launcher.plan.types import MemoryPrediction
-from launcher.profile.size import parse_size
-from launcher.profile.types import HardwareNeed
 
 GIB: Final = 1 << 30
 _DEVICE: Final = {"cpu": "the CPU, and it needs a GPU", "cuda": "a GPU, and it needs the CPU"}

@@ -1,6 +1,6 @@
 """What the guard before the engine's handlers lets through: limits from the plan. Pure.
 
-`launcher/engine/plugin/guard/` enforces them inside the engine's front; why each is what it is
+`launcher/plugin/guard/` enforces them inside the engine's front; why each is what it is
 stands in docs/decisions.md.
 """
 
@@ -12,11 +12,11 @@ from typing import Final, Literal
 
 import msgspec
 
+from launcher.config.profile import FlagValue
+from launcher.documents.plan import Guard, MemoryPrediction, Term
 from launcher.engine.command import GUARD
 from launcher.errors import ExitCode, QlaunchError
-from launcher.model.types import Checkpoint
-from launcher.plan.types import Guard, MemoryPrediction, Term
-from launcher.profile.types import FlagValue
+from launcher.model.checkpoint import Checkpoint
 
 VARIABLE: Final = "REQUEST_GUARD"
 """Environment variable of the engine that holds the limits as JSON."""

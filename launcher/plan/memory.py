@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from launcher.model.types import Checkpoint
-from launcher.plan.types import Calibration, MemoryPrediction, Term
-from launcher.profile.types import FlagValue
+from launcher.config.profile import FlagValue
+from launcher.documents.plan import Calibration, MemoryPrediction, Term
+from launcher.model.checkpoint import Checkpoint
 
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30

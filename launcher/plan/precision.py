@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from launcher.errors import ExitCode, QlaunchError
-from launcher.hardware.types import BF16_FLAGS, INT8_FLAGS, Cpu, Gpu
-from launcher.model.types import Checkpoint
+from launcher.hardware.inventory import BF16_FLAGS, INT8_FLAGS, Cpu, Gpu
+from launcher.model.checkpoint import Checkpoint
 
 INT8: Final = "int8"
 """Linear layers of encoders in 8-bit integers, computed by qlaunch's plugin, on a CPU."""

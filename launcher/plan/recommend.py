@@ -13,13 +13,13 @@ from typing import Final, Literal
 
 import msgspec
 
+from launcher.config.profile import Profile
 from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.cards import bare_name
-from launcher.hardware.types import Gpu, Hardware
-from launcher.plan import choose, fit
-from launcher.plan.buckets import Bucket, Candidate, Verdict, World, judge
-from launcher.plan.evidence import Evidence, PastRun, age, evidence
-from launcher.profile.types import Profile
+from launcher.hardware.inventory import Gpu, Hardware
+from launcher.plan import engine_and_card, fit
+from launcher.plan.past_runs import Evidence, PastRun, age, evidence
+from launcher.plan.suitability import Bucket, Candidate, Verdict, World, judge
 
 __all__ = ["PastRun", "Recommendation", "age", "evidence", "judge_all", "kind_of", "recommend"]
 
@@ -216,7 +216,7 @@ def _reasons(first: Judged, hardware: Hardware) -> tuple[str, ...]:
 def _unused_gpu(first: Judged, hardware: Hardware) -> tuple[str, ...]:
     """Why the machine's GPU is not used, or which of several is."""
     if first.profile.hardware.device == "cpu":
-        old = choose.too_old(hardware)
+        old = engine_and_card.too_old(hardware)
         return (old or f"GPU: {hardware.gpu_status}",)
     if len(hardware.gpus) > 1:
         return (

@@ -11,8 +11,8 @@ from typing import Final
 
 import msgspec
 
+from launcher.documents.plan import MemoryPrediction, Term
 from launcher.plan import memory
-from launcher.plan.types import MemoryPrediction, Term
 
 SCHEDULER_BYTES: Final = 95_000_000
 """One scheduler more, forked, without model and cache: the pages it shares with nobody."""

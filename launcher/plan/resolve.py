@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 import msgspec
 
+from launcher.config.profile import FlagValue
+from launcher.config.settings import Resolved
+from launcher.documents.plan import CardFacts, EnginePlan, Expectation, Plan
 from launcher.engine import command, support
-from launcher.engine import flags as flag_tables
-from launcher.engine.types import Engine
+from launcher.engine.options import flags as flag_tables
 from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.cpu import under
-from launcher.hardware.types import Hardware
-from launcher.model.types import Checkpoint, ModelCard
 from launcher.plan import (
-    budget,
     calibration,
-    choose,
     context,
+    engine_and_card,
     fallback,
     fit,
     guard,
     memory,
     precision,
     replicas,
+    start_budget,
 )
-from launcher.plan.types import CardFacts, EnginePlan, Expectation, Plan
-from launcher.profile.settings import Resolved
-from launcher.profile.types import FlagValue, Profile
+from launcher.plan.inputs import Inputs
 
 OWNED: Final = {
     "--model-path": "--model",
@@ -63,28 +61,6 @@ MATRYOSHKA_FLAGS: Final[Mapping[str, FlagValue]] = {
 answers a request for fewer `dimensions` with 400 until it is told."""
 MATRYOSHKA_SINCE: Final = "0.5.6"
 """First SGLang that cuts vectors (layers/pooler.py cuts before it normalises)."""
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """Everything a plan is made of."""
-
-    settings: Resolved
-    profile_name: str
-    profile: Profile
-    hardware: Hardware
-    engine: Engine
-    checkpoint: Checkpoint
-    card: ModelCard | None
-    extra: tuple[str, ...]
-    """The user's own engine options, as given after `--`."""
-    parity_min: Callable[[str], float]
-    """Least cosine that passes, by dtype (launcher.verify.thresholds)."""
-    reference_cache: str
-    choice: choose.Choice | None = None
-    """Why this engine, and which card; None for an engine the user brought."""
-    observed: tuple[calibration.Observed, ...] = ()
-    """This host's verified runs, newest first."""
 
 
 def make_plan(given: Inputs) -> Plan:
@@ -214,7 +190,7 @@ def _start_budget(given: Inputs) -> tuple[float, str] | None:
     source = given.settings.sources.get("start_timeout_s", "")
     if source.startswith(("command line", "environment")):
         return None
-    return budget.learned(
+    return start_budget.learned(
         given.observed,
         fingerprint=given.checkpoint.fingerprint,
         version=given.engine.version,
@@ -287,8 +263,8 @@ def _flags(given: Inputs) -> dict[str, FlagValue]:
         flags = {**MATRYOSHKA_FLAGS, **flags}
     if more := support.overrides(given.checkpoint):
         flags[support.OVERRIDE] = support.merged(flags.get(support.OVERRIDE), more)
-    flags = {**choose.backend(given.choice, given.checkpoint)[0], **flags}
-    flags |= choose.workarounds(given.engine.release)[0]
+    flags = {**engine_and_card.backend(given.choice, given.checkpoint)[0], **flags}
+    flags |= engine_and_card.workarounds(given.engine.release)[0]
     flags |= context.flags(flags, given.extra, given.checkpoint)
     overridden = {
         word.partition("=")[0].removeprefix("--") for word in context.options(given.extra)
@@ -298,14 +274,14 @@ def _flags(given: Inputs) -> dict[str, FlagValue]:
 
 def _flag_reasons(given: Inputs, flags: Mapping[str, FlagValue]) -> tuple[str, ...]:
     """Why flags are there that no profile asked for."""
-    backend, why = choose.backend(given.choice, given.checkpoint)
+    backend, why = engine_and_card.backend(given.choice, given.checkpoint)
     asked = given.settings.flags
     chosen = (
         (why,)
         if backend and flags.get("attention-backend") and not asked.keys() & backend.keys()
         else ()
     )
-    return (*chosen, *choose.workarounds(given.engine.release)[1])
+    return (*chosen, *engine_and_card.workarounds(given.engine.release)[1])
 
 
 def _check_model(given: Inputs, dtype: str, flags: Mapping[str, FlagValue]) -> None:
@@ -316,7 +292,7 @@ def _check_model(given: Inputs, dtype: str, flags: Mapping[str, FlagValue]) -> N
         given.engine.version,
         plugin=given.settings.plugin,
     )
-    choose.check_card(given.choice, given.checkpoint, dtype, flags.get("quantization"))
+    engine_and_card.check_card(given.choice, given.checkpoint, dtype, flags.get("quantization"))
     precision.check_rotation(given.checkpoint, given.engine.version)
     if given.choice is not None:  # an engine of the user's own may have kernels
         device = given.engine.release.device

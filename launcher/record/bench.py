@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from launcher.record.ndjson import LINE_LIMIT_BYTES, BoundedLines, read_lines
+from launcher.record.bounded_lines import LINE_LIMIT_BYTES, BoundedLines, read_lines
 
 BENCH = "bench.ndjson"
 VERSION = 1

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from launcher.record.types import Run
+from launcher.documents.run import Run
 
 Doc = Mapping[str, Any]
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from launcher.hardware.nvml import Unavailable
-from launcher.record.procfs import foreign_pid_namespace
+from launcher.linux.procfs import foreign_pid_namespace
 
 if TYPE_CHECKING:
-    from launcher.record.types import GpuMethod
+    from launcher.documents.run import GpuMethod
 
 
 class GpuReader(Protocol):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from launcher.record.types import Peak, ProcessSample, Sample
+from launcher.documents.run import Peak, ProcessSample, Sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

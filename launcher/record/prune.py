@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from launcher.record.types import RunSummary
+    from launcher.documents.run import RunSummary
 
 
 def old_runs(

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 import msgspec
 
+from launcher.documents.run import Run, RunSummary, Sample
 from launcher.errors import ExitCode, QlaunchError
-from launcher.files import read_bounded
-from launcher.record.ndjson import read_lines
+from launcher.linux.files import read_bounded
+from launcher.record.bounded_lines import read_lines
 from launcher.record.peak import PeakTracker
-from launcher.record.types import Run, RunSummary, Sample
-from launcher.record.writer import EVENTS, RUN, SAMPLES, RunWriter
+from launcher.record.run_writer import EVENTS, RUN, SAMPLES, RunWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

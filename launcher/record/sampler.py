@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from launcher.documents.run import ProcessSample, RamMethod, Sample
+from launcher.linux.procfs import TICKS_PER_S, Stat, pss_bytes, read_stat, rss_bytes, title, tree
 from launcher.record.gpu import GpuAccount, GpuReader
-from launcher.record.procfs import TICKS_PER_S, Stat, pss_bytes, read_stat, rss_bytes, title, tree
-from launcher.record.types import ProcessSample, RamMethod, Sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -19,8 +19,8 @@ STARTING_INTERVAL_S = 0.5
 """While the engine starts its memory changes by the second, and peaks are short."""
 
 STEADY_INTERVAL_S = 10.0
-"""When it serves, memory is level. A sample of 1.3 GB takes 20 ms (bench/sampler.py): 0.2 %, and
-room for what the supervisor does with it."""
+"""When it serves, memory is level. A sample of 1.3 GB takes 20 ms (benchmarks/sampler.py):
+0.2 %, and room for what the supervisor does with it."""
 
 BUDGET = 0.01
 """The share of one core that sampling may take while the engine starts."""

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 
+from launcher.documents.run import Peak
 from launcher.record.peak import PeakTracker
 from launcher.record.sampler import Pacer, Sampler
-from launcher.record.types import Peak
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,7 +21,7 @@ JOIN_S = 15.0
 """A sample of a very large tree takes seconds, and a card that fell off the bus ten."""
 
 
-class Watch:
+class ResourceWatch:
     """Samples an engine's tree in a thread, inside `with`, and once at its begin and its end.
 
     The thread takes at most 1 % of a core (`Pacer`). No method raises.

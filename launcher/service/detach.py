@@ -7,7 +7,8 @@ import resource
 import signal
 from collections.abc import Sequence
 
-from launcher import childenv, limits
+from launcher import child_environment
+from launcher.linux import limits
 from launcher.service.store import Folder
 
 
@@ -22,7 +23,7 @@ def spawn(where: Folder, entry: Sequence[str], began: float) -> int:
     """
     if where.log.exists():
         where.log.replace(where.log.with_name(f"{where.log.name}.1"))
-    env = childenv.utf8(os.environ)
+    env = child_environment.utf8(os.environ)
     env.pop("NOTIFY_SOCKET", None)
     if env.get("QLAUNCH_HOME"):
         env["QLAUNCH_HOME"] = str(where.path.parents[2])  # absolute: it changes its folder

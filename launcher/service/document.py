@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
+from launcher.documents.service_state import FINAL, ServiceState, at_work
 from launcher.plan import memory
-from launcher.service.types import FINAL, ServiceState, at_work
 
 
 def as_data(state: ServiceState) -> dict[str, Any]:

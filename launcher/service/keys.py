@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 
 from launcher.errors import ExitCode, QlaunchError
-from launcher.files import write_atomic
+from launcher.linux.files import write_atomic
 
 _TOKEN = re.compile(rb"[A-Za-z0-9._~+/=-]+")
 """What a bearer token may hold (RFC 6750, b64token): it survives headers, YAML and repr unchanged,

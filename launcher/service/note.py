@@ -13,10 +13,11 @@ import time
 
 import msgspec
 
-from launcher.files import read_bounded
-from launcher.service import procs
+from launcher.documents.service_state import ServiceState, State
+from launcher.linux import processes
+from launcher.linux.files import read_bounded
+from launcher.linux.processes import ProcessId
 from launcher.service.store import NOTE_BYTES, Folder
-from launcher.service.types import ProcessId, ServiceState, State
 
 BEAT_S = 2.0
 """Between two notes of a supervisor: 2 kB into the page cache."""
@@ -58,7 +59,7 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def age_s(self) -> float | None:
         """Seconds since it was written, suspended time not counted; None where clocks differ."""
-        if self.at is None or self.boot_id != procs.boot_id():
+        if self.at is None or self.boot_id != processes.boot_id():
             return None
         age = time.monotonic() - self.at
         if age < -1.0:
@@ -74,7 +75,7 @@ def of(me: ProcessId, state: ServiceState, unwritten: OSError | None) -> bytes:
             start_ticks=me.start_ticks,
             boot_id=me.boot_id,
             namespace=me.namespace,
-            host=procs.host(),
+            host=processes.host(),
             at=round(time.monotonic(), 3),
             run=state.run,
             state=state.state,

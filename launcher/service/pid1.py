@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import time
 
-from launcher.service import procs, store
+from launcher.linux import processes
+from launcher.linux.processes import ProcessId
+from launcher.service import store
 from launcher.service.store import Folder
-from launcher.service.types import ProcessId
 
 WAIT_S = 2.0
 """For whoever asked for the stop."""
@@ -19,17 +20,17 @@ def carries(supervisor: ProcessId) -> bool:
     """Whether its container may end with it: it is PID 1, or a child of it (tini, `sh -c`)."""
     if supervisor.pid == 1:
         return True
-    stat = procs.read_stat(supervisor.pid)
-    return stat is not None and stat.parent == 1 and procs.namespace() != INIT_NAMESPACE
+    stat = processes.read_stat(supervisor.pid)
+    return stat is not None and stat.parent == 1 and processes.namespace() != INIT_NAMESPACE
 
 
 def see_off(where: Folder) -> None:
     """Let whoever asked for the stop say so: the kernel kills a whole container with its PID 1."""
     asker = store.signed(where.up_lock)
     deadline = time.monotonic() + WAIT_S
-    if not procs.is_alive(asker):
+    if not processes.is_alive(asker):
         return
-    while procs.is_alive(asker) and time.monotonic() < deadline:
+    while processes.is_alive(asker) and time.monotonic() < deadline:
         time.sleep(0.02)
     deadline = min(deadline, time.monotonic() + 0.5)  # for the shell that had called it
     while time.monotonic() < deadline and _others():
@@ -38,4 +39,4 @@ def see_off(where: Folder) -> None:
 
 def _others() -> list[int]:
     mine = {1, os.getpid()}
-    return [s.pid for s in procs.all_processes().values() if not s.dead and s.pid not in mine]
+    return [s.pid for s in processes.all_processes().values() if not s.dead and s.pid not in mine]

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from launcher.errors import ExitCode, QlaunchError
-from launcher.service import procs
+from launcher.linux import processes
 from launcher.service.store import Lock
 
 LISTEN = "0A"
@@ -229,7 +229,7 @@ def owner_pids(port: int) -> list[int]:
     inodes = {listener.inode for listener in listeners(port)}
     if not inodes:
         return []
-    return sorted(pid for pid in procs.all_processes() if sockets_of(pid) & inodes)
+    return sorted(pid for pid in processes.all_processes() if sockets_of(pid) & inodes)
 
 
 def ownership(pids: Iterable[int], host: str, port: int) -> Literal["ours", "foreign", "unseen"]:
@@ -255,7 +255,7 @@ def holder(port: int) -> str:
     """Who holds `port`, for messages: `process 4711 (nginx)`, or `another process`."""
     names = []
     for pid in owner_pids(port):
-        stat = procs.read_stat(pid)
+        stat = processes.read_stat(pid)
         names.append(f"process {pid} ({stat.command})" if stat else f"process {pid}")
     return ", ".join(names) or "another process"
 

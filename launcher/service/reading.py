@@ -11,11 +11,13 @@ import time
 
 import msgspec
 
+from launcher.documents.service_state import GONE, UP, ServiceState
 from launcher.errors import ExitCode, QlaunchError
-from launcher.service import mounts, note, procs
+from launcher.linux import mounts, processes
+from launcher.linux.processes import ProcessId
+from launcher.service import note
 from launcher.service.note import Note
 from launcher.service.store import Folder, folder
-from launcher.service.types import GONE, UP, ProcessId, ServiceState
 
 LOOK_S = 0.5
 """Between two looks at a supervisor that is waited for."""
@@ -30,7 +32,7 @@ def living(where: Folder, state: ServiceState) -> ServiceState:
     found = note.read(where)
     if found is not None and found.unwritten and found.run == state.run:
         return _as_noted(where, state, found)
-    if state.state in UP and state.engine is not None and not procs.is_alive(state.engine):
+    if state.state in UP and state.engine is not None and not processes.is_alive(state.engine):
         text = f"its engine's process {state.engine.pid} has ended"
         return msgspec.structs.replace(state, state="degraded", detail=text)
     return state
@@ -43,7 +45,7 @@ def stuck(where: Folder, supervisor: ProcessId) -> str | None:
         where: folder of its service.
         supervisor: the process, which runs here.
     """
-    if procs.is_stopped(supervisor):
+    if processes.is_stopped(supervisor):
         return (
             f"not answering: its supervisor (process {supervisor.pid}) is stopped (SIGSTOP); "
             f"kill -CONT {supervisor.pid} lets it go on"
@@ -127,7 +129,7 @@ def last_words(where: Folder, state: ServiceState) -> ServiceState | None:
 def place(process: ProcessId, host: str) -> str:
     """Where a process is that does not run here, for a sentence."""
     named = f" ({host})" if host else ""
-    if process.boot_id == procs.boot_id():
+    if process.boot_id == processes.boot_id():
         return f"in another container or PID namespace of this machine{named}"
     return f"on another machine{named}, or before this one was started again"
 
@@ -152,7 +154,7 @@ def unsure(where: Folder, state: ServiceState) -> ServiceState | None:
     A network file system may keep its locks to each machine.
     """
     process = state.supervisor
-    if process is None or procs.is_here(process) or state.host in {"", procs.host()}:
+    if process is None or processes.is_here(process) or state.host in {"", processes.host()}:
         return None
     kind = mounts.network_kind(where.path)
     if kind is None:
@@ -164,9 +166,9 @@ def unsure(where: Folder, state: ServiceState) -> ServiceState | None:
 def elsewhere(name: str, state: ServiceState) -> QlaunchError | None:
     """The refusal to start or stop a settled service that runs elsewhere; None if it does not."""
     process = state.supervisor
-    if process is None or state.state in GONE or procs.is_here(process):
+    if process is None or state.state in GONE or processes.is_here(process):
         return None
-    if process.boot_id == procs.boot_id():
+    if process.boot_id == processes.boot_id():
         fix = f"run it there, for example: docker exec CONTAINER qlaunch down {name}"
     else:
         fix = f"run it there; if that machine is gone for good, remove {folder(name).path}"

@@ -18,8 +18,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from launcher import locks
 from launcher.errors import ExitCode, QlaunchError
+from launcher.linux import locks
 
 PREFIX: Final = "ql-engine-"
 SOCKET_BYTES: Final = 107

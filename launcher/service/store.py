@@ -22,13 +22,14 @@ from typing import Self
 
 import msgspec
 
-from launcher import locks
+from launcher.documents.plan import Plan
+from launcher.documents.service_state import ServiceState
 from launcher.errors import ExitCode, QlaunchError
-from launcher.files import read_bounded, write_atomic
+from launcher.linux import locks
+from launcher.linux import processes as procs
+from launcher.linux.files import read_bounded, write_atomic
+from launcher.linux.processes import ProcessId
 from launcher.paths import dirs, private_dir
-from launcher.plan.types import Plan
-from launcher.service import procs
-from launcher.service.types import ProcessId, ServiceState
 
 VERSION = 1
 """Version of `state.json`."""

@@ -21,11 +21,11 @@ from typing import Any
 
 import msgspec
 
+from launcher.documents.smoke import VerifyRequest
 from launcher.verify import texts
-from launcher.verify.client import EmbeddingClient
+from launcher.verify.embedding_client import EmbeddingClient
 from launcher.verify.reference import obtain
 from launcher.verify.smoke import prove
-from launcher.verify.types import VerifyRequest
 
 KEY_VARIABLE = "QLAUNCH_VERIFY_KEY"
 

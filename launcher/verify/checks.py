@@ -10,11 +10,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from launcher.documents.smoke import Check
 from launcher.verify import texts
-from launcher.verify.evidence import Ask, Reading, cosine, norm
-from launcher.verify.facts import card_check, tokens_check
+from launcher.verify.card_and_token_checks import card_check, tokens_check
+from launcher.verify.observations import Ask, Reading, cosine, norm
 from launcher.verify.thresholds import norm_tolerance, same_min
-from launcher.verify.types import Check
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

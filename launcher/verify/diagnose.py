@@ -9,19 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from launcher.verify.card_and_token_checks import card_faults, token_faults
 from launcher.verify.checks import was_made
-from launcher.verify.evidence import cosine
-from launcher.verify.facts import card_faults, token_faults
+from launcher.verify.observations import cosine
 from launcher.verify.thresholds import SMALL_LOSS_MIN, same_min
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from launcher.documents.smoke import Check
+    from launcher.verify.card_and_token_checks import Fault
     from launcher.verify.checks import Parity
-    from launcher.verify.client import CallError
-    from launcher.verify.evidence import Reading
-    from launcher.verify.facts import Fault
-    from launcher.verify.types import Check
+    from launcher.verify.embedding_client import CallError
+    from launcher.verify.observations import Reading
 
 _WORDS = {"cls": "CLS", "last": "the last token", "mean": "mean", "max": "maximum"}
 

@@ -10,18 +10,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from launcher.documents.smoke import Check
 from launcher.verify import texts
-from launcher.verify.client import Answer, CallError
 from launcher.verify.corpus import FILLER
-from launcher.verify.evidence import FLOAT32_MAX, norm
-from launcher.verify.types import Check
+from launcher.verify.embedding_client import CallError, EmbeddingAnswer
+from launcher.verify.observations import FLOAT32_MAX, norm
 
 if TYPE_CHECKING:
+    from launcher.documents.smoke import VerifyRequest
     from launcher.verify.reference import Vector
-    from launcher.verify.session import Session
-    from launcher.verify.types import VerifyRequest
+    from launcher.verify.timed_session import Session
 
-Probed = Answer | CallError | None
+Probed = EmbeddingAnswer | CallError | None
 """What a call brought; None: it was not made."""
 
 EDGE_S = 1.0
@@ -76,7 +76,7 @@ def ask_edges(session: Session, request: VerifyRequest, seconds: float) -> Edges
     ids = None if left_out else session.once([[TOKEN] * most])
     exact = _text_of(session, most)
     text = None if left_out or exact is None else session.once([exact])
-    if isinstance(text, Answer) and text.tokens != most:
+    if isinstance(text, EmbeddingAnswer) and text.tokens != most:
         exact = text = None
     more_text = more_ids = None
     if not request.cuts_texts:
@@ -98,7 +98,7 @@ def ask_edges(session: Session, request: VerifyRequest, seconds: float) -> Edges
 def _text_of(session: Session, tokens: int) -> str | None:
     """A text of `tokens` tokens; None where the engine does not count, or a filler is not one."""
     counts = [session.once([_filled(size)]) for size in SIZES]
-    few, more = (each.tokens if isinstance(each, Answer) else None for each in counts)
+    few, more = (each.tokens if isinstance(each, EmbeddingAnswer) else None for each in counts)
     if few is None or more is None or more - few != SIZES[1] - SIZES[0]:
         return None
     size = tokens - (few - SIZES[0])
@@ -133,11 +133,11 @@ def _fault(found: Edges, *, vectors: bool) -> str:
     for what, probe in (("token ids", found.ids), ("tokens of text", found.text)):
         if isinstance(probe, CallError):
             return f"{found.most} {what} are not answered: {probe}"
-        if isinstance(probe, Answer) and vectors and not _usable(probe):
+        if isinstance(probe, EmbeddingAnswer) and vectors and not _usable(probe):
             return f"{found.most} {what} are answered with a vector that is none"
     more = found.most + 1
     for what, probe in (("token ids", found.more_ids), ("tokens of text", found.more_text)):
-        if isinstance(probe, Answer):
+        if isinstance(probe, EmbeddingAnswer):
             return f"{more} {what} are answered, but only {found.most} fit: the vector is wrong"
         if isinstance(probe, CallError) and not refused(probe):
             return f"{more} {what} are not refused with a reason: {probe}"
@@ -152,7 +152,7 @@ def refused(error: CallError) -> bool:
     return error.status is not None and 400 <= error.status < 500 and len(said) >= 10
 
 
-def _usable(answer: Answer) -> bool:
+def _usable(answer: EmbeddingAnswer) -> bool:
     return bool(answer.items) and all(usable(each.vector) for each in answer.items)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from launcher.verify.types import VerifyRequest
+    from launcher.documents.smoke import VerifyRequest
 
 DEFAULT_TASK = "Given a web search query, retrieve relevant passages that answer the query"
 """The task that Qwen3-Embedding's own examples give for search."""

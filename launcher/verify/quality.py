@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from launcher.verify.client import CallError, EmbeddingClient
-from launcher.verify.evidence import FLOAT32_MAX, cosine, norm
+from launcher.documents.smoke import QualityReport
+from launcher.verify.embedding_client import CallError, EmbeddingClient
 from launcher.verify.instruction import wording
+from launcher.verify.observations import FLOAT32_MAX, cosine, norm
 from launcher.verify.reference import obtain
 from launcher.verify.texts import Text
-from launcher.verify.types import QualityReport
 
 if TYPE_CHECKING:
+    from launcher.documents.smoke import VerifyRequest
     from launcher.verify.reference import Outcome, Vector
-    from launcher.verify.types import VerifyRequest
 
 SET = Path(__file__).with_name("data") / "retrieval.json"
 PLACES = 10

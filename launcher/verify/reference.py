@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from launcher import childenv
+from launcher import child_environment
 from launcher.errors import QlaunchError
-from launcher.files import read_bounded, write_atomic
+from launcher.linux.files import read_bounded, write_atomic
 from launcher.paths import dirs, private_dir
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from launcher.documents.smoke import VerifyRequest
     from launcher.verify.texts import Text
-    from launcher.verify.types import VerifyRequest
 
 Vector = list[float]
 WORKER = Path(__file__).with_name("reference_worker.py")
@@ -206,7 +206,7 @@ def _threads(env: Mapping[str, str]) -> int | None:
 def _environment(extra: Mapping[str, str]) -> dict[str, str]:
     """The worker's environment: few variables, no network, no GPU, no secrets."""
     env = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    env |= childenv.for_engines(env, dirs().cache, hosts=())
+    env |= child_environment.for_engines(env, dirs().cache, hosts=())
     env |= {
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",

@@ -10,16 +10,16 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from launcher.documents.smoke import SmokeReport, VerifyRequest
 from launcher.verify import checks, texts
 from launcher.verify.beat import BEAT
-from launcher.verify.client import CallError, EmbeddingClient
 from launcher.verify.diagnose import diagnose
 from launcher.verify.edges import EDGE_S, NOT_ASKED, Edges, ask_edges
 from launcher.verify.edges import edges as check_edges
-from launcher.verify.evidence import Ask, Evidence, Reading, read
+from launcher.verify.embedding_client import CallError, EmbeddingClient
+from launcher.verify.observations import Ask, Observations, Reading, read
 from launcher.verify.reference import Outcome, obtain
-from launcher.verify.session import Session
-from launcher.verify.types import SmokeReport, VerifyRequest
+from launcher.verify.timed_session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -71,7 +71,7 @@ def prove(
         edges = _ask_edges(request, client, asks, began)
     finally:
         client.close()
-    evidence = Evidence(request, asks, outcome, left_out)
+    evidence = Observations(request, asks, outcome, left_out)
     return judge(evidence, edges, began), read(evidence).vectors.get(f"alone:{BEAT}", {}).get(BEAT)
 
 
@@ -157,7 +157,7 @@ def _ask_edges(
     return ask_edges(session, request, EDGE_S)
 
 
-def judge(evidence: Evidence, edges: Edges, began: float) -> SmokeReport:
+def judge(evidence: Observations, edges: Edges, began: float) -> SmokeReport:
     """The report on what was seen; `began` is the monotonic time of the first call."""
     reading = read(evidence)
     parity = checks.measure_parity(reading)

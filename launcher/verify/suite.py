@@ -16,24 +16,31 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from launcher.verify import checks, corpus, facts, lengths, suite_checks, texts
-from launcher.verify.client import EmbeddingClient
+from launcher.documents.smoke import GroupCosine, SuiteReport
+from launcher.verify import (
+    card_and_token_checks,
+    checks,
+    corpus,
+    exact_lengths,
+    suite_checks,
+    texts,
+)
 from launcher.verify.diagnose import diagnose
 from launcher.verify.edges import ask_edges
-from launcher.verify.evidence import Ask, Evidence, read
+from launcher.verify.embedding_client import EmbeddingClient
 from launcher.verify.instruction import wording
+from launcher.verify.observations import Ask, Observations, read
 from launcher.verify.reference import Outcome, obtain
-from launcher.verify.session import Session, estimate
 from launcher.verify.smoke import OVERFLOW_EXTRA, OVERFLOW_LIMIT, sample, too_long
 from launcher.verify.suite_checks import Probes
 from launcher.verify.texts import Text
-from launcher.verify.types import GroupCosine, SuiteReport
+from launcher.verify.timed_session import Session, estimate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from launcher.documents.smoke import VerifyRequest
     from launcher.verify.checks import Parity
-    from launcher.verify.types import VerifyRequest
 
 DEFAULT_SECONDS = 60.0
 """Engine time by default: Qwen3-0.6B on two cores (260 tokens/s) takes all short texts in it."""
@@ -71,7 +78,7 @@ def run_suite(
     try:
         progress("measuring the rate, and making texts of exact lengths")
         session.measure(_SAMPLE)
-        long = lengths.make_long(session, request.longest)
+        long = exact_lengths.make_long(session, request.longest)
         fixed = (*corpus.CORPUS, *instructed(request))
         compared = (*fixed, *(each for each in long if _tokens(each) <= REFERENCE_TOKENS))
         if outcome is None:
@@ -82,7 +89,7 @@ def run_suite(
         probes = _ask_all(session, request, outcome, left_out, long)
     finally:
         session.close()
-    evidence = Evidence(request, session.asks, outcome, left_out)
+    evidence = Observations(request, session.asks, outcome, left_out)
     return _judge(evidence, session, probes, began)
 
 
@@ -200,8 +207,10 @@ def _probe(session: Session, request: VerifyRequest) -> Probes:
         cut=session.once([text], dimensions=width),
         whole=session.once([text]),
         empty=tuple(session.once(inputs) for inputs in ([""], ["   "], [text, ""])),
-        too_long=session.once([lengths.beyond(request.context_length)]),
-        edges=ask_edges(session, request, session.seconds * lengths.SHARE / lengths.CALLS),
+        too_long=session.once([exact_lengths.beyond(request.context_length)]),
+        edges=ask_edges(
+            session, request, session.seconds * exact_lengths.SHARE / exact_lengths.CALLS
+        ),
     )
 
 
@@ -217,7 +226,7 @@ def _ask_overflow(session: Session, request: VerifyRequest) -> None:
 # --- judging --------------------------------------------------------------------------------------
 
 
-def _judge(evidence: Evidence, session: Session, probes: Probes, began: float) -> SuiteReport:
+def _judge(evidence: Observations, session: Session, probes: Probes, began: float) -> SuiteReport:
     """The report on what was seen."""
     reading = read(evidence)
     parity = checks.measure_parity(reading)
@@ -228,8 +237,8 @@ def _judge(evidence: Evidence, session: Session, probes: Probes, began: float) -
         checks.finite(reading),
         checks.unit_norm(reading),
         checks.parity_check(reading, parity),
-        facts.tokens_check(reading),
-        facts.card_check(evidence.request),
+        card_and_token_checks.tokens_check(reading),
+        card_and_token_checks.card_check(evidence.request),
         *suite_checks.run(reading, probes),
         checks.related_closer(reading),
         checks.overflow(reading),

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from launcher.verify.client import Answer, CallError
+from launcher.documents.smoke import Check
 from launcher.verify.edges import NOT_ASKED, Edges, Probed, edges, refused, usable
-from launcher.verify.evidence import Reading, cosine, norm
+from launcher.verify.embedding_client import CallError, EmbeddingAnswer
 from launcher.verify.instruction import wording
+from launcher.verify.observations import Reading, cosine, norm
 from launcher.verify.thresholds import norm_tolerance, same_min
-from launcher.verify.types import Check
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -164,7 +164,7 @@ def dimensions(reading: Reading, probes: Probes) -> Check:
     name, request = "dimensions", reading.evidence.request
     claimed = request.card is not None and request.card.matryoshka
     claim = "the model card says vectors may be cut, but " if claimed else ""
-    if probes.cut is None or not isinstance(probes.whole, Answer):
+    if probes.cut is None or not isinstance(probes.whole, EmbeddingAnswer):
         return _unchecked(name, "the call for fewer dimensions was not made")
     if isinstance(probes.cut, CallError):
         answered = f"asked for {probes.width} of {request.dimensions}: {probes.cut}"
@@ -194,10 +194,12 @@ def empty(found: tuple[Probed, ...]) -> Check:
     for what, probe in zip(words, found, strict=True):
         if isinstance(probe, CallError) and not refused(probe):
             return Check(name="empty", ok=False, detail=f"{what}: {probe}")
-        if isinstance(probe, Answer) and not all(usable(each.vector) for each in probe.items):
+        if isinstance(probe, EmbeddingAnswer) and not all(
+            usable(each.vector) for each in probe.items
+        ):
             detail = f"{what} is answered with a vector that is none (zero, NaN or null)"
             return Check(name="empty", ok=False, detail=detail)
-    answered = sum(isinstance(probe, Answer) for probe in found)
+    answered = sum(isinstance(probe, EmbeddingAnswer) for probe in found)
     shown = next((str(probe) for probe in found if isinstance(probe, CallError)), "")
     said = f"refused: {shown}" if shown else "answered with usable vectors"
     return Check(name="empty", ok=True, detail=f"{said} ({answered} of {len(found)} answered)")
@@ -221,7 +223,7 @@ def too_long(reading: Reading, probe: Probed) -> Check:
     return Check(name="too_long", ok=right, detail=detail if right else f"{detail}; no vector")
 
 
-def _one(answer: Answer) -> Vector:
+def _one(answer: EmbeddingAnswer) -> Vector:
     return answer.items[0].vector if answer.items else []
 
 

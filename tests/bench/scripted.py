@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from launcher.bench.lives import Ended, Running, Say
 from launcher.bench.load import Interrupted, Target, TextSource
 from launcher.bench.target import unmeasured
-from launcher.bench.types import Level, Mode, ModeKind, Outcome, Quality, Row
+from launcher.bench.trial import Ended, Running, Say
+from launcher.documents.comparison import Level, Mode, ModeKind, Outcome, Quality, Row
 from launcher.errors import ExitCode, QlaunchError
 from tests.bench.server import words
 

@@ -20,15 +20,16 @@ import pytest
 
 from launcher.bench.load import measure_level
 from launcher.bench.target import Target
-from launcher.bench.types import Level, Row
 from launcher.cli import benchtable
 from launcher.cli.benching import grid, requests_of
 from launcher.cli.main import main
+from launcher.documents.comparison import Level, Row
+from launcher.documents.plan import Plan
 from launcher.errors import ExitCode
+from launcher.linux import processes
 from launcher.paths import dirs
-from launcher.plan.types import Plan
 from launcher.record.bench import read_bench
-from launcher.service import client, procs, store
+from launcher.service import control, store
 from tests.cli.commandline import Answer, Run
 from tests.service.home import Home, eventually
 
@@ -68,7 +69,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     found = WithWords(tmp_path)
     yield found
     for name in store.list_services():
-        client.down(name)
+        control.down(name)
     found.assert_nothing_left()
 
 
@@ -87,8 +88,8 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 def profile(home: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
     """The profile `svc`, whose engine is the stand-in."""
     plan = home.plan()
-    launch = functools.partial(client.launch, entry=home.entry)
-    monkeypatch.setattr("launcher.cli.bench.client.launch", launch)
+    launch = functools.partial(control.launch, entry=home.entry)
+    monkeypatch.setattr("launcher.cli.bench.control.launch", launch)
     monkeypatch.setattr("launcher.cli.bench._is_profile", lambda name: name == "svc")
     monkeypatch.setattr(
         "launcher.cli.bench.prepare",
@@ -211,7 +212,7 @@ def test_what_runs_not_and_is_no_profile_is_exit_3(home: Home, run: Run) -> None
     answer = run("bench", "nobody", "--json")
     assert (answer.code, answer.error["code"]) == (3, "no_such_service")
     home.up(home.plan())
-    client.down("svc")
+    control.down("svc")
     answer = run("bench", "svc", "--json")
     assert (answer.code, answer.error["code"]) == (3, "not_running")
 
@@ -279,8 +280,8 @@ from pathlib import Path
 from types import SimpleNamespace
 import msgspec
 from launcher.cli import bench, main
-from launcher.plan.types import Plan
-from launcher.service import client
+from launcher.documents.plan import Plan
+from launcher.service import control as client
 plan = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Plan)
 client.launch = functools.partial(client.launch, entry=tuple(sys.argv[2].split("|")))
 bench._is_profile = lambda name: True
@@ -327,7 +328,7 @@ def test_ended_half_way_it_keeps_what_was_measured_and_leaves_nothing(
     assert [row["reason"] for row in rows[1:]] in ([], ["interrupted"])
     assert [each["rows"][0] for each in kept()] == rows
     home.assert_nothing_left()
-    assert not procs.is_alive(procs.process_id(process.pid))
+    assert not processes.is_alive(processes.process_id(process.pid))
 
 
 def test_the_grid_is_every_combination() -> None:

@@ -13,7 +13,7 @@ import pytest
 from launcher.bench import store, verdict
 from launcher.bench.compare import Comparing, Course, Header, failed
 from launcher.bench.plain import plain_argv, plain_environment
-from launcher.bench.types import Comparison, Level, Quality, Row
+from launcher.documents.comparison import Comparison, Level, Quality, Row
 from tests.bench.scripted import MANY, ONE, Scripted, ScriptedTools
 
 GOOD = Quality(cosine_mean=0.9999, cosine_min=0.9998, recall_at_10=0.48)

@@ -16,8 +16,9 @@ from launcher.bench import load
 from launcher.bench.load import Bounds, Interrupted, measure_level, texts_for
 from launcher.bench.target import Target
 from launcher.bench.texts import TextSource
-from launcher.bench.types import Level, Row
-from launcher.service import ports, procs
+from launcher.documents.comparison import Level, Row
+from launcher.linux import processes
+from launcher.service import ports
 from tests.bench.server import WIDTH, Behaviour, serving, spoilt, words
 from tests.patience import HANG_S, PATIENCE_S, no_hang
 
@@ -328,7 +329,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     made = Engine(*getattr(request, "param", ()))
     yield made
     made.close()
-    assert not procs.is_alive(procs.process_id(made.process.pid))
+    assert not processes.is_alive(processes.process_id(made.process.pid))
 
 
 def test_the_stand_in_engine_is_measured_with_its_memory(engine: Engine) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.bench.stats import mean, percentile, spread
-from launcher.bench.types import Spread
+from launcher.documents.comparison import Spread
 
 SHARES = (0.0, 0.5, 0.95, 0.99, 1.0)
 NUMBERS = st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=50)

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
 from launcher.bench.texts import ASKS, TextError, TextSource, find_words, texts_for
-from launcher.bench.words import COMMON, Candidates, choose, read_candidates, read_pieces
+from launcher.bench.vocabulary import COMMON, Candidates, choose, read_candidates, read_pieces
 from tests.bench.server import serving
 from tests.checkpoints import make_bert, make_qwen3, make_roberta
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from launcher.bench.compare import Comparing, Course, Header
 from launcher.bench.tune import Aim, Dimension, Overlay, Search, Trial, beats, measured
-from launcher.bench.types import Level
+from launcher.documents.comparison import Level
 from tests.bench.scripted import MANY, Scripted, ScriptedTools, row
 
 

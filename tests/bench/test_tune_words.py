@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from launcher.bench.tune import Overlay, Tuning, sentences
-from launcher.bench.types import Comparison, Level, Mode, Quality
+from launcher.documents.comparison import Comparison, Level, Mode, Quality
 
 
 def said(pick: Overlay, *modes: Mode) -> tuple[str, ...]:

@@ -8,9 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import figures, run, table
-from bench.figures import Report, Row, compared, markdown, number, ratios, single, spread, words
-from bench.phases import Starts, of_run, rows
+from benchmarks import figures, run, table
+from benchmarks.figures import (
+    Report,
+    Row,
+    compared,
+    markdown,
+    number,
+    ratios,
+    single,
+    spread,
+    words,
+)
+from benchmarks.phases import Starts, of_run, rows
 
 POSITIVE = st.floats(min_value=1e-3, max_value=1e6)
 MACHINE = {

@@ -10,8 +10,8 @@ from typing import ClassVar
 
 import pytest
 
-from bench.errors import BenchError
-from bench.load import Bounds, Client, Texts, measure, whole_words
+from benchmarks.errors import BenchError
+from benchmarks.load import Bounds, Client, Texts, measure, whole_words
 
 
 class Answer(BaseHTTPRequestHandler):

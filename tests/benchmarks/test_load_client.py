@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from bench import agreement, client
-from bench.agreement import Other, Pair
-from bench.client import Seen, null_row, sound
-from bench.errors import BenchError
+from benchmarks import agreement, client
+from benchmarks.agreement import Other, Pair
+from benchmarks.client import Seen, null_row, sound
+from benchmarks.errors import BenchError
 from launcher.bench.target import Target, unmeasured
 from launcher.bench.texts import TextSource
-from launcher.bench.types import Level, Row
+from launcher.documents.comparison import Level, Row
 
 
 def words() -> TextSource:

@@ -11,12 +11,14 @@ from typing import Any, cast
 
 import pytest
 
-from bench import home, machine, run, tree
-from bench.bare import bare_engine
-from bench.errors import BenchError
-from bench.figures import Report, single
-from bench.options import Options
-from launcher.service import bare, ports, procs
+from benchmarks import home, machine, run, tree
+from benchmarks.bare import bare_engine
+from benchmarks.errors import BenchError
+from benchmarks.figures import Report, single
+from benchmarks.options import Options
+from launcher.bench import unsupervised
+from launcher.linux import processes
+from launcher.service import ports
 from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
@@ -34,9 +36,9 @@ def test_a_bare_engine_is_timed_measured_and_stopped(tmp_path: Path) -> None:
         assert 0.3 <= seconds < PATIENCE_S
         assert tree.pss_bytes(found.pid) > 1_000_000
         assert tree.CpuMeter(found.pid).percent(found.pid) >= 0
-        identity = procs.process_id(found.pid)
+        identity = processes.process_id(found.pid)
         assert found.phases["loading"] <= seconds + 0.001  # it is rounded
-    assert not procs.is_alive(identity)
+    assert not processes.is_alive(identity)
     ports.check_free("127.0.0.1", port)
     with pytest.raises(BenchError, match=r"memory .* cannot be read"):
         tree.pss_bytes(found.pid)
@@ -65,14 +67,14 @@ def test_an_engine_that_is_never_healthy_is_given_up(tmp_path: Path) -> None:
 def test_an_engine_that_takes_all_memory_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bare, "FLOOR_BYTES", 2**60)
+    monkeypatch.setattr(unsupervised, "FLOOR_BYTES", 2**60)
     port = ports.pick_free("127.0.0.1")
     with (
         pytest.raises(BenchError, match="nearly all the memory"),
         bare_engine(engine("--never-ready", port=port), {}, port, tmp_path / "log") as found,
     ):
         found.wait_healthy(PATIENCE_S)
-    assert not procs.is_alive(procs.process_id(found.pid))
+    assert not processes.is_alive(processes.process_id(found.pid))
 
 
 ORPHANS = """
@@ -90,9 +92,9 @@ def test_children_of_an_engine_that_dies_at_once_do_not_stay(tmp_path: Path) -> 
         while not log.read_text().strip():
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        child = procs.process_id(int(log.read_text()))
-        assert procs.is_alive(child)
-    assert not procs.is_alive(child)  # its parent has no handler for SIGTERM and died of it
+        child = processes.process_id(int(log.read_text()))
+        assert processes.is_alive(child)
+    assert not processes.is_alive(child)  # its parent has no handler for SIGTERM and died of it
 
 
 def test_settings_of_the_caller_do_not_reach_a_benchmark() -> None:
@@ -181,7 +183,7 @@ def test_the_exit_status_tells_the_outcome(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     handler = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setitem(sys.modules, "bench.cli", cast("Any", Fake(answer)))
+    monkeypatch.setitem(sys.modules, "benchmarks.cli", cast("Any", Fake(answer)))
     try:
         assert run.main(["cli", "--out", str(tmp_path)]) == status
     finally:
@@ -192,7 +194,7 @@ def test_the_exit_status_tells_the_outcome(
 
 def test_the_command_line_is_measured_end_to_end(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "bench.run", "cli", "--quick", "--out", str(tmp_path / "out")],
+        [sys.executable, "-m", "benchmarks.run", "cli", "--quick", "--out", str(tmp_path / "out")],
         cwd=ROOT,
         env=os.environ | {"QLAUNCH_HOME": str(tmp_path)},
         capture_output=True,

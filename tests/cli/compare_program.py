@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from launcher.bench.types import Mode
-from launcher.cli import compare, contenders
+from launcher.app import contenders
+from launcher.cli import compare
 from launcher.cli.main import main
+from launcher.documents.comparison import Mode
 from tests.service.home import Home
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.hardware.types import Hardware
+from launcher.hardware.inventory import Hardware
 from tests.checkpoints import make_bert, make_qwen3
 from tests.cli.commandline import Answer, Run
 from tests.samples import installed, machine
@@ -41,7 +41,7 @@ def on(monkeypatch: pytest.MonkeyPatch) -> SetMachine:
     """Choose the machine that the commands see."""
 
     def use(hardware: Hardware) -> None:
-        for place in ("cli.prepare", "cli.profiles", "hardware.detect"):
+        for place in ("app.prepare", "cli.profiles", "hardware.detect"):
             monkeypatch.setattr(f"launcher.{place}.detect", lambda: hardware)
 
     return use

@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
+from launcher.documents.run import Run
+from launcher.documents.service_state import ServiceState, State
 from launcher.paths import dirs, private_dir
-from launcher.record.types import Run
 from launcher.service import store
-from launcher.service.types import ServiceState, State
 
 
 def leave_service(name: str, run: str, state: State = "stopped", **changes: Any) -> ServiceState:

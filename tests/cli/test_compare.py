@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from launcher.cli import seed_table
-from launcher.service import procs
+from launcher.linux import processes
 from tests.bench.scripted import Scripted
 from tests.bench.test_compare import compare
 from tests.cli.commandline import Run
@@ -62,7 +62,7 @@ class Command:
 
     def assert_nothing_left(self) -> None:
         marks = (f"QLAUNCH_TEST_HOME={self.home}", f"QLAUNCH_HOME={self.home}")
-        eventually(lambda: not [p for mark in marks for p in procs.marked(mark)])
+        eventually(lambda: not [p for mark in marks for p in processes.marked(mark)])
         assert not list(self.home.rglob("*.tmp"))
 
 
@@ -136,7 +136,7 @@ def test_a_mode_that_does_not_start(tmp_path: Path) -> None:
 
 def test_company_is_refused(run: Run, home: Path, on: SetMachine) -> None:
     on(machine())
-    own = procs.process_id(os.getpid())
+    own = processes.process_id(os.getpid())
     leave_service("mine", "20260101T000000Z-mine-0001", "ready", supervisor=own)
     for words in (["compare", "cpu-minilm"], ["tune", "cpu-minilm"]):
         answer = run(*words, "--json")

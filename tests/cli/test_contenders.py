@@ -11,14 +11,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from launcher.bench.lives import Life, live
+from launcher.app import contenders
+from launcher.app.prepare import Prepared, Request, prepare
+from launcher.bench import unsupervised
 from launcher.bench.load import Bounds
-from launcher.bench.tools import Machine
-from launcher.bench.types import Level, Mode
-from launcher.cli import contenders
-from launcher.cli.prepare import Prepared, Request, prepare
-from launcher.engine import peers
-from launcher.service import bare, ports, procs
+from launcher.bench.peers import peers
+from launcher.bench.test_machine import Machine
+from launcher.bench.trial import Life, live
+from launcher.documents.comparison import Level, Mode
+from launcher.linux import processes
+from launcher.service import ports
 from tests.cli.conftest import SetMachine
 from tests.samples import machine
 from tests.service.home import ENGINE, Home
@@ -48,7 +50,9 @@ def server(home: Path, *switches: str) -> contenders.BareContender:
 
 
 def marked() -> list[str]:
-    return [procs.describe(one) for one in procs.marked(f"{bare.MARK}={os.getpid()}")]
+    return [
+        processes.describe(one) for one in processes.marked(f"{unsupervised.MARK}={os.getpid()}")
+    ]
 
 
 def lived(contender: contenders.BareContender) -> Life:
@@ -100,7 +104,7 @@ def test_tokens_that_a_server_does_not_count_are_ours(home: Path) -> None:
 def test_memory_that_does_not_come_back_is_said(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("launcher.bench.tools.BACK_S", 0.3)
+    monkeypatch.setattr("launcher.bench.test_machine.BACK_S", 0.3)
     left = iter([8 << 30, *[5 << 30] * 50])
     found = tools(lambda: next(left))
     assert found.settle() is None

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from launcher.cli import doctor, doctor_setup
+from launcher.cli import doctor
+from launcher.doctor import folders
+from launcher.doctor.runner import DoctorCheck, Finding, ok, problem, run, unavailable, warning
 from launcher.errors import ExitCode
-from launcher.hardware.checks import Check, Finding, ok, problem, run, unavailable, warning
 from tests.cli.commandline import Run
 from tests.nvml.machines import machine
 from tests.patience import PATIENCE_S, no_hang
@@ -163,14 +164,14 @@ def test_a_machine_with_a_card_is_reported_whole(tmp_path: Path) -> None:
 
 
 def test_folders_that_are_not_there_yet_are_fine(tmp_path: Path) -> None:
-    found = doctor_setup.folder_finding("state", tmp_path / "a" / "b", private=True)
+    found = folders.folder_finding("state", tmp_path / "a" / "b", private=True)
     assert found.status == "ok"
     assert not (tmp_path / "a").exists()
 
 
 def test_a_folder_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("")
-    found = doctor_setup.folder_finding("data", tmp_path / "a" / "b", private=False)
+    found = folders.folder_finding("data", tmp_path / "a" / "b", private=False)
     assert found.status == "problem"
     assert "QLAUNCH_HOME" in (found.fix or "")
 
@@ -189,23 +190,23 @@ def test_modes(tmp_path: Path, mode: int, private: bool, status: str) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     folder.chmod(mode)
-    assert doctor_setup.folder_finding("x", folder, private=private).status == status
+    assert folders.folder_finding("x", folder, private=private).status == status
 
 
 def test_links(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir(mode=0o700)
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "real")
-    assert doctor_setup.folder_finding("state", link, private=True).status == "problem"
-    assert doctor_setup.folder_finding("data", link, private=False).status == "ok"
+    assert folders.folder_finding("state", link, private=True).status == "problem"
+    assert folders.folder_finding("data", link, private=False).status == "ok"
     link.unlink()
     link.symlink_to(tmp_path / "nowhere")
-    assert doctor_setup.folder_finding("data", link, private=False).status == "problem"
+    assert folders.folder_finding("data", link, private=False).status == "problem"
 
 
 def test_a_folder_of_someone_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
-    found = doctor_setup.folder_finding("state", tmp_path, private=True)
+    found = folders.folder_finding("state", tmp_path, private=True)
     assert (found.status, "belongs to user" in found.message) == ("problem", True)
 
 
@@ -214,7 +215,7 @@ def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     try:
         for path in (tmp_path, tmp_path / "new"):
-            assert doctor_setup.folder_finding("data", path, private=False).status == "problem"
+            assert folders.folder_finding("data", path, private=False).status == "problem"
     finally:
         tmp_path.chmod(0o700)
 
@@ -224,14 +225,14 @@ def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_variables_of_the_hubs_are_named_and_never_shown() -> None:
     environ = {"HF_TOKEN": "hf_secret", "HF_ENDPOINT": "https://user:pw@hub.example", "PATH": "/"}
-    found = doctor_setup.hub_finding(environ)
+    found = folders.hub_finding(environ)
     assert (found.status, found.message) == ("ok", "set: HF_TOKEN, HF_ENDPOINT")
-    assert doctor_setup.hub_finding({"HF_TOKEN": ""}).message.startswith("no variable")
+    assert folders.hub_finding({"HF_TOKEN": ""}).message.startswith("no variable")
 
 
 @pytest.mark.parametrize("value", ["hub.example:x y", "ftp://hub.example", "https://"])
 def test_an_endpoint_that_is_none(value: str) -> None:
-    found = doctor_setup.hub_finding({"HF_ENDPOINT": value})
+    found = folders.hub_finding({"HF_ENDPOINT": value})
     assert found.status == "warning"
     assert value not in found.message
 
@@ -256,7 +257,7 @@ def test_an_endpoint_that_is_none(value: str) -> None:
 def test_proxies_are_shown_without_credentials(
     environ: dict[str, str], status: str, said: str
 ) -> None:
-    found = doctor_setup.proxy_finding(environ)
+    found = folders.proxy_finding(environ)
     assert found.status == status
     assert said in found.message
     for secret in ("user", "pa@ss", "ss@", "secret words"):
@@ -267,7 +268,7 @@ def test_every_check_of_the_command_ends_within_its_limit(home: Path) -> None:
     """The limits are those of the checks, and what is looked at by default has small ones."""
     from launcher.paths import dirs
 
-    checks: list[Check] = list(doctor._checks(dirs(), None))
+    checks: list[DoctorCheck] = list(doctor._checks(dirs(), None))
     assert max(check.limit_s for check in checks) <= 15
     assert sum(check.limit_s == 3.0 for check in checks) >= 10
     names = [check.name for check in checks]

@@ -8,15 +8,15 @@ from pathlib import Path
 import click
 import pytest
 
-from launcher.cli import reference
 from launcher.cli.main import cli
 from launcher.cli.result import Result, failure
 from launcher.errors import ExitCode, QlaunchError
 from tests.cli.commandline import Run
 from tests.cli.conftest import SetMachine
 from tests.samples import machine
+from tools import cli_reference
 
-NAMES = [name for name, _command, _keys in reference.commands()]
+NAMES = [name for name, _command, _keys in cli_reference.commands()]
 
 SAMPLES: dict[str, tuple[list[str], int]] = {
     "up": (["up", "no-such-profile"], 2),
@@ -174,7 +174,7 @@ def test_an_errors_exit_code_and_data_reach_the_script(
     def body() -> list[object]:
         raise QlaunchError("it broke", code="broke", exit_code=code, fix="mend it", data={"a": 1})
 
-    monkeypatch.setattr("launcher.service.client.services", body)
+    monkeypatch.setattr("launcher.service.control.services", body)
     answer = run("ps", "--json")
     assert answer.code == code
     assert answer.data == {"a": 1}
@@ -185,7 +185,7 @@ def test_an_interrupt_is_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def body() -> list[object]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("launcher.service.client.services", body)
+    monkeypatch.setattr("launcher.service.control.services", body)
     answer = run("ps", "--json")
     assert answer.code == 130
     assert answer.document["command"] == "ps"
@@ -196,7 +196,7 @@ def test_a_fault_of_ours_is_one_sentence(run: Run, monkeypatch: pytest.MonkeyPat
     def body() -> list[object]:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("launcher.service.client.services", body)
+    monkeypatch.setattr("launcher.service.control.services", body)
     answer = run("ps", "--json")
     assert answer.code == 1
     assert answer.error["code"] == "unexpected"
@@ -248,10 +248,10 @@ def test_every_command_takes_json() -> None:
 
 
 def test_the_reference_has_not_drifted() -> None:
-    written = reference.DOCUMENT.read_text("utf-8")
-    assert written == reference.reference(), "run `make docs`"
+    written = cli_reference.DOCUMENT.read_text("utf-8")
+    assert written == cli_reference.reference(), "run `make docs`"
 
 
 def test_the_reference_knows_every_code_and_command() -> None:
-    assert set(reference.EXIT_CODES) == set(ExitCode)
-    assert set(NAMES) == set(reference.KEYS) == set(SAMPLES)
+    assert set(cli_reference.EXIT_CODES) == set(ExitCode)
+    assert set(NAMES) == set(cli_reference.KEYS) == set(SAMPLES)

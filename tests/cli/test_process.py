@@ -107,7 +107,7 @@ def test_a_terminal_without_unicode_gets_escapes(home: Path) -> None:
 def test_a_traceback_is_shown_only_when_asked_for(home: Path) -> None:
     (home / "state").mkdir()
     program = (
-        "import launcher.service.client as c, sys\n"
+        "import launcher.service.control as c, sys\n"
         "def broken(): raise ZeroDivisionError('x')\n"
         "c.services = broken\n"
         "from launcher.cli.main import main\n"

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from launcher.cli import profile_table
-from launcher.engine import catalogue
+from launcher.engine import releases
 from tests.cli.commandline import Run
 from tests.cli.conftest import SetMachine
 from tests.samples import GIB, gpu, machine
+from tools import profile_table
 
 
 def test_a_t4_one_does_not_sit_at(run: Run, home: Path, on: SetMachine) -> None:
@@ -146,7 +146,7 @@ def _record(runs: Path, age: timedelta, **changes: Any) -> str:
         "outcome": "stopped",
         "smoke": {"ok": True, "checks": []},
         "timings": {"ready_s": 14.5},
-        "versions": {"engine": catalogue.release("cpu").version, "release": "cpu"},
+        "versions": {"engine": releases.release("cpu").version, "release": "cpu"},
     }
     (runs / name / "run.json").write_text(json.dumps(run | changes))
     return name
@@ -198,7 +198,7 @@ def test_evidence_tells_what_supports_from_what_is_stale(
     run: Run, home: Path, on: SetMachine
 ) -> None:
     on(machine())
-    runs, version = home / "state" / "runs", catalogue.release("cpu").version
+    runs, version = home / "state" / "runs", releases.release("cpu").version
     engine = run("recommend", "--json").data["engine"]
     same = {"engine": {"argv": engine["argv"], "env": engine["env"]}}
     other = {"engine": {**same["engine"], "argv": [*engine["argv"], "--enable-metrics"]}}
@@ -273,4 +273,4 @@ def test_a_profile_naming_a_release_there_is_none_of_is_not_valid(
 
 def test_the_page_of_profiles_is_the_one_the_profiles_say() -> None:
     written = profile_table.DOCUMENT.read_text("utf-8")
-    assert written == profile_table.document(), "run: python -m launcher.cli.profile_table"
+    assert written == profile_table.document(), "run: python -m tools.profile_table"

@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from launcher.documents.run import Peak
 from launcher.paths import dirs
 from launcher.record import diff as difference
 from launcher.record.bench import append_bench
-from launcher.record.types import Peak
 from tests.cli.commandline import Run
 from tests.cli.services import leave_run
-from tests.record import report_samples as given
+from tests.report import report_samples as given
 
 ONE, TWO = "20261124T120000Z-svc-0001", "20261124T130000Z-svc-0002"
 

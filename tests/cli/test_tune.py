@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from launcher.bench.lives import Contender
+from launcher.app import contenders, test_conditions, tuning_space
+from launcher.app.prepare import Request, prepare
+from launcher.bench.trial import Contender
 from launcher.bench.tune import Overlay
-from launcher.cli import circumstances, contenders, tune, tune_space
-from launcher.cli.prepare import Request, prepare
+from launcher.cli import tune
 from launcher.errors import ExitCode, QlaunchError
 from tests.bench.scripted import Scripted, ScriptedTools
 from tests.cli.commandline import Run
@@ -31,8 +32,8 @@ class Bench:
         self.refused: set[str] = set()
         self.tools = ScriptedTools(self.made, self.events)
         monkeypatch.setattr(tune.Work, "contender", lambda _, *given: self.contender(*given))
-        monkeypatch.setattr(circumstances, "tools", lambda *_: self.tools)
-        monkeypatch.setattr(circumstances, "idle", lambda: None)
+        monkeypatch.setattr(test_conditions, "tools", lambda *_, **__: self.tools)
+        monkeypatch.setattr(test_conditions, "idle", lambda: None)
 
     def contender(self, overlay: Overlay, label: str) -> Contender:
         rate = self.rates.get(overlay.words, 10.0)
@@ -142,7 +143,7 @@ def test_what_does_not_fit_this_machine_cannot_be_tuned(run: Run, ready: Path) -
 
 def words_of(name: str, dimension: str) -> list[str]:
     prepared = prepare(Request(name, {}, fetch=False), lambda _: None)
-    found = {each.name: each for each in tune_space.dimensions(prepared)}
+    found = {each.name: each for each in tuning_space.dimensions(prepared)}
     return [o.words for o in found[dimension].options] if dimension in found else []
 
 
@@ -168,7 +169,7 @@ def test_backends_by_card() -> None:
     cards = {(7, 5): [], (8, 6): ["flashinfer"], (9, 0): ["flashinfer", "fa3"]}
     for capability, names in cards.items():
         card = gpu(capability=capability)
-        found = tune_space._backends({"attention-backend": "triton"}, cpu, (card,), on_cpu=False)
+        found = tuning_space._backends({"attention-backend": "triton"}, cpu, (card,), on_cpu=False)
         assert [each.flags["attention-backend"] for each in found] == names
 
 

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from launcher.files import write_atomic
+from launcher.linux.files import write_atomic
 from tests.engine.guarding import Service
 
 TABLES = Path(__file__).with_name("routes")

@@ -13,7 +13,7 @@ import psutil
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.engine.bytecode import compile_bytecode, shares
+from launcher.engine.environments.bytecode import compile_bytecode, shares
 from tests.patience import PATIENCE_S
 
 
@@ -54,7 +54,8 @@ def test_shares_hold_every_package_once_and_are_even(sizes: list[int], count: in
 def test_killing_the_install_kills_its_compilers(tmp_path: Path) -> None:
     site = environment(tmp_path)
     (site / "long.py").write_text("x = [" + "1," * 3_000_000 + "]\n")
-    program = f"from launcher.engine.bytecode import *; compile_bytecode(Path({str(tmp_path)!r}))"
+    imports = "from launcher.engine.environments.bytecode import *"
+    program = f"{imports}; compile_bytecode(Path({str(tmp_path)!r}))"
     install = subprocess.Popen([sys.executable, "-c", program])
     try:
         compilers = wait_for_children(install.pid)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from launcher.engine.failures import classify
+from launcher.engine.failures.classify import classify
 from tests.engine.test_failures import FUZZED, LOGS, MARKERS, READY, SIGQUIT, TEXT_BLOCKS, raised
 
 STAMP = "[2026-11-22 13:45:04 TP0] "

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from launcher.engine.failure_log import SHOWN_LIMIT
-from launcher.engine.failures import classify, signatures
+from launcher.engine.failures.classify import classify, signatures
+from launcher.engine.failures.log import SHOWN_LIMIT
 
 HERE = Path(__file__).parent
 LOGS = {path.stem: path.read_text(encoding="utf-8") for path in HERE.glob("logs/*.log")}

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from launcher.engine import flags
-from launcher.engine.flags import FlagProblem, Option, check, require, table, versions
-from launcher.engine.successors import SUCCESSORS
+from launcher.engine.options import flags
+from launcher.engine.options.flags import FlagProblem, Option, check, require, table, versions
+from launcher.engine.options.successors import SUCCESSORS
 from launcher.errors import ExitCode, QlaunchError
 from tests.patience import processor_time
 

@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from launcher.documents.plan import Guard
 from launcher.engine import command
 from launcher.plan import guard
 from launcher.plan.resolve import make_plan
-from launcher.plan.types import Guard
 from tests.engine.guarding import Settings, idle, limits, memory, own, settings
 from tests.plan.inputs import inputs
 

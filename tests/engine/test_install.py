@@ -15,14 +15,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from launcher.engine import bytecode, catalogue, install, pip, probe
-from launcher.engine.types import InstalledEngine, Release
+from launcher.engine import releases
+from launcher.engine.environments import bytecode, environment_probe, install, pip
+from launcher.engine.release import InstalledEngine, Release
 from launcher.errors import ExitCode, QlaunchError
 from tests.patience import PATIENCE_S
 from tests.samples import installed
 
 Usage = namedtuple("Usage", "total used free")  # noqa: PYI024 - what shutil.disk_usage returns
-CPU = catalogue.release("cpu")
+CPU = releases.release("cpu")
 
 
 class FakePip:
@@ -53,9 +54,9 @@ class FakePip:
     def compile_bytecode(self, *_args: object) -> None:
         self._step("compile")
 
-    def warm_import(self, *_args: object) -> probe.Versions:
+    def warm_import(self, *_args: object) -> environment_probe.Versions:
         self._step("import")
-        return probe.Versions(sglang=self.holds, torch="2.13.0+cpu")
+        return environment_probe.Versions(sglang=self.holds, torch="2.13.0+cpu")
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakePip:
     for name in ("create_environment", "install", "install_lock"):
         monkeypatch.setattr(pip, name, getattr(found, name))
     monkeypatch.setattr(bytecode, "compile_bytecode", found.compile_bytecode)
-    monkeypatch.setattr(probe, "warm_import", found.warm_import)
+    monkeypatch.setattr(environment_probe, "warm_import", found.warm_import)
     monkeypatch.setattr(install, "_keep_options", lambda *_: None, raising=False)
     free_space(monkeypatch, 10**12)
     return found
@@ -260,7 +261,7 @@ class TestTwoAtOnce:
         assert results[0] == results[1]
 
     def test_another_release_does_not_wait(self, fake: FakePip, tmp_path: Path) -> None:
-        other = catalogue.release("cpu-0.5.15")
+        other = releases.release("cpu-0.5.15")
 
         def install_other() -> None:
             fake.before, fake.holds = {}, other.version
@@ -316,7 +317,7 @@ class TestRefusedFirst:
     def test_a_platform_it_has_no_build_for(
         self, change: dict[str, object], says: str, fake: FakePip, tmp_path: Path
     ) -> None:
-        if "min_glibc" in change and catalogue.glibc_version() is None:
+        if "min_glibc" in change and releases.glibc_version() is None:
             pytest.skip("this C library is not glibc")
         engines = tmp_path / "engines"
         with pytest.raises(QlaunchError, match=says) as caught:
@@ -365,7 +366,7 @@ class TestRemove:
 
 class TestPlatformNow:
     def test_this_python_can_install_the_cpu_release(self) -> None:
-        reason = catalogue.why_not_here(
+        reason = releases.why_not_here(
             CPU,
             python=sys.version_info[:3],
             machine="x86_64",
@@ -377,8 +378,8 @@ class TestPlatformNow:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
-        assert catalogue.glibc_version() is None
-        assert catalogue.why_not_here(CPU, python=(3, 12, 0), machine="x86_64", glibc=None) is None
+        assert releases.glibc_version() is None
+        assert releases.why_not_here(CPU, python=(3, 12, 0), machine="x86_64", glibc=None) is None
 
 
 def test_the_marker_is_readable_by_others(fake: FakePip, tmp_path: Path) -> None:

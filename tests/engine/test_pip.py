@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from launcher.engine import catalogue, pip
+from launcher.engine import releases
+from launcher.engine.environments import pip
 from launcher.errors import ExitCode, QlaunchError
 from tests.patience import no_hang
 
-CPU = catalogue.release("cpu")
+CPU = releases.release("cpu")
 
 UNREACHABLE = """\
 WARNING: Retrying (Retry(total=0, connect=None, read=None, redirect=None, status=None)) after \

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.engine import catalogue, command
-from launcher.engine.types import Engine
+from launcher.engine import command, releases
+from launcher.engine.release import Engine
 
 REGISTRY = """
 class Registry:
@@ -104,7 +104,7 @@ def test_a_broken_package_leaves_the_engine_its_own_classes(sglang: Path) -> Non
 
 def test_the_plan_starts_it_that_way_only_with_the_plugin() -> None:
     engine = Engine(
-        release=catalogue.release("turing"),
+        release=releases.release("turing"),
         python=Path("/e/bin/python"),
         version="0.5.1.post2",
         root=None,

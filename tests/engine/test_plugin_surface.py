@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from launcher.engine import command
-from launcher.engine.catalogue import releases
-from launcher.engine.types import Release
+from launcher.engine.release import Release
+from launcher.engine.releases import releases
 
 RECORDS = Path(__file__).parent / "plugin_surface"
 PLUGIN = command.PLUGIN / "qlaunch_sglang"

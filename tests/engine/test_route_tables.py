@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.engine import catalogue
+from launcher.engine import releases
 from tests.engine import route_page
 
 OPEN = {
@@ -27,7 +27,7 @@ def routes(version: str) -> list[tuple[str, str]]:
 
 
 def test_there_is_a_table_for_every_release_of_the_catalogue() -> None:
-    known = {release.version for release in catalogue.releases().values()}
+    known = {release.version for release in releases.releases().values()}
     assert known <= set(route_page.RELEASES)
 
 

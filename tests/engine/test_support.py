@@ -7,7 +7,7 @@ import json
 import pytest
 
 from launcher.engine import support
-from launcher.engine.catalogue import release, releases
+from launcher.engine.releases import release, releases
 from launcher.errors import ExitCode, QlaunchError
 from tests.plan.inputs import checkpoint
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher.engine import catalogue, install
-from launcher.engine.types import Engine
+from launcher.engine import releases
+from launcher.engine.environments import install
+from launcher.engine.release import Engine
 from launcher.paths import Dirs, dirs
 from tests.engine_real import qlaunch
 from tests.engine_real.qlaunch import Home
@@ -40,7 +41,7 @@ def shared() -> Dirs:
 @pytest.fixture(scope="session")
 def engine(shared: Dirs) -> Engine:
     """The installed cpu engine."""
-    found = install.find(catalogue.release("cpu"), shared.engines)
+    found = install.find(releases.release("cpu"), shared.engines)
     assert found is not None
     return found
 

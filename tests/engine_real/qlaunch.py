@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from launcher.service import ports, procs
-from launcher.service.types import ProcessId
+from launcher.linux import processes as procs
+from launcher.linux.processes import ProcessId
+from launcher.service import ports
 from tests.cgroups import MemoryGroup
 from tests.patience import FACTOR, eventually
 

@@ -20,7 +20,7 @@ import pytest
 from tests.engine_real import fuzz
 from tests.engine_real.fuzz import Case, send
 from tests.engine_real.qlaunch import Home
-from tests.record.test_report_browser import BROWSER, DRIVER, FLAGS
+from tests.report.test_report_browser import BROWSER, DRIVER, FLAGS
 
 pytestmark = pytest.mark.skipif(
     not (BROWSER and DRIVER), reason="no chromium: make packages installs it"

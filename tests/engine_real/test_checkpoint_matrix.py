@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from launcher.cli.main import main
 from launcher.engine import command
-from launcher.engine.types import Engine
+from launcher.engine.release import Engine
 from launcher.verify.reference import WORKER
 from tests.checkpoints.matrix import TEXTS, Row, rows
 from tests.engine_real.qlaunch import Home, environment

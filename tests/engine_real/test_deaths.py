@@ -21,10 +21,12 @@ from typing import Any
 
 import pytest
 
-from launcher.record.procfs import title
+from launcher.documents.service_state import ServiceState
+from launcher.linux import processes as procs
+from launcher.linux.processes import ProcessId
+from launcher.linux.procfs import title
 from launcher.record.sampler import role_of
-from launcher.service import ports, procs, store
-from launcher.service.types import ProcessId, ServiceState
+from launcher.service import ports, store
 from tests.cgroups import MemoryGroup
 from tests.engine_real.qlaunch import (
     UP_S,

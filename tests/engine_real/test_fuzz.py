@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
 
-from launcher.verify.client import read_vector
+from launcher.verify.embedding_client import read_vector
 from tests.engine_real import fuzz
 from tests.engine_real.fuzz import Case, Heard, send
 from tests.engine_real.qlaunch import Home, tree

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from launcher.engine import command
-from launcher.engine.types import Engine
+from launcher.engine.release import Engine
 from launcher.hardware.cpu import read_cpu
 from tests.checkpoints import make_bert
 from tests.engine_real.qlaunch import environment

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from launcher.service import procs
+from launcher.linux import processes as procs
 from tests.engine_real.qlaunch import (
     Home,
     alive,

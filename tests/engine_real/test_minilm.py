@@ -13,7 +13,7 @@ from typing import Any
 import openai
 import pytest
 
-from launcher.service import procs
+from launcher.linux import processes as procs
 from tests.engine_real.qlaunch import Finished, Home, alive, assert_port_is_free, texts_of, tree
 
 KEY = "canary-4f9a1c7e2b8d"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from launcher.paths import Dirs
-from launcher.service.wiring import Timing
+from launcher.service.supervisor.timing import Timing
 from tests.checkpoints import make_bert, make_qwen3
 from tests.engine_real.qlaunch import Finished, Home, assert_port_is_free, eventually
 from tests.engine_real.tamper import tamper

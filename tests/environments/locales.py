@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher import locks
+from launcher.linux import locks
 
 KINDS = {"zh_CN.GB18030": "zh_CN", "de_DE.ISO-8859-1": "de_DE"}
 

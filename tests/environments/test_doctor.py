@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from launcher import locks
-from launcher.cli import doctor_surroundings as surroundings
-from launcher.engine import catalogue, install
+from launcher.doctor import surroundings
+from launcher.engine import releases
+from launcher.engine.environments import install
 from launcher.errors import QlaunchError
+from launcher.linux import locks
 from launcher.model import hub
 from launcher.model.source import parse_source
 from launcher.paths import Dirs
@@ -46,7 +47,7 @@ def test_a_locale_of_another_encoding(
 
     env = locales.environment("de_DE.ISO-8859-1", tmp_path_factory)
     program = (
-        "import os; from launcher.cli import doctor_surroundings as s;"
+        "import os; from launcher.doctor import surroundings as s;"
         "print(s.locale_finding(os.environ).message)"
     )
     root = Path(__file__).parents[2]
@@ -105,7 +106,7 @@ def test_a_folder_from_which_nothing_may_run(
     found = surroundings.exec_finding(where.engines)
     assert (found.status, "noexec" in found.message) == ("problem", True)
     with pytest.raises(QlaunchError, match="mounted noexec") as caught:
-        install.install(catalogue.release("cpu"), where.engines, progress=lambda _: None)
+        install.install(releases.release("cpu"), where.engines, progress=lambda _: None)
     assert caught.value.exit_code == 5
     assert "QLAUNCH_HOME" in (caught.value.fix or "")
 

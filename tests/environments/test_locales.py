@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher import childenv
-from launcher.service.environment import engine_environment
+from launcher import child_environment
+from launcher.service.supervisor.engine_environment import engine_environment
 from tests.environments import locales
 
 ROOT = Path(__file__).parents[2]
@@ -47,18 +47,21 @@ def program(
 
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
 def test_our_children_speak_utf8_in_any_locale(odd: dict[str, str]) -> None:
-    for env in (childenv.utf8(clean() | odd), childenv.foreign_python(clean() | odd)):
+    for env in (
+        child_environment.utf8(clean() | odd),
+        child_environment.foreign_python(clean() | odd),
+    ):
         done = subprocess.run([sys.executable, "-c", ASK], env=env, capture_output=True, check=True)
         assert done.stdout.split() == [b"utf-8"] * 4
     engine = engine_environment(clean() | odd, {}, ("M", "r"))
-    assert {name: engine[name] for name in childenv.TEXT} == dict(childenv.TEXT)
+    assert {name: engine[name] for name in child_environment.TEXT} == dict(child_environment.TEXT)
 
 
 @pytest.mark.parametrize("name", locales.KINDS)
 def test_our_children_speak_utf8_in_a_locale_of_another_encoding(
     name: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    env = childenv.utf8(clean() | locales.environment(name, tmp_path_factory))
+    env = child_environment.utf8(clean() | locales.environment(name, tmp_path_factory))
     done = subprocess.run([sys.executable, "-c", ASK], env=env, capture_output=True, check=True)
     assert done.stdout.split() == [b"utf-8"] * 4
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher import locks
 from launcher.errors import QlaunchError
-from launcher.service import client, store
+from launcher.linux import locks
+from launcher.service import control, store
 from launcher.service.store import Lock
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +68,7 @@ def test_a_lock_excludes_without_flock_too(no_flock: int, tmp_path: Path) -> Non
 
 def test_such_a_lock_ends_with_its_holder(no_flock: int, tmp_path: Path) -> None:
     program = (
-        "import os, sys; from launcher import locks\n"
+        "import os, sys; from launcher.linux import locks\n"
         "fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)\n"
         "assert locks._take_description(fd); print('held', flush=True); sys.stdin.read()\n"
     )
@@ -101,7 +101,7 @@ def test_a_start_or_stop_names_the_folder_and_what_to_do(
     monkeypatch.setenv("QLAUNCH_HOME", str(tmp_path))
     where = store.folder("one", create=True)
     with pytest.raises(QlaunchError, match=locks.WITHOUT) as caught:
-        client.down("one")
+        control.down("one")
     assert str(where.up_lock) in caught.value.message
     assert "QLAUNCH_HOME" in (caught.value.fix or "")
     assert caught.value.exit_code == 1

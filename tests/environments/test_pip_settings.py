@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher import pipsettings
-from launcher.engine import catalogue, pip
+from launcher import pip_settings
+from launcher.engine import releases
+from launcher.engine.environments import pip
 from launcher.errors import QlaunchError
 from launcher.model.fetch import pull
 from launcher.model.source import parse_source
@@ -43,7 +44,7 @@ HARMFUL = {
     "PIP_DEST": "{elsewhere}",
     "PIP_LOG": "{missing}/log",
 }
-RELEASE = catalogue.release("cpu")
+RELEASE = releases.release("cpu")
 
 
 @pytest.fixture
@@ -131,9 +132,9 @@ def test_configuration_files_change_nothing_that_is_installed(
     if place == "own":
         monkeypatch.setenv("PIP_CONFIG_FILE", str(path))
     monkeypatch.delenv("PIP_FIND_LINKS")  # the file's own must do
-    found = pipsettings.read(os.environ, "install")
+    found = pip_settings.read(os.environ, "install")
     assert f"target in {path}" in found.left_out
-    assert f"constraint in {path}" in (pipsettings.told(found) or "")
+    assert f"constraint in {path}" in (pip_settings.told(found) or "")
     install(environment)
     assert is_installed(environment)
     assert not (tmp_path / "elsewhere").exists()
@@ -155,7 +156,7 @@ def test_where_from_is_kept_and_the_strongest_place_wins(tmp_path: Path) -> None
         "XDG_CONFIG_DIRS": str(tmp_path),
         "HOME": str(tmp_path),
     }
-    found = pipsettings.read(env, "download", prefix=str(tmp_path / "none"))
+    found = pip_settings.read(env, "download", prefix=str(tmp_path / "none"))
     assert found.variables == {
         "PIP_INDEX_URL": "https://two.example/simple",
         "PIP_TRUSTED_HOST": "one.example",
@@ -166,7 +167,7 @@ def test_where_from_is_kept_and_the_strongest_place_wins(tmp_path: Path) -> None
         "PIP_CONFIG_FILE": "/dev/null",
     }
     assert found.left_out == (f"use-feature in {conf}",)
-    whole = pipsettings.environment(env, found)
+    whole = pip_settings.environment(env, found)
     assert whole["HTTPS_PROXY"] == "http://proxy:8080"
     assert whole["PIP_CONFIG_FILE"] == "/dev/null"
 
@@ -178,7 +179,7 @@ def test_pip_itself_sees_what_we_read(links: Path, tmp_path: Path) -> None:
         "[global]\ntimeout = 33\nproxy = http://user:secret@proxy:1\n[install]\nretries = 2\n"
     )
     words = [sys.executable, "-m", "pip", "config", "list"]
-    whole = pipsettings.environment(os.environ, pipsettings.read(os.environ, "install"))
+    whole = pip_settings.environment(os.environ, pip_settings.read(os.environ, "install"))
     told = subprocess.run(words, env=whole, capture_output=True, check=True).stdout.decode()
     lines = dict(line.split("=", 1) for line in told.splitlines())
     assert lines[":env:.timeout"] == "'33'"
@@ -190,7 +191,7 @@ def test_pip_itself_sees_what_we_read(links: Path, tmp_path: Path) -> None:
 
 def test_a_value_is_never_shown(tmp_path: Path) -> None:
     env = {"PIP_TARGET": "https://me:secret@host", "PIP_INDEX_URL": "https://me:secret@host"}
-    told = pipsettings.told(pipsettings.read(env | {"PIP_CONFIG_FILE": "/dev/null"}, "install"))
+    told = pip_settings.told(pip_settings.read(env | {"PIP_CONFIG_FILE": "/dev/null"}, "install"))
     assert told == (
         "pip's settings that would change what is installed do not hold here: PIP_TARGET"
     )
@@ -200,7 +201,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     conf = tmp_path / "pip.conf"
     conf.write_text("no section\n")
     env = {"PIP_CONFIG_FILE": str(conf), "XDG_CONFIG_DIRS": str(tmp_path), "HOME": str(tmp_path)}
-    found = pipsettings.read(env, "install", prefix=str(tmp_path / "none"))
+    found = pip_settings.read(env, "install", prefix=str(tmp_path / "none"))
     assert found.left_out == (f"all of {conf}, which cannot be read",)
 
 

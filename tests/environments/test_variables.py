@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher import childenv
+from launcher import child_environment
 
 NOBODY = 41234
 
@@ -24,7 +24,7 @@ def no_account(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_a_proxy_nothing_is_said_of_addresses() -> None:
-    assert childenv.own_addresses_directly({"NO_PROXY": "intern"}) == {}
+    assert child_environment.own_addresses_directly({"NO_PROXY": "intern"}) == {}
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_without_a_proxy_nothing_is_said_of_addresses() -> None:
 )
 def test_own_addresses_are_asked_directly_in_both_spellings(name: str) -> None:
     env = {name: "http://127.0.0.1:9", "NO_PROXY": "intern.example, 127.0.0.1"}
-    found = childenv.own_addresses_directly(env, ["0.0.0.0", "127.0.0.1", "[fd00::7]"])
+    found = child_environment.own_addresses_directly(env, ["0.0.0.0", "127.0.0.1", "[fd00::7]"])
     assert set(found) == {"no_proxy", "NO_PROXY"}
     assert len(set(found.values())) == 1
     entries = found["no_proxy"].split(",")
@@ -46,13 +46,13 @@ def test_requests_and_the_standard_library_then_leave_the_proxy_out(
 
     from requests.utils import get_environ_proxies
 
-    for name in [*childenv.PROXIES, "no_proxy"]:
+    for name in [*child_environment.PROXIES, "no_proxy"]:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     hosts = ("127.0.0.1", "localhost", "[::1]", "192.0.2.7")
     assert all(get_environ_proxies(f"http://{host}:3/health") for host in hosts)
-    for name, value in childenv.own_addresses_directly(os.environ, ["192.0.2.7"]).items():
+    for name, value in child_environment.own_addresses_directly(os.environ, ["192.0.2.7"]).items():
         monkeypatch.setenv(name, value)
     assert not any(get_environ_proxies(f"http://{host}:3/health") for host in hosts)
     assert urllib.request.proxy_bypass("127.0.0.1:3")
@@ -61,7 +61,7 @@ def test_requests_and_the_standard_library_then_leave_the_proxy_out(
 
 def test_a_user_without_an_account_has_a_name_and_a_home(no_account: None, tmp_path: Path) -> None:
     for home in ({}, {"HOME": "/"}, {"HOME": "/nonexistent"}, {"HOME": "relative"}, {"HOME": ""}):
-        found = childenv.user(home, tmp_path / "home")
+        found = child_environment.user(home, tmp_path / "home")
         if os.geteuid() == 0 and home == {"HOME": "/"}:
             continue  # to root it is writable and root's own
         assert found["HOME"] == str(tmp_path / "home")
@@ -75,13 +75,13 @@ def test_getpass_answers_for_a_user_without_an_account(
         monkeypatch.delenv(name, raising=False)
     with pytest.raises((KeyError, OSError)):
         getpass.getuser()
-    for name, value in childenv.user(os.environ, tmp_path).items():
+    for name, value in child_environment.user(os.environ, tmp_path).items():
         monkeypatch.setenv(name, value)
     assert getpass.getuser() == f"uid{os.geteuid()}"
 
 
 def test_a_usable_home_and_a_known_user_are_left_alone(tmp_path: Path) -> None:
-    assert childenv.user({"HOME": str(tmp_path), "USER": "me"}, tmp_path / "spare") == {}
+    assert child_environment.user({"HOME": str(tmp_path), "USER": "me"}, tmp_path / "spare") == {}
 
 
 def test_another_users_home_is_not_written_in(
@@ -89,16 +89,16 @@ def test_another_users_home_is_not_written_in(
 ) -> None:
     """`sudo` without -H: what root's engine caches there its owner could not remove."""
     monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
-    assert childenv.user({"HOME": str(tmp_path), "USER": "me"}, tmp_path / "spare") == {
+    assert child_environment.user({"HOME": str(tmp_path), "USER": "me"}, tmp_path / "spare") == {
         "HOME": str(tmp_path / "spare")
     }
 
 
 def test_caches_that_would_lie_in_the_temporary_folder_lie_in_ours(tmp_path: Path) -> None:
-    found = childenv.for_engines({"HOME": str(tmp_path), "USER": "me"}, tmp_path, [])
+    found = child_environment.for_engines({"HOME": str(tmp_path), "USER": "me"}, tmp_path, [])
     assert found["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "torchinductor")
     given = {"HOME": str(tmp_path), "USER": "me", "TORCHINDUCTOR_CACHE_DIR": "/x"}
-    assert "TORCHINDUCTOR_CACHE_DIR" not in childenv.for_engines(given, tmp_path, [])
+    assert "TORCHINDUCTOR_CACHE_DIR" not in child_environment.for_engines(given, tmp_path, [])
 
 
 def test_another_environments_python_gets_nothing_that_changes_its_modules() -> None:
@@ -112,17 +112,17 @@ def test_another_environments_python_gets_nothing_that_changes_its_modules() -> 
         "VIRTUAL_ENV": "/venv",
         "LD_LIBRARY_PATH": "/cuda",
     }
-    assert childenv.foreign_python(env) == {
+    assert child_environment.foreign_python(env) == {
         "PATH": "/bin",
         "LD_LIBRARY_PATH": "/cuda",
-        **childenv.TEXT,
+        **child_environment.TEXT,
     }
 
 
 def test_our_own_children_run_without_a_prompt_or_warnings_that_are_errors() -> None:
     env = {"PYTHONPATH": "/ours", "PYTHONINSPECT": "1", "PYTHONWARNINGS": "error", "LANG": "C"}
     env |= {"PYTHONOPTIMIZE": "2", "PYTHONSTARTUP": "/x.py"}
-    assert childenv.utf8(env) == {"PYTHONPATH": "/ours", **childenv.TEXT}
+    assert child_environment.utf8(env) == {"PYTHONPATH": "/ours", **child_environment.TEXT}
 
 
 def test_a_full_temporary_folder_is_passed_over(

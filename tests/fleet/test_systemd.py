@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from launcher.documents.plan import Fallback, Plan
 from launcher.errors import QlaunchError
 from launcher.fleet import systemd
 from launcher.fleet.systemd import Start, unit
 from launcher.plan.resolve import make_plan
-from launcher.plan.types import Fallback, Plan
 from tests.plan.inputs import inputs
 
 GOLDEN = Path(__file__).parent / "golden"

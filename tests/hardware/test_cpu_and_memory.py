@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from launcher.hardware.cgroup import groups
 from launcher.hardware.cpu import cpu_quota, read_cpu
 from launcher.hardware.detect import detect
 from launcher.hardware.memory import read_memory
+from launcher.linux.cgroup import groups
 
 if TYPE_CHECKING:
     from pathlib import Path

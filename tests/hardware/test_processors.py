@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from launcher.hardware import host_checks, isa
+from launcher.doctor import host
+from launcher.hardware import isa
 from launcher.hardware.cpu import under
-from launcher.service.environment import allowed
+from launcher.service.supervisor.engine_environment import allowed
 from launcher.verify import reference
 from tests.processors import FOLDER, PROCESSORS, cpu
 
@@ -119,8 +120,7 @@ def test_doctor_says_what_is_masked_and_how_to_undo_it(tmp_path: Path) -> None:
     cpu("zen4", tmp_path)
     both = AVX2 | {"ATEN_CPU_CAPABILITY": "avx2"}
     found = {
-        finding.name: finding
-        for finding in host_checks.cpu_findings(tmp_path, affinity=2, environ=both)
+        finding.name: finding for finding in host.cpu_findings(tmp_path, affinity=2, environ=both)
     }["cpu"]
     assert found.status == "warning"
     assert "no bfloat16 arithmetic" in found.message

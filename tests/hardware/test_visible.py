@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.hardware.types import Gpu, MigDevice
+from launcher.hardware.inventory import Gpu, MigDevice
 from launcher.hardware.visible import visible_gpus
 
 

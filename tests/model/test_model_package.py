@@ -20,9 +20,9 @@ import pytest
 
 from launcher.errors import QlaunchError
 from launcher.model import package, wheel
+from launcher.model.checkpoint import ModelCard
 from launcher.model.fetch import locate, obtain, pull
 from launcher.model.source import parse_source
-from launcher.model.types import ModelCard
 from tests.checkpoints import make_bert
 from tests.checkpoints.hub import Hub, serve
 from tests.checkpoints.wheel import make_wheel, model_files

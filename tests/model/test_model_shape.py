@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from launcher.model.cards import list_cards, load_card
+from launcher.model.checkpoint import Shape
 from launcher.model.inspect import inspect
 from launcher.model.shape import from_card
-from launcher.model.types import Shape
 from tests.checkpoints.bert import make_bert
 
 

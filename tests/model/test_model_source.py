@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.errors import ExitCode, QlaunchError
+from launcher.model.checkpoint import Source
 from launcher.model.source import parse_source
-from launcher.model.types import Source
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from launcher.hardware.types import Hardware
+from launcher.hardware.inventory import Hardware
 
 MIB = 1 << 20
 ROOT = Path(__file__).resolve().parents[2]

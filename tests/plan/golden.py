@@ -12,15 +12,15 @@ from typing import Any
 
 import msgspec
 
-from launcher.engine.catalogue import Host
-from launcher.engine.types import Engine, Release
+from launcher.config.loading import list_profiles, load_profile
+from launcher.engine.release import Engine, Release
+from launcher.engine.releases import Host
 from launcher.errors import QlaunchError
-from launcher.hardware.types import Hardware
+from launcher.hardware.inventory import Hardware
 from launcher.model.cards import load_card
 from launcher.model.shape import from_card
-from launcher.plan.buckets import Candidate, World
 from launcher.plan.recommend import Judged, judge_all, recommend
-from launcher.profile.load import list_profiles, load_profile
+from launcher.plan.suitability import Candidate, World
 from launcher.verify.thresholds import parity_min
 from tests.nvml.machines import MACHINES, machine
 from tests.samples import machine as sample

@@ -14,10 +14,10 @@ from typing import Any, Final
 
 import msgspec
 
-from launcher.engine.catalogue import Host
-from launcher.hardware.types import Cpu, Hardware
-from launcher.plan.buckets import Candidate, judge
-from launcher.profile.types import Profile
+from launcher.config.profile import Profile
+from launcher.engine.releases import Host
+from launcher.hardware.inventory import Cpu, Hardware
+from launcher.plan.suitability import Candidate, judge
 from tests.plan.golden import candidates, world
 from tests.processors import PROCESSORS, cpu
 from tests.samples import machine

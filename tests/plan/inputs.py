@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from launcher.hardware.types import Hardware
-from launcher.model.types import Checkpoint, ModelCard
-from launcher.plan.resolve import Inputs
-from launcher.profile.settings import Resolved
-from launcher.profile.types import HardwareNeed, Profile
+from launcher.config.profile import HardwareNeed, Profile
+from launcher.config.settings import Resolved
+from launcher.hardware.inventory import Hardware
+from launcher.model.checkpoint import Checkpoint, ModelCard
+from launcher.plan.inputs import Inputs
 from tests.samples import engine, machine
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from launcher.model.cards import load_card
-from launcher.model.types import ModelCard
+from launcher.model.checkpoint import ModelCard
 from launcher.plan.resolve import make_plan
 from tests.plan.inputs import checkpoint, inputs, qwen3
 

@@ -9,13 +9,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from launcher.config.loading import load_profile
+from launcher.config.profile import FlagValue
+from launcher.documents.plan import Plan
 from launcher.errors import QlaunchError
-from launcher.plan import budget
+from launcher.plan import start_budget
 from launcher.plan.calibration import Observed
-from launcher.plan.resolve import Inputs, make_plan
-from launcher.plan.types import Plan
-from launcher.profile.load import load_profile
-from launcher.profile.types import FlagValue
+from launcher.plan.inputs import Inputs
+from launcher.plan.resolve import make_plan
 from tests.plan.inputs import inputs, qwen3
 
 
@@ -117,7 +118,7 @@ def run(ready_s: float | None, **changes: Any) -> Observed:
 
 
 def learned(*runs: Observed, limit_s: float = 600.0) -> tuple[float, str] | None:
-    return budget.learned(runs, fingerprint="f", version="1", device="cpu", limit_s=limit_s)
+    return start_budget.learned(runs, fingerprint="f", version="1", device="cpu", limit_s=limit_s)
 
 
 def test_nothing_is_known_without_a_run_like_this_one() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from launcher.profile.load import list_profiles
+from launcher.config.loading import list_profiles
 from tests.nvml.machines import MACHINES
 from tests.plan.golden import GOLDEN, NOWHERE, read, row
 

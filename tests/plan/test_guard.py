@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from launcher.documents.plan import Guard, Plan
 from launcher.engine import command
 from launcher.errors import QlaunchError
 from launcher.plan import context, guard
 from launcher.plan.resolve import make_plan
-from launcher.plan.types import Guard, Plan
 from tests.plan.inputs import inputs
 
 

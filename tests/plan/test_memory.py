@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from launcher.engine import catalogue
+from launcher.config.profile import FlagValue, HardwareNeed
+from launcher.documents.plan import MemoryPrediction
+from launcher.engine import releases
 from launcher.errors import ExitCode, QlaunchError
 from launcher.plan import memory
 from launcher.plan.fit import require_hardware, why_not_memory, why_not_on
 from launcher.plan.memory import MIB, Knobs, knobs, kv_bytes_per_token, predict
-from launcher.plan.types import MemoryPrediction
-from launcher.profile.types import FlagValue, HardwareNeed
 from tests.plan.inputs import checkpoint, qwen3
 from tests.samples import GIB, gpu, machine
 
@@ -234,14 +234,14 @@ class TestFit:
 class TestHardware:
     def test_the_architecture_is_looked_at_first(self) -> None:
         need = HardwareNeed(device="cpu", min_ram="64GiB")
-        reason = why_not_on(need, catalogue.release("cpu-0.5.15"), machine(arch="aarch64"))
+        reason = why_not_on(need, releases.release("cpu-0.5.15"), machine(arch="aarch64"))
         assert reason is not None
         assert "no build for aarch64" in reason
 
     @pytest.mark.parametrize(("limit", "runs"), [(None, True), (3 * GIB, True), (1 * GIB, False)])
     def test_ram_is_the_cgroups_where_there_is_one(self, limit: int | None, runs: bool) -> None:
         need = HardwareNeed(device="cpu", min_ram="2GiB")
-        reason = why_not_on(need, catalogue.release("cpu"), machine(limit=limit))
+        reason = why_not_on(need, releases.release("cpu"), machine(limit=limit))
         assert (reason is None) is runs
 
     @pytest.mark.parametrize(
@@ -263,27 +263,27 @@ class TestHardware:
             min_gpu_memory="4GiB",
         )
         hardware = machine(gpus=(gpu(capability=capability, total=total),))
-        reason = why_not_on(need, catalogue.release("turing"), hardware)
+        reason = why_not_on(need, releases.release("turing"), hardware)
         assert (reason is None) is (says is None)
         assert says is None or says in (reason or "")
 
     def test_the_releases_own_limits_count_too(self) -> None:
         need = HardwareNeed(device="cuda")
         hardware = machine(gpus=(gpu(capability=(7, 5)),))
-        reason = why_not_on(need, catalogue.release("cuda13"), hardware)
+        reason = why_not_on(need, releases.release("cuda13"), hardware)
         assert reason is not None
         assert "it needs 8.0 or newer" in reason
 
     def test_one_card_that_suits_is_enough(self) -> None:
         need = HardwareNeed(device="cuda", min_compute_capability="8.0")
         hardware = machine(gpus=(gpu(capability=(7, 5)), gpu("NVIDIA A10G", (8, 6), 24 * GIB)))
-        assert why_not_on(need, catalogue.release("cuda13"), hardware) is None
+        assert why_not_on(need, releases.release("cuda13"), hardware) is None
 
     @pytest.mark.parametrize("others", [("cpu-minilm", "cpu-qwen3-0.6b"), ()])
     def test_a_refusal_names_what_runs_here(self, others: tuple[str, ...]) -> None:
         need = HardwareNeed(device="cuda")
         with pytest.raises(QlaunchError, match="profile p cannot run on this machine") as caught:
-            require_hardware("p", need, catalogue.release("cuda13"), machine(), others)
+            require_hardware("p", need, releases.release("cuda13"), machine(), others)
         assert caught.value.exit_code == ExitCode.DOES_NOT_FIT
         expected = f"what runs here: {', '.join(others)}" if others else None
         assert caught.value.fix == expected

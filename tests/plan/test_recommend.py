@@ -10,15 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from launcher.engine import flags as flag_tables
-from launcher.engine.catalogue import Host, release
+from launcher.config.settings import UserConfig, for_release, resolve
+from launcher.documents.plan import Plan
 from launcher.engine.command import render
+from launcher.engine.options import flags as flag_tables
+from launcher.engine.releases import Host, release
 from launcher.errors import QlaunchError
 from launcher.hardware.cards import hypothetical, known_cards
-from launcher.hardware.types import Hardware
-from launcher.plan import choose
-from launcher.plan.buckets import LEAST, STEP, Candidate, judge
-from launcher.plan.evidence import evidence
+from launcher.hardware.inventory import Hardware
+from launcher.plan import engine_and_card
+from launcher.plan.past_runs import evidence
 from launcher.plan.recommend import (
     ORDER,
     PastRun,
@@ -29,8 +30,7 @@ from launcher.plan.recommend import (
     recommend,
 )
 from launcher.plan.resolve import make_plan
-from launcher.plan.types import Plan
-from launcher.profile.settings import UserConfig, for_release, resolve
+from launcher.plan.suitability import LEAST, STEP, Candidate, judge
 from tests.plan.golden import HOST, candidates, engine, world
 from tests.plan.inputs import inputs
 from tests.samples import GIB, gpu, machine
@@ -126,7 +126,7 @@ def test_the_one_change_is_the_largest_value_that_fits() -> None:
 def _fits(name: str, hardware: Hardware, tokens: int) -> bool:
     loaded, checkpoint = CANDIDATES[name].profile, CANDIDATES[name].checkpoint
     assert checkpoint is not None
-    choice = choose.choose("auto", loaded.profile.hardware, hardware, HOST)
+    choice = engine_and_card.choose("auto", loaded.profile.hardware, hardware, HOST)
     asked = for_release(resolve(loaded, {}, {}, UserConfig()), loaded, choice.release.name)
     asked = msgspec.structs.replace(asked, flags=asked.flags | {"max-total-tokens": tokens})
     plan = make_plan(
@@ -255,13 +255,13 @@ def test_ages_in_words(seconds: float, said: str) -> None:
 def test_every_shipped_profile_passes_every_release_it_allows(name: str) -> None:
     candidate = CANDIDATES[name]
     profile, loaded = candidate.profile.profile, candidate.profile
-    allowed = choose.candidates(profile.engine, profile.hardware)
+    allowed = engine_and_card.candidates(profile.engine, profile.hardware)
     assert allowed
     for found in allowed:
         releases = [found] + ([release(found.fallback)] if found.fallback else [])
         for one in releases:
             given = for_release(resolve(loaded, {}, {}, UserConfig()), loaded, one.name)
-            flags = given.flags | choose.workarounds(one)[0]
+            flags = given.flags | engine_and_card.workarounds(one)[0]
             problems = flag_tables.check(render(flags), one.version)
             assert not [p.message for p in problems], (one.name, problems)
 
@@ -269,7 +269,7 @@ def test_every_shipped_profile_passes_every_release_it_allows(name: str) -> None
 def test_every_release_named_in_a_profile_exists_and_is_allowed() -> None:
     for name, candidate in CANDIDATES.items():
         profile = candidate.profile.profile
-        allowed = {r.name for r in choose.candidates(profile.engine, profile.hardware)}
+        allowed = {r.name for r in engine_and_card.candidates(profile.engine, profile.hardware)}
         assert set(profile.flags_by_engine) <= allowed, name
 
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from launcher.documents.plan import Plan, Term
 from launcher.plan import replicas
 from launcher.plan.resolve import make_plan
-from launcher.plan.types import Plan, Term
 from tests.plan.inputs import inputs
 
 

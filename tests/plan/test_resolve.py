@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from launcher.documents.plan import Plan
 from launcher.errors import ExitCode, QlaunchError
 from launcher.plan.resolve import ENCODER_FLAGS, OWNED, check_request, is_loopback, make_plan
-from launcher.plan.types import Plan
 from tests.plan.inputs import checkpoint, inputs, qwen3, settings
 from tests.samples import GIB, gpu, machine
 

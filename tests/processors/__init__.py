@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from launcher.hardware.cpu import read_cpu
-from launcher.hardware.types import Cpu
+from launcher.hardware.inventory import Cpu
 
 FOLDER = Path(__file__).with_name("cpuinfo")
 

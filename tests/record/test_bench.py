@@ -7,7 +7,7 @@ import pytest
 
 from launcher.record import bench
 from launcher.record.bench import BENCH, append_bench, read_bench
-from launcher.record.ndjson import LINE_LIMIT_BYTES
+from launcher.record.bounded_lines import LINE_LIMIT_BYTES
 
 
 def document(number: int = 0, **more: Any) -> dict[str, Any]:

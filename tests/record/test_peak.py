@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
+from launcher.documents.run import ProcessSample, Sample
 from launcher.record.peak import PeakTracker, merge
-from launcher.record.types import ProcessSample, Sample
 
 if TYPE_CHECKING:
-    from launcher.record.types import GpuMethod, RamMethod
+    from launcher.documents.run import GpuMethod, RamMethod
 
 
 def sample(

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from launcher.documents.run import Peak, Phase, ProcessSample, Run, Sample
 from launcher.errors import ExitCode, QlaunchError
-from launcher.record import ndjson, writer
+from launcher.record import bounded_lines, run_writer
 from launcher.record.peak import PeakTracker
 from launcher.record.runs import (
     RunWriter,
@@ -26,7 +27,6 @@ from launcher.record.runs import (
     read_events,
     read_samples,
 )
-from launcher.record.types import Peak, Phase, ProcessSample, Run, Sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -164,7 +164,7 @@ class TestBounds:
     def test_samples_are_merged_and_peaks_survive(
         self, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(writer, "SAMPLES_LIMIT_BYTES", 20_000)
+        monkeypatch.setattr(run_writer, "SAMPLES_LIMIT_BYTES", 20_000)
         out = RunWriter(runs_dir / new_run_id("a", NOON))
         tracker = PeakTracker()
         for number in range(2000):
@@ -192,7 +192,7 @@ class TestBounds:
     def test_events_are_dropped_from_the_middle_and_counted(
         self, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(writer, "EVENTS_LIMIT_BYTES", 8_000)
+        monkeypatch.setattr(run_writer, "EVENTS_LIMIT_BYTES", 8_000)
         out = RunWriter(runs_dir / new_run_id("a", NOON))
         for number in range(1000):
             out.event("restarted", number=number)
@@ -220,7 +220,7 @@ class TestFullDisks:
 
         with monkeypatch.context() as patch:
             patch.setattr("os.write", fail)
-            patch.setattr(writer, "write_atomic", fail)
+            patch.setattr(run_writer, "write_atomic", fail)
             out.sample(sample(2))
             out.event("x")
             out.write(run("x"))
@@ -245,13 +245,13 @@ class TestFullDisks:
     def test_a_file_that_cannot_be_made_smaller_stops_growing(
         self, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(writer, "SAMPLES_LIMIT_BYTES", 5_000)
+        monkeypatch.setattr(run_writer, "SAMPLES_LIMIT_BYTES", 5_000)
         out = RunWriter(runs_dir / new_run_id("a", NOON))
 
         def fail(*_: object, **__: object) -> None:
             raise OSError(errno.ENOSPC, "full")
 
-        monkeypatch.setattr(ndjson, "write_atomic", fail)
+        monkeypatch.setattr(bounded_lines, "write_atomic", fail)
         for number in range(200):
             out.sample(sample(number))
         assert (out.directory / "samples.ndjson").stat().st_size < 12_000
@@ -428,5 +428,5 @@ class TestBrokenRecords:
     @given(st.binary(max_size=2000))
     def test_compaction_takes_any_lines(self, data: bytes) -> None:
         lines = data.split(b"\n")
-        assert writer.compact_samples(lines) == []
-        assert set(writer.compact_events(iter(lines))) <= set(lines)
+        assert run_writer.compact_samples(lines) == []
+        assert set(run_writer.compact_events(iter(lines))) <= set(lines)

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from launcher.documents.run import Sample
 from launcher.hardware.nvml import Unavailable
-from launcher.record import procfs
+from launcher.linux import procfs
 from launcher.record.sampler import MAX_PROCESSES, Pacer, Sampler
-from launcher.record.types import Sample
 from tests.nvml.machines import Card, machine, uuid
 from tests.patience import PATIENCE_S
 

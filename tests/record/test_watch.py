@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import pytest
 
 from launcher.hardware.nvml import Unavailable
-from launcher.record.watch import Watch
+from launcher.record.watch import ResourceWatch
 from tests.patience import PATIENCE_S
 
 GROWS = """
@@ -67,7 +67,7 @@ def test_a_peak_between_two_looks_is_seen_and_the_thread_ends(
             process.stdin.flush()
             process.stdout.readline()
 
-        with Watch(process.pid, gpu=False) as found:
+        with ResourceWatch(process.pid, gpu=False) as found:
             small = found.peak().ram_peak_bytes
             tell()
             deadline = time.monotonic() + PATIENCE_S
@@ -89,7 +89,7 @@ def test_a_peak_between_two_looks_is_seen_and_the_thread_ends(
 def test_a_process_that_is_gone_gives_reasons() -> None:
     done = subprocess.Popen([sys.executable, "-S", "-c", ""])
     done.wait()
-    with Watch(done.pid, gpu=False) as found:
+    with ResourceWatch(done.pid, gpu=False) as found:
         pass
     peak = found.peak()
     assert peak.ram_peak_bytes is None
@@ -97,7 +97,7 @@ def test_a_process_that_is_gone_gives_reasons() -> None:
 
 
 def test_without_a_process_nothing_is_sampled() -> None:
-    with Watch(None, gpu=True) as found:
+    with ResourceWatch(None, gpu=True) as found:
         pass
     assert found.peak().ram_peak_bytes is None
     assert found.peak().method["gpu_reason"] == "the process of the engine is not known"
@@ -108,7 +108,7 @@ def test_memory_of_the_cards_counts_where_processes_are_told_apart(
 ) -> None:
     cards = Cards({os.getpid(): 3_000_000_000})
     monkeypatch.setattr("launcher.hardware.nvml.open_nvml", lambda: cards)
-    with Watch(os.getpid(), gpu=True) as found:
+    with ResourceWatch(os.getpid(), gpu=True) as found:
         pass
     assert found.peak().gpu_peak_bytes == 3_000_000_000
     assert found.peak().method["gpu"] == "per_process"
@@ -117,7 +117,7 @@ def test_memory_of_the_cards_counts_where_processes_are_told_apart(
 
 def test_a_difference_to_the_middle_of_a_life_is_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("launcher.hardware.nvml.open_nvml", lambda: Cards({}))
-    with Watch(os.getpid(), gpu=True) as found:
+    with ResourceWatch(os.getpid(), gpu=True) as found:
         pass
     peak = found.peak()
     assert peak.gpu_peak_bytes is None

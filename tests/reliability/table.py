@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from launcher.files import write_atomic
+from launcher.linux.files import write_atomic
 from tests.reliability import plugin
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from launcher.documents.service_state import ServiceState
 from launcher.errors import QlaunchError
 from launcher.fleet import systemd
-from launcher.service import client, procs, store
-from launcher.service.types import ServiceState
+from launcher.linux import processes
+from launcher.service import control, store
 from tests.patience import PATIENCE_S
 from tests.service.home import Home
 
@@ -78,7 +79,7 @@ def test_the_key_is_in_no_artefact(home: Home, key: Path) -> None:
     assert engine.stat().st_mode & 0o777 == 0o600
     failed = home.wait_for("failed")
     assert failed.failure is not None
-    assert CANARY not in json.dumps(client.as_data(failed))
+    assert CANARY not in json.dumps(control.as_data(failed))
     assert not engine.exists()
     assert found(home, CANARY) == []
     assert list(home.root.rglob("crash-*.log")) != []
@@ -133,6 +134,6 @@ def test_texts_are_in_no_artefact(home: Home) -> None:
     state = home.up(home.plan())
     assert embed(state, TEXT, "") == 200
     assert embed(state, " ", "") == 400
-    client.down("svc")
+    control.down("svc")
     assert found(home, TEXT) == []
-    assert not procs.is_alive(state.engine)
+    assert not processes.is_alive(state.engine)

@@ -16,10 +16,12 @@ import pytest
 
 from launcher.errors import QlaunchError
 from launcher.hardware.nvml import Nvml
+from launcher.linux import processes
 from launcher.paths import dirs
-from launcher.service import client, procs, recording, store
-from launcher.service.process import spawn
-from launcher.service.recording import Recorder
+from launcher.service import control, store
+from launcher.service.process_tree import spawn
+from launcher.service.supervisor import run_recorder
+from launcher.service.supervisor.run_recorder import RunRecorder
 from tests.reliability import plugin, table
 from tests.service.home import Home, eventually
 
@@ -67,12 +69,12 @@ def test_case_03_a_storm_of_signals_while_starting(home: Home) -> None:
     state = home.wait_for("warming")
     assert state.supervisor is not None
     for _ in range(20):
-        procs.send(state.supervisor, signal.SIGTERM)
+        processes.send(state.supervisor, signal.SIGTERM)
         time.sleep(0.005)
     error = call.join().error
     assert isinstance(error, QlaunchError)
     assert (error.code, error.exit_code) == ("stopped_meanwhile", 9)
-    stopped = client.status("svc")
+    stopped = control.status("svc")
     assert stopped.state == "stopped"
     assert [phase["name"] for phase in stopped.phases].count("stopping") == 1
 
@@ -91,13 +93,11 @@ def test_case_16_no_deadline_reads_the_time_of_day() -> None:
     """A clock that jumps moves no deadline: the time of day is asked for stamps and ids alone."""
     found = {
         (path.name, ast.unparse(node))
-        for path in (ROOT / "launcher" / "service").glob("*.py")
+        for path in (ROOT / "launcher" / "service").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Attribute) and ast.unparse(node) in WALL_CLOCKS
     }
-    # watch.py only shows (`top`): ages of figures that others stamped.
-    shown = {("watch.py", "time.time"), ("watch.py", "datetime.now")}
-    assert found - shown == {("store.py", "datetime.now"), ("recording.py", "datetime.now")}
+    assert found == {("store.py", "datetime.now"), ("run_recorder.py", "datetime.now")}
 
 
 class _Gpu(Nvml):
@@ -113,8 +113,8 @@ class _Gpu(Nvml):
 def test_case_18_gpu_memory_that_is_not_given_back_is_named(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recording, "foreign_pid_namespace", lambda proc: False)
-    recorder = Recorder(home.plan(), time.monotonic())
+    monkeypatch.setattr(run_recorder, "foreign_pid_namespace", lambda proc: False)
+    recorder = RunRecorder(home.plan(), time.monotonic())
     try:
         assert recorder.gpu_held({4711}) is None
         recorder._nvml = _Gpu({4711: 2**30, 12: None, os.getpid(): 2**20})
@@ -125,7 +125,7 @@ def test_case_18_gpu_memory_that_is_not_given_back_is_named(
             others[0] == "process 12 (not of this container) also uses the GPU" or "(" in others[0]
         )
         assert any(f"process {os.getpid()} (" in line and "1 MiB" in line for line in others)
-        monkeypatch.setattr(recording, "foreign_pid_namespace", lambda proc: True)
+        monkeypatch.setattr(run_recorder, "foreign_pid_namespace", lambda proc: True)
         assert recorder.gpu_held({4711}) is None
     finally:
         recorder.close()
@@ -134,7 +134,7 @@ def test_case_18_gpu_memory_that_is_not_given_back_is_named(
 WRITER = """
 import sys
 from pathlib import Path
-from launcher.files import write_atomic
+from launcher.linux.files import write_atomic
 path = Path(sys.argv[1])
 for number in range(10**9):
     write_atomic(path, (b"%09d" % number) * 20_000)
@@ -171,18 +171,18 @@ def limited(home: Home, limit: str, value: int) -> tuple[str, ...]:
 def test_case_22_a_full_disk_does_not_stop_a_running_service(home: Home) -> None:
     """No file may grow beyond 64 kB here, which fails as a full disk does."""
     plan = home.plan("--flood", "1")
-    state = client.launch(plan, entry=limited(home, "RLIMIT_FSIZE", 64 * 1024))
+    state = control.launch(plan, entry=limited(home, "RLIMIT_FSIZE", 64 * 1024))
     assert state.state == "ready"
     log = dirs().runs / state.run / "engine.log"
     assert log.stat().st_size <= 64 * 1024
-    assert client.down("svc").left == ()
+    assert control.down("svc").left == ()
 
 
 def test_case_23_without_descriptors_the_start_fails_in_a_sentence(home: Home) -> None:
     plan = home.plan()
     for allowed in (6, 9, 12):
         with pytest.raises(QlaunchError) as caught:
-            client.launch(plan, entry=limited(home, "RLIMIT_NOFILE", allowed))
+            control.launch(plan, entry=limited(home, "RLIMIT_NOFILE", allowed))
         assert "Traceback" not in caught.value.message
         home.assert_nothing_left()
     assert "too many" in caught.value.message.lower() or caught.value.code != "unexpected"
@@ -222,7 +222,7 @@ def test_case_28_arguments_arrive_as_they_are(home: Home, tmp_path: Path) -> Non
         assert line.read_bytes().decode().split("\0")[4:-1] == STRANGE
         assert list(tmp_path.glob("pwned")) == []
     finally:
-        procs.send(child.process, signal.SIGKILL)
+        processes.send(child.process, signal.SIGKILL)
         child.handle.wait()
         os.close(child.output)
 

@@ -12,11 +12,12 @@ from pathlib import Path
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from launcher.config.profile import Restart
+from launcher.documents.service_state import FINAL, UP, ServiceState
 from launcher.errors import QlaunchError
-from launcher.profile.types import Restart
-from launcher.service import client, procs
-from launcher.service.machine import may_follow
-from launcher.service.types import FINAL, UP, ServiceState
+from launcher.linux import processes
+from launcher.service import control
+from launcher.service.supervisor.states import may_follow
 from tests.service.home import Home, eventually
 
 LONG = bool(os.environ.get("QLAUNCH_SOAK"))
@@ -32,14 +33,14 @@ class Course(RuleBasedStateMachine):
         os.environ["QLAUNCH_HOME"] = str(self.root)
         self.home = Home(self.root)
         restart = Restart(max_attempts=3, backoff_initial_s=0.02, backoff_max_s=0.02)
-        self.plan = self.home.plan("--limbs", "--setsid-grandchild", restart=restart)
+        self.plan = self.home.plan("--workers", "--setsid-grandchild", restart=restart)
         self.running = False
 
     def settled(self) -> ServiceState:
         """The state once it is not between two others."""
 
         def still() -> ServiceState | None:
-            state = client.status("svc")
+            state = control.status("svc")
             return state if state.state in UP | FINAL else None
 
         found: ServiceState = eventually(still)
@@ -48,8 +49,8 @@ class Course(RuleBasedStateMachine):
             assert may_follow(old, new), names
         self.running = found.state in UP
         if self.running:
-            assert procs.is_alive(found.supervisor)
-            assert procs.is_alive(found.engine)
+            assert processes.is_alive(found.supervisor)
+            assert processes.is_alive(found.engine)
         else:
             assert not [p for p in self.home.processes() if p != found.supervisor]
         return found
@@ -71,32 +72,32 @@ class Course(RuleBasedStateMachine):
 
     @rule()
     def down(self) -> None:
-        assert client.down("svc").left == ()
+        assert control.down("svc").left == ()
         if self.home.state() is not None:
             assert self.settled().state in FINAL
 
     @precondition(lambda self: self.running)
     @rule()
     def the_engine_dies(self) -> None:
-        state = client.status("svc")
+        state = control.status("svc")
         assert state.engine is not None
-        procs.send(state.engine, signal.SIGKILL)
-        eventually(lambda: client.status("svc").engine != state.engine)
+        processes.send(state.engine, signal.SIGKILL)
+        eventually(lambda: control.status("svc").engine != state.engine)
         self.settled()
 
     @precondition(lambda self: self.running)
     @rule()
     def the_supervisor_dies(self) -> None:
-        state = client.status("svc")
+        state = control.status("svc")
         assert state.supervisor is not None
-        procs.send(state.supervisor, signal.SIGKILL)
-        eventually(lambda: not procs.is_alive(state.supervisor))
+        processes.send(state.supervisor, signal.SIGKILL)
+        eventually(lambda: not processes.is_alive(state.supervisor))
         assert self.settled().state == "failed"
 
     def teardown(self) -> None:
         if not hasattr(self, "home"):
             return
-        client.down("svc")
+        control.down("svc")
         self.home.assert_nothing_left()
         if self.before is None:
             del os.environ["QLAUNCH_HOME"]

@@ -12,8 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
-from launcher.service import client
-from launcher.service.types import ServiceState
+from launcher.documents.service_state import ServiceState
+from launcher.service import control
 from tests.engine_real import qlaunch
 from tests.service.home import Home
 
@@ -72,10 +72,10 @@ def hold(config: pytest.Config, name: str, found: dict[str, Any]) -> None:
 
 
 def test_two_hundred_cycles_of_the_fake_engine(home: Home, pytestconfig: pytest.Config) -> None:
-    plan = home.plan("--limbs", "--setsid-grandchild")
+    plan = home.plan("--workers", "--setsid-grandchild")
 
     def down() -> None:
-        assert client.down("svc").left == ()
+        assert control.down("svc").left == ()
 
     found = cycle(200, lambda: home.up(plan), down, home.root / "state")
     home.assert_nothing_left()
@@ -94,7 +94,7 @@ def test_five_cycles_of_the_real_engine(
 
     def up() -> ServiceState:
         home.run("up", "cpu-minilm", "--name", "soak", "--port", "0", "--json").ok()
-        return client.status("soak")
+        return control.status("soak")
 
     try:
         found = cycle(5, up, lambda: home.run("down", "soak", "--json").ok(), home.root / "state")

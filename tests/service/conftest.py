@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.service import client, store
+from launcher.service import control, store
 from tests.service.home import Home
 
 
@@ -16,5 +16,5 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     found = Home(tmp_path)
     yield found
     for name in store.list_services():
-        client.down(name)
+        control.down(name)
     found.assert_nothing_left()

@@ -12,12 +12,12 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from launcher.engine.failures import classify as real
+from launcher.engine.failures.classify import classify as real
 from launcher.errors import QlaunchError
 from launcher.service import store
-from launcher.service.process import Patience
-from launcher.service.supervisor import Supervisor
-from launcher.service.wiring import Timing, Wiring
+from launcher.service.process_tree import Patience
+from launcher.service.supervisor.supervisor import Supervisor
+from launcher.service.supervisor.timing import Dependencies, Timing
 
 
 class Found(NamedTuple):
@@ -27,11 +27,11 @@ class Found(NamedTuple):
     lines: tuple[str, ...]
 
 
-def wiring(options: dict[str, Any]) -> Wiring:
+def wiring(options: dict[str, Any]) -> Dependencies:
     classes = options.get("classes", {})
     verify, timing = tuple(options["verify"]), _timing(options)
     if options.get("real_classes"):
-        return Wiring(classify=real, verify_argv=verify, timing=timing)
+        return Dependencies(classify=real, verify_argv=verify, timing=timing)
 
     def classify(
         text: str, *, phase: str, returncode: int | None, oom_killed: bool = False
@@ -42,7 +42,7 @@ def wiring(options: dict[str, Any]) -> Wiring:
                     return Found(name, f"it says {needle}", "fix it", (line,))
         return None
 
-    return Wiring(classify=classify, verify_argv=verify, timing=timing)
+    return Dependencies(classify=classify, verify_argv=verify, timing=timing)
 
 
 def _timing(options: dict[str, Any]) -> Timing:

@@ -13,10 +13,12 @@ from typing import Any
 
 import msgspec
 
-from launcher.plan.types import EnginePlan, Expectation, MemoryPrediction, Plan
-from launcher.profile.types import Restart
-from launcher.service import client, ports, procs, store
-from launcher.service.types import ProcessId, ServiceState
+from launcher.config.profile import Restart
+from launcher.documents.plan import EnginePlan, Expectation, MemoryPrediction, Plan
+from launcher.documents.service_state import ServiceState
+from launcher.linux import processes as procs
+from launcher.linux.processes import ProcessId
+from launcher.service import control, ports, store
 from tests.patience import PATIENCE_S, eventually
 
 __all__ = ["Beside", "Home", "eventually"]
@@ -94,7 +96,7 @@ class Home:
 
     def up(self, plan: Plan, seen: list[ServiceState] | None = None) -> ServiceState:
         on_change = (lambda _: None) if seen is None else seen.append
-        return client.launch(plan, on_change=on_change, entry=self.entry)
+        return control.launch(plan, on_change=on_change, entry=self.entry)
 
     def up_beside(self, plan: Plan, seen: list[ServiceState] | None = None) -> Beside:
         return Beside(lambda: self.up(plan, seen))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import msgspec
 
+from launcher.documents.plan import Plan
 from launcher.errors import QlaunchError
-from launcher.plan.types import Plan
-from launcher.service import client
+from launcher.service import control
 from tests.service.entry import wiring
 
 
@@ -19,9 +19,9 @@ def main(argv: list[str]) -> int:
     entry = (sys.executable, str(Path(__file__).with_name("entry.py")), str(options))
     try:
         if argv[2:] == ["foreground"]:
-            client.foreground(plan, wiring(json.loads(options.read_text())))
+            control.foreground(plan, wiring(json.loads(options.read_text())))
         else:
-            client.launch(plan, entry=entry)
+            control.launch(plan, entry=entry)
     except KeyboardInterrupt:
         return 130
     except QlaunchError as error:

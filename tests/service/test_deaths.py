@@ -10,11 +10,13 @@ import sys
 
 import pytest
 
+from launcher.config.profile import Restart
+from launcher.documents.service_state import ServiceState
 from launcher.errors import QlaunchError
+from launcher.linux import processes
+from launcher.linux.processes import ProcessId
 from launcher.paths import dirs
-from launcher.profile.types import Restart
-from launcher.service import client, procs, store
-from launcher.service.types import ProcessId, ServiceState
+from launcher.service import control, store
 from tests.patience import HANG_S, PATIENCE_S
 from tests.service.home import Home, eventually
 
@@ -28,7 +30,7 @@ PHASES = {
 
 def kill(process: ProcessId | None) -> None:
     assert process is not None
-    assert procs.send(process, signal.SIGKILL)
+    assert processes.send(process, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -47,7 +49,7 @@ def test_an_engine_killed_while_starting_is_a_failure_at_once(home: Home, phase:
 def test_an_engine_killed_when_ready_is_started_again_and_verified_again(home: Home) -> None:
     first = home.up(home.plan("--setsid-grandchild"))
     kill(first.engine)
-    eventually(lambda: client.status("svc").restarts == 1)
+    eventually(lambda: control.status("svc").restarts == 1)
     again = home.wait_for("ready")
     assert again.engine != first.engine
     assert again.failure is None
@@ -64,7 +66,7 @@ def test_an_engine_killed_while_stopping_is_a_stop(home: Home) -> None:
     process = home.state()
     assert process is not None
     assert process.supervisor is not None
-    procs.send(process.supervisor, signal.SIGTERM)
+    processes.send(process.supervisor, signal.SIGTERM)
     kill(home.wait_for("stopping").engine)
     assert home.wait_for("stopped").failure is None
 
@@ -77,13 +79,13 @@ def test_a_killed_supervisor_takes_its_engine_with_it(home: Home, phase: str) ->
     state = home.wait_for(phase)
     kill(state.supervisor)
     if phase == "ready":
-        eventually(lambda: not procs.is_alive(state.supervisor))
-        found = client.status("svc")
+        eventually(lambda: not processes.is_alive(state.supervisor))
+        found = control.status("svc")
     else:
         error = call.join().error
         assert isinstance(error, QlaunchError)
         assert error.code == "supervisor_killed"
-        found = client.status("svc")
+        found = control.status("svc")
     assert found.state == "failed"
     assert found.failure is not None
     assert found.failure.code == "supervisor_killed"
@@ -94,27 +96,27 @@ def test_a_killed_supervisor_takes_its_engine_with_it(home: Home, phase: str) ->
 
 def test_a_supervisor_killed_while_stopping_or_waiting_leaves_nothing(home: Home) -> None:
     home.up(home.plan("--drain", "60"))
-    state = client.status("svc")
+    state = control.status("svc")
     assert state.supervisor is not None
-    procs.send(state.supervisor, signal.SIGTERM)
+    processes.send(state.supervisor, signal.SIGTERM)
     kill(home.wait_for("stopping").supervisor)
-    assert eventually(lambda: client.status("svc").state == "failed")
+    assert eventually(lambda: control.status("svc").state == "failed")
     home.assert_nothing_left()
     slow = Restart(max_attempts=5, backoff_initial_s=30, backoff_max_s=30)
     home.up(home.plan("--die-after", "0.3", restart=slow))
     kill(home.wait_for("backoff").supervisor)
-    assert eventually(lambda: client.status("svc").state == "failed")
+    assert eventually(lambda: control.status("svc").state == "failed")
 
 
 def test_up_after_a_killed_supervisor_starts_one_new_engine(home: Home) -> None:
     plan = home.plan("--setsid-grandchild")
     first = home.up(plan)
     kill(first.supervisor)
-    eventually(lambda: not procs.is_alive(first.supervisor))
+    eventually(lambda: not processes.is_alive(first.supervisor))
     second = home.up(plan)
     assert second.state == "ready"
     assert second.engine != first.engine
-    assert not procs.is_alive(first.engine)
+    assert not processes.is_alive(first.engine)
 
 
 def test_an_engine_that_ignores_sigterm_is_killed_in_bounded_time_and_it_is_said(
@@ -122,7 +124,7 @@ def test_an_engine_that_ignores_sigterm_is_killed_in_bounded_time_and_it_is_said
 ) -> None:
     home.options["patience"]["grace_s"] = 0.5
     home.up(home.plan("--ignore-sigterm", "--fork-grandchild"))
-    result = client.down("svc")
+    result = control.down("svc")
     assert result.seconds < PATIENCE_S
     assert result.left == ()
     assert result.state is not None
@@ -134,7 +136,7 @@ def test_an_engine_that_ignores_sigterm_is_killed_in_bounded_time_and_it_is_said
 def test_grandchildren_are_ended_wherever_they_went(home: Home) -> None:
     home.up(home.plan("--fork-grandchild", "--setsid-grandchild", "--hold-pipe"))
     assert len(home.processes()) >= 4  # supervisor, engine, two grandchildren
-    result = client.down("svc")
+    result = control.down("svc")
     assert result.left == ()
     assert result.seconds < PATIENCE_S
     home.assert_nothing_left()
@@ -179,8 +181,8 @@ def test_a_stable_stretch_gives_the_budget_back(home: Home) -> None:
         max_attempts=1, backoff_initial_s=0.05, backoff_max_s=0.05, stable_after_s=0.1
     )
     home.up(home.plan("--die-after", "0.4", restart=restart))
-    eventually(lambda: client.status("svc").restarts >= 2)
-    assert client.down("svc").was_running
+    eventually(lambda: control.status("svc").restarts >= 2)
+    assert control.down("svc").was_running
 
 
 def test_down_during_a_long_backoff_returns_at_once(home: Home) -> None:
@@ -188,7 +190,7 @@ def test_down_during_a_long_backoff_returns_at_once(home: Home) -> None:
     home.up(home.plan("--die-after", "0.3", restart=slow))
     waiting = home.wait_for("backoff")
     assert "starting again in" in waiting.detail
-    result = client.down("svc")
+    result = control.down("svc")
     assert result.seconds < PATIENCE_S
     assert result.state is not None
     assert result.state.state == "stopped"
@@ -199,7 +201,7 @@ def test_the_engine_is_no_zombie_after_its_death(home: Home) -> None:
     kill(state.engine)
     home.wait_for("backoff")
     assert state.engine is not None
-    eventually(lambda: procs.read_stat(state.engine.pid) is None if state.engine else True)
+    eventually(lambda: processes.read_stat(state.engine.pid) is None if state.engine else True)
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -209,7 +211,7 @@ def test_ctrl_c_during_up_stops_what_it_started(home: Home, phase: str) -> None:
     starter.send_signal(signal.SIGINT)
     out, _ = starter.communicate(timeout=PATIENCE_S)
     assert starter.returncode == 130, out
-    assert client.status("svc").state == "stopped"
+    assert control.status("svc").state == "stopped"
     home.assert_nothing_left()
 
 
@@ -222,7 +224,7 @@ def test_a_second_ctrl_c_does_not_wait_for_the_engine_to_drain(home: Home) -> No
     starter.send_signal(signal.SIGINT)
     out, _ = starter.communicate(timeout=PATIENCE_S)  # well before the grace is over
     assert starter.returncode == 130, out
-    assert "killed on request" in client.status("svc").detail
+    assert "killed on request" in control.status("svc").detail
 
 
 def test_a_pid_that_was_reused_is_never_signalled(home: Home) -> None:
@@ -230,9 +232,9 @@ def test_a_pid_that_was_reused_is_never_signalled(home: Home) -> None:
     bystander = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
     try:
         home.up(home.plan())
-        state = client.down("svc").state
+        state = control.down("svc").state
         assert state is not None
-        real = procs.process_id(bystander.pid)
+        real = processes.process_id(bystander.pid)
         assert real is not None
         forged = [
             ProcessId(pid=bystander.pid, start_ticks=real.start_ticks - 1, boot_id=real.boot_id),
@@ -254,8 +256,8 @@ def test_a_pid_that_was_reused_is_never_signalled(home: Home) -> None:
             )
             store.write_state(where, left)
             store.write_tree(where, [process])
-            assert client.status("svc").state == "failed"
-            assert client.down("svc").left == ()
+            assert control.status("svc").state == "failed"
+            assert control.down("svc").left == ()
         assert bystander.poll() is None
     finally:
         bystander.kill()

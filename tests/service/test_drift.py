@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from launcher.documents.plan import Plan
+from launcher.documents.service_state import ServiceState
 from launcher.paths import dirs
-from launcher.plan.types import Plan
-from launcher.service import client
-from launcher.service.drift import Proof
-from launcher.service.health import Answer, embedding_request, embeddings
-from launcher.service.pulse import texts_for
-from launcher.service.types import ServiceState
+from launcher.service import control
+from launcher.service.supervisor.drift import Proof
+from launcher.service.supervisor.http_probe import HttpAnswer, embedding_request, embeddings
+from launcher.service.supervisor.liveness_probe import texts_for
 from tests.service.home import Home, eventually
 
 WIDTH = 16
@@ -132,7 +132,7 @@ JSON = st.recursive(
 def test_no_answer_whatever_ends_the_look(body: Any) -> None:
     """Values of any kind, where vectors should be: a fault or a reason, never an exception."""
     for document in (body, {"data": body}, {"data": [{"embedding": body}]}):
-        found = embeddings(Answer("http", status=200, body=json.dumps(document).encode()))
+        found = embeddings(HttpAnswer("http", status=200, body=json.dumps(document).encode()))
         if isinstance(found, list):
             assert proof().look(found).fault
         else:
@@ -211,7 +211,7 @@ def test_a_second_look_that_finds_it_right_is_an_event_and_no_verdict(
     first = home.up(watched(home, flag))
     flag.write_text("once other")
     eventually(lambda: "odd_vector" in events(first))
-    state = client.status("svc")
+    state = control.status("svc")
     assert (state.state, state.restarts) == ("ready", 0)
 
 
@@ -248,7 +248,7 @@ def test_rounding_leaves_it_ready_and_the_last_check_says_how_close(
         lambda: (s := home.state()) and 0.9999 < s.last_check.get("cosine", 0) < 1 and s
     )
     assert checked.state == "ready"
-    assert client.as_data(checked)["last_check"]["cosine"] == checked.last_check["cosine"]
+    assert control.as_data(checked)["last_check"]["cosine"] == checked.last_check["cosine"]
 
 
 def test_each_life_has_a_proof_of_its_own(home: Home, tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from launcher import childenv
+from launcher import child_environment
 from launcher.errors import QlaunchError
 from launcher.service import keys
-from launcher.service.environment import allowed, engine_environment
-from launcher.service.loop import Loop
-from launcher.service.notify import keep_watchdog, notify
+from launcher.service.supervisor.engine_environment import allowed, engine_environment
+from launcher.service.supervisor.event_loop import Loop
+from launcher.service.supervisor.systemd_notify import keep_watchdog, notify
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_the_plan_has_the_last_word_and_the_marker_is_added() -> None:
         ("QLAUNCH_RUN", "r"),
     )
     assert env == {
-        **childenv.TEXT,
+        **child_environment.TEXT,
         "PATH": "/bin",
         "OMP_NUM_THREADS": "2",
         "PYTHONPATH": "/standins",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from launcher.errors import QlaunchError
-from launcher.service import client
+from launcher.service import control
 from tests.service.home import Home, eventually
 
 
@@ -65,7 +65,7 @@ def test_a_disk_that_fills_under_a_running_service_does_not_end_it(small: Path, 
     state = home.up(home.plan())
     full = fill(small)
     time.sleep(1.0)  # some looks and samples
-    assert client.status("svc").state == "ready"
-    assert client.status("svc").engine == state.engine
-    assert client.down("svc").left == ()
+    assert control.status("svc").state == "ready"
+    assert control.status("svc").engine == state.engine
+    assert control.down("svc").left == ()
     full.unlink()

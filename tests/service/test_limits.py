@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher import limits
-from launcher.service import client, endings
+from launcher.linux import limits
+from launcher.service import control, failures
 from tests.cli.commandline import Run
 from tests.cli.conftest import run
 from tests.service.home import Home
@@ -42,17 +42,17 @@ def test_a_shortage_is_a_sentence_with_what_to_do(error: Exception, words: str) 
     assert (found.code, found.exit_code) == ("resource_limit", 1)
     assert words in found.message
     assert found.fix
-    assert endings.internal(error, "log").message == found.message
+    assert failures.internal(error, "log").message == found.message
 
 
 def test_a_fault_of_ours_is_no_shortage() -> None:
     for error in (ValueError("x"), OSError(errno.ENOENT, "none", "/x"), ImportError("no module")):
         assert limits.explain(error) is None
-        assert "the supervisor failed" in endings.internal(error, "log").message
+        assert "the supervisor failed" in failures.internal(error, "log").message
 
 
 def test_an_engine_that_may_not_be_started_says_which_limit() -> None:
-    found = endings.not_started(OSError(errno.EAGAIN, "Resource temporarily unavailable"), "py")
+    found = failures.not_started(OSError(errno.EAGAIN, "Resource temporarily unavailable"), "py")
     assert (found.code, found.exit_code) == ("resource_limit", 6)
     assert "cannot start py: no more processes or threads" in found.message
 
@@ -63,7 +63,7 @@ def test_the_last_resort_of_every_command_knows_shortages(run: Run, home: Home) 
         def short() -> list[object]:
             raise MemoryError
 
-        patch.setattr(client, "services", short)
+        patch.setattr(control, "services", short)
         answer = run("ps", "--json")
     assert (answer.code, answer.error["code"]) == (1, "resource_limit")
 
@@ -88,18 +88,18 @@ def _prlimit() -> None:
     ],
 )
 def test_limits_too_low_for_an_engine_are_seen_before_a_start(lowered: str, words: str) -> None:
-    done = limited("from launcher import limits; print(limits.too_low(None))", lowered)
+    done = limited("from launcher.linux import limits; print(limits.too_low(None))", lowered)
     assert words in done.stdout, done.stderr
 
 
 def test_a_larger_engine_needs_more_addresses() -> None:
-    code = "from launcher import limits; print(limits.too_low(9 * 10**9))"
+    code = "from launcher.linux import limits; print(limits.too_low(9 * 10**9))"
     assert "maps 9.00 GB" in limited(code, "--as=8000000000").stdout
 
 
 def test_soft_limits_are_raised_to_the_hard_ones() -> None:
     code = (
-        "import resource\nfrom launcher import limits\nlimits.raise_soft()\n"
+        "import resource\nfrom launcher.linux import limits\nlimits.raise_soft()\n"
         "print(resource.getrlimit(resource.RLIMIT_NOFILE), resource.getrlimit(resource.RLIMIT_AS))"
     )
     done = limited(code, "--nofile=64:4096", "--as=4000000000:8000000000")
@@ -118,12 +118,12 @@ def test_a_soft_limit_above_ours_is_left_alone() -> None:
 
 def test_an_inherited_descriptor_above_the_limit_stops_no_start(home: Home) -> None:
     """`posix_spawn` refuses to close a number above the limit: "unexpected OSError"."""
-    plan = home.plan("--limbs")
+    plan = home.plan("--workers")
     within = ["bash", "-c", 'exec 251</dev/null; ulimit -n 128; exec "$@"', "bash"]
     with home.starter(plan, within=within) as started:
         out, _ = started.communicate(timeout=60)
     assert started.returncode == 0, out
-    state = client.status("svc")
+    state = control.status("svc")
     assert state.state == "ready"
     assert state.supervisor is not None
     assert "251" not in os.listdir(f"/proc/{state.supervisor.pid}/fd")  # noqa: PTH208 - names
@@ -134,8 +134,8 @@ def test_files_that_may_not_grow_leave_gaps_in_the_record_and_no_more(home: Home
     with home.starter(home.plan("--leak", "5"), within=["prlimit", "--fsize=65536"]) as started:
         out, _ = started.communicate(timeout=60)
     assert started.returncode == 0, out
-    assert client.status("svc").state == "ready"
-    assert client.down("svc").left == ()
+    assert control.status("svc").state == "ready"
+    assert control.down("svc").left == ()
 
 
 def test_no_processes_left_is_a_sentence() -> None:
@@ -145,7 +145,7 @@ def test_no_processes_left_is_a_sentence() -> None:
     words = ["setpriv", "--reuid=54321", "--clear-groups", "prlimit", "--nproc=1"]
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\nimport subprocess\n"
-        "from launcher import limits\n"
+        "from launcher.linux import limits\n"
         "try:\n    subprocess.run(['true'])\n"
         "except OSError as e:\n    print(limits.explain(e).message)"
     )

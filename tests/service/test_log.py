@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from launcher.record.scrub import Scrubber
 from launcher.service import logs
-from launcher.service.engine_log import (
+from launcher.service.supervisor.engine_log import (
     LINE_BYTES,
     Excerpt,
     LogFile,
@@ -20,7 +20,7 @@ from launcher.service.engine_log import (
     phase_of,
     read_available,
 )
-from launcher.service.recording import cleaner
+from launcher.service.supervisor.run_recorder import cleaner
 from tests.patience import PATIENCE_S
 
 SECRET = "canary-0123456789-zyx"

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from launcher.documents.service_state import ServiceState
 from launcher.errors import QlaunchError
+from launcher.linux import processes
+from launcher.linux.oom import oom_kills
 from launcher.paths import dirs
-from launcher.service import client, procs
-from launcher.service.oom import oom_kills
-from launcher.service.types import ServiceState
+from launcher.service import control
 from tests.cgroups import MemoryGroup, memory_group
 from tests.service.home import Home, eventually
 
@@ -30,7 +31,7 @@ def group() -> Iterator[MemoryGroup]:
 
 def start(home: Home, group: MemoryGroup, *switches: str) -> ServiceState:
     home.options["real_classes"] = True
-    return client.launch(home.plan(*switches), entry=group.enter(*home.entry))
+    return control.launch(home.plan(*switches), entry=group.enter(*home.entry))
 
 
 def test_a_start_that_the_kernel_ends_for_memory_is_host_oom(
@@ -38,7 +39,7 @@ def test_a_start_that_the_kernel_ends_for_memory_is_host_oom(
 ) -> None:
     group.limit(160)
     with pytest.raises(QlaunchError) as caught:
-        start(home, group, "--limbs", "--leak", "400")
+        start(home, group, "--workers", "--leak", "400")
     assert (caught.value.code, caught.value.exit_code) == ("start_failed", 6)
     assert caught.value.data is not None
     failure = caught.value.data["failure"]
@@ -57,10 +58,10 @@ def test_a_part_of_a_serving_engine_that_the_kernel_ends_for_memory_is_host_oom(
     """Its scheduler grows until it is killed; the front, which lives on, is not waited for."""
     home.options["timing"]["limb_s"] = 0.2
     flag = tmp_path / "flag"
-    state = start(home, group, "--limbs", "--limb-leak-flag", str(flag))
+    state = start(home, group, "--workers", "--worker-leak-flag", str(flag))
     group.limit(300)
     flag.touch()
-    again = eventually(lambda: (s := client.status("svc")).restarts and s)
+    again = eventually(lambda: (s := control.status("svc")).restarts and s)
     flag.unlink()
     assert again.failure.failure_class == "host_oom"
     back = home.wait_for("ready")
@@ -71,8 +72,8 @@ def test_under_the_same_limit_a_kill_by_a_person_is_killed(group: MemoryGroup, h
     group.limit(300)
     state = start(home, group)
     assert state.engine is not None
-    procs.send(state.engine, signal.SIGKILL)
-    after = eventually(lambda: (s := client.status("svc")).restarts and s)
+    processes.send(state.engine, signal.SIGKILL)
+    after = eventually(lambda: (s := control.status("svc")).restarts and s)
     assert after.failure is None or after.failure.failure_class == "killed"
     crash = json.loads(
         next(

@@ -15,13 +15,15 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from launcher.record.types import ProcessSample, Sample
-from launcher.service import client, scrape
-from launcher.service.exposition import METRICS, Facts, exposition
-from launcher.service.loop import Loop
-from launcher.service.scrape import Scrape
-from launcher.service.traffic import Traffic
-from launcher.service.types import ProcessId, ServiceState
+from launcher.documents.run import ProcessSample, Sample
+from launcher.documents.service_state import ServiceState
+from launcher.linux.processes import ProcessId
+from launcher.service import control
+from launcher.service.supervisor import metrics_server
+from launcher.service.supervisor.batch_counter import BatchCounter
+from launcher.service.supervisor.event_loop import Loop
+from launcher.service.supervisor.metrics_server import Scrape
+from launcher.service.supervisor.metrics_text import METRICS, Facts, exposition
 from tests.patience import PATIENCE_S
 from tests.service.home import Home, eventually
 
@@ -112,7 +114,7 @@ def test_everything_known() -> None:
         ),
         model="m",
         sample=sample(gpu_bytes=7, gpu_method="device_delta"),
-        traffic=Traffic(texts=3, tokens=4, batches=1, queue=0),
+        traffic=BatchCounter(texts=3, tokens=4, batches=1, queue=0),
     )
     found = parsed(exposition(facts))
     assert found.keys() == METRICS.keys()
@@ -139,7 +141,7 @@ def test_label_values_survive(name: str) -> None:
 
 
 def test_traffic_reads_the_log_lines_of_old_and_new_engines() -> None:
-    traffic = Traffic()
+    traffic = BatchCounter()
     new = "[x] Prefill batch, #new-seq: 15, #new-token: 1813, #cached-token: 0, token usage: 0.00, "
     assert traffic.read(new + "#running-req: 0, #queue-req: 7, #pending-token: 0")
     assert (traffic.texts, traffic.tokens, traffic.queue) == (15, 1813, 7)
@@ -232,12 +234,12 @@ def test_answers(served: Served, request_: bytes, status: bytes) -> None:
 def test_slow_silent_and_many_clients_end_by_their_deadline(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scrape, "DEADLINE_S", 0.2)
-    links = [served.connect() for _ in range(scrape.CONNECTIONS + 4)]
+    monkeypatch.setattr(metrics_server, "DEADLINE_S", 0.2)
+    links = [served.connect() for _ in range(metrics_server.CONNECTIONS + 4)]
     for link in links[::2]:
         link.send(b"GET /met")
     served.turn(0.1)
-    assert len(served.scrape._open) == scrape.CONNECTIONS
+    assert len(served.scrape._open) == metrics_server.CONNECTIONS
     assert served.turn(0.8) < 100, "the loop was spinning"
     assert not served.scrape._open
     for link in links:
@@ -246,7 +248,7 @@ def test_slow_silent_and_many_clients_end_by_their_deadline(
 
 
 def test_a_client_that_reads_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scrape, "DEADLINE_S", 0.2)
+    monkeypatch.setattr(metrics_server, "DEADLINE_S", 0.2)
     served = Served("x" * 8_000_000)
     link = served.connect()
     link.send(b"GET /metrics HTTP/1.0\r\n\r\n")
@@ -260,7 +262,7 @@ def test_a_client_that_reads_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_no_descriptor_left(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scrape, "RETRY_S", 0.1)
+    monkeypatch.setattr(metrics_server, "RETRY_S", 0.1)
     real = served.scrape._socket
 
     class Full:
@@ -296,17 +298,17 @@ def scraped(found: ServiceState) -> dict[str, list[tuple[dict[str, str], float]]
 
 
 def test_a_service_is_scraped(home: Home) -> None:
-    up = home.up(home.plan("--limbs", metrics_port=0))
+    up = home.up(home.plan("--workers", metrics_port=0))
     found = scraped(up)
     assert found["qlaunch_up"][0][1] == found["qlaunch_ready"][0][1] == 1
     assert found["qlaunch_smoke_success"][0][1] == 1
     assert {labels["process"] for labels, _ in found["qlaunch_ram_bytes"]} >= {"front"}
     assert found["qlaunch_verified_seconds"][0][1] > 0
-    data = client.as_data(up)
+    data = control.as_data(up)
     assert data["metrics"]["url"].startswith("http://127.0.0.1:")
-    down = client.down("svc").state
+    down = control.down("svc").state
     assert down is not None
-    assert client.as_data(down)["metrics"] is None
+    assert control.as_data(down)["metrics"] is None
     port = int(data["metrics"]["url"].split(":")[2].partition("/")[0])
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
@@ -334,7 +336,7 @@ def test_a_taken_port_is_told_and_the_service_serves(home: Home) -> None:
 def test_off_unless_asked_for(home: Home) -> None:
     up = home.up(home.plan())
     assert up.metrics is None
-    assert msgspec.json.decode(msgspec.json.encode(client.as_data(up)))["metrics"] is None
+    assert msgspec.json.decode(msgspec.json.encode(control.as_data(up)))["metrics"] is None
 
 
 # The dashboard ------------------------------------------------------------------------------------

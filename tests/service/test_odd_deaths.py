@@ -11,8 +11,9 @@ import msgspec
 import pytest
 
 from launcher.errors import QlaunchError
+from launcher.linux import processes
 from launcher.paths import dirs
-from launcher.service import client, procs
+from launcher.service import control
 from tests.patience import PATIENCE_S, no_hang
 from tests.service.home import Home, eventually
 
@@ -37,7 +38,7 @@ def test_a_start_ended_by_any_signal_has_its_class(
     call = home.up_beside(home.plan("--never-listen", "--setsid-grandchild"))
     state = home.wait_for("loading")
     assert state.engine is not None
-    assert procs.send(state.engine, number)
+    assert processes.send(state.engine, number)
     error = call.join().error
     assert isinstance(error, QlaunchError)
     assert error.exit_code == 6
@@ -56,34 +57,34 @@ def test_a_frozen_engine_is_hung_and_started_again(home: Home) -> None:
     home.options["timing"] |= {"beat_s": 0.1, "health_timeout_s": 0.5}
     first = home.up(home.plan())
     assert first.engine is not None
-    assert procs.send(first.engine, signal.SIGSTOP)
-    again = eventually(lambda: (s := client.status("svc")).restarts and s)
+    assert processes.send(first.engine, signal.SIGSTOP)
+    again = eventually(lambda: (s := control.status("svc")).restarts and s)
     assert again.failure is None or again.failure.failure_class == "wedged"
     back = home.wait_for("ready")
     assert back.engine != first.engine
-    assert not procs.is_alive(first.engine)
+    assert not processes.is_alive(first.engine)
 
 
 def test_down_ends_a_frozen_engine_in_bounded_time(home: Home) -> None:
     home.options["patience"]["grace_s"] = 0.5
-    state = home.up(home.plan("--limbs"))
+    state = home.up(home.plan("--workers"))
     assert state.engine is not None
-    assert procs.send(state.engine, signal.SIGSTOP)
-    done = client.down("svc")
+    assert processes.send(state.engine, signal.SIGSTOP)
+    done = control.down("svc")
     assert done.left == ()
     assert done.seconds < PATIENCE_S
-    assert not procs.is_alive(state.engine)
+    assert not processes.is_alive(state.engine)
 
 
 def test_a_frozen_supervisor_does_not_make_down_wait_for_ever(home: Home) -> None:
-    state = home.up(home.plan("--limbs"))
+    state = home.up(home.plan("--workers"))
     assert state.supervisor is not None
-    assert procs.send(state.supervisor, signal.SIGSTOP)
+    assert processes.send(state.supervisor, signal.SIGSTOP)
     with no_hang():
-        done = client.down("svc", timeout=1.0)
+        done = control.down("svc", timeout=1.0)
     assert done.left == ()
-    assert not procs.is_alive(state.engine)
-    assert not procs.is_alive(state.supervisor)
+    assert not processes.is_alive(state.engine)
+    assert not processes.is_alive(state.supervisor)
 
 
 def test_a_program_that_vanished_before_a_restart_is_a_failure_with_its_name(home: Home) -> None:
@@ -96,7 +97,7 @@ def test_a_program_that_vanished_before_a_restart_is_a_failure_with_its_name(hom
     state = home.up(msgspec.structs.replace(plan, engine=engine))
     program.unlink()
     assert state.engine is not None
-    assert procs.send(state.engine, signal.SIGKILL)
+    assert processes.send(state.engine, signal.SIGKILL)
     failed = home.wait_for("failed")
     assert failed.failure is not None
     assert str(program) in failed.failure.message
@@ -107,10 +108,10 @@ def test_a_run_record_removed_under_a_running_service_does_not_end_it(home: Home
     state = home.up(home.plan())
     shutil.rmtree(dirs().runs / state.run)
     time.sleep(0.5)
-    assert client.status("svc").state == "ready"
+    assert control.status("svc").state == "ready"
     assert state.engine is not None
-    assert procs.send(state.engine, signal.SIGKILL)
-    eventually(lambda: client.status("svc").restarts == 1)
+    assert processes.send(state.engine, signal.SIGKILL)
+    eventually(lambda: control.status("svc").restarts == 1)
     final = home.wait_for("ready", "failed")
     assert final.state == "ready" or (final.failure is not None and final.failure.message)
-    assert client.down("svc").left == ()
+    assert control.down("svc").left == ()

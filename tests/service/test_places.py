@@ -14,12 +14,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from launcher.documents.service_state import GONE, ServiceState
 from launcher.errors import QlaunchError
-from launcher.service import client, limbs, mounts, note, procs, reading, store
-from launcher.service.limbs import Limbs
-from launcher.service.loop import Loop
-from launcher.service.settle import settle
-from launcher.service.types import GONE, ProcessId, ServiceState
+from launcher.linux import mounts, processes
+from launcher.linux.processes import ProcessId
+from launcher.service import control, note, reading, store
+from launcher.service.recover import settle
+from launcher.service.supervisor import worker_watch
+from launcher.service.supervisor.event_loop import Loop
+from launcher.service.supervisor.worker_watch import EngineWorkers
 from tests.service.home import Home, eventually
 from tests.service.test_state import state as written
 
@@ -42,22 +45,22 @@ def container() -> list[str]:
 @pytest.fixture
 def inside(home: Home, container: list[str]) -> Iterator[subprocess.Popen[str]]:
     """`up --foreground` of the fake engine as PID 1."""
-    with home.starter(home.plan("--limbs"), "foreground", within=container) as process:
+    with home.starter(home.plan("--workers"), "foreground", within=container) as process:
         yield process
         process.kill()
         process.wait()
-        eventually(lambda: client.status("svc").state in GONE)  # --kill-child takes a moment
+        eventually(lambda: control.status("svc").state in GONE)  # --kill-child takes a moment
 
 
 def outer_pid(process: subprocess.Popen[str]) -> int:
     """PID 1 of the container, as it is called outside."""
-    table = procs.all_processes()
+    table = processes.all_processes()
     return next(stat.pid for stat in table.values() if stat.parent == process.pid)
 
 
 def down_inside(pid: int) -> subprocess.CompletedProcess[str]:
     words = ["nsenter", "--target", str(pid), "--pid", "--mount"]
-    code = "from launcher.service import client; r = client.down('svc'); print(r.left, r.forced)"
+    code = "from launcher.service import control; r = control.down('svc'); print(r.left, r.forced)"
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     return subprocess.run(
         [*words, sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False
@@ -72,7 +75,7 @@ def test_pid_1_of_a_container_is_stopped_by_down_inside(
     done = down_inside(outer_pid(inside))
     assert (done.returncode, done.stdout.strip()) == (0, "() False"), done.stderr
     assert inside.wait(20) == 0
-    final = client.status("svc")
+    final = control.status("svc")
     assert (final.state, final.restarts, final.failure) == ("stopped", 0, None)
 
 
@@ -82,7 +85,7 @@ def test_pid_1_of_a_container_is_stopped_by_sigterm_from_outside(
     home.wait_for("ready")
     os.kill(outer_pid(inside), signal.SIGTERM)
     assert inside.wait(20) == 0
-    assert client.status("svc").state == "stopped"
+    assert control.status("svc").state == "stopped"
 
 
 def test_below_a_shell_as_pid_1_whoever_asked_for_the_stop_outlives_it(
@@ -90,12 +93,12 @@ def test_below_a_shell_as_pid_1_whoever_asked_for_the_stop_outlives_it(
 ) -> None:
     """`sh -c`, tini: PID 1 ends when its child has, and everybody else with it."""
     shell = [*container, "sh", "-c", '"$@"; exit $?', "sh"]
-    with home.starter(home.plan("--limbs"), "foreground", within=shell) as process:
+    with home.starter(home.plan("--workers"), "foreground", within=shell) as process:
         home.wait_for("ready")
         done = down_inside(outer_pid(process))
         assert (done.returncode, done.stdout.strip()) == (0, "() False"), done.stderr
         assert process.wait(20) == 0
-    assert client.status("svc").state == "stopped"
+    assert control.status("svc").state == "stopped"
 
 
 def test_a_service_of_another_container_is_seen_and_left_alone(
@@ -103,19 +106,19 @@ def test_a_service_of_another_container_is_seen_and_left_alone(
 ) -> None:
     """`down` outside said "not running", and killed the engine as a leftover."""
     first = home.wait_for("ready")
-    seen = client.status("svc")
+    seen = control.status("svc")
     assert (seen.state, seen.engine, seen.restarts) == ("ready", first.engine, 0)
     assert "another container or PID namespace of this machine" in str(seen.problem)
-    for call in (lambda: client.down("svc"), lambda: home.up(home.plan())):
+    for call in (lambda: control.down("svc"), lambda: home.up(home.plan())):
         with pytest.raises(QlaunchError) as caught:
             call()
         assert (caught.value.code, caught.value.exit_code) == ("runs_elsewhere", 9)
     time.sleep(0.5)
-    after = client.status("svc")
+    after = control.status("svc")
     assert (after.state, after.engine, after.restarts) == ("ready", first.engine, 0)
     os.kill(outer_pid(inside), signal.SIGKILL)
     inside.wait(20)
-    gone = client.status("svc")  # its lock is free now: it is dead, wherever it was
+    gone = control.status("svc")  # its lock is free now: it is dead, wherever it was
     assert (gone.state, gone.failure and gone.failure.code) == ("failed", "supervisor_killed")
 
 
@@ -129,16 +132,20 @@ def test_orphans_of_the_container_are_reaped_and_are_not_the_engines(
     subprocess.run([*words, "sleep 60 & sleep 0 &"], check=True, capture_output=False)
     left = eventually(
         lambda: [
-            s for s in procs.all_processes().values() if s.parent == pid and s.command == "sleep"
+            s
+            for s in processes.all_processes().values()
+            if s.parent == pid and s.command == "sleep"
         ]
     )
-    eventually(lambda: all(not s.dead for s in procs.all_processes().values() if s.parent == pid))
+    eventually(
+        lambda: all(not s.dead for s in processes.all_processes().values() if s.parent == pid)
+    )
     time.sleep(0.3)  # some looks at the tree
     tree = {process.pid for process in store.read_tree(store.folder("svc"))}
     status = Path(f"/proc/{left[0].pid}/status").read_text().splitlines()
     inner = next(line for line in status if line.startswith("NSpid")).split()[-1]
     assert int(inner) not in tree
-    assert procs.is_alive(left[0].identity)
+    assert processes.is_alive(left[0].identity)
 
 
 def elsewhere(boot: str = "other", namespace: int = 4711) -> ProcessId:
@@ -147,16 +154,16 @@ def elsewhere(boot: str = "other", namespace: int = 4711) -> ProcessId:
 
 def test_a_process_of_another_namespace_is_neither_alive_nor_signalled() -> None:
     with subprocess.Popen(SLEEP) as sleeper:
-        mine = procs.process_id(sleeper.pid)
+        mine = processes.process_id(sleeper.pid)
         assert mine is not None
         assert mine.namespace == Path("/proc/self/ns/pid").stat().st_ino
         other = msgspec.structs.replace(mine, namespace=mine.namespace + 1)
-        assert not procs.is_alive(other)
-        assert not procs.send(other, signal.SIGKILL)
+        assert not processes.is_alive(other)
+        assert not processes.send(other, signal.SIGKILL)
         earlier = msgspec.structs.replace(mine, namespace=0)  # as releases before wrote it
-        assert procs.is_alive(earlier)
+        assert processes.is_alive(earlier)
         assert sleeper.poll() is None
-        assert procs.send(earlier, signal.SIGKILL)
+        assert processes.send(earlier, signal.SIGKILL)
 
 
 def test_another_machines_service_is_left_alone_while_its_lock_is_held(
@@ -172,7 +179,7 @@ def test_another_machines_service_is_left_alone_while_its_lock_is_held(
         assert found.state == "ready"
         assert "on another machine (nas-client)" in str(found.problem)
         with pytest.raises(QlaunchError) as caught:
-            client.down("svc")
+            control.down("svc")
         assert caught.value.code == "runs_elsewhere"
 
 
@@ -183,14 +190,14 @@ def test_a_free_lock_on_a_network_disk_does_not_prove_another_machines_service_d
     store.write_state(where, written(supervisor=elsewhere(), host="nas-client"))
     with monkeypatch.context() as patch:
         patch.setattr(mounts, "network_kind", lambda path: "nfs4")
-        found = client.status("svc")
+        found = control.status("svc")
         assert (found.state, found.failure) == ("unknown", None)
         assert "nas-client" in str(found.problem)
         with pytest.raises(QlaunchError) as caught:
-            client.down("svc")
+            control.down("svc")
         assert caught.value.code == "runs_elsewhere"
         assert str(where.path) in str(caught.value.fix)
-    after = client.status("svc")  # a local disk: whoever had it is gone
+    after = control.status("svc")  # a local disk: whoever had it is gone
     assert after.state == "failed"
 
 
@@ -217,17 +224,17 @@ def test_proc_of_another_namespace_is_refused_in_a_sentence(
 ) -> None:
     """`unshare --pid` without `--mount-proc`: its numbers are other processes."""
     (tmp_path / "self").symlink_to("1")
-    assert procs.proc_problem() is None
-    assert "another PID namespace" in str(procs.proc_problem(tmp_path))
-    assert "cannot be read" in str(procs.proc_problem(tmp_path / "none"))
+    assert processes.proc_problem() is None
+    assert "another PID namespace" in str(processes.proc_problem(tmp_path))
+    assert "cannot be read" in str(processes.proc_problem(tmp_path / "none"))
     with monkeypatch.context() as patch, subprocess.Popen(SLEEP) as sleeper:
-        patch.setattr(procs, "proc_problem", lambda: "/proc shows others")
+        patch.setattr(processes, "proc_problem", lambda: "/proc shows others")
         with pytest.raises(QlaunchError) as caught:
             home.up(home.plan())
         assert (caught.value.code, caught.value.exit_code) == ("proc_unusable", 1)
-        mine = procs.process_id(sleeper.pid)
+        mine = processes.process_id(sleeper.pid)
         assert mine is not None
-        assert not procs.send(mine, signal.SIGKILL)
+        assert not processes.send(mine, signal.SIGKILL)
         sleeper.kill()
 
 
@@ -246,18 +253,18 @@ def test_without_pidfds_services_start_and_stop_and_dead_parts_are_seen(
         raise OSError(getattr(errno, code), "no")
 
     monkeypatch.setattr(os, "pidfd_open", none)
-    first = home.up(home.plan("--limbs", "--ignore-sigterm"))
+    first = home.up(home.plan("--workers", "--ignore-sigterm"))
     assert first.engine is not None
-    below = procs.descendants([first.engine.pid], procs.all_processes())
+    below = processes.descendants([first.engine.pid], processes.all_processes())
     part = next(
         s.identity
         for pid in below
-        if (s := procs.read_stat(pid)) and s.command.startswith("sglang::schedul")
+        if (s := processes.read_stat(pid)) and s.command.startswith("sglang::schedul")
     )
-    assert procs.send(part, signal.SIGKILL)
-    again = eventually(lambda: (s := client.status("svc")).state == "ready" and s.restarts and s)
+    assert processes.send(part, signal.SIGKILL)
+    again = eventually(lambda: (s := control.status("svc")).state == "ready" and s.restarts and s)
     assert again.engine != first.engine
-    done = client.down("svc")
+    done = control.down("svc")
     assert (done.left, done.forced) == ((), False)
 
 
@@ -266,15 +273,15 @@ def test_a_part_without_a_pidfd_is_told_once(monkeypatch: pytest.MonkeyPatch) ->
         raise OSError(errno.ENOSYS, "no")
 
     monkeypatch.setattr(os, "pidfd_open", none)
-    monkeypatch.setattr(limbs, "role_of", lambda title: "scheduler")
-    monkeypatch.setattr(limbs, "POLL_S", 0.01)
+    monkeypatch.setattr(worker_watch, "role_of", lambda title: "scheduler")
+    monkeypatch.setattr(worker_watch, "POLL_S", 0.01)
     told: list[str] = []
     loop = Loop()
     with subprocess.Popen(SLEEP) as sleeper:
-        process = procs.process_id(sleeper.pid)
+        process = processes.process_id(sleeper.pid)
         assert process is not None
         leader = ProcessId(pid=1, start_ticks=0, boot_id="")
-        watched = Limbs(loop, leader, lambda role, who: told.append(role))
+        watched = EngineWorkers(loop, leader, lambda role, who: told.append(role))
         watched.look([process])
         sleeper.kill()
         sleeper.wait()
@@ -289,7 +296,7 @@ def test_a_part_without_a_pidfd_is_told_once(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_note_survives_a_full_disk_and_says_how_old_it_is(home: Home) -> None:
     where = store.folder("svc", create=True)
-    me = procs.process_id(os.getpid())
+    me = processes.process_id(os.getpid())
     assert me is not None
     with store.Lock(where.lock) as lock:
         assert lock.acquire()
@@ -326,8 +333,8 @@ def test_upgraded_under_a_running_service_its_old_state_is_still_its_own(home: H
     supervisor = msgspec.structs.replace(state.supervisor, namespace=0)
     where = store.folder("svc")
     store.write_state(where, msgspec.structs.replace(state, supervisor=supervisor))
-    assert client.status("svc").state == "ready"
-    done = client.down("svc")
+    assert control.status("svc").state == "ready"
+    done = control.down("svc")
     assert (done.was_running, done.left) == (True, ())
 
 
@@ -339,12 +346,12 @@ def test_a_reboot_makes_old_pids_nobodys(home: Home) -> None:
     """The same numbers after a reboot are other processes, whatever they are."""
     where = store.folder("svc", create=True)
     with subprocess.Popen(SLEEP) as sleeper:
-        real = procs.process_id(sleeper.pid)
+        real = processes.process_id(sleeper.pid)
         assert real is not None
         before = msgspec.structs.replace(real, boot_id="before")
-        store.write_state(where, written(supervisor=before, engine=before, host=procs.host()))
+        store.write_state(where, written(supervisor=before, engine=before, host=processes.host()))
         store.write_tree(where, [before])
-        assert is_gone(client.status("svc"))
-        assert client.down("svc").left == ()
+        assert is_gone(control.status("svc"))
+        assert control.down("svc").left == ()
         assert sleeper.poll() is None
         sleeper.kill()

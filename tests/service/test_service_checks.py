@@ -13,11 +13,13 @@ from collections.abc import Iterable
 import msgspec
 import pytest
 
-from launcher.hardware.checks import Finding
+from launcher.doctor import services
+from launcher.doctor.runner import Finding
+from launcher.doctor.services import port_finding, service_findings
+from launcher.linux import processes
 from launcher.paths import dirs
-from launcher.service import client, ports, procs, service_checks, store
-from launcher.service.service_checks import port_finding, service_findings
-from launcher.service.settle import MARKER
+from launcher.service import control, ports, store
+from launcher.service.recover import MARKER
 from tests.service.home import Home, eventually
 
 
@@ -44,8 +46,8 @@ def test_a_running_service_and_its_port(home: Home) -> None:
 def test_a_supervisor_that_died_is_seen_and_not_settled(home: Home) -> None:
     state = home.up(home.plan())
     assert state.supervisor is not None
-    procs.send(state.supervisor, signal.SIGKILL)
-    eventually(lambda: not procs.is_alive(state.supervisor))
+    processes.send(state.supervisor, signal.SIGKILL)
+    eventually(lambda: not processes.is_alive(state.supervisor))
     found = by_name(service_findings())["service svc"]
     assert found.status == "warning"
     assert "its supervisor died while it was ready" in found.message
@@ -87,10 +89,10 @@ def test_processes_that_a_service_wrote_down_are_named_with_the_command_that_end
     home: Home,
 ) -> None:
     state = home.up(home.plan())
-    client.down("svc")
+    control.down("svc")
     child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
     try:
-        identity = procs.process_id(child.pid)
+        identity = processes.process_id(child.pid)
         assert identity is not None
         store.write_tree(store.folder("svc"), [identity])
         found = by_name(service_findings())["leftovers"]
@@ -117,26 +119,26 @@ def test_a_port_that_someone_holds(home: Home) -> None:
 
 
 def test_what_the_kernel_lacks_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [found.status for found in service_checks.kernel_findings()] == ["ok"]
-    monkeypatch.setattr(procs, "has_pidfds", lambda: False)
-    (found,) = service_checks.kernel_findings()
+    assert [found.status for found in services.kernel_findings()] == ["ok"]
+    monkeypatch.setattr(processes, "has_pidfds", lambda: False)
+    (found,) = services.kernel_findings()
     assert found.status == "warning"
     assert "no pidfd_open" in found.message
-    monkeypatch.setattr(procs, "proc_problem", lambda: "/proc shows others")
-    (found,) = service_checks.kernel_findings()
+    monkeypatch.setattr(processes, "proc_problem", lambda: "/proc shows others")
+    (found,) = services.kernel_findings()
     assert (found.status, found.message) == ("problem", "/proc shows others")
 
 
 def test_a_service_that_stands_still_is_a_warning_and_its_engine_no_leftover(home: Home) -> None:
-    state = home.up(home.plan("--limbs"))
+    state = home.up(home.plan("--workers"))
     assert state.supervisor is not None
     supervisor = state.supervisor
-    assert procs.send(supervisor, signal.SIGSTOP)
-    eventually(lambda: procs.is_stopped(supervisor))
+    assert processes.send(supervisor, signal.SIGSTOP)
+    eventually(lambda: processes.is_stopped(supervisor))
     try:
-        found = {finding.name: finding for finding in service_checks.service_findings()}
+        found = {finding.name: finding for finding in services.service_findings()}
         assert found["service svc"].status == "warning"
         assert "stopped (SIGSTOP)" in found["service svc"].message
         assert found["leftovers"].status == "ok"
     finally:
-        assert procs.send(supervisor, signal.SIGCONT)
+        assert processes.send(supervisor, signal.SIGCONT)

@@ -12,15 +12,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from launcher.documents.service_state import UP, ServiceState
 from launcher.errors import QlaunchError
-from launcher.service import client, note, procs, reading, store
-from launcher.service.types import UP, ProcessId, ServiceState
+from launcher.linux import processes
+from launcher.linux.processes import ProcessId
+from launcher.service import control, note, reading, store
 from tests.cli.commandline import Run
 from tests.cli.conftest import run
 from tests.service.home import Home, eventually
 from tests.service.test_full_disk import fill, small
 from tests.service.test_state import state as written
-from tests.service.test_vigilance import limb
+from tests.service.test_vigilance import worker
 
 __all__ = ["run", "small"]
 
@@ -29,8 +31,8 @@ BRISK = {"beat_s": 0.2, "health_timeout_s": 2.0, "patient_s": 2.0, "hang_failure
 
 def stop(process: ProcessId | None) -> ProcessId:
     assert process is not None
-    assert procs.send(process, signal.SIGSTOP)
-    eventually(lambda: procs.is_stopped(process))
+    assert processes.send(process, signal.SIGSTOP)
+    eventually(lambda: processes.is_stopped(process))
     return process
 
 
@@ -38,12 +40,12 @@ def stop(process: ProcessId | None) -> ProcessId:
 def test_a_stopped_part_is_degraded_soon_and_ready_when_it_goes_on(home: Home, name: str) -> None:
     """It was "verified" at every look for half a minute."""
     home.options["timing"] |= BRISK | {"beat_s": 600.0}  # the beat alone would be too late
-    first = home.up(home.plan("--limbs"))
-    part = stop(first.engine if name == "front" else limb(first, name))
+    first = home.up(home.plan("--workers"))
+    part = stop(first.engine if name == "front" else worker(first, name))
     found = home.wait_for("degraded")
     assert f"(process {part.pid}) is stopped (SIGSTOP)" in found.detail
-    assert client.status("svc").state == "degraded"
-    assert procs.send(part, signal.SIGCONT)
+    assert control.status("svc").state == "degraded"
+    assert processes.send(part, signal.SIGCONT)
     again = home.wait_for("ready")
     assert (again.engine, again.restarts) == (first.engine, 0)
 
@@ -51,50 +53,50 @@ def test_a_stopped_part_is_degraded_soon_and_ready_when_it_goes_on(home: Home, n
 def test_a_beat_that_passes_does_not_make_a_halted_engine_well(home: Home) -> None:
     """The fake front answers whatever its scheduler does, as `/health` has been seen to."""
     home.options["timing"] |= BRISK
-    first = home.up(home.plan("--limbs"))
-    part = stop(limb(first, "schedul"))
+    first = home.up(home.plan("--workers"))
+    part = stop(worker(first, "schedul"))
     home.wait_for("degraded")
     time.sleep(1.0)  # five beats, all of them answered
-    now = client.status("svc")
+    now = control.status("svc")
     assert (now.state, now.restarts) == ("degraded", 0)
-    assert procs.send(part, signal.SIGCONT)
+    assert processes.send(part, signal.SIGCONT)
     home.wait_for("ready")
 
 
 def test_a_stopped_part_of_a_start_is_told_and_forgotten_when_it_goes_on(home: Home) -> None:
-    call = home.up_beside(home.plan("--limbs", "--never-listen"))
+    call = home.up_beside(home.plan("--workers", "--never-listen"))
     front = stop(home.wait_for("loading").engine)
-    found = eventually(lambda: (s := client.status("svc")).detail and s)
+    found = eventually(lambda: (s := control.status("svc")).detail and s)
     assert found.detail == f"the engine's front (process {front.pid}) is stopped (SIGSTOP)"
-    assert procs.send(front, signal.SIGCONT)
-    eventually(lambda: client.status("svc").detail == "")
-    client.down("svc")
+    assert processes.send(front, signal.SIGCONT)
+    eventually(lambda: control.status("svc").detail == "")
+    control.down("svc")
     call.join(40)
 
 
 def test_a_stopped_smoke_process_is_told(home: Home) -> None:
     home.options["verify"] = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
-    call = home.up_beside(home.plan("--limbs"))
+    call = home.up_beside(home.plan("--workers"))
     state = home.wait_for("verifying")
     assert state.supervisor is not None
-    table = procs.all_processes()
+    table = processes.all_processes()
     smoke = next(
         stat.identity
         for stat in table.values()
         if stat.parent == state.supervisor.pid and stat.identity != state.engine
     )
     stop(smoke)
-    eventually(lambda: f"the smoke process {smoke.pid} is stopped" in client.status("svc").detail)
-    assert procs.send(smoke, signal.SIGCONT)
-    client.down("svc")
+    eventually(lambda: f"the smoke process {smoke.pid} is stopped" in control.status("svc").detail)
+    assert processes.send(smoke, signal.SIGCONT)
+    control.down("svc")
     call.join(40)
 
 
 def test_a_stopped_supervisor_is_not_answering(home: Home, run: Run) -> None:
     """Its last words were "ready, verified", and readers went on saying so."""
-    state = home.up(home.plan("--limbs"))
+    state = home.up(home.plan("--workers"))
     supervisor = stop(state.supervisor)
-    found = client.status("svc")
+    found = control.status("svc")
     assert found.state == "unknown"
     assert f"supervisor (process {supervisor.pid}) is stopped" in str(found.problem)
     assert (found.engine, found.endpoint, found.run) == (state.engine, state.endpoint, state.run)
@@ -107,15 +109,15 @@ def test_a_stopped_supervisor_is_not_answering(home: Home, run: Run) -> None:
     with pytest.raises(QlaunchError) as caught:
         home.up(home.plan())
     assert caught.value.code == "already_running"
-    assert procs.send(supervisor, signal.SIGCONT)
-    eventually(lambda: client.status("svc").state == "ready")
+    assert processes.send(supervisor, signal.SIGCONT)
+    eventually(lambda: control.status("svc").state == "ready")
 
 
 def test_down_lets_a_stopped_supervisor_go_on_and_end_in_order(home: Home) -> None:
     """It waited 26 s for it, and then killed it."""
-    state = home.up(home.plan("--limbs"))
+    state = home.up(home.plan("--workers"))
     stop(state.supervisor)
-    done = client.down("svc")
+    done = control.down("svc")
     assert (done.forced, done.left) == (False, ())
     assert done.state is not None
     assert done.state.state == "stopped"
@@ -136,7 +138,7 @@ def test_a_supervisor_that_does_not_move_is_told_by_the_age_of_its_note(
     later = eventually(lambda: (n := note.read(where)) and (n.at or 0.0) > before and n)
     assert (later.state, later.unwritten) == ("ready", "")
     monkeypatch.setattr(note, "SILENT_S", -1.0)
-    found = client.status("svc")
+    found = control.status("svc")
     assert found.state == "unknown"
     assert "has not moved for" in str(found.problem)
 
@@ -145,7 +147,7 @@ def test_up_says_that_its_supervisor_stands_still_and_gives_up(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It waited for ever: the supervisor keeps the time limit of a start."""
-    monkeypatch.setattr(client, "FROZEN_S", 0.5)
+    monkeypatch.setattr(control, "FROZEN_S", 0.5)
     monkeypatch.setattr(reading, "LOOK_S", 0.05)
     seen: list[ServiceState] = []
     call = home.up_beside(home.plan("--never-listen"), seen)
@@ -158,7 +160,7 @@ def test_up_says_that_its_supervisor_stands_still_and_gives_up(
 
 def test_clocks_that_jump_change_no_age(home: Home) -> None:
     """Ages of notes are of the monotonic clock; the time of day is shown and not reckoned with."""
-    me = procs.process_id(os.getpid())
+    me = processes.process_id(os.getpid())
     assert me is not None
     where = store.folder("svc", create=True)
     with store.Lock(where.lock) as lock:
@@ -168,21 +170,21 @@ def test_clocks_that_jump_change_no_age(home: Home) -> None:
             lock.write(note.of(me, written(supervisor=me, since=since), None))
             store.write_state(where, written(supervisor=me, since=since))
             assert reading.stuck(where, me) is None
-            assert client.status("svc").state == "ready"
+            assert control.status("svc").state == "ready"
     store.write_state(where, written(state="stopped"))
 
 
 def test_a_dead_engine_on_a_full_disk_is_not_called_ready(small: Path, home: Home) -> None:
     """`state.json` cannot be replaced: 22 s after its death the engine was "ready, verified"."""
-    first = home.up(home.plan("--limbs"))
+    first = home.up(home.plan("--workers"))
     assert first.engine is not None
     full = fill(small)
-    assert procs.send(first.engine, signal.SIGKILL)
-    eventually(lambda: not procs.is_alive(first.engine))
+    assert processes.send(first.engine, signal.SIGKILL)
+    eventually(lambda: not processes.is_alive(first.engine))
     seen: list[ServiceState] = []
 
     def moved_on() -> bool:
-        seen.append(client.status("svc"))
+        seen.append(control.status("svc"))
         assert not (seen[-1].state in UP and seen[-1].engine == first.engine) or (
             seen[-1].state == "degraded"
         )
@@ -191,28 +193,28 @@ def test_a_dead_engine_on_a_full_disk_is_not_called_ready(small: Path, home: Hom
     eventually(moved_on)
     assert seen[-1].restarts == 1
     assert "cannot be written: No space left on device" in str(seen[-1].problem)
-    assert procs.is_alive(seen[-1].engine)
+    assert processes.is_alive(seen[-1].engine)
     full.unlink()
-    eventually(lambda: client.status("svc").problem is None)
-    assert home.state() == client.status("svc")
+    eventually(lambda: control.status("svc").problem is None)
+    assert home.state() == control.status("svc")
 
 
 def test_a_stop_on_a_full_disk_is_remembered_as_a_stop(small: Path, home: Home) -> None:
-    home.up(home.plan("--limbs"))
+    home.up(home.plan("--workers"))
     fill(small)
-    done = client.down("svc")
+    done = control.down("svc")
     assert done.left == ()
     assert done.state is not None
     assert done.state.state == "stopped"
-    assert client.status("svc").state == "stopped"
+    assert control.status("svc").state == "stopped"
 
 
 def test_a_reader_beside_a_thousand_changes_never_sees_half_a_state(home: Home) -> None:
     where = store.folder("svc", create=True)
-    me = procs.process_id(os.getpid())
+    me = processes.process_id(os.getpid())
     assert me is not None
     code = (
-        "from launcher.service import client\n"
+        "from launcher.service import control as client\n"
         "seen = {client.status('svc').state for _ in range(200)}\n"
         "print(sorted(seen))\n"
     )

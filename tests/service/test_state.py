@@ -14,10 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from launcher.documents.service_state import ServiceState
 from launcher.errors import QlaunchError
-from launcher.service import procs, store
-from launcher.service.settle import settle
-from launcher.service.types import ProcessId, ServiceState
+from launcher.linux import processes
+from launcher.linux.processes import ProcessId
+from launcher.service import store
+from launcher.service.recover import settle
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +32,7 @@ def state(**changes: object) -> ServiceState:
         store.unreadable("svc", ""),
         state="ready",
         run="20261122T000000Z-svc-0000",
-        supervisor=procs.process_id(os.getpid()),
+        supervisor=processes.process_id(os.getpid()),
         problem=None,
     )
     return msgspec.structs.replace(whole, **changes)
@@ -195,7 +197,7 @@ def test_settling_waits_for_a_supervisor_that_is_just_taking_over() -> None:
     store.write_state(where, state(supervisor=gone))
     with store.Lock(where.lock) as lock:
         lock.acquire()
-        me = procs.process_id(os.getpid())
+        me = processes.process_id(os.getpid())
         assert me is not None
         lock.sign(me)
         found = settle("svc")

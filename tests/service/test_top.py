@@ -19,13 +19,14 @@ import pexpect
 import pyte
 import pytest
 
-from launcher.cli import top_view, watch
-from launcher.cli.watch import Watch
+from launcher.app import live_view
+from launcher.app.live_view import LiveView
+from launcher.cli import top_view
+from launcher.documents.run import Sample
+from launcher.documents.service_state import ServiceState
 from launcher.hardware.nvml import Unavailable
 from launcher.paths import dirs
-from launcher.record.types import Sample
-from launcher.service import client, store
-from launcher.service.types import ServiceState
+from launcher.service import control, store
 from tests.patience import PATIENCE_S
 from tests.service.home import Home, eventually
 
@@ -114,7 +115,7 @@ def top(*words: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_terminal_of_eighty_columns_and_its_resizing(home: Home, terminal: Any) -> None:
     for name in ("svc", "a-service-with-a-name-that-is-much-too-long-for-its-column"):
-        home.up(home.plan("--limbs", name=name))
+        home.up(home.plan("--workers", name=name))
     found = terminal("top", "--interval", "0.5")
     lines = found.until("scheduler")
     assert any(line.startswith("SERVICE") and line.endswith("REST") for line in lines)
@@ -160,7 +161,7 @@ def test_no_service_and_a_number_of_looks(home: Home, terminal: Any) -> None:
 
 
 def test_without_a_terminal_it_looks_once(home: Home) -> None:
-    home.up(home.plan("--limbs"))
+    home.up(home.plan("--workers"))
     done = top()
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[0].split() == list(top_view.HEADINGS)
@@ -170,7 +171,7 @@ def test_without_a_terminal_it_looks_once(home: Home) -> None:
 
 
 def test_json_is_a_document_a_look(home: Home) -> None:
-    up = home.up(home.plan("--limbs"))
+    up = home.up(home.plan("--workers"))
     done = top("--json", "--count", "3", "--interval", "0.2")
     documents = [json.loads(line) for line in done.stdout.splitlines()]
     assert [list(document) for document in documents] == [["at", "services"]] * 3
@@ -225,7 +226,7 @@ BATCH = "Prefill batch, #new-seq: {}, #new-token: {}, #cached-token: 0, #queue-r
 
 def test_rate_and_queue_are_those_of_the_log(home: Home) -> None:
     up = home.up(home.plan())
-    with contextlib.closing(Watch()) as found:
+    with contextlib.closing(LiveView()) as found:
         [row] = found.look()["services"]
         assert row["rate"]["texts_per_s"] is None
         assert row["rate"]["reason"] == "its log has told of no batch"
@@ -240,7 +241,7 @@ def test_rate_and_queue_are_those_of_the_log(home: Home) -> None:
         found._views["svc"]._log._batches[0] = (time.time() - 11, 30, 3000)
         [row] = found.look()["services"]
         assert row["rate"]["texts_per_s"] == 1.0
-    with contextlib.closing(Watch()) as another:  # what came before it looked counts too
+    with contextlib.closing(LiveView()) as another:  # what came before it looked counts too
         assert another.look()["services"][0]["rate"]["texts_per_s"] == 4.0
 
 
@@ -248,19 +249,22 @@ def test_the_latency_is_the_supervisors_own(home: Home) -> None:
     home.options["timing"] |= {"beat_s": 0.2}
     home.up(home.plan())
     checked = eventually(lambda: (s := home.state()) and s.last_check and s)
-    with contextlib.closing(Watch()) as found:
+    with contextlib.closing(LiveView()) as found:
         [row] = found.look()["services"]
     assert row["latency"]["source"] == "check"
     assert row["latency"]["ms"] > 0
     assert row["latency"]["age_s"] < 60
-    assert client.as_data(checked)["last_check"]["at"]
+    assert control.as_data(checked)["last_check"]["at"]
 
 
 def test_latency_words() -> None:
     state = store.unreadable("svc", "x")
-    assert watch.latency(state) == {"ms": None, "reason": "no embedding of ours was answered yet"}
+    assert live_view.latency(state) == {
+        "ms": None,
+        "reason": "no embedding of ours was answered yet",
+    }
     smoked = msgspec.structs.replace(state, smoke={"latency_ms": 23.456})
-    assert watch.latency(smoked) == {"ms": 23.5, "source": "smoke", "age_s": None}
+    assert live_view.latency(smoked) == {"ms": 23.5, "source": "smoke", "age_s": None}
 
 
 class Gpu:
@@ -288,9 +292,9 @@ def test_gpu_memory_by_process_by_record_and_lost(
     up = home.up(home.plan())
     assert up.engine is not None
     gpu = Gpu()
-    monkeypatch.setattr(Watch, "_gpu_reader", lambda self, state: gpu)
-    monkeypatch.setattr(watch, "BUDGET", 1e9)  # every look takes a sample
-    with contextlib.closing(Watch()) as found:
+    monkeypatch.setattr(LiveView, "_gpu_reader", lambda self, state: gpu)
+    monkeypatch.setattr(live_view, "BUDGET", 1e9)  # every look takes a sample
+    with contextlib.closing(LiveView()) as found:
         gpu.processes = {up.engine.pid: 2 * 10**9}
         row = found.look()["services"][0]["gpu"]
         assert (row["bytes"], row["by_process"]) == (2 * 10**9, {"front": 2 * 10**9})
@@ -325,13 +329,13 @@ def test_gpu_memory_by_process_by_record_and_lost(
 
 def test_looking_at_a_large_engine_costs_little(home: Home) -> None:
     home.up(home.plan())
-    with contextlib.closing(Watch()) as found:
+    with contextlib.closing(LiveView()) as found:
         found.look()
         found.look()
         sampler = found._views["svc"]._sampler
         assert sampler is not None
         sampler.cost_s = 100.0
-        found._views["svc"]._due = time.monotonic() + sampler.cost_s / watch.BUDGET
+        found._views["svc"]._due = time.monotonic() + sampler.cost_s / live_view.BUDGET
         before = found._views["svc"]._sample
         found.look()
         assert found._views["svc"]._sample is before
@@ -359,5 +363,5 @@ def test_a_time_in_few_characters(seconds: float | None, shown: str) -> None:
 def test_paths_are_not_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A home that has never been used."""
     monkeypatch.setenv("QLAUNCH_HOME", str(tmp_path / "new"))
-    with contextlib.closing(Watch()) as found:
+    with contextlib.closing(LiveView()) as found:
         assert found.look(everything=True)["services"] == []

@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
+from launcher.documents.service_state import ServiceState
 from launcher.errors import QlaunchError
+from launcher.linux import processes
+from launcher.linux.processes import ProcessId
 from launcher.paths import dirs
-from launcher.service import client, ports, procs, store
-from launcher.service.books import Books
-from launcher.service.types import ProcessId, ServiceState
+from launcher.service import control, ports, store
+from launcher.service.supervisor.records import ServiceRecords
 from tests.patience import PATIENCE_S
 from tests.service.home import Beside, Home, eventually
 from tests.workers import ALL_PORTS
@@ -35,7 +37,7 @@ def test_up_returns_when_verified_and_down_leaves_nothing(home: Home) -> None:
     names = [phase["name"] for phase in state.phases]
     assert names == ["starting", "loading", "warming", "verifying", "ready"]
     assert seen[-1] == state
-    result = client.down("svc")
+    result = control.down("svc")
     assert result.was_running
     assert not result.forced
     assert result.left == ()
@@ -47,7 +49,7 @@ def test_up_returns_when_verified_and_down_leaves_nothing(home: Home) -> None:
 def test_status_has_the_keys_that_scripts_rely_on(home: Home) -> None:
     plan = home.plan()
     home.up(plan)
-    data = client.as_data(client.status("svc"))
+    data = control.as_data(control.status("svc"))
     assert {"service", "profile", "state", "endpoint", "pid", "supervisor_pid", "run"} <= set(data)
     assert data["endpoint"] == f"http://127.0.0.1:{plan.port}/v1"
     assert set(data["engine"]) == {"release", "version", "argv", "env"}
@@ -57,8 +59,8 @@ def test_status_has_the_keys_that_scripts_rely_on(home: Home) -> None:
     assert data["memory"]["measured"]["gpu_peak_bytes"] is None
     assert data["smoke"]["checks"][0]["ok"] is True
     assert json.loads(json.dumps(data)) == data
-    client.down("svc")
-    stopped = client.as_data(client.status("svc"))
+    control.down("svc")
+    stopped = control.as_data(control.status("svc"))
     assert stopped["pid"] is None
     assert stopped["supervisor_pid"] is None
 
@@ -67,7 +69,7 @@ def test_measured_memory_reaches_the_state_with_its_method(home: Home) -> None:
     home.up(home.plan("--leak", "40"))
 
     def measured() -> bool:
-        peak = client.status("svc").measured
+        peak = control.status("svc").measured
         return (peak["ram_peak_bytes"] or 0) > 40_000_000 and peak["method"]["ram"] == "pss"
 
     assert eventually(measured)
@@ -83,12 +85,12 @@ def test_a_port_of_zero_takes_a_free_one(home: Home) -> None:
 
 
 def test_down_of_what_never_ran_or_is_stopped_says_so(home: Home) -> None:
-    never = client.down("svc")
+    never = control.down("svc")
     assert not never.was_running
     assert never.state is None
     home.up(home.plan())
-    assert client.down("svc").was_running
-    again = client.down("svc")
+    assert control.down("svc").was_running
+    again = control.down("svc")
     assert not again.was_running
     assert again.state is not None
     assert again.state.state == "stopped"
@@ -98,7 +100,7 @@ def test_a_service_can_be_started_again_after_down_and_after_failure(home: Home)
     with pytest.raises(QlaunchError):
         home.up(home.plan("--exit-code", "1"))
     first = home.up(home.plan())
-    client.down("svc")
+    control.down("svc")
     second = home.up(home.plan())
     assert second.run != first.run
     assert second.failure is None
@@ -115,13 +117,13 @@ def test_a_failed_up_returns_when_its_supervisor_is_gone(home: Home) -> None:
 
 def test_status_of_an_unknown_service_exits_3(home: Home) -> None:
     with pytest.raises(QlaunchError) as caught:
-        client.status("nothing")
+        control.status("nothing")
     assert (caught.value.code, caught.value.exit_code) == ("no_such_service", 3)
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", "A", "x" * 65, "a\0b", ".hidden", "-x", "a\n"])
 def test_names_that_could_leave_the_folder_are_refused(home: Home, name: str) -> None:
-    for call in (client.status, client.down):
+    for call in (control.status, control.down):
         with pytest.raises(QlaunchError) as caught:
             call(name)
         assert (caught.value.code, caught.value.exit_code) == ("bad_service_name", 2)
@@ -134,7 +136,7 @@ def test_a_second_up_of_a_running_service_exits_9_naming_the_endpoint(home: Home
         home.up(plan)
     assert (caught.value.code, caught.value.exit_code) == ("already_running", 9)
     assert str(plan.port) in caught.value.message
-    assert client.status("svc").state == "ready"
+    assert control.status("svc").state == "ready"
 
 
 def test_of_two_ups_at_once_one_wins_and_the_other_exits_9(home: Home) -> None:
@@ -163,7 +165,7 @@ def test_two_services_on_one_port_one_wins_at_the_start(home: Home) -> None:
 def test_down_during_up_wins_and_up_exits_9(home: Home) -> None:
     call = home.up_beside(home.plan("--never-listen"))
     home.wait_for("loading")
-    assert client.down("svc").was_running
+    assert control.down("svc").was_running
     error = call.join().error
     assert isinstance(error, QlaunchError)
     assert (error.code, error.exit_code) == ("stopped_meanwhile", 9)
@@ -171,7 +173,7 @@ def test_down_during_up_wins_and_up_exits_9(home: Home) -> None:
 
 def test_up_during_down_exits_9(home: Home) -> None:
     home.up(home.plan("--drain", "2.5"))
-    call = Beside(lambda: client.down("svc"))
+    call = Beside(lambda: control.down("svc"))
     home.wait_for("stopping")
     with pytest.raises(QlaunchError) as caught:
         home.up(home.plan())
@@ -224,11 +226,11 @@ def test_services_lists_all_and_is_quick(home: Home) -> None:
     with pytest.raises(QlaunchError):
         home.up(home.plan("--exit-code", "1", name="two"))
     (store.folder("three", create=True).state).write_text("{")
-    found = {state.service: state.state for state in client.services()}
+    found = {state.service: state.state for state in control.services()}
     assert found == {"one": "ready", "two": "failed", "three": "unknown"}
     script = (
         "import sys, time; began = time.process_time()\n"
-        "from launcher.service import client\n"
+        "from launcher.service import control as client\n"
         "client.services()\n"
         "print(time.process_time() - began)\n"
         "print(sorted({'requests', 'openai', 'rich', 'psutil', 'ctypes', 'subprocess'}"
@@ -272,11 +274,11 @@ def test_the_key_is_nowhere_but_in_the_engine(home: Home, tmp_path: Path) -> Non
     assert secrets.stat().st_mode & 0o777 == 0o600
     for process in home.processes():
         assert canary.encode() not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
-    assert canary not in json.dumps(client.as_data(state))
+    assert canary not in json.dumps(control.as_data(state))
     link = http.client.HTTPConnection("127.0.0.1", home.plan().port, timeout=PATIENCE_S)
     link.close()
     home.wait_for("backoff")
-    client.down("svc")
+    control.down("svc")
     log = (tmp_path / "state" / "runs" / state.run / "engine.log").read_text()
     assert "[redacted]" in log
     for found in tmp_path.rglob("*"):
@@ -287,7 +289,7 @@ def test_the_key_is_nowhere_but_in_the_engine(home: Home, tmp_path: Path) -> Non
 
 def test_a_supervisor_that_cannot_start_is_reported(home: Home) -> None:
     def broken(plan: object) -> object:
-        return client.launch(
+        return control.launch(
             home.plan(), entry=(sys.executable, "-c", "import sys; sys.exit('no such module')")
         )
 
@@ -301,7 +303,7 @@ def test_a_hundred_signals_are_one_orderly_stop(home: Home) -> None:
     state = home.up(home.plan("--drain", "0.4"))
     assert state.supervisor is not None
     for _ in range(20):
-        procs.send(state.supervisor, signal.SIGTERM)
+        processes.send(state.supervisor, signal.SIGTERM)
         time.sleep(0.01)
     stopped = home.wait_for("stopped")
     names = [phase["name"] for phase in stopped.phases]
@@ -322,14 +324,14 @@ def test_whoever_sees_ready_finds_the_run_recorded(home: Home) -> None:
 
     with store.Lock(where.lock) as lock:
         assert lock.acquire()
-        books = Books(where, plan, lock=lock, began=time.monotonic(), on_change=look)
-        books.enter("loading", "")
-        books.enter("warming", "")
-        books.enter("verifying", "")
-        books.verified({"ok": True})
-        books.enter("stopping", "")
-        books.finish("stopped", None)
-        books.close()
+        records = ServiceRecords(where, plan, lock=lock, began=time.monotonic(), on_change=look)
+        records.enter("loading", "")
+        records.enter("warming", "")
+        records.enter("verifying", "")
+        records.verified({"ok": True})
+        records.enter("stopping", "")
+        records.finish("stopped", None)
+        records.close()
     where.lock.unlink()  # signed by this process, which lives on: `down` would wait for its end
     (run,) = recorded
     assert run["smoke"] == {"ok": True}
@@ -343,8 +345,8 @@ def test_a_supervisor_that_ends_between_two_questions_leaves_no_zombie(
     read, write = os.pipe()
     child = subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=read, close_fds=True)
     os.close(read)
-    identity = procs.process_id(child.pid)
-    real = procs.is_alive
+    identity = processes.process_id(child.pid)
+    real = processes.is_alive
 
     def ends_now(process: ProcessId | None) -> bool:
         with contextlib.suppress(OSError):
@@ -352,8 +354,8 @@ def test_a_supervisor_that_ends_between_two_questions_leaves_no_zombie(
         eventually(lambda: not real(process))
         return real(process)
 
-    monkeypatch.setattr(procs, "is_alive", ends_now)
-    assert not client._lives(identity)
+    monkeypatch.setattr(processes, "is_alive", ends_now)
+    assert not control._lives(identity)
     with pytest.raises(ChildProcessError):
         os.waitpid(child.pid, os.WNOHANG)
     child.returncode = 1  # it was reaped for it

@@ -14,10 +14,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from launcher.documents.smoke import Check, SmokeReport
 from launcher.errors import QlaunchError
 from launcher.plan.resolve import make_plan
-from launcher.service import client, endings, ports, store
-from launcher.verify.types import Check, SmokeReport
+from launcher.service import control, failures, ports, store
 from tests.patience import PATIENCE_S
 from tests.plan.inputs import inputs
 from tests.service.home import ENGINE, Home, eventually
@@ -168,7 +168,7 @@ def test_a_healthy_stranger_on_the_port_is_not_taken_for_ours(home: Home) -> Non
         assert isinstance(error, QlaunchError)
         assert (error.code, error.exit_code) == ("port_taken", 9)
         assert f"process {stranger.pid}" in error.message
-        assert client.status("svc").state == "failed"
+        assert control.status("svc").state == "failed"
         assert stranger.poll() is None
     finally:
         stranger.kill()
@@ -212,7 +212,7 @@ def test_the_real_smoke_accepts_the_fake_engine_and_refuses_a_broken_one(home: H
     state = home.up(msgspec.structs.replace(plan, expectation=expected, engine=engine))
     assert state.smoke is not None
     assert len(state.smoke["checks"]) >= 6
-    client.down("svc")
+    control.down("svc")
     engine = msgspec.structs.replace(engine, argv=(*argv, "--not-normalized"))
     with pytest.raises(QlaunchError) as caught:
         home.up(msgspec.structs.replace(plan, expectation=expected, engine=engine))
@@ -226,7 +226,7 @@ def test_ipv6_and_wildcard_hosts_are_reached(home: Home) -> None:
     state = home.up(msgspec.structs.replace(plan, engine=engine))
     assert state.endpoint is not None
     assert state.endpoint.startswith("http://[::1]:")
-    client.down("svc")
+    control.down("svc")
     port = ports.pick_free("0.0.0.0")
     assert home.up(home.plan(host="0.0.0.0", port=port)).endpoint == f"http://127.0.0.1:{port}/v1"
 
@@ -240,7 +240,7 @@ def test_foreground_tells_systemd_ready_only_after_the_smoke(home: Home, tmp_pat
         heard: list[str] = []
         while not heard or "READY=1" not in heard[-1]:
             heard.append(listener.recv(4096).decode())
-        assert client.status("svc").state == "ready"
+        assert control.status("svc").state == "ready"
         assert any("STATUS=verifying" in text for text in heard[:-1])
         assert not any("READY" in text for text in heard[:-1])
         with pytest.raises(QlaunchError) as caught:
@@ -251,7 +251,7 @@ def test_foreground_tells_systemd_ready_only_after_the_smoke(home: Home, tmp_pat
         assert starter.returncode == 0, out
         while "STOPPING=1" not in heard[-1]:
             heard.append(listener.recv(4096).decode())
-    assert client.status("svc").state == "stopped"
+    assert control.status("svc").state == "stopped"
 
 
 def test_a_supervisor_whose_folder_was_removed_stops_by_itself(home: Home) -> None:
@@ -272,12 +272,12 @@ def test_a_damaged_state_file_hides_no_running_service(home: Home) -> None:
     assert supervisor is not None
     os.kill(supervisor.pid, signal.SIGSTOP)  # else it mends its file within the second
     store.folder("svc").state.write_text("{")
-    assert client.status("svc").state == "unknown"
+    assert control.status("svc").state == "unknown"
     with pytest.raises(QlaunchError) as caught:
         home.up(plan)
     assert (caught.value.code, caught.value.exit_code) == ("already_running", 9)
     os.kill(supervisor.pid, signal.SIGCONT)
-    result = client.down("svc")
+    result = control.down("svc")
     assert result.was_running
     assert result.state is not None
     assert result.state.state == "stopped"
@@ -287,7 +287,7 @@ def test_a_smoke_that_blames_a_hang_has_its_class_and_says_what_to_do() -> None:
     """As for a KV cache that is too small for any text: health is fine, and no call is answered."""
     check = Check(name="count", ok=False, detail="no vectors came: no whole answer within 30 s")
     report = SmokeReport(ok=False, checks=(check,), suspect="wedged", explanation="It hangs.")
-    failure = endings.smoke_verdict(report)
+    failure = failures.smoke_verdict(report)
     assert (failure.code, failure.failure_class, failure.exit_code) == ("smoke_failed", "wedged", 7)
     assert failure.fix == "start it again; see the engine's log"
     assert failure.evidence == (f"count: {check.detail}",)

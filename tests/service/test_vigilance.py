@@ -13,23 +13,25 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from launcher.engine.failures import signatures
+from launcher.documents.plan import Fallback, MemoryPrediction, Plan
+from launcher.documents.service_state import ServiceState
+from launcher.engine.failures.classify import signatures
 from launcher.errors import QlaunchError
+from launcher.linux import processes
+from launcher.linux.processes import ProcessId
 from launcher.paths import dirs
-from launcher.plan.types import Fallback, MemoryPrediction, Plan
-from launcher.service import client, procs, store
-from launcher.service.chain import MEMORY_CLASSES
-from launcher.service.types import ProcessId, ServiceState
+from launcher.service import control, store
+from launcher.service.supervisor.fallback_steps import MEMORY_CLASSES
 from tests.patience import HANG_S, PATIENCE_S
 from tests.service.home import START_TIMEOUT_S, Home, eventually
 
 OOM = {"CUDA out of memory": "gpu_oom_pool"}
 
 
-def limb(state: ServiceState, name: str) -> ProcessId:
+def worker(state: ServiceState, name: str) -> ProcessId:
     assert state.engine is not None
-    below = procs.descendants([state.engine.pid], procs.all_processes())
-    stats = [stat for pid in below if (stat := procs.read_stat(pid))]
+    below = processes.descendants([state.engine.pid], processes.all_processes())
+    stats = [stat for pid in below if (stat := processes.read_stat(pid))]
     return next(stat.identity for stat in stats if stat.command.startswith(f"sglang::{name}"))
 
 
@@ -49,9 +51,9 @@ def test_a_dead_part_of_a_serving_engine_is_seen_at_once_and_the_engine_started_
     home: Home, name: str
 ) -> None:
     home.options["timing"]["limb_s"] = 0.1
-    first = home.up(home.plan("--limbs", "--ignore-sigterm"))
-    assert procs.send(limb(first, name), signal.SIGKILL)
-    again = eventually(lambda: (s := client.status("svc")).state == "ready" and s.restarts and s)
+    first = home.up(home.plan("--workers", "--ignore-sigterm"))
+    assert processes.send(worker(first, name), signal.SIGKILL)
+    again = eventually(lambda: (s := control.status("svc")).state == "ready" and s.restarts and s)
     assert again.engine != first.engine
     events = (dirs().runs / first.run / "events.ndjson").read_text()
     assert '"limb_died"' in events
@@ -60,11 +62,11 @@ def test_a_dead_part_of_a_serving_engine_is_seen_at_once_and_the_engine_started_
 
 def test_a_dead_part_of_a_starting_engine_is_a_failed_start(home: Home) -> None:
     home.options["timing"]["limb_s"] = 0.1
-    call = home.up_beside(home.plan("--limbs", "--never-listen"))
+    call = home.up_beside(home.plan("--workers", "--never-listen"))
     state = home.wait_for("loading")
     where = store.folder("svc")
     eventually(lambda: len(store.read_tree(where)) >= 3)  # the supervisor has looked
-    assert procs.send(limb(state, "schedul"), signal.SIGKILL)
+    assert processes.send(worker(state, "schedul"), signal.SIGKILL)
     error = call.join().error
     assert isinstance(error, QlaunchError)
     assert (error.code, error.exit_code) == ("start_failed", 6)
@@ -93,7 +95,7 @@ def test_embeddings_that_hang_while_health_is_fine_restart_the_engine(
     flag.touch()
     degraded = home.wait_for("degraded")
     assert "/v1/embeddings: no answer within" in degraded.detail
-    backoff = eventually(lambda: (s := client.status("svc")).restarts and s)
+    backoff = eventually(lambda: (s := control.status("svc")).restarts and s)
     assert backoff.failure is None or backoff.failure.failure_class == "wedged"
     flag.unlink()
     again = home.wait_for("ready")
@@ -109,10 +111,10 @@ def test_a_busy_engine_is_neither_degraded_nor_restarted(home: Home, tmp_path: P
     first = home.up(home.plan("--busy-flag", str(flag)))
     flag.touch()
     time.sleep(3.0)  # five looks at it, all of them failing; three would be a hang
-    busy = client.status("svc")
+    busy = control.status("svc")
     flag.unlink()
     time.sleep(0.5)
-    after = client.status("svc")
+    after = control.status("svc")
     assert (busy.state, after.state) == ("ready", "ready")
     assert (after.engine, after.restarts) == (first.engine, 0)
     assert "degraded" not in [phase["name"] for phase in after.phases]
@@ -153,7 +155,7 @@ def test_a_start_past_its_budget_in_which_something_happens_goes_on(
 
 
 def test_without_a_record_the_limit_is_the_profiles(home: Home) -> None:
-    limit = client.as_data(home.up(home.plan()))["start_limit"]
+    limit = control.as_data(home.up(home.plan()))["start_limit"]
     assert limit["budget_s"] is None
     assert limit["limit_s"] == START_TIMEOUT_S
     assert "no earlier start" in limit["source"]
@@ -218,7 +220,7 @@ def test_down_between_two_steps_is_a_stop(home: Home) -> None:
     plan = home.plan("--room-for", "100", "--max-total-tokens", "16384", restart=restart)
     call = home.up_beside(with_steps(plan, 50))
     assert "trying with --max-total-tokens 50 (step 1 of 1)" in home.wait_for("backoff").detail
-    assert client.down("svc").seconds < PATIENCE_S
+    assert control.down("svc").seconds < PATIENCE_S
     error = call.join().error
     assert isinstance(error, QlaunchError)
     assert error.code == "stopped_meanwhile"
@@ -237,7 +239,7 @@ def test_a_service_that_lost_its_parts_again_and_again_leaks_no_descriptor(home:
     restart = msgspec.structs.replace(
         home.plan().restart, max_attempts=50, backoff_initial_s=0.01, backoff_max_s=0.01
     )
-    state = home.up(home.plan("--limbs", restart=restart))
+    state = home.up(home.plan("--workers", restart=restart))
     assert state.supervisor is not None
     fds = f"/proc/{state.supervisor.pid}/fd"
     before = len(os.listdir(fds))  # noqa: PTH208
@@ -248,7 +250,7 @@ def test_a_service_that_lost_its_parts_again_and_again_leaks_no_descriptor(home:
         return cast("ServiceState", found)
 
     for restarts in range(3):
-        assert procs.send(limb(ready_after(restarts), "schedul"), signal.SIGKILL)
+        assert processes.send(worker(ready_after(restarts), "schedul"), signal.SIGKILL)
     ready_after(3)
     # At any moment one or two more are open: it reads /proc, and asks the engine.
     eventually(lambda: len(os.listdir(fds)) <= before + 1)  # noqa: PTH208

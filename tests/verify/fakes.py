@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from launcher.documents.smoke import VerifyRequest
 from launcher.verify import texts
 from launcher.verify.reference import Outcome, Reference
-from launcher.verify.types import VerifyRequest
 
 Vector = list[float]
 Entry = dict[str, Any]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from launcher.plan.types import CardFacts, EnginePlan, Expectation, MemoryPrediction, Plan
-from launcher.service.types import ServiceState
+from launcher.documents.plan import CardFacts, EnginePlan, Expectation, MemoryPrediction, Plan
+from launcher.documents.service_state import ServiceState
 from tests.cli.services import leave_service
 from tests.verify.fakes import WIDTH
 
@@ -60,6 +60,8 @@ def pretend(
 ) -> Callable[[], ServiceState]:
     """Have the service `s` run at `endpoint`, as far as commands can see."""
     state = leave_service("s", "r", endpoint=endpoint, state="ready")
-    monkeypatch.setattr("launcher.cli.running.client.status", lambda _name: state)
-    monkeypatch.setattr("launcher.cli.running.store.read_plan", lambda _where: plan(**changes))
+    monkeypatch.setattr("launcher.app.running_service.control.status", lambda _name: state)
+    monkeypatch.setattr(
+        "launcher.app.running_service.store.read_plan", lambda _where: plan(**changes)
+    )
     return lambda: state

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 import launcher
-from launcher import embed, embedding
+from launcher import api, embed
+from launcher.api import Service
+from launcher.app.client_snippets import SNIPPETS, SnippetTarget
 from launcher.cli.main import main
-from launcher.cli.snippets import SNIPPETS, Target
-from launcher.embedding import Service
 from launcher.errors import ExitCode, QlaunchError
 from launcher.verify.instruction import DEFAULT_TASK
 from tests.verify.fakes import WIDTH, Call, FakeEngine, serving, vector_of
@@ -34,7 +34,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def target(**changes: Any) -> Target:
+def target(**changes: Any) -> SnippetTarget:
     values: dict[str, Any] = {
         "endpoint": ENDPOINT,
         "model": "known",
@@ -42,7 +42,7 @@ def target(**changes: Any) -> Target:
         "instruction": TEMPLATE,
         "keyed": False,
     }
-    return Target(**{**values, **changes})
+    return SnippetTarget(**{**values, **changes})
 
 
 def module(name: str, **names: Any) -> types.ModuleType:
@@ -199,9 +199,9 @@ def service(url: str, **changes: Any) -> Service:
 
 def test_embed_is_a_function_however_it_is_imported() -> None:
     program = (
-        "import launcher, launcher.embedding\n"
+        "import launcher, launcher.api\n"
         "from launcher import embed\n"
-        "assert embed is launcher.embed is launcher.embedding.embed and callable(embed)\n"
+        "assert embed is launcher.embed is launcher.api.embed and callable(embed)\n"
     )
     subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2], check=True)
     with pytest.raises(AttributeError, match="embeddings"):
@@ -209,7 +209,7 @@ def test_embed_is_a_function_however_it_is_imported() -> None:
 
 
 def test_importing_the_package_imports_no_more_than_before() -> None:
-    program = "import sys, launcher; assert 'launcher.embedding' not in sys.modules"
+    program = "import sys, launcher; assert 'launcher.api' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2], check=True)
 
 
@@ -250,7 +250,7 @@ def test_no_texts_are_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_lists_without_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedding, "find_spec", lambda _name: None)
+    monkeypatch.setattr(api, "find_spec", lambda _name: None)
     with serving(FakeEngine()) as engine:
         pretend(monkeypatch, engine.url)
         found = embed(["a"], service="s")
@@ -282,7 +282,7 @@ def test_what_no_service_can_embed_is_refused_before_one_is_looked_for(
 def test_long_texts_go_in_calls_that_the_service_takes() -> None:
     texts = ["ä" * 30, "b" * 40, "c", "d" * 101, "e"]  # 60, 40, 1, 101 and 1 bytes
     with serving(FakeEngine()) as engine:
-        found = embedding.ask(service(engine.url, call_bytes=100), texts)
+        found = api.ask(service(engine.url, call_bytes=100), texts)
     assert [call.inputs for call in engine.calls] == [texts[:2], texts[2:3], texts[3:4], texts[4:]]
     for text, vector in zip(texts, found, strict=True):
         assert vector == pytest.approx(vector_of(text), abs=1e-6)
@@ -295,7 +295,7 @@ def test_long_texts_go_in_calls_that_the_service_takes() -> None:
 def test_a_text_that_is_refused_is_the_callers_to_change(status: int, exit_code: ExitCode) -> None:
     engine = FakeEngine(raw=lambda _c: (status, "text/plain", b"no"))
     with serving(engine), pytest.raises(QlaunchError, match=f"1 text: HTTP {status}: no") as caught:
-        embedding.ask(service(engine.url), ["a"])
+        api.ask(service(engine.url), ["a"])
     assert caught.value.exit_code == exit_code
     assert ("change that text" in str(caught.value.fix)) is (exit_code == ExitCode.USAGE)
 
@@ -320,7 +320,7 @@ def test_a_service_that_is_absent_is_told_apart(monkeypatch: pytest.MonkeyPatch)
 )
 def test_a_server_that_fails_is_quoted(engine: FakeEngine, reason: str) -> None:
     with serving(engine), pytest.raises(QlaunchError, match=reason) as caught:
-        embedding.ask(service(engine.url), ["a", "b"])
+        api.ask(service(engine.url), ["a", "b"])
     assert caught.value.code == "embed_failed"
 
 
@@ -330,7 +330,7 @@ def test_the_key_is_sent_and_not_told() -> None:
 
     engine = FakeEngine(raw=echo)
     with serving(engine), pytest.raises(QlaunchError) as caught:
-        embedding.ask(service(engine.url, key="canary-77"), ["a"])
+        api.ask(service(engine.url, key="canary-77"), ["a"])
     assert engine.calls[0].key == "Bearer canary-77"
     assert "canary-77" not in str(caught.value)
 

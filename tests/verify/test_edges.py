@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from launcher.verify.client import EmbeddingClient
+from launcher.documents.smoke import Check
 from launcher.verify.edges import Edges, ask_edges, edges
-from launcher.verify.session import Session
+from launcher.verify.embedding_client import EmbeddingClient
 from launcher.verify.smoke import run_smoke
-from launcher.verify.types import Check
+from launcher.verify.timed_session import Session
 from tests.verify.fakes import WIDTH, Call, FakeEngine, reference, request, serving, vector_of
 
 MOST = 511

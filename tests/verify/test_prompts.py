@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from launcher import embed
+from launcher.app.client_snippets import SNIPPETS
 from launcher.cli.main import main
-from launcher.cli.snippets import SNIPPETS
 from launcher.errors import ExitCode, QlaunchError
+from launcher.model.checkpoint import Prompts
 from launcher.model.inspect import inspect
-from launcher.model.types import Prompts
 from launcher.verify import quality, suite
 from launcher.verify.instruction import DEFAULT_TASK, Wording
 from tests.checkpoints import make_qwen3
@@ -378,7 +378,7 @@ def test_embed_puts_the_prompt_of_its_kind(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_verify_asks_with_the_folders_prompts() -> None:
-    from launcher.service.verifier import verify_request
+    from launcher.service.supervisor.smoke_process import verify_request
 
     own = prompts(query="Q: ", passage="P: ")
     made = verify_request(plan(expectation={"card": None, "prompts": own}), "http://127.0.0.1:9/v1")

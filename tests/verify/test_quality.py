@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from launcher.documents.smoke import CardFacts, QualityReport
 from launcher.verify import quality
 from launcher.verify.quality import Document, Query, RetrievalSet, load_set, recall, texts_of
 from launcher.verify.reference import Outcome, Reference
 from launcher.verify.texts import Text
-from launcher.verify.types import CardFacts, QualityReport
 from tests.verify.fakes import WIDTH, Call, Entry, FakeEngine, Vector, request, serving, unit
 
 CARD = CardFacts(

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from launcher import childenv
+from launcher import child_environment
+from launcher.documents.smoke import VerifyRequest
 from launcher.verify import reference, texts
-from launcher.verify.evidence import cosine
+from launcher.verify.observations import cosine
 from launcher.verify.reference import cache_path, decode_vector, load, obtain
-from launcher.verify.types import VerifyRequest
 from tests.patience import processor_time
 from tests.verify.fakes import request
 
@@ -148,7 +148,7 @@ def test_the_worker_speaks_utf8_in_any_locale(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("LANG", "zh_CN.GB18030")
     monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
     found = reference._environment({"OMP_NUM_THREADS": "1"})
-    assert {name: found[name] for name in childenv.TEXT} == dict(childenv.TEXT)
+    assert {name: found[name] for name in child_environment.TEXT} == dict(child_environment.TEXT)
     assert "LANG" not in found
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from launcher.documents.smoke import SmokeReport
 from launcher.verify import texts
 from launcher.verify.checks import was_made
 from launcher.verify.reference import Outcome, Reference
 from launcher.verify.smoke import run_smoke
-from launcher.verify.types import SmokeReport
 from tests.patience import no_hang
 from tests.verify.fakes import (
     WIDTH,

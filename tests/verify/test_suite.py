@@ -14,13 +14,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from launcher.verify import corpus, lengths, suite, texts
+from launcher.documents.smoke import CardFacts, SuiteReport, VerifyRequest
+from launcher.verify import corpus, exact_lengths, suite, texts
 from launcher.verify.checks import was_made
-from launcher.verify.client import EmbeddingClient
+from launcher.verify.embedding_client import EmbeddingClient
 from launcher.verify.reference import Outcome, Reference
-from launcher.verify.session import Session
 from launcher.verify.texts import Text
-from launcher.verify.types import CardFacts, SuiteReport, VerifyRequest
+from launcher.verify.timed_session import Session
 from tests.verify.fakes import (
     WIDTH,
     Call,
@@ -485,8 +485,8 @@ def test_nobody_listening_is_one_fault(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_hang_in_the_middle_ends_the_suite(
     verify: Verify, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("launcher.verify.session.CALL_LIMIT_S", 0.2)
-    monkeypatch.setattr("launcher.verify.session.PATIENCE", 0.0)
+    monkeypatch.setattr("launcher.verify.timed_session.CALL_LIMIT_S", 0.2)
+    monkeypatch.setattr("launcher.verify.timed_session.PATIENCE", 0.0)
     report = verify(engine(hangs=lambda call: call.number >= 20))
     assert not report.ok
     assert report.suspect == "wedged"
@@ -511,9 +511,9 @@ def test_texts_have_exactly_the_length_asked(tokens: int) -> None:
     served = FakeEngine(tokens=tokens_of)
     with serving(served):
         session = Session(EmbeddingClient(served.url, "fake", None), 60)
-        ruler = lengths.make_ruler(session)
+        ruler = exact_lengths.make_ruler(session)
         assert ruler is not None
-        made = lengths.exact(session, ruler, tokens)
+        made = exact_lengths.exact(session, ruler, tokens)
         session.close()
     assert made is not None
     assert tokens_of(made.text) == tokens
@@ -522,7 +522,7 @@ def test_texts_have_exactly_the_length_asked(tokens: int) -> None:
 
 def test_a_text_beyond_the_context_is_beyond_it_in_words_alone() -> None:
     for context in (1, 64, 512, 8192):
-        assert len(lengths.beyond(context).split()) > context
+        assert len(exact_lengths.beyond(context).split()) > context
 
 
 def test_a_tokenizer_that_never_counts_the_same_gives_up() -> None:
@@ -530,7 +530,7 @@ def test_a_tokenizer_that_never_counts_the_same_gives_up() -> None:
     served = FakeEngine(tokens=lambda _text: next(counts))
     with serving(served):
         session = Session(EmbeddingClient(served.url, "fake", None), 60)
-        assert lengths.make_long(session, 512) == ()
+        assert exact_lengths.make_long(session, 512) == ()
         session.close()
     assert session.left_out
     assert len(served.calls) < 20

@@ -17,7 +17,7 @@ import msgspec
 import psutil
 import pytest
 
-from launcher.verify.types import SmokeReport, VerifyRequest
+from launcher.documents.smoke import SmokeReport, VerifyRequest
 from tests.patience import PATIENCE_S
 from tests.verify.fakes import Call, FakeEngine, request, serving
 

@@ -1,0 +1,156 @@
+"""What the recommendation is made from: the profiles, the cards of their models, past runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from launcher.config.loading import LoadedProfile, ProfileRef, list_profiles
+from launcher.config.profile import Profile
+from launcher.engine.environments import install
+from launcher.engine.release import Engine, Release
+from launcher.engine.releases import releases, this_host
+from launcher.errors import QlaunchError
+from launcher.hardware.inventory import Hardware
+from launcher.model.cards import load_card
+from launcher.model.checkpoint import Checkpoint, ModelCard
+from launcher.model.shape import from_card
+from launcher.paths import Dirs
+from launcher.plan.calibration import Observed
+from launcher.plan.past_runs import THREADS, PastRun
+from launcher.plan.recommend import Judged, Recommendation, judge_all, recommend
+from launcher.plan.suitability import Candidate, World
+from launcher.verify.thresholds import parity_min
+
+if TYPE_CHECKING:
+    from launcher.documents.run import Run
+
+RUNS_READ = 50
+"""Newest run records that are looked at: a record is read in under a millisecond."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Every profile in its bucket, best first; and those that cannot be read."""
+
+    judged: list[Judged]
+    broken: list[ProfileRef]
+    world: World
+
+
+def advise(hardware: Hardware, where: Dirs, observed: tuple[Observed, ...] = ()) -> Advice:
+    """Sort all profiles for a machine; a few milliseconds each, nothing is fetched."""
+    user_dir = where.config / "profiles"
+    refs = list_profiles(user_dir)
+    candidates = [_candidate(ref, where) for ref in refs if ref.profile is not None]
+    world = world_of(hardware, where, observed)
+    judged = judge_all([c for c in candidates if c is not None], world)
+    return Advice(judged, [ref for ref in refs if ref.profile is None], world)
+
+
+def recommendation(advice: Advice, where: Dirs) -> Recommendation:
+    """The best profile of `advice` with its evidence.
+
+    Raises:
+        QlaunchError: `does_not_fit` (exit 4) where nothing runs.
+    """
+    elsewhere = bool(advice.world.hardware.assumed)
+    return recommend(advice.judged, advice.world, [] if elsewhere else past_runs(where))
+
+
+def world_of(hardware: Hardware, where: Dirs, observed: tuple[Observed, ...] = ()) -> World:
+    """The machine with this host's platform and engines."""
+    installed = {
+        name for name, release in releases().items() if install.find(release, where.engines)
+    }
+    return World(
+        hardware=hardware,
+        host=this_host(frozenset(installed)),
+        engine=lambda release: engine_for(release, where),
+        parity_min=parity_min,
+        observed=observed,
+    )
+
+
+def engine_for(release: Release, where: Dirs) -> Engine:
+    """The installed engine, or the one that an install would make."""
+    found = install.find(release, where.engines)
+    if found is not None:
+        return found
+    root = install.environment_dir(where.engines, release)
+    return Engine(
+        release=release, python=root / "bin" / "python", version=release.version, root=root
+    )
+
+
+def past_runs(where: Dirs) -> list[PastRun]:
+    """The newest run records of this machine, as evidence."""
+    from launcher.record.bench import bench_rows
+    from launcher.record.runs import list_runs, load_run
+
+    now = datetime.now(UTC)
+    found: list[PastRun] = []
+    for summary in list_runs(where.runs)[:RUNS_READ]:
+        rows = bench_rows(where.runs / summary.run)
+        try:
+            found.append(_past(load_run(where.runs, summary.run), now, tuple(rows)))
+        except QlaunchError:
+            continue  # removed since it was listed
+    return found
+
+
+def sizes(card: ModelCard | None, profile: Profile) -> Checkpoint | None:
+    """What is known of the checkpoint that a profile wants, from the model's card alone."""
+    if card is None:
+        return None
+    need = profile.checkpoint
+    return from_card(card, quantization=need.quantization[0] if need else None)
+
+
+def _past(run: Run, now: datetime, bench: tuple[dict[str, Any], ...] = ()) -> PastRun:
+    began = _moment(run.began)
+    engine = run.plan.get("engine") or {}
+    return PastRun(
+        run=run.run,
+        profile=run.profile,
+        release=run.versions.get("release"),
+        version=run.versions.get("engine"),
+        age_s=max(0.0, (now - began).total_seconds()) if began else 0.0,
+        verified=began is not None and bool(run.smoke and run.smoke.get("ok")),
+        ready_s=run.timings.get("ready_s"),
+        verified_s=run.timings.get("verified_s"),
+        ram_peak_bytes=run.peak.ram_peak_bytes,
+        gpu_peak_bytes=run.peak.gpu_peak_bytes,
+        model=run.plan.get("model_name"),
+        fingerprint=run.plan.get("fingerprint"),
+        argv=tuple(engine.get("argv") or ()),
+        threads=(engine.get("env") or {}).get(THREADS),
+        bench=bench,
+    )
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo else None
+
+
+def _candidate(ref: ProfileRef, where: Dirs) -> Candidate | None:
+    profile = ref.profile
+    if profile is None:
+        return None
+    loaded = LoadedProfile(ref.name, ref.path, profile, {}, ref.shipped)
+    card = _card(profile.model, where.config / "profiles" / "models")
+    return Candidate(loaded, card, sizes(card, profile))
+
+
+def _card(model: str, folder: Path) -> ModelCard | None:
+    """The card of a profile's model; None where it names a source or there is no such card."""
+    try:
+        return load_card(model, folder)
+    except QlaunchError:
+        return None

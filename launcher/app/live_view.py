@@ -1,0 +1,283 @@
+"""What `top` shows of services: memory and CPU from /proc, work from the engine's own log.
+
+Nothing is asked of the engine. What cannot be had that way is None, with the reason beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import deque
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from launcher.documents.run import Sample
+from launcher.documents.service_state import UP, ServiceState, at_work
+from launcher.hardware.nvml import Unavailable
+from launcher.linux import processes
+from launcher.paths import dirs
+from launcher.record.bounded_lines import read_lines
+from launcher.record.run_writer import SAMPLES
+from launcher.record.sampler import Sampler
+from launcher.service import control, logs, store
+from launcher.service.supervisor.batch_counter import BatchCounter
+
+if TYPE_CHECKING:
+    from launcher.hardware.nvml import Nvml
+
+WINDOW_S = 10.0
+"""Rates are those of the last so many seconds."""
+BACK_LINES = 400
+"""Of the log are read at first."""
+BUDGET = 0.05
+"""The share of a core that looking at one service may take: PSS of 50 GB costs the kernel 1 s."""
+NO_ENGINE = "no engine runs"
+
+
+class LiveView:
+    """Looks at services again and again. `close` it."""
+
+    def __init__(self) -> None:
+        self._views: dict[str, _View] = {}
+        self._nvml: Nvml | Unavailable | None = None
+
+    def look(self, names: Iterable[str] = (), *, everything: bool = False) -> dict[str, Any]:
+        """`{at, services: […]}` as of now.
+
+        All that run, those of `names`, or `everything` ever started; and whatever was seen at an
+        earlier look, so that one that dies stays in sight.
+
+        Raises:
+            QlaunchError: `no_such_service` (exit 3).
+        """
+        wanted = list(names)
+        if wanted:
+            states = [control.status(name) for name in wanted]
+        else:
+            states = [
+                state
+                for state in control.services()
+                if everything or at_work(state) or state.service in self._views
+            ]
+        return {
+            "at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "services": [self._look(state) for state in states],
+        }
+
+    def close(self) -> None:
+        """Close logs and NVML."""
+        for view in self._views.values():
+            view.close()
+        self._views.clear()
+        if self._nvml is not None and not isinstance(self._nvml, Unavailable):
+            self._nvml.close()
+
+    def _look(self, state: ServiceState) -> dict[str, Any]:
+        view = self._views.get(state.service)
+        if view is None or not view.is_of(state):
+            if view is not None:
+                view.close()
+            view = self._views[state.service] = _View(state, self._gpu_reader(state))
+        return view.row(state)
+
+    def _gpu_reader(self, state: ServiceState) -> Nvml | Unavailable:
+        if state.predicted.get("gpu_bytes") is None:
+            return Unavailable("the plan uses no GPU")
+        if self._nvml is None:
+            from launcher.hardware.nvml import open_nvml
+
+            self._nvml = open_nvml()
+        return self._nvml
+
+
+class _View:
+    """One life of one engine."""
+
+    def __init__(self, state: ServiceState, nvml: Nvml | Unavailable) -> None:
+        self._run, self._engine = state.run, state.engine
+        self._where = store.folder(state.service)
+        self._folder = dirs().runs / state.run
+        self._sampler = (
+            None
+            if state.engine is None or not processes.is_here(state.engine)  # a stranger's number
+            else Sampler(state.engine.pid, nvml=nvml, extra_pids=self._members)
+        )
+        self._sample: Sample | None = None
+        self._due = 0.0
+        self._log = _Log(self._folder)
+
+    def is_of(self, state: ServiceState) -> bool:
+        """Whether it is still the same engine."""
+        return (state.run, state.engine) == (self._run, self._engine)
+
+    def close(self) -> None:
+        self._log.close()
+
+    def row(self, state: ServiceState) -> dict[str, Any]:
+        """A service at this moment."""
+        sample = self._take()
+        return {
+            "service": state.service,
+            "profile": state.profile,
+            "state": state.state,
+            "detail": state.failure.message if state.failure else state.detail,
+            "endpoint": state.endpoint,
+            "run": state.run,
+            "uptime_s": _uptime(state),
+            "restarts": state.restarts,
+            "cpu_percent": None if sample is None else sample.cpu_percent,
+            "ram": _ram(sample),
+            "gpu": self._gpu(sample),
+            **self._log.work(state),
+            "latency": latency(state),
+        }
+
+    def _members(self) -> list[int]:
+        return [process.pid for process in store.read_tree(self._where)]
+
+    def _take(self) -> Sample | None:
+        """A sample, or the last one where another would cost too much already."""
+        if self._sampler is None:
+            return None
+        now = time.monotonic()
+        if now >= self._due:
+            sample = self._sampler.sample()
+            first = self._sample is None
+            self._sample = sample
+            self._due = now if first else now + self._sampler.cost_s / BUDGET
+        return self._sample
+
+    def _gpu(self, sample: Sample | None) -> dict[str, Any]:
+        if sample is None:
+            return _nothing("gpu", NO_ENGINE)
+        if sample.gpu_method == "device_delta":
+            # A difference needs what was in use before the engine began: the supervisor knows.
+            recorded = _last_sample(self._folder)
+            if recorded is None or recorded.gpu_bytes is None:
+                return _nothing("gpu", sample.gpu_reason)
+            return _gpu_row(recorded)
+        return _gpu_row(sample)
+
+
+class _Log:
+    """The work of the last seconds, by the engine's log."""
+
+    def __init__(self, folder: Path) -> None:
+        self._reader = logs.Reader(folder, BACK_LINES, None)
+        self._batches: deque[tuple[float, int, int]] = deque()
+        self._traffic = BatchCounter()
+        self._told = False
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def work(self, state: ServiceState) -> dict[str, Any]:
+        """`rate` and `queue`."""
+        now = time.time()
+        self._read(now)
+        while self._batches and self._batches[0][0] < now - WINDOW_S:
+            self._batches.popleft()
+        if state.state not in UP or not self._told:
+            why = "its log has told of no batch" if state.state in UP else f"it is {state.state}"
+            return {
+                "rate": {"texts_per_s": None, "tokens_per_s": None, "reason": why},
+                "queue": {"requests": None, "reason": why},
+            }
+        texts, tokens = (sum(batch[at] for batch in self._batches) for at in (1, 2))
+        idle = f"no batch in the last {WINDOW_S:.0f} s"
+        queue: dict[str, Any] = {"requests": self._traffic.queue if self._batches else None}
+        if queue["requests"] is None:
+            queue["reason"] = "its log does not say" if self._batches else idle
+        return {
+            "rate": {
+                "texts_per_s": round(texts / WINDOW_S, 1),
+                "tokens_per_s": round(tokens / WINDOW_S, 1),
+                "window_s": WINDOW_S,
+            },
+            "queue": queue,
+        }
+
+    def _read(self, now: float) -> None:
+        for line in self._reader.lines():
+            if "Prefill batch" not in line:
+                continue
+            self._told = True
+            texts, tokens = self._traffic.texts, self._traffic.tokens
+            if self._traffic.read(line):
+                at = logs.written_at(line)
+                batch = (self._traffic.texts - texts, self._traffic.tokens - tokens)
+                self._batches.append((now if at is None else min(at, now), *batch))
+
+
+def latency(state: ServiceState) -> dict[str, Any]:
+    """Of the supervisor's last embedding check; until the first, of the smoke's one text alone."""
+    check, smoke = state.last_check, state.smoke or {}
+    if check.get("latency_ms") is not None:
+        age = _age(check.get("at"))
+        return {"ms": check["latency_ms"], "source": "check", "age_s": age}
+    if smoke.get("latency_ms") is not None:
+        return {"ms": round(smoke["latency_ms"], 1), "source": "smoke", "age_s": None}
+    return {"ms": None, "reason": "no embedding of ours was answered yet"}
+
+
+def _age(at: str | None) -> float | None:
+    try:
+        then = datetime.fromisoformat(at or "")
+    except ValueError:
+        return None
+    return round(max(0.0, (datetime.now(UTC) - then).total_seconds()), 1)
+
+
+def _uptime(state: ServiceState) -> float | None:
+    if state.engine is None or not at_work(state) or not processes.is_here(state.engine):
+        return None
+    ticks = state.engine.start_ticks / os.sysconf("SC_CLK_TCK")
+    return round(max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks), 1)
+
+
+def _ram(sample: Sample | None) -> dict[str, Any]:
+    if sample is None:
+        return _nothing("ram", NO_ENGINE)
+    if sample.ram_bytes is None:
+        return _nothing("ram", sample.ram_reason)
+    by = [(process.role, process.ram_bytes) for process in sample.processes]
+    found = {"bytes": sample.ram_bytes, "method": sample.ram_method, "by_process": _sums(by)}
+    return found | ({"reason": sample.ram_reason} if sample.ram_reason else {})
+
+
+def _gpu_row(sample: Sample) -> dict[str, Any]:
+    if sample.gpu_bytes is None:
+        return _nothing("gpu", sample.gpu_reason)
+    by = [(process.role, process.gpu_bytes) for process in sample.processes]
+    found = {"bytes": sample.gpu_bytes, "method": sample.gpu_method, "by_process": _sums(by)}
+    return found | ({"reason": sample.gpu_reason} if sample.gpu_reason else {})
+
+
+def _nothing(kind: str, reason: str | None) -> dict[str, Any]:
+    return {
+        "bytes": None,
+        "method": "unavailable",
+        "by_process": {},
+        "reason": reason or f"{kind} could not be measured",
+    }
+
+
+def _sums(by: Iterable[tuple[str, int | None]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for role, used in by:
+        if used is not None:
+            total[role] = total.get(role, 0) + used
+    return total
+
+
+def _last_sample(folder: Path) -> Sample | None:
+    """The newest whole sample of a run's record; only the last lines are decoded."""
+    for line in reversed(deque(read_lines(folder / SAMPLES), maxlen=2)):
+        with contextlib.suppress(ValueError, RecursionError):
+            return msgspec.json.decode(line, type=Sample)
+    return None

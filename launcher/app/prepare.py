@@ -1,0 +1,320 @@
+"""From what the user asked for to a plan: load, check the hardware, get engine and model, resolve.
+
+Cheap refusals come first: a profile that cannot run here is refused before anything is fetched.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from launcher.app import candidates
+from launcher.config.loading import LoadedProfile, load_profile
+from launcher.config.settings import Resolved, for_release, load_user_config, resolve
+from launcher.config.size import parse_size
+from launcher.documents.plan import Plan
+from launcher.engine import releases
+from launcher.engine.environments import environment_probe, install
+from launcher.engine.options import flags as flag_tables
+from launcher.engine.options import own_options
+from launcher.engine.release import Engine, Release
+from launcher.errors import ExitCode, QlaunchError
+from launcher.hardware.cards import hypothetical
+from launcher.hardware.detect import detect
+from launcher.hardware.inventory import Hardware
+from launcher.linux import limits
+from launcher.model.cards import resolve_model
+from launcher.model.checkpoint import Checkpoint, ModelCard
+from launcher.model.fetch import locate, obtain
+from launcher.model.inspect import inspect
+from launcher.paths import Dirs, dirs
+from launcher.plan import engine_and_card
+from launcher.plan.calibration import Observed
+from launcher.plan.inputs import Inputs
+from launcher.plan.resolve import check_request, make_plan
+from launcher.record.runs import list_runs, load_run
+from launcher.verify.thresholds import parity_min
+
+_LATEST_RUNS = 40
+"""Run records read for the host's own memory figures: a few kilobytes each."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command was asked to bring up."""
+
+    profile: str | None
+    """Name or path; None takes the best for this hardware."""
+    given: Mapping[str, object | None]
+    """Settings from the command line, by setting name."""
+    extra: tuple[str, ...] = ()
+    """Engine options after `--`."""
+    fetch: bool = True
+    """Install the engine and fetch the model where they are missing."""
+    gpu: str | None = None
+    """A card as people name it: plan for a machine with one, instead of this machine."""
+    vram: str | None = None
+    """Memory of that card, such as `4GiB`."""
+    driver: str | None = None
+    """Version of that machine's NVIDIA driver."""
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another machine than this is meant."""
+        return (self.gpu, self.vram, self.driver) != (None, None, None)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan, and what it was made from."""
+
+    plan: Plan
+    profile: LoadedProfile
+    settings: Resolved
+    hardware: Hardware
+    engine: Engine
+    checkpoint: Checkpoint
+    card: ModelCard | None
+
+
+def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
+    """Make everything ready that a plan needs, and make the plan.
+
+    Raises:
+        QlaunchError: each step's own, with its exit code.
+    """
+    where = dirs()
+    hardware = _hardware(request)
+    name = request.profile or default_profile(hardware, where, request, progress)
+    profile = load_profile(name, profiles_dir(where))
+    settings = resolve(profile, request.given, os.environ, load_user_config(where.config))
+    brought = _brought(settings, profile)
+    choice = _choose(settings, profile, hardware, where, brought)
+    settings = for_release(settings, profile, choice.release.name)
+    check_request(settings, request.extra)
+    if request.extra and brought is None:
+        flag_tables.require(request.extra, choice.release.version)
+    engine = brought or _engine(settings, choice.release, where, request, progress)
+    engine = own_options.with_options(engine, where.cache, progress)
+    checkpoint, card = _model(settings, profile, where, request, progress)
+    plan = make_plan(
+        Inputs(
+            settings=settings,
+            profile_name=profile.name,
+            profile=profile.profile,
+            hardware=hardware,
+            engine=engine,
+            checkpoint=checkpoint,
+            card=card,
+            extra=request.extra,
+            parity_min=parity_min,
+            reference_cache=str(where.references),
+            observed=_observed(where),
+            choice=choice,
+        )
+    )
+    if not request.elsewhere:
+        plan = _within_limits(plan)
+    return Prepared(plan, profile, settings, hardware, engine, checkpoint, card)
+
+
+def _within_limits(plan: Plan) -> Plan:
+    """`plan`, which does not fit where this process's own limits (`ulimit`) are too low for it."""
+    why = limits.too_low(plan.predicted.ram_bytes)
+    if why is None:
+        return plan
+    return msgspec.structs.replace(plan, fits=False, reasons=(why, *plan.reasons))
+
+
+def _observed(where: Dirs) -> tuple[Observed, ...]:
+    """This host's latest verified runs that measured their memory as PSS."""
+    found: list[Observed] = []
+    for summary in list_runs(where.runs)[:_LATEST_RUNS]:
+        if summary.problem is not None:
+            continue
+        run = load_run(where.runs, summary.run)
+        peak = run.verified_peak
+        if peak and peak.ram_peak_bytes and peak.method.get("ram") == "pss":
+            found.append(
+                Observed(
+                    plan=run.plan,
+                    peak_bytes=peak.ram_peak_bytes,
+                    began=run.began,
+                    ready_s=run.timings.get("ready_s"),
+                )
+            )
+    return tuple(found)
+
+
+def require_fit(prepared: Prepared) -> None:
+    """Refuse a plan that does not fit this machine's memory.
+
+    Raises:
+        QlaunchError: `does_not_fit` (exit 4) with the one knob that would make it fit.
+    """
+    plan = prepared.plan
+    if plan.fits:
+        return
+    if (why := limits.too_low(plan.predicted.ram_bytes)) is not None:
+        raise QlaunchError(
+            f"{plan.profile} with {plan.model_name} cannot run here: {why}",
+            code="limit_too_low",
+            exit_code=ExitCode.DOES_NOT_FIT,
+            fix="raise that limit: ulimit, LimitNOFILE= and LimitAS= in systemd, "
+            "--ulimit in a container",
+        )
+    knob = plan.reasons[1] if len(plan.reasons) > 1 and plan.reasons[1].startswith("--") else None
+    raise QlaunchError(
+        f"{plan.profile} with {plan.model_name} does not fit this machine: {plan.reasons[0]}",
+        code="does_not_fit",
+        exit_code=ExitCode.DOES_NOT_FIT,
+        fix=f"{knob}: give it after `--`" if knob else "choose a smaller model or profile",
+    )
+
+
+def profiles_dir(where: Dirs) -> Path:
+    """Folder of the user's own profiles."""
+    return where.config / "profiles"
+
+
+def default_profile(
+    hardware: Hardware, where: Dirs, request: Request, progress: Callable[[str], None]
+) -> str:
+    """The recommended profile, or the next whose model qlaunch can get by itself.
+
+    Raises:
+        QlaunchError: `does_not_fit` (exit 4) where nothing runs here.
+    """
+    if request.elsewhere:
+        engine_and_card.require_kernels(hardware)
+    found = candidates.recommendation(candidates.advise(hardware, where, _observed(where)), where)
+    if found.needs is None or request.given.get("model"):
+        return found.profile
+    others = [a.profile for a in found.alternatives if a.needs is None and a.change is None]
+    if not others:
+        return found.profile
+    progress(f"{found.profile} would suit this machine best, but needs {found.needs}")
+    return others[0]
+
+
+def what_runs_here(hardware: Hardware, where: Dirs) -> tuple[str, ...]:
+    """Names of the profiles this hardware can run, best first."""
+    judged = candidates.advise(hardware, where, _observed(where)).judged
+    return tuple(j.verdict.profile for j in judged if j.verdict.bucket == "runs")
+
+
+def _hardware(request: Request) -> Hardware:
+    """This machine, or the one that was asked about.
+
+    Raises:
+        QlaunchError: `gpu_unknown` or `size_invalid` (exit 2).
+    """
+    if not request.elsewhere:
+        return detect()
+    vram = None if request.vram is None else parse_size(request.vram)
+    return hypothetical(request.gpu, vram, detect(), driver=request.driver)
+
+
+def _brought(settings: Resolved, profile: LoadedProfile) -> Engine | None:
+    """The engine in an environment of the user's own, where one is named."""
+    if settings.engine_python is None:
+        return None
+    device = profile.profile.hardware.device
+    if settings.engine != engine_and_card.AUTO:
+        device = releases.release(settings.engine).device
+    return environment_probe.own_engine(Path(settings.engine_python), device=device)
+
+
+def _choose(
+    settings: Resolved,
+    profile: LoadedProfile,
+    hardware: Hardware,
+    where: Dirs,
+    brought: Engine | None,
+) -> engine_and_card.Choice:
+    """Engine release and card, before anything is fetched.
+
+    Raises:
+        QlaunchError: `does_not_fit` (exit 4), naming what would run here.
+    """
+    wanted = brought.release.name if brought else settings.engine
+    host = candidates.world_of(hardware, where).host
+    try:
+        return engine_and_card.choose(wanted, profile.profile.hardware, hardware, host)
+    except QlaunchError as error:
+        if error.code != "does_not_fit":
+            raise
+        others = what_runs_here(hardware, where)
+        machine = "such a machine" if hardware.assumed else "this machine"
+        raise QlaunchError(
+            f"profile {profile.name} cannot run on {machine}: {error.message}",
+            code="does_not_fit",
+            exit_code=ExitCode.DOES_NOT_FIT,
+            fix=f"what runs here: {', '.join(others)}" if others else None,
+        ) from error
+
+
+def _engine(
+    settings: Resolved,
+    release: Release,
+    where: Dirs,
+    request: Request,
+    progress: Callable[[str], None],
+) -> Engine:
+    found = install.find(release, where.engines)
+    if found is not None:
+        return found
+    if request.elsewhere:
+        return candidates.engine_for(release, where)
+    if not request.fetch or settings.offline:
+        raise QlaunchError(
+            f"engine {release.name} (SGLang {release.version}) is not installed",
+            code="engine_missing",
+            exit_code=ExitCode.ENGINE,
+            fix=f"qlaunch engine install {release.name}, or name your own with --engine-python",
+        )
+    progress(
+        f"engine {release.name} is not installed yet: installing it once "
+        f"({release.disk_bytes / 1e9:.1f} GB)"
+    )
+    return install.install(release, where.engines, progress=progress)
+
+
+def _model(
+    settings: Resolved,
+    profile: LoadedProfile,
+    where: Dirs,
+    request: Request,
+    progress: Callable[[str], None],
+) -> tuple[Checkpoint, ModelCard | None]:
+    from_profile = settings.sources.get("model", "").startswith("profile")
+    card, sources = resolve_model(
+        settings.model,
+        profiles_dir(where) / "models",
+        base=profile.path.parent if from_profile else None,
+    )
+    here = locate(sources, models_dir=where.models)
+    if here is None:
+        foreseen = candidates.sizes(card, profile.profile) if request.elsewhere else None
+        if foreseen is not None:
+            return foreseen, card
+        if not request.fetch:
+            raise QlaunchError(
+                f"model {settings.model} is not on this machine",
+                code="model_not_found",
+                exit_code=ExitCode.USAGE,
+                fix=f"qlaunch model pull {settings.model}",
+            )
+        progress(f"fetching model {settings.model}")
+    path = here or obtain(
+        sources,
+        models_dir=where.models,
+        card=card,
+        offline=settings.offline,
+        progress=progress,
+    )
+    return inspect(path), card

@@ -1,0 +1,30 @@
+"""A service that runs: what commands need to know to speak to it."""
+
+from __future__ import annotations
+
+from launcher.documents.plan import Plan
+from launcher.documents.service_state import UP
+from launcher.errors import ExitCode, QlaunchError
+from launcher.service import control, keys, store
+
+
+def running(name: str) -> tuple[Plan, str]:
+    """Plan and endpoint (`http://host:port/v1`) of a running service.
+
+    Raises:
+        QlaunchError: `no_such_service`, `not_running` (exit 3); `bad_service_name` (exit 2).
+    """
+    state = control.status(name)
+    if state.state not in UP or state.endpoint is None:
+        raise QlaunchError(
+            f"service {name!r} is not running: {state.state}",
+            code="not_running",
+            exit_code=ExitCode.NOT_RUNNING,
+            fix=f"start it: qlaunch restart {name}",
+        )
+    return store.read_plan(store.folder(name)), state.endpoint
+
+
+def api_key(plan: Plan) -> str | None:
+    """The key clients must send, where the service has one; `api_key_unusable` (exit 2)."""
+    return keys.read_key(plan.api_key_file) if plan.api_key_file else None

@@ -1,0 +1,1 @@
+"""Other embedding servers, for comparisons."""

@@ -1,0 +1,208 @@
+"""How services, plans and checks read to a person. Pure."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable
+from typing import Any
+
+from launcher.documents.plan import Plan
+from launcher.model.checkpoint import Prompts
+from launcher.units import size
+
+_WORDS = {
+    "starting": "starting the engine",
+    "loading": "loading the model",
+    "warming": "warming up",
+    "verifying": "checking the vectors",
+    "ready": "ready: vectors proved right",
+}
+
+
+def phase(state: str, detail: str) -> str:
+    """One phase of a start."""
+    words = _WORDS.get(state, state)
+    return f"{words} ({detail})" if detail and state != "ready" else words
+
+
+def service(data: dict[str, Any]) -> list[str]:
+    """A service's status document."""
+    engine = data["engine"]
+    lines = [
+        f"service   {data['service']} ({data['profile']}): {data['state']}",
+        f"endpoint  {data['endpoint'] or '-'}",
+        f"engine    {engine.get('release')} {engine.get('version')}, pid {data['pid'] or '-'}",
+        f"run       {data['run']}",
+        *memory(data["memory"]),
+        *timings(data["timings"]),
+    ]
+    if data.get("detail"):
+        lines.append(f"now       {data['detail']}")
+    if data.get("problem") and data["problem"] != data.get("detail"):
+        lines.append(f"note      {data['problem']}")
+    if data.get("metrics"):
+        lines.append(f"metrics   {data['metrics']['url'] or data['metrics']['problem']}")
+    if data.get("restarts"):
+        lines.append(f"restarts  {data['restarts']}")
+    lines += fallbacks(data.get("fallbacks") or ())
+    return [*lines, *checks(data["smoke"]), *failure(data["failure"])]
+
+
+def fallbacks(steps: Iterable[dict[str, Any]]) -> list[str]:
+    """What was given up after memory failures, step by step."""
+    return [
+        f"fallback  {step['step']} of {step['of']}, after {step['after']}: "
+        + ", ".join(f"{name} {value}" for name, value in step["flags"].items())
+        for step in steps
+    ]
+
+
+def memory(found: dict[str, Any]) -> list[str]:
+    """Predicted and measured memory."""
+    predicted, measured = found["predicted"], found["measured"]
+    method = measured.get("method") or {}
+    off = found.get("error") or {}
+    ram = size(measured.get("ram_peak_bytes"))
+    foreseen = size(predicted.get("ram_bytes")) + _off(off.get("ram"))
+    lines = [f"RAM       {ram} at most ({method.get('ram', 'unavailable')}), predicted {foreseen}"]
+    if predicted.get("gpu_bytes") is not None or measured.get("gpu_peak_bytes") is not None:
+        lines.append(
+            f"GPU       {size(measured.get('gpu_peak_bytes'))} at most "
+            f"({method.get('gpu', 'unavailable')}), predicted {size(predicted.get('gpu_bytes'))}"
+            + _off(off.get("gpu"))
+        )
+    return lines
+
+
+def _off(error: float | None) -> str:
+    return "" if error is None else f" ({error:+.0%})"
+
+
+def timings(found: dict[str, Any]) -> list[str]:
+    """How long the start took."""
+    ready, verified = found.get("ready_s"), found.get("verified_s")
+    if ready is None:
+        return []
+    proved = f", vectors proved right after {verified:.1f} s" if verified is not None else ""
+    return [f"start     healthy after {ready:.1f} s{proved}"]
+
+
+def checks(smoke: dict[str, Any] | None) -> list[str]:
+    """The smoke's checks, one a line, and a vector to look at."""
+    if not smoke or not smoke.get("checks"):
+        return []
+    lines = [
+        f"  {'ok  ' if check['ok'] else 'FAIL'}  {check['name']:<18} {check['detail']}"
+        for check in smoke["checks"]
+    ]
+    if smoke.get("explanation"):
+        lines.append(f"  suspect: {smoke.get('suspect')}: {smoke['explanation']}")
+    if smoke.get("sample"):
+        lines.append(f"vector    [{', '.join(f'{x:.3f}' for x in smoke['sample'])}, …]")
+    if smoke.get("latency_ms") is not None:
+        lines.append(f"latency   {smoke['latency_ms']:.0f} ms for one short text, alone")
+    return ["checks", *lines]
+
+
+def failure(found: dict[str, Any] | None) -> list[str]:
+    """Why it failed, with the lines that prove it."""
+    if not found:
+        return []
+    kind = f" [{found['failure_class']}]" if found.get("failure_class") else ""
+    lines = [f"failed    {found['code']}{kind}: {found['message']}"]
+    lines += [f"  | {line}" for line in found.get("evidence") or ()]
+    if found.get("fix"):
+        lines.append(f"  try: {found['fix']}")
+    return lines
+
+
+def prompts(found: Prompts | None) -> list[str]:
+    """What clients must put before texts, as the checkpoint's own files say."""
+    if found is None or not any(found.named.values()):
+        return []
+    said = {"queries": found.query, "documents": found.document}
+    lines = [f"{who} with {_quoted(prompt)}" for who, prompt in said.items() if prompt]
+    if found.default is not None and found.named.get(found.default):
+        lines.append(f"by default every text with {_quoted(found.plain)} ({found.default})")
+    begin = f"the model wants {', '.join(lines)}; " if lines else "its files have prompts; "
+    return [f"prompts   {begin}the server adds none, clients must: qlaunch client NAME"]
+
+
+def _quoted(prompt: str) -> str:
+    """A prompt on one line, whatever is in it."""
+    return json.dumps(prompt, ensure_ascii=False)
+
+
+def prompts_data(found: Prompts | None) -> dict[str, Any]:
+    """The same for programs: `query_prompt`, `document_prompt`, `default_prompt`, `prompts`."""
+    return {
+        "query_prompt": found.query if found else "",
+        "document_prompt": found.document if found else "",
+        "default_prompt": found.default if found else None,
+        "prompts": dict(found.named) if found else {},
+    }
+
+
+def plan(found: Plan) -> list[str]:
+    """A plan: what would run, and what it would need."""
+    settings = [f"{name}={shlex.quote(value)}" for name, value in found.engine.env.items()]
+    return [
+        f"service   {found.service} (profile {found.profile})",
+        f"engine    {found.engine.release} {found.engine.version}",
+        f"model     {found.model_name} in {found.model_path}",
+        *prompts(found.expectation.prompts),
+        "environment",
+        *(f"  {setting}" for setting in settings),
+        "command",
+        *(f"  {line}" for line in _argv(found.engine.argv)),
+        "memory",
+        *(
+            f"  {term.name:<28} {size(term.bytes):>9} {term.device:<4} {term.basis}: {term.source}"
+            for term in found.predicted.terms
+        ),
+        f"  {'in all':<28} {size(found.predicted.ram_bytes):>9} ram"
+        + (
+            f", {size(found.predicted.gpu_bytes)} gpu"
+            if found.predicted.gpu_bytes is not None
+            else ""
+        ),
+        f"fits      {'yes' if found.fits else 'no'}",
+        *(f"  {reason}" for reason in found.reasons),
+    ]
+
+
+def plan_data(found: Plan) -> dict[str, Any]:
+    """The plan's document of the command line's contract."""
+    import msgspec
+
+    predicted = msgspec.to_builtins(found.predicted)
+    return {
+        "service": found.service,
+        "profile": found.profile,
+        "model": found.model_name,
+        "model_path": found.model_path,
+        **prompts_data(found.expectation.prompts),
+        "engine": {
+            "release": found.engine.release,
+            "version": found.engine.version,
+            "argv": list(found.engine.argv),
+            "env": found.engine.env,
+        },
+        "memory": {"predicted": predicted},
+        "fits": found.fits,
+        "reasons": list(found.reasons),
+        "guard": msgspec.to_builtins(found.guard),
+    }
+
+
+def _argv(argv: tuple[str, ...]) -> list[str]:
+    """One option a line, ready to paste into a shell."""
+    lines: list[str] = []
+    for word in argv:
+        quoted = shlex.quote(word)
+        if word.startswith("--") or not lines:
+            lines.append(quoted)
+        else:
+            lines[-1] += f" {quoted}"
+    return [f"{line} \\" for line in lines[:-1]] + lines[-1:]

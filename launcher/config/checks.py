@@ -1,0 +1,187 @@
+"""What a profile must keep to beyond its schema: sizes, engine flags, environment, host.
+
+Pure: each check returns what is wrong, or None; who calls knows file and line.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from launcher.config.size import parse_capability, parse_size
+from launcher.errors import QlaunchError
+from launcher.yaml_reader import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from launcher.config.profile import FlagValue, HardwareNeed, Profile
+
+FLAG_KEY = r"^[a-z0-9][a-z0-9-]*$"
+RELEASE = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+
+OWNED_FLAGS = {
+    "model-path": "set `model` instead",
+    "model": "set `model` instead",
+    "host": "set `host` instead",
+    "port": "set `port` instead",
+    "device": "set `hardware.device` instead",
+    "dtype": "set `dtype` instead",
+    "is-embedding": "leave it out: qlaunch always passes it",
+    "served-model-name": "leave it out: the service carries the name of its model card",
+    "config": "write the options under `flags` instead",
+    "api-key": "keep the key in a file of mode 0600 and give `--api-key-file`",
+    "admin-api-key": "keep keys out of profiles and command lines: others can read both",
+}
+"""Engine options that qlaunch sets itself, with what to write in a profile."""
+
+_DEEPSEEK_ONLY = frozenset(
+    ("offload-group-size", "offload-num-in-group", "offload-prefetch-step", "offload-mode")
+)
+_SECRET = re.compile("KEY|TOKEN|SECRET|PASSW(OR)?D|CREDENTIAL")
+_HARMLESS = re.compile("TOKENIZERS?|TOKENS")
+_HOST_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class ProfileProblem:
+    """One thing that is wrong, and what to write."""
+
+    message: str
+    fix: str | None = None
+
+
+Located = tuple[tuple[str | int, ...], ProfileProblem]
+
+
+def profile_problems(profile: Profile) -> Iterator[Located]:
+    """Everything wrong with `profile` that its schema cannot say, with the path of each."""
+    yield from _hardware_problems(profile.hardware)
+    if not profile.model.strip():
+        yield ("model",), ProfileProblem("`model` is empty", "name a model card or a source")
+    host = host_problem(profile.host)
+    if host:
+        yield ("host",), host
+    key_file = path_problem(profile.api_key_file) if profile.api_key_file is not None else None
+    if key_file:
+        yield ("api_key_file",), key_file
+    yield from flags_problems(profile.flags)
+    for release, flags in profile.flags_by_engine.items():
+        if not re.fullmatch(RELEASE, release, re.ASCII):
+            message = f"`flags_by_engine.{shown(release, 60)}` is no name of an engine release"
+            yield ("flags_by_engine", release), ProfileProblem(message, "see `qlaunch engine list`")
+        for path, problem in flags_problems(flags):
+            yield ("flags_by_engine", release, *path[1:]), problem
+    for number, flags in enumerate(profile.fallback):
+        for path, problem in flags_problems(flags):
+            yield ("fallback", number, *path[1:]), problem
+    for name in profile.env:
+        wrong = env_problem(name)
+        if wrong:
+            yield ("env", name), wrong
+    if profile.restart.backoff_initial_s > profile.restart.backoff_max_s:
+        message = "`restart.backoff_initial_s` is longer than `restart.backoff_max_s`"
+        yield ("restart", "backoff_initial_s"), ProfileProblem(message)
+
+
+def _hardware_problems(need: HardwareNeed) -> Iterator[Located]:
+    parsers: dict[str, Callable[[str], object]] = {
+        "min_compute_capability": parse_capability,
+        "max_compute_capability": parse_capability,
+        "min_gpu_memory": parse_size,
+        "min_ram": parse_size,
+    }
+    parsed: dict[str, object] = {}
+    for name, parse in parsers.items():
+        text = getattr(need, name)
+        if text is None:
+            continue
+        if need.device == "cpu" and name != "min_ram":
+            message = f"`hardware.{name}` speaks of a GPU, but `hardware.device` is cpu"
+            yield ("hardware", name), ProfileProblem(message, "remove it, or write `device: cuda`")
+            continue
+        try:
+            parsed[name] = parse(text)
+        except QlaunchError as error:
+            message = f"`hardware.{name}`: {error.message}"
+            yield ("hardware", name), ProfileProblem(message, error.fix)
+    if need.device == "cpu" and need.shared:
+        message = "`hardware.shared` speaks of a GPU, but `hardware.device` is cpu"
+        yield ("hardware", "shared"), ProfileProblem(message, "remove it, or write `device: cuda`")
+    low, high = parsed.get("min_compute_capability"), parsed.get("max_compute_capability")
+    if isinstance(low, tuple) and isinstance(high, tuple) and low > high:
+        message = "`hardware.min_compute_capability` is above `max_compute_capability`"
+        yield ("hardware", "min_compute_capability"), ProfileProblem(message)
+
+
+def flags_problems(flags: Mapping[str, FlagValue]) -> Iterator[Located]:
+    """What is wrong with each engine option."""
+    for key, value in flags.items():
+        wrong = flag_problem(key, value)
+        if wrong:
+            yield ("flags", key), wrong
+
+
+def flag_problem(key: str, value: FlagValue) -> ProfileProblem | None:
+    """What is wrong with one engine option, from a profile or from the command line."""
+    if not re.fullmatch(FLAG_KEY, key, re.ASCII):
+        plain = re.sub("[^a-z0-9]+", "-", key[:100].lower()).strip("-")
+        fix = f"write `{plain}`" if plain else "write the long name of an engine option"
+        return ProfileProblem(
+            f"`flags.{shown(key, 60)}` is no option name without dashes in front", fix
+        )
+    if key in OWNED_FLAGS:
+        return ProfileProblem(f"`flags.{key}` is set by qlaunch itself", OWNED_FLAGS[key])
+    if key in _DEEPSEEK_ONLY:
+        message = f"`flags.{key}` crashes the engine at start for every model but DeepSeek's"
+        return ProfileProblem(
+            message, "remove it; `cpu-offload-gb` is the option that other models have"
+        )
+    if key == "cpu-offload-gb" and (type(value) is not int or value < 0):
+        message = f"`flags.{key}` takes whole gibibytes only, found {shown(str(value), 40)}"
+        return ProfileProblem(message, "write a whole number such as 1")
+    if isinstance(value, list) and not value:
+        return ProfileProblem(
+            f"`flags.{key}` is an empty list", "give at least one value, or remove it"
+        )
+    return None
+
+
+def env_problem(name: str) -> ProfileProblem | None:
+    """What is wrong with the name of an environment variable in a profile."""
+    if not re.fullmatch(ENV_NAME, name, re.ASCII):
+        message = f"`env.{shown(name, 60)}` is not a name an environment variable can have"
+        return ProfileProblem(message, "use letters, digits and underscores, no digit first")
+    # TOKENIZERS_PARALLELISM and MAX_TOKENS are no secrets.
+    if _SECRET.search(_HARMLESS.sub("", name.upper())):
+        advice = "for the endpoint's own key give `--api-key-file`; for a hub's, export it instead"
+        return ProfileProblem(
+            f"`env.{name}` looks like a secret; a profile is no place for one", advice
+        )
+    return None
+
+
+def host_problem(host: str) -> ProfileProblem | None:
+    """What is wrong with an address to listen on."""
+    fix = "write an IPv4 address, an IPv6 address without brackets, or a host name"
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        labels = host.removesuffix(".").split(".")
+        # A name that ends in digits can only be a mistyped IPv4 address (RFC 1123, 2.1).
+        named = all(_HOST_LABEL.fullmatch(label) for label in labels) and not labels[-1].isdigit()
+        if not named or len(host) > 253:
+            return ProfileProblem(
+                f"`host` {shown(host, 60)!r} is neither an address nor a name", fix
+            )
+    return None
+
+
+def path_problem(path: str) -> ProfileProblem | None:
+    """What is wrong with a path as text; whether it exists is not looked at."""
+    if not path.strip():
+        return ProfileProblem("the path is empty", "give a path, or leave it out")
+    return ProfileProblem("the path contains a null character") if "\0" in path else None

@@ -1,0 +1,142 @@
+"""The schema of a profile: the YAML a user writes, one Struct a section.
+
+The text under each field is also its description in the published schema (`profiles/schema.json`,
+written by `python -m launcher.config.schema`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+FlagValue = bool | int | float | str | list[str]
+# `(?!\n)`: Python's `$` also matches before a final line break.
+Name = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$(?!\n)",
+        extra={"words": "a name (lower-case letters, digits, `.`, `_`, `-`; 64 at most)"},
+    ),
+]
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+StartMethod = Literal["auto", "fork", "spawn"]
+Threads = Positive | Literal["auto"]
+Origin = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/?#@\s\x00-\x1f]+)$(?!\n)",
+        extra={"words": "an origin (`https://app.example`, without a path), or `*`"},
+    ),
+]
+Host = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$(?!\n)",
+        extra={"words": "a host name in lower-case letters, without a port"},
+    ),
+]
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class HardwareNeed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the profile needs to run at all."""
+
+    device: Literal["cpu", "cuda"]
+    """Where the engine computes."""
+    gpus: list[str] = []
+    """Names of cards it is written for, as people say them (T4, A10G); for humans and `list`."""
+    min_compute_capability: str | None = None
+    """Oldest NVIDIA architecture it runs on, quoted, such as "7.5"."""
+    max_compute_capability: str | None = None
+    """Newest NVIDIA architecture it runs on, quoted, such as "9.0"."""
+    min_gpu_memory: str | None = None
+    """Memory of the whole card without which nothing of it works, such as `4GiB`; whether the
+    plan's own sizes fit is predicted."""
+    shared: bool = False
+    """Written for a card that others use too, or for a slice of one."""
+    min_ram: str | None = None
+    """RAM this machine may use (its cgroup limit, if there is one), such as `2GiB`."""
+
+
+class CheckpointNeed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the model's own files must be."""
+
+    quantization: Annotated[list[str], msgspec.Meta(min_length=1)]
+    """The checkpoint's config.json must name one of these as `quantization_config.quant_method`."""
+
+
+class Restart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When the supervisor starts the engine again. Seconds."""
+
+    max_attempts: Annotated[int, msgspec.Meta(ge=0, le=100)] = 5
+    """Starts after failures before the service is given up; 0 never starts it again."""
+    backoff_initial_s: Seconds = 1.0
+    """Pause before the first new start; doubled each time."""
+    backoff_max_s: Seconds = 60.0
+    """Longest pause."""
+    stable_after_s: Seconds = 300.0
+    """A service ready for so long starts counting from zero."""
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A deployment: which hardware, which engine release, which model, which knobs."""
+
+    title: str
+    """One line for lists."""
+    description: str = ""
+    """What it is for, what was measured with it, what to watch."""
+    hardware: HardwareNeed
+    """What the profile needs to run at all."""
+    engine: Name
+    """Name of an engine release (`qlaunch engine list`), or auto: by the card, its driver and the
+    platform."""
+    model: str
+    """Name of a model card, or a source (`hf:…`, `package:…`, `modelscope:…`, a folder)."""
+    checkpoint: CheckpointNeed | None = None
+    """What the model's own files must be; left out where any checkpoint of the model will do."""
+    dtype: Dtype = "auto"
+    """Number format of weights and arithmetic; auto on a CPU: bfloat16 where the CPU computes it,
+    else float32; on a GPU: bfloat16, or float16 on cards older than compute capability 8.0. int8:
+    encoders on a CPU with VNNI or AMX."""
+    threads: Threads = "auto"
+    """Compute threads on a CPU; auto: what affinity and the cgroup quota leave."""
+    host: str = "127.0.0.1"
+    """Address to listen on: an IPv4 or IPv6 address or a host name."""
+    port: Port = 30000
+    """Port to listen on; 0 takes a free one."""
+    cors_origins: list[Origin] = []
+    """Origins (such as `https://app.example`) whose pages browsers may let ask the service; `"*"`
+    is every one. Left out: none."""
+    allowed_hosts: list[Host] = []
+    """Names that a proxy on this machine passes on as `Host`; loopback's own need none."""
+    metrics_port: Port | None = None
+    """Port on 127.0.0.1 where the supervisor answers Prometheus (`/metrics`); 0 takes a free one;
+    left out: none."""
+    flags: dict[str, FlagValue] = {}
+    """Engine options by their own long names without dashes; true passes a bare switch, false
+    leaves it out."""
+    flags_by_engine: dict[str, dict[str, FlagValue]] = {}
+    """Engine options by engine release: added to `flags`, and before them, on that release only."""
+    env: dict[str, str] = {}
+    """Environment variables for the engine, never secrets."""
+    start_timeout_s: Seconds = 600.0
+    """Seconds from start to verified before the start has failed."""
+    restart: Restart = Restart()
+    """When the supervisor starts the engine again."""
+    fallback: Annotated[
+        list[Annotated[dict[str, FlagValue], msgspec.Meta(min_length=1)]],
+        msgspec.Meta(max_length=8),
+    ] = []
+    """Engine options to try, step by step, when memory does not suffice; each step is added to
+    those before it, and leaves alone what the command line set."""
+    plugin: bool = True
+    """Whether qlaunch's plugin runs inside the engine (right pooling, one import)."""
+    start_method: StartMethod = "auto"
+    """How the engine starts its scheduler and detokenizer; auto: fork where that is safe."""
+    api_key_file: str | None = None
+    """File with the API key that clients must send; relative to the profile's folder."""
+    measured: bool = True
+    """False until a run record proves it: shown by `profiles show` and in the docs."""

@@ -1,0 +1,66 @@
+"""Sizes and compute capabilities as people write them."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from launcher.errors import ExitCode, QlaunchError
+from launcher.yaml_reader import shown
+
+UNITS = {
+    "": 1,
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+}
+"""Bytes a unit, by IEC 80000-13: GiB is 2^30, GB is 10^9."""
+
+
+def parse_size(text: str) -> int:
+    """Bytes in a size such as `4GiB`, `1.5 GB`, `512MiB` or `1048576`.
+
+    Raises:
+        QlaunchError: `size_invalid` (exit 2): no size, a unit that could mean two things (`4G`),
+            or a fraction of a byte.
+    """
+    found = re.fullmatch(r"\s*([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)\s*", text, re.ASCII)
+    factor = UNITS.get(found[2].lower()) if found else None
+    if found is None or factor is None:
+        raise _invalid(text)
+    size = Fraction(found[1]) * factor
+    if size.denominator != 1 or size >= 2**63:
+        raise _invalid(text)
+    return int(size)
+
+
+def _invalid(text: str) -> QlaunchError:
+    return QlaunchError(
+        f"`{shown(text, 40)}` is not a size",
+        code="size_invalid",
+        exit_code=ExitCode.USAGE,
+        fix="write a number and a unit (KiB, MiB, GiB, KB, MB, GB), such as 4GiB",
+    )
+
+
+def parse_capability(text: str) -> tuple[int, int]:
+    """Major and minor of a CUDA compute capability such as `7.5`.
+
+    Raises:
+        QlaunchError: `capability_invalid` (exit 2).
+    """
+    found = re.fullmatch(r"([1-9][0-9]?)\.([0-9])", text, re.ASCII)
+    if found is None:
+        raise QlaunchError(
+            f"`{shown(text, 40)}` is not a compute capability",
+            code="capability_invalid",
+            exit_code=ExitCode.USAGE,
+            fix='write major and minor, quoted, such as "7.5"',
+        )
+    return int(found[1]), int(found[2])

@@ -1,0 +1,242 @@
+"""What `qlaunch doctor` says of this Python, of the engines that can be installed, and of those
+that are.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from launcher import child_environment
+from launcher.doctor.runner import Finding, ok, problem, unavailable, warning
+from launcher.engine.environments import environment_probe, install
+from launcher.engine.options import flags, own_options
+from launcher.engine.release import Engine, InstalledEngine, Release
+from launcher.engine.releases import glibc_version, why_not_here
+from launcher.errors import QlaunchError
+from launcher.hardware.inventory import Gpu
+from launcher.linux import locks
+from launcher.linux.files import read_bounded
+
+IMPORT_LIMIT_S: Final = 300.0
+"""For a check that imports an engine: 42 s were seen for the first import after an install."""
+
+_VERSION: Final = "import importlib.metadata as m, sys; sys.stdout.write(m.version('sglang'))"
+_SHOWN: Final = 5
+"""Differing options that a message names."""
+
+
+def platform_findings(
+    releases: Iterable[Release],
+    *,
+    python: tuple[int, int, int] | None = None,
+    machine: str | None = None,
+    glibc: str | None = None,
+) -> Iterator[Finding]:
+    """This Python, its venv module, and which releases can be installed with them.
+
+    Arguments left out are this process's own.
+    """
+    python = python or sys.version_info[:3]
+    machine = machine or platform.machine()
+    glibc = glibc or glibc_version()
+    shown = f"Python {'.'.join(map(str, python))} on {machine}, "
+    shown += f"glibc {glibc}" if glibc else "a C library other than glibc"
+    refused = {
+        release.name: reason
+        for release in releases
+        if (reason := why_not_here(release, python=python, machine=machine, glibc=glibc))
+    }
+    can = [release.name for release in releases if release.name not in refused]
+    if not glibc:
+        yield problem("python", f"{shown}: PyTorch has no builds for it", "use a glibc system")
+    elif importlib.util.find_spec("ensurepip") is None:
+        fix = "install it (Debian, Ubuntu: apt-get install python3-venv)"
+        yield problem("python", f"{shown}, without venv: no engine can be installed", fix)
+    else:
+        yield ok("python", shown)
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
+    if not can:
+        yield problem("releases", f"no engine release can be installed here: {reasons}")
+    else:
+        text = f"{', '.join(can)} can be installed here"
+        yield ok("releases", text + (f"; not {reasons}" if refused else ""))
+
+
+def gpu_findings(
+    gpus: Iterable[Gpu], driver: str | None, releases: Iterable[Release]
+) -> Iterator[Finding]:
+    """For each GPU, the releases that have kernels for it and run on this driver."""
+    cuda = [release for release in releases if release.device == "cuda"]
+    for gpu in gpus:
+        name = f"engines for gpu {gpu.index}"
+        reasons = {release.name: why_not_gpu(release, gpu, driver) for release in cuda}
+        run = [release for release, reason in reasons.items() if reason is None]
+        refused = "; ".join(f"{release}: {reason}" for release, reason in reasons.items() if reason)
+        if run:
+            yield ok(name, f"{', '.join(run)}" + (f"; not {refused}" if refused else ""))
+        else:
+            fix = "use a CPU profile" if not _only_driver(reasons.values()) else "update the driver"
+            yield warning(name, f"no release runs on it: {refused}", fix)
+
+
+def why_not_gpu(release: Release, gpu: Gpu, driver: str | None) -> str | None:
+    """Why a CUDA release cannot run on a GPU under a driver, or None."""
+    have = gpu.compute_capability
+    low, high = _pair(release.min_compute_capability), _pair(release.max_compute_capability)
+    shown = f"{have[0]}.{have[1]}"
+    if low and have < low:
+        return f"it has kernels for {release.min_compute_capability} and newer, this is {shown}"
+    if high and have > high:
+        return f"it has kernels up to {release.max_compute_capability}, this is {shown}"
+    if release.min_driver and driver and _numbers(driver) < _numbers(release.min_driver):
+        return f"it needs driver {release.min_driver} or newer, this is {driver}"
+    return None
+
+
+def _only_driver(reasons: Iterable[str | None]) -> bool:
+    return any(reason and "driver" in reason for reason in reasons)
+
+
+def _pair(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    major, _, minor = text.partition(".")
+    return int(major), int(minor or 0)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Driver versions have two or three numbers: `580.95.05`, `535`."""
+    return tuple(int(part) for part in version.split(".") if part.isdecimal())
+
+
+def present(releases: Iterable[Release], engines: Path) -> list[Release]:
+    """Releases that have a folder, whole or not, among the environments."""
+    return [release for release in releases if install.environment_dir(engines, release).exists()]
+
+
+def engine_findings(release: Release, engines: Path) -> Iterator[Finding]:
+    """An environment of ours: marker, package list, Python, SGLang's version, its options."""
+    name = f"engine {release.name}"
+    again = f"qlaunch engine install {release.name}"
+    root = install.environment_dir(engines, release)
+    broken = _marker_problem(release, root)
+    if broken is not None:
+        yield broken
+        return
+    engine = install.find(release, engines)
+    if engine is None:
+        yield problem(name, f"there is no Python in {root / 'bin'}", f"{again} --force")
+        return
+    found = _installed_sglang(engine)
+    if found.status != "ok":
+        yield found
+        return
+    marker = _marker(root)
+    if marker.lock_sha256 != install.lock_hash(release):
+        text = f"SGLang {engine.version} in {root} comes from an older list of packages"
+        yield warning(name, text, again)
+    else:
+        yield ok(name, f"SGLang {engine.version}, torch {engine.torch}, in {root}")
+    yield options_finding(name, engine.version, own_options.stored(engine), again)
+
+
+def options_finding(name: str, version: str, own: flags.Table | None, again: str) -> Finding:
+    """Whether the shipped table of options says what the engine's own parser says."""
+    title = f"{name} options"
+    if own is None:
+        return unavailable(title, "its own options have not been read yet", again)
+    shipped = flags.table(version)
+    if shipped is None:
+        return warning(title, f"qlaunch has no table of the options of SGLang {version}")
+    differing = own_options.differences(shipped, own)
+    if not differing:
+        return ok(title, f"its parser has the {len(own.options)} options that the table has")
+    text = f"{len(differing)} of its options differ from the table of SGLang {version}: "
+    text += "; ".join(differing[:_SHOWN]) + ("; …" if len(differing) > _SHOWN else "")
+    return warning(title, text, "was it changed by hand? " + again + " --force makes it anew")
+
+
+def deep_findings(release: Release, engines: Path) -> Iterator[Finding]:
+    """Import everything that a server imports, and build its parser anew; takes long."""
+    name = f"engine {release.name} import"
+    engine = install.find(release, engines)
+    if engine is None:
+        return  # said by engine_findings
+    try:
+        found = environment_probe.warm_import(release, engine.python)
+        yield ok(name, f"SGLang {found.sglang} and torch {found.torch} import")
+        own = own_options.read_parser(release, engine.python)
+    except QlaunchError as error:
+        yield problem(name, error.message, error.fix)
+        return
+    again = f"qlaunch engine install {release.name}"
+    title = f"engine {release.name} parser"
+    finding = options_finding(title, engine.version, own, again)
+    yield msgspec.structs.replace(finding, name=title)
+
+
+def _marker_problem(release: Release, root: Path) -> Finding | None:
+    """What the files that an install leaves say of one that is not whole."""
+    name = f"engine {release.name}"
+    again = f"qlaunch engine install {release.name}"
+    try:
+        marker = _marker(root)
+    except FileNotFoundError:
+        if _being_installed(root):
+            return ok(name, f"it is being installed in {root}")
+        return warning(name, f"the install in {root} was not finished", f"{again} resumes it")
+    except (OSError, ValueError, msgspec.MsgspecError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        text = f"{root / install.MARKER} is damaged: {why}"
+        return problem(name, text, f"{again} --force")
+    if marker.sglang != release.version:
+        text = f"{root} holds SGLang {marker.sglang}, the catalogue says {release.version}"
+        return warning(name, text, again)
+    return None
+
+
+def _marker(root: Path) -> InstalledEngine:
+    return msgspec.json.decode(read_bounded(root / install.MARKER, 65_536), type=InstalledEngine)
+
+
+def _being_installed(root: Path) -> bool:
+    """Whether someone holds the lock of an install; looking does not make the lock's file."""
+    try:
+        with (root.parent / f".{root.name}.lock").open("rb+") as file:
+            return not locks.take(file.fileno())
+    except OSError:
+        return False
+
+
+def _installed_sglang(engine: Engine) -> Finding:
+    """Run the environment's Python and ask for SGLang's version."""
+    name = f"engine {engine.release.name}"
+    fix = f"qlaunch engine install {engine.release.name} --force"
+    try:
+        done = subprocess.run(
+            [str(engine.python), "-I", "-c", _VERSION],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=child_environment.foreign_python(os.environ),
+            check=False,
+        )
+    except OSError as error:
+        return problem(name, f"{engine.python} does not start: {error.strerror}", fix)
+    if done.returncode != 0:
+        words = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        why = words[-1][:300] if words else f"it ended with {done.returncode}"
+        return problem(name, f"{engine.python} does not find its SGLang: {why}", fix)
+    version = done.stdout.decode("utf-8", "replace").strip()
+    if version != engine.version:
+        text = f"{engine.root} says it holds SGLang {engine.version}, and holds {version[:40]}"
+        return problem(name, text, fix)
+    return ok(name, f"SGLang {version}")

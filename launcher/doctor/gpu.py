@@ -1,0 +1,166 @@
+"""What `qlaunch doctor` says of the NVIDIA driver and each GPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from launcher.doctor.runner import Finding, ok, problem, unavailable, warning
+from launcher.hardware.inventory import Gpu, GpuProcess
+from launcher.hardware.nvml import Devices, Unavailable, open_nvml, remedy
+from launcher.hardware.visible import misread, visible_gpus
+from launcher.linux.pseudofiles import read_text
+
+LIMIT_S: Final = 10.0
+"""For all questions to the driver: initialising eight cards without the persistence daemon takes
+seconds."""
+FIX_IF_CUT: Final = "see `dmesg` for NVRM and Xid lines; reset the card or reboot"
+
+LITTLE: Final = 4 * (1 << 30)
+"""Below this a 16-bit 0.6B model with its KV cache does not fit (the seed article's threshold)."""
+
+_VARIABLE: Final = "CUDA_VISIBLE_DEVICES"
+_NVIDIA: Final = "0x10de"
+_DISPLAY: Final = "0x03"
+"""PCI vendor id, and the class of display controllers (VGA, 3D) as /sys writes them."""
+_HOST_NAMESPACE: Final = "pid:[4026531836]"
+"""The initial PID namespace (PROC_PID_INIT_INO of the kernel's proc_ns.h)."""
+
+Users = Mapping[str, Iterable[GpuProcess]]
+
+
+def read(timeout_s: float = LIMIT_S) -> tuple[Devices | Unavailable, Users | Unavailable]:
+    """The cards, and who computes on them; together within about `timeout_s`."""
+    nvml = open_nvml(timeout_s=timeout_s * 0.6)
+    if isinstance(nvml, Unavailable):
+        return nvml, nvml
+    devices = nvml.devices()
+    return devices, devices if isinstance(devices, Unavailable) else nvml.users()
+
+
+def gpu_findings(
+    devices: Devices | Unavailable,
+    users: Users | Unavailable,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    root: Path = Path("/"),
+) -> Iterator[Finding]:
+    """The driver, every card, and CUDA_VISIBLE_DEVICES."""
+    if isinstance(devices, Unavailable):
+        yield _no_driver(devices.reason, root)
+        return
+    version = devices.driver_version or "of unknown version"
+    cuda = devices.cuda_driver_version
+    text = f"driver {version}" + (f", CUDA up to {cuda[0]}.{cuda[1]}" if cuda else "")
+    if devices.gpus or devices.problems:
+        yield ok("nvidia driver", text)
+    else:
+        fix = "see `lspci` and `dmesg`; in a container: --gpus all"
+        yield warning("nvidia driver", f"{text}; it lists no GPU", fix)
+    for gpu in devices.gpus:
+        yield _gpu(gpu, users)
+    for sentence in devices.problems:
+        name = sentence.partition(" cannot")[0].lower()
+        yield problem(name, sentence, remedy(sentence))
+    if devices.gpus:
+        yield _visibility(devices.gpus, environ.get(_VARIABLE))
+
+
+def _no_driver(reason: str, root: Path) -> Finding:
+    name = "nvidia driver"
+    if not reason.startswith("no NVIDIA driver"):
+        return problem(name, reason, remedy(reason) or FIX_IF_CUT)
+    if _has_card(root):
+        fix = "install NVIDIA's driver; in a container: --gpus all"
+        return problem(name, f"there is an NVIDIA card, but {reason}", fix)
+    return unavailable(name, f"{reason}; only CPU profiles run here")
+
+
+def _has_card(root: Path) -> bool:
+    """Whether the PCI bus shows an NVIDIA display controller."""
+    try:
+        devices = list((root / "sys/bus/pci/devices").iterdir())
+    except OSError:
+        return False
+    return any(
+        (read_text(device / "vendor", 64) or "").strip() == _NVIDIA
+        and (read_text(device / "class", 64) or "").startswith(_DISPLAY)
+        for device in devices
+    )
+
+
+def _gpu(gpu: Gpu, users: Users | Unavailable) -> Finding:
+    name = f"gpu {gpu.index}"
+    major, minor = gpu.compute_capability
+    free = gpu.memory_free_bytes
+    text = f"{gpu.name} ({gpu.uuid}), compute capability {major}.{minor}, "
+    text += f"{_gib(free)} of {_gib(gpu.memory_total_bytes)} free"
+    if gpu.mig:
+        text += ", MIG: " + (
+            "; ".join(
+                f"{part.name} ({part.uuid}), {_gib(part.memory_free_bytes)} free"
+                for part in gpu.mig_devices
+            )
+            or "no slice"
+        )
+    who = _who(gpu.uuid, users)
+    text += f"; {who}"
+    if gpu.mig and not gpu.mig_devices:
+        fix = "make a slice (sudo nvidia-smi mig -cgi PROFILE -C) or turn MIG off (-mig 0)"
+        return warning(name, text, fix)
+    if not gpu.mig and free is not None and free < min(LITTLE, gpu.memory_total_bytes // 2):
+        return warning(name, text, "end what uses it, or choose another GPU")
+    return ok(name, text)
+
+
+def _who(uuid: str, users: Users | Unavailable) -> str:
+    if isinstance(users, Unavailable):
+        return f"who uses it is unknown ({users.reason})"
+    ours = _namespace_is_ours(row.pid for rows in users.values() for row in rows)
+    rows = [
+        f"{_process(row.pid, named=ours)} with "
+        + ("a hidden amount" if row.used_bytes is None else _gib(row.used_bytes))
+        for row in users.get(uuid, ())
+    ]
+    return f"used by {', '.join(rows)}" if rows else "no compute process uses it"
+
+
+def _namespace_is_ours(pids: Iterable[int], proc: Path = Path("/proc")) -> bool:
+    """Whether the driver's process ids are those of /proc.
+
+    In a container they are the host's, and can collide with ours by chance; if all exist here,
+    they are taken to be translated.
+    """
+    try:
+        if str((proc / "self/ns/pid").readlink()) == _HOST_NAMESPACE:
+            return True
+    except OSError:
+        pass  # /proc is masked: judged by the ids alone
+    return all((proc / str(pid)).is_dir() for pid in pids)
+
+
+def _process(pid: int, *, named: bool, proc: Path = Path("/proc")) -> str:
+    """`process 4711 (python3)`; the short name alone, for command lines may hold keys."""
+    if not named:
+        return f"process {pid} of the host or another container"
+    command = (read_text(proc / str(pid) / "comm", 64) or "").strip()
+    return f"process {pid} ({command})" if command else f"process {pid}"
+
+
+def _visibility(gpus: tuple[Gpu, ...], value: str | None) -> Finding:
+    if value is None:
+        return ok(_VARIABLE, "not set: CUDA shows every GPU")
+    seen = visible_gpus(gpus, value)
+    shown = ", ".join(str(gpu.index) for gpu in seen) or "none"
+    text = f"{value[:120]!r} shows {'GPU ' if seen else ''}{shown}"
+    wrong = misread(gpus, value)
+    if wrong is None:
+        return ok(_VARIABLE, text)
+    fix = f"name indices 0 to {len(gpus) - 1} or uuids as `nvidia-smi -L` lists them, or unset it"
+    return (warning if seen else problem)(_VARIABLE, f"{text}: {wrong}", fix)
+
+
+def _gib(size: int | None) -> str:
+    return "an unknown amount" if size is None else f"{size / (1 << 30):.1f} GiB"

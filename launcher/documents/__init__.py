@@ -1,0 +1,1 @@
+"""The files and pipes of the program, typed: plan, service state, run, smoke report, comparison."""

@@ -1,0 +1,188 @@
+"""A plan: profile + hardware + model + engine, resolved to what will run, and why."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from launcher.config.profile import FlagValue, Restart
+from launcher.model.checkpoint import Pooling, Prompts
+
+
+class Term(msgspec.Struct, frozen=True, kw_only=True):
+    """One part of the predicted memory."""
+
+    name: str
+    device: Literal["ram", "gpu"]
+    process: str | None = None
+    """Which engine process holds it: front, scheduler, detokenizer; None for all together."""
+    bytes: int
+    basis: Literal["computed", "measured", "estimated"]
+    source: str
+    reserve: bool = False
+    """Taken only under full load: not in the peak of a service that has just been verified."""
+
+
+class MemoryPrediction(msgspec.Struct, frozen=True, kw_only=True):
+    """Predicted peak memory, term by term. None where the device is not used."""
+
+    ram_bytes: int | None
+    """Peak from the start until verified."""
+    gpu_bytes: int | None
+    ram_full_bytes: int | None = None
+    """The same with the largest batch that the flags allow: what admission is decided by."""
+    gpu_full_bytes: int | None = None
+    terms: tuple[Term, ...] = ()
+
+
+class Calibration(msgspec.Struct, frozen=True, kw_only=True):
+    """What a host's own run records say of the engine's processes."""
+
+    base_bytes: int
+    """Median over the runs of the measured peak less the computed terms."""
+    runs: int
+    source: str
+    """For people: how many runs, from when to when."""
+
+
+class EnginePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What will be executed: exact argv, and the variables set on top of the allow-list."""
+
+    release: str
+    version: str
+    python: str
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    model_info_path: str = "/model_info"
+    plugin: bool = True
+
+
+class CardFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the model card says that the checkpoint is held to, and what clients must know."""
+
+    name: str
+    file: str
+    """The card's file, to name in messages."""
+    pooling: Pooling
+    normalize: bool
+    dimensions: int
+    instruction: str | None = None
+    """Template for queries, with `{task}` and `{query}`; None where texts go in as they are."""
+    end_token: str | None = None
+    """Token the tokenizer must append to every text; empty: it must append none; None: unsaid."""
+    matryoshka: bool = False
+    """Whether vectors may be cut to fewer dimensions."""
+
+
+class Expectation(msgspec.Struct, frozen=True, kw_only=True):
+    """What right vectors look like for this plan; the smoke checks hold the service to it."""
+
+    dimensions: int
+    normalize: bool
+    pooling: Pooling
+    encoder: bool
+    max_running_requests: int
+    context_length: int
+    parity_min: float
+    """Least cosine with the fp32 reference that passes, by serving dtype."""
+    dtype: str
+    pooling_source: str = "1_Pooling/config.json"
+    """What said how to pool, to name in messages."""
+    normalize_source: str = "modules.json"
+    card: CardFacts | None = None
+    """The model card; None where the model was given as a folder or a repository."""
+    prompts: Prompts | None = None
+    """What the checkpoint says of prompts; the server applies none."""
+    replicas: int = 1
+    """Schedulers with weights of their own behind the one endpoint (`--dp-size`)."""
+
+
+class Fallback(msgspec.Struct, frozen=True, kw_only=True):
+    """One step to start again with, after a memory failure."""
+
+    flags: dict[str, FlagValue]
+    """What it changes, on top of the steps before it."""
+    argv: tuple[str, ...]
+    """The whole command of the engine with this step and those before it."""
+    expectation: Expectation
+    predicted: MemoryPrediction
+
+
+class Guard(msgspec.Struct, frozen=True, kw_only=True):
+    """What the guard before the engine's handlers lets through; all of it is enforced there."""
+
+    model: str
+    """The served name; calls that name another model are refused."""
+    vocabulary: int
+    """Rows of the embedding table: token ids are 0 to one less."""
+    text_tokens: int | None
+    """Most tokens of one input, special tokens counted: so many are answered, one more is refused.
+    None where longer ones are cut (--allow-auto-truncate)."""
+    text_bytes: int
+    """Most bytes of one text."""
+    inputs: int
+    """Most inputs of one call."""
+    call_tokens: int
+    """Most token ids of one call."""
+    call_bytes: int
+    """Most bytes of all texts of one call."""
+    body_bytes: int
+    """Most bytes of one body."""
+    dimensions: int
+    cut: bool
+    """Whether fewer `dimensions` may be asked for."""
+    metrics: bool
+    """Whether /metrics is answered."""
+    loopback: bool
+    """Whether only this machine can connect; `Host` must name it then."""
+    hosts: tuple[str, ...]
+    """Further names that `Host` may have."""
+    origins: tuple[str, ...]
+    """Origins whose pages may ask."""
+    open_calls: int
+    """Most calls at once; beyond, and beyond the next three, the answer is 503."""
+    open_bytes: int
+    """Most bytes of bodies at once."""
+    open_inputs: int
+    """Most inputs at once; a call alone may have more."""
+    open_tokens: int
+    """Most tokens at once, of a text one for every four bytes; a call alone may have more."""
+    body_seconds: float
+    """Longest time that a body may take to arrive."""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a supervisor needs; no field is read from the machine again."""
+
+    service: str
+    profile: str
+    engine: EnginePlan
+    device: Literal["cpu", "cuda"]
+    model_name: str
+    model_path: str
+    fingerprint: str
+    expectation: Expectation
+    host: str
+    port: int
+    """0: the supervisor takes a free port when it starts, and puts it in place of `{port}`."""
+    metrics_port: int | None = None
+    """Port of the supervisor's `/metrics` on loopback, 0 for a free one; None: there is none."""
+    api_key_file: str | None
+    """A 0600 file; the key itself is in no plan, argv or record."""
+    predicted: MemoryPrediction
+    fits: bool
+    reasons: tuple[str, ...] = ()
+    start_timeout_s: float = 600.0
+    start_budget_s: float | None = None
+    """Seconds after which a start in which nothing happens any more has failed: learned from this
+    host's runs, None where nothing is known."""
+    start_budget_source: str = ""
+    """Where the budget comes from, for people."""
+    fallbacks: tuple[Fallback, ...] = ()
+    """What to start again with after memory failures, in this order."""
+    restart: Restart = Restart()
+    reference_cache: str = ""
+    """Folder for cached parity references."""
+    guard: Guard | None = None
+    """None: the engine is started without a guard (an engine that is no SGLang, in tests)."""

@@ -1,0 +1,200 @@
+"""Ask an environment's Python what engine it holds."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from launcher import child_environment
+from launcher.engine import command
+from launcher.engine.release import Engine, Release
+from launcher.engine.releases import releases
+from launcher.errors import ExitCode, QlaunchError
+
+SYSTEM_TOOLKIT: Final = Path("/usr/local/cuda")
+_VERSIONS: Final = """
+import importlib.metadata as m, json, sys
+def version(name):
+    try: return m.version(name)
+    except m.PackageNotFoundError: return None
+json.dump({"sglang": version("sglang"), "torch": version("torch")}, sys.stdout)
+"""
+_WARM: Final = """
+import importlib, json, sys
+sys.stdout, out = sys.stderr, sys.stdout
+import sglang, torch
+for name in ("sglang.launch_server", "sglang.srt.entrypoints.http_server",
+             "sglang.srt.managers.scheduler", "sglang.srt.managers.detokenizer_manager"):
+    importlib.import_module(name)
+json.dump({"sglang": sglang.__version__, "torch": torch.__version__}, out)
+"""
+
+
+class Versions(msgspec.Struct, frozen=True, kw_only=True):
+    """What an environment holds."""
+
+    sglang: str
+    torch: str
+
+
+def warm_import(release: Release, python: Path) -> Versions:
+    """Import everything a server imports; pays the first import's cost and proves the install.
+
+    Raises:
+        QlaunchError: `engine_broken` (exit 5) with the import's last words.
+    """
+    environment = child_environment.foreign_python(os.environ) | command.base_environment(
+        release, plugin=False
+    )
+    try:
+        done = subprocess.run(
+            [str(python), "-c", _WARM],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            env=environment,
+            timeout=600,
+            check=False,
+        )
+        if done.returncode == 0:
+            return msgspec.json.decode(done.stdout, type=Versions)
+        why = _last_line(done.stderr)
+    except subprocess.TimeoutExpired:
+        why = "it did not finish within 600 s"
+    except msgspec.MsgspecError:
+        why = "it printed something unexpected"
+    except OSError as error:
+        why = error.strerror or str(error)
+    raise QlaunchError(
+        f"engine {release.name} is installed but does not import: {why}",
+        code="engine_broken",
+        exit_code=ExitCode.ENGINE,
+        fix=f"start again from nothing: qlaunch engine install {release.name} --force",
+    )
+
+
+def cuda_home(release: Release, python: Path) -> Path | None:
+    """What CUDA_HOME must be for `release`; None leaves the environment's own."""
+    return pip_toolkit(python) if release.device == "cuda" else None
+
+
+def pip_toolkit(python: Path, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """The CUDA toolkit inside an environment (`site-packages/nvidia/cu13`), if it is needed.
+
+    None where the machine has a toolkit of its own, which goes first as it does for SGLang
+    (CUDA_HOME, CUDA_PATH, nvcc on PATH, /usr/local/cuda), or where pip brought no nvcc.
+    """
+    own = environ.get("CUDA_HOME") or environ.get("CUDA_PATH")
+    if own or shutil.which("nvcc", path=environ.get("PATH")) or SYSTEM_TOOLKIT.is_dir():
+        return None
+    found = python.parent.parent.glob("lib/python3.*/site-packages/nvidia/cu1?/bin/nvcc")
+    return max((nvcc.parent.parent for nvcc in found), default=None)
+
+
+def own_engine(python: Path, *, device: str) -> Engine:
+    """The engine in an environment the user made, with the catalogue entry that describes it.
+
+    Raises:
+        QlaunchError: `engine_missing` (exit 5): no such Python, or no sglang in it;
+            `engine_unknown` (exit 5): a version qlaunch has no entry for.
+    """
+    found = _versions(python)
+    for release in releases().values():
+        if release.version == found.sglang and release.device == device:
+            return Engine(
+                release=release,
+                python=python,
+                version=found.sglang,
+                root=None,
+                torch=found.torch,
+                cuda_home=cuda_home(release, python),
+            )
+    known = ", ".join(dict.fromkeys(r.version for r in releases().values() if r.device == device))
+    raise QlaunchError(
+        f"{python} holds SGLang {found.sglang}, which qlaunch has no flag table for on {device}",
+        code="engine_unknown",
+        exit_code=ExitCode.ENGINE,
+        fix=f"use one of the versions {known}, or an engine that qlaunch installs itself",
+    )
+
+
+def python_on_path() -> Path:
+    """The Python of the `sglang` command on PATH.
+
+    Raises:
+        QlaunchError: `engine_missing` (exit 5).
+    """
+    script = shutil.which("sglang")
+    python = _interpreter(Path(script)) if script is not None else None
+    if python is not None and python.is_file():
+        return python
+    if script is not None:
+        raise QlaunchError(
+            f"{script} does not say which Python it runs with",
+            code="engine_missing",
+            exit_code=ExitCode.ENGINE,
+            fix="name the Python of its environment with --engine-python",
+        )
+    raise QlaunchError(
+        "there is no `sglang` command on PATH",
+        code="engine_missing",
+        exit_code=ExitCode.ENGINE,
+        fix="install one (qlaunch engine install cpu) or name its Python with --engine-python",
+    )
+
+
+def _interpreter(script: Path) -> Path | None:
+    """The Python that a script installed by pip or uv runs with, by its first lines."""
+    try:
+        with script.open("rb") as file:
+            lines = file.read(4096).decode(errors="replace").splitlines()
+    except OSError:
+        return None
+    first = lines[0][2:].split() if lines and lines[0].startswith("#!") else []
+    if first[:1] == ["/usr/bin/env"] and len(first) == 2:
+        found = shutil.which(first[1])
+        return Path(found) if found else None
+    # A path that is too long for the kernel, or has spaces: `'''exec' "/path/python" "$0" "$@"`.
+    trampoline = lines[1].partition("'''exec' ")[2] if first == ["/bin/sh"] and lines[1:] else ""
+    if trampoline:
+        return Path(shlex.split(trampoline)[0])
+    return Path(first[0]) if first else None
+
+
+def _versions(python: Path) -> Versions:
+    why = ""
+    try:
+        done = subprocess.run(
+            [str(python), "-c", _VERSIONS],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=child_environment.foreign_python(os.environ),
+            timeout=60,
+            check=False,
+        )
+        if done.returncode == 0:
+            return msgspec.json.decode(done.stdout, type=Versions)
+        why = f"it ended with {done.returncode}"
+    except msgspec.MsgspecError:
+        why = "there is no sglang and torch in it"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        why = getattr(error, "strerror", None) or "it did not answer"
+    raise QlaunchError(
+        f"{python} is not the Python of an engine: {why}",
+        code="engine_missing",
+        exit_code=ExitCode.ENGINE,
+        fix="name the python of an environment that has sglang installed",
+    )
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "no output"

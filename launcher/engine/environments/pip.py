@@ -1,0 +1,173 @@
+"""pip and venv, as the installer uses them: one child at a time, progress by the line."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from launcher import pip_settings
+from launcher.engine.release import Release
+from launcher.errors import ExitCode, QlaunchError
+from launcher.linux.pdeathsig import die_with
+
+Progress = Callable[[str], None]
+
+LOG_NAME: Final = "install.log"
+_OPTIONS: Final = (
+    "--no-input",
+    "--disable-pip-version-check",
+    "--no-warn-script-location",
+    "--only-binary=:all:",
+    "--progress-bar=off",
+    # Compiled afterwards, on all threads at once (bytecode.py).
+    "--no-compile",
+)
+_UNREACHABLE: Final = re.compile(
+    r"NewConnectionError|ConnectionError|Connection refused|Name or service not known|"
+    r"Temporary failure in name resolution|Network is unreachable|ReadTimeoutError|ProxyError|"
+    r"Failed to establish a new connection|ConnectTimeoutError"
+)
+_DISK_FULL: Final = re.compile(r"No space left on device|Disk quota exceeded")
+_NOT_FOUND: Final = re.compile(r"No matching distribution found for (\S+)")
+
+
+def create_environment(release: Release, root: Path) -> None:
+    """Make a virtual environment with pip in `root`.
+
+    Raises:
+        QlaunchError: `engine_install_failed` (exit 5): venv is missing, or the disk is full.
+    """
+    # -P: modules of the folder that this was called in must not stand before Python's own.
+    _run(release, root, [sys.executable, "-P", "-m", "venv", str(root)], lambda _line: None)
+
+
+def install(
+    release: Release,
+    python: Path,
+    requirements: Sequence[str],
+    *,
+    constraint: Path | None,
+    progress: Progress,
+) -> None:
+    """Install requirements and what they depend on, within the versions of `constraint`.
+
+    Raises:
+        QlaunchError: see `install_lock`.
+    """
+    limits = [] if constraint is None else ["-c", str(constraint)]
+    argv = [str(python), "-P", "-m", "pip", "install", *_OPTIONS, *limits, "--", *requirements]
+    progress(f"fetching {', '.join(requirements)}")
+    _run(release, python.parent.parent, argv, _Steps(progress, None))
+
+
+def install_lock(release: Release, python: Path, lock: Path, *, progress: Progress) -> None:
+    """Install exactly what the lock file lists, resolving nothing.
+
+    Raises:
+        QlaunchError: exit 5; `engine_unreachable` where the package index does not answer,
+            `disk_full`, else `engine_install_failed` with pip's last words.
+    """
+    count = sum(1 for line in lock.read_text("utf-8").splitlines() if "==" in line)
+    progress(f"fetching {count} pinned packages")
+    argv = [str(python), "-P", "-m", "pip", "install", *_OPTIONS, "--no-deps", "-r", str(lock)]
+    _run(release, python.parent.parent, argv, _Steps(progress, count))
+
+
+class _Steps:
+    """Turns pip's own lines into a short progress report."""
+
+    def __init__(self, progress: Progress, count: int | None) -> None:
+        self._progress = progress
+        self._count = count
+        self._seen = 0
+
+    def __call__(self, line: str) -> None:
+        if line.startswith(("Collecting ", "Requirement already satisfied: ")):
+            self._seen += 1
+            if self._count and self._seen % 20 == 0:
+                self._progress(f"{self._seen} of {self._count} packages found")
+        elif (size := re.search(r"Downloading (\S+).*\((\d+(?:\.\d+)?) MB\)", line)) and (
+            float(size[2]) >= 50
+        ):
+            self._progress(f"downloading {size[1].rsplit('/', 1)[-1]} ({size[2]} MB)")
+        elif line.startswith("Installing collected packages"):
+            self._progress("unpacking")
+
+
+def _run(
+    release: Release,
+    root: Path,
+    argv: list[str],
+    each: Callable[[str], None],
+) -> None:
+    log = root / LOG_NAME
+    tail: deque[str] = deque(maxlen=200)
+    environment = pip_settings.environment(os.environ, pip_settings.read(os.environ, "install"))
+    parent = os.getpid()
+    with (
+        log.open("a", encoding="utf-8") as file,
+        subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            env=environment,
+            start_new_session=True,
+            # A killed install must not leave a pip that writes on without the lock.
+            preexec_fn=lambda: die_with(parent),  # noqa: PLW1509 - no threads at work here
+        ) as child,
+    ):
+        assert child.stdout is not None
+        try:
+            for line in child.stdout:
+                file.write(line)
+                tail.append(line.rstrip())
+                each(line.strip())
+            code = child.wait()
+        except BaseException:
+            os.killpg(child.pid, signal.SIGKILL)
+            raise
+    if code != 0:
+        raise _explain(release, argv, "\n".join(tail), log)
+
+
+def _explain(release: Release, argv: list[str], text: str, log: Path) -> QlaunchError:
+    what = f"engine {release.name} could not be installed"
+    if _DISK_FULL.search(text):
+        return QlaunchError(
+            f"{what}: the disk is full",
+            code="disk_full",
+            exit_code=ExitCode.ENGINE,
+            fix="free space for the environment and for the temporary folder, then run it again",
+        )
+    if _UNREACHABLE.search(text):
+        return QlaunchError(
+            f"{what}: the package index cannot be reached",
+            code="engine_unreachable",
+            exit_code=ExitCode.ENGINE,
+            fix="check the network or pip's configuration (index, proxy), then run it again: "
+            "what was fetched is kept",
+        )
+    if missing := _NOT_FOUND.search(text):
+        return QlaunchError(
+            f"{what}: no build of {missing[1]} fits this machine and Python",
+            code="engine_install_failed",
+            exit_code=ExitCode.ENGINE,
+            fix=f"see {log}; another Python or another release may fit: qlaunch engine list",
+        )
+    last = next((line for line in reversed(text.splitlines()) if line.strip()), "no output")
+    return QlaunchError(
+        f"{what}: `{' '.join(argv[2:5])}` failed: {last.strip()[:300]}",
+        code="engine_install_failed",
+        exit_code=ExitCode.ENGINE,
+        fix=f"see {log}",
+    )

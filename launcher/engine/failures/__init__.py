@@ -1,0 +1,1 @@
+"""Why an engine ended: its log read, and classified."""

@@ -1,0 +1,185 @@
+"""An engine's log as failures.py reads it: bounded, in phases, with its tracebacks found."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+HALF = 2_000_000
+"""Characters read from each end of a log: the cause stands at the start, the end at the end."""
+LINE_LIMIT = 2_000
+"""Characters of a line, around the words searched for, that a pattern sees."""
+SHOWN_LIMIT = 400
+"""Characters of a line given as evidence."""
+TRACEBACK = "Traceback (most recent call last)"
+TRACEBACK_LINES = 4_000
+MESSAGE_LINES = 60
+Phase = Literal["start", "load", "pool", "capture", "serve", "request", "stop"]
+"""start: until weights load. load: weights. pool: KV cache sized and taken. capture: CUDA graphs.
+serve: the scheduler is up: forward passes, the warm-up's included. request: an answer to one call.
+stop: our own doing."""
+
+
+_MARKERS: tuple[tuple[Phase, str], ...] = (
+    ("load", r"Load weight begin"),
+    ("pool", r"Load weight end"),
+    ("capture", r"Capture [^\n]{0,80}begin"),
+    ("serve", r"\] max_total_num_tokens=\d|Prefill batch|The server is fired up and ready"),
+)
+"""Log lines that begin a phase, in order; every release of the catalogue prints them."""
+_ANSI = re.compile(r"\x1b(?:\[[0-9;?]{0,32}[ -/]{0,4}[@-~]|\][^\x07\x1b]{0,200}\x07?)?")
+_CHAIN = ("During handling of the above exception", "direct cause of the following exception")
+_GROUP = "Exception Group Traceback (most recent call last)"
+_GROUPS = ("ExceptionGroup:", "BaseExceptionGroup:")
+_GUTTER = re.compile(r"^ {2,40}[|+] ?(?!-)", re.MULTILINE)
+"""What stands before each line of a group of exceptions (PEP 654), by depth."""
+_LOG_LINE = re.compile(r"\[?\d{4}-\d\d-\d\d[ T]|(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
+
+
+@dataclass(frozen=True)
+class Traceback:
+    """Where a traceback (a whole chain of them) stands, and which part is frames, not message."""
+
+    start: int
+    end: int
+    frames: tuple[tuple[int, int], ...]
+    fatal: bool
+    """A process of the engine died of it, by its own words."""
+
+    def holds(self, position: int) -> bool:
+        """Whether `position` is past the header: in the frames or the message."""
+        return bool(self.frames) and position >= self.frames[0][0]
+
+    def is_group(self, text: str) -> bool:
+        """Whether it ends with a group of exceptions: what happened is told by the next ones."""
+        return bool(self.frames) and text.startswith(_GROUPS, self.frames[-1][1])
+
+    def calls(self, words: str, text: str) -> bool:
+        """Whether the frames contain `words`."""
+        return any(text.find(words, low, high) >= 0 for low, high in self.frames)
+
+
+@dataclass
+class Log:
+    """A bounded log with its phases and tracebacks."""
+
+    text: str
+    phase: Phase
+    """The caller's."""
+    markers: list[tuple[int, Phase]] = field(default_factory=list)
+    tracebacks: list[Traceback] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, text: str, phase: Phase) -> Log:
+        """Bound `text`, take colours and gutters out, and find phases and tracebacks."""
+        if len(text) > 2 * HALF:
+            text = f"{text[:HALF]}\n{text[-HALF:]}"
+        text = _ANSI.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
+        if _GROUP in text:
+            text = _GUTTER.sub("", text)
+        log = cls(text, phase)
+        for name, pattern in _MARKERS:
+            found = re.search(pattern, text)
+            if found:
+                log.markers.append((found.start(), name))
+        log.tracebacks = list(_tracebacks(text))
+        return log
+
+    def phase_at(self, position: int) -> Phase:
+        """The phase in which a line stands: the furthest marker before it, else the caller's."""
+        if self.phase == "request" or not self.markers:
+            return self.phase
+        passed = [name for at, name in self.markers if at < position]
+        return passed[-1] if passed else "start"
+
+    def line(self, position: int) -> tuple[int, int]:
+        """Start and end of the line around `position`."""
+        start = self.text.rfind("\n", 0, position) + 1
+        end = self.text.find("\n", position)
+        return start, len(self.text) if end < 0 else end
+
+    def line_start(self, position: int) -> int:
+        """Where the line around `position` starts, or half of LINE_LIMIT before it if later."""
+        low = max(0, position - LINE_LIMIT // 2)
+        return self.text.rfind("\n", low, position) + 1 or low
+
+    def window(self, position: int) -> str:
+        """At most LINE_LIMIT characters of the line around `position`."""
+        low = self.line_start(position)
+        end = self.text.find("\n", position, low + LINE_LIMIT)
+        return self.text[low : low + LINE_LIMIT if end < 0 else end]
+
+    def span_of(self, position: int) -> int | None:
+        """Index of the traceback around `position`; None outside all of them."""
+        index = bisect_right(self.tracebacks, position, key=lambda t: t.start) - 1
+        return index if index >= 0 and position < self.tracebacks[index].end else None
+
+    def lines_around(self, position: int) -> tuple[str, ...]:
+        """The line at `position`, two before and two after, made safe for a terminal."""
+        before = self.text[max(0, position - 4 * LINE_LIMIT) : position].split("\n")[-3:]
+        after = self.text[position : position + 4 * LINE_LIMIT].split("\n")[:3]
+        head = (
+            before[-1]
+            if len(before[-1]) <= SHOWN_LIMIT // 2
+            else "…" + before[-1][-SHOWN_LIMIT // 2 :]
+        )
+        lines = [*before[:-1], head + after[0], *after[1:]]
+        return tuple(safe(line) for line in lines if line.strip())
+
+
+def safe(line: str) -> str:
+    """`line` cut to what is shown, and harmless on a terminal."""
+    from launcher.yaml_reader import shown
+
+    return shown(line.replace("\t", "    ").rstrip(), SHOWN_LIMIT)
+
+
+def _tracebacks(text: str) -> Iterator[Traceback]:
+    """The tracebacks of a log; one that chains to the next is one with it."""
+    position = text.find(TRACEBACK)
+    while position >= 0:
+        found = _traceback(text, position)
+        yield found
+        position = text.find(TRACEBACK, found.end)
+
+
+def _traceback(text: str, header: int) -> Traceback:
+    start = text.rfind("\n", 0, header) + 1
+    prefix = text[start:header] if header - start < 200 else ""
+    frames: list[tuple[int, int]] = []
+    position = _after(text, header)
+    if not text.startswith(prefix, position):
+        prefix = ""
+    in_frames, chained, message = True, False, 0
+    begun = position
+    for _ in range(TRACEBACK_LINES):
+        if position >= len(text) or message > MESSAGE_LINES:
+            break
+        end = _after(text, position)
+        line = text[position : min(end, position + 300)].removeprefix(prefix)
+        if in_frames and line[:1] not in (" ", "\t", "\n", ""):
+            frames.append((begun, position))
+            in_frames = False
+        if not in_frames:
+            message += 1
+            chained = chained or any(words in line for words in _CHAIN)
+            if TRACEBACK in line:
+                if not chained:
+                    break
+                in_frames, chained, message, begun = True, False, 0, end
+            elif _LOG_LINE.match(line):
+                break
+        position = end
+    if in_frames:
+        frames.append((begun, position))
+    fatal = "hit an exception" in text[start:header][-200:]
+    return Traceback(start, max(position, header + len(TRACEBACK)), tuple(frames), fatal)
+
+
+def _after(text: str, position: int) -> int:
+    """Start of the next line."""
+    found = text.find("\n", position)
+    return len(text) if found < 0 else found + 1

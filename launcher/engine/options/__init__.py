@@ -1,0 +1,1 @@
+"""The options of an engine by version, and those of its own parser."""

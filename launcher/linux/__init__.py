@@ -1,0 +1,1 @@
+"""What the Linux kernel tells: processes, control groups, files."""

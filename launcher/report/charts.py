@@ -1,0 +1,176 @@
+"""The figures of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from launcher.report import formatting, svg
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Doc = Mapping[str, Any]
+
+
+def throughput(doc: Doc) -> str | None:
+    """Latency against throughput, a mark a level and mode; None where nothing was measured."""
+    found = [(number, mode, _points(mode)) for number, mode in enumerate(doc["modes"])]
+    found = [(number, mode, points) for number, mode, points in found if points]
+    if not found:
+        return None
+
+    def paint(_figure: Figure, axes: Axes) -> None:
+        for number, mode, points in found:
+            _series(axes, number, _short(formatting.plain(mode["name"])), points)
+        _logarithmic(axes, "x")
+        _logarithmic(axes, "y")
+        axes.set_xlabel("embeddings per second (more is better)")
+        axes.set_ylabel("p50 latency, ms (less is better)")
+        axes.margins(0.08)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=min(4, len(found)))
+
+    said = [
+        f"{formatting.plain(mode['name'])}: "
+        + "; ".join(
+            f"{formatting.level(cell['level'])}:"
+            f" {formatting.figure(cell['embeddings_per_s']['median'])} embeddings/s"
+            f" at {formatting.figure(cell['p50_ms']['median'])} ms"
+            for cell in points
+        )
+        for _, mode, points in found
+    ]
+    return svg.draw(
+        "throughput",
+        paint,
+        title="Latency against throughput by mode and level",
+        description=". ".join(said),
+        height=4.6,
+    )
+
+
+def _points(mode: Doc) -> list[Doc]:
+    """The cells that can be placed, in the order of their load."""
+    cells = [
+        cell
+        for cell in mode.get("cells", ())
+        if _positive(cell.get("embeddings_per_s")) and _positive(cell.get("p50_ms"))
+    ]
+    return sorted(cells, key=lambda cell: _load(cell["level"]))
+
+
+def _load(level: Doc) -> tuple[Any, ...]:
+    return (level.get("loop"), level.get("tokens"), level.get("batch"), level.get("clients"))
+
+
+def _positive(found: Doc | None) -> bool:
+    return bool(found) and found["median"] > 0 and found["least"] > 0  # type: ignore[index]
+
+
+def _series(axes: Axes, number: int, name: str, points: list[Doc]) -> None:
+    colour = svg.series(number)
+    x, y = ([cell[key] for cell in points] for key in ("embeddings_per_s", "p50_ms"))
+    # One line a batch and length: it says what more clients change.
+    for group in {_load(cell["level"])[:3] for cell in points}:
+        line = [cell for cell in points if _load(cell["level"])[:3] == group]
+        axes.plot(
+            [cell["embeddings_per_s"]["median"] for cell in line],
+            [cell["p50_ms"]["median"] for cell in line],
+            color=colour,
+            linewidth=1,
+            alpha=0.45,
+        )
+    axes.errorbar(
+        [found["median"] for found in x],
+        [found["median"] for found in y],
+        xerr=_whiskers(x),
+        yerr=_whiskers(y),
+        fmt=svg.marker(number),
+        color=colour,
+        markersize=7,
+        elinewidth=1.2,
+        capsize=3,
+        label=name,
+    )
+    for cell in points:
+        axes.annotate(
+            formatting.short_level(cell["level"]),
+            (cell["embeddings_per_s"]["median"], cell["p50_ms"]["median"]),
+            xytext=(7, 5),
+            textcoords="offset points",
+            fontsize=9,
+        )
+
+
+def _whiskers(found: list[Doc]) -> list[list[float]]:
+    return [
+        [max(0.0, one["median"] - one["least"]) for one in found],
+        [max(0.0, one["most"] - one["median"]) for one in found],
+    ]
+
+
+def _logarithmic(axes: Axes, which: str) -> None:
+    """A scale of factors, with plain numbers on it."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log") if which == "x" else axes.set_yscale("log")
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: formatting.figure(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def memory_bars(doc: Doc) -> str | None:
+    """Peak RAM by mode with its prediction; None where nothing was measured."""
+    found = [
+        (number, formatting.plain(mode["name"]), mode["ram_peak_bytes"], _foreseen(mode))
+        for number, mode in enumerate(doc["modes"])
+        if mode.get("ram_peak_bytes")
+    ]
+    if not found:
+        return None
+
+    def paint(_figure: Figure, axes: Axes) -> None:
+        for row, (number, _name, peak, foreseen) in enumerate(found):
+            axes.barh(row, peak / 1e9, height=0.55, color=svg.series(number), alpha=0.85)
+            axes.annotate(
+                formatting.size(peak),
+                (max(peak, foreseen or 0) / 1e9, row),
+                xytext=(7, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=10,
+            )
+            if foreseen:
+                at = foreseen / 1e9
+                axes.plot([at, at], [row - 0.4, row + 0.4], color=svg.INK, linewidth=2)
+        axes.set_yticks(range(len(found)), [_short(name) for _, name, _, _ in found])
+        axes.set_xlim(
+            0, 1.18 * max(max(peak, foreseen or 0) for _, _, peak, foreseen in found) / 1e9
+        )
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("RAM at most over the whole life, GB (bars); predicted (lines)")
+
+    said = [
+        f"{name}: {formatting.size(peak)}"
+        + (f", predicted {formatting.size(foreseen)}" if foreseen else "")
+        for _, name, peak, foreseen in found
+    ]
+    return svg.draw(
+        "memory",
+        paint,
+        title="Peak memory by mode",
+        description=". ".join(said),
+        height=0.9 + 0.5 * len(found),
+    )
+
+
+def _foreseen(mode: Doc) -> int | None:
+    value: int | None = (mode.get("predicted") or {}).get("ram_bytes")
+    return value
+
+
+def _short(name: str, limit: int = 28) -> str:
+    return name if len(name) <= limit else f"{name[: limit - 1]}…"

@@ -1,0 +1,274 @@
+"""How a start or a life can end badly, in words: the failures a service reports."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from launcher.documents.service_state import Failure, State
+from launcher.documents.smoke import SmokeReport
+from launcher.errors import ExitCode, QlaunchError
+from launcher.linux import limits
+
+WEDGED_FIX = "start it again; see the engine's log"
+UNCHANGED = "unchanged"
+"""The check that the beat makes for as long as a service is ready."""
+DRIFTED = "the weights or the engine's state changed while it ran"
+
+
+class Match(Protocol):
+    """What a classifier recognised in a log."""
+
+    @property
+    def failure_class(self) -> str:
+        """Stable name of the class."""
+
+    @property
+    def message(self) -> str:
+        """One sentence: what happened."""
+
+    @property
+    def fix(self) -> str | None:
+        """What to try."""
+
+    @property
+    def lines(self) -> Sequence[str]:
+        """The log lines that prove it."""
+
+
+class Classify(Protocol):
+    """Tells why an engine ended (`engine.failures.classify`, given by the caller)."""
+
+    def __call__(
+        self, text: str, *, phase: str, returncode: int | None, oom_killed: bool = False
+    ) -> Match | None:
+        """The class of the failure that `text` shows, or None."""
+
+
+def how(returncode: int) -> str:
+    """`exit code 1`, `signal 9 (SIGKILL)`."""
+    if returncode >= 0:
+        return f"exit code {returncode}"
+    try:
+        return f"signal {-returncode} ({signal.Signals(-returncode).name})"
+    except ValueError:
+        return f"signal {-returncode}"
+
+
+_DOING: dict[State, str] = {
+    "starting": "while starting",
+    "loading": "while loading the model",
+    "warming": "while warming up",
+    "verifying": "while being verified",
+}
+
+
+def died(returncode: int, phase: State, match: Match | None, log: str) -> Failure:
+    """The engine ended by itself; `log` is where its last words are."""
+    when = _DOING.get(phase, "while serving")
+    message = f"the engine ended with {how(returncode)} {when}"
+    return Failure(
+        code="start_failed" if phase in _DOING else "engine_died",
+        exit_code=ExitCode.START_FAILED,
+        failure_class=match.failure_class if match else None,
+        message=f"{message}: {match.message}" if match else message,
+        fix=match.fix if match and match.fix else f"read the engine's log: {log}",
+        evidence=tuple(match.lines) if match else (),
+    )
+
+
+def gave_up(last: Failure, starts: int) -> Failure:
+    """The restart budget is spent."""
+    return Failure(
+        code="crash_loop",
+        exit_code=ExitCode.START_FAILED,
+        failure_class=last.failure_class,
+        message=f"gave up after {starts} restarts; the last time {last.message}",
+        fix=last.fix,
+        evidence=last.evidence,
+    )
+
+
+def lost(reason: str, phase: State, match: Match | None, log: str) -> Failure:
+    """A part of the engine died, or it said that it cannot go on; its leader still runs."""
+    message = f"{reason} {_DOING.get(phase, 'while serving')}"
+    return Failure(
+        code="start_failed" if phase in _DOING else "engine_died",
+        exit_code=ExitCode.START_FAILED,
+        failure_class=match.failure_class if match else "child_failed",
+        message=f"{message}: {match.message}" if match else message,
+        fix=match.fix if match and match.fix else f"read the engine's log: {log}",
+        evidence=tuple(match.lines) if match else (),
+    )
+
+
+def hung(detail: str, log: str) -> Failure:
+    """A verified engine whose embeddings do not come any more."""
+    return Failure(
+        code="engine_hung",
+        exit_code=ExitCode.START_FAILED,
+        failure_class="wedged",
+        message=f"the engine answers no embedding any more ({detail}), and is not at work",
+        fix=f"read the engine's log: {log}",
+    )
+
+
+def timed_out(limit: str, phase: State, last: str, match: Match | None, log: str) -> Failure:
+    """The engine was not healthy in time; `last` is what its last health check said."""
+    where = _DOING.get(phase, "").removeprefix("while ")
+    return Failure(
+        code="timed_out",
+        exit_code=ExitCode.TIMEOUT,
+        failure_class=match.failure_class if match else None,
+        message=f"the engine was not healthy within {limit}; it was still {where} ({last})",
+        fix=match.fix if match and match.fix else f"raise start_timeout_s, or read the log: {log}",
+        evidence=tuple(match.lines) if match else (),
+    )
+
+
+def smoke_failed(message: str, fix: str | None, evidence: Sequence[str] = ()) -> Failure:
+    """The engine serves, but not what it should."""
+    return Failure(
+        code="smoke_failed",
+        exit_code=ExitCode.VERIFY_FAILED,
+        failure_class=None,
+        message=message,
+        fix=fix,
+        evidence=tuple(evidence),
+    )
+
+
+def smoke_verdict(report: SmokeReport | str) -> Failure:
+    """The smoke ran, and these checks of it failed; or, in a sentence, why it did not run."""
+    if isinstance(report, str):
+        return smoke_failed(report, None)
+    bad = [check for check in report.checks if not check.ok]
+    message = f"the smoke failed: {', '.join(check.name for check in bad)}"
+    if report.explanation:
+        message = f"{message}: {report.explanation}"
+    evidence = [f"{check.name}: {check.detail}" for check in bad]
+    if report.suspect == "wedged":
+        # The class of an engine that hangs, whoever sees it first: the smoke, or its time limit.
+        failure = smoke_failed(message, WEDGED_FIX, evidence)
+        return msgspec.structs.replace(failure, failure_class="wedged")
+    return smoke_failed(message, f"look at {report.suspect}" if report.suspect else None, evidence)
+
+
+def wedged(limit_s: float) -> Failure:
+    """`/health` is 200, and embeddings hang."""
+    message = f"the engine is healthy, but the smoke had no answer within {limit_s:g} s"
+    failure = smoke_failed(message, WEDGED_FIX)
+    return msgspec.structs.replace(failure, failure_class="wedged")
+
+
+def drifted(detail: str, service: str) -> Failure:
+    """A verified engine whose vectors are others now."""
+    return Failure(
+        code="vectors_changed",
+        exit_code=ExitCode.VERIFY_FAILED,
+        failure_class="drift",
+        message=f"the vectors are no longer the ones that were verified ({detail}): {DRIFTED}",
+        fix=f"find what changed it, then qlaunch restart {service}; embed again what was embedded"
+        " since the last good check",
+    )
+
+
+def wrong_model(problem: str) -> Failure:
+    """`/model_info` speaks of something else than what was started."""
+    return Failure(
+        code="wrong_model",
+        exit_code=ExitCode.VERIFY_FAILED,
+        failure_class=None,
+        message=problem,
+        fix="check the engine's flags: qlaunch up … --dry-run prints them",
+    )
+
+
+def unguarded() -> Failure:
+    """The engine came up, but what must stand before its handlers does not."""
+    return Failure(
+        code="start_failed",
+        exit_code=ExitCode.START_FAILED,
+        failure_class="unguarded",
+        message="the engine answers without qlaunch's guard before it, and was stopped",
+        fix="see whether PYTHONPATH or a sitecustomize of this engine's environment hides the"
+        " guard's: qlaunch up … --dry-run prints both, and qlaunch engine install makes it anew",
+    )
+
+
+def not_started(error: OSError, program: str) -> Failure:
+    """The operating system would not start the engine."""
+    if not isinstance(error, FileNotFoundError) and (short := limits.explain(error)) is not None:
+        why = f"cannot start {program}: {short.message}"
+        return msgspec.structs.replace(
+            from_error(short), exit_code=ExitCode.START_FAILED, message=why
+        )
+    return Failure(
+        code="start_failed",
+        exit_code=ExitCode.START_FAILED,
+        failure_class="engine_missing" if isinstance(error, FileNotFoundError) else None,
+        message=f"cannot start {program}: {error.strerror or error}",
+        fix="install the engine again: qlaunch engine install",
+    )
+
+
+def supervisor_gone(log: str) -> Failure:
+    """The supervisor ended without saying so (killed, or the machine went down)."""
+    return Failure(
+        code="supervisor_killed",
+        exit_code=ExitCode.START_FAILED,
+        failure_class=None,
+        message="the supervisor was killed or the machine went down; its engine was ended with it",
+        fix=f"start the service again with qlaunch up; the supervisor's log is {log}",
+    )
+
+
+def left_over(left: Sequence[str], failure: Failure | None = None) -> Failure:
+    """The stop, after `failure` or because it was asked for, did not end everything."""
+    found = Failure(
+        code="stop_incomplete",
+        exit_code=ExitCode.PARTIAL,
+        failure_class=None,
+        message="the service was stopped, but this is left: " + "; ".join(left),
+        fix="end what is named, as the user who owns it",
+    )
+    if failure is None:
+        return found
+    return msgspec.structs.replace(failure, message=f"{failure.message}; {found.message}")
+
+
+def internal(error: BaseException, log: str) -> Failure:
+    """A fault of our own, or a limit that was met where nobody expected it."""
+    if isinstance(error, Exception) and (short := limits.explain(error)) is not None:
+        return from_error(short)
+    return Failure(
+        code="internal_error",
+        exit_code=ExitCode.UNEXPECTED,
+        failure_class=None,
+        message=f"the supervisor failed: {type(error).__name__}: {error}",
+        fix=f"this is a fault in qlaunch; its log is {log}",
+    )
+
+
+def already_running(service: str) -> QlaunchError:
+    """Another supervisor has the service."""
+    return QlaunchError(
+        f"service {service!r} has a supervisor already",
+        code="already_running",
+        exit_code=ExitCode.CONFLICT,
+        fix=f"qlaunch status {service}, or qlaunch down {service}",
+    )
+
+
+def from_error(error: QlaunchError) -> Failure:
+    """A refusal that has its sentence already."""
+    return Failure(
+        code=error.code,
+        exit_code=error.exit_code,
+        failure_class=None,
+        message=error.message,
+        fix=error.fix,
+    )

@@ -1,0 +1,1 @@
+"""What runs in the supervisor, the one process that owns a service."""

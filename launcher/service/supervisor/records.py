@@ -1,0 +1,170 @@
+"""What a supervisor writes: the state, the run record, the journal and the roll, kept together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from launcher.documents.plan import Plan
+from launcher.documents.service_state import Failure, ServiceState, State
+from launcher.linux import processes
+from launcher.record.scrub import Scrubber
+from launcher.service import failures, keys, scratch, store
+from launcher.service.process_tree import StopReport
+from launcher.service.store import Folder, Lock, not_written
+from launcher.service.supervisor.engine_life import Command, engine_command
+from launcher.service.supervisor.http_probe import seconds_since
+from launcher.service.supervisor.run_recorder import RunRecorder, cleaner
+from launcher.service.supervisor.state_writer import Journal, Members, StateWriter, first_state
+from launcher.service.supervisor.states import START
+
+
+class ServiceRecords:
+    """The one writer's pens. Once opened, nothing here raises for a full disk."""
+
+    def __init__(
+        self,
+        where: Folder,
+        plan: Plan,
+        *,
+        lock: Lock,
+        began: float,
+        on_change: Callable[[ServiceState], object] | None,
+    ) -> None:
+        """Make the run record and publish the first state.
+
+        Raises:
+            QlaunchError: `api_key_unusable` (exit 2), `state_dir_unsafe`, `state_not_written`
+                (exit 1): nothing was started.
+        """
+        self._where, self._began = where, began
+        self._halted = ""
+        self._scratch: scratch.Scratch | None = None
+        path = plan.api_key_file
+        self.key = keys.read_key(path) if path else None
+        secrets = [self.key] if self.key else []
+        self.scrub = Scrubber(secrets)
+        self.clean = cleaner(self.scrub)
+        self.journal = Journal(where, self.clean)
+        self.roll = Members(where, self.journal)
+        try:
+            if (me := processes.process_id(os.getpid())) is not None:
+                lock.sign(me)
+            self.recorder = RunRecorder(plan, began, secrets)
+            first = first_state(plan, self.recorder.run_id, self.recorder.measured, began)
+            self.status = StateWriter(
+                where, first, began=began, journal=self.journal, lock=lock, on_change=on_change
+            )
+        except OSError as error:
+            raise not_written(where.path, error) from error
+        self.recorder.phase("starting")
+        self.journal.write(f"starting run {self.recorder.run_id}")
+
+    @property
+    def log_path(self) -> str:
+        """The engine's log, to name in messages."""
+        return str(self.recorder.log_path)
+
+    @property
+    def path(self) -> Path:
+        """Folder of the run record."""
+        return self.recorder.path
+
+    def enter(self, state: State, detail: str, **changes: object) -> None:
+        """Go to `state`, in status and record."""
+        self.recorder.phase(state)
+        self.status.enter(state, detail, **changes)
+
+    def verified(self, smoke: object) -> None:
+        """Go to `ready`. The record first: whoever sees the state finds the run written down."""
+        self.status.change(measured=self.recorder.measured, smoke=smoke)
+        self.recorder.phase("ready")
+        self.recorder.save(self.status.now)
+        self.status.enter("ready", "verified", failure=None)
+
+    def halted(self, found: str) -> None:
+        """Tell which parts of a start were stopped; empty where all of them go on."""
+        if found != self._halted and self.status.state in START:
+            self.status.change(detail=found)
+        self._halted = found
+
+    def time(self, name: str) -> None:
+        """Note a time since `up`, the first time."""
+        if self.status.now.timings.get(name) is None:
+            taken = {**self.status.now.timings, name: seconds_since(self._began)}
+            self.status.change(timings=taken)
+
+    def checked(self, latency_ms: float | None, cosine: float | None) -> None:
+        """Note what the last right answer of our own took, where it is a new one.
+
+        `cosine`: with the vector that was verified.
+        """
+        if latency_ms is not None and latency_ms != self.status.now.last_check.get("latency_ms"):
+            found = {"latency_ms": latency_ms, "cosine": cosine, "at": store.now()}
+            self.status.change(last_check=found)
+
+    def drifted(self, detail: str) -> None:
+        """What was verified no longer holds: the smoke's result says so from now on."""
+        smoke = self.status.now.smoke or {}
+        check = {"name": failures.UNCHANGED, "ok": False, "detail": detail}
+        self.recorder.event("drifted", detail=detail)
+        self.status.change(
+            smoke={
+                **smoke,
+                "ok": False,
+                "checks": [*smoke.get("checks", []), check],
+                "suspect": "weights",
+                "explanation": failures.DRIFTED,
+            }
+        )
+
+    def command(self, plan: Plan, port: int) -> Command:
+        """What one more life of the engine runs: with its key in a file, in a new scratch folder.
+
+        Raises:
+            QlaunchError: `no_temporary_folder` (exit 6).
+            OSError: the key cannot be written.
+        """
+        if self.key is not None:
+            keys.write_secrets_config(self._where.secrets_config, self.key)
+        self._drop_scratch()
+        self._scratch = scratch.make(os.environ, spare=self._where.path)
+        return engine_command(
+            plan,
+            port=port,
+            key=self.key,
+            secrets_config=self._where.secrets_config,
+            run=self.recorder.run_id,
+            cwd=self.recorder.path,
+            scratch=self._scratch.path,
+        )
+
+    def _drop_scratch(self) -> None:
+        if self._scratch is not None:
+            self._scratch.close()
+            self._scratch = None
+
+    def stopped(self, report: StopReport) -> None:
+        """Note what a stop took."""
+        for step in report.steps:
+            self.journal.write(step)
+            self.recorder.event("stop_step", text=step)
+
+    def finish(self, state: State, failure: Failure | None, detail: str = "") -> None:
+        """Write the last state."""
+        if failure is not None:
+            detail = failure.message
+        self._drop_scratch()
+        self._where.secrets_config.unlink(missing_ok=True)
+        self._where.tree.unlink(missing_ok=True)
+        self.recorder.phase(state)
+        self.recorder.finish(state, self.status.now, failure)
+        changes = {} if failure is None else {"failure": failure}
+        self.status.enter(state, detail, engine=None, measured=self.recorder.measured, **changes)
+
+    def close(self) -> None:
+        """Close the files."""
+        self.recorder.close()
+        self.journal.write("the supervisor ends")
+        self.journal.close()

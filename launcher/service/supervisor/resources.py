@@ -1,0 +1,68 @@
+"""Who holds what an engine needs or should have let go of: its port, the GPU's memory."""
+
+from __future__ import annotations
+
+import msgspec
+
+from launcher.documents.plan import Plan
+from launcher.documents.service_state import Failure
+from launcher.errors import QlaunchError
+from launcher.service import failures, ports
+from launcher.service.store import Folder, Lock
+from launcher.service.supervisor.run_recorder import RunRecorder
+from launcher.service.supervisor.state_writer import Members
+
+
+class PortReservation:
+    """One service's port, and everything that is asked about holders."""
+
+    def __init__(self, where: Folder, plan: Plan) -> None:
+        self._root, self._host, self._wanted = where.path.parent, plan.host, plan.port
+        self._lock: Lock | None = None
+        self.port = plan.port
+
+    def take_port(self) -> None:
+        """Reserve the port among our services, once, and see that nobody listens on it.
+
+        Raises:
+            QlaunchError: `port_taken` (exit 9) and the other refusals of `ports.check_free`.
+            OSError: the lock file cannot be made.
+        """
+        if self._lock is None:
+            self.port, self._lock = ports.claim(self._root, self._host, self._wanted)
+        ports.check_free(self._host, self.port)
+
+    def release(self) -> None:
+        """Give the reservation back."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def port_taken(self) -> Failure:
+        """The failure of an engine whose port somebody else has, naming them."""
+        return failures.from_error(ports.taken(self._host, self.port, ports.holder(self.port)))
+
+    def of_port(self, failure: Failure | None) -> str | None:
+        """Who still holds the port of an engine that was stopped after `failure`; None: nobody."""
+        try:
+            ports.check_free(self._host, self.port)
+        except QlaunchError as error:
+            # Where the port was lost to somebody else, that is the failure, not a leftover.
+            lost = failure is not None and failure.code == "port_taken"
+            return None if lost else error.message
+        return None
+
+    def named(self, failure: Failure, roll: Members, recorder: RunRecorder) -> Failure:
+        """`failure` with whoever holds the port, or memory of the GPU, where that is why."""
+        kind = failure.failure_class or ""
+        if kind == "port_taken" and self._is_a_strangers(roll):
+            found = self.port_taken()
+            return msgspec.structs.replace(
+                found, failure_class=kind, evidence=failure.evidence or found.evidence
+            )
+        if kind.startswith(("gpu_oom", "gpu_shared", "kv_budget")):
+            others = recorder.gpu_others(roll.ever)
+            return msgspec.structs.replace(failure, evidence=(*failure.evidence, *others))
+        return failure
+
+    def _is_a_strangers(self, roll: Members) -> bool:
+        return ports.ownership(roll.pids(), self._host, self.port) != "ours"

@@ -1,0 +1,499 @@
+"""The supervisor: the one process that owns a service.
+
+It starts the engine, watches it, has it verified, samples it, starts it again when it dies, stops
+it when asked, and is the only one to write the service's state (contract: machine.py). It has no
+threads and no locks: one loop, events in, calls out (loop.py). Signals ask: SIGTERM and SIGINT
+for an orderly stop, once however often they come; a second SIGINT for SIGKILL.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import traceback
+from collections.abc import Callable, Generator, Iterable
+
+import msgspec
+
+from launcher.documents.plan import Plan
+from launcher.documents.service_state import UP, Failure, ServiceState, State
+from launcher.documents.smoke import SmokeReport
+from launcher.errors import QlaunchError
+from launcher.linux.processes import ProcessId
+from launcher.service import failures, ports, process_tree
+from launcher.service.store import Folder, Lock, not_written
+from launcher.service.supervisor import fallback_steps, metrics, systemd_notify
+from launcher.service.supervisor.batch_counter import BatchCounter
+from launcher.service.supervisor.engine_life import EngineLife
+from launcher.service.supervisor.event_loop import Loop, Timers
+from launcher.service.supervisor.fallback_steps import FallbackSteps
+from launcher.service.supervisor.liveness import Verdict
+from launcher.service.supervisor.records import ServiceRecords
+from launcher.service.supervisor.resources import PortReservation
+from launcher.service.supervisor.smoke_process import Verifier, verify_request
+from launcher.service.supervisor.states import START, RestartBudget
+from launcher.service.supervisor.timing import Dependencies
+
+_ORDER: dict[State, int] = {"starting": 0, "loading": 1, "warming": 2, "verifying": 3}
+
+
+class Supervisor:
+    """One service, from `up` to its end. `run` once, in the main thread."""
+
+    def __init__(
+        self,
+        where: Folder,
+        plan: Plan,
+        wiring: Dependencies,
+        *,
+        began: float | None = None,
+        foreground: bool = False,
+        on_change: Callable[[ServiceState], object] | None = None,
+    ) -> None:
+        """`began`: monotonic time at which the user asked for the service; now, if None."""
+        self._where, self._wiring = where, wiring
+        self._chain = FallbackSteps(plan)
+        self._timing = wiring.timing
+        self._began = time.monotonic() if began is None else began
+        self._foreground = foreground
+        self._nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        self._on_change = on_change
+        self._lock = Lock(where.lock)
+        self._holders = PortReservation(where, plan)
+        self._budget = RestartBudget(plan.restart)
+        self._loop = Loop()
+        self._life: EngineLife | None = None
+        self._verifier: Verifier | None = None
+        self._timers = Timers(self._loop)
+        self._ever_ready = False
+        self._hurry = False
+        self._goal: str = "run"
+        self._failure: Failure | None = None
+        self._delay = 0.0
+        self._winding = False
+        self._forced = False
+
+    @property
+    def _plan(self) -> Plan:
+        """What to run now: as it was asked for, or with less after memory failures."""
+        return self._chain.plan
+
+    def run(self) -> ServiceState:
+        """Run the service to its end and return its last state.
+
+        Raises:
+            QlaunchError: `already_running` (exit 9) if another supervisor has this service;
+                `state_dir_unsafe`, `api_key_unusable`, `state_not_written`: nothing was started.
+        """
+        if not self._lock.acquire():
+            raise failures.already_running(self._where.name)
+        try:
+            self._prepare()  # before the first state: from then on, `down` may ask
+            self._records = ServiceRecords(
+                self._where,
+                self._plan,
+                lock=self._lock,
+                began=self._began,
+                on_change=self._on_change,
+            )
+            self._status, self._recorder = self._records.status, self._records.recorder
+            self._status.keep_noting(self._loop)
+            self._scrape = metrics.serve(self._loop, self._plan, self._records, self._traffic)
+            return self._run()
+        finally:
+            self._loop.close()
+            self._lock.release()
+
+    def _prepare(self) -> None:
+        """Hear signals, adopt orphans, and leave behind what belongs to whoever started us."""
+        self._loop.on_signals(
+            {
+                signal.SIGTERM: self._asked_to_stop,
+                signal.SIGINT: self._interrupted,
+                signal.SIGHUP: self._terminal_closed,
+                signal.SIGCHLD: self._reap,
+            }
+        )
+        systemd_notify.keep_watchdog(self._loop)
+        process_tree.become_subreaper()
+        if not self._foreground:
+            os.chdir(self._where.path)  # not to hold on to the folder that `up` was called in
+
+    def _run(self) -> ServiceState:
+        try:
+            self._start()
+            while not self._status.final:
+                self._loop.turn()
+        except Exception as error:  # noqa: BLE001 - whatever it is, no engine may be left behind
+            self._crashed(error)
+        self._tidy()
+        return self._status.now
+
+    # Starting ---------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        """Begin one life of the engine."""
+        try:
+            self._holders.take_port()
+            self._spawn()
+        except QlaunchError as error:
+            self._end("failed", failures.from_error(error))
+        except OSError as error:
+            self._end("failed", failures.not_started(error, self._plan.engine.argv[0]))
+
+    def _spawn(self) -> None:
+        command = self._records.command(self._plan, self._holders.port)
+        self._verifier = self._new_verifier()
+        self._life = EngineLife(
+            self._loop,
+            command,
+            self,
+            log=self._recorder.engine_log,
+            clean=self._records.clean,
+            timing=self._timing,
+            others=self._not_the_engines,
+        )
+        self._status.change(
+            engine=self._life.child.process,
+            endpoint=ports.url(self._plan.host, self._holders.port),
+            engine_plan={**self._status.now.engine_plan, "argv": list(command.argv)},
+            detail="the engine is starting",
+        )
+        self._records.roll.begin()
+        self._look_at_tree(self._life)
+        self._recorder.begin_life(self._life.child.process.pid, self._records.roll.pids)
+        self._timers.after("start", self._plan.start_timeout_s, self._start_timed_out)
+        if self._plan.start_budget_s is not None:
+            self._timers.after("budget", self._plan.start_budget_s, self._past_budget)
+        self._timers.after("sample", self._timing.poll_s, self._sample)
+
+    def _new_verifier(self) -> Verifier:
+        return Verifier(
+            self._loop,
+            self._wiring.verify_argv,
+            verify_request(self._plan, ports.url(self._plan.host, self._holders.port)),
+            key=self._records.key,
+            cwd=self._recorder.path,
+            clean=self._records.scrub,
+            log=self._records.journal.write,
+            done=self._smoke_answered,
+        )
+
+    def _not_the_engines(self) -> Iterable[int]:
+        return self._verifier.pids() if self._verifier is not None else ()
+
+    def _past_budget(self) -> None:
+        """A start longer than usual here goes on for as long as anything happens in it."""
+        assert self._life is not None
+        if self._life.stalled_for() < self._timing.stalled_s:
+            self._timers.after("budget", self._timing.stalled_s / 4, self._past_budget)
+            return
+        limit, source = self._plan.start_budget_s, self._plan.start_budget_source
+        self._start_timed_out(f"{limit:g} s ({source}), and nothing happens in it any more")
+
+    def _start_timed_out(self, limit: str = "") -> None:
+        assert self._life is not None
+        limit = limit or f"{self._plan.start_timeout_s:g} s"
+        phase, last = self._status.state, self._life.last_answer
+        match = self._explain(phase, None)
+        failure = failures.timed_out(limit, phase, last, match, self._records.log_path)
+        self._start_failed(failure)
+
+    def _start_failed(self, failure: Failure) -> None:
+        """The first start is repeated with less memory only: what else is wrong stays wrong."""
+        if self._chain.offers(failure):
+            self._fall_back(failure)
+        elif self._ever_ready:
+            self._restart(failure)
+        else:
+            self._end("failed", failure)
+
+    def _fall_back(self, failure: Failure) -> None:
+        """Start again with the profile's next step."""
+        taken = self._chain.take(failure)
+        self._recorder.event("fallback", **taken)
+        self._delay = self._plan.restart.backoff_initial_s
+        flags = fallback_steps.words(taken["flags"])
+        self._records.enter(
+            "backoff",
+            f"{failure.message}; trying with {flags} (step {taken['step']} of {taken['of']})",
+            fallbacks=(*self._status.now.fallbacks, taken),
+            predicted=msgspec.to_builtins(self._plan.predicted),
+            failure=failure,
+        )
+        self._end("restart")
+
+    # What a life tells (Owner of life.py) -----------------------------------------------------
+
+    def life_phase(self, state: State, detail: str) -> None:
+        """Phases only advance."""
+        now = self._status.state
+        if now in START and _ORDER[state] > _ORDER[now]:
+            self._records.enter(state, detail)
+        elif now == state and detail:
+            self._status.change(detail=detail)
+
+    def life_healthy(self) -> None:
+        """Note when the engine was first healthy."""
+        self._records.time("ready_s")
+        self._recorder.event("healthy")
+
+    def life_confirmed(self) -> None:
+        """The engine is healthy and serves our model: let the smoke begin."""
+        self._timers.cancel("start")
+        self._timers.cancel("budget")
+        self._records.enter("verifying", "the smoke is running")
+        self._timers.after("verify", self._timing.verify_s, self._smoke_timed_out)
+        assert self._verifier is not None
+        self._verifier.go()
+
+    def life_wrong(self, failure: Failure) -> None:
+        """It is not what was to be started: no restart will change that."""
+        self._end("failed", failure)
+
+    def life_foreign(self) -> None:
+        """Somebody took the port between our check and the engine's own bind."""
+        self._end("failed", self._holders.port_taken())
+
+    def life_beat(self, verdict: Verdict, detail: str) -> None:
+        """A look at a service that was verified."""
+        assert self._life is not None
+        self._records.checked(self._life.latency_ms, self._life.cosine)
+        if verdict == "well" and self._status.state == "degraded":
+            self._records.enter("ready", "its checks pass again")
+        elif verdict == "ill" and self._status.state == "ready":
+            self._records.enter("degraded", detail)
+        elif verdict == "wedged":
+            self._give_up_on(failures.hung(detail, self._records.log_path))
+        elif verdict == "odd":
+            self._recorder.event("odd_vector", detail=detail)
+        elif verdict == "drifted":
+            self._records.drifted(detail)  # no restart: it would hide that somebody changed it
+            self._hurry = True  # until its end it answers with wrong vectors
+            self._end("failed", failures.drifted(detail, self._where.name))
+
+    def life_ailing(self, line: str) -> None:
+        """It says that it is lost: it may end by itself and tell why, but not take its time."""
+        if not self._winding:
+            reason = f"the engine did not end by itself after saying: {line.strip()[:300]}"
+            self._timers.after("ailing", self._timing.ailing_s, lambda: self._lost(reason))
+
+    def life_worker_died(self, role: str, process: ProcessId) -> None:
+        """SGLang's front would hang every request for a minute more."""
+        if not self._winding:
+            self._recorder.event("limb_died", role=role, pid=process.pid)
+            reason = f"the engine's {role} (process {process.pid}) died"
+            self._timers.after("ailing", self._timing.limb_s, lambda: self._lost(reason))
+
+    def _lost(self, reason: str) -> None:
+        """A life that cannot be saved, though its leader still runs."""
+        assert self._life is not None
+        self._life.drain()
+        phase = self._status.state
+        match = self._explain(phase, None)
+        self._give_up_on(failures.lost(reason, phase, match, self._records.log_path))
+
+    def _give_up_on(self, failure: Failure) -> None:
+        """End an engine that will not end by itself, soon, and go on as if it had died."""
+        assert self._life is not None
+        self._recorder.event("given_up", failure_class=failure.failure_class)
+        self._recorder.keep_crash_log(self._life.text)
+        self._hurry = True
+        self._start_failed(self._named(failure))
+
+    def _named(self, failure: Failure) -> Failure:
+        return self._holders.named(failure, self._records.roll, self._recorder)
+
+    # The smoke --------------------------------------------------------------------------------
+
+    def _smoke_answered(self, answer: SmokeReport | str) -> None:
+        if self._status.state != "verifying":  # it ended before it was asked to begin
+            self._smoke_failed(answer if isinstance(answer, str) else "the smoke began too soon")
+        elif isinstance(answer, SmokeReport) and answer.ok:
+            self._verified(answer)
+        else:
+            # An engine that dies under the smoke fails the smoke too: its death explains more.
+            self._timers.after("verify", 0.3, lambda: self._smoke_failed(answer))
+
+    def _verified(self, report: SmokeReport) -> None:
+        assert self._life is not None
+        self._timers.cancel("verify")
+        self._ever_ready = True
+        self._life.verified_at = time.monotonic()
+        self._records.time("verified_s")
+        self._recorder.verified()
+        self._look_at_tree(self._life)  # before it is told: whoever hears it may kill a part
+        self._records.verified(msgspec.to_builtins(report))
+        self._life.begin_pulse(self._verifier.proved if self._verifier is not None else None)
+
+    def _smoke_failed(self, answer: SmokeReport | str) -> None:
+        if isinstance(answer, SmokeReport):
+            self._status.change(smoke=msgspec.to_builtins(answer))
+        self._end("failed", failures.smoke_verdict(answer))
+
+    def _smoke_timed_out(self) -> None:
+        self._end("failed", failures.wedged(self._timing.verify_s))
+
+    # Death and restart ------------------------------------------------------------------------
+
+    def _reap(self) -> None:
+        life, verifier = self._life, self._verifier
+        children = [one.child for one in (life, verifier) if one is not None]
+        leader = life.child.process.pid if life is not None else 0
+        process_tree.reap(
+            children, lambda pid: life.tree.scan() if life and pid == leader else None
+        )
+        if life is not None and life.child.exited and not self._winding:
+            self._engine_died(life)
+        elif verifier is not None and verifier.child.exited:
+            verifier.ended()
+
+    def _engine_died(self, life: EngineLife) -> None:
+        assert life.child.returncode is not None
+        life.close()
+        phase, code = self._status.state, life.child.returncode
+        match = self._explain(phase, code)
+        failure = failures.died(code, phase, match, self._records.log_path)
+        self._recorder.event("engine_ended", returncode=code, failure_class=failure.failure_class)
+        self._recorder.keep_crash_log(life.text)
+        self._start_failed(self._named(failure))
+
+    def _explain(self, phase: State, returncode: int | None) -> failures.Match | None:
+        assert self._life is not None
+        try:
+            return self._life.explain(self._wiring.classify, phase, returncode)
+        except Exception as error:  # noqa: BLE001 - an explanation is not worth the service
+            self._records.journal.write(f"the log could not be explained: {error}")
+            return None
+
+    def _restart(self, failure: Failure) -> None:
+        assert self._life is not None
+        self._budget.verified_for(self._life.verified_for)
+        delay = self._budget.next_delay()
+        if delay is None:
+            limit = self._plan.restart.max_attempts
+            self._end("failed", failures.gave_up(failure, limit) if limit else failure)
+            return
+        self._delay = delay
+        detail = f"{failure.message}; starting again in {delay:.1f} s"
+        restarts = self._status.now.restarts + 1
+        self._records.enter("backoff", detail, restarts=restarts, failure=failure)
+        self._end("restart")
+
+    # Ending -----------------------------------------------------------------------------------
+
+    def _asked_to_stop(self) -> None:
+        self._end("stopped")
+
+    def _terminal_closed(self) -> None:
+        if self._foreground and not self._nohup:
+            self._asked_to_stop()
+
+    def _interrupted(self) -> None:
+        if self._goal == "stopped":
+            self._forced = True
+        self._end("stopped")
+
+    def _end(self, goal: str, failure: Failure | None = None) -> None:
+        """Wind the life down, once; of several reasons the strongest decides what comes after."""
+        strength = ["run", "restart", "failed", "stopped"]
+        if strength.index(goal) <= strength.index(self._goal):
+            return
+        self._goal = goal
+        if failure is not None:
+            self._failure = failure
+            self._records.journal.write(f"failing: {failure.message}")
+        if goal != "restart" and self._status.state != "stopping":
+            detail = failure.message if failure else "asked to stop"
+            self._records.enter("stopping", detail)
+        if not self._winding:
+            self._winding = True
+            self._loop.drive(self._wind())
+
+    def _wind(self) -> Generator[float, None, None]:
+        self._timers.cancel_all()
+        if self._verifier is not None:
+            self._verifier.close()
+        report, usual = process_tree.StopReport(), self._timing.patience
+        life = self._life
+        if life is not None:
+            life.is_quiet()
+            report = yield from process_tree.stop(
+                life.child,
+                life.tree,
+                patience=usual.hurried() if self._hurry else usual,
+                forced=lambda: self._forced,
+                proofs=(
+                    lambda: self._holders.of_port(self._failure),
+                    lambda: self._recorder.gpu_held(self._records.roll.ever),
+                ),
+            )
+            life.close()
+        self._life = self._verifier = None
+        self._recorder.end_life()
+        self._wound_down(report)
+
+    def _wound_down(self, report: process_tree.StopReport) -> None:
+        self._records.stopped(report)
+        self._winding = self._hurry = False
+        goal, self._goal = self._goal, "run"
+        if report.left:
+            self._finish("failed", failures.left_over(report.left, self._failure))
+        elif goal == "restart":
+            self._timers.after("restart", self._delay, self._again)
+        elif goal == "failed":
+            self._finish("failed", self._failure)
+        else:
+            self._finish("stopped", None, "; ".join(report.steps))
+
+    def _again(self) -> None:
+        self._records.enter("starting", f"restart {self._status.now.restarts}", engine=None)
+        self._start()
+
+    def _finish(self, state: State, failure: Failure | None, detail: str = "") -> None:
+        self._timers.cancel_all()
+        self._records.finish(state, failure, detail)
+
+    def _crashed(self, error: Exception) -> None:
+        """A fault of ours: end the engine the hard way, say what happened, and go."""
+        self._records.journal.write("".join(traceback.format_exception(error)))
+        if self._verifier is not None:
+            self._verifier.close()
+        if self._life is not None:
+            members = self._life.tree.scan()
+            process_tree.reap([self._life.child], lambda _: None)
+            process_tree.kill_leftovers(members)
+        if not self._status.final:
+            self._finish("failed", failures.internal(error, str(self._where.log)))
+
+    def _traffic(self) -> BatchCounter | None:
+        return None if self._life is None else self._life.traffic
+
+    def _tidy(self) -> None:
+        if self._scrape is not None:
+            self._scrape.close()
+        self._holders.release()
+        self._records.close()
+
+    # Keeping records --------------------------------------------------------------------------
+
+    def _look_at_tree(self, life: EngineLife) -> None:
+        self._records.roll.take(life.tree)
+        life.workers.look(self._records.roll.members)
+
+    def _sample(self) -> None:
+        """Look at the tree, measure it, and publish peaks that grew."""
+        if not self._where.path.is_dir():  # removed by somebody: nobody could find us any more
+            self._end("stopped")
+            return
+        if (why := self._status.mute) is not None:
+            self._end("failed", failures.from_error(not_written(self._where.path, why)))
+            return
+        if self._life is not None:
+            self._look_at_tree(self._life)
+            smoke = "" if self._verifier is None else self._verifier.halted()
+            self._records.halted(self._life.workers.halted() or smoke)
+        delay = self._recorder.sample(ready=self._status.state in UP)
+        self._status.change(measured=self._recorder.measured)
+        self._timers.after("sample", delay, self._sample)

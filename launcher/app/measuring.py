@@ -34,8 +34,7 @@ def target_of(
         encoding=encoding,
         leader=leader,
         gpu=plan.device == "cuda",
-        # The engine takes one token less than the context: it keeps room for one to come.
-        longest=plan.expectation.context_length - 1,
+        longest=plan.longest_text,
     )
 
 

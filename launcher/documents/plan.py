@@ -186,3 +186,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Folder for cached parity references."""
     guard: Guard | None = None
     """None: the engine is started without a guard (an engine that is no SGLang, in tests)."""
+
+    @property
+    def longest_text(self) -> int:
+        """Tokens of the longest input that is answered, special tokens counted."""
+        most = self.expectation.context_length - 1  # the engine keeps room for one to come
+        limit = None if self.guard is None else self.guard.text_tokens
+        return most if limit is None else min(most, limit)

@@ -105,12 +105,7 @@ def _sole(where: Folder, wait_s: float = 0.0) -> Lock:
             exit_code=ExitCode.UNEXPECTED,
             fix="mount it: unshare --mount-proc, or mount -t proc proc /proc",
         )
-    lock = Lock(where.up_lock)
-    try:
-        free = lock.acquire(wait_s=wait_s)
-    except OSError as error:
-        raise unlockable(where.up_lock, error) from error
-    if not free:
+    if (lock := acquired(where.up_lock, wait_s)) is None:
         raise QlaunchError(
             f"service {where.name!r} is being started or stopped by another command",
             code="busy",
@@ -123,14 +118,22 @@ def _sole(where: Folder, wait_s: float = 0.0) -> Lock:
     return lock
 
 
-def unlockable(path: Path, error: OSError) -> QlaunchError:
-    """The `state_dir_unsafe` error (exit 1) of a lock file that cannot be opened."""
-    return QlaunchError(
-        f"cannot lock {path}: {error.strerror or error}",
-        code="state_dir_unsafe",
-        exit_code=ExitCode.UNEXPECTED,
-        fix="see who owns that file, or set QLAUNCH_HOME to a folder of your own, on a local disk",
-    )
+def acquired(path: Path, wait_s: float) -> Lock | None:
+    """Take a lock, or return None where another holds it for `wait_s` seconds.
+
+    Raises:
+        QlaunchError: `state_dir_unsafe` (exit 1), the lock file cannot be opened.
+    """
+    lock = Lock(path)
+    try:
+        return lock if lock.acquire(wait_s=wait_s) else None
+    except OSError as error:
+        raise QlaunchError(
+            f"cannot lock {path}: {error.strerror or error}",
+            code="state_dir_unsafe",
+            exit_code=ExitCode.UNEXPECTED,
+            fix="see who owns that file, or set QLAUNCH_HOME to a folder of yours on a local disk",
+        ) from error
 
 
 def _refuse_running(name: str) -> None:
@@ -398,12 +401,7 @@ def _ended_leftovers(where: Folder, state: ServiceState | None) -> tuple[str, ..
     """
     from launcher.service.process_tree import kill_leftovers
 
-    lock = Lock(where.lock)
-    try:
-        free = lock.acquire(wait_s=LAST_STEPS_S)
-    except OSError as error:
-        raise unlockable(where.lock, error) from error
-    if not free:
+    if (lock := acquired(where.lock, LAST_STEPS_S)) is None:
         raise QlaunchError(
             f"service {where.name!r} has a supervisor that cannot be found from here",
             code="runs_elsewhere",

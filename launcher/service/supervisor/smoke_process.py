@@ -197,7 +197,7 @@ def verify_request(plan: Plan, endpoint: str) -> VerifyRequest:
         encoder=expected.encoder,
         max_running_requests=expected.max_running_requests,
         context_length=expected.context_length,
-        longest_tokens=None if plan.guard is None else plan.guard.text_tokens,
+        longest_tokens=plan.longest_text,
         cuts_texts="--allow-auto-truncate" in plan.engine.argv,
         parity_min=expected.parity_min,
         dtype=expected.dtype,

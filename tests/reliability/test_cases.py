@@ -219,7 +219,9 @@ def test_case_28_arguments_arrive_as_they_are(home: Home, tmp_path: Path) -> Non
     child = spawn(argv, dict(os.environ), cwd=tmp_path)
     try:
         line = Path(f"/proc/{child.process.pid}/cmdline")
-        assert line.read_bytes().decode().split("\0")[4:-1] == STRANGE
+        # Empty for a moment: the kernel sets the arguments after it has closed the pipe of exec.
+        words = eventually(line.read_bytes).decode().split("\0")
+        assert words[4:-1] == STRANGE
         assert list(tmp_path.glob("pwned")) == []
     finally:
         processes.send(child.process, signal.SIGKILL)

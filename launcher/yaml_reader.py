@@ -33,7 +33,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["Loaded", "did_you_mean", "load_typed", "nearest", "shown", "wanted_words"]
+__all__ = [
+    "Document",
+    "KeyPath",
+    "Loaded",
+    "did_you_mean",
+    "load_typed",
+    "nearest",
+    "read_document",
+    "shown",
+    "typed",
+    "wanted_words",
+]
 
 MAX_DEPTH = 32
 """Mappings and lists inside one another; people write four."""
@@ -62,9 +73,36 @@ class Loaded(Generic[T]):
     lines: Mapping[KeyPath, int]
     """Line (from 1) on which the value at a path such as `("flags", "dtype")` begins."""
 
+    files: Mapping[KeyPath, Path] = field(default_factory=dict)
+    """The file of a part that stands in another file than the one that was read."""
+
     def line(self, path: KeyPath) -> int:
         """Line of the value at `path`, or of the nearest value around it (1 for the file)."""
         return _line(self.lines, path)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A YAML mapping as plain values, and where each part of it stands; lines count from 1."""
+
+    path: Path
+    what: str
+    """What the file is, for messages (`profile`, `model card`)."""
+    code: str
+    """Error code of every refusal."""
+    tree: dict[str, Any]
+    keys: Mapping[KeyPath, int]
+    """Line of the key that a path ends with."""
+    values: Mapping[KeyPath, int]
+    """Line on which the value at a path begins."""
+    files: Mapping[KeyPath, Path] = field(default_factory=dict)
+    """The file of a part that does not stand in `path` itself."""
+
+    def refusal(self, at: KeyPath, message: str, fix: str | None = None) -> QlaunchError:
+        """An error (exit 2) about the value at `at`, or about the nearest value around it."""
+        near = _nearest(self.values, at)
+        problem = _ProblemError(self.values.get(near, 1), message, fix)
+        return _refusal(self.files.get(near, self.path), self.what, self.code, problem)
 
 
 class _ProblemError(Exception):
@@ -94,17 +132,42 @@ def load_typed(
         QlaunchError: `code`, exit 2: no readable file, not the YAML described above, or not the
             type; one sentence with `file:line`.
     """
+    return typed(read_document(path, what=what, code=code, max_bytes=max_bytes), type_)
+
+
+def read_document(
+    path: Path, *, what: str, code: str = "profile_invalid", max_bytes: int = 262_144
+) -> Document:
+    """Read the YAML mapping in `path` as plain values; arguments and errors as `load_typed`."""
     try:
         tree, keys, values = _parse(_decode(_read(path, max_bytes)))
-        return Loaded(_convert(tree, type_, keys, values), values)
     except _ProblemError as problem:
-        place = shown(str(path), 400) + (f":{problem.line}" if problem.line else "")
-        raise QlaunchError(
-            f"{what} {place}: {problem.message}",
-            code=code,
-            exit_code=ExitCode.USAGE,
-            fix=problem.fix,
-        ) from problem
+        raise _refusal(path, what, code, problem) from problem
+    return Document(path, what, code, tree, keys, values)
+
+
+def typed(document: Document, type_: type[T]) -> Loaded[T]:
+    """The document as `type_`.
+
+    Raises:
+        QlaunchError: the document's `code` (exit 2), with the file and line of what does not fit.
+    """
+    try:
+        value = msgspec.convert(document.tree, type_, strict=True)
+    except msgspec.ValidationError as error:
+        misfit = explain(document.tree, type_, str(error))
+        lines = {**document.values, **document.keys} if misfit.about_key else document.values
+        near = _nearest(lines, misfit.path)
+        problem = _ProblemError(lines.get(near, 1), misfit.message, misfit.fix)
+        file = document.files.get(near, document.path)
+        raise _refusal(file, document.what, document.code, problem) from error
+    return Loaded(value, document.values, document.files)
+
+
+def _refusal(path: Path, what: str, code: str, problem: _ProblemError) -> QlaunchError:
+    place = shown(str(path), 400) + (f":{problem.line}" if problem.line else "")
+    message = f"{what} {place}: {problem.message}"
+    return QlaunchError(message, code=code, exit_code=ExitCode.USAGE, fix=problem.fix)
 
 
 # --- the file ------------------------------------------------------------------------------------
@@ -367,21 +430,15 @@ def _resolve(text: str, line: int) -> bool | int | float | str | None:
     return number
 
 
-# --- plain values to the type --------------------------------------------------------------------
+# --- places --------------------------------------------------------------------------------------
+
+
+def _nearest(lines: Mapping[KeyPath, int], path: KeyPath) -> KeyPath:
+    """`path`, or the nearest value around it that has a line."""
+    while path and path not in lines:
+        path = path[:-1]
+    return path
 
 
 def _line(lines: Mapping[KeyPath, int], path: KeyPath) -> int:
-    while path and path not in lines:
-        path = path[:-1]
-    return lines.get(path, 1)
-
-
-def _convert(
-    tree: dict[str, Any], type_: type[T], keys: dict[KeyPath, int], values: dict[KeyPath, int]
-) -> T:
-    try:
-        return msgspec.convert(tree, type_, strict=True)
-    except msgspec.ValidationError as error:
-        misfit = explain(tree, type_, str(error))
-        lines = {**values, **keys} if misfit.about_key else values
-        raise _ProblemError(_line(lines, misfit.path), misfit.message, misfit.fix) from error
+    return lines.get(_nearest(lines, path), 1)

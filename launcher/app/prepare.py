@@ -295,7 +295,7 @@ def _model(
     card, sources = resolve_model(
         settings.model,
         profiles_dir(where) / "models",
-        base=profile.path.parent if from_profile else None,
+        base=profile.file(("model",)).parent if from_profile else None,
     )
     here = locate(sources, models_dir=where.models)
     if here is None:

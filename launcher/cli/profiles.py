@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any, Final
 
 import click
@@ -99,23 +100,29 @@ def _broken(ref: ProfileRef) -> dict[str, Any]:
 
 @declare("profiles show")
 @click.argument("profile")
-@click.option("--resolved", is_flag=True, help="Every setting in force, and where it comes from.")
+@click.option(
+    "--resolved",
+    is_flag=True,
+    help="The profile merged with its parents: every value in force, and where it comes from.",
+)
 def show(profile: str, resolved: bool) -> Result:
     """Show PROFILE as it is written, or with --resolved as it would be used now."""
     where = dirs()
     loaded = load_profile(profile, profiles_dir(where))
     if not resolved:
         text = loaded.path.read_text("utf-8")
-        data = _shown(loaded)
         note = (
             [] if loaded.profile.measured else ["# not measured: nobody has run this profile yet"]
         )
-        return Result(data=data, lines=[*note, *text.rstrip().splitlines()])
+        return Result(data=_shown(loaded), lines=[*note, *text.rstrip().splitlines()])
     settings = resolve(loaded, {}, os.environ, load_user_config(where.config))
     values: dict[str, Any] = msgspec.to_builtins(settings)
     sources: dict[str, str] = values.pop("sources")
     flat = {key: value for key, value in values.items() if key != "flags"}
     flat |= {f"flags.{key}": value for key, value in values["flags"].items()}
+    others = dict(_beside_settings(loaded, frozenset(values)))
+    sources |= {key: place for key, (_value, place) in others.items()}
+    flat |= {key: value for key, (value, _place) in others.items()}
     rows = [(key, value, sources.get(key, "default")) for key, value in flat.items()]
     return Result(
         data=_shown(loaded) | {"resolved": values, "sources": sources},
@@ -123,11 +130,29 @@ def show(profile: str, resolved: bool) -> Result:
     )
 
 
+def _beside_settings(
+    loaded: LoadedProfile, settings: frozenset[str]
+) -> Iterator[tuple[str, tuple[Any, str]]]:
+    """What the merged profile says beyond the settings, a mapping's values one by one: the dotted
+    name, the value, and the file and line where it stands."""
+    whole: dict[str, Any] = msgspec.to_builtins(loaded.profile)
+    for path in loaded.lines:
+        if len(path) == 0 or path[0] in settings or any(isinstance(step, int) for step in path):
+            continue
+        value: Any = whole
+        for step in path:
+            value = value[step]
+        if not isinstance(value, dict):
+            place = f"profile {loaded.file(path)}:{loaded.lines[path]}"
+            yield ".".join(map(str, path)), (value, place)
+
+
 def _shown(loaded: LoadedProfile) -> dict[str, Any]:
     return {
         "name": loaded.name,
         "path": str(loaded.path),
         "shipped": loaded.shipped,
+        "extends": [str(path) for path in loaded.parents],
         "profile": msgspec.to_builtins(loaded.profile),
     }
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from launcher.config import extends
 from launcher.config.checks import profile_problems
 from launcher.config.profile import Profile
 from launcher.errors import ExitCode, QlaunchError
-from launcher.yaml_reader import did_you_mean, load_typed, shown
+from launcher.yaml_reader import Document, did_you_mean, read_document, shown, typed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from launcher.yaml_reader import KeyPath
 
 SUFFIXES = (".yaml", ".yml")
 NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
@@ -40,10 +45,18 @@ class LoadedProfile:
     name: str
     path: Path
     profile: Profile
-    lines: Mapping[tuple[str | int, ...], int]
+    lines: Mapping[KeyPath, int]
     """Line (from 1) of the value at a path such as `("flags", "context-length")`; a field that
-    is not written in the file is not in here."""
+    is written neither in the file nor in its parents is not in here."""
     shipped: bool
+    files: Mapping[KeyPath, Path] = field(default_factory=dict)
+    """The parent's file, for what stands in a parent and not in `path`."""
+    parents: tuple[Path, ...] = ()
+    """Files that `extends` leads through, nearest first."""
+
+    def file(self, at: KeyPath) -> Path:
+        """The file in which the value at `at` stands."""
+        return self.files.get(at, self.path)
 
 
 def shipped_dir() -> Path:
@@ -64,7 +77,7 @@ def list_profiles(user_dir: Path) -> list[ProfileRef]:
     for name, path in sorted({**shipped, **own}.items()):
         profile, error = None, None
         try:
-            profile = _load(ProfileRef(name, path, name not in own)).profile
+            profile = _load(ProfileRef(name, path, name not in own), user_dir).profile
         except QlaunchError as found:
             error = found
         in_front = name in own and name in shipped
@@ -104,10 +117,19 @@ def load_profile(name_or_path: str, user_dir: Path) -> LoadedProfile:
         QlaunchError: `profile_unknown` or `profile_invalid`, both exit 2; the latter names file
             and line.
     """
-    return _load(find_profile(name_or_path, user_dir))
+    return _load(find_profile(name_or_path, user_dir), user_dir)
 
 
-def _load(ref: ProfileRef) -> LoadedProfile:
+def load_as(name: str, path: Path, user_dir: Path) -> LoadedProfile:
+    """The profile in `path` under another name than the file's: a draft that is not in place yet.
+
+    Raises:
+        QlaunchError: as `load_profile`.
+    """
+    return _load(ProfileRef(name, path, shipped=False), user_dir)
+
+
+def _load(ref: ProfileRef, user_dir: Path) -> LoadedProfile:
     if not re.fullmatch(NAME, ref.name, re.ASCII):
         raise QlaunchError(
             f"profile {shown(str(ref.path), 400)}: the file's name cannot name a profile",
@@ -115,15 +137,59 @@ def _load(ref: ProfileRef) -> LoadedProfile:
             exit_code=ExitCode.USAGE,
             fix="use lower-case letters, digits, dots, dashes and underscores, 64 at most",
         )
-    loaded = load_typed(ref.path, Profile, what="profile")
+    whole, parents = extends.with_parents(
+        _read(ref.path), lambda parent, child: _parent(parent, child, user_dir), _read
+    )
+    loaded = typed(whole, Profile)
     for path, problem in profile_problems(loaded.value):
-        raise QlaunchError(
-            f"profile {shown(str(ref.path), 400)}:{loaded.line(path)}: {problem.message}",
-            code="profile_invalid",
-            exit_code=ExitCode.USAGE,
-            fix=problem.fix,
-        )
-    return LoadedProfile(ref.name, ref.path, loaded.value, loaded.lines, ref.shipped)
+        raise whole.refusal(path, problem.message, problem.fix)
+    profile = _described(loaded.value, loaded.lines, has_parent=bool(parents))
+    return LoadedProfile(
+        ref.name, ref.path, profile, loaded.lines, ref.shipped, loaded.files, parents
+    )
+
+
+def _read(path: Path) -> Document:
+    return read_document(path, what="profile")
+
+
+def _described(profile: Profile, lines: Mapping[KeyPath, int], *, has_parent: bool) -> Profile:
+    """`profile` with a title, and measured only where it says so itself beside a parent."""
+    if not profile.title:
+        place = {"cpu": "a CPU", "cuda": "a GPU"}[profile.hardware.device]
+        title = f"{shown(profile.model)} on {place}"
+        profile = msgspec.structs.replace(profile, title=title)
+    if has_parent and ("measured",) not in lines:
+        profile = msgspec.structs.replace(profile, measured=False)
+    return profile
+
+
+def _parent(name: str, child: Document, user_dir: Path) -> Path:
+    """The file that `extends: name` means; a profile that extends its own name means the shipped
+    one in front of which it stands.
+
+    Raises:
+        QlaunchError: `profile_invalid` (exit 2) where there is none.
+    """
+    at = (extends.KEY,)
+    if name.endswith(SUFFIXES):
+        path = child.path.parent / Path(name).expanduser()
+        if not os.path.lexists(path):
+            raise child.refusal(at, f"`extends`: there is no file {shown(str(path), 400)}")
+        return path
+    own, shipped = _files(user_dir), _files(shipped_dir())
+    same = [files[name] for files in (own, shipped) if name in files]
+    for path in same:
+        if path.resolve() != child.path.resolve():
+            return path
+    if same:
+        raise child.refusal(at, f"`extends: {name}` names the profile itself")
+    hint = did_you_mean(name, {**shipped, **own})
+    raise child.refusal(
+        at,
+        f"`extends` names `{shown(name)}`, and there is no such profile{hint}",
+        "name a profile of `qlaunch profiles list`, or give a path to a .yaml file",
+    )
 
 
 def _files(folder: Path) -> dict[str, Path]:

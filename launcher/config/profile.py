@@ -84,8 +84,12 @@ class Restart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A deployment: which hardware, which engine release, which model, which knobs."""
 
-    title: str
-    """One line for lists."""
+    extends: str | None = None
+    """A profile's name, or a path to a .yaml file from this one's folder: what stands there holds
+    wherever this file does not say otherwise. Mappings are merged key by key, lists are replaced,
+    and null takes a key out. Not inherited: title, description, measured."""
+    title: str = ""
+    """One line for lists; left out: the model and where it runs."""
     description: str = ""
     """What it is for, what was measured with it, what to watch."""
     hardware: HardwareNeed
@@ -139,4 +143,5 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     api_key_file: str | None = None
     """File with the API key that clients must send; relative to the profile's folder."""
     measured: bool = True
-    """False until a run record proves it: shown by `profiles show` and in the docs."""
+    """False until a run record proves it: shown by `profiles show` and in the docs; left out beside
+    `extends`: false."""

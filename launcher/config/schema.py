@@ -6,18 +6,23 @@ Descriptions are the docstrings under the fields in `types.py`: one text for bot
 from __future__ import annotations
 
 import ast
+import copy
 import inspect
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from launcher.config import profile
 from launcher.config.checks import ENV_NAME, FLAG_KEY, RELEASE
+from launcher.config.extends import KEY
 from launcher.config.loading import shipped_dir
 from launcher.linux.files import write_atomic
+
+MERGED: Final = ("flags", "env")
+"""Mappings of free keys, each of which a child may take out with null."""
 
 
 def profile_schema() -> dict[str, Any]:
@@ -35,8 +40,35 @@ def profile_schema() -> dict[str, Any]:
     by_engine["propertyNames"] = {"pattern": RELEASE}
     by_engine["additionalProperties"]["propertyNames"] = {"pattern": FLAG_KEY}
     properties["env"]["propertyNames"] = {"pattern": ENV_NAME}
-    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "qlaunch profile"}
-    return {**head, **schema}
+    definitions["Child"] = _child(definitions)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "qlaunch profile",
+        "if": {"required": [KEY]},
+        "then": {"$ref": "#/$defs/Child"},
+        "else": {"$ref": "#/$defs/Profile"},
+        "$defs": definitions,
+    }
+
+
+def _child(definitions: dict[str, Any]) -> dict[str, Any]:
+    """A profile with a parent: nothing in it is required, and null takes out what the parent has.
+
+    What a section requires moves from its own definition to the profile that has no parent.
+    """
+    profile_ = definitions["Profile"]
+    properties = copy.deepcopy(profile_["properties"])
+    for field, found in properties.items():
+        text = found.pop("description")
+        if field in MERGED:
+            options = found["additionalProperties"]
+            found["additionalProperties"] = {"anyOf": [options, {"type": "null"}]}
+        properties[field] = {"description": text, "anyOf": [found, {"type": "null"}]}
+    for field, name in (("hardware", "HardwareNeed"), ("checkpoint", "CheckpointNeed")):
+        required = definitions[name].pop("required")
+        profile_["properties"][field]["if"] = {"type": "object"}
+        profile_["properties"][field]["then"] = {"required": required}
+    return {**profile_, "properties": properties, "required": [KEY]}
 
 
 def schema_text() -> str:

@@ -197,7 +197,7 @@ def for_release(settings: Resolved, loaded: LoadedProfile, release: str) -> Reso
             continue
         at = ("flags_by_engine", release, key)
         flags[key] = value
-        sources[f"flags.{key}"] = _place("profile", loaded.path, loaded.lines, at)
+        sources[f"flags.{key}"] = _place("profile", loaded.file(at), loaded.lines, at)
     if settings.engine != release:
         sources["engine"] = f"{release}, chosen by the hardware"
     return msgspec.structs.replace(settings, engine=release, flags=flags, sources=sources)
@@ -219,8 +219,9 @@ def _candidates(
         yield _checked(setting, environ[setting.variable], source), source
     written = setting.in_profile and ((name,) in loaded.lines)
     if written and getattr(loaded.profile, name) is not None:
-        value = _anchored(setting, getattr(loaded.profile, name), loaded.path.parent)
-        yield value, _place("profile", loaded.path, loaded.lines, (name,))
+        file = loaded.file((name,))
+        value = _anchored(setting, getattr(loaded.profile, name), file.parent)
+        yield value, _place("profile", file, loaded.lines, (name,))
     configured = getattr(user_config.values, name, None)
     if configured is not None:
         folder = user_config.path.parent if user_config.path else Path()
@@ -289,7 +290,8 @@ def _merge_flags(
         sources[f"flags.{key}"] = place
     for key, value in loaded.profile.flags.items():
         merged[key] = value
-        sources[f"flags.{key}"] = _place("profile", loaded.path, loaded.lines, ("flags", key))
+        file = loaded.file(("flags", key))
+        sources[f"flags.{key}"] = _place("profile", file, loaded.lines, ("flags", key))
     for key, value in _given_flags(given).items():
         merged[key] = value
         sources[f"flags.{key}"] = "command line"

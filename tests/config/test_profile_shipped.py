@@ -89,7 +89,8 @@ def test_every_flag_has_its_reason_as_a_comment(name: str) -> None:
     assert loaded.profile.title
     assert loaded.profile.description
     for key in loaded.profile.flags:
-        above = lines[loaded.lines[("flags", key)] - 2].strip()
+        at = ("flags", key)
+        above = loaded.file(at).read_text().splitlines()[loaded.lines[at] - 2].strip()
         assert above.startswith("# "), f"{name}: {key}"
 
 
@@ -140,8 +141,8 @@ def test_flags_of_single_releases_have_their_reason_too(name: str) -> None:
     loaded = load_profile(name, NOWHERE)
     if not loaded.profile.flags_by_engine:
         return
-    lines = (shipped_dir() / f"{name}.yaml").read_text().splitlines()
-    start = loaded.lines[("flags_by_engine",)]
+    at = ("flags_by_engine",)
+    start, lines = loaded.lines[at], loaded.file(at).read_text().splitlines()
     above = next(i for i in range(start - 1, -1, -1) if "flags_by_engine:" in lines[i])
     assert lines[above - 1].startswith("# "), name
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 
 def size(count: float | None) -> str:
-    """Bytes for people: `1.3 GB`, `451 MB`; `not measured` for None."""
+    """Bytes for people, in decimal units: `1.30 GB`, `23.5 GB`, `451 MB`; None: `not measured`."""
     if count is None:
         return "not measured"
     if count >= 1e9:
-        return f"{count / 1e9:.2f} GB"
+        return f"{count / 1e9:.{2 if count < 1e10 else 1 if count < 1e11 else 0}f} GB"
     if count >= 1e6:
         return f"{count / 1e6:.0f} MB"
     return f"{count / 1e3:.0f} kB"

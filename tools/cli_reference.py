@@ -146,7 +146,8 @@ KEYS: Final = {
         "its exit code is 0, 1 after warnings or 2 after problems"
     ),
     "runs list": (
-        "`runs[].{run,service,profile,began,ended,outcome,ram_peak_bytes,gpu_peak_bytes,problem}`"
+        "`runs[].{run,service,profile,began,ended,outcome,ram_peak_bytes,gpu_peak_bytes,problem,"
+        "failure_class}`"
     ),
     "runs show": "the run record's own fields, `path`, and `bench[]`: what `bench` measured of it",
     "runs report": (

@@ -15,7 +15,7 @@ import msgspec
 from launcher.app import candidates
 from launcher.config.loading import LoadedProfile, load_profile
 from launcher.config.settings import Resolved, for_release, load_user_config, resolve
-from launcher.config.size import parse_size
+from launcher.config.size import parse_card_memory
 from launcher.documents.plan import Plan
 from launcher.engine import releases
 from launcher.engine.environments import environment_probe, install
@@ -58,7 +58,7 @@ class Request:
     gpu: str | None = None
     """A card as people name it: plan for a machine with one, instead of this machine."""
     vram: str | None = None
-    """Memory of that card, such as `4GiB`."""
+    """Memory of that card as it is sold, such as `4GB`."""
     driver: str | None = None
     """Version of that machine's NVIDIA driver."""
 
@@ -215,7 +215,7 @@ def _hardware(request: Request) -> Hardware:
     """
     if not request.elsewhere:
         return detect()
-    vram = None if request.vram is None else parse_size(request.vram)
+    vram = None if request.vram is None else parse_card_memory(request.vram)
     return hypothetical(request.gpu, vram, detect(), driver=request.driver)
 
 

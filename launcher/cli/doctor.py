@@ -109,8 +109,9 @@ def _counted(count: int, noun: str) -> str:
 
 def _checks(where: Dirs, deep: str | None) -> Iterator[DoctorCheck]:
     """Every check, in the order of the report."""
-    releases = catalogue.releases()
-    yield DoctorCheck("python", lambda: engine_checks.platform_findings(releases.values()))
+    yield DoctorCheck("python", lambda: [engine_checks.python_finding()])
+    # It asks the driver as well, which may not answer.
+    yield DoctorCheck("releases", _releases, limit_s=gpu.LIMIT_S * 1.3)
     yield DoctorCheck("cpu", host.cpu_findings)
     yield DoctorCheck("memory", host.memory_findings)
     yield from _gpu_checks()
@@ -123,6 +124,12 @@ def _checks(where: Dirs, deep: str | None) -> Iterator[DoctorCheck]:
     yield DoctorCheck(f"port {port}", lambda: [services.port_finding(port)])
     yield DoctorCheck("environment", _environment)
     yield DoctorCheck("surroundings", lambda: surroundings.findings(os.environ, where))
+
+
+def _releases() -> Iterable[Finding]:
+    from launcher.hardware.detect import detect
+
+    return [engine_checks.release_finding(catalogue.releases().values(), detect())]
 
 
 def _gpu_checks() -> Iterator[DoctorCheck]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-import sys
 from typing import Any
 
 import click
@@ -17,6 +15,8 @@ from launcher.engine import releases
 from launcher.engine.environments import install
 from launcher.engine.release import Release
 from launcher.errors import ExitCode, QlaunchError
+from launcher.hardware import detect as reading
+from launcher.hardware.inventory import Hardware
 from launcher.paths import dirs
 from launcher.service import control
 from launcher.units import size
@@ -27,7 +27,8 @@ command = group("engine", "List, install and remove engine releases.")
 @declare("engine list")
 def list_() -> Result:
     """List the releases, whether they are installed, and whether they can be."""
-    found = [_entry(release) for release in releases.releases().values()]
+    hardware = reading.detect()
+    found = [_entry(release, hardware) for release in releases.releases().values()]
     rows = [
         (
             e["name"],
@@ -43,10 +44,10 @@ def list_() -> Result:
     return Result(data={"engines": found}, lines=table(headings, rows))
 
 
-def _entry(release: Release) -> dict[str, Any]:
+def _entry(release: Release, hardware: Hardware) -> dict[str, Any]:
     engines = dirs().engines
     here = install.find(release, engines)
-    reason = _why_not(release)
+    reason = _why_not(release, hardware)
     return {
         "name": release.name,
         "version": release.version,
@@ -63,20 +64,13 @@ def _entry(release: Release) -> dict[str, Any]:
     }
 
 
-def _why_not(release: Release) -> str | None:
-    return releases.why_not_here(
-        release,
-        python=sys.version_info[:3],
-        machine=platform.machine(),
-        glibc=releases.glibc_version(),
-    )
-
-
 @declare("engine install")
 @click.argument("release", default="cpu")
 @click.option("--force", is_flag=True, help="Start from nothing even if it is installed.")
 @click.option(
-    "--anyway", is_flag=True, help="Install a CUDA release on a machine without an NVIDIA GPU."
+    "--anyway",
+    is_flag=True,
+    help="Install a CUDA release although no GPU here can run it.",
 )
 def install_(release: str, force: bool, anyway: bool) -> Result:
     """Install RELEASE (default: cpu) into an environment of its own.
@@ -84,8 +78,7 @@ def install_(release: str, force: bool, anyway: bool) -> Result:
     Running it again returns at once; one that was interrupted goes on where it stopped.
     """
     wanted = releases.release(release)
-    if not anyway:
-        _require_gpu(wanted)
+    _require_installable(wanted, anyway=anyway)
     if force:
         _refuse_in_use(wanted.name)
     progress = Progress()
@@ -93,7 +86,7 @@ def install_(release: str, force: bool, anyway: bool) -> Result:
         engine = install.install(wanted, dirs().engines, progress=progress.line, force=force)
     finally:
         progress.done()
-    data = _entry(wanted) | {"python": str(engine.python), "torch": engine.torch}
+    data = _entry(wanted, reading.detect()) | {"python": str(engine.python), "torch": engine.torch}
     lines = [f"{wanted.name}: SGLang {engine.version}, torch {engine.torch}, in {engine.root}"]
     return Result(data=data, lines=lines)
 
@@ -109,22 +102,26 @@ def remove(release: str) -> Result:
     return Result(data={"name": wanted.name, "removed": removed}, lines=[line])
 
 
-def _require_gpu(wanted: Release) -> None:
-    """Say first that a CUDA release would not run here: it is a large download."""
-    if wanted.device != "cuda":
-        return
-    from launcher.hardware.detect import detect
+def _require_installable(wanted: Release, *, anyway: bool) -> None:
+    """Refuse what `engine list` says does not install here, before a large download.
 
-    hardware = detect()
-    if hardware.gpus:
+    `anyway` skips what the GPUs say: an environment may be made for another machine.
+    """
+    if anyway or (reason := _why_not(wanted, reading.detect())) is None:
         return
+    gpu = releases.why_not_hardware(wanted, reading.detect()) == reason
     raise QlaunchError(
-        f"engine {wanted.name} needs an NVIDIA GPU, and none can be used here "
-        f"({hardware.gpu_status})",
+        f"engine {wanted.name} (SGLang {wanted.version}) cannot be installed here: {reason}",
         code="engine_unsupported",
         exit_code=ExitCode.ENGINE,
-        fix="use the cpu release, or install it all the same with --anyway",
+        fix="use the cpu release, or install it all the same with --anyway"
+        if gpu
+        else "run qlaunch with a Python that fits, or see `qlaunch engine list` for another",
     )
+
+
+def _why_not(wanted: Release, hardware: Hardware) -> str | None:
+    return releases.why_not_install(wanted, releases.this_host(), hardware)
 
 
 def _refuse_in_use(name: str) -> None:

@@ -64,7 +64,7 @@ _MACHINE = (
     click.option(
         "--gpu", metavar="NAME", help="For a machine with this card (T4, RTX 3060, A100 80GB)."
     ),
-    click.option("--vram", metavar="SIZE", help="Memory of that card, such as 4GiB."),
+    click.option("--vram", metavar="SIZE", help="Memory of that card as it is sold, such as 4GB."),
     click.option("--driver", metavar="VERSION", help="NVIDIA driver of that machine, such as 535."),
 )
 

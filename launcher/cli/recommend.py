@@ -10,7 +10,7 @@ from launcher.app import candidates, evidence
 from launcher.cli.base import command as declare
 from launcher.cli.options import machine_options
 from launcher.cli.result import Result, table
-from launcher.config.size import parse_size
+from launcher.config.size import parse_card_memory
 from launcher.hardware import detect as reading
 from launcher.hardware.cards import hypothetical
 from launcher.hardware.inventory import Hardware
@@ -28,7 +28,7 @@ def command(gpu: str | None, vram: str | None, driver: str | None) -> Result:
     \b
         qlaunch recommend                  this machine
         qlaunch recommend --gpu T4         a machine with a T4
-        qlaunch recommend --vram 4GiB      a machine with some card of 4 GiB
+        qlaunch recommend --vram 4GB       a machine with some card of 4 GB
     """
     where = dirs()
     hardware = machine(gpu, vram, driver)
@@ -49,7 +49,7 @@ def machine(gpu: str | None, vram: str | None, driver: str | None) -> Hardware:
     here = reading.detect()
     if gpu is None and vram is None and driver is None:
         return here
-    return hypothetical(gpu, None if vram is None else parse_size(vram), here, driver=driver)
+    return hypothetical(gpu, None if vram is None else parse_card_memory(vram), here, driver=driver)
 
 
 def document(found: Recommendation, given: candidates.Advice, hardware: Hardware) -> dict[str, Any]:

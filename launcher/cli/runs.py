@@ -33,10 +33,10 @@ def list_(service: str | None) -> Result:
     """List run records, newest first."""
     found = [run for run in list_runs(dirs().runs) if service in (None, run.service)]
     rows = [
-        (run.run, run.outcome, run.profile, size(run.ram_peak_bytes), run.ended, run.problem)
+        (run.run, run.outcome, run.profile, size(run.ram_peak_bytes), run.ended, run.failure_class)
         for run in found
     ]
-    headings = ("RUN", "OUTCOME", "PROFILE", "RAM PEAK", "ENDED", "PROBLEM")
+    headings = ("RUN", "OUTCOME", "PROFILE", "RAM PEAK", "ENDED", "FAILURE")
     return Result(
         data={"runs": [msgspec.to_builtins(run) for run in found]},
         lines=table(headings, rows) if rows else ["no runs are recorded"],
@@ -46,7 +46,7 @@ def list_(service: str | None) -> Result:
 @declare("runs show")
 @click.argument("run", default="latest")
 def show(run: str) -> Result:
-    """Show RUN: an id, the unambiguous beginning of one, or `latest`."""
+    """Show RUN: an id, the beginning of one, a service (its last run), or `latest`."""
     runs = dirs().runs
     found = load_run(runs, run)
     data: dict[str, Any] = msgspec.to_builtins(found)

@@ -32,9 +32,9 @@ _FILE = click.Path(dir_okay=False, path_type=Path, allow_dash=True)
 def report(source: str, html: Path | None, markdown: Path | None, csv: Path | None) -> Result:
     """Write a report of RUN, or of COMPARISON: an id or a file of what `compare` wrote.
 
-    RUN is an id, the beginning of one, or `latest`. Without --html, --markdown or --csv a page is
-    written: of a run as `report.html` into its folder, of a comparison beside its file. The page is
-    one file that loads nothing.
+    RUN is an id, the beginning of one, a service (its last run), or `latest`. Without --html,
+    --markdown or --csv a page is written: of a run as `report.html` into its folder, of a
+    comparison beside its file. The page is one file that loads nothing.
     """
     path = _comparison_file(source)
     data, texts, beside = _run(source) if path is None else _comparison(path)

@@ -40,6 +40,15 @@ def parse_size(text: str) -> int:
     return int(size)
 
 
+def parse_card_memory(text: str) -> int:
+    """Bytes of a card's memory as it is sold: `8GB` on the box is 8 GiB on the card.
+
+    Raises:
+        QlaunchError: `size_invalid` (exit 2), as `parse_size`.
+    """
+    return parse_size(re.sub(r"(?<=[0-9 ])gb\s*$", "GiB", text, flags=re.IGNORECASE))
+
+
 def _invalid(text: str) -> QlaunchError:
     return QlaunchError(
         f"`{shown(text, 40)}` is not a size",

@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import platform
 import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -20,9 +18,9 @@ from launcher.doctor.runner import Finding, ok, problem, unavailable, warning
 from launcher.engine.environments import environment_probe, install
 from launcher.engine.options import flags, own_options
 from launcher.engine.release import Engine, InstalledEngine, Release
-from launcher.engine.releases import glibc_version, why_not_here
+from launcher.engine.releases import Host, this_host, why_not_gpu, why_not_install
 from launcher.errors import QlaunchError
-from launcher.hardware.inventory import Gpu
+from launcher.hardware.inventory import Gpu, Hardware
 from launcher.linux import locks
 from launcher.linux.files import read_bounded
 
@@ -34,41 +32,34 @@ _SHOWN: Final = 5
 """Differing options that a message names."""
 
 
-def platform_findings(
-    releases: Iterable[Release],
-    *,
-    python: tuple[int, int, int] | None = None,
-    machine: str | None = None,
-    glibc: str | None = None,
-) -> Iterator[Finding]:
-    """This Python, its venv module, and which releases can be installed with them.
-
-    Arguments left out are this process's own.
-    """
-    python = python or sys.version_info[:3]
-    machine = machine or platform.machine()
-    glibc = glibc or glibc_version()
-    shown = f"Python {'.'.join(map(str, python))} on {machine}, "
-    shown += f"glibc {glibc}" if glibc else "a C library other than glibc"
-    refused = {
-        release.name: reason
-        for release in releases
-        if (reason := why_not_here(release, python=python, machine=machine, glibc=glibc))
-    }
-    can = [release.name for release in releases if release.name not in refused]
-    if not glibc:
-        yield problem("python", f"{shown}: PyTorch has no builds for it", "use a glibc system")
-    elif importlib.util.find_spec("ensurepip") is None:
+def python_finding(host: Host | None = None) -> Finding:
+    """This Python and its venv module; `host` left out is this process's own."""
+    host = host or this_host()
+    shown = f"Python {'.'.join(map(str, host.python))} on {host.machine}, "
+    shown += f"glibc {host.glibc}" if host.glibc else "a C library other than glibc"
+    if not host.glibc:
+        return problem("python", f"{shown}: PyTorch has no builds for it", "use a glibc system")
+    if importlib.util.find_spec("ensurepip") is None:
         fix = "install it (Debian, Ubuntu: apt-get install python3-venv)"
-        yield problem("python", f"{shown}, without venv: no engine can be installed", fix)
-    else:
-        yield ok("python", shown)
-    reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
+        return problem("python", f"{shown}, without venv: no engine can be installed", fix)
+    return ok("python", shown)
+
+
+def release_finding(
+    releases: Iterable[Release], hardware: Hardware, host: Host | None = None
+) -> Finding:
+    """Which releases `engine install` takes on this platform and these GPUs, and why not others."""
+    host = host or this_host()
+    can: list[str] = []
+    refused: dict[str, list[str]] = {}
+    for release in releases:
+        reason = why_not_install(release, host, hardware)
+        (can if reason is None else refused.setdefault(reason, [])).append(release.name)
+    reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in refused.items())
     if not can:
-        yield problem("releases", f"no engine release can be installed here: {reasons}")
-    else:
-        text = f"{', '.join(can)} can be installed here"
-        yield ok("releases", text + (f"; not {reasons}" if refused else ""))
+        return problem("releases", f"no engine release can be installed here: {reasons}")
+    text = f"{', '.join(can)} can be installed here"
+    return ok("releases", text + (f"; not {reasons}" if refused else ""))
 
 
 def gpu_findings(
@@ -88,34 +79,8 @@ def gpu_findings(
             yield warning(name, f"no release runs on it: {refused}", fix)
 
 
-def why_not_gpu(release: Release, gpu: Gpu, driver: str | None) -> str | None:
-    """Why a CUDA release cannot run on a GPU under a driver, or None."""
-    have = gpu.compute_capability
-    low, high = _pair(release.min_compute_capability), _pair(release.max_compute_capability)
-    shown = f"{have[0]}.{have[1]}"
-    if low and have < low:
-        return f"it has kernels for {release.min_compute_capability} and newer, this is {shown}"
-    if high and have > high:
-        return f"it has kernels up to {release.max_compute_capability}, this is {shown}"
-    if release.min_driver and driver and _numbers(driver) < _numbers(release.min_driver):
-        return f"it needs driver {release.min_driver} or newer, this is {driver}"
-    return None
-
-
 def _only_driver(reasons: Iterable[str | None]) -> bool:
     return any(reason and "driver" in reason for reason in reasons)
-
-
-def _pair(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    major, _, minor = text.partition(".")
-    return int(major), int(minor or 0)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """Driver versions have two or three numbers: `580.95.05`, `535`."""
-    return tuple(int(part) for part in version.split(".") if part.isdecimal())
 
 
 def present(releases: Iterable[Release], engines: Path) -> list[Release]:

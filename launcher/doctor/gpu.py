@@ -12,6 +12,7 @@ from launcher.hardware.inventory import Gpu, GpuProcess
 from launcher.hardware.nvml import Devices, Unavailable, open_nvml, remedy
 from launcher.hardware.visible import misread, visible_gpus
 from launcher.linux.pseudofiles import read_text
+from launcher.units import size
 
 LIMIT_S: Final = 10.0
 """For all questions to the driver: initialising eight cards without the persistence daemon takes
@@ -96,11 +97,11 @@ def _gpu(gpu: Gpu, users: Users | Unavailable) -> Finding:
     major, minor = gpu.compute_capability
     free = gpu.memory_free_bytes
     text = f"{gpu.name} ({gpu.uuid}), compute capability {major}.{minor}, "
-    text += f"{_gib(free)} of {_gib(gpu.memory_total_bytes)} free"
+    text += f"{_amount(free)} of {_amount(gpu.memory_total_bytes)} free"
     if gpu.mig:
         text += ", MIG: " + (
             "; ".join(
-                f"{part.name} ({part.uuid}), {_gib(part.memory_free_bytes)} free"
+                f"{part.name} ({part.uuid}), {_amount(part.memory_free_bytes)} free"
                 for part in gpu.mig_devices
             )
             or "no slice"
@@ -121,7 +122,7 @@ def _who(uuid: str, users: Users | Unavailable) -> str:
     ours = _namespace_is_ours(row.pid for rows in users.values() for row in rows)
     rows = [
         f"{_process(row.pid, named=ours)} with "
-        + ("a hidden amount" if row.used_bytes is None else _gib(row.used_bytes))
+        + ("a hidden amount" if row.used_bytes is None else _amount(row.used_bytes))
         for row in users.get(uuid, ())
     ]
     return f"used by {', '.join(rows)}" if rows else "no compute process uses it"
@@ -162,5 +163,5 @@ def _visibility(gpus: tuple[Gpu, ...], value: str | None) -> Finding:
     return (warning if seen else problem)(_VARIABLE, f"{text}: {wrong}", fix)
 
 
-def _gib(size: int | None) -> str:
-    return "an unknown amount" if size is None else f"{size / (1 << 30):.1f} GiB"
+def _amount(count: int | None) -> str:
+    return "an unknown amount" if count is None else size(count)

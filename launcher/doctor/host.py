@@ -17,6 +17,7 @@ from launcher.hardware.inventory import BF16_FLAGS, Cpu, Disk
 from launcher.hardware.memory import read_memory, read_swap
 from launcher.hardware.numa import read_numa
 from launcher.linux import limits
+from launcher.units import size
 
 GIB: Final = 1 << 30
 
@@ -56,7 +57,9 @@ def cpu_findings(
     if not nodes:
         yield unavailable("numa", "the kernel does not list NUMA nodes")
         return
-    parts = (f"node {n.index} with {len(n.cpus)} CPUs, {_gib(n.memory_total_bytes)}" for n in nodes)
+    parts = (
+        f"node {n.index} with {len(n.cpus)} CPUs, {_amount(n.memory_total_bytes)}" for n in nodes
+    )
     yield ok("numa", f"{len(nodes)} node{'s' * (len(nodes) > 1)}: {'; '.join(parts)}")
 
 
@@ -87,12 +90,12 @@ def memory_findings(root: Path = Path("/")) -> Iterator[Finding]:
     """RAM with the control group's limit, and swap."""
     memory = read_memory(root)
     free = memory.available_bytes
-    text = f"{_gib(free)} of {_gib(memory.total_bytes)} are available"
+    text = f"{_amount(free)} of {_amount(memory.total_bytes)} are available"
     if memory.limit_bytes is not None:
-        text += f", the control group's limit is {_gib(memory.limit_bytes)}"
+        text += f", the control group's limit is {_amount(memory.limit_bytes)}"
     fix = "end other processes, or raise the memory limit"
     if free < LEAST_RAM:
-        text += f"; the smallest profile takes {_gib(LEAST_RAM)}"
+        text += f"; the smallest profile takes {_amount(LEAST_RAM)}"
         yield problem("memory", text, fix)
     elif free < ROOM_RAM:
         yield warning("memory", f"{text}: hardly enough for the smallest profile", fix)
@@ -105,7 +108,7 @@ def memory_findings(root: Path = Path("/")) -> Iterator[Finding]:
         yield ok("swap", "there is none")
     else:
         used = swap.total_bytes - swap.free_bytes
-        text = f"{_gib(used)} of {_gib(swap.total_bytes)} in use"
+        text = f"{_amount(used)} of {_amount(swap.total_bytes)} in use"
         if used >= GIB and used * 2 > swap.total_bytes:
             text += ": weights that were swapped out make the first calls slow"
             yield warning("swap", text, "end what takes the memory")
@@ -136,7 +139,7 @@ _ELSEWHERE: Final = "free space there, or set QLAUNCH_HOME to a folder on anothe
 
 def judge_disk(name: str, disk: Disk, *, needs: int, why: str, runs: bool) -> Finding:
     """What to say of a disk; `runs`: programs are started from it."""
-    text = f"{_gib(disk.free_bytes)} of {_gib(disk.total_bytes)} are free on {disk.mount}"
+    text = f"{_amount(disk.free_bytes)} of {_amount(disk.total_bytes)} are free on {disk.mount}"
     if disk.read_only:
         return problem(name, f"{disk.mount} is mounted read-only", _ELSEWHERE)
     if runs and disk.no_exec:
@@ -147,7 +150,7 @@ def judge_disk(name: str, disk: Disk, *, needs: int, why: str, runs: bool) -> Fi
     if disk.free_bytes < LEAST_DISK:
         return problem(name, text, _ELSEWHERE)
     if disk.free_bytes < needs:
-        return warning(name, f"{text}; {_gib(needs)} are needed {why}", _ELSEWHERE)
+        return warning(name, f"{text}; {_amount(needs)} are needed {why}", _ELSEWHERE)
     return ok(name, text)
 
 
@@ -169,7 +172,7 @@ def _shared_memory(path: Path) -> Finding:
         text = f"{path} cannot be used ({error.strerror}), and the engine's processes share through"
         return problem(name, f"{text} it", fix)
     total, free = facts.f_blocks * facts.f_frsize, facts.f_bavail * facts.f_frsize
-    text = f"{_mib(free)} of {_mib(total)} are free on {path}"
+    text = f"{size(free)} of {size(total)} are free on {path}"
     if total <= LEAST_SHM or free < LEAST_SHM // 4:
         return warning(name, f"{text}: too little for engines of several processes or GPUs", fix)
     return ok(name, text)
@@ -193,9 +196,9 @@ def judge_addresses(hard: int) -> Finding:
     name = "address space"
     if hard == resource.RLIM_INFINITY:
         return ok(name, "not limited")
-    text = f"a process may map {_gib(hard)} (ulimit -v)"
+    text = f"a process may map {_amount(hard)} (ulimit -v)"
     if hard < limits.LEAST_ADDRESSES:
-        text += f": an engine maps at least {_gib(limits.LEAST_ADDRESSES)}"
+        text += f": an engine maps at least {_amount(limits.LEAST_ADDRESSES)}"
         return problem(name, text, "raise it: ulimit -v unlimited, LimitAS= in systemd")
     return ok(name, text)
 
@@ -213,9 +216,5 @@ def judge_clock(now: float) -> Finding:
     return ok("clock", text)
 
 
-def _gib(size: int | None) -> str:
-    return "an unknown size" if size is None else f"{size / GIB:.1f} GiB"
-
-
-def _mib(size: int) -> str:
-    return f"{size / (1 << 20):.0f} MiB"
+def _amount(count: int | None) -> str:
+    return "an unknown size" if count is None else size(count)

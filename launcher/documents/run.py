@@ -98,4 +98,6 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     ram_peak_bytes: int | None = None
     gpu_peak_bytes: int | None = None
     problem: str | None = None
-    """What is wrong with the record, None for a sound one."""
+    """Why the run failed, or what is wrong with its record; None for a sound one."""
+    failure_class: str | None = None
+    """Of a failed run: the class of its failure (`docs/failures.md`), else the error's code."""

@@ -13,6 +13,7 @@ import msgspec
 
 from launcher.engine.release import Release
 from launcher.errors import ExitCode, QlaunchError
+from launcher.hardware.inventory import Gpu, Hardware
 
 _HERE = Path(__file__).resolve().parent
 LOCKS = _HERE / "locks"
@@ -92,6 +93,51 @@ def why_not_here(
     if wanted.min_glibc and glibc and Version(glibc) < Version(wanted.min_glibc):
         return f"it needs glibc {wanted.min_glibc} or newer, this is {glibc}"
     return None
+
+
+def why_not_gpu(release: Release, gpu: Gpu, driver: str | None) -> str | None:
+    """Why a CUDA release cannot run on a GPU under a driver, or None."""
+    have = gpu.compute_capability
+    low, high = _pair(release.min_compute_capability), _pair(release.max_compute_capability)
+    shown = f"{have[0]}.{have[1]}"
+    if low and have < low:
+        return f"it has kernels for {release.min_compute_capability} and newer, this is {shown}"
+    if high and have > high:
+        return f"it has kernels up to {release.max_compute_capability}, this is {shown}"
+    if release.min_driver and driver and _numbers(driver) < _numbers(release.min_driver):
+        return f"it needs driver {release.min_driver} or newer, this is {driver}"
+    return None
+
+
+def why_not_hardware(release: Release, hardware: Hardware) -> str | None:
+    """Why `release` could not run on any GPU of this machine, or None; a CPU release always can."""
+    if release.device != "cuda":
+        return None
+    if not hardware.gpus:
+        return f"it needs an NVIDIA GPU, and none can be used here ({hardware.gpu_status})"
+    reasons = [why_not_gpu(release, gpu, hardware.driver_version) for gpu in hardware.gpus]
+    return None if None in reasons else f"{hardware.gpus[0].name}: {reasons[0]}"
+
+
+def why_not_install(release: Release, host: Host, hardware: Hardware) -> str | None:
+    """Why `release` should not be installed on this machine, or None: platform, then GPU.
+
+    The one answer of `engine list`, `engine install` and `doctor`.
+    """
+    why = why_not_here(release, python=host.python, machine=host.machine, glibc=host.glibc)
+    return why or why_not_hardware(release, hardware)
+
+
+def _pair(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    major, _, minor = text.partition(".")
+    return int(major), int(minor or 0)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Driver versions have two or three numbers: `580.95.05`, `535`."""
+    return tuple(int(part) for part in version.split(".") if part.isdecimal())
 
 
 def glibc_version() -> str | None:

@@ -76,7 +76,7 @@ def find_card(name: str) -> Card:
         f"there is no card `{shown(name, 60)}` in the list of GPUs{hint}",
         code="gpu_unknown",
         exit_code=ExitCode.USAGE,
-        fix="give its memory alone (--vram 8GiB), or one of: "
+        fix="give its memory alone (--vram 8GB), or one of: "
         + ", ".join(card.name for card in known.values()),
     )
 
@@ -120,7 +120,7 @@ def hypothetical(
 
 def _card(name: str | None, vram: int | None) -> tuple[Gpu, list[str]]:
     if vram is not None and vram < _MIB:
-        raise _usage("a card's memory is a size such as 4GiB", given=str(vram))
+        raise _usage("a card's memory is a size such as 4GB", given=str(vram))
     if name is None:
         assert vram is not None
         title, capability, size = "NVIDIA GPU", UNNAMED_CAPABILITY, vram
@@ -155,7 +155,7 @@ def _variant(card: Card, name: str) -> int:
     near = min(card.memory_mib, key=lambda size: abs(size - wanted))
     if abs(near - wanted) > 0.08 * wanted:
         sold = ", ".join(f"{size / 1024:.0f}" for size in card.memory_mib)
-        raise _usage(f"{card.name} is known with {sold} GiB; for another size give --vram", name)
+        raise _usage(f"{card.name} is known with {sold} GB; for another size give --vram", name)
     return near
 
 

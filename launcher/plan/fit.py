@@ -12,8 +12,8 @@ from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.inventory import Gpu, Hardware
 from launcher.model.checkpoint import Checkpoint
 from launcher.plan.memory import DTYPE_BYTES, SLACK, Knobs, kv_bytes_per_token
+from launcher.units import size
 
-GIB: Final = 1 << 30
 _DEVICE: Final = {"cpu": "the CPU, and it needs a GPU", "cuda": "a GPU, and it needs the CPU"}
 
 
@@ -28,8 +28,8 @@ def why_not_on(need: HardwareNeed, release: Release, hardware: Hardware) -> str 
         )
     if need.min_ram and hardware.memory.usable_bytes < parse_size(need.min_ram):
         return (
-            f"it needs {need.min_ram} of RAM; this machine may use "
-            f"{_gib(hardware.memory.usable_bytes)}"
+            f"it needs {size(parse_size(need.min_ram))} of RAM; this machine may use "
+            f"{size(hardware.memory.usable_bytes)}"
         )
     if need.device == "cpu":
         return None
@@ -125,7 +125,7 @@ def why_not_memory(
 def _lacks(need: int, have: int, what: str) -> str | None:
     if need * SLACK <= have:
         return None
-    return f"it is predicted to take {_gib(need)} of {what}, and {_gib(have)} are free"
+    return f"it is predicted to take {size(need)} of {what}, and {size(have)} are free"
 
 
 def _smaller_kv(checkpoint: Checkpoint, sizes: Knobs, dtype: str, *, spare: float) -> str | None:
@@ -137,7 +137,7 @@ def _smaller_kv(checkpoint: Checkpoint, sizes: Knobs, dtype: str, *, spare: floa
     if fitting < min(1024, checkpoint.context_length):
         return None
     saved = (tokens - fitting) * per_token
-    return f"--max-total-tokens {fitting} would fit (saves {_gib(saved)} of KV cache)"
+    return f"--max-total-tokens {fitting} would fit (saves {size(saved)} of KV cache)"
 
 
 def _why_not_gpu(need: HardwareNeed, release: Release, gpu: Gpu) -> str | None:
@@ -149,7 +149,8 @@ def _why_not_gpu(need: HardwareNeed, release: Release, gpu: Gpu) -> str | None:
         return f"{gpu.name} has compute capability {dots(have)}, it runs up to {dots(high)}"
     if need.min_gpu_memory and gpu.memory_total_bytes < 0.94 * parse_size(need.min_gpu_memory):
         # A card sold as 4 GB shows a little less: the driver keeps some for itself.
-        return f"{gpu.name} has {_gib(gpu.memory_total_bytes)}, it needs {need.min_gpu_memory}"
+        needs = size(parse_size(need.min_gpu_memory))
+        return f"{gpu.name} has {size(gpu.memory_total_bytes)}, it needs {needs}"
     return None
 
 
@@ -180,7 +181,3 @@ def dots(have: tuple[int, int]) -> str:
 def _version(text: str) -> tuple[int, ...]:
     """`580.95.05` as numbers; a part that is none counts as 0."""
     return tuple(int(part) if part.isdecimal() else 0 for part in text.split("."))
-
-
-def _gib(size: float) -> str:
-    return f"{size / GIB:.1f} GiB"

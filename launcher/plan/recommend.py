@@ -35,8 +35,8 @@ SMALL_PARAMETERS: Final = 100_000_000
 """Models below are small: the encoders of 17 to 23 million, against 596 million."""
 
 _POLICY: Final[Mapping[Kind, str]] = {
-    "direct": "from 4 GiB of GPU memory on, the model runs directly: not quantised, not offloaded",
-    "quantised": "with 2 to 4 GiB of GPU memory, a quantised copy of the model",
+    "direct": "with 4 GB of GPU memory or more, the model runs unquantised, without offload",
+    "quantised": "with 2 to 4 GB of GPU memory, a quantised copy of the model",
     "small on the GPU": "a GPU too small for Qwen3-Embedding-0.6B: a smaller model",
     "small on the CPU": "no GPU that can be used: a smaller model",
     "on the CPU": "no GPU that can be used, and no smaller model",

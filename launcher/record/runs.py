@@ -49,8 +49,17 @@ def new_run_id(service: str, now: datetime) -> str:
         service: the service's name; what is not a letter, digit, `.`, `_` or `-` becomes `-`.
         now: an aware time.
     """
-    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", service[:200]).strip("-.")[:48] or "service"
-    return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{slug}-{secrets.token_hex(2)}"
+    return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{_slug(service)}-{secrets.token_hex(2)}"
+
+
+def _slug(service: str) -> str:
+    """A service's name as it stands in the ids of its runs."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", service[:200]).strip("-.")[:48] or "service"
+
+
+def _service_slug(run_id: str) -> str | None:
+    match = _ID.fullmatch(run_id)
+    return match["service"] if match else None
 
 
 def list_runs(runs_dir: Path) -> list[RunSummary]:
@@ -59,7 +68,7 @@ def list_runs(runs_dir: Path) -> list[RunSummary]:
 
 
 def run_directory(runs_dir: Path, wanted: str) -> Path:
-    """The folder of one run by its id, the unique beginning of one, or `latest`.
+    """The folder of one run: its id, the unique beginning of one, `latest`, or a service's last.
 
     Raises:
         QlaunchError: `run_unknown` (exit 2) with the nearest ids; `run_ambiguous` (exit 2).
@@ -68,6 +77,8 @@ def run_directory(runs_dir: Path, wanted: str) -> Path:
     if wanted == "latest" and names:
         return runs_dir / names[0]
     matches = [wanted] if wanted in names else [n for n in names if wanted and n.startswith(wanted)]
+    if wanted and not matches:
+        matches = [name for name in names if _service_slug(name) == _slug(wanted)][:1]
     if len(matches) == 1:
         return runs_dir / matches[0]
     if matches:
@@ -197,6 +208,7 @@ def _leading_fields(text: str) -> Iterator[tuple[str, Any]]:
 
 
 def _summary(run: Run, problem: str | None) -> RunSummary:
+    failure = run.failure or {} if problem is None else {"code": "record_broken"}
     return RunSummary(
         run=run.run,
         service=run.service or None,
@@ -206,5 +218,6 @@ def _summary(run: Run, problem: str | None) -> RunSummary:
         outcome=run.outcome if problem is None else BROKEN,
         ram_peak_bytes=run.peak.ram_peak_bytes,
         gpu_peak_bytes=run.peak.gpu_peak_bytes,
-        problem=problem,
+        problem=problem or failure.get("message"),
+        failure_class=failure.get("failure_class") or failure.get("code"),
     )

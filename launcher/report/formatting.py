@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from launcher import units
 from launcher.record.scrub import terminal_safe
 
 ABSENT = "–"
@@ -24,13 +25,7 @@ OUTCOMES = {
 
 def size(count: float | None) -> str:
     """Bytes: `1.30 GB`, `451 MB`."""
-    if count is None:
-        return ABSENT
-    if count >= 1e9:
-        return f"{count / 1e9:.2f} GB"
-    if count >= 1e6:
-        return f"{count / 1e6:.0f} MB"
-    return f"{count / 1e3:.0f} kB"
+    return ABSENT if count is None else units.size(count)
 
 
 def figure(value: float | None) -> str:

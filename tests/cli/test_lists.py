@@ -31,7 +31,7 @@ class TestProfiles:
         on(machine(gpus=(gpu(),), total=4 * GIB))
         found = {p["name"]: p for p in run("profiles", "list", "--json").data["profiles"]}
         assert found["t4-fp16"]["runs_here"] is True
-        assert "needs 7GiB of RAM" in found["cpu-qwen3-0.6b"]["reason"]
+        assert "needs 7.52 GB of RAM" in found["cpu-qwen3-0.6b"]["reason"]
 
     def test_one_broken_profile_does_not_hide_the_others(self, run: Run, ready: Path) -> None:
         (ready / "config" / "profiles" / "broken.yaml").write_text("title: [\n")
@@ -88,6 +88,24 @@ class TestEngines:
         assert found["cpu"]["path"] == str(ready / "data" / "engines" / "cpu")
         assert found["turing"]["installed"] is False
         assert found["turing"]["bytes"] is None
+
+    def test_list_install_and_doctor_say_the_same(
+        self, run: Run, home: Path, on: SetMachine
+    ) -> None:
+        for hardware in (machine(), machine(gpus=(gpu(),))):
+            on(hardware)
+            listed = {e["name"]: e for e in run("engine", "list", "--json").data["engines"]}
+            checks = run("doctor", "--json").data["checks"]
+            told = next(c["message"] for c in checks if c["name"] == "releases")
+            for name in ("cuda13", "turing"):
+                reason = listed[name]["reason"]
+                assert listed[name]["installable"] is (reason is None)
+                assert (name in told.partition(" can be")[0]) is (reason is None)
+                if reason is not None:
+                    refused = run("engine", "install", name, "--json")
+                    assert refused.code == 5
+                    assert reason in refused.error["message"]
+                    assert reason in told
 
     def test_a_cuda_release_says_first_that_it_cannot_run(
         self, run: Run, home: Path, on: SetMachine
@@ -198,6 +216,21 @@ class TestRuns:
         answer = run("runs", "show", "20260102", "--json")
         assert answer.data["outcome"] == "broken"
         assert answer.data["failure"]["code"] == "record_broken"
+
+    def test_the_list_says_why_a_run_failed(self, run: Run) -> None:
+        failure = {"code": "engine_exited", "failure_class": "ram_oom", "message": "killed"}
+        leave_run("20260105T000000Z-big-0005", "big", outcome="failed", failure=failure)
+        first = run("runs", "list", "--json").data["runs"][0]
+        assert (first["failure_class"], first["problem"]) == ("ram_oom", "killed")
+        assert "ram_oom" in run("runs", "list").out
+
+    def test_a_services_name_means_its_last_run(self, run: Run) -> None:
+        for command in ("show", "report"):
+            data = run("runs", command, "svc", "--json").data
+            found = data["report"] if command == "report" else data
+            assert found["run"] == "20260103T000000Z-svc-0003"
+        assert run("runs", "diff", "svc", "other", "--json").data["b"]["run"].endswith("-0004")
+        assert run("runs", "show", "sv", "--json").error["code"] == "run_unknown"
 
     def test_prune_keeps_the_newest(self, run: Run) -> None:
         answer = run("runs", "prune", "--keep", "1", "--service", "svc", "--json")

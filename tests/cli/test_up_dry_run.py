@@ -207,7 +207,7 @@ class TestRefusals:
         on(machine(total=32 * GIB, limit=1 * GIB))
         answer = run("up", "cpu-minilm", "--json")
         assert answer.code == 4
-        assert "needs 2GiB of RAM; this machine may use 1.0 GiB" in answer.error["message"]
+        assert "needs 2.15 GB of RAM; this machine may use 1.07 GB" in answer.error["message"]
         assert answer.error["fix"] is None
 
     def test_memory_that_others_have_taken(self, run: Run, ready: Path, on: SetMachine) -> None:

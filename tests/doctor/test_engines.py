@@ -17,11 +17,14 @@ from launcher.engine.environments import environment_probe, install
 from launcher.engine.options import flags, own_options
 from launcher.engine.options.flags import Option, Table
 from launcher.engine.release import Release
+from launcher.engine.releases import Host
 from launcher.errors import ExitCode, QlaunchError
-from tests.samples import gpu, installed
+from tests.samples import gpu, installed, machine
 
 CPU = releases.release("cpu")
 ALL = tuple(releases.releases().values())
+MIXED = machine(gpus=(gpu(), gpu("NVIDIA A100", (8, 0))))
+"""A machine with a GPU for every CUDA release."""
 
 
 def by_name(findings: Iterable[Finding]) -> dict[str, Finding]:
@@ -46,41 +49,45 @@ def only(found: dict[str, Finding]) -> Finding:
 
 
 def test_this_machine() -> None:
-    found = by_name(engine_checks.platform_findings(ALL))
-    assert set(found) == {"python", "releases"}
-    assert found["python"].status == "ok"
-    assert "cpu" in found["releases"].message
+    assert engine_checks.python_finding().status == "ok"
+    assert "cpu" in engine_checks.release_finding(ALL, machine()).message
 
 
 @pytest.mark.parametrize(
-    ("python", "machine", "glibc", "status", "said"),
+    ("python", "arch", "glibc", "status", "said"),
     [
         ((3, 12, 1), "x86_64", "2.39", "ok", "cpu, cpu-0.5.15, cuda13, cuda12, turing can be"),
         ((3, 14, 0), "x86_64", "2.39", "ok", "cpu, cuda13 can be installed here; not cpu-0.5.15"),
         ((3, 12, 1), "aarch64", "2.39", "ok", "cpu can be installed here; not"),
-        ((3, 12, 1), "x86_64", "2.31", "ok", "cuda12, turing can be installed here; not cpu: it"),
+        ((3, 12, 1), "x86_64", "2.31", "ok", "cuda12, turing can be installed here; not cpu,"),
         ((3, 10, 1), "x86_64", "2.39", "problem", "no engine release can be installed here"),
         ((3, 12, 1), "riscv64", "2.39", "problem", "it has no build for riscv64"),
     ],
 )
 def test_which_releases_can_be_installed(
-    python: tuple[int, int, int], machine: str, glibc: str, status: str, said: str
+    python: tuple[int, int, int], arch: str, glibc: str, status: str, said: str
 ) -> None:
-    found = by_name(
-        engine_checks.platform_findings(ALL, python=python, machine=machine, glibc=glibc)
-    )
-    assert found["releases"].status == status
-    assert said in found["releases"].message
+    host = Host(python, arch, glibc)
+    found = engine_checks.release_finding(ALL, MIXED, host)
+    assert found.status == status
+    assert said in found.message
+
+
+def test_a_release_without_a_gpu_for_it_is_not_said_to_install_here() -> None:
+    found = engine_checks.release_finding(ALL, machine())
+    assert "not cuda13, cuda12, turing: it needs an NVIDIA GPU" in found.message
+    found = engine_checks.release_finding(ALL, machine(gpus=(gpu(),)))
+    assert "turing can be installed here; not cuda13, cuda12: Tesla T4: it has" in found.message
 
 
 def test_another_c_library_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_checks, "glibc_version", lambda: None)
-    assert by_name(engine_checks.platform_findings(ALL))["python"].status == "problem"
+    monkeypatch.setattr(releases, "glibc_version", lambda: None)
+    assert engine_checks.python_finding().status == "problem"
 
 
 def test_a_python_without_venv_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    found = by_name(engine_checks.platform_findings(ALL))["python"]
+    found = engine_checks.python_finding()
     assert found.status == "problem"
     assert "python3-venv" in (found.fix or "")
 

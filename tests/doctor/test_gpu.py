@@ -117,7 +117,7 @@ def test_a_card_is_told_with_its_figures(everywhere: dict[str, Found]) -> None:
     found = everywhere["t4"]
     assert found["nvidia driver"]["message"] == "driver 535.183.01, CUDA up to 12.2"
     assert found["gpu 0"]["message"] == (
-        f"Tesla T4 ({uuid(0)}), compute capability 7.5, 14.9 GiB of 15.0 GiB free; "
+        f"Tesla T4 ({uuid(0)}), compute capability 7.5, 16.0 GB of 16.1 GB free; "
         "no compute process uses it"
     )
     assert found["engines for gpu 0"]["message"].startswith("turing; not ")
@@ -129,7 +129,7 @@ def test_who_uses_a_card_is_named(tmp_path: Path) -> None:
     found = findings(machine("t4", cards=(card,)), tmp_path)["gpu 0"]
     assert found["status"] == "warning"
     assert f"process {mine}" in found["message"]
-    assert "with 13.0 GiB" in found["message"]
+    assert "with 14.0 GB" in found["message"]
     assert "process 999999999" in found["message"]
     assert "with a hidden amount" in found["message"]
 
@@ -139,7 +139,7 @@ def test_processes_on_mig_slices_are_those_of_their_card(tmp_path: Path) -> None
     card = Card("H100", (9, 0), 200, mig=1, slices=parts)
     order = "fail_whole|0|nvmlDeviceGetComputeRunningProcesses_v3|4"
     found = findings(machine("h100-mig", cards=(card,), orders=(order,)), tmp_path)["gpu 0"]
-    assert "with 1.0 GiB" in found["message"]
+    assert "with 1.07 GB" in found["message"]
     assert mig_uuid(0, 1) in found["message"]
 
 

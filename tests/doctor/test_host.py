@@ -14,6 +14,7 @@ from launcher.hardware.disk import nearest, read_disk
 from launcher.hardware.inventory import Disk, NumaNode
 from launcher.hardware.memory import read_swap
 from launcher.hardware.numa import processors, read_numa
+from launcher.units import size
 
 GIB = 1 << 30
 INFINITE = resource.RLIM_INFINITY
@@ -104,7 +105,7 @@ def test_numa_nodes(tmp_path: Path) -> None:
     )
     found = by_name(host.cpu_findings(root, affinity=8))["numa"]
     assert found.message == (
-        "2 nodes: node 0 with 5 CPUs, 1.0 GiB; node 2 with 0 CPUs, an unknown size"
+        "2 nodes: node 0 with 5 CPUs, 1.07 GB; node 2 with 0 CPUs, an unknown size"
     )
 
 
@@ -129,7 +130,7 @@ def test_available_memory(tmp_path: Path, available: float, status: str) -> None
     root = tree(tmp_path, {"proc/meminfo": memory(16, available)})
     found = by_name(host.memory_findings(root))["memory"]
     assert found.status == status
-    assert f"{available:.1f} GiB of 16.0 GiB" in found.message
+    assert f"{size(available * GIB)} of 17.2 GB" in found.message
     assert bool(found.fix) == (status != "ok")
 
 
@@ -140,7 +141,7 @@ def test_the_limit_of_the_control_group_counts(tmp_path: Path) -> None:
     }
     found = by_name(host.memory_findings(tree(tmp_path, files)))["memory"]
     assert found.status == "problem"
-    assert "the control group's limit is 2.0 GiB" in found.message
+    assert "the control group's limit is 2.15 GB" in found.message
 
 
 @pytest.mark.parametrize(
@@ -177,11 +178,11 @@ def disk(**changes: object) -> Disk:
 @pytest.mark.parametrize(
     ("changes", "status", "said"),
     [
-        ({}, "ok", "50.0 GiB of 100.0 GiB are free on /"),
-        ({"free_bytes": GIB}, "warning", "4.0 GiB are needed for an engine"),
-        ({"free_bytes": 0}, "problem", "0.0 GiB of 100.0 GiB"),
+        ({}, "ok", "53.7 GB of 107 GB are free on /"),
+        ({"free_bytes": GIB}, "warning", "4.29 GB are needed for an engine"),
+        ({"free_bytes": 0}, "problem", "0 kB of 107 GB"),
         ({"free_files": 3}, "problem", "only 3 inodes"),
-        ({"free_files": None}, "ok", "50.0 GiB"),
+        ({"free_files": None}, "ok", "53.7 GB"),
         ({"read_only": True}, "problem", "read-only"),
         ({"no_exec": True}, "problem", "noexec"),
     ],

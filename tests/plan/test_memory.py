@@ -200,7 +200,7 @@ class TestFit:
         lacking = self.fits(6 * GIB)
         assert lacking is not None
         message, knob = lacking
-        assert "GiB of RAM, and 6.0 GiB are free" in message
+        assert "GB of RAM, and 6.44 GB are free" in message
         assert knob is not None
         assert knob.startswith("--max-total-tokens ")
         tokens = int(knob.split()[1])
@@ -249,7 +249,7 @@ class TestHardware:
         [
             ((7, 0), 16 * GIB, "it needs 7.5 or newer"),
             ((8, 0), 16 * GIB, "it runs up to 7.5"),
-            ((7, 5), 2 * GIB, "it needs 4GiB"),
+            ((7, 5), 2 * GIB, "it needs 4.29 GB"),
             ((7, 5), int(3.9 * GIB), None),
         ],
     )

@@ -124,7 +124,7 @@ def test_case_18_gpu_memory_that_is_not_given_back_is_named(
         assert (
             others[0] == "process 12 (not of this container) also uses the GPU" or "(" in others[0]
         )
-        assert any(f"process {os.getpid()} (" in line and "1 MiB" in line for line in others)
+        assert any(f"process {os.getpid()} (" in line and "1 MB" in line for line in others)
         monkeypatch.setattr(run_recorder, "foreign_pid_namespace", lambda proc: True)
         assert recorder.gpu_held({4711}) is None
     finally:

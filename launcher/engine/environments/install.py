@@ -13,7 +13,6 @@ import hashlib
 import os
 import platform
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +24,7 @@ from launcher import pip_settings
 from launcher.engine.environments import bytecode, environment_probe, pip
 from launcher.engine.options import own_options
 from launcher.engine.release import Engine, InstalledEngine, Release
-from launcher.engine.releases import LOCKS, glibc_version, why_not_here
+from launcher.engine.releases import LOCKS, this_host, why_not_here
 from launcher.errors import ExitCode, QlaunchError
 from launcher.linux import locks
 from launcher.linux.files import read_bounded, write_atomic
@@ -129,12 +128,8 @@ def _marked_lock(engine: Engine) -> str | None:
 
 
 def _check_platform(release: Release) -> None:
-    reason = why_not_here(
-        release,
-        python=sys.version_info[:3],
-        machine=platform.machine(),
-        glibc=glibc_version(),
-    )
+    host = this_host()
+    reason = why_not_here(release, python=host.python, machine=host.machine, glibc=host.glibc)
     if reason is not None:
         raise QlaunchError(
             f"engine {release.name} (SGLang {release.version}) cannot be installed here: {reason}",

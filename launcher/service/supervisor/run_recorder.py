@@ -25,6 +25,7 @@ from launcher.service import store
 from launcher.service.logs import LOG_NAME
 from launcher.service.supervisor.engine_log import LINE_BYTES, LogFile
 from launcher.service.supervisor.http_probe import seconds_since
+from launcher.units import size
 
 if TYPE_CHECKING:
     from launcher.hardware.nvml import Nvml, Unavailable
@@ -163,7 +164,7 @@ class RunRecorder:
         others = {pid: used for pid, used in found.items() if pid not in pids}
         return [
             f"process {pid} ({_command(pid)}) also uses the GPU"
-            + ("" if used is None else f": {used / 2**20:.0f} MiB")
+            + ("" if used is None else f": {size(used)}")
             for pid, used in sorted(others.items())[:8]
         ]
 

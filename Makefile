@@ -38,7 +38,7 @@ $(STAMP): pyproject.toml
 	@test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "setting up $(VENV)"
 	@$(RUN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	@$(RUN)/python -m pip install --quiet --editable . --group dev
+	@$(RUN)/python -m pip install --quiet --editable '.[all]' --group dev
 	@touch $@
 
 smoke: setup

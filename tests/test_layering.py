@@ -22,6 +22,7 @@ PLUGIN = LAUNCHER / "plugin"
 FOUNDATION = {
     "child_environment",
     "errors",
+    "extras",
     "linux",
     "paths",
     "pip_settings",

@@ -8,6 +8,7 @@ from typing import Any
 import click
 import msgspec
 
+from launcher import extras
 from launcher.app import contenders, test_conditions
 from launcher.app.contenders import BareContender, CannotRun, ProfileContender
 from launcher.app.interrupts import ends_by_interrupt
@@ -19,6 +20,7 @@ from launcher.cli.base import command as declare
 from launcher.cli.grid import grid_options
 from launcher.cli.progress import Progress
 from launcher.cli.result import Problem, Result, Status
+from launcher.cli.runs_report import without_charts
 from launcher.documents.comparison import Comparison, Level, Objective
 from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.detect import detect
@@ -239,4 +241,6 @@ def _reports(document: dict[str, Any], files: dict[str, str]) -> list[Problem]:
             problems.append(
                 Problem("not_written", f"{file}: {error.strerror or error}", "free space there")
             )
+    if "html" in files and (undrawn := extras.lacking("report")) is not None:
+        problems.append(without_charts(undrawn))
     return problems

@@ -9,8 +9,9 @@ from typing import Any
 import click
 import msgspec
 
+from launcher import extras
 from launcher.cli.base import command as declare
-from launcher.cli.result import Result, table
+from launcher.cli.result import Problem, Result, table
 from launcher.errors import ExitCode, QlaunchError
 from launcher.linux.files import read_bounded, write_atomic
 from launcher.paths import dirs
@@ -34,7 +35,8 @@ def report(source: str, html: Path | None, markdown: Path | None, csv: Path | No
 
     RUN is an id, the beginning of one, a service (its last run), or `latest`. Without --html,
     --markdown or --csv a page is written: of a run as `report.html` into its folder, of a
-    comparison beside its file. The page is one file that loads nothing.
+    comparison beside its file. The page is one file that loads nothing. Its charts need the
+    extra `report`: without it they are words, and the command ends with 10.
     """
     path = _comparison_file(source)
     data, texts, beside = _run(source) if path is None else _comparison(path)
@@ -52,7 +54,22 @@ def report(source: str, html: Path | None, markdown: Path | None, csv: Path | No
         _write(path, text)
         files[kind] = str(path.absolute())
     lines += files.values()
-    return Result(data={**data, "files": files}, lines=lines)
+    undrawn = extras.lacking("report") if wanted["html"] else None
+    if undrawn is None:
+        return Result(data={**data, "files": files}, lines=lines)
+    return Result(
+        data={**data, "files": files},
+        lines=lines,
+        exit_code=ExitCode.PARTIAL,
+        status="partial",
+        problems=(without_charts(undrawn),),
+    )
+
+
+def without_charts(undrawn: QlaunchError) -> Problem:
+    """What to say of a page whose charts are words, because what draws them is not installed."""
+    message = f"the page has no charts, only their figures in words: {undrawn.message}"
+    return Problem(undrawn.code, message, undrawn.fix)
 
 
 def _comparison_file(source: str) -> Path | None:

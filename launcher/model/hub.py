@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher import child_environment
+from launcher import child_environment, extras
 from launcher.errors import ExitCode, QlaunchError
 from launcher.model.download import disk_error, not_found, offline, unreachable
 from launcher.model.inspect import inspect
@@ -50,12 +50,15 @@ def pull_hub(source: Source, *, is_offline: bool, progress: Callable[[str], None
 
     Raises:
         QlaunchError: exit 1: `model_unreachable`, `disk_full`, `models_dir_unusable`; exit 2:
-            `model_not_found`, `model_gated`, `model_unsupported` (no safetensors there).
+            `model_not_found`, `model_gated`, `model_unsupported` (no safetensors there),
+            `extra_missing` (ModelScope's client).
     """
     if not is_offline:
         progress(f"fetching {source}")
     try:
         folder = _snapshot(source, local_only=is_offline)
+    except QlaunchError:  # a library that is not installed
+        raise
     except Exception as error:
         raise _explain(source, error, is_offline) from error
     if is_offline:
@@ -101,9 +104,8 @@ def _snapshot(source: Source, *, local_only: bool) -> Path:
             from huggingface_hub import snapshot_download
 
             return Path(snapshot_download(source.location, **options))
-        from modelscope import snapshot_download as modelscope_download
-
-        return Path(modelscope_download(source.location, **options))
+        client = extras.require("modelscope")
+        return Path(client.snapshot_download(source.location, **options))
 
 
 def _spare_caches() -> None:

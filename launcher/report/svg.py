@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from launcher import extras
 from launcher.paths import dirs
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def draw(
     height: float,
     width: float = 8.4,
 ) -> str:
-    """Paint a figure and return it as an `<svg>` element.
+    """Paint a figure and return it as an `<svg>` element; without matplotlib, its words instead.
 
     Args:
         name: unique in its page; its ids begin with it.
@@ -90,6 +91,14 @@ def draw(
         height: inches, at 72 units an inch.
         width: inches.
     """
+    # Its cache of fonts goes where ours are, not into a folder of its own in the user's home.
+    os.environ.setdefault("MPLCONFIGDIR", str(dirs().cache / "matplotlib"))
+    # Where it cannot be written they lie in a temporary folder, which is not worth two lines.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    lacking = extras.lacking("report")
+    if lacking is not None:
+        how = f"Not drawn: {lacking.message}. To draw it: {lacking.fix}"
+        return f"<p>{escape(title)}: {escape(description)}</p><p>{escape(how)}</p>"
     with _matplotlib() as figure_class:
         figure = figure_class(figsize=(width, height), layout="constrained")
         paint(figure, figure.add_subplot())
@@ -102,10 +111,6 @@ def draw(
 @contextmanager
 def _matplotlib() -> Iterator[Any]:
     """Matplotlib in our style, whatever the user's own configuration says."""
-    # Its cache of fonts goes where ours are, not into a folder of its own in the user's home.
-    os.environ.setdefault("MPLCONFIGDIR", str(dirs().cache / "matplotlib"))
-    # Where it cannot be written they lie in a temporary folder, which is not worth two lines.
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     import matplotlib as mpl
     from matplotlib.figure import Figure
 

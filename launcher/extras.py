@@ -1,0 +1,62 @@
+"""Large libraries that few need, installed only when asked for: `qlaunch[report]`."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from launcher.errors import ExitCode, QlaunchError
+
+Extra = Literal["report", "modelscope"]
+
+MODULES: Final[dict[Extra, str]] = {"report": "matplotlib", "modelscope": "modelscope"}
+"""What an extra of `pyproject.toml` brings, by the name that is imported."""
+_PURPOSES: Final[dict[Extra, str]] = {
+    "report": "charts are drawn with matplotlib",
+    "modelscope": "models from ModelScope are fetched with its client library, modelscope",
+}
+
+
+def require(extra: Extra) -> Any:
+    """The module that an extra brings, imported.
+
+    Raises:
+        QlaunchError: `extra_missing` (exit 2) with the command that installs it.
+    """
+    name = MODULES[extra]
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        absent = isinstance(error, ModuleNotFoundError) and error.name == name
+        why = "which is not installed" if absent else f"which cannot be imported ({error})"
+        raise QlaunchError(
+            f"{_PURPOSES[extra]}, {why}",
+            code="extra_missing",
+            exit_code=ExitCode.USAGE,
+            fix=install_command(extra),
+        ) from error
+
+
+def lacking(extra: Extra) -> QlaunchError | None:
+    """The error of `require`, not raised; None where the extra can be used."""
+    try:
+        require(extra)
+    except QlaunchError as error:
+        return error
+    return None
+
+
+def install_command(extra: Extra) -> str:
+    """How to add an extra to the environment that this program runs in."""
+    wanted = f"'qlaunch[{extra}]'"
+    prefix = Path(sys.prefix)
+    if (prefix / "pipx_metadata.json").exists():
+        return f"pipx inject qlaunch {MODULES[extra]}"
+    if (prefix / "uv-receipt.toml").exists():
+        return f"uv tool install --with {MODULES[extra]} qlaunch"
+    if importlib.util.find_spec("pip") is None:
+        return f"uv pip install --python {sys.executable} {wanted}"
+    return f"{sys.executable} -m pip install {wanted}"

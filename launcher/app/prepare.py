@@ -12,8 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from launcher.app import candidates
-from launcher.config.loading import LoadedProfile, load_profile
+from launcher.app import candidates, origin
+from launcher.config.loading import SUFFIXES, LoadedProfile, load_profile
 from launcher.config.settings import Resolved, for_release, load_user_config, resolve
 from launcher.config.size import parse_card_memory
 from launcher.documents.plan import Plan
@@ -61,6 +61,10 @@ class Request:
     """Memory of that card as it is sold, such as `4GB`."""
     driver: str | None = None
     """Version of that machine's NVIDIA driver."""
+    environ: Mapping[str, str] | None = None
+    """Where `QLAUNCH_*` settings are looked up; None is this process's own environment."""
+    expect_fingerprint: str | None = None
+    """Fingerprint that the checkpoint must have, or its first 12 digits or more."""
 
     @property
     def elsewhere(self) -> bool:
@@ -91,7 +95,8 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
     hardware = _hardware(request)
     name = request.profile or default_profile(hardware, where, request, progress)
     profile = load_profile(name, profiles_dir(where))
-    settings = resolve(profile, request.given, os.environ, load_user_config(where.config))
+    environ = os.environ if request.environ is None else request.environ
+    asked = settings = resolve(profile, request.given, environ, load_user_config(where.config))
     brought = _brought(settings, profile)
     choice = _choose(settings, profile, hardware, where, brought)
     settings = for_release(settings, profile, choice.release.name)
@@ -101,6 +106,7 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
     engine = brought or _engine(settings, choice.release, where, request, progress)
     engine = own_options.with_options(engine, where.cache, progress)
     checkpoint, card = _model(settings, profile, where, request, progress)
+    origin.require_fingerprint(checkpoint, request.expect_fingerprint)
     plan = make_plan(
         Inputs(
             settings=settings,
@@ -118,7 +124,16 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
         )
     )
     if not request.elsewhere:
-        plan = _within_limits(plan)
+        came_from = origin.of(
+            profile,
+            asked,
+            settings,
+            checkpoint,
+            card,
+            request.extra,
+            by_path=name.endswith(SUFFIXES),
+        )
+        plan = msgspec.structs.replace(_within_limits(plan), origin=came_from)
     return Prepared(plan, profile, settings, hardware, engine, checkpoint, card)
 
 

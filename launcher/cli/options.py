@@ -49,6 +49,11 @@ _OPTIONS = (
         help="Listen beyond this machine without a key.",
     ),
     click.option("--offline", is_flag=True, default=None, help="Fetch nothing."),
+    click.option(
+        "--expect-fingerprint",
+        metavar="HEX",
+        help="Refuse a checkpoint with another fingerprint (plan --json): its files changed.",
+    ),
 )
 
 
@@ -102,9 +107,18 @@ def request(words: tuple[str, ...], given: dict[str, object], *, fetch: bool = T
     profile, extra = split(words, context.find_root().obj or [])
     if given.get("engine_python") == "path":
         given = given | {"engine_python": str(environment_probe.python_on_path())}
-    machine = {name: text(given.get(name)) for name in ("gpu", "vram", "driver")}
-    settings = {name: value for name, value in given.items() if name not in machine}
-    return Request(profile=profile, given=settings, extra=extra, fetch=fetch, **machine)
+    beside = ("gpu", "vram", "driver", "expect_fingerprint")
+    gpu, vram, driver, fingerprint = (text(given.get(name)) for name in beside)
+    return Request(
+        profile=profile,
+        given={name: value for name, value in given.items() if name not in beside},
+        extra=extra,
+        fetch=fetch,
+        gpu=gpu,
+        vram=vram,
+        driver=driver,
+        expect_fingerprint=fingerprint,
+    )
 
 
 def text(value: object) -> str | None:

@@ -182,6 +182,7 @@ def plan_data(found: Plan) -> dict[str, Any]:
         "profile": found.profile,
         "model": found.model_name,
         "model_path": found.model_path,
+        "fingerprint": found.fingerprint,
         **prompts_data(found.expectation.prompts),
         "engine": {
             "release": found.engine.release,

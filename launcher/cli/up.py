@@ -95,6 +95,7 @@ def _result(plan: Plan, state: ServiceState) -> Result:
     from launcher.service import control
 
     data = control.as_data(state) | service_text.prompts_data(plan.expectation.prompts)
+    data["fingerprint"] = plan.fingerprint
     return Result(
         data=data,
         lines=[*service_text.service(data), *service_text.prompts(plan.expectation.prompts)],

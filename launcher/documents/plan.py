@@ -152,6 +152,24 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
     """Longest time that a body may take to arrive."""
 
 
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """What a plan was made from: enough to make the same plan again, later and elsewhere."""
+
+    profile: str
+    """Name, or the absolute path of a file that was given."""
+    profile_path: str
+    profile_digest: str
+    """SHA-256 of the profile as it was read, so that a later change shows."""
+    settings: dict[str, str | int | float | bool]
+    """What was decided beside the profile, by setting name; model, engine, address always."""
+    extra: tuple[str, ...] = ()
+    """The engine's options after `--`, those of the user's config before them."""
+    environ: dict[str, str] = {}
+    """Variables that choose folders or reach the engine; no secret is among them."""
+    withheld: dict[str, str] = {}
+    """Variables that were set too and are not kept, with the reason."""
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a supervisor needs; no field is read from the machine again."""
 
@@ -186,6 +204,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Folder for cached parity references."""
     guard: Guard | None = None
     """None: the engine is started without a guard (an engine that is no SGLang, in tests)."""
+    origin: Origin | None = None
+    """None: made for a machine elsewhere, or by a version before there were origins."""
 
     @property
     def longest_text(self) -> int:

@@ -11,11 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from launcher.documents.plan import Plan
 from launcher.errors import ExitCode, QlaunchError
+from launcher.fleet import start_command
 
 Scope = Literal["system", "user"]
 
@@ -42,13 +42,8 @@ class Start:
 
     program: tuple[str, ...]
     """`/usr/local/bin/qlaunch`, or a Python with `-m launcher`."""
-    profile: str
-    options: tuple[str, ...] = ()
-    """qlaunch's own options, without --name, --port and --api-key-file: they come from the plan."""
-    extra: tuple[str, ...] = ()
-    """The engine's options after `--`."""
-    home: Path | None = None
-    """QLAUNCH_HOME; None: a state directory of systemd's making (system), the user's own (user)."""
+    others: bool = False
+    """Whether it runs as another user than the one who made the plan: with folders of its own."""
     path: str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     """PATH of the unit: compilers for kernels that are built on the spot."""
 
@@ -62,18 +57,11 @@ def unit(plan: Plan, start: Start, *, scope: Scope, user: str | None = None) -> 
     """The text of the unit.
 
     Raises:
-        QlaunchError: `unit_impossible` (exit 2): a free port cannot be named in a unit, or a value
-            holds a line break.
+        QlaunchError: `export_impossible` (exit 2): a free port cannot be named in a unit, a value
+            holds a control character, or nothing tells what the plan was made from.
     """
-    if plan.port == 0:
-        raise QlaunchError(
-            "a unit needs a port that stays the same, and port 0 is another one at each start",
-            code="unit_impossible",
-            exit_code=ExitCode.USAGE,
-            fix="give --port",
-        )
     sections = (
-        ("Unit", [*_lingering(scope, user), *_unit_section(plan)]),
+        ("Unit", [*_head(plan), *_lingering(scope, user), *_unit_section(plan)]),
         ("Service", _service_section(plan, start, scope, user)),
         ("Install", [f"WantedBy={'multi-user' if scope == 'system' else 'default'}.target"]),
     )
@@ -83,6 +71,19 @@ def unit(plan: Plan, start: Start, *, scope: Scope, user: str | None = None) -> 
 def lingering(user: str | None) -> str:
     """The command without which a user's units end with that user's last session."""
     return f"loginctl enable-linger {user}" if user else "loginctl enable-linger"
+
+
+def _head(plan: Plan) -> list[str]:
+    """What it serves, and what it does not carry."""
+    came_from = start_command.origin(plan)
+    return [
+        f"# Serves {_plain(plan.model_name)}, fingerprint {plan.fingerprint}:",
+        "# a checkpoint that was changed is refused.",
+        *(
+            f"# Not carried: {_plain(name)} ({_plain(why)})."
+            for name, why in came_from.withheld.items()
+        ),
+    ]
 
 
 def _lingering(scope: Scope, user: str | None) -> list[str]:
@@ -112,7 +113,7 @@ def _service_section(plan: Plan, start: Start, scope: Scope, user: str | None) -
         "NotifyAccess=main",
         f"ExecStart={' '.join(_argument(word) for word in _command(plan, start))}",
         f"Environment={_word(f'PATH={start.path}')}",
-        *_home(start, scope),
+        *_folders(plan, start),
         *([f"LoadCredential={KEY}:{_text(key)}"] if key else []),
         *([f"User={user}"] if scope == "system" and user else []),
         f"# {_budget(plan)}",
@@ -125,14 +126,24 @@ def _service_section(plan: Plan, start: Start, scope: Scope, user: str | None) -
         "RestartSec=10",
         "# What starting again does not change: wrong usage, hardware, engine, vectors.",
         f"RestartPreventExitStatus={' '.join(str(int(code)) for code in LASTING)}",
-        *_confinement(scope),
+        *_confinement(scope, temporary=_in_temporary(plan)),
     ]
 
 
-def _confinement(scope: Scope) -> list[str]:
+def _in_temporary(plan: Plan) -> bool:
+    """Whether it needs files below /tmp, which a unit with a /tmp of its own does not see."""
+    came_from = start_command.origin(plan)
+    paths = (plan.model_path, plan.engine.python, came_from.profile, *came_from.environ.values())
+    return any(path.startswith(("/tmp/", "/var/tmp/")) for path in paths)  # noqa: S108 - no file made
+
+
+def _confinement(scope: Scope, *, temporary: bool) -> list[str]:
     lines = [
         "NoNewPrivileges=yes",
         "RestrictSUIDSGID=yes",
+        "RestrictRealtime=yes",
+        "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
+        "SystemCallArchitectures=native",
         "LockPersonality=yes",
         "UMask=0077",
     ]
@@ -140,9 +151,11 @@ def _confinement(scope: Scope) -> list[str]:
         return lines  # the rest would put the engine into a user namespace of its own
     return [
         *lines,
-        "PrivateTmp=yes",
+        *(() if temporary else ("PrivateTmp=yes",)),
         "ProtectSystem=full",
         "ProtectControlGroups=yes",
+        "ProtectHostname=yes",
+        "ProtectKernelLogs=yes",
         "ProtectKernelModules=yes",
         "ProtectKernelTunables=yes",
         "LimitNOFILE=65536",
@@ -152,23 +165,21 @@ def _confinement(scope: Scope) -> list[str]:
 
 
 def _command(plan: Plan, start: Start) -> list[str]:
-    words = [*start.program, "up", start.profile, "--foreground", "--quiet", "--offline"]
-    words += ["--name", plan.service, "--host", plan.host, "--port", str(plan.port)]
-    words += start.options
-    if plan.api_key_file:
-        words += ["--api-key-file", f"%d/{KEY}"]
-    return [*words, *(["--", *start.extra] if start.extra else [])]
+    key = {"api_key_file": f"%d/{KEY}"} if plan.api_key_file else {}
+    return [*start.program, *start_command.words(plan, start_command.Placed(settings=key))]
 
 
-def _home(start: Start, scope: Scope) -> list[str]:
-    if start.home is not None:
-        return [f"Environment={_word(f'QLAUNCH_HOME={start.home}')}"]
-    if scope == "user":
-        return []
+def _folders(plan: Plan, start: Start) -> list[str]:
+    """The plan's environment, and where profiles, engines and models are."""
+    environ = start_command.origin(plan).environ
+    if not start.others:
+        return [f"Environment={_word(f'{name}={value}')}" for name, value in environ.items()]
+    kept = {name: value for name, value in environ.items() if not start_command.is_folder(name)}
     return [
+        *(f"Environment={_word(f'{name}={value}')}" for name, value in kept.items()),
         "StateDirectory=qlaunch",
         "StateDirectoryMode=0700",
-        "# Engines and models are looked for here: install them once, as this user, with",
+        "# Engine, model and profile are looked for here: install them once, as this user, with",
         "# QLAUNCH_HOME=/var/lib/qlaunch qlaunch engine install …",
         "Environment=QLAUNCH_HOME=%S/qlaunch",
     ]
@@ -202,11 +213,16 @@ def _word(word: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
+def _plain(text: str) -> str:
+    """For a comment: on one line whatever it holds."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def _text(text: str, keep: Sequence[str] = ()) -> str:
     if any(ord(c) < 32 or ord(c) == 127 for c in text):
         raise QlaunchError(
             f"{text!r} holds a control character, which no unit file can",
-            code="unit_impossible",
+            code="export_impossible",
             exit_code=ExitCode.USAGE,
             fix="choose another value",
         )

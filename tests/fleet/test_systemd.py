@@ -19,23 +19,24 @@ from launcher.documents.plan import Fallback, Plan
 from launcher.errors import QlaunchError
 from launcher.fleet import systemd
 from launcher.fleet.systemd import Start, unit
-from launcher.plan.resolve import make_plan
-from tests.plan.inputs import inputs
+from tests.fleet.plans import origin, plan
 
 GOLDEN = Path(__file__).parent / "golden"
 PROGRAM = ("/usr/local/bin/qlaunch",)
-
-
-def plan(**changes: Any) -> Plan:
-    return msgspec.structs.replace(make_plan(inputs()), **changes)
-
-
-def start(**changes: Any) -> Start:
-    return Start(**{"program": PROGRAM, "profile": "cpu-minilm", **changes})
+START = Start(program=PROGRAM)
 
 
 def with_key() -> Plan:
-    made = plan(api_key_file="/etc/qlaunch/key", host="0.0.0.0", start_timeout_s=900.0)
+    made = plan(
+        origin=origin(
+            settings={"host": "0.0.0.0", "dtype": "bfloat16", "api_key_file": "/etc/qlaunch/key"},
+            extra=("--log-level", "debug"),
+            environ={"QLAUNCH_HOME": "/srv/q 1", "CUDA_VISIBLE_DEVICES": "1"},
+            withheld={"HF_TOKEN": "a secret, and nothing is fetched"},
+        ),
+        api_key_file="/etc/qlaunch/key",
+        start_timeout_s=900.0,
+    )
     step = Fallback(
         flags={"max-total-tokens": 4096},
         argv=made.engine.argv,
@@ -46,20 +47,18 @@ def with_key() -> Plan:
 
 
 UNITS: dict[str, Callable[[], str]] = {
-    "user": lambda: unit(plan(), start(), scope="user"),
-    "system": lambda: unit(
-        with_key(),
-        start(options=("--dtype", "bfloat16"), extra=("--log-level", "debug")),
-        scope="system",
-        user="qlaunch",
+    "user": lambda: unit(plan(), START, scope="user"),
+    "system": lambda: unit(with_key(), START, scope="system", user="me"),
+    "system-other-user": lambda: unit(
+        with_key(), Start(program=PROGRAM, others=True), scope="system", user="qlaunch"
     ),
 }
 
 
 def test_a_users_unit_says_what_keeps_it_after_the_last_logout() -> None:
     """Case 17: a user's systemd ends with its last session, and the service with it."""
-    assert "loginctl enable-linger me" in unit(plan(), start(), scope="user", user="me")
-    assert "enable-linger" not in unit(plan(), start(), scope="system", user="me")
+    assert "loginctl enable-linger me" in unit(plan(), START, scope="user", user="me")
+    assert "enable-linger" not in unit(plan(), START, scope="system", user="me")
 
 
 @pytest.mark.parametrize("name", UNITS)
@@ -84,10 +83,11 @@ def analyze() -> str:
 @pytest.mark.parametrize("scope", ["user", "system"])
 def test_systemd_accepts_the_unit(tmp_path: Path, scope: systemd.Scope) -> None:
     program = analyze()
-    strange = start(program=(sys.executable, "-m", "launcher"), extra=("--x", 'a b "c" $D %h \\e'))
+    strange = Start(program=(sys.executable, "-m", "launcher"))
     key = tmp_path / "key"
     key.write_text("k")
-    made = msgspec.structs.replace(with_key(), api_key_file=str(key))
+    came_from = origin(extra=("--x", 'a b "c" $D %h \\e'), environ={"LD_PRELOAD": 'a %h "b"'})
+    made = msgspec.structs.replace(with_key(), api_key_file=str(key), origin=came_from)
     path = tmp_path / systemd.file_name(made)
     path.write_text(unit(made, strange, scope=scope, user="root"))
     ran = subprocess.run(
@@ -103,21 +103,46 @@ def test_systemd_accepts_the_unit(tmp_path: Path, scope: systemd.Scope) -> None:
 
 
 def test_the_start_limit_has_room_for_every_fallback_step_and_the_smoke() -> None:
-    assert "TimeoutStartSec=900\n" in unit(plan(), start(), scope="user")
-    assert "TimeoutStartSec=2100\n" in unit(with_key(), start(), scope="system")
+    assert "TimeoutStartSec=900\n" in unit(plan(), START, scope="user")
+    assert "TimeoutStartSec=2100\n" in unit(with_key(), START, scope="system")
 
 
-def test_a_port_that_changes_is_refused() -> None:
-    with pytest.raises(QlaunchError) as caught:
-        unit(plan(port=0), start(), scope="user")
-    assert (caught.value.code, caught.value.exit_code) == ("unit_impossible", 2)
+@pytest.mark.parametrize("name", ["port", "metrics_port"])
+def test_a_port_that_changes_is_refused(name: str) -> None:
+    with pytest.raises(QlaunchError, match="stays the same") as caught:
+        unit(plan(origin=origin(settings={name: 0})), START, scope="user")
+    assert (caught.value.code, caught.value.exit_code) == ("export_impossible", 2)
 
 
 @pytest.mark.parametrize("text", ["a\nExecStart=/bin/sh", "a\x00b", "a\rb"])
-@pytest.mark.parametrize("field", ["extra", "options"])
+@pytest.mark.parametrize("field", ["extra", "settings", "environ"])
 def test_no_value_begins_a_directive_of_its_own(field: str, text: str) -> None:
+    value: Any = (
+        ("--x", text) if field == "extra" else {"model" if field == "settings" else "A": text}
+    )
     with pytest.raises(QlaunchError):
-        unit(plan(), start(**{field: ("--x", text)}), scope="user")
+        unit(plan(origin=origin(**{field: value})), START, scope="user")
+
+
+def test_a_comment_stays_one_line() -> None:
+    withheld = {"LD_PRELOAD": "it holds control characters", "X\nExecStart=/bin/sh": "why"}
+    text = unit(plan(origin=origin(withheld=withheld)), START, scope="user")
+    assert "# Not carried: X?ExecStart=/bin/sh (why)." in text.splitlines()
+
+
+@pytest.mark.parametrize("place", ["home", "model"])
+def test_files_below_tmp_are_seen_by_the_unit(place: str) -> None:
+    """With PrivateTmp= it would see an empty folder, and exit with 2."""
+    at = {"environ": {"QLAUNCH_HOME": "/tmp/q"}} if place == "home" else {}
+    made = plan(origin=origin(**at), model_path="/tmp/m" if place == "model" else "/m")
+    assert "PrivateTmp" not in unit(made, START, scope="system", user="me")
+    assert "PrivateTmp=yes" in unit(with_key(), START, scope="system", user="me")
+
+
+def test_a_plan_that_tells_nothing_of_its_start_is_refused() -> None:
+    with pytest.raises(QlaunchError) as caught:
+        unit(plan(origin=None), START, scope="user")
+    assert (caught.value.code, caught.value.exit_code) == ("export_impossible", 2)
 
 
 @given(st.text(st.characters(min_codepoint=32, exclude_characters="\x7f"), max_size=40))

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from launcher.documents.service_state import ServiceState
@@ -17,6 +18,7 @@ from launcher.errors import QlaunchError
 from launcher.fleet import systemd
 from launcher.linux import processes
 from launcher.service import control, store
+from tests.fleet.plans import origin
 from tests.patience import PATIENCE_S
 from tests.service.home import Home
 
@@ -83,8 +85,9 @@ def test_the_key_is_in_no_artefact(home: Home, key: Path) -> None:
     assert not engine.exists()
     assert found(home, CANARY) == []
     assert list(home.root.rglob("crash-*.log")) != []
-    start = systemd.Start(program=("/usr/bin/qlaunch",), profile="fake")
-    assert CANARY not in systemd.unit(plan, start, scope="user")
+    exported = msgspec.structs.replace(plan, origin=origin(settings={"api_key_file": str(key)}))
+    start = systemd.Start(program=("/usr/bin/qlaunch",))
+    assert CANARY not in systemd.unit(exported, start, scope="user")
 
 
 def test_the_key_is_in_no_error(home: Home, key: Path) -> None:

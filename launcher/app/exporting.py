@@ -1,0 +1,124 @@
+"""The plan that an export carries: of a service as it was started, or of a profile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from launcher.app import origin
+from launcher.app.prepare import Request, prepare, profiles_dir
+from launcher.config.loading import find_profile, load_profile
+from launcher.documents.plan import Origin, Plan
+from launcher.documents.service_state import UP
+from launcher.errors import ExitCode, QlaunchError
+from launcher.fleet import start_command
+from launcher.paths import dirs
+from launcher.service import control, keys, store
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A plan to write down elsewhere."""
+
+    plan: Plan
+    notes: tuple[str, ...]
+    """What is not as whoever asked may think, in sentences."""
+
+
+def resolve(
+    request: Request, progress: Callable[[str], None], *, from_profile: bool = False
+) -> Exported:
+    """The plan of the service that `request.profile` names, else of the profile of that name.
+
+    What the request gives besides goes before what the service was started with. Nothing is
+    fetched or started.
+
+    Raises:
+        QlaunchError: `prepare`'s own; `checkpoint_changed` (exit 2), `profile_changed` (exit 9)
+            where the service runs with what is not on the disk any more; `export_impossible` (2).
+    """
+    name = request.profile or ""
+    notes: tuple[str, ...] = ()
+    made_by: Origin | None = None
+    if not from_profile and name in store.list_services() and store.folder(name).plan.exists():
+        stored = store.read_plan(store.folder(name))
+        request, notes = _of_service(stored, request)
+        made_by = start_command.origin(stored)
+    plan = prepare(replace(request, fetch=False), progress).plan
+    came_from = start_command.origin(plan)
+    if made_by is not None:  # this shell's variables are not those of the one that started it
+        came_from = msgspec.structs.replace(
+            came_from, environ=made_by.environ, withheld=made_by.withheld
+        )
+        plan = msgspec.structs.replace(plan, origin=came_from)
+    if plan.api_key_file:
+        keys.read_key(plan.api_key_file)
+    left = tuple(f"not carried: {one} ({why})" for one, why in came_from.withheld.items())
+    return Exported(plan, (*notes, *left))
+
+
+def _of_service(stored: Plan, request: Request) -> tuple[Request, tuple[str, ...]]:
+    """The request that makes the plan of a service again, with what `request` gives on top."""
+    name, came_from = stored.service, start_command.origin(stored)
+    _require_same_profile(name, came_from)
+    given = {key: value for key, value in request.given.items() if value is not None}
+    ports = {key: value for key, value in _ports(name, came_from).items() if key not in given}
+    notes = [f"exports service {name} as it was started{_is_profile_too(name)}"]
+    notes += [
+        f"{start_command.OPTIONS[key]} {value}: what it has now" for key, value in ports.items()
+    ]
+    merged = Request(
+        profile=came_from.profile,
+        given=came_from.settings | ports | given,
+        extra=(*came_from.extra, *request.extra),
+        environ={},
+        expect_fingerprint=None if "model" in given else stored.fingerprint,
+    )
+    return merged, tuple(notes)
+
+
+def _is_profile_too(name: str) -> str:
+    try:
+        find_profile(name, profiles_dir(dirs()))
+    except QlaunchError:
+        return ""
+    return "; --from-profile takes the profile of that name instead"
+
+
+def _require_same_profile(name: str, came_from: Origin) -> None:
+    why = changed(came_from)
+    if why is None:
+        return
+    raise QlaunchError(
+        f"service {name!r} was started from another {came_from.profile}: {why}",
+        code="profile_changed",
+        exit_code=ExitCode.CONFLICT,
+        fix=f"qlaunch restart {name} --reread, and export then; or export with --from-profile",
+    )
+
+
+def changed(came_from: Origin) -> str | None:
+    """How the profile differs from the one that a plan was made from; None where it does not."""
+    try:
+        now = load_profile(came_from.profile, profiles_dir(dirs()))
+    except QlaunchError as error:
+        return error.message
+    if origin.digest(now) == came_from.profile_digest:
+        return None
+    return f"{now.path} changed since"
+
+
+def _ports(name: str, came_from: Origin) -> Mapping[str, Any]:
+    """The ports that a running service has, where it was asked to take free ones."""
+    asked = {key: came_from.settings.get(key) for key in ("port", "metrics_port")}
+    wanted = [key for key, value in asked.items() if value == 0]
+    state = control.status(name) if wanted else None
+    if state is None or state.state not in UP:
+        return {}
+    urls = {"port": state.endpoint, "metrics_port": (state.metrics or {}).get("url")}
+    found = {key: urlsplit(str(urls[key])).port for key in wanted if urls[key]}
+    return {key: port for key, port in found.items() if port}

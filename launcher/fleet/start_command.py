@@ -1,0 +1,100 @@
+"""The command line and environment that make a plan again: what every export starts. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from launcher.documents.plan import Origin, Plan
+from launcher.errors import ExitCode, QlaunchError
+
+OPTIONS: Final[Mapping[str, str]] = {
+    "name": "--name",
+    "model": "--model",
+    "engine": "--engine",
+    "engine_python": "--engine-python",
+    "host": "--host",
+    "port": "--port",
+    "metrics_port": "--metrics-port",
+    "dtype": "--dtype",
+    "threads": "--threads",
+    "start_timeout_s": "--start-timeout",
+    "start_method": "--start-method",
+    "api_key_file": "--api-key-file",
+}
+"""Option of `up` by setting; those below take no value."""
+SWITCHES: Final[Mapping[str, tuple[str, str | None]]] = {
+    "plugin": ("--plugin", "--no-plugin"),
+    "allow_unauthenticated": ("--allow-unauthenticated", None),
+    "offline": ("--offline", None),
+}
+"""Words for true and for false; None: nothing."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where an export puts what lies elsewhere than here; None: where it is."""
+
+    profile: str | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Other values of settings, such as the path of a key file that is mounted."""
+
+
+def origin(plan: Plan) -> Origin:
+    """What the plan was made from.
+
+    Raises:
+        QlaunchError: `export_impossible` (exit 2): nothing tells what it was started with.
+    """
+    if plan.origin is None:
+        raise QlaunchError(
+            f"nothing tells what service {plan.service!r} was started with: an earlier version "
+            "started it",
+            code="export_impossible",
+            exit_code=ExitCode.USAGE,
+            fix=f"start it again with its options: qlaunch down {plan.service}, qlaunch up …",
+        )
+    return plan.origin
+
+
+def words(plan: Plan, placed: Placed | None = None) -> tuple[str, ...]:
+    """Arguments of qlaunch that start this very plan, in the foreground, fetching nothing.
+
+    Raises:
+        QlaunchError: `export_impossible` (exit 2): port 0, or no origin.
+    """
+    came_from, placed = origin(plan), placed or Placed()
+    settings = came_from.settings | {"offline": True} | dict(placed.settings)
+    _require_ports(settings)
+    options: list[str] = []
+    for name, value in settings.items():
+        if name in SWITCHES:
+            word = SWITCHES[name][0 if value else 1]
+            options += [word] if word else []
+        else:
+            options += [OPTIONS[name], str(value)]
+    extra = ("--", *came_from.extra) if came_from.extra else ()
+    profile = placed.profile or came_from.profile
+    start = ("up", profile, "--foreground", "--quiet", *options)
+    return (*start, "--expect-fingerprint", plan.fingerprint, *extra)
+
+
+def _require_ports(settings: Mapping[str, str | int | float | bool]) -> None:
+    for name in ("port", "metrics_port"):
+        if name in settings and str(settings[name]) == "0":
+            option = OPTIONS[name]
+            raise QlaunchError(
+                f"a service that others find needs a port that stays the same, and {option} 0 is "
+                "another one at each start",
+                code="export_impossible",
+                exit_code=ExitCode.USAGE,
+                fix=f"give {option} with a number; or export while it runs: its port is kept then",
+            )
+
+
+def is_folder(name: str) -> bool:
+    """Whether a variable of an origin says where files of ours lie."""
+    return name in {"QLAUNCH_HOME", "HOME", "HF_HOME", "HF_HUB_CACHE", "MODELSCOPE_CACHE"} or (
+        name.startswith("XDG_")
+    )

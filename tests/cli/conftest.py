@@ -30,7 +30,8 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty QLAUNCH_HOME, and no setting from the environment."""
     for name in list(os.environ):
-        if name.startswith("QLAUNCH_"):
+        beside = {"tmpdir", "http_proxy", "https_proxy", "all_proxy", "no_proxy", "hf_token"}
+        if name.startswith("QLAUNCH_") or name.lower() in beside:  # exports name what they leave
             monkeypatch.delenv(name)
     monkeypatch.setenv("QLAUNCH_HOME", str(tmp_path))
     return tmp_path

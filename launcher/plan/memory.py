@@ -157,6 +157,11 @@ def kv_bytes_per_token(checkpoint: Checkpoint, width: int) -> int:
     return checkpoint.kv_bytes_per_token // 2 * width
 
 
+def activation_bytes(checkpoint: Checkpoint, width: int) -> int:
+    """What a token of one forward pass holds at once in one layer, bytes."""
+    return _activation_columns(checkpoint)[0] * width
+
+
 def _weights(
     checkpoint: Checkpoint, sizes: Knobs, where: Literal["ram", "gpu"], dtype: str, width: int
 ) -> list[Term]:

@@ -11,7 +11,14 @@ import msgspec
 
 from launcher.config.profile import FlagValue
 from launcher.config.settings import Resolved
-from launcher.documents.plan import CardFacts, EnginePlan, Expectation, Plan
+from launcher.documents.plan import (
+    Calibration,
+    CardFacts,
+    EnginePlan,
+    Expectation,
+    MemoryPrediction,
+    Plan,
+)
 from launcher.engine import command, support
 from launcher.engine.options import flags as flag_tables
 from launcher.errors import ExitCode, QlaunchError
@@ -28,6 +35,7 @@ from launcher.plan import (
     replicas,
     start_budget,
 )
+from launcher.plan import sizes as sizing
 from launcher.plan.inputs import Inputs
 
 OWNED: Final = {
@@ -79,9 +87,10 @@ def make_plan(given: Inputs) -> Plan:
     check_request(given.settings, given.extra)
     given = _under_the_profile_s_masks(given)
     dtype, dtype_reason = _dtype(given)
-    flags = _flags(given)
-    _check_model(given, dtype, flags)
     computed = precision.of_engine(dtype, given.hardware.cpu)
+    left_out = _left_out(given, computed)
+    flags = _flags(given, left_out.flags)
+    _check_model(given, dtype, flags)
     asked = context.as_given(flags, given.extra)
     context.check(asked, given.checkpoint)
     side_by_side = memory.replicas(asked) if given.engine.release.device == "cpu" else 1
@@ -101,21 +110,8 @@ def make_plan(given: Inputs) -> Plan:
     known = given.engine.options or given.engine.version
     warnings = flag_tables.require(_checkable(argv, given), known)
     sizes = memory.knobs(asked, given.checkpoint)
-    own = calibration.calibrate(
-        given.observed,
-        version=given.engine.version,
-        method="fork" if _forks(given) else "spawn",
-        encoder=given.checkpoint.encoder,
-    )
-    predicted = memory.predict(
-        given.checkpoint,
-        sizes,
-        device=given.engine.release.device,
-        dtype=computed,
-        forked=_forks(given),
-        kv_pool_bytes=_pool_bytes(given, flags),
-        calibration=own,
-    )
+    own = _calibration(given)
+    predicted = _predict(given, sizes, computed, own, _pool_bytes(given, flags))
     predicted = replicas.predicted(predicted, side_by_side, forked=_forks(given))
     environment = _environment(given, flags, dtype, threads, side_by_side)
     guard.check_doors(flags, given.extra, environment)
@@ -168,6 +164,7 @@ def make_plan(given: Inputs) -> Plan:
             dtype_reason,
             *precision.cautions(given.engine.release.device, given.hardware.cpu),
             *_thread_reason(given, threads, side_by_side),
+            *left_out.reasons,
             *context.reasons(given.settings.flags, flags, given.extra, given.checkpoint),
             *((f"memory of the engine's processes: {own.source} on this host",) if own else ()),
             *_flag_reasons(given, flags),
@@ -182,6 +179,43 @@ def make_plan(given: Inputs) -> Plan:
         restart=given.profile.restart,
         reference_cache=given.reference_cache,
         guard=limits,
+    )
+
+
+def _left_out(given: Inputs, computed: str) -> sizing.Filled:
+    """What profile, user's config and command line are silent about, computed."""
+    own = _calibration(given)
+    said = {word.partition("=")[0].removeprefix("--"): True for word in given.extra}
+    return sizing.fill(
+        {**said, **context.as_given(given.settings.flags, given.extra)},
+        given.checkpoint,
+        given.engine,
+        given.hardware,
+        width=memory.DTYPE_BYTES.get(computed, 2),
+        predict=lambda sizes: _predict(given, sizes, computed, own, 0),
+    )
+
+
+def _calibration(given: Inputs) -> Calibration | None:
+    return calibration.calibrate(
+        given.observed,
+        version=given.engine.version,
+        method="fork" if _forks(given) else "spawn",
+        encoder=given.checkpoint.encoder,
+    )
+
+
+def _predict(
+    given: Inputs, sizes: memory.Knobs, dtype: str, own: Calibration | None, pool_bytes: int
+) -> MemoryPrediction:
+    return memory.predict(
+        given.checkpoint,
+        sizes,
+        device=given.engine.release.device,
+        dtype=dtype,
+        forked=_forks(given),
+        kv_pool_bytes=pool_bytes,
+        calibration=own,
     )
 
 
@@ -254,9 +288,9 @@ def _thread_reason(given: Inputs, threads: int | None, side_by_side: int) -> tup
     return (f"{words}: {given.settings.sources.get('threads', 'as given')}",)
 
 
-def _flags(given: Inputs) -> dict[str, FlagValue]:
+def _flags(given: Inputs, left_out: Mapping[str, FlagValue]) -> dict[str, FlagValue]:
     """The engine's flags without those the user gives again after `--`: theirs win."""
-    flags = dict(given.settings.flags)
+    flags = {**left_out, **given.settings.flags}
     if given.checkpoint.whole_texts:
         flags = {**ENCODER_FLAGS, **flags}
     if _cuts_vectors(given):

@@ -44,7 +44,7 @@ def test_each_step_is_on_top_of_those_before_it() -> None:
         (value(s.argv, "--max-total-tokens"), value(s.argv, "--max-running-requests"))
         for s in plan.fallbacks
     ]
-    assert found == [("8192", None), ("8192", "8"), ("4096", "8")]
+    assert found == [("8192", "32"), ("8192", "8"), ("4096", "8")]
     assert plan.fallbacks[1].expectation.max_running_requests == 8
     sizes = [s.predicted.ram_bytes or 0 for s in plan.fallbacks]
     assert sizes[0] > sizes[2]

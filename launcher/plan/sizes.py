@@ -1,0 +1,201 @@
+"""What a profile leaves out: the KV cache's size, limits, chunking, the switches of a CPU. Pure.
+
+The engine's own defaults are made for a server of its own with a large GPU: it takes nearly all the
+memory there is, and on a CPU an attention backend that needs kernels which are not there. So
+whatever profile, user's config and command line are silent about is computed from the model and the
+memory that is free. What they say is never touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from launcher.config.profile import FlagValue
+from launcher.documents.plan import MemoryPrediction
+from launcher.engine.options import flags as flag_tables
+from launcher.engine.release import Engine
+from launcher.hardware.inventory import Hardware
+from launcher.model.checkpoint import Checkpoint
+from launcher.plan import context, memory
+from launcher.plan.fit import free_bytes
+from launcher.units import size
+
+RUNNING: Final = "max-running-requests"
+PREFILL: Final = "max-prefill-tokens"
+CHUNK: Final = "chunked-prefill-size"
+
+CPU_SWITCHES: Final[Mapping[str, FlagValue]] = MappingProxyType(
+    {
+        # The engine's own choice on x86-64, intel_amx, needs compiled kernels and AMX.
+        "attention-backend": "torch_native",
+        "disable-overlap-schedule": True,
+        # An idle scheduler spins a whole core otherwise.
+        "sleep-on-idle": True,
+        # The smoke is the warm-up.
+        "skip-server-warmup": True,
+        "log-level-http": "warning",
+    }
+)
+"""The switches that every shipped profile for a CPU has, with the measurements beside them."""
+
+TEXTS: Final = 16_384
+"""Tokens of cache that are worth having for short texts: 64 texts of 256."""
+BESIDE: Final = 512
+"""Tokens of short texts that fit beside one text of the full context."""
+LONGEST: Final = 8192
+"""Context that room is made for where a decoder's checkpoint allows more: the table of positions
+and the cache grow with it, and a CPU needs minutes for longer texts."""
+STEP: Final = 512
+"""Sizes are whole multiples of it."""
+PIECE: Final = 2048
+"""Tokens of a piece in which a decoder computes longer texts: its activations stay small."""
+CACHE_SHARE: Final = 0.5
+BATCH_SHARE: Final = 0.25
+"""Shares of the memory that is left beside weights and engine, for the cache and for one batch."""
+
+
+@dataclass(frozen=True)
+class Filled:
+    """Flags that were left out, and why they are what they are."""
+
+    flags: dict[str, FlagValue]
+    reasons: tuple[str, ...] = ()
+
+
+def fill(
+    said: Mapping[str, FlagValue],
+    checkpoint: Checkpoint,
+    engine: Engine,
+    hardware: Hardware,
+    *,
+    width: int,
+    predict: Callable[[memory.Knobs], MemoryPrediction],
+) -> Filled:
+    """The flags that nobody gave.
+
+    Args:
+        said: the options of the profile, the user's config and the command line.
+        checkpoint: what is served.
+        engine: the release decides the device, and which switches there are.
+        hardware: the memory that is free.
+        width: bytes of one number of the cache.
+        predict: the memory of a plan with the given sizes.
+    """
+    on_cpu = engine.release.device == "cpu"
+    switches = _switches(said, engine) if on_cpu else {}
+    running = _running(checkpoint, on_cpu=on_cpu) if RUNNING not in said else {}
+    sizes = {}
+    if context.POOL not in said:
+        spare = _spare({**said, **running}, checkpoint, hardware, predict, on_cpu=on_cpu)
+        sizes = _sizes(said, checkpoint, spare, width, on_cpu=on_cpu)
+    reasons = []
+    if switches:
+        reasons.append(f"not in the profile, set for a CPU: {_words(switches)}")
+    if sizes or running:
+        free = size(_free(hardware, on_cpu=on_cpu))
+        reasons.append(
+            f"not in the profile, computed from the model and {free} of free memory: "
+            + _words({**sizes, **running})
+        )
+    return Filled({**switches, **sizes, **running}, tuple(reasons))
+
+
+def _switches(said: Mapping[str, FlagValue], engine: Engine) -> dict[str, FlagValue]:
+    """Those of `CPU_SWITCHES` that this engine has."""
+    table = engine.options or flag_tables.table(engine.version)
+    known = table.index() if table else {}
+    return {
+        name: value
+        for name, value in CPU_SWITCHES.items()
+        if name not in said and f"--{name}" in known
+    }
+
+
+def _running(checkpoint: Checkpoint, *, on_cpu: bool) -> dict[str, FlagValue]:
+    """Texts at once, as the shipped profiles have them; the engine's own 2048 makes a large table
+    of positions for nothing."""
+    least = 32 if on_cpu else 64
+    return {RUNNING: 2 * least if checkpoint.encoder else least}
+
+
+def _spare(
+    said: Mapping[str, FlagValue],
+    checkpoint: Checkpoint,
+    hardware: Hardware,
+    predict: Callable[[memory.Knobs], MemoryPrediction],
+    *,
+    on_cpu: bool,
+) -> float:
+    """Bytes that are left for cache and batches beside the weights and the engine, per replica."""
+    smallest = {
+        **said,
+        context.POOL: memory.SMOKE_TOKENS,
+        context.FLAG: said.get(context.FLAG, min(checkpoint.context_length, LONGEST)),
+    }
+    predicted = predict(memory.knobs(smallest, checkpoint))
+    used = predicted.ram_full_bytes if on_cpu else predicted.gpu_full_bytes
+    replicas = memory.replicas(said) if on_cpu else 1
+    return max(0.0, _free(hardware, on_cpu=on_cpu) / memory.SLACK - (used or 0)) / replicas
+
+
+def _sizes(
+    said: Mapping[str, FlagValue],
+    checkpoint: Checkpoint,
+    spare: float,
+    width: int,
+    *,
+    on_cpu: bool,
+) -> dict[str, FlagValue]:
+    """Cache, context, prefill and chunk, as far as nobody gave them."""
+    out: dict[str, FlagValue] = {}
+    wanted = said.get(context.FLAG)
+    longest = wanted if isinstance(wanted, int) else checkpoint.context_length
+    if not checkpoint.encoder and wanted is None:
+        longest = min(longest, LONGEST)
+    room = int(spare * CACHE_SHARE / memory.kv_bytes_per_token(checkpoint, width))
+    goal = _goal(longest, checkpoint, on_cpu=on_cpu)
+    pool = out[context.POOL] = max(2 * STEP, min(goal, room - room % STEP))
+    if not checkpoint.encoder and wanted is None:
+        longest = min(longest, pool - STEP)
+        if longest < checkpoint.context_length:
+            out[context.FLAG] = longest
+    if checkpoint.whole_texts:
+        # With chunking off this alone bounds one forward pass, which must hold a whole text.
+        batch = int(spare * BATCH_SHARE / memory.activation_bytes(checkpoint, width))
+        least = min(longest + 1, pool)
+        _unless_said(out, said, PREFILL, max(least, min(pool, batch - batch % STEP)))
+    else:
+        _unless_said(out, said, PREFILL, min(longest, LONGEST))
+        if longest > PIECE:
+            _unless_said(out, said, CHUNK, PIECE)
+    return out
+
+
+def _goal(longest: int, checkpoint: Checkpoint, *, on_cpu: bool) -> int:
+    """Tokens of cache where memory is no matter: the figures of the shipped profiles."""
+    beside = -(-longest // STEP) * STEP + BESIDE
+    if checkpoint.encoder:
+        return max(TEXTS, beside)
+    return max(TEXTS // 2 + BESIDE, beside) if on_cpu else max(2 * TEXTS, beside)
+
+
+def _unless_said(
+    out: dict[str, FlagValue], said: Mapping[str, FlagValue], name: str, value: int
+) -> None:
+    if name not in said:
+        out[name] = value
+
+
+def _free(hardware: Hardware, *, on_cpu: bool) -> int:
+    if on_cpu:
+        return hardware.memory.available_bytes
+    return max((free_bytes(gpu) for gpu in hardware.gpus), default=0)
+
+
+def _words(flags: Mapping[str, FlagValue]) -> str:
+    return ", ".join(
+        f"--{name}" if value is True else f"--{name} {value}" for name, value in flags.items()
+    )

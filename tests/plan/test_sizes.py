@@ -1,0 +1,148 @@
+"""What a profile leaves out is computed from the model and the memory that is free."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.config.loading import load_profile, shipped_dir
+from launcher.documents.plan import Plan
+from launcher.plan import sizes
+from launcher.plan.resolve import make_plan
+from tests.plan.inputs import checkpoint, inputs, qwen3
+from tests.samples import GIB, gpu, machine
+
+BERT_LARGE: dict[str, Any] = {
+    "hidden_size": 1024,
+    "num_layers": 24,
+    "num_attention_heads": 16,
+    "num_kv_heads": 16,
+    "head_dim": 64,
+    "intermediate_size": 4096,
+    "parameters": 335_000_000,
+    "dimensions": 1024,
+}
+
+
+def option(argv: Sequence[str], name: str) -> str | None:
+    return argv[argv.index(f"--{name}") + 1] if f"--{name}" in argv else None
+
+
+def number(plan: Plan, name: str) -> int:
+    text = option(plan.engine.argv, name)
+    assert text is not None, name
+    return int(text)
+
+
+def test_a_bare_profile_of_minilm_does_not_take_all_memory_for_its_cache() -> None:
+    """Its plan was 13.6 GB, 12.6 of them KV cache that nobody had asked for."""
+    plan = make_plan(inputs())
+    cache = next(term for term in plan.predicted.terms if term.name == "KV cache")
+    assert cache.bytes == 16384 * 9216
+    assert plan.predicted.ram_full_bytes is not None
+    assert plan.predicted.ram_full_bytes < 1.5 * GIB
+    assert plan.fits
+
+
+def test_a_bare_profile_gets_what_the_shipped_one_of_its_model_says() -> None:
+    shipped = load_profile("cpu-minilm", Path("/nonexistent")).profile
+    bare, whole = make_plan(inputs()), make_plan(inputs(flags=dict(shipped.flags)))
+    options = sorted(" ".join(bare.engine.argv).split(" --"))
+    assert options == sorted(" ".join(whole.engine.argv).split(" --"))
+    assert bare.predicted == whole.predicted
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in shipped_dir().glob("*.yaml")))
+def test_nothing_is_added_to_a_shipped_profile(name: str) -> None:
+    profile = load_profile(name, Path("/nonexistent")).profile
+    assert {"max-total-tokens", "max-running-requests"} <= profile.flags.keys()
+    if profile.hardware.device == "cpu":
+        assert profile.flags.keys() >= sizes.CPU_SWITCHES.keys()
+
+
+def test_a_decoder_gets_a_context_a_cache_for_it_and_pieces() -> None:
+    plan = make_plan(inputs(model=qwen3()))
+    assert number(plan, "context-length") == 8192
+    assert number(plan, "max-total-tokens") == 8704
+    assert number(plan, "chunked-prefill-size") == 2048
+    assert number(plan, "max-running-requests") == 32
+    assert plan.expectation.context_length == 8192
+    assert plan.fits
+
+
+def test_a_decoder_on_a_card_gets_room_for_several_long_texts() -> None:
+    hardware = machine(gpus=(gpu(total=15 * GIB),))
+    plan = make_plan(inputs(hardware=hardware, model=qwen3(), release="turing"))
+    assert number(plan, "context-length") == 8192
+    assert number(plan, "max-total-tokens") == 32768
+    assert plan.fits
+    assert option(plan.engine.argv, "sleep-on-idle") is None
+
+
+def test_a_small_card_gets_a_smaller_cache_and_context() -> None:
+    hardware = machine(gpus=(gpu(total=3 * GIB),))
+    plan = make_plan(inputs(hardware=hardware, model=qwen3(), release="turing"))
+    assert number(plan, "max-total-tokens") < 8704
+    assert number(plan, "context-length") == number(plan, "max-total-tokens") - 512
+    assert plan.fits
+
+
+@pytest.mark.parametrize("free", [2.2, 2.6, 4.0, 8.0, 32.0])
+def test_a_large_encoder_fits_wherever_its_weights_leave_room(free: float) -> None:
+    model = checkpoint(**BERT_LARGE)
+    plan = make_plan(inputs(hardware=machine(available=int(free * GIB)), model=model))
+    assert plan.fits, plan.reasons[0]
+    assert number(plan, "max-total-tokens") > 513
+    assert 513 <= number(plan, "max-prefill-tokens") <= number(plan, "max-total-tokens")
+
+
+def test_where_even_the_least_does_not_fit_the_plan_says_so() -> None:
+    model = checkpoint(**BERT_LARGE)
+    plan = make_plan(inputs(hardware=machine(available=GIB), model=model))
+    assert not plan.fits
+    assert number(plan, "max-total-tokens") == 1024
+
+
+def test_an_encoder_of_long_texts_gets_room_for_one_of_them_in_one_pass() -> None:
+    plan = make_plan(inputs(model=checkpoint(context_length=32_768)))
+    assert number(plan, "max-total-tokens") == 33_280
+    assert number(plan, "max-prefill-tokens") > 32_768
+    assert number(plan, "chunked-prefill-size") == -1
+
+
+def test_a_decoder_that_attends_both_ways_is_never_split() -> None:
+    plan = make_plan(inputs(model=qwen3(both_ways=True)))
+    assert number(plan, "chunked-prefill-size") == -1
+    assert number(plan, "max-prefill-tokens") > number(plan, "context-length")
+
+
+def test_what_the_profile_or_the_command_line_says_is_kept() -> None:
+    flags = {"max-total-tokens": 4096, "sleep-on-idle": False}
+    plan = make_plan(inputs(flags=flags, extra=("--max-running-requests", "7")))
+    assert number(plan, "max-total-tokens") == 4096
+    assert number(plan, "max-running-requests") == 7
+    assert "--sleep-on-idle" not in plan.engine.argv
+    assert option(plan.engine.argv, "max-prefill-tokens") is None
+    plan = make_plan(inputs(model=qwen3(), flags={"context-length": 2048}))
+    assert number(plan, "context-length") == 2048
+    assert option(plan.engine.argv, "chunked-prefill-size") is None
+
+
+def test_the_plan_says_which_figures_nobody_wrote() -> None:
+    plan = make_plan(inputs(flags={"max-running-requests": 64}))
+    switches = next(each for each in plan.reasons if "set for a CPU" in each)
+    assert "--attention-backend torch_native, --disable-overlap-schedule" in switches
+    computed = next(each for each in plan.reasons if "computed from the model" in each)
+    assert "--max-total-tokens 16384, --max-prefill-tokens 16384" in computed
+    assert "max-running-requests" not in computed
+
+
+def test_replicas_share_the_memory_that_is_free() -> None:
+    model = checkpoint(**BERT_LARGE)
+    hardware = machine(available=6 * GIB)
+    alone = make_plan(inputs(hardware=hardware, model=model))
+    shared = make_plan(inputs(hardware=hardware, model=model, flags={"dp-size": 2}))
+    assert number(shared, "max-total-tokens") < number(alone, "max-total-tokens")

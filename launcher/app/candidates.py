@@ -144,11 +144,11 @@ def _candidate(ref: ProfileRef, where: Dirs) -> Candidate | None:
     if profile is None:
         return None
     loaded = LoadedProfile(ref.name, ref.path, profile, {}, ref.shipped)
-    card = _card(profile.model, where.config / "profiles" / "models")
+    card = card_named(profile.model, where.config / "profiles" / "models")
     return Candidate(loaded, card, sizes(card, profile))
 
 
-def _card(model: str, folder: Path) -> ModelCard | None:
+def card_named(model: str, folder: Path) -> ModelCard | None:
     """The card of a profile's model; None where it names a source or there is no such card."""
     try:
         return load_card(model, folder)

@@ -7,14 +7,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
 from launcher.app import candidates, origin
+from launcher.app.best_profile import best_profile
+from launcher.app.known_model import Absent, Fetching, KnownModel, known_model
+from launcher.app.subject import given_once, subject
 from launcher.config.loading import SUFFIXES, LoadedProfile, load_profile
-from launcher.config.settings import Resolved, for_release, load_user_config, resolve
+from launcher.config.settings import (
+    Resolved,
+    for_release,
+    is_offline,
+    load_user_config,
+    resolve,
+)
 from launcher.config.size import parse_card_memory
 from launcher.documents.plan import Plan
 from launcher.engine import releases
@@ -27,16 +36,14 @@ from launcher.hardware.cards import hypothetical
 from launcher.hardware.detect import detect
 from launcher.hardware.inventory import Hardware
 from launcher.linux import limits
-from launcher.model.cards import resolve_model
 from launcher.model.checkpoint import Checkpoint, ModelCard
-from launcher.model.fetch import locate, obtain
-from launcher.model.inspect import inspect
 from launcher.paths import Dirs, dirs
 from launcher.plan import engine_and_card
 from launcher.plan.calibration import Observed
 from launcher.plan.inputs import Inputs
 from launcher.plan.resolve import check_request, make_plan
 from launcher.record.runs import list_runs, load_run
+from launcher.units import size
 from launcher.verify.thresholds import parity_min
 
 _LATEST_RUNS = 40
@@ -55,6 +62,8 @@ class Request:
     """Engine options after `--`."""
     fetch: bool = True
     """Install the engine and fetch the model where they are missing."""
+    foresee: bool = False
+    """Fetch nothing, and plan what is missing by what is known of it: for what only prints."""
     gpu: str | None = None
     """A card as people name it: plan for a machine with one, instead of this machine."""
     vram: str | None = None
@@ -83,6 +92,10 @@ class Prepared:
     engine: Engine
     checkpoint: Checkpoint
     card: ModelCard | None
+    absent: tuple[Absent, ...] = ()
+    """What a start would fetch first; only where `foresee` was asked for."""
+    notes: tuple[str, ...] = ()
+    """How the request was understood, where that is not plain; in sentences."""
 
 
 def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
@@ -93,10 +106,13 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
     """
     where = dirs()
     hardware = _hardware(request)
-    name = request.profile or default_profile(hardware, where, request, progress)
+    chosen = _chosen(request, hardware, where, progress)
+    request, name = chosen.request, chosen.profile
     profile = load_profile(name, profiles_dir(where))
-    environ = os.environ if request.environ is None else request.environ
-    asked = settings = resolve(profile, request.given, environ, load_user_config(where.config))
+    config = load_user_config(where.config)
+    asked = settings = resolve(
+        profile, request.given, _environ(request), config, name=chosen.service
+    )
     brought = _brought(settings, profile)
     choice = _choose(settings, profile, hardware, where, brought)
     settings = for_release(settings, profile, choice.release.name)
@@ -105,8 +121,10 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
         flag_tables.require(request.extra, choice.release.version)
     engine = brought or _engine(settings, choice.release, where, request, progress)
     engine = own_options.with_options(engine, where.cache, progress)
-    checkpoint, card = _model(settings, profile, where, request, progress)
-    origin.require_fingerprint(checkpoint, request.expect_fingerprint)
+    model = chosen.model or _model(settings, profile, where, request, progress)
+    checkpoint, card = model.checkpoint, model.card
+    if model.absent is None:
+        origin.require_fingerprint(checkpoint, request.expect_fingerprint)
     plan = make_plan(
         Inputs(
             settings=settings,
@@ -134,7 +152,94 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
             by_path=name.endswith(SUFFIXES),
         )
         plan = msgspec.structs.replace(_within_limits(plan), origin=came_from)
-    return Prepared(plan, profile, settings, hardware, engine, checkpoint, card)
+    absent = (_absent_engine(engine, settings, where, request), model.absent)
+    return Prepared(
+        plan,
+        profile,
+        settings,
+        hardware,
+        engine,
+        checkpoint,
+        card,
+        absent=tuple(each for each in absent if each is not None and request.foresee),
+        notes=chosen.notes,
+    )
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """A request that names a profile, and what was found out on the way."""
+
+    request: Request
+    profile: str
+    service: str | None = None
+    """Name of the service where nobody gives one; None: the profile's."""
+    model: KnownModel | None = None
+    notes: tuple[str, ...] = ()
+
+
+def _chosen(
+    request: Request, hardware: Hardware, where: Dirs, progress: Callable[[str], None]
+) -> _Chosen:
+    """The profile that is named, or the best for this machine: at all, or with the model named."""
+    if request.profile is None:
+        return _Chosen(request, default_profile(hardware, where, request, progress))
+    found = subject(request.profile, profiles_dir(where))
+    given_once(found, request.given.get("model"), request.profile)
+    if found.model is None:
+        if found.note:
+            progress(found.note)
+        notes = (found.note,) if found.note else ()
+        return _Chosen(request, found.profile or request.profile, notes=notes)
+    model = known_model(found.model, where, _fetching(request, where, progress))
+    best = best_profile(
+        found.model,
+        model.checkpoint,
+        model.card,
+        hardware=hardware,
+        where=where,
+        observed=_observed(where),
+    )
+    progress(best.words)
+    flags = {**best.flags, **_mapping(request.given.get("flags"))}
+    given = {**request.given, "model": found.model, **({"flags": flags} if flags else {})}
+    return _Chosen(
+        replace(request, given=given), best.profile, found.service, model, notes=(best.words,)
+    )
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _environ(request: Request) -> Mapping[str, str]:
+    return os.environ if request.environ is None else request.environ
+
+
+def _fetching(request: Request, where: Dirs, progress: Callable[[str], None]) -> Fetching:
+    return Fetching(
+        fetch=request.fetch,
+        foresee=request.foresee or request.elsewhere,
+        offline=is_offline(request.given, _environ(request), load_user_config(where.config)),
+        progress=progress,
+    )
+
+
+def _absent_engine(
+    engine: Engine, settings: Resolved, where: Dirs, request: Request
+) -> Absent | None:
+    release = engine.release
+    if settings.engine_python is not None or install.find(release, where.engines) is not None:
+        return None
+    what = f"engine {release.name} (SGLang {release.version})"
+    if request.elsewhere:
+        return None
+    then = (
+        "which --offline forbids `up` to do"
+        if settings.offline
+        else f"`up` installs it first ({size(release.disk_bytes)})"
+    )
+    return Absent("engine", release.name, f"{what} is not installed: {then}")
 
 
 def _within_limits(plan: Plan) -> Plan:
@@ -283,7 +388,7 @@ def _engine(
     found = install.find(release, where.engines)
     if found is not None:
         return found
-    if request.elsewhere:
+    if request.elsewhere or request.foresee:
         return candidates.engine_for(release, where)
     if not request.fetch or settings.offline:
         raise QlaunchError(
@@ -305,31 +410,12 @@ def _model(
     where: Dirs,
     request: Request,
     progress: Callable[[str], None],
-) -> tuple[Checkpoint, ModelCard | None]:
+) -> KnownModel:
     from_profile = settings.sources.get("model", "").startswith("profile")
-    card, sources = resolve_model(
+    return known_model(
         settings.model,
-        profiles_dir(where) / "models",
+        where,
+        _fetching(request, where, progress),
         base=profile.file(("model",)).parent if from_profile else None,
+        profile=profile.profile,
     )
-    here = locate(sources, models_dir=where.models)
-    if here is None:
-        foreseen = candidates.sizes(card, profile.profile) if request.elsewhere else None
-        if foreseen is not None:
-            return foreseen, card
-        if not request.fetch:
-            raise QlaunchError(
-                f"model {settings.model} is not on this machine",
-                code="model_not_found",
-                exit_code=ExitCode.USAGE,
-                fix=f"qlaunch model pull {settings.model}",
-            )
-        progress(f"fetching model {settings.model}")
-    path = here or obtain(
-        sources,
-        models_dir=where.models,
-        card=card,
-        offline=settings.offline,
-        progress=progress,
-    )
-    return inspect(path), card

@@ -81,7 +81,7 @@ def machine_options(body: Decorated) -> Decorated:
     return body
 
 
-_METAVAR = "[PROFILE] [-- ENGINE OPTIONS]"
+_METAVAR = "[PROFILE|MODEL] [-- ENGINE OPTIONS]"
 
 
 def split(words: tuple[str, ...], typed: list[str]) -> tuple[str | None, tuple[str, ...]]:
@@ -101,7 +101,13 @@ def split(words: tuple[str, ...], typed: list[str]) -> tuple[str | None, tuple[s
     return (before[0] if before else None), tuple(after)
 
 
-def request(words: tuple[str, ...], given: dict[str, object], *, fetch: bool = True) -> Request:
+def request(
+    words: tuple[str, ...],
+    given: dict[str, object],
+    *,
+    fetch: bool = True,
+    foresee: bool = False,
+) -> Request:
     """The request that a command line states."""
     context = click.get_current_context()
     profile, extra = split(words, context.find_root().obj or [])
@@ -114,6 +120,7 @@ def request(words: tuple[str, ...], given: dict[str, object], *, fetch: bool = T
         given={name: value for name, value in given.items() if name not in beside},
         extra=extra,
         fetch=fetch,
+        foresee=foresee,
         gpu=gpu,
         vram=vram,
         driver=driver,

@@ -18,14 +18,15 @@ from launcher.paths import dirs
 @plan_options
 @machine_options
 def command(words: tuple[str, ...], **given: Any) -> Result:
-    """Show what `up` would run for PROFILE, and what it would need.
+    """Show what `up` would run for PROFILE or MODEL, and what it would need.
 
-    Nothing is started or fetched: the engine and the model must be on this machine, unless --gpu
-    or --vram asks about another one.
+    Nothing is started or fetched. What is not on this machine is planned from the model's card, or
+    from a hub's metadata in the cache, and the plan says so.
     """
-    prepared = prepare(request(words, given, fetch=False), Progress(quiet=True).line)
+    asked = request(words, given, fetch=False, foresee=True)
+    prepared = prepare(asked, Progress(quiet=True).line)
     plan = prepared.plan
-    data, lines = service_text.plan_data(plan), service_text.plan(plan)
+    data, lines = service_text.prepared_data(prepared), service_text.prepared(prepared)
     if not prepared.hardware.assumed:  # runs of this machine say nothing of another
         data["evidence"] = evidence.of_plan(plan, dirs())
         lines += evidence.lines(data["evidence"])

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from launcher.documents.plan import Plan
 from launcher.model.checkpoint import Prompts
 from launcher.units import size
+
+if TYPE_CHECKING:
+    from launcher.app.prepare import Prepared
 
 _WORDS = {
     "starting": "starting the engine",
@@ -144,6 +147,35 @@ def prompts_data(found: Prompts | None) -> dict[str, Any]:
     }
 
 
+PLACEHOLDERS: Final = {
+    "{port}": "<picked at start>",
+    "{secrets_config}": "<file with the key, written at start>",
+}
+"""What a supervisor fills in when it starts, as people read it."""
+
+
+def shown_argv(argv: Iterable[str]) -> list[str]:
+    """An engine's command line with words for what is filled in at the start."""
+    return [PLACEHOLDERS.get(word, word) for word in argv]
+
+
+def prepared(found: Prepared) -> list[str]:
+    """A plan, how the request was understood, and what is not on this machine yet."""
+    beside = [f"not here  {each.words}" for each in found.absent]
+    return [*(f"note      {note}" for note in found.notes), *beside, *plan(found.plan)]
+
+
+def prepared_data(found: Prepared) -> dict[str, Any]:
+    """The same for programs: the plan's document with `notes` and `absent`."""
+    return {
+        **plan_data(found.plan),
+        "notes": list(found.notes),
+        "absent": [
+            {"kind": each.kind, "name": each.name, "message": each.words} for each in found.absent
+        ],
+    }
+
+
 def plan(found: Plan) -> list[str]:
     """A plan: what would run, and what it would need."""
     settings = [f"{name}={shlex.quote(value)}" for name, value in found.engine.env.items()]
@@ -155,7 +187,7 @@ def plan(found: Plan) -> list[str]:
         "environment",
         *(f"  {setting}" for setting in settings),
         "command",
-        *(f"  {line}" for line in _argv(found.engine.argv)),
+        *(f"  {line}" for line in _argv(shown_argv(found.engine.argv))),
         "memory",
         *(
             f"  {term.name:<28} {size(term.bytes):>9} {term.device:<4} {term.basis}: {term.source}"
@@ -187,7 +219,7 @@ def plan_data(found: Plan) -> dict[str, Any]:
         "engine": {
             "release": found.engine.release,
             "version": found.engine.version,
-            "argv": list(found.engine.argv),
+            "argv": shown_argv(found.engine.argv),
             "env": found.engine.env,
         },
         "memory": {"predicted": predicted},
@@ -197,7 +229,7 @@ def plan_data(found: Plan) -> dict[str, Any]:
     }
 
 
-def _argv(argv: tuple[str, ...]) -> list[str]:
+def _argv(argv: Iterable[str]) -> list[str]:
     """One option a line, ready to paste into a shell."""
     lines: list[str] = []
     for word in argv:

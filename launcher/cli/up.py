@@ -36,7 +36,11 @@ class Follow:
 
 @declare("up")
 @plan_options
-@click.option("--dry-run", is_flag=True, help="Print the exact command and environment, and stop.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Fetch and start nothing: print the exact command and environment.",
+)
 @click.option(
     "--foreground",
     is_flag=True,
@@ -46,12 +50,14 @@ class Follow:
 def command(
     words: tuple[str, ...], dry_run: bool, foreground: bool, quiet: bool, **given: Any
 ) -> Result:
-    """Start PROFILE and return when its vectors are proved right.
+    """Start PROFILE, or MODEL, and return when its vectors are proved right.
 
-    Without PROFILE the best one for this machine is taken. The engine and the model are fetched
-    where they are missing. Options of the engine itself go after `--`:
+    MODEL is a folder (./DIR), hf:ORG/NAME, modelscope:ORG/NAME, package:NAME or a model card: the
+    best profile for this machine with it is taken. Without either, the best profile. The engine
+    and the model are fetched where they are missing. Options of the engine itself go after `--`:
 
     \b
+        qlaunch up ./my-finetune
         qlaunch up cpu-minilm -- --log-level debug
     """
     with ends_by_interrupt() if foreground else contextlib.nullcontext():
@@ -66,10 +72,12 @@ def _up(
     dry_run: bool,
     foreground: bool,
 ) -> Result:
-    prepared = prepare(request(words, given), progress.line)
+    asked = request(words, given, fetch=not dry_run, foresee=dry_run)
+    prepared = prepare(asked, (Progress(quiet=True) if dry_run else progress).line)
     plan = prepared.plan
     if dry_run:
-        return Result(data=service_text.plan_data(plan), lines=service_text.plan(plan))
+        data, lines = service_text.prepared_data(prepared), service_text.prepared(prepared)
+        return Result(data=data, lines=lines)
     require_fit(prepared)
     progress.line(f"{plan.service}: {plan.model_name} on engine {plan.engine.release}")
     if foreground:

@@ -165,6 +165,8 @@ def resolve(
     given: Mapping[str, object | None],
     environ: Mapping[str, str],
     user_config: UserConfig,
+    *,
+    name: str | None = None,
 ) -> Resolved:
     """Decide every setting.
 
@@ -172,6 +174,7 @@ def resolve(
         given: what the command line gave, by setting name; None (or absent) is not given.
             `flags` is a mapping of engine options.
         environ: the environment; an empty `QLAUNCH_*` variable counts as unset.
+        name: the service's name where nobody gives one; None: the profile's.
 
     Raises:
         QlaunchError: `setting_invalid` (exit 2), naming the option or the variable.
@@ -184,8 +187,29 @@ def resolve(
     for setting in SETTINGS:
         candidates = _candidates(setting, loaded, given, environ, user_config)
         values[setting.name], sources[setting.name] = next(candidates)
+    if name is not None and sources["name"] == "default":
+        values["name"] = name
     flags = _merge_flags(loaded, given.get("flags"), user_config, sources)
     return Resolved(**values, flags=flags, sources=sources)
+
+
+def is_offline(
+    given: Mapping[str, object | None], environ: Mapping[str, str], user_config: UserConfig
+) -> bool:
+    """Whether nothing may be fetched: known before there is a profile, which cannot say it.
+
+    Raises:
+        QlaunchError: `setting_invalid` (exit 2).
+    """
+    setting = next(each for each in SETTINGS if each.name == "offline")
+    sources = (
+        (given.get("offline"), "command line"),
+        (environ.get(setting.variable), "environment"),
+    )
+    for value, source in sources:
+        if value:
+            return bool(_checked(setting, value, f"{source} {setting.variable}"))
+    return bool(user_config.values.offline)
 
 
 def for_release(settings: Resolved, loaded: LoadedProfile, release: str) -> Resolved:

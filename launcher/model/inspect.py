@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # Bidirectional transformers by `model_type`: each token sees those after it.
-_ENCODERS = frozenset({
+ENCODERS = frozenset({
     "albert", "bert", "camembert", "convbert", "deberta", "deberta-v2", "distilbert", "electra",
     "ernie", "eurobert", "flaubert", "mobilebert", "modernbert", "mpnet", "new", "nomic_bert",
     "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xlm",
@@ -75,7 +75,7 @@ def inspect(path: Path) -> Checkpoint:
     quantization = _quantization(config_path, raw)
     _optional(config_path, config, *_ALIASES["positions"])
     served_as = architectures[0] if architectures else UNNAMED.get(model_type, "")
-    encoder = model_type in _ENCODERS or served_as.startswith(encoders.CLASSES)
+    encoder = model_type in ENCODERS or served_as.startswith(encoders.CLASSES)
     if encoder:
         family = encoders.check(config_path, config, headers, sizes, architectures)
         served_as = family.served_as

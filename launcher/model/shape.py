@@ -31,7 +31,7 @@ def from_card(card: ModelCard, *, quantization: str | None = None) -> Checkpoint
     if shape is None:
         return None
     return Checkpoint(
-        path=Path("models") / card.name,
+        path=Path(placeholder(card.name)),
         architectures=(card.architecture,),
         model_type="",
         hidden_size=shape.hidden_size,
@@ -55,6 +55,23 @@ def from_card(card: ModelCard, *, quantization: str | None = None) -> Checkpoint
         quantization=quantization,
         fingerprint="",
     )
+
+
+def placeholder(name: str) -> str:
+    """What stands in a plan for the folder of a model that is not on this machine."""
+    return f"<{name}, fetched at start>"
+
+
+def parameters_of(shape: Shape) -> int:
+    """Elements of the embedding table and of the layers' matrices; norms, biases and positions,
+    some per cent more at most, are not counted."""
+    hidden, inner = shape.hidden_size, shape.intermediate_size
+    if shape.encoder:
+        layer = 4 * hidden**2 + 2 * hidden * inner
+    else:
+        queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+        layer = hidden * (2 * queries + 2 * keys + 3 * inner)
+    return shape.vocab_size * hidden + shape.layers * layer
 
 
 def _weight_bytes(card: ModelCard, shape: Shape, quantization: str | None) -> int:

@@ -23,6 +23,7 @@ from launcher.engine import command, support
 from launcher.engine.options import flags as flag_tables
 from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.cpu import under
+from launcher.model.naming import folder_name
 from launcher.plan import (
     calibration,
     context,
@@ -445,7 +446,7 @@ def _cuts_vectors(given: Inputs) -> bool:
 
 
 def _served_name(given: Inputs) -> str:
-    name = given.card.name if given.card else given.checkpoint.path.name
+    name = given.card.name if given.card else folder_name(given.checkpoint.path)
     # A colon means a LoRA adapter to SGLang, which refuses it in a model's name.
     return name.replace(":", "-") or "model"
 

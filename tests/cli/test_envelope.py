@@ -32,7 +32,7 @@ SAMPLES: dict[str, tuple[list[str], int]] = {
     "client": (["client", "absent"], 3),
     "compare": (["compare", "no-such-profile"], 2),
     "tune": (["tune", "no-such-profile"], 2),
-    "plan": (["plan", "cpu-minilm"], 5),
+    "plan": (["plan", "cpu-minilm"], 0),
     "recommend": (["recommend"], 0),
     "profiles list": (["profiles", "list"], 0),
     "profiles show": (["profiles", "show", "cpu-minilm"], 0),

@@ -245,26 +245,15 @@ class TestRefusals:
         key = tmp_path / "key"
         key.write_text("secret")
         data = dry(run, "cpu-minilm", "--host", "::", "--api-key-file", str(key))
-        assert option(data, "--config") == "{secrets_config}"
-        assert "secret" not in json.dumps(data).replace("{secrets_config}", "")
+        assert option(data, "--config") == "<file with the key, written at start>"
+        assert "secret" not in json.dumps(data)
 
-    @pytest.mark.parametrize("command", [["up", "--offline"], ["plan"]], ids=" ".join)
-    def test_a_missing_engine(
-        self, command: list[str], run: Run, home: Path, on: SetMachine
-    ) -> None:
+    def test_a_missing_engine(self, run: Run, home: Path, on: SetMachine) -> None:
         on(machine())
-        answer = run(*command, "cpu-minilm", "--json")
+        answer = run("up", "cpu-minilm", "--offline", "--json")
         assert answer.code == 5
         assert answer.error["code"] == "engine_missing"
         assert answer.error["fix"].startswith("qlaunch engine install cpu")
-
-    def test_a_missing_model(self, run: Run, home: Path, on: SetMachine) -> None:
-        on(machine())
-        installed(home / "data" / "engines")
-        answer = run("plan", "cpu-minilm", "--json")
-        assert answer.code == 2
-        assert answer.error["code"] == "model_not_found"
-        assert answer.error["fix"] == "qlaunch model pull all-minilm-l6-v2"
 
     def test_an_engine_python_that_is_none(self, run: Run, ready: Path) -> None:
         answer = run("up", "cpu-minilm", "--engine-python", "/absent/python", "--json")

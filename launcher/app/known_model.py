@@ -1,0 +1,127 @@
+"""What is known of a model: its files where they are here, else its card, else a hub's metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.app import candidates
+from launcher.config.profile import Profile
+from launcher.errors import ExitCode, QlaunchError
+from launcher.model.cards import resolve_model
+from launcher.model.checkpoint import Checkpoint, ModelCard, Source
+from launcher.model.fetch import locate, obtain
+from launcher.model.foreseen import from_cache
+from launcher.model.inspect import inspect
+from launcher.model.shape import from_card
+from launcher.paths import Dirs
+
+
+@dataclass(frozen=True)
+class Absent:
+    """Something that a start would fetch first."""
+
+    kind: str
+    """`engine` or `model`."""
+    name: str
+    words: str
+    """One sentence: what is not here, what the plan goes by, what `up` would do."""
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A checkpoint as far as it is known."""
+
+    checkpoint: Checkpoint
+    card: ModelCard | None
+    absent: Absent | None = None
+    """None where its files are on this machine."""
+
+
+@dataclass(frozen=True)
+class Fetching:
+    """What may be done about a model that is not here."""
+
+    fetch: bool
+    foresee: bool
+    """Plan it by its card or a hub's metadata instead."""
+    offline: bool
+    progress: Callable[[str], None]
+
+
+def known_model(
+    model: str,
+    where: Dirs,
+    how: Fetching,
+    *,
+    base: Path | None = None,
+    profile: Profile | None = None,
+) -> KnownModel:
+    """Find the model, fetch it, or foresee it.
+
+    Args:
+        model: a card's name, a folder or a source.
+        base: folder that relative folders start from; None is the current directory.
+        profile: what is to serve it, where that is known: it may ask for a quantised copy.
+
+    Raises:
+        QlaunchError: `model_not_found` (exit 2) where it is not here and may not be fetched, or
+            where nothing is known of it; the errors of `resolve_model`, `obtain` and `inspect`.
+    """
+    card, sources = resolve_model(model, where.config / "profiles" / "models", base=base)
+    here = locate(sources, models_dir=where.models)
+    if here is not None:
+        return KnownModel(inspect(here), card)
+    if how.foresee and any(source.kind != "path" for source in sources):
+        return _foreseen(model, card, sources, profile, offline=how.offline)
+    if not how.fetch and not all(source.kind == "path" for source in sources):
+        raise QlaunchError(
+            f"model {model} is not on this machine",
+            code="model_not_found",
+            exit_code=ExitCode.USAGE,
+            fix=f"qlaunch model pull {model}",
+        )
+    how.progress(f"fetching model {model}")
+    path = obtain(
+        sources,
+        models_dir=where.models,
+        card=card,
+        offline=how.offline,
+        progress=how.progress,
+    )
+    return KnownModel(inspect(path), card)
+
+
+def _foreseen(
+    model: str,
+    card: ModelCard | None,
+    sources: Sequence[Source],
+    profile: Profile | None,
+    *,
+    offline: bool,
+) -> KnownModel:
+    """The model before it is here.
+
+    Raises:
+        QlaunchError: `model_not_found` (exit 2) where nobody knows its sizes.
+    """
+    by, facts = "its model card", card
+    if card is None or card.shape is None:
+        cached = (found for source in sources if (found := from_cache(source)) is not None)
+        by, facts = "the hub's metadata in this machine's cache", next(cached, None)
+    checkpoint = None
+    if facts is not None:
+        checkpoint = candidates.sizes(facts, profile) if profile else from_card(facts)
+    if checkpoint is None:
+        raise QlaunchError(
+            f"model {model} is not on this machine, and nothing is known of it: no model card"
+            " gives its sizes, and no hub's metadata are in the cache",
+            code="model_not_found",
+            exit_code=ExitCode.USAGE,
+            fix=f"qlaunch model pull {model}",
+        )
+    source = next(source for source in sources if source.kind != "path")
+    then = "which --offline forbids `up` to fetch" if offline else f"`up` fetches it from {source}"
+    words = f"model {model} is not on this machine: planned from {by}; {then}"
+    return KnownModel(checkpoint, card or facts, Absent("model", model, words))

@@ -55,6 +55,11 @@ _COMMANDS: Final = {
     "engine": ("launcher.cli.engine", "List, install and remove engine releases."),
     "model": ("launcher.cli.model", "List, fetch and inspect models."),
     "doctor": ("launcher.cli.doctor", "Look at the machine, and say what to do about it."),
+    "gateway": (
+        "launcher.cli.gateway",
+        "Answer for several services or servers at one endpoint, with a cache of vectors.",
+    ),
+    "cache": ("launcher.cli.cache", "Show, empty and fill the cache of the gateway."),
     "runs": ("launcher.cli.runs", "List, show, report, compare and remove run records."),
     "export": ("launcher.cli.export", "Write a service as a systemd unit."),
     "completion": ("launcher.cli.completion", "Print the shell completion script."),

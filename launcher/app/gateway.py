@@ -1,0 +1,205 @@
+"""What the gateway is told of services: where they are, and what decides their vectors."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import time
+from pathlib import Path
+from typing import Final
+
+from launcher import __version__, paths
+from launcher.app.running_service import api_key
+from launcher.documents.plan import Plan
+from launcher.documents.service_state import UP
+from launcher.errors import ExitCode, QlaunchError
+from launcher.gateway.identity import Identity
+from launcher.gateway.pool import Limits, Seen
+from launcher.gateway.run import ServiceGroup, UrlGroup
+from launcher.service import control, store
+
+_LOOK_S: Final = 1.0
+"""Between two looks at whether a service's processes live; its files are looked at each time."""
+_NO_VECTORS: Final = frozenset(
+    {"--host", "--port", "--config", "--served-model-name", "--api-key", "--log-level"}
+)
+"""Options of the engine that change no vector."""
+_PLUGIN: Final = Path(__file__).resolve().parents[1] / "plugin"
+_LOG: Final = logging.getLogger("qlaunch.gateway")
+Stamp = tuple[tuple[int, int, int] | None, ...]
+
+
+def default_cache() -> str:
+    """The file of the cache on disk."""
+    return str(paths.dirs().cache / "gateway" / "vectors.db")
+
+
+def default_secret() -> Path:
+    """The file of the secret that cache keys are made with."""
+    return paths.dirs().state / "gateway" / "cache.key"
+
+
+class ServiceSource:
+    """A service of this installation, as its plan and state are now."""
+
+    def __init__(self, service: str) -> None:
+        """Read plan and state.
+
+        Raises:
+            QlaunchError: `no_such_service` (exit 3), `bad_service_name` (exit 2).
+        """
+        self.name = service
+        self._folder = store.folder(service)
+        self._stamp: Stamp | None = None
+        self._next = 0.0
+        self._told = False
+        self._seen = Seen(url=None)
+        control.status(service)
+        self.plan = store.read_plan(self._folder)
+        self.model = self.plan.model_name
+
+    def look(self) -> Seen:
+        """The service as its files say; whether its processes live, as of a second ago."""
+        stamp = (_stamp(self._folder.plan), _stamp(self._folder.state))
+        if stamp != self._stamp or time.monotonic() >= self._next:
+            self._stamp = stamp
+            self._next = time.monotonic() + _LOOK_S
+            self._seen = self._read()
+        return self._seen
+
+    def suspect(self) -> None:
+        """Look at the processes next time."""
+        self._next = 0.0
+
+    def _read(self) -> Seen:
+        try:
+            state = control.status(self.name)
+            plan = store.read_plan(self._folder)
+            key = api_key(plan)
+        except QlaunchError:
+            return Seen(url=None)
+        self.plan, self.model = plan, plan.model_name
+        url = state.endpoint if state.state in UP else None
+        return Seen(url=url, key=key, identity=identity_of(plan) if self._current() else None)
+
+    def _current(self) -> bool:
+        """Whether the service was started with the plugin as it is now; if not, nothing is kept."""
+        started = _stamp(self._folder.plan)
+        if started is not None and started[0] >= _plugin()[1]:
+            return True
+        if not self._told:
+            self._told = True
+            _LOG.warning("%s runs with an older plugin: its vectors are not kept", self.name)
+        return False
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def identity_of(plan: Plan) -> Identity:
+    """Everything in a plan that decides vectors, and what may: a change too many costs a cache."""
+    expectation = plan.expectation
+    card = expectation.card
+    return Identity(
+        model=plan.model_name,
+        fingerprint=plan.fingerprint,
+        pooling=expectation.pooling,
+        normalize=expectation.normalize,
+        dtype=expectation.dtype,
+        dimensions=expectation.dimensions,
+        engine=f"{plan.engine.release} {plan.engine.version}",
+        plugin=f"{_plugin()[0]} {plan.engine.plugin}",
+        instruction=(card.instruction or "") if card else "",
+        settings=(*_settings(plan.engine.argv), *sorted(_variables(plan.engine.env))),
+    )
+
+
+def _settings(argv: tuple[str, ...]) -> list[str]:
+    words: list[str] = []
+    skip = False
+    for word in argv:
+        if word.startswith("--"):
+            skip = word.partition("=")[0] in _NO_VECTORS
+        if not skip:
+            words.append(word)
+    return words
+
+
+def _variables(env: dict[str, str]) -> list[str]:
+    return [f"{name}={value}" for name, value in env.items() if "TMPDIR" not in name]
+
+
+@functools.cache
+def _plugin() -> tuple[str, int]:
+    """The content of what runs inside engines, as a digest, and when it last changed (ns)."""
+    total = hashlib.blake2b(__version__.encode(), digest_size=16)
+    newest = 0
+    for path in sorted(_PLUGIN.rglob("*.py")):
+        content = path.read_bytes()
+        newest = max(newest, path.stat().st_mtime_ns)
+        total.update(f"{path.relative_to(_PLUGIN)}\0{len(content)}\0".encode() + content)
+    return total.hexdigest(), newest
+
+
+def service_limits(plan: Plan, timeout_s: float) -> Limits:
+    """What the service takes in one call."""
+    guard = plan.guard
+    inputs = min(plan.expectation.max_running_requests, guard.inputs if guard else 64)
+    return Limits(
+        most_open=32,
+        call_inputs=max(1, min(64, inputs)),
+        call_bytes=max(1 << 10, min(1 << 20, guard.call_bytes if guard else 1 << 20)),
+        timeout_s=timeout_s,
+    )
+
+
+def parse_targets(
+    words: tuple[str, ...], *, key: str | None, revision: str, timeout_s: float
+) -> tuple[tuple[ServiceGroup, ...], tuple[UrlGroup, ...]]:
+    """Servers of `[NAME=]TARGET[,TARGET…]`, where each target is a service or a URL.
+
+    Raises:
+        QlaunchError: `bad_target` (exit 2): two groups of one name, or services and URLs mixed;
+            `no_such_service` (exit 3), `bad_service_name` (exit 2).
+    """
+    services: list[ServiceGroup] = []
+    urls: list[UrlGroup] = []
+    for word in words:
+        name, _, rest = word.partition("=") if _is_named(word) else ("", "", word)
+        targets = tuple(target.rstrip("/") for target in rest.split(",") if target)
+        kinds = {"://" in target for target in targets}
+        if len(kinds) != 1:
+            raise _bad_target(f"{word!r} names no server, or mixes services and URLs")
+        if kinds == {True}:
+            urls.append(UrlGroup(name=name or None, urls=targets, key=key, revision=revision))
+        else:
+            sources = tuple(ServiceSource(target) for target in targets)
+            limits = service_limits(sources[0].plan, timeout_s)
+            services.append(
+                ServiceGroup(name=name or sources[0].model, sources=sources, limits=limits)
+            )
+    names = [one.name for one in services] + [one.name for one in urls if one.name]
+    for name in names:
+        if names.count(name) > 1:
+            raise _bad_target(f"two servers are called {name!r}: replicas are NAME=A,B")
+    return tuple(services), tuple(urls)
+
+
+def _is_named(word: str) -> bool:
+    """Whether `=` stands before the target, and not within a URL."""
+    return "=" in word and "://" not in word.partition("=")[0]
+
+
+def _bad_target(message: str) -> QlaunchError:
+    return QlaunchError(
+        message,
+        code="bad_target",
+        exit_code=ExitCode.USAGE,
+        fix="give services (qlaunch ps), URLs such as http://host:port/v1, or NAME=TARGET,TARGET",
+    )

@@ -1,0 +1,160 @@
+"""`qlaunch gateway`: one endpoint before embedding servers, with a cache of their vectors."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from launcher.cli.base import command as declare
+from launcher.cli.base import wants_json
+from launcher.cli.cache_options import cache_options, cache_secret, cache_settings
+from launcher.cli.result import Result, stream, stream_document
+from launcher.errors import ExitCode, QlaunchError
+
+_PATH = click.Path(path_type=Path)
+
+
+@declare("gateway", json_help="Print the endpoint as a JSON document on one line.")
+@click.argument("targets", nargs=-1, required=True, metavar="[NAME=]SERVICE|URL[,…]…")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=30100,
+    show_default=True,
+    help="Port to listen on; 0 takes a free one.",
+)
+@cache_options
+@click.option("--cache-ttl", type=click.IntRange(1), help="Seconds a vector is kept, at most.")
+@click.option(
+    "--cache-max-bytes", metavar="SIZE", help="Bound of the cache on disk (default 1GiB)."
+)
+@click.option(
+    "--cache-dtype",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="What vectors are kept as; float16 takes half, and rounds all answers to it.",
+)
+@click.option(
+    "--cache-wait-ms",
+    type=click.FloatRange(0.1, 1000),
+    default=5.0,
+    show_default=True,
+    help="Longest that a request waits for the cache before it goes on without.",
+)
+@click.option(
+    "--api-key-file", type=_PATH, metavar="FILE", help="Keys that clients may send, one a line."
+)
+@click.option("--allow-unauthenticated", is_flag=True, help="Listen beyond this machine openly.")
+@click.option("--allow-host", multiple=True, metavar="NAME", help="Another name for Host.")
+@click.option("--upstream-key-file", type=_PATH, metavar="FILE", help="The key that URLs ask for.")
+@click.option("--revision", default="", help="Of the models behind URLs: another one, other keys.")
+@click.option("--timeout", default=120.0, show_default=True, help="Seconds for a server's answer.")
+@click.option("--tls-cert", type=_PATH, metavar="FILE", help="Certificate, PEM.")
+@click.option("--tls-key", type=_PATH, metavar="FILE", help="Its key, PEM.")
+@click.option("--log-requests", is_flag=True, help="A line for each request, without its texts.")
+def command(targets: tuple[str, ...], **options: Any) -> Result:
+    """Answer /v1/embeddings for TARGETS, from the cache what is in it.
+
+    A target is a service of this machine or the URL of any server with OpenAI's interface,
+    http://host:port/v1. Several are several models; replicas of one model are NAME=A,B. Runs until
+    SIGTERM or Ctrl-C, and finishes the requests under way. docs/gateway.md has the rest.
+    """
+    from launcher.gateway.run import serve
+
+    _log_to_stderr()
+    serve(_settings(targets, options), _announce)
+    return Result(data={}, streamed=True)
+
+
+def _announce(endpoint: str) -> None:
+    if wants_json():
+        stream_document({"endpoint": endpoint})
+    else:
+        stream(f"gateway  {endpoint}", as_json=False)
+    sys.stdout.flush()
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log = logging.getLogger("qlaunch.gateway")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+def _settings(targets: tuple[str, ...], options: dict[str, Any]) -> Any:
+    from launcher.app.gateway import parse_targets
+    from launcher.gateway.access import is_loopback
+    from launcher.gateway.pool import Limits
+    from launcher.gateway.run import GatewaySettings
+    from launcher.gateway.server import ServerSettings
+
+    _check_bind(options)
+    key = _upstream_key(options["upstream_key_file"])
+    timeout_s = options["timeout"]
+    services, urls = parse_targets(
+        targets, key=key, revision=options["revision"], timeout_s=timeout_s
+    )
+    names = frozenset(name.lower() for name in options["allow_host"])
+    return GatewaySettings(
+        host=options["host"],
+        port=options["port"],
+        services=services,
+        urls=urls,
+        cache=cache_settings(
+            options["cache_url"],
+            options["cache_password_file"],
+            ttl_s=options["cache_ttl"],
+            size=options["cache_max_bytes"],
+        ),
+        dtype=options["cache_dtype"],
+        budget_s=options["cache_wait_ms"] / 1000,
+        secret=cache_secret(options["cache_key_file"]),
+        keys_file=options["api_key_file"],
+        tls=_tls(options["tls_cert"], options["tls_key"]),
+        limits=Limits(timeout_s=timeout_s),
+        server=ServerSettings(
+            host_names=names if is_loopback(options["host"]) else None,
+            log_requests=options["log_requests"],
+        ),
+    )
+
+
+def _check_bind(options: dict[str, Any]) -> None:
+    from launcher.gateway.access import is_loopback
+
+    if options["api_key_file"] or options["allow_unauthenticated"] or is_loopback(options["host"]):
+        return
+    raise QlaunchError(
+        f"{options['host']} can be reached from other machines, and no API key is set",
+        code="unauthenticated_bind",
+        exit_code=ExitCode.USAGE,
+        fix="give --api-key-file FILE, or --allow-unauthenticated if that is what you want",
+    )
+
+
+def _tls(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None:
+    if (certificate is None) != (key is None):
+        raise click.UsageError("--tls-cert and --tls-key belong together")
+    return None if certificate is None or key is None else (certificate, key)
+
+
+def _upstream_key(file: Path | None) -> str | None:
+    if file is None:
+        return None
+    try:
+        return file.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise QlaunchError(
+            f"cannot read the key in {file}: {error}",
+            code="bad_api_key_file",
+            exit_code=ExitCode.USAGE,
+            fix="give a file with the one key",
+        ) from error

@@ -1,0 +1,1 @@
+"""The caching proxy before embedding servers, and the stores it keeps vectors in."""

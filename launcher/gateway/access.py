@@ -1,0 +1,144 @@
+"""Who may ask: API keys from a file, and names by which this machine may be called."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import os
+from pathlib import Path
+from typing import Final
+
+from launcher.errors import ExitCode, QlaunchError
+
+_MOST_BYTES: Final = 1 << 20
+_LEAST_LETTERS: Final = 8
+
+
+class Keys:
+    """The keys of a file: one a line, `#` begins a comment. Changes count without a restart."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file.
+
+        Raises:
+            QlaunchError: `bad_api_key_file` (exit 2): it cannot be read, or holds no key.
+        """
+        self._path = path
+        self._stamp: tuple[int, int, int] | None = None
+        self._digests: list[bytes] = []
+        problem = self.reload()
+        if problem is not None:
+            raise QlaunchError(
+                problem,
+                code="bad_api_key_file",
+                exit_code=ExitCode.USAGE,
+                fix=f"one key of at least {_LEAST_LETTERS} letters a line",
+            )
+
+    def reload(self) -> str | None:
+        """Read the file again where it changed; what is wrong with it, in a sentence.
+
+        A file that is wrong changes nothing: the keys before it stay.
+        """
+        try:
+            stat = self._path.stat()
+            stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+            if stamp == self._stamp:
+                return None
+            if stat.st_size > _MOST_BYTES:
+                return f"{self._path} is too large for a file of keys"
+            lines = self._path.read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            return f"cannot read the keys in {self._path}: {error}"
+        keys = [line.strip() for line in lines if line.strip() and line.strip()[0] != "#"]
+        if not keys or min(map(len, keys)) < _LEAST_LETTERS:
+            return f"{self._path} holds no key, or a shorter one"
+        self._stamp = stamp
+        self._digests = [_digest(key) for key in keys]
+        return None
+
+    def allow(self, authorization: str | None) -> bool:
+        """Whether an Authorization header has one of the keys; takes the same time for all."""
+        scheme, _, key = (authorization or "").partition(" ")
+        asked = _digest(key.strip())
+        good = False
+        for digest in self._digests:
+            good |= hmac.compare_digest(digest, asked)
+        return good and scheme.lower() == "bearer"
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=32).digest()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or name is this machine to itself."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def host_allowed(header: str | None, names: frozenset[str]) -> bool:
+    """Whether a Host header names this machine: a page of another name must not read from here.
+
+    Args:
+        header: the Host header.
+        names: further names that are allowed.
+    """
+    if not header:
+        return False
+    name = header.rpartition(":")[0] if header[-1:].isdigit() and ":" in header else header
+    name = name.strip("[]").lower()
+    return is_loopback(name) or name in names
+
+
+def secret(path: Path) -> bytes:
+    """The secret that keys are made with: 32 bytes from a file of mode 0600, made where missing.
+
+    Raises:
+        QlaunchError: `cache_key` (exit 1): it cannot be made or read, others can read it, or it is
+            no such file.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_once(path)
+        stat = path.stat()
+        content = path.read_bytes()
+    except OSError as error:
+        raise _no_secret(path, str(error)) from error
+    if len(content) != 32:
+        raise _no_secret(path, f"it has {len(content)} bytes instead of 32")
+    if stat.st_mode & 0o077:
+        raise _no_secret(path, "others can read it")
+    return content
+
+
+def _make_once(path: Path) -> None:
+    """Whoever comes first makes it; it is never seen half written."""
+    if path.exists():
+        return
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(fd, os.urandom(32))
+    finally:
+        os.close(fd)
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        pass  # another process was first: its secret counts
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _no_secret(path: Path, why: str) -> QlaunchError:
+    return QlaunchError(
+        f"the cache's key {path} cannot be used: {why}",
+        code="cache_key",
+        exit_code=ExitCode.UNEXPECTED,
+        fix="remove it (the cache begins anew), or give --cache-key-file another one, mode 0600",
+    )

@@ -1,0 +1,146 @@
+"""A server's answer, believed only when all of it is right; and our own, put together."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import sys
+from array import array
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from launcher.gateway.problems import WrongAnswerError
+from launcher.gateway.request import Encoding
+
+NORM_SLACK: Final = 0.02
+"""A vector that should have length 1 may be off by so much: fp16 and bf16 servers round."""
+_OWN_ORDER: Final = sys.byteorder == "little"
+
+
+class _Item(msgspec.Struct):
+    embedding: str | list[float]
+    index: int
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int = 0
+
+
+class _Answer(msgspec.Struct):
+    data: list[_Item]
+    usage: _Usage | None = None
+
+
+_DECODER: Final = msgspec.json.Decoder(_Answer)
+
+
+class Expected(msgspec.Struct, frozen=True, kw_only=True):
+    """What an answer is held to."""
+
+    count: int
+    """Vectors."""
+    dimensions: int | None = None
+    """Numbers of each; None: of all the same."""
+    normalized: bool = False
+    """Whether each must have length 1."""
+
+
+def read_answer(body: bytes, expected: Expected) -> tuple[list[bytes], int]:
+    """The vectors (float32, little-endian) in the order of the inputs, and the tokens read.
+
+    Raises:
+        WrongAnswerError: too few or too many, an index twice or missing, another length, a number
+            that is none, a zero vector, or no such answer at all.
+    """
+    try:
+        answer = _DECODER.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise WrongAnswerError(f"not an answer of /v1/embeddings: {_brief(error)}") from None
+    if len(answer.data) != expected.count:
+        raise WrongAnswerError(f"{len(answer.data)} vectors for {expected.count} inputs")
+    vectors: list[bytes | None] = [None] * expected.count
+    for item in answer.data:
+        if not 0 <= item.index < expected.count or vectors[item.index] is not None:
+            raise WrongAnswerError(f"index {item.index} twice or outside 0…{expected.count - 1}")
+        vectors[item.index] = _vector(item.embedding)
+    whole = [vector for vector in vectors if vector is not None]
+    _check(whole, expected)
+    return whole, max(0, answer.usage.prompt_tokens) if answer.usage else 0
+
+
+def _brief(error: Exception) -> str:
+    """Of the decoder's message what names a place, never content: it quotes none."""
+    return str(error)[:120]
+
+
+def _vector(value: str | list[float]) -> bytes:
+    if isinstance(value, str):
+        try:
+            data = base64.b64decode(value, validate=True)
+        except (binascii.Error, ValueError):
+            raise WrongAnswerError("a vector is not base64") from None
+        if len(data) % 4:
+            raise WrongAnswerError(f"a vector of {len(data)} bytes is not float32")
+        return data
+    try:
+        numbers = array("f", value)
+    except OverflowError:
+        raise WrongAnswerError("a number is too large for float32") from None
+    if not _OWN_ORDER:
+        numbers.byteswap()
+    return numbers.tobytes()
+
+
+def _check(vectors: Sequence[bytes], expected: Expected) -> None:
+    size = len(vectors[0]) if expected.dimensions is None else expected.dimensions * 4
+    for vector in vectors:
+        if len(vector) != size or not size:
+            raise WrongAnswerError(f"a vector has {len(vector) // 4} numbers, not {size // 4}")
+        values = numbers_of(vector)
+        # Infinities and NaN stay in a sum; finite float32 numbers cannot overflow a double.
+        if not math.isfinite(sum(values)):
+            raise WrongAnswerError("a vector holds a number that is none (NaN or infinite)")
+        length = math.sqrt(math.fsum(map(_square, values)))
+        if not length:
+            raise WrongAnswerError("a vector is zero")
+        if expected.normalized and abs(length - 1) > NORM_SLACK:
+            raise WrongAnswerError(f"a vector has length {length:.3f}, not 1")
+
+
+def _square(value: float) -> float:
+    return value * value
+
+
+def numbers_of(vector: bytes) -> list[float]:
+    """The numbers of a vector (float32, little-endian)."""
+    numbers = array("f")
+    numbers.frombytes(vector)
+    if not _OWN_ORDER:
+        numbers.byteswap()
+    return numbers.tolist()
+
+
+def cosine(one: bytes, other: bytes) -> float:
+    """Of two vectors; 0 where their lengths differ or one is zero."""
+    a, b = numbers_of(one), numbers_of(other)
+    if len(a) != len(b):
+        return 0.0
+    norms = math.sqrt(math.fsum(map(_square, a)) * math.fsum(map(_square, b)))
+    return math.fsum(x * y for x, y in zip(a, b, strict=True)) / norms if norms else 0.0
+
+
+def render(vectors: Sequence[bytes], encoding: Encoding, model: str, tokens: int) -> bytes:
+    """The body of our answer, as OpenAI's interface has it."""
+    parts = [b'{"object":"list","data":[']
+    for index, vector in enumerate(vectors):
+        parts.append(b'%b{"object":"embedding","index":%d,"embedding":' % (b","[:index], index))
+        if encoding == "base64":
+            parts.extend((b'"', base64.b64encode(vector), b'"}'))
+        else:
+            parts.extend((msgspec.json.encode(numbers_of(vector)), b"}"))
+    usage = b'"usage":{"prompt_tokens":%d,"total_tokens":%d}}' % (tokens, tokens)
+    parts.append(b'],"model":%b,%b' % (msgspec.json.encode(model), usage))
+    return b"".join(parts)

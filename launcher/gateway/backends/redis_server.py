@@ -1,0 +1,144 @@
+"""Entries in Redis or Valkey."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from launcher.gateway.backends.backend import (
+    ANSWER_S,
+    BackendError,
+    CacheSettings,
+    Stats,
+    bad_cache,
+    no_client,
+)
+
+if TYPE_CHECKING:
+    import redis
+
+PREFIX: Final = b"qlaunch:v1:"
+_SCAN: Final = 1000
+
+
+class RedisBackend:
+    """Entries under `qlaunch:v1:`; Redis itself bounds and evicts (`maxmemory`, `allkeys-lru`)."""
+
+    def __init__(self, settings: CacheSettings) -> None:
+        """Nothing is sent yet.
+
+        Raises:
+            QlaunchError: `bad_cache` (exit 2), `gateway_extra` (exit 2).
+        """
+        try:
+            import redis
+        except ImportError:
+            raise no_client("redis") from None
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
+        url = settings.url.replace("valkeys://", "rediss://", 1).replace("valkey://", "redis://", 1)
+        parts = urlsplit(url)
+        self.name = f"{parts.scheme}://{parts.hostname}:{_port(url)}{parts.path}"
+        self._errors_of: tuple[type[Exception], ...] = (redis.RedisError, OSError, ValueError)
+        self._ttl_ms = None if settings.ttl_s is None else settings.ttl_s * 1000
+        try:
+            self._redis: redis.Redis = redis.Redis.from_url(
+                url,
+                password=_password(settings),
+                socket_timeout=ANSWER_S,
+                socket_connect_timeout=ANSWER_S,
+                socket_keepalive=True,
+                retry=Retry(NoBackoff(), 0),
+            )
+        except ValueError as error:
+            raise bad_cache(f"{self.name}: {error}") from None
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Entries in the order of `keys`, by one MGET."""
+        with self._errors():
+            answer: Any = self._redis.mget([PREFIX + key for key in keys])
+        if not isinstance(answer, list) or len(answer) != len(keys):
+            raise BackendError("MGET answered something else")
+        if not all(one is None or isinstance(one, bytes) for one in answer):
+            raise BackendError("MGET answered something else")
+        return answer
+
+    def set_many(self, entries: Mapping[bytes, bytes]) -> None:
+        """Keep entries, by one pipeline."""
+        with self._errors():
+            pipeline: Any = self._redis.pipeline(transaction=False)
+            for key, entry in entries.items():
+                pipeline.set(PREFIX + key, entry, px=self._ttl_ms)
+            pipeline.execute()
+
+    def purge(self, space: bytes | None = None) -> int | None:
+        """Remove ours alone: other keys of that Redis stay."""
+        gone = 0
+        with self._errors():
+            keys = []
+            for key in self._redis.scan_iter(match=_pattern(space), count=_SCAN):
+                keys.append(key)
+                if len(keys) == _SCAN:
+                    gone += self._removed(keys)
+                    keys = []
+            if keys:
+                gone += self._removed(keys)
+        return gone
+
+    def stats(self) -> Stats:
+        """Our entries; bytes and the bound are the whole Redis's."""
+        with self._errors():
+            count = sum(1 for _ in self._redis.scan_iter(match=_pattern(None), count=_SCAN))
+            memory: Any = self._redis.info("memory")
+        return Stats(
+            entries=count,
+            bytes=memory.get("used_memory"),
+            max_bytes=memory.get("maxmemory") or None,
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
+
+    def _removed(self, keys: list[Any]) -> int:
+        removed: Any = self._redis.unlink(*keys)
+        return int(removed)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """One kind of error for all that a server, or what stands in its place, may do."""
+        try:
+            yield
+        except self._errors_of as error:
+            raise BackendError(f"{type(error).__name__}: {error}"[:300]) from error
+        except (AttributeError, IndexError, TypeError, KeyError) as error:
+            # What redis-py trips over where the answer is none of Redis.
+            raise BackendError(f"its answer makes no sense ({type(error).__name__})") from error
+
+
+def _port(url: str) -> int:
+    try:
+        return urlsplit(url).port or 6379
+    except ValueError:
+        raise bad_cache("the cache's URL has no such port") from None
+
+
+def _password(settings: CacheSettings) -> str | None:
+    if settings.password_file is None:
+        return urlsplit(settings.url).password
+    try:
+        return settings.password_file.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise bad_cache(f"cannot read {settings.password_file}: {error}") from None
+
+
+def _pattern(space: bytes | None) -> bytes:
+    """A glob that matches these very bytes: every special one is escaped."""
+    literal = PREFIX + (space or b"")
+    return (
+        b"".join(b"\\" + bytes((one,)) if one in b"*?[]^-\\" else bytes((one,)) for one in literal)
+        + b"*"
+    )

@@ -1,0 +1,279 @@
+"""The store on this machine's disk: an SQLite file with a bound, for several processes at once.
+
+Readers never wait for writers (write-ahead log). A process that is killed leaves the file as after
+its last transaction; a machine that loses power may lose the last ones, and no more. A file that is
+damaged all the same is removed and begun anew. docs/decisions.md says why not LMDB.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from launcher.errors import ExitCode, QlaunchError
+from launcher.gateway.backends.backend import (
+    LEAST_BYTES,
+    BackendError,
+    CacheSettings,
+    Stats,
+    bad_cache,
+)
+from launcher.paths import private_dir
+
+PAGE: Final = 8192
+_LOG_BYTES: Final = 8 << 20
+"""Kept free beside the bound for the write-ahead log."""
+_LOG_PAGES: Final = 256
+"""Written back after so many."""
+_FULL: Final = 0.9
+"""Of the bound: beyond, entries go."""
+_KEPT: Final = 0.8
+"""Of the bound: as many stay."""
+_BUSY_S: Final = 2.0
+"""Longest wait of a writer for another process's; nobody waits for the writer."""
+_TOUCHES: Final = 10_000
+"""Most entries whose use is remembered until the next write."""
+_VERSION: Final = 1
+_MOST_KEYS: Final = 500
+"""Of one SELECT."""
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS entries (
+    id INTEGER PRIMARY KEY,
+    key BLOB NOT NULL UNIQUE,
+    value BLOB NOT NULL,
+    used INTEGER NOT NULL,
+    expires INTEGER
+);
+CREATE INDEX IF NOT EXISTS entries_used ON entries (used);
+"""
+_DAMAGED: Final = ("malformed", "not a database", "disk i/o error")
+
+
+class SqliteBackend:
+    """Entries in a file; those not used for the longest time go first.
+
+    `used` is no time but the number of the entry that was newest when it was last used, so that
+    a clock that jumps changes nothing.
+    """
+
+    def __init__(self, path: Path, settings: CacheSettings) -> None:
+        """Open or make the file.
+
+        Raises:
+            QlaunchError: `bad_cache` (exit 2); `cache_unusable` (exit 1).
+        """
+        if settings.max_bytes < LEAST_BYTES:
+            raise bad_cache(f"{settings.max_bytes} bytes are too few: at least {LEAST_BYTES}")
+        self._path = path.expanduser().absolute()
+        self._settings = settings
+        self._pages = (settings.max_bytes - _LOG_BYTES) // PAGE
+        self._own = threading.local()
+        self._open: list[sqlite3.Connection] = []
+        self._era = 0
+        self._touched: dict[bytes, None] = {}
+        self._newest = 0
+        self._lock = threading.Lock()
+        self._closed = False
+        self.name = f"sqlite:{self._path}"
+        try:
+            private_dir(self._path.parent)
+            self.stats()
+        except (BackendError, OSError) as error:
+            raise QlaunchError(
+                f"the cache {self._path} cannot be used: {error}",
+                code="cache_unusable",
+                exit_code=ExitCode.UNEXPECTED,
+                fix="give --cache another file, or free space there",
+            ) from error
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Entries in the order of `keys`."""
+        values: dict[bytes, bytes] = {}
+        now = int(time.time())
+        old = self._newest - max(1000, self._newest // 8)
+        with self._errors():
+            for begin in range(0, len(keys), _MOST_KEYS):
+                part = keys[begin : begin + _MOST_KEYS]
+                marks = ",".join("?" * len(part))
+                rows = self._connection().execute(
+                    f"SELECT key, value, used, expires FROM entries WHERE key IN ({marks})",  # noqa: S608 - marks alone
+                    part,
+                )
+                for key, value, used, expires in rows:
+                    if expires is not None and expires <= now:
+                        continue
+                    values[key] = value
+                    if used < old and len(self._touched) < _TOUCHES:
+                        self._touched[key] = None
+        return [values.get(key) for key in keys]
+
+    def set_many(self, entries: Mapping[bytes, bytes]) -> None:
+        """Keep entries; the least recently used ones make room."""
+        expires = None
+        if self._settings.ttl_s is not None:
+            expires = int(time.time()) + self._settings.ttl_s
+        with self._errors(), self._lock, self._writing() as connection:
+            touched, self._touched = self._touched, {}
+            newest = self._newest_id(connection)
+            connection.executemany(
+                "UPDATE entries SET used = ? WHERE key = ?", [(newest, key) for key in touched]
+            )
+            self._make_room(connection, sum(map(len, entries.values())) + 200 * len(entries))
+            connection.executemany(
+                "INSERT OR REPLACE INTO entries (key, value, used, expires) VALUES (?, ?, ?, ?)",
+                [(key, value, newest + 1, expires) for key, value in entries.items()],
+            )
+            self._newest = newest + len(entries)
+
+    def purge(self, space: bytes | None = None) -> int | None:
+        """Remove the entries of one space, or all."""
+        with self._errors(), self._lock:
+            with self._writing() as connection:
+                if space is None:
+                    gone = connection.execute("DELETE FROM entries").rowcount
+                else:
+                    gone = connection.execute(
+                        "DELETE FROM entries WHERE key >= ? AND key < ?",
+                        (space, space + b"\xff" * 33),
+                    ).rowcount
+            self._connection().execute("VACUUM")
+        return gone
+
+    def stats(self) -> Stats:
+        """Entries, and bytes of the file and its log."""
+        with self._errors():
+            (count,) = self._connection().execute("SELECT count(*) FROM entries").fetchone()
+        return Stats(entries=count, bytes=self._size(), max_bytes=self._settings.max_bytes)
+
+    def close(self) -> None:
+        """Close all connections; the last one of all processes puts the log away."""
+        self._closed = True
+        with self._lock:
+            while self._open:
+                with contextlib.suppress(sqlite3.Error):
+                    self._open.pop().close()
+
+    def _size(self) -> int:
+        total = 0
+        for suffix in ("", "-wal", "-shm"):
+            with contextlib.suppress(OSError):
+                total += self._path.with_name(self._path.name + suffix).stat().st_size
+        return total
+
+    def _connection(self) -> sqlite3.Connection:
+        """The connection of this thread; a new one where the file was begun anew."""
+        if self._closed:
+            raise BackendError("it is closed")
+        connection: sqlite3.Connection | None = getattr(self._own, "connection", None)
+        if connection is None or self._own.era != self._era:
+            if connection is not None:
+                self._open.remove(connection)
+                connection.close()
+                self._own.connection = None
+            connection = self._connect()
+            self._own.connection, self._own.era = connection, self._era
+            self._open.append(connection)
+        return connection
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.execute(f"PRAGMA page_size = {PAGE}")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
+            connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES // 2}")
+            connection.execute(f"PRAGMA max_page_count = {self._pages}")
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version not in (0, _VERSION):
+                raise BackendError(f"{self._path} is of another version ({version})")
+            if version == 0:
+                connection.executescript(_SCHEMA)
+                connection.execute(f"PRAGMA user_version = {_VERSION}")
+            connection.execute("SELECT id, key, value, used, expires FROM entries LIMIT 1")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        connection = self._connection()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):  # a full disk has ended it already
+                connection.execute("ROLLBACK")
+            raise
+
+    @staticmethod
+    def _newest_id(connection: sqlite3.Connection) -> int:
+        (newest,) = connection.execute("SELECT max(id) FROM entries").fetchone()
+        return int(newest or 0)
+
+    def _make_room(self, connection: sqlite3.Connection, needed: int) -> None:
+        """Remove the least recently used where `needed` bytes more would be too many."""
+        if self._used_pages(connection) + needed // PAGE + 1 <= self._pages * _FULL:
+            return
+        keep = self._pages * _KEPT - needed // PAGE
+        (count,) = connection.execute("SELECT count(*) FROM entries").fetchone()
+        while count and (pages := self._used_pages(connection)) > keep:
+            surplus = max(1, int(count * (pages - keep) / pages) + 1)
+            count -= connection.execute(
+                "DELETE FROM entries WHERE id IN (SELECT id FROM entries ORDER BY used LIMIT ?)",
+                (surplus,),
+            ).rowcount
+
+    @staticmethod
+    def _used_pages(connection: sqlite3.Connection) -> int:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+        return int(pages) - int(free)
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """One kind of error for all of SQLite's; a damaged file is begun anew."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            text = str(error)
+            if any(word in text.lower() for word in _DAMAGED):
+                self._begin_anew()
+                text = f"{text}; the file was begun anew"
+            raise BackendError(text) from error
+
+    def _begin_anew(self) -> None:
+        """Remove the damaged file, unless another process has done so already."""
+        lock_path = self._path.with_name(self._path.name + ".lock")
+        try:
+            with lock_path.open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if self._damaged():
+                    for suffix in ("-wal", "-shm", ""):
+                        self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+        except OSError as error:
+            raise BackendError(f"the damaged {self._path} cannot be removed: {error}") from error
+        self._era += 1
+
+    def _damaged(self) -> bool:
+        try:
+            connection = self._connect()
+        except (sqlite3.Error, BackendError):
+            return True
+        with contextlib.closing(connection):
+            try:
+                (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            except sqlite3.Error:
+                return True
+        return bool(answer != "ok")

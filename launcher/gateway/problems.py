@@ -1,0 +1,47 @@
+"""Refusals and failures as clients of the interface see them."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class RequestError(Exception):
+    """An answer that is no vector: status, code and one sentence; never a text of the user.
+
+    Args:
+        status: of HTTP.
+        code: stable identifier in snake_case.
+        message: one sentence.
+        retry_after: seconds; None: no such header.
+    """
+
+    def __init__(
+        self, status: int, code: str, message: str, *, retry_after: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.retry_after = retry_after
+
+    def body(self) -> bytes:
+        """In the form of OpenAI's interface."""
+        kind = "invalid_request_error" if self.status < 500 else "server_error"
+        error = {"message": self.message, "type": kind, "param": None, "code": self.code}
+        return msgspec.json.encode({"error": error})
+
+
+class UpstreamRefusalError(RequestError):
+    """The server behind refused or failed; its own words go to the client as they are."""
+
+    def __init__(self, status: int, body: bytes, *, retry_after: int | None = None) -> None:
+        super().__init__(status, "upstream", "the server refused", retry_after=retry_after)
+        self._body = body
+
+    def body(self) -> bytes:
+        """What the server answered."""
+        return self._body
+
+
+class WrongAnswerError(Exception):
+    """A server's answer that cannot be right: nothing of it is used or kept."""

@@ -1,0 +1,121 @@
+"""A body of `POST /v1/embeddings`, read and checked."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+import msgspec
+
+from launcher.gateway.identity import MOST_IDS, Input
+from launcher.gateway.problems import RequestError
+
+Encoding = Literal["float", "base64"]
+_KNOWN: Final = frozenset({"model", "input", "encoding_format", "dimensions", "user"})
+_BODY: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_INPUT: Final = msgspec.json.Decoder(str | list[str | int | list[int]])
+_MODEL: Final = msgspec.json.Decoder(str)
+_ENCODING: Final = msgspec.json.Decoder(Encoding | None)
+_DIMENSIONS: Final = msgspec.json.Decoder(int | None)
+MOST_DIMENSIONS: Final = 1 << 20
+
+
+class EmbeddingCall(msgspec.Struct, frozen=True, kw_only=True):
+    """One request for vectors."""
+
+    model: str
+    inputs: tuple[Input, ...]
+    encoding: Encoding = "float"
+    dimensions: int | None = None
+    user: msgspec.Raw | None = None
+    """Goes to the server as it came; changes no vector."""
+    extra: tuple[tuple[str, msgspec.Raw], ...] = ()
+    """Fields that we do not know, by name: they go to the server, and may change vectors."""
+
+    def options(self) -> bytes:
+        """`extra` in one canonical form, for the key."""
+        if not self.extra:
+            return b""
+        plain = {name: msgspec.json.decode(raw) for name, raw in self.extra}
+        return msgspec.json.encode(plain, order="deterministic")
+
+
+def read_call(body: bytes, *, most_inputs: int) -> EmbeddingCall:
+    """The request in a body.
+
+    Raises:
+        RequestError: 400: it is no such request, in one sentence that quotes nothing of it.
+    """
+    try:
+        fields = _BODY.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise _bad("bad_json", "the body must be a JSON object") from None
+    call = EmbeddingCall(
+        model=_field(fields, "model", _MODEL, "`model` must be a string"),
+        inputs=_inputs(fields, most_inputs),
+        encoding=_field(
+            fields, "encoding_format", _ENCODING, '`encoding_format` must be "float" or "base64"'
+        )
+        or "float",
+        dimensions=_dimensions(fields),
+        user=fields.get("user"),
+        extra=tuple(sorted((n, raw) for n, raw in fields.items() if n not in _KNOWN)),
+    )
+    try:
+        call.options()
+    except (msgspec.DecodeError, RecursionError):
+        raise _bad("bad_json", "a field of the body cannot be read") from None
+    return call
+
+
+def _field(
+    fields: dict[str, msgspec.Raw], name: str, decoder: msgspec.json.Decoder[Any], wrong: str
+) -> Any:
+    raw = fields.get(name)
+    if raw is None and name != "model":
+        return None
+    try:
+        return decoder.decode(raw if raw is not None else b"null")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise _bad(f"bad_{name}", wrong) from None
+
+
+def _dimensions(fields: dict[str, msgspec.Raw]) -> int | None:
+    asked: int | None = _field(fields, "dimensions", _DIMENSIONS, "`dimensions` must be a number")
+    if asked is not None and not 1 <= asked <= MOST_DIMENSIONS:
+        raise _bad("bad_dimensions", "`dimensions` must be at least 1")
+    return asked
+
+
+def _inputs(fields: dict[str, msgspec.Raw], most: int) -> tuple[Input, ...]:
+    if "input" not in fields:
+        raise _bad("bad_input", "`input` is missing")
+    value = _field(
+        fields,
+        "input",
+        _INPUT,
+        "`input` must be a string, a list of strings, token ids or a list of lists of token ids",
+    )
+    if isinstance(value, str):
+        return (value,)
+    if not value:
+        raise _bad("bad_input", "`input` is an empty list")
+    kinds = {type(one) for one in value}
+    if len(kinds) != 1:
+        raise _bad("bad_input", "`input` mixes texts and token ids")
+    if kinds == {int}:
+        return (_ids(value),)
+    if len(value) > most:
+        raise _bad("too_many_inputs", f"{len(value)} inputs; one call may have {most}")
+    return tuple(value) if kinds == {str} else tuple(_ids(one) for one in value)
+
+
+def _ids(values: list[int]) -> tuple[int, ...]:
+    if not values:
+        raise _bad("bad_input", "a list of token ids is empty")
+    if min(values) < 0 or max(values) > MOST_IDS:
+        raise _bad("bad_input", f"token ids are 0 to {MOST_IDS}")
+    return tuple(values)
+
+
+def _bad(code: str, message: str) -> RequestError:
+    return RequestError(400, code, message)

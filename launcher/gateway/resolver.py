@@ -1,0 +1,206 @@
+"""A batch, split and put together again: what is kept is read, what is missing is made once.
+
+Of one input that several requests miss at the same time, one asks the server and the others wait
+for it (single flight). An input that occurs twice in a batch is made once. Vectors are kept and
+shared only under keys of the space that their server had before and after it was asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from launcher.gateway.identity import SPACE_BYTES, Input, input_key
+from launcher.gateway.pool import Group, IdentityChangedError, Limits
+from launcher.gateway.problems import RequestError
+from launcher.gateway.request import EmbeddingCall
+from launcher.gateway.store import Store
+
+if TYPE_CHECKING:
+    import aiohttp
+
+_ATTEMPTS: Final = 3
+"""Times that a request begins anew because the model behind its name changed."""
+_ID_BYTES: Final = 7
+"""Of a token id in JSON, about."""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """The vectors of a request, and where they came from."""
+
+    vectors: list[bytes]
+    """float32, little-endian, in the order of the inputs."""
+    hits: int
+    """Inputs that were in the cache."""
+    shared: int
+    """Inputs that another request was already having made."""
+    made: int
+    """Inputs that a server was asked for; one that occurs twice counts once."""
+    tokens: int
+    """Read by the server for this request."""
+
+
+class Resolver:
+    """Finds or makes vectors."""
+
+    def __init__(self, session: aiohttp.ClientSession, secret: bytes, store: Store | None) -> None:
+        """`store` None: nothing is kept; requests share what is being made all the same."""
+        self._session = session
+        self._secret = secret
+        self._store = store
+        self._flights: dict[bytes, asyncio.Future[bytes | None]] = {}
+        self._tasks: set[asyncio.Task[int]] = set()
+
+    async def resolve(self, group: Group, call: EmbeddingCall, request_id: str) -> Outcome:
+        """The vectors of a call.
+
+        Raises:
+            RequestError: one of them cannot be had; then none is answered.
+        """
+        for _ in range(_ATTEMPTS):
+            space = group.space()
+            try:
+                return await self._resolve(group, call, space, request_id)
+            except IdentityChangedError:
+                continue
+        raise RequestError(
+            503, "upstream_changing", "the model behind this name is changing", retry_after=2
+        )
+
+    async def drain(self) -> None:
+        """Wait for all calls to servers that are under way."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _resolve(
+        self, group: Group, call: EmbeddingCall, space: bytes | None, request_id: str
+    ) -> Outcome:
+        # Of an unknown model nothing is kept or shared: its keys are of this request alone.
+        mine = space if space is not None else os.urandom(SPACE_BYTES)
+        options = call.options()
+        keys = [
+            input_key(self._secret, mine, item, dimensions=call.dimensions, options=options)
+            for item in call.inputs
+        ]
+        inputs = dict(zip(keys, call.inputs, strict=True))
+        known: dict[bytes, bytes] = {}
+        if space is not None and self._store is not None:
+            known = await self._store.read(list(inputs))
+        hits = sum(key in known for key in keys)
+        missing = [key for key in inputs if key not in known]
+        if not missing:
+            return Outcome(
+                vectors=[known[key] for key in keys], hits=hits, shared=0, made=0, tokens=0
+            )
+        group.refuse_if_busy()
+        work = _Work(group, call, space, request_id, inputs)
+        joined = {key: self._flights[key] for key in missing if key in self._flights}
+        owned = [key for key in missing if key not in joined]
+        tokens = await self._make(work, owned, known)
+        shared = await _landed(joined, known)
+        # What failed for another request may be possible for this one: its own try decides.
+        again = [key for key in joined if key not in known]
+        tokens += await self._make(work, again, known)
+        return Outcome(
+            vectors=[known[key] for key in keys],
+            hits=hits,
+            shared=shared,
+            made=len(owned) + len(again),
+            tokens=tokens,
+        )
+
+    async def _make(self, work: _Work, keys: list[bytes], known: dict[bytes, bytes]) -> int:
+        """Have `keys` made and put them into `known`; the tokens that took.
+
+        The calls go on where the request is given up: others may wait for them.
+        """
+        if not keys:
+            return 0
+        loop = asyncio.get_running_loop()
+        flights = {key: loop.create_future() for key in keys}
+        for key, flight in flights.items():
+            self._flights.setdefault(key, flight)
+        tasks = []
+        for part in _parts(keys, work.inputs, work.group.limits):
+            task = loop.create_task(self._fly(work, {key: flights[key] for key in part}))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(_seen)
+            tasks.append(task)
+        counts = await asyncio.gather(*(asyncio.shield(task) for task in tasks))
+        for key, flight in flights.items():
+            vector = flight.result()
+            assert vector is not None, "a call that returned has landed all of its inputs"
+            known[key] = vector
+        return sum(counts)
+
+    async def _fly(self, work: _Work, flights: dict[bytes, asyncio.Future[bytes | None]]) -> int:
+        """One call to a server; lands all of its inputs, with None where it failed."""
+        try:
+            inputs = [work.inputs[key] for key in flights]
+            vectors, tokens = await work.group.fetch(
+                self._session, inputs, work.call, work.space, work.request_id
+            )
+            made = dict(zip(flights, vectors, strict=True))
+            if work.space is not None and self._store is not None:
+                made = self._store.keep(made)
+            for key, vector in made.items():
+                flights[key].set_result(vector)
+            return tokens
+        finally:
+            for key, flight in flights.items():
+                if not flight.done():
+                    flight.set_result(None)
+                if self._flights.get(key) is flight:
+                    del self._flights[key]
+
+
+class _Work(msgspec.Struct, frozen=True):
+    """What the calls of one request have in common."""
+
+    group: Group
+    call: EmbeddingCall
+    space: bytes | None
+    request_id: str
+    inputs: dict[bytes, Input]
+
+
+async def _landed(
+    joined: dict[bytes, asyncio.Future[bytes | None]], known: dict[bytes, bytes]
+) -> int:
+    """Wait for other requests' flights and put what came into `known`; how many came."""
+    count = 0
+    for key, flight in joined.items():
+        vector = await asyncio.shield(flight)
+        if vector is not None:
+            known[key] = vector
+            count += 1
+    return count
+
+
+def _parts(
+    keys: Iterable[bytes], inputs: dict[bytes, Input], limits: Limits
+) -> Iterator[list[bytes]]:
+    """Cut into what one call may have."""
+    part: list[bytes] = []
+    size = 0
+    for key in keys:
+        item = inputs[key]
+        weight = len(item.encode()) if isinstance(item, str) else len(item) * _ID_BYTES
+        if part and (len(part) >= limits.call_inputs or size + weight > limits.call_bytes):
+            yield part
+            part, size = [], 0
+        part.append(key)
+        size += weight
+    if part:
+        yield part
+
+
+def _seen(task: asyncio.Task[int]) -> None:
+    """Fetch a failure that nobody waits for any more."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,261 @@
+"""One gateway from its start to its end: servers found, requests answered, a signal obeyed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import signal
+import ssl
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from launcher.errors import ExitCode, QlaunchError
+from launcher.gateway.access import Keys
+from launcher.gateway.backends.backend import CacheSettings, open_backend
+from launcher.gateway.entry import Dtype
+from launcher.gateway.identity import Identity
+from launcher.gateway.pool import Group, Limits, Replica, Source
+from launcher.gateway.resolver import Resolver
+from launcher.gateway.server import Gateway, ServerSettings
+from launcher.gateway.store import BUDGET_S, Store
+from launcher.gateway.url_source import Probes, UrlSource, served_models
+
+if TYPE_CHECKING:
+    import aiohttp
+
+MOST_MODELS: Final = 8
+"""Of a server that is given without a model's name: each of them is probed."""
+_LOOK_S: Final = 1.0
+_LOG: Final = logging.getLogger("qlaunch.gateway")
+
+
+class UrlGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """Servers known by URL, which are replicas of each other."""
+
+    name: str | None
+    """What clients call the model; None: as the server does, and all of its models."""
+    urls: tuple[str, ...]
+    """`http://host:port/v1`, without a slash at the end."""
+    key: str | None = None
+    revision: str = ""
+
+
+class ServiceGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """Servers that somebody else knows, which are replicas of each other."""
+
+    name: str
+    sources: tuple[Source, ...]
+    limits: Limits
+
+
+class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything about one gateway."""
+
+    host: str
+    port: int
+    """0: a free one."""
+    services: tuple[ServiceGroup, ...] = ()
+    urls: tuple[UrlGroup, ...] = ()
+    cache: CacheSettings | None = None
+    dtype: Dtype = "float32"
+    budget_s: float = BUDGET_S
+    secret: bytes = b""
+    keys_file: Path | None = None
+    tls: tuple[Path, Path] | None = None
+    """Certificate and key, PEM."""
+    limits: Limits = Limits()
+    """Of servers known by URL."""
+    server: ServerSettings = ServerSettings()
+    drain_s: float = 30.0
+
+
+def serve(settings: GatewaySettings, announce: Callable[[str], None]) -> None:
+    """Answer requests until SIGTERM or SIGINT, then finish those under way.
+
+    Args:
+        settings: of this gateway.
+        announce: told the endpoint when it can be asked.
+
+    Raises:
+        QlaunchError: `port_taken` (exit 9), `bad_address`, `bad_tls` (exit 2), and what the cache
+            and the files of keys refuse.
+    """
+    asyncio.run(_serve(settings, announce))
+
+
+async def _serve(settings: GatewaySettings, announce: Callable[[str], None]) -> None:
+    import aiohttp
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with (
+        _store(settings) as store,
+        aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0), auto_decompress=True
+        ) as session,
+    ):
+        resolver = Resolver(session, settings.secret, store)
+        groups = {
+            one.name: Group(
+                one.name, [Replica(source) for source in one.sources], settings.secret, one.limits
+            )
+            for one in settings.services
+        }
+        keys = None if settings.keys_file is None else Keys(settings.keys_file)
+        gateway = Gateway(groups, resolver, store, keys, settings.server)
+        watchers = [
+            asyncio.create_task(_Watcher(settings, groups, session, store).follow(one))
+            for one in settings.urls
+        ]
+        try:
+            async with _listening(gateway, settings) as endpoint:
+                announce(endpoint)
+                await stop.wait()
+                gateway.draining = True
+                _LOG.info("draining: no new connections; requests under way are finished")
+        finally:
+            for watcher in watchers:
+                watcher.cancel()
+            await asyncio.gather(*watchers, return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(resolver.drain(), settings.drain_s)
+
+
+@contextlib.asynccontextmanager
+async def _store(settings: GatewaySettings) -> AsyncIterator[Store | None]:
+    if settings.cache is None:
+        yield None
+        return
+    store = Store(
+        open_backend(settings.cache),
+        settings.secret,
+        dtype=settings.dtype,
+        budget_s=settings.budget_s,
+    )
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@contextlib.asynccontextmanager
+async def _listening(gateway: Gateway, settings: GatewaySettings) -> AsyncIterator[str]:
+    """Listen; at the end, stop listening and finish what is under way."""
+    from aiohttp import web
+
+    tls = None if settings.tls is None else _tls(*settings.tls)
+    runner = web.AppRunner(
+        gateway.application(), access_log=None, shutdown_timeout=settings.drain_s
+    )
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, settings.host, settings.port, ssl_context=tls)
+        try:
+            await site.start()
+        except OSError as error:
+            raise _unbindable(settings, error) from error
+        port = runner.addresses[0][1]
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        yield f"{'https' if tls else 'http'}://{host}:{port}/v1"
+    finally:
+        await runner.cleanup()
+
+
+def _tls(certificate: Path, key: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise QlaunchError(
+            f"cannot use the certificate {certificate} with the key {key}: {error}",
+            code="bad_tls",
+            exit_code=ExitCode.USAGE,
+            fix="give PEM files: the certificate with its chain, and its key without a passphrase",
+        ) from error
+    return context
+
+
+def _unbindable(settings: GatewaySettings, error: OSError) -> QlaunchError:
+    if error.errno == errno.EADDRINUSE:
+        return QlaunchError(
+            f"port {settings.port} of {settings.host} is taken",
+            code="port_taken",
+            exit_code=ExitCode.CONFLICT,
+            fix="give another --port; 0 takes a free one",
+        )
+    return QlaunchError(
+        f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}",
+        code="bad_address",
+        exit_code=ExitCode.USAGE,
+        fix="give --host an address of this machine",
+    )
+
+
+class _Watcher:
+    """Finds the models of servers known by URL, and follows them."""
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        groups: dict[str, Group],
+        session: aiohttp.ClientSession,
+        store: Store | None,
+    ) -> None:
+        self._settings, self._groups = settings, groups
+        self._session, self._store = session, store
+
+    async def follow(self, one: UrlGroup) -> None:
+        """Wait until each server tells its models, then probe them again and again."""
+        books: dict[str, Probes] = {}
+        async with asyncio.TaskGroup() as tasks:
+            for url in one.urls:
+                tasks.create_task(self._follow_one(one, url, books, tasks))
+
+    async def _follow_one(
+        self, one: UrlGroup, url: str, books: dict[str, Probes], tasks: asyncio.TaskGroup
+    ) -> None:
+        for name, model in (await self._models(one, url)).items():
+            base = Identity(model=model, revision=one.revision, origin=" ".join(sorted(one.urls)))
+            source = UrlSource(url, model, one.key, books.setdefault(name, Probes(base)))
+            await source.probe(self._session, self._settings.secret, self._store)
+            self._add(name, Replica(source))
+            watching = source.watch(self._session, self._settings.secret, self._store)
+            tasks.create_task(watching)
+
+    def _add(self, name: str, replica: Replica) -> None:
+        group = self._groups.get(name)
+        if group is None:
+            group = Group(name, [replica], self._settings.secret, self._settings.limits)
+            self._groups[name] = group
+        else:
+            group.add(replica)
+
+    async def _models(self, one: UrlGroup, url: str) -> dict[str, str]:
+        """What clients call them, and what the server does."""
+        told = False
+        while True:
+            models = await served_models(self._session, url, one.key)
+            if one.name is not None and models:
+                return {one.name: one.name if one.name in models else models[0]}
+            taken = [name for name in models if name in self._groups]
+            if models and not taken and len(models) <= MOST_MODELS:
+                return {name: name for name in models}
+            if not told:
+                told = True
+                _LOG.warning("%s %s", url, _why_not(models, taken))
+            await asyncio.sleep(_LOOK_S)
+
+
+def _why_not(models: list[str], taken: list[str]) -> str:
+    if not models:
+        return "tells no models yet"
+    if taken:
+        return f"serves {taken[0]!r}, which another server does: name the replicas NAME=URL,URL"
+    return f"serves {len(models)} models: name one, as NAME=URL"

@@ -1,0 +1,221 @@
+"""The HTTP interface: OpenAI's for embeddings, and what load balancers and Prometheus ask for."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from launcher.gateway.access import Keys, host_allowed
+from launcher.gateway.answer import render
+from launcher.gateway.metrics import Metrics
+from launcher.gateway.pool import Group
+from launcher.gateway.problems import RequestError
+from launcher.gateway.request import read_call
+from launcher.gateway.resolver import Outcome, Resolver
+from launcher.gateway.store import Store
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+_LOG: Final = logging.getLogger("qlaunch.gateway")
+_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_OPEN: Final = frozenset({"/health", "/ready"})
+"""Asked by load balancers, which have no key; they tell nothing."""
+
+
+class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request may be."""
+
+    most_inputs: int = 2048
+    most_bytes: int = 8 << 20
+    """Of a body."""
+    host_names: frozenset[str] | None = None
+    """Further names that `Host` may have; None: it is not looked at (not on loopback)."""
+    log_requests: bool = False
+
+
+class Gateway:
+    """Handlers of one gateway, and what they share."""
+
+    def __init__(
+        self,
+        groups: dict[str, Group],
+        resolver: Resolver,
+        store: Store | None,
+        keys: Keys | None,
+        settings: ServerSettings,
+    ) -> None:
+        """`groups` by every name and alias; it may grow while the gateway runs."""
+        self.groups = groups
+        self.store = store
+        self.metrics = Metrics()
+        self.metrics.watch(store, groups)
+        self.draining = False
+        self._resolver = resolver
+        self._keys = keys
+        self._settings = settings
+
+    def application(self) -> web.Application:
+        """All routes."""
+        from aiohttp import web
+
+        app = web.Application(
+            client_max_size=self._settings.most_bytes, middlewares=[web.middleware(self._guard)]
+        )
+        app.router.add_post("/v1/embeddings", self._embeddings)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/ready", self._ready)
+        app.router.add_get("/metrics", self._metrics)
+        return app
+
+    async def _guard(
+        self,
+        request: web.Request,
+        handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
+    ) -> web.StreamResponse:
+        """Access, the request's id, and one form for every error."""
+        from aiohttp import web
+
+        given = request.headers.get("X-Request-Id", "")
+        request_id = given if _ID.fullmatch(given) else secrets.token_hex(8)
+        request["id"] = request_id
+        try:
+            self._admit(request)
+            response = await handler(request)
+        except RequestError as problem:
+            response = _problem(problem)
+        except web.HTTPRequestEntityTooLarge:
+            text = f"the body has more than {self._settings.most_bytes} bytes"
+            response = _problem(RequestError(413, "body_too_large", text))
+        except web.HTTPException as refusal:
+            text = f"{refusal.status} {refusal.reason}"
+            response = _problem(RequestError(refusal.status, "not_served", text))
+        except Exception as error:  # noqa: BLE001 - the last resort: an answer
+            # The type alone: a traceback may hold texts of users.
+            _LOG.error("request %s: unexpected %s", request_id, type(error).__name__)
+            response = _problem(RequestError(500, "unexpected", "the gateway failed unexpectedly"))
+        response.headers["X-Request-Id"] = request_id
+        return response
+
+    def _admit(self, request: web.Request) -> None:
+        names = self._settings.host_names
+        if names is not None and not host_allowed(request.headers.get("Host"), names):
+            raise RequestError(403, "bad_host", "Host names another machine than this one")
+        if self._keys is None or request.path in _OPEN:
+            return
+        problem = self._keys.reload()
+        if problem is not None:
+            _LOG.warning("%s; the keys before stay", problem)
+        if not self._keys.allow(request.headers.get("Authorization")):
+            raise RequestError(401, "bad_api_key", "the API key is missing or wrong")
+
+    async def _embeddings(self, request: web.Request) -> web.Response:
+        begun = time.perf_counter()
+        body = await request.read()
+        model = "unknown"
+        outcome = None
+        status = 500
+        try:
+            call = read_call(body, most_inputs=self._settings.most_inputs)
+            group = self._group(call.model)
+            model = group.name
+            outcome = await self._resolver.resolve(group, call, request["id"])
+            status = 200
+            rendered = render(outcome.vectors, call.encoding, call.model, outcome.tokens)
+            return _json(200, rendered, _counts(outcome))
+        except RequestError as problem:
+            status = problem.status
+            raise
+        finally:
+            self._count(request, model, status, outcome, time.perf_counter() - begun)
+
+    def _count(
+        self, request: web.Request, model: str, status: int, outcome: Outcome | None, took: float
+    ) -> None:
+        self.metrics.requests.labels(model, status).inc()
+        inputs = 0
+        if outcome is not None:
+            inputs = len(outcome.vectors)
+            kind = "miss" if not outcome.hits else "hit" if outcome.hits == inputs else "part"
+            self.metrics.seconds.labels(model, kind).observe(took)
+            self.metrics.batch.labels(model).observe(inputs)
+            counts = (("cache", outcome.hits), ("shared", outcome.shared), ("server", outcome.made))
+            for source, count in counts:
+                if count:
+                    self.metrics.inputs.labels(model, source).inc(count)
+        if self._settings.log_requests:
+            hits = outcome.hits if outcome else 0
+            _LOG.info(
+                "request %s model %s status %d inputs %d hits %d %.2f ms",
+                request["id"],
+                model,
+                status,
+                inputs,
+                hits,
+                took * 1000,
+            )
+
+    def _group(self, name: str) -> Group:
+        group = self.groups.get(name)
+        if group is None and not self.groups:
+            raise RequestError(
+                503, "upstream_down", "no server has been reached yet", retry_after=2
+            )
+        if group is None:
+            served = ", ".join(sorted(self.groups))
+            raise RequestError(404, "no_such_model", f"no such model; there are: {served}")
+        return group
+
+    async def _models(self, _request: web.Request) -> web.Response:
+        models = [
+            {"id": name, "object": "model", "created": 0, "owned_by": "qlaunch"}
+            for name in sorted(self.groups)
+        ]
+        return _json(200, msgspec.json.encode({"object": "list", "data": models}))
+
+    async def _health(self, _request: web.Request) -> web.Response:
+        return _json(200, b'{"status":"ok"}')
+
+    async def _ready(self, _request: web.Request) -> web.Response:
+        waiting = sorted(name for name, group in self.groups.items() if not group.ready())
+        if self.draining or waiting or not self.groups:
+            return _json(
+                503, b'{"status":"draining"}' if self.draining else b'{"status":"waiting"}'
+            )
+        return _json(200, b'{"status":"ready"}')
+
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        from aiohttp import web
+
+        kind = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        return web.Response(body=self.metrics.text(), headers=kind)
+
+
+def _counts(outcome: Outcome) -> dict[str, str]:
+    return {
+        "X-Cache-Hits": str(outcome.hits),
+        "X-Cache-Shared": str(outcome.shared),
+        "X-Cache-Misses": str(len(outcome.vectors) - outcome.hits - outcome.shared),
+    }
+
+
+def _json(status: int, body: bytes, headers: dict[str, str] | None = None) -> web.Response:
+    from aiohttp import web
+
+    return web.Response(
+        status=status, body=body, headers={"Content-Type": "application/json", **(headers or {})}
+    )
+
+
+def _problem(problem: RequestError) -> web.Response:
+    retry = problem.retry_after
+    return _json(
+        problem.status, problem.body(), None if retry is None else {"Retry-After": str(retry)}
+    )

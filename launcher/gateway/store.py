@@ -1,0 +1,229 @@
+"""The cache as requests see it: quick, checked, and never in the way.
+
+A request waits for the store for a few milliseconds at most; what does not come by then counts as
+missing. A store that fails again and again is not asked for a while. What is to be kept is written
+behind the requests' backs, and until then read from memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import msgspec
+
+from launcher.gateway.backends.backend import Backend, BackendError
+from launcher.gateway.breaker import Breaker
+from launcher.gateway.entry import BadEntryError, Dtype, as_kept, pack, unpack
+
+BUDGET_S: Final = 0.005
+"""Longest that a request waits for the store."""
+_READERS: Final = 2
+_BATCH_BYTES: Final = 512 << 10
+"""Written in one go."""
+_PENDING_BYTES: Final = 32 << 20
+"""Most that waits to be written; more is not kept."""
+_LOG: Final = logging.getLogger("qlaunch.gateway")
+
+
+class Counts(msgspec.Struct):
+    """What happened to the store, since the start."""
+
+    hits: int = 0
+    misses: int = 0
+    bypassed: int = 0
+    """Requests that did not ask it, or did not wait for its answer."""
+    slow: int = 0
+    failed: int = 0
+    corrupt: int = 0
+    """Entries that were not what had been stored: taken for missing."""
+    written: int = 0
+    dropped: int = 0
+    """Vectors that were not kept: too many waited, or the store refused."""
+
+
+class Store:
+    """Vectors by key, over a backend that may fail in every way."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        secret: bytes,
+        *,
+        dtype: Dtype = "float32",
+        budget_s: float = BUDGET_S,
+        breaker: Breaker | None = None,
+    ) -> None:
+        """Nothing is read or written yet; needs a running event loop when used."""
+        self.backend = backend
+        self.counts = Counts()
+        self.breaker = breaker or Breaker()
+        self.write_breaker = Breaker()
+        """Of its own: a full store can still be read."""
+        self._secret = secret
+        self._dtype = dtype
+        self._budget_s = budget_s
+        self._readers = ThreadPoolExecutor(_READERS, "cache-read")
+        self._writer = ThreadPoolExecutor(1, "cache-write")
+        self._pending: dict[bytes, bytes] = {}
+        self._pending_bytes = 0
+        self._writing: asyncio.Task[None] | None = None
+
+    async def read(
+        self, keys: Sequence[bytes], budget_s: float | None = None
+    ) -> dict[bytes, bytes]:
+        """The vectors (float32, little-endian) that are there, by key; within the budget.
+
+        Raises nothing: a store that fails has nothing.
+        """
+        vectors: dict[bytes, bytes] = {}
+        rest = []
+        for key in keys:
+            entry = self._pending.get(key)
+            if entry is None:
+                rest.append(key)
+            else:
+                vectors[key] = unpack(self._secret, key, entry)
+        if rest:
+            budget_s = self._budget_s if budget_s is None else budget_s
+            vectors.update(await self._from_backend(rest, budget_s))
+        self.counts.hits += len(vectors)
+        self.counts.misses += len(keys) - len(vectors)
+        return vectors
+
+    def keep(self, vectors: Mapping[bytes, bytes], *, exact: bool = False) -> dict[bytes, bytes]:
+        """Take vectors to be written soon; return them as they will be read again.
+
+        `exact`: as float32, whatever others are kept as.
+        """
+        kept = {}
+        dtype: Dtype = "float32" if exact else self._dtype
+        for key, vector in vectors.items():
+            try:
+                kept[key] = as_kept(vector, dtype)
+                entry = pack(self._secret, key, vector, dtype)
+            except OverflowError:  # no float16 can hold it: it is answered, and not kept
+                kept[key] = vector
+                self.counts.dropped += 1
+                continue
+            if self._pending_bytes + len(entry) > _PENDING_BYTES:
+                self.counts.dropped += 1
+            elif key not in self._pending:
+                self._pending[key] = entry
+                self._pending_bytes += len(entry)
+        if self._pending and (self._writing is None or self._writing.done()):
+            self._writing = asyncio.get_running_loop().create_task(self._write())
+        return kept
+
+    async def flush(self) -> None:
+        """Wait until what was to be kept is written, or given up."""
+        while self._writing is not None and not self._writing.done():
+            await asyncio.wait({self._writing})
+
+    async def close(self, limit_s: float = 5.0) -> None:
+        """Write what waits, within `limit_s`, and let the backend go."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.flush(), limit_s)
+        self._readers.shutdown(wait=False, cancel_futures=True)
+        self._writer.shutdown(wait=False, cancel_futures=True)
+        self.backend.close()
+
+    async def _from_backend(self, keys: list[bytes], budget_s: float) -> dict[bytes, bytes]:
+        if not self.breaker.allows():
+            self.counts.bypassed += 1
+            return {}
+        loop = asyncio.get_running_loop()
+        asked = loop.run_in_executor(self._readers, self.backend.get_many, keys)
+        try:
+            await asyncio.wait({asked}, timeout=budget_s)
+        except asyncio.CancelledError:
+            self._abandon(asked, budget_s)
+            raise
+        if not asked.done():
+            self._abandon(asked, budget_s)
+            return {}
+        try:
+            entries = asked.result()
+        except BackendError as error:
+            self.counts.failed += 1
+            self._failure(self.breaker, "is bypassed", str(error))
+            return {}
+        return self._checked(keys, entries)
+
+    def _abandon(self, asked: asyncio.Future[list[bytes | None]], budget_s: float) -> None:
+        """Go on without the answer; the thread ends by the backend's own limit."""
+        self.counts.slow += 1
+        self.counts.bypassed += 1
+        asked.add_done_callback(_forget)
+        asked.cancel()  # where it has not begun; never waits
+        why = f"no answer within {budget_s * 1000:g} ms"
+        self._failure(self.breaker, "is bypassed", why)
+
+    def _checked(self, keys: list[bytes], entries: Iterable[bytes | None]) -> dict[bytes, bytes]:
+        vectors = {}
+        corrupt = 0
+        for key, entry in zip(keys, entries, strict=True):
+            if entry is None:
+                continue
+            try:
+                vectors[key] = unpack(self._secret, key, entry)
+            except BadEntryError:
+                corrupt += 1
+        self.counts.corrupt += corrupt
+        if corrupt:
+            why = f"{corrupt} entries were not what had been stored"
+            self._failure(self.breaker, "is bypassed", why)
+        else:
+            self._success(self.breaker, "is used")
+        return vectors
+
+    async def _write(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._pending:
+            batch = self._next_batch()
+            written = False
+            if self.breaker.state == "closed" and self.write_breaker.allows():
+                try:
+                    await loop.run_in_executor(self._writer, self.backend.set_many, batch)
+                    written = True
+                    self._success(self.write_breaker, "is written to")
+                except BackendError as error:
+                    self.counts.failed += 1
+                    self._failure(self.write_breaker, "is not written to", str(error))
+            if written:
+                self.counts.written += len(batch)
+            else:
+                self.counts.dropped += len(batch)
+            for key in batch:
+                self._pending_bytes -= len(self._pending.pop(key))
+
+    def _next_batch(self) -> dict[bytes, bytes]:
+        batch: dict[bytes, bytes] = {}
+        size = 0
+        for key, entry in self._pending.items():
+            if batch and size + len(entry) > _BATCH_BYTES:
+                break
+            batch[key] = entry
+            size += len(entry)
+        return batch
+
+    def _success(self, breaker: Breaker, what: str) -> None:
+        if breaker.success():
+            _LOG.warning("the cache %s %s again", self.backend.name, what)
+
+    def _failure(self, breaker: Breaker, what: str, why: str) -> None:
+        if breaker.failure():
+            rest = breaker.rest_s
+            _LOG.warning(
+                "the cache %s %s: %s; tried again in %g s", self.backend.name, what, why, rest
+            )
+
+
+def _forget(asked: asyncio.Future[list[bytes | None]]) -> None:
+    """Fetch the outcome of an abandoned read, so that nobody reports it as lost."""
+    if not asked.cancelled():
+        asked.exception()

@@ -1,0 +1,193 @@
+"""A gateway in this process before a scripted server, and clients of it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from array import array
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any, Self, TypeVar
+
+import aiohttp
+from aiohttp.test_utils import TestServer
+
+from launcher.gateway.access import Keys
+from launcher.gateway.backends.backend import Backend, BackendError, Stats
+from launcher.gateway.identity import Identity
+from launcher.gateway.pool import Group, Limits, Replica, Seen
+from launcher.gateway.resolver import Resolver
+from launcher.gateway.server import Gateway, ServerSettings
+from launcher.gateway.store import Store
+from tests.gateway.scripted_server import ScriptedServer
+from tests.patience import PATIENCE_S
+
+SECRET = b"s" * 32
+T = TypeVar("T")
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run to the end, within patience."""
+    return asyncio.run(asyncio.wait_for(work, PATIENCE_S))
+
+
+class Memory:
+    """The plain dictionary that other stores are held to."""
+
+    name = "memory"
+
+    def __init__(self) -> None:
+        self.entries: dict[bytes, bytes] = {}
+        self.fail = False
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Entries in order."""
+        if self.fail:
+            raise BackendError("told to fail")
+        return [self.entries.get(key) for key in keys]
+
+    def set_many(self, entries: Mapping[bytes, bytes]) -> None:
+        """Keep entries."""
+        if self.fail:
+            raise BackendError("told to fail")
+        self.entries.update(entries)
+
+    def purge(self, space: bytes | None = None) -> int | None:
+        """Remove."""
+        gone = [key for key in self.entries if space is None or key.startswith(space)]
+        for key in gone:
+            del self.entries[key]
+        return len(gone)
+
+    def stats(self) -> Stats:
+        """Counts."""
+        return Stats(entries=len(self.entries), bytes=None, max_bytes=None)
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+@dataclass
+class FixedSource:
+    """A server that is known once and for all, or as the test says."""
+
+    url: str | None
+    model: str = "m"
+    name: str = "fixed"
+    identity: Identity | None = field(
+        default_factory=lambda: Identity(model="m", dimensions=16, normalize=True)
+    )
+    suspected: int = 0
+
+    def look(self) -> Seen:
+        """What the test says."""
+        return Seen(url=self.url, identity=self.identity)
+
+    def suspect(self) -> None:
+        """Count."""
+        self.suspected += 1
+
+
+@dataclass
+class Reply:
+    """An answer of the gateway."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+
+    @property
+    def vectors(self) -> list[list[float]]:
+        """In the order of the answer; its indices must be 0…N-1."""
+        assert self.status == 200, self.body
+        assert [item["index"] for item in self.body["data"]] == list(range(len(self.body["data"])))
+        return [numbers(item["embedding"]) for item in self.body["data"]]
+
+    @property
+    def hits(self) -> int:
+        """As the header says."""
+        return int(self.headers["X-Cache-Hits"])
+
+
+def numbers(value: Any) -> list[float]:
+    """A vector in either encoding."""
+    if isinstance(value, str):
+        return array("f", base64.b64decode(value)).tolist()
+    return [float(one) for one in value]
+
+
+class Bench:
+    """A gateway, the servers behind it and a client: `async with Bench(backend) as bench`."""
+
+    def __init__(
+        self,
+        backend: Backend | None,
+        *,
+        servers: int = 1,
+        limits: Limits = Limits(timeout_s=PATIENCE_S),
+        settings: ServerSettings = ServerSettings(),
+        budget_s: float = PATIENCE_S,
+        keys: Keys | None = None,
+        dtype: Any = "float32",
+    ) -> None:
+        self.backend = backend
+        self.servers = [ScriptedServer() for _ in range(servers)]
+        self.sources: list[FixedSource] = []
+        self._limits, self._settings, self._budget_s = limits, settings, budget_s
+        self._keys, self._dtype = keys, dtype
+        self._stack = AsyncExitStack()
+
+    @property
+    def server(self) -> ScriptedServer:
+        """The first one."""
+        return self.servers[0]
+
+    async def __aenter__(self) -> Self:
+        for server in self.servers:
+            await self._stack.enter_async_context(server.running())
+        self.sources = [FixedSource(s.url, name=f"server{n}") for n, s in enumerate(self.servers)]
+        session = await self._stack.enter_async_context(aiohttp.ClientSession())
+        self.store = None
+        if self.backend is not None:
+            self.store = Store(self.backend, SECRET, dtype=self._dtype, budget_s=self._budget_s)
+        self.group = Group("m", [Replica(s) for s in self.sources], SECRET, self._limits)
+        self.resolver = Resolver(session, SECRET, self.store)
+        self.gateway = Gateway(
+            {"m": self.group}, self.resolver, self.store, self._keys, self._settings
+        )
+        front = TestServer(self.gateway.application())
+        await front.start_server()
+        self._stack.push_async_callback(front.close)
+        self.url = str(front.make_url("/"))
+        self._session = session
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.resolver.drain()
+        if self.store is not None:
+            await self.store.close()
+        await self._stack.aclose()
+
+    async def ask(self, value: Any, headers: Mapping[str, str] = {}, **fields: Any) -> Reply:
+        """POST /v1/embeddings."""
+        return await self.post({"model": "m", "input": value, **fields}, headers)
+
+    async def post(self, body: Any, headers: Mapping[str, str] = {}) -> Reply:
+        """POST /v1/embeddings of any body."""
+        data = {"data": body} if isinstance(body, bytes) else {"json": body}
+        async with self._session.post(
+            f"{self.url}v1/embeddings", headers=headers, **data
+        ) as response:
+            return Reply(response.status, dict(response.headers), await response.json())
+
+    async def get(self, path: str, headers: Mapping[str, str] = {}) -> tuple[int, str]:
+        """GET any path."""
+        async with self._session.get(f"{self.url}{path}", headers=headers) as response:
+            return response.status, await response.text()
+
+    async def kept(self) -> None:
+        """Wait until everything to be kept is."""
+        assert self.store is not None
+        await self.resolver.drain()
+        await self.store.flush()

@@ -1,0 +1,105 @@
+"""A server with OpenAI's interface for embeddings, in this process, that errs as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import math
+from array import array
+from collections import Counter
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+
+def truth(item: Any, dimensions: int = 16, model: str = "m") -> list[float]:
+    """The right vector of an input: unit length, float32, another one for every input and model."""
+    seed = hashlib.sha256(json.dumps([model, item]).encode()).digest()
+    raw = b"".join(hashlib.sha256(seed + bytes([n])).digest() for n in range(-(-dimensions // 8)))
+    numbers = [
+        int.from_bytes(raw[4 * n : 4 * n + 4], "little") / 2**31 - 1 for n in range(dimensions)
+    ]
+    length = math.sqrt(sum(x * x for x in numbers))
+    return array("f", [x / length for x in numbers]).tolist()
+
+
+class ScriptedServer:
+    """Answers right unless told otherwise; counts what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+        """How often each input was computed, as JSON."""
+        self.calls: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.model = "m"
+        self.dimensions = 16
+        self.status = 200
+        self.error_body = '{"error":{"message":"no"}}'
+        self.refused: Callable[[Any], bool] = lambda _item: False
+        """Inputs for which the whole call is refused with 400."""
+        self.spoil: Callable[[dict[str, Any]], Any] = lambda answer: answer
+        """What becomes of the answer on its way; text is sent as it is."""
+        self.base64 = True
+        self.gate: asyncio.Event | None = None
+        """Calls wait for it."""
+        self.drop = False
+        """Whether connections are closed instead of an answer."""
+        self.url = ""
+
+    async def embeddings(self, request: web.Request) -> web.StreamResponse:
+        """POST /v1/embeddings."""
+        body = await request.json()
+        self.calls.append(body)
+        self.headers.append(dict(request.headers))
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.drop:
+            assert request.transport is not None
+            request.transport.close()
+            return web.Response()
+        if self.status != 200:
+            return web.Response(status=self.status, text=self.error_body)
+        if not self.base64 and body.get("encoding_format") == "base64":
+            return web.Response(status=400, text='{"message":"encoding_format: only float"}')
+        if any(self.refused(item) for item in body["input"]):
+            return web.Response(status=400, text='{"error":{"message":"refused"}}')
+        self.asked.update(json.dumps(item) for item in body["input"])
+        answer = self.spoil(self.answer(body))
+        text = answer if isinstance(answer, str) else json.dumps(answer)
+        return web.Response(text=text, content_type="application/json")
+
+    def answer(self, body: dict[str, Any]) -> dict[str, Any]:
+        """A right answer."""
+        size = body.get("dimensions") or self.dimensions
+        data = []
+        for index, item in enumerate(body["input"]):
+            vector: Any = truth(item, size, self.model)
+            if body.get("encoding_format") == "base64":
+                vector = base64.b64encode(array("f", vector).tobytes()).decode()
+            data.append({"object": "embedding", "index": index, "embedding": vector})
+        tokens = sum(len(item) for item in body["input"])
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        return {"object": "list", "data": data, "model": body["model"], "usage": usage}
+
+    async def models(self, _request: web.Request) -> web.Response:
+        """GET /v1/models."""
+        return web.json_response({"object": "list", "data": [{"id": "m", "object": "model"}]})
+
+    @asynccontextmanager
+    async def running(self, port: int = 0) -> Any:
+        """Listen; `url` says where."""
+        app = web.Application(client_max_size=1 << 28)
+        app.router.add_post("/v1/embeddings", self.embeddings)
+        app.router.add_get("/v1/models", self.models)
+        server = TestServer(app, port=port)
+        await server.start_server()
+        self.url = str(server.make_url("/v1"))
+        try:
+            yield self
+        finally:
+            await server.close()

@@ -10,13 +10,20 @@ from typing import Any, Final, Literal
 
 from launcher.errors import ExitCode, QlaunchError
 
-Extra = Literal["report", "modelscope"]
+Extra = Literal["report", "modelscope", "redis", "memcached"]
 
-MODULES: Final[dict[Extra, str]] = {"report": "matplotlib", "modelscope": "modelscope"}
+MODULES: Final[dict[Extra, str]] = {
+    "report": "matplotlib",
+    "modelscope": "modelscope",
+    "redis": "redis",
+    "memcached": "pymemcache",
+}
 """What an extra of `pyproject.toml` brings, by the name that is imported."""
 _PURPOSES: Final[dict[Extra, str]] = {
     "report": "charts are drawn with matplotlib",
     "modelscope": "models from ModelScope are fetched with its client library, modelscope",
+    "redis": "the gateway's cache in Redis is asked with its client library, redis",
+    "memcached": "the gateway's cache in Memcached is asked with its client library, pymemcache",
 }
 
 

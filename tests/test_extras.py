@@ -26,8 +26,13 @@ for name in {blocked!r}:
 from launcher.cli.main import entry
 entry()
 """
-BROUGHT = {"report": {"matplotlib", "numpy", "PIL"}, "modelscope": {"modelscope", "modelscope_hub"}}
-BASE = sorted(BROUGHT["report"] | BROUGHT["modelscope"])
+BROUGHT = {
+    "report": {"matplotlib", "numpy", "PIL"},
+    "modelscope": {"modelscope", "modelscope_hub"},
+    "redis": {"redis"},
+    "memcached": {"pymemcache"},
+}
+BASE = sorted(set().union(*BROUGHT.values()))
 
 
 @pytest.fixture(autouse=True)

@@ -69,6 +69,9 @@ IN_ENGINE = {
 
 HEAVY = {
     "aiohttp",
+    "prometheus_client",
+    "redis",
+    "pymemcache",
     "requests",
     "openai",
     "huggingface_hub",

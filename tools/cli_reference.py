@@ -161,6 +161,10 @@ KEYS: Final = {
         "`figures[].{name,a,b,ratio}`, `checks[].{name,a,b}`, "
         "`bench[].{level,figures[].{name,a,b,ratio}}`; ratios are B / A"
     ),
+    "gateway": "one line, `{endpoint}`, when it listens; errors as one document",
+    "cache stats": "`cache`, `entries`, `bytes`, `max_bytes`; null where the store does not tell",
+    "cache purge": "`cache`, `removed` (null where the store does not tell)",
+    "cache warm": "`texts`, `hits`, `made`",
     "runs prune": "`removed[]`, `dry_run`",
     "completion": "`shell`, `script`",
 }

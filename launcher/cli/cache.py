@@ -17,7 +17,7 @@ command = group("cache", "Show, empty and fill the cache of the gateway.")
 
 
 def _opened(url: str | None, password_file: Path | None) -> Backend:
-    from launcher.gateway.backends.backend import open_backend
+    from launcher.gateway.backends.opening import open_backend
 
     settings = cache_settings(url, password_file)
     if settings is None:
@@ -105,7 +105,9 @@ def _space(service: str, key_file: Path | None) -> bytes:
 )
 @click.option("--model", required=True, help="The model's name at the gateway.")
 @click.option("--api-key-file", type=click.Path(path_type=Path), metavar="FILE", help="A key.")
-@click.option("--batch", type=click.IntRange(1, 2048), default=64, show_default=True)
+@click.option(
+    "--batch", type=click.IntRange(1, 2048), default=64, show_default=True, help="Texts a request."
+)
 def warm(file: Path, url: str, model: str, api_key_file: Path | None, batch: int) -> Result:
     """Have the vectors of FILE's texts made and kept: one text a line, or JSON strings (.jsonl)."""
     from launcher.app.cache_warming import warm_cache

@@ -16,7 +16,8 @@ import msgspec
 
 from launcher.errors import ExitCode, QlaunchError
 from launcher.gateway.access import Keys
-from launcher.gateway.backends.backend import CacheSettings, open_backend
+from launcher.gateway.backends.backend import CacheSettings
+from launcher.gateway.backends.opening import open_backend
 from launcher.gateway.entry import Dtype
 from launcher.gateway.identity import Identity
 from launcher.gateway.pool import Group, Limits, Replica, Source

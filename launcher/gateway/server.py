@@ -7,6 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -23,8 +24,11 @@ from launcher.gateway.store import Store
 if TYPE_CHECKING:
     from aiohttp import web
 
+    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
 _LOG: Final = logging.getLogger("qlaunch.gateway")
 _ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_REQUEST_ID: Final = ContextVar("request_id", default="")
 _OPEN: Final = frozenset({"/health", "/ready"})
 """Asked by load balancers, which have no key; they tell nothing."""
 
@@ -65,9 +69,11 @@ class Gateway:
         """All routes."""
         from aiohttp import web
 
-        app = web.Application(
-            client_max_size=self._settings.most_bytes, middlewares=[web.middleware(self._guard)]
-        )
+        @web.middleware
+        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+            return await self._guard(request, handler)
+
+        app = web.Application(client_max_size=self._settings.most_bytes, middlewares=[guard])
         app.router.add_post("/v1/embeddings", self._embeddings)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/health", self._health)
@@ -75,17 +81,13 @@ class Gateway:
         app.router.add_get("/metrics", self._metrics)
         return app
 
-    async def _guard(
-        self,
-        request: web.Request,
-        handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
-    ) -> web.StreamResponse:
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Access, the request's id, and one form for every error."""
         from aiohttp import web
 
         given = request.headers.get("X-Request-Id", "")
         request_id = given if _ID.fullmatch(given) else secrets.token_hex(8)
-        request["id"] = request_id
+        _REQUEST_ID.set(request_id)
         try:
             self._admit(request)
             response = await handler(request)
@@ -126,7 +128,7 @@ class Gateway:
             call = read_call(body, most_inputs=self._settings.most_inputs)
             group = self._group(call.model)
             model = group.name
-            outcome = await self._resolver.resolve(group, call, request["id"])
+            outcome = await self._resolver.resolve(group, call, _REQUEST_ID.get())
             status = 200
             rendered = render(outcome.vectors, call.encoding, call.model, outcome.tokens)
             return _json(200, rendered, _counts(outcome))
@@ -134,11 +136,9 @@ class Gateway:
             status = problem.status
             raise
         finally:
-            self._count(request, model, status, outcome, time.perf_counter() - begun)
+            self._count(model, status, outcome, time.perf_counter() - begun)
 
-    def _count(
-        self, request: web.Request, model: str, status: int, outcome: Outcome | None, took: float
-    ) -> None:
+    def _count(self, model: str, status: int, outcome: Outcome | None, took: float) -> None:
         self.metrics.requests.labels(model, status).inc()
         inputs = 0
         if outcome is not None:
@@ -154,7 +154,7 @@ class Gateway:
             hits = outcome.hits if outcome else 0
             _LOG.info(
                 "request %s model %s status %d inputs %d hits %d %.2f ms",
-                request["id"],
+                _REQUEST_ID.get(),
                 model,
                 status,
                 inputs,

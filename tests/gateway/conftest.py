@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.gateway.backends.backend import Backend, CacheSettings, open_backend
+from launcher.gateway.backends.backend import Backend, CacheSettings
+from launcher.gateway.backends.opening import open_backend
 from tests.patience import eventually
 
 Start = Callable[..., "CacheServer"]

@@ -24,6 +24,8 @@ from tests.gateway.scripted_server import ScriptedServer
 from tests.patience import PATIENCE_S
 
 SECRET = b"s" * 32
+LIMITS = Limits(timeout_s=PATIENCE_S)
+SETTINGS = ServerSettings()
 T = TypeVar("T")
 
 
@@ -125,8 +127,8 @@ class Bench:
         backend: Backend | None,
         *,
         servers: int = 1,
-        limits: Limits = Limits(timeout_s=PATIENCE_S),
-        settings: ServerSettings = ServerSettings(),
+        limits: Limits = LIMITS,
+        settings: ServerSettings = SETTINGS,
         budget_s: float = PATIENCE_S,
         keys: Keys | None = None,
         dtype: Any = "float32",
@@ -169,11 +171,13 @@ class Bench:
             await self.store.close()
         await self._stack.aclose()
 
-    async def ask(self, value: Any, headers: Mapping[str, str] = {}, **fields: Any) -> Reply:
+    async def ask(
+        self, value: Any, headers: Mapping[str, str] | None = None, **fields: Any
+    ) -> Reply:
         """POST /v1/embeddings."""
         return await self.post({"model": "m", "input": value, **fields}, headers)
 
-    async def post(self, body: Any, headers: Mapping[str, str] = {}) -> Reply:
+    async def post(self, body: Any, headers: Mapping[str, str] | None = None) -> Reply:
         """POST /v1/embeddings of any body."""
         data = {"data": body} if isinstance(body, bytes) else {"json": body}
         async with self._session.post(
@@ -181,7 +185,7 @@ class Bench:
         ) as response:
             return Reply(response.status, dict(response.headers), await response.json())
 
-    async def get(self, path: str, headers: Mapping[str, str] = {}) -> tuple[int, str]:
+    async def get(self, path: str, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
         """GET any path."""
         async with self._session.get(f"{self.url}{path}", headers=headers) as response:
             return response.status, await response.text()

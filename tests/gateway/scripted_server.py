@@ -50,11 +50,13 @@ class ScriptedServer:
         self.drop = False
         """Whether connections are closed instead of an answer."""
         self.url = ""
+        self._called = asyncio.Event()
 
     async def embeddings(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/embeddings."""
         body = await request.json()
         self.calls.append(body)
+        self._called.set()
         self.headers.append(dict(request.headers))
         if self.gate is not None:
             await self.gate.wait()
@@ -85,6 +87,12 @@ class ScriptedServer:
         tokens = sum(len(item) for item in body["input"])
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         return {"object": "list", "data": data, "model": body["model"], "usage": usage}
+
+    async def wait_for_calls(self, count: int) -> None:
+        """Until so many have come."""
+        while len(self.calls) < count:
+            self._called.clear()
+            await self._called.wait()
 
     async def models(self, _request: web.Request) -> web.Response:
         """GET /v1/models."""

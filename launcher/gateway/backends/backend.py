@@ -1,4 +1,4 @@
-"""What a store of entries does, and the choice of one by its URL.
+"""What a store of entries does.
 
 Backends block, are called from threads, and raise `BackendError` for whatever goes wrong with the
 store behind them; they neither read nor check the entries they hold.
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -89,42 +88,6 @@ class CacheSettings(msgspec.Struct, frozen=True, kw_only=True):
     """For Redis: a file with the password."""
 
 
-def open_backend(settings: CacheSettings) -> Backend:
-    """The store of a URL. A server that cannot be reached is no error here: it may come.
-
-    Raises:
-        QlaunchError: `bad_cache` (exit 2): the URL names no store we know, or the bound is too
-            small; `gateway_extra` (exit 2): the client library is not installed;
-            `cache_unusable` (exit 1): the file cannot be made or read.
-    """
-    scheme = _scheme(settings.url)
-    if scheme == "sqlite":
-        from launcher.gateway.backends.sqlite import SqliteBackend
-
-        path = settings.url.removeprefix("sqlite:").removeprefix("//")
-        return SqliteBackend(Path(path), settings)
-    if scheme == "redis":
-        from launcher.gateway.backends.redis_server import RedisBackend
-
-        return RedisBackend(settings)
-    from launcher.gateway.backends.memcached import MemcachedBackend
-
-    return MemcachedBackend(settings)
-
-
-def _scheme(url: str) -> str:
-    if "://" not in url:
-        return "sqlite"
-    scheme = urlsplit(url).scheme
-    if scheme == "sqlite":
-        return scheme
-    if scheme in {"redis", "rediss", "valkey", "valkeys"}:
-        return "redis"
-    if scheme == "memcached":
-        return "memcached"
-    raise bad_cache(f"{scheme!r} is no cache we know")
-
-
 def bad_cache(message: str) -> QlaunchError:
     """The refusal of a cache's URL or bound."""
     return QlaunchError(
@@ -132,14 +95,4 @@ def bad_cache(message: str) -> QlaunchError:
         code="bad_cache",
         exit_code=ExitCode.USAGE,
         fix="give a file, redis://host:port/0, rediss://… or memcached://host:port",
-    )
-
-
-def no_client(package: str) -> QlaunchError:
-    """The refusal where a client library is missing."""
-    return QlaunchError(
-        f"the package {package} is not installed, and this cache needs it",
-        code="gateway_extra",
-        exit_code=ExitCode.USAGE,
-        fix="pip install 'qlaunch[gateway]'",
     )

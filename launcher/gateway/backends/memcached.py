@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from launcher import extras
 from launcher.gateway.backends.backend import (
     ANSWER_S,
     BackendError,
     CacheSettings,
     Stats,
     bad_cache,
-    no_client,
 )
 
 PREFIX: Final = "qlaunch:v1:"
@@ -31,13 +31,12 @@ class MemcachedBackend:
         """Nothing is sent yet.
 
         Raises:
-            QlaunchError: `bad_cache` (exit 2), `gateway_extra` (exit 2).
+            QlaunchError: `bad_cache` (exit 2), `extra_missing` (exit 2).
         """
-        try:
-            from pymemcache.client.base import PooledClient
-            from pymemcache.exceptions import MemcacheError
-        except ImportError:
-            raise no_client("pymemcache") from None
+        extras.require("memcached")
+        from pymemcache.client.base import PooledClient
+        from pymemcache.exceptions import MemcacheError
+
         try:
             parts = urlsplit(settings.url)
             host, port = parts.hostname or "127.0.0.1", parts.port or 11211

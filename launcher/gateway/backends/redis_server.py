@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from launcher import extras
 from launcher.gateway.backends.backend import (
     ANSWER_S,
     BackendError,
     CacheSettings,
     Stats,
     bad_cache,
-    no_client,
 )
 
 if TYPE_CHECKING:
@@ -30,12 +30,10 @@ class RedisBackend:
         """Nothing is sent yet.
 
         Raises:
-            QlaunchError: `bad_cache` (exit 2), `gateway_extra` (exit 2).
+            QlaunchError: `bad_cache` (exit 2), `extra_missing` (exit 2).
         """
-        try:
-            import redis
-        except ImportError:
-            raise no_client("redis") from None
+        extras.require("redis")
+        import redis
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 

@@ -1,0 +1,44 @@
+"""The choice of a store by its URL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from launcher.gateway.backends.backend import Backend, CacheSettings, bad_cache
+
+
+def open_backend(settings: CacheSettings) -> Backend:
+    """The store of a URL. A server that cannot be reached is no error here: it may come.
+
+    Raises:
+        QlaunchError: `bad_cache` (exit 2): the URL names no store we know, or the bound is too
+            small; `extra_missing` (exit 2): the client library is not installed;
+            `cache_unusable` (exit 1): the file cannot be made or read.
+    """
+    scheme = _scheme(settings.url)
+    if scheme == "sqlite":
+        from launcher.gateway.backends.sqlite import SqliteBackend
+
+        path = settings.url.removeprefix("sqlite:").removeprefix("//")
+        return SqliteBackend(Path(path), settings)
+    if scheme == "redis":
+        from launcher.gateway.backends.redis_server import RedisBackend
+
+        return RedisBackend(settings)
+    from launcher.gateway.backends.memcached import MemcachedBackend
+
+    return MemcachedBackend(settings)
+
+
+def _scheme(url: str) -> str:
+    if "://" not in url:
+        return "sqlite"
+    scheme = urlsplit(url).scheme
+    if scheme == "sqlite":
+        return scheme
+    if scheme in {"redis", "rediss", "valkey", "valkeys"}:
+        return "redis"
+    if scheme == "memcached":
+        return "memcached"
+    raise bad_cache(f"{scheme!r} is no cache we know")

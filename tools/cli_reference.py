@@ -43,7 +43,7 @@ _SERVICE: Final = (
     "`fallbacks[].{step,of,flags,after,message}`, `start_limit.{budget_s,limit_s,source}`"
 )
 _PLAN: Final = (
-    "`service`, `profile`, `model`, `model_path`, `engine.{release,version,argv,env}`, "
+    "`service`, `profile`, `model`, `model_path`, `fingerprint`, `engine.{release,version,argv,env}`, "
     "`memory.predicted.{ram_bytes,gpu_bytes,terms[].{name,device,bytes,basis,source}}`, `fits`, "
     "`reasons[]`"
 )
@@ -60,12 +60,21 @@ _ROW: Final = (
 )
 _PROMPTS: Final = "`query_prompt`, `document_prompt`, `default_prompt`, `prompts`"
 KEYS: Final = {
-    "up": f"{_SERVICE}, {_PROMPTS}; with `--dry-run` as `plan`",
+    "up": f"{_SERVICE}, {_PROMPTS}, `fingerprint`; with `--dry-run` as `plan`",
     "down": "`services[].{service,was_running,state,seconds,forced,left}`",
-    "restart": "as `status`",
+    "restart": "as `status`, and `reread`, `profile_changed`",
+    "forget": "`services[].{service,bytes,runs[]}`",
     "ps": "`services[]`, each as `status`",
     "status": _SERVICE,
-    "export systemd": "`service`, `scope`, `file`, `unit`; with `--output` also `path`",
+    "export systemd": (
+        "`service`, `fingerprint`, `notes[]`, `file`, `scope`, `unit`, `linger`; with `--output` "
+        "also `path`"
+    ),
+    "prune": (
+        "`dry_run`, `items[].{kind,path,bytes,reason,used_by[]}` (what goes), `kept[]` (the same, "
+        "in use), `bytes`"
+    ),
+    "upgrade": "`dry_run`, `engines[].{name,from,to}`, `launcher.{version,how,command}`",
     "top": (
         "`at`, `services[].{service,profile,state,detail,endpoint,run,uptime_s,restarts,"
         "cpu_percent,ram,gpu,rate,queue,latency}`: `ram` and `gpu` are "
@@ -138,6 +147,7 @@ KEYS: Final = {
         "`models[].{name,title,sources,parameters,dimensions,pooling,context_length,licence,path}`"
     ),
     "model pull": "`model`, `path`",
+    "model remove": "`model`, `dry_run`, `removed[].{source,path,bytes}`",
     "model inspect": (
         f"what the checkpoint says of itself, field by field; {_PROMPTS}, `similarity`"
     ),

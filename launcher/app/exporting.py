@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ from launcher.documents.plan import Origin, Plan
 from launcher.documents.service_state import UP
 from launcher.errors import ExitCode, QlaunchError
 from launcher.fleet import start_command
+from launcher.model.inspect import inspect
 from launcher.paths import dirs
 from launcher.service import control, keys, store
 
@@ -71,14 +73,40 @@ def _of_service(stored: Plan, request: Request) -> tuple[Request, tuple[str, ...
     notes += [
         f"{start_command.OPTIONS[key]} {value}: what it has now" for key, value in ports.items()
     ]
-    merged = Request(
-        profile=came_from.profile,
-        given=came_from.settings | ports | given,
-        extra=(*came_from.extra, *request.extra),
-        environ={},
+    again = request_again(stored)
+    merged = replace(
+        again,
+        given={**again.given, **ports, **given},
+        extra=(*again.extra, *request.extra),
         expect_fingerprint=None if "model" in given else stored.fingerprint,
     )
     return merged, tuple(notes)
+
+
+def request_again(plan: Plan) -> Request:
+    """What has to be asked for to have the plan made again, from what is on the disk now.
+
+    Raises:
+        QlaunchError: `export_impossible` (exit 2): nothing tells what it was made from.
+    """
+    came_from = start_command.origin(plan)
+    return Request(
+        profile=came_from.profile, given=came_from.settings, extra=came_from.extra, environ={}
+    )
+
+
+def require_same_checkpoint(plan: Plan) -> None:
+    """Refuse to start a plan on a checkpoint that is not the one it was made for.
+
+    Raises:
+        QlaunchError: `checkpoint_changed` (exit 2), or what is wrong with the checkpoint now.
+    """
+    origin.require_fingerprint(
+        inspect(Path(plan.model_path)),
+        plan.fingerprint,
+        fix=f"put the old files back; or take the new ones: qlaunch restart {plan.service} "
+        "--reread",
+    )
 
 
 def _is_profile_too(name: str) -> str:

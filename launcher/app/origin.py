@@ -150,7 +150,11 @@ def _home() -> str | None:
         return None
 
 
-def require_fingerprint(checkpoint: Checkpoint, expected: str | None) -> None:
+def require_fingerprint(
+    checkpoint: Checkpoint,
+    expected: str | None,
+    fix: str = "put the old files back; or check the new ones (qlaunch smoke) and export again",
+) -> None:
     """Refuse a checkpoint that is not the one that was meant.
 
     Raises:
@@ -172,5 +176,5 @@ def require_fingerprint(checkpoint: Checkpoint, expected: str | None) -> None:
         f"{checkpoint.fingerprint[:16]}, expected was {expected[:16]}",
         code="checkpoint_changed",
         exit_code=ExitCode.USAGE,
-        fix="put the old files back; or check the new ones (qlaunch smoke) and export again",
+        fix=fix,
     )

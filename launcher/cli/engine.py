@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
+from launcher.app import usage
 from launcher.cli.base import command as declare
 from launcher.cli.base import group
 from launcher.cli.progress import Progress
 from launcher.cli.result import Result, table
-from launcher.documents.service_state import at_work
 from launcher.engine import releases
 from launcher.engine.environments import install
 from launcher.engine.release import Release
@@ -18,7 +18,6 @@ from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware import detect as reading
 from launcher.hardware.inventory import Hardware
 from launcher.paths import dirs
-from launcher.service import control
 from launcher.units import size
 
 command = group("engine", "List, install and remove engine releases.")
@@ -125,18 +124,18 @@ def _why_not(wanted: Release, hardware: Hardware) -> str | None:
 
 
 def _refuse_in_use(name: str) -> None:
-    users = [
-        state.service
-        for state in control.services()
-        if at_work(state) and state.engine_plan.get("release") == name
-    ]
-    if users:
+    """Refuse while a service, or any process of this machine, runs from the environment."""
+    root = install.environment_dir(dirs().engines, releases.release(name))
+    try:
+        usage.refuse(root, f"engine {name}")
+    except QlaunchError as error:
         raise QlaunchError(
-            f"engine {name} is in use by {', '.join(users)}",
+            error.message,
             code="engine_in_use",
-            exit_code=ExitCode.CONFLICT,
-            fix=f"stop it first: qlaunch down {' '.join(users)}",
-        )
+            exit_code=error.exit_code,
+            fix=error.fix,
+            data=error.data,
+        ) from error
 
 
 for _command, _name in ((list_, "list"), (install_, "install"), (remove, "remove")):

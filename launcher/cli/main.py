@@ -18,6 +18,7 @@ _COMMANDS: Final = {
     "up": ("launcher.cli.up", "Start a service and return when its vectors are proved right."),
     "down": ("launcher.cli.down", "Stop a service; nothing of it is left running."),
     "restart": ("launcher.cli.restart", "Stop a service and start it again from the same plan."),
+    "forget": ("launcher.cli.forget", "Remove what is kept of services that are over."),
     "ps": ("launcher.cli.ps", "List services."),
     "status": ("launcher.cli.status", "Show one service: state, endpoint, memory, checks."),
     "top": ("launcher.cli.top", "Show services live: memory by process, rate, latency, queue."),
@@ -53,7 +54,7 @@ _COMMANDS: Final = {
     ),
     "profiles": ("launcher.cli.profiles", "List, show and validate profiles."),
     "engine": ("launcher.cli.engine", "List, install and remove engine releases."),
-    "model": ("launcher.cli.model", "List, fetch and inspect models."),
+    "model": ("launcher.cli.model", "List, fetch, inspect and remove models."),
     "doctor": ("launcher.cli.doctor", "Look at the machine, and say what to do about it."),
     "gateway": (
         "launcher.cli.gateway",
@@ -61,6 +62,8 @@ _COMMANDS: Final = {
     ),
     "cache": ("launcher.cli.cache", "Show, empty and fill the cache of the gateway."),
     "runs": ("launcher.cli.runs", "List, show, report, compare and remove run records."),
+    "prune": ("launcher.cli.prune", "List what could be removed, with sizes; with --yes, do it."),
+    "upgrade": ("launcher.cli.upgrade", "Bring engines to the releases that this version knows."),
     "export": ("launcher.cli.export", "Write a service as a systemd unit."),
     "completion": ("launcher.cli.completion", "Print the shell completion script."),
 }

@@ -8,6 +8,7 @@ from typing import Any
 import click
 import msgspec
 
+from launcher.app import usage
 from launcher.app.prepare import profiles_dir
 from launcher.cli import service_text
 from launcher.cli.base import command as declare
@@ -16,13 +17,14 @@ from launcher.cli.progress import Progress
 from launcher.cli.result import Result, table
 from launcher.engine import support
 from launcher.errors import ExitCode, QlaunchError
+from launcher.model import remove as removing
 from launcher.model.cards import list_cards, resolve_model
 from launcher.model.fetch import locate, obtain
 from launcher.model.inspect import inspect as inspect_checkpoint
 from launcher.paths import Dirs, dirs
 from launcher.units import size
 
-command = group("model", "List, fetch and inspect models.")
+command = group("model", "List, fetch, inspect and remove models.")
 
 
 @declare("model list")
@@ -105,6 +107,35 @@ def inspect(model: str) -> Result:
     return Result(data=data, lines=[*lines, *service_text.prompts(found.prompts)])
 
 
+@declare("model remove")
+@click.argument("model")
+@click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
+def remove(model: str, dry_run: bool) -> Result:
+    """Remove MODEL (a card's name or a source) from this machine, where it was fetched.
+
+    One that a running service serves is refused; a folder of your own is never touched.
+    """
+    where = dirs()
+    _card, sources = resolve_model(model, _cards(where))
+    models = removing.stored(sources, models_dir=where.models)
+    if not models:
+        raise QlaunchError(
+            f"model {model} is not on this machine",
+            code="model_not_found",
+            exit_code=ExitCode.USAGE,
+            fix="qlaunch model list shows what is",
+        )
+    for one in models:
+        usage.refuse(one.path, f"model {model}")
+    if not dry_run:
+        for one in models:
+            removing.remove(one)
+    verb = "would be removed" if dry_run else "removed"
+    removed = [{"source": str(m.source), "path": str(m.path), "bytes": m.bytes} for m in models]
+    lines = [f"{m.source}: {verb}, {size(m.bytes)} in {m.path}" for m in models]
+    return Result(data={"model": model, "dry_run": dry_run, "removed": removed}, lines=lines)
+
+
 def _one_line(value: Any) -> str:
     """A field as a person reads it: lists with commas, texts on one line, `-` for nothing."""
     if value is None or value == "" or value == () or value == [] or value == {}:
@@ -123,5 +154,5 @@ def _cards(where: Dirs) -> Any:
     return profiles_dir(where) / "models"
 
 
-for _command, _name in ((list_, "list"), (pull, "pull"), (inspect, "inspect")):
+for _command, _name in ((list_, "list"), (pull, "pull"), (inspect, "inspect"), (remove, "remove")):
     command.add_command(_command, _name)

@@ -4,30 +4,62 @@ from __future__ import annotations
 
 import click
 
+from launcher.app import exporting
+from launcher.app.prepare import prepare, require_fit
 from launcher.cli import service_text
 from launcher.cli.base import command as declare
 from launcher.cli.progress import Progress
 from launcher.cli.result import Result
 from launcher.cli.up import Follow
+from launcher.documents.plan import Plan
 from launcher.service import control, store
 
 
 @declare("restart")
 @click.argument("service")
+@click.option(
+    "--reread",
+    is_flag=True,
+    help="Read the profile and the checkpoint again, with the options the service was given.",
+)
 @click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
-def command(service: str, quiet: bool) -> Result:
+def command(service: str, reread: bool, quiet: bool) -> Result:
     """Stop SERVICE and start it again from the plan it was started with.
 
-    The profile is not read again: after a change there, use `down` and `up`.
+    Says where the profile changed since then; --reread makes the plan anew from it, before the
+    running service is stopped. A checkpoint that changed is refused without --reread.
     """
     control.status(service)
     plan = store.read_plan(store.folder(service))
     progress = Progress(quiet=quiet)
+    change = exporting.changed(plan.origin) if plan.origin is not None else None
+    if reread:
+        _require_startable(plan, progress)
+    elif plan.origin is not None:
+        exporting.require_same_checkpoint(plan)
+        if change is not None:
+            progress.line(f"{change}: it is not read again without --reread")
     done = control.down(service)
     progress.line(f"{service}: stopped" if done.was_running else f"{service}: was not running")
+    if reread:  # once more, with the memory that is free now
+        plan = prepare(exporting.request_again(plan), progress.line).plan
     try:
         state = control.launch(plan, on_change=Follow(progress))
     finally:
         progress.done()
     data = control.as_data(state)
+    data["reread"] = reread
+    data["profile_changed"] = change
     return Result(data=data, lines=service_text.service(data))
+
+
+def _require_startable(plan: Plan, progress: Progress) -> None:
+    """Refuse what would not start before the service that runs is stopped for it.
+
+    What the running one takes is free when the new one starts: less than that always fits.
+    """
+    prepared = prepare(exporting.request_again(plan), progress.line)
+    new, old = prepared.plan.predicted, plan.predicted
+    sizes = ((new.ram_full_bytes, old.ram_full_bytes), (new.gpu_full_bytes, old.gpu_full_bytes))
+    if not all((now or 0) <= (before or 0) for now, before in sizes):
+        require_fit(prepared)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
 from launcher.errors import ExitCode, QlaunchError
+from launcher.linux.removal import discard
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,19 +28,17 @@ def old_runs(
 
 
 def remove_runs(runs_dir: Path, runs: Iterable[RunSummary]) -> None:
-    """Remove the folders of `runs`; one that is gone already is no error.
+    """Remove the folders of `runs`, each whole or not at all; one that is gone is no error.
 
     Raises:
         QlaunchError: `run_not_removed` (exit 1), naming the path.
     """
     for run in runs:
         try:
-            shutil.rmtree(runs_dir / run.run)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
+            discard(runs_dir / run.run)
+        except QlaunchError as error:
             raise QlaunchError(
-                f"cannot remove {error.filename or runs_dir / run.run}: {error.strerror or error}",
+                error.message,
                 code="run_not_removed",
                 exit_code=ExitCode.UNEXPECTED,
                 fix="remove that folder by hand",

@@ -76,7 +76,7 @@ def launch(
     """
     began = time.monotonic()
     where = store.folder(plan.service, create=True)
-    with _sole(where):
+    with sole(where):
         _refuse_running(plan.service)
         if plan.api_key_file:
             keys.read_key(plan.api_key_file)
@@ -97,7 +97,12 @@ def launch(
         raise
 
 
-def _sole(where: Folder, wait_s: float = 0.0) -> Lock:
+def sole(where: Folder, wait_s: float = 0.0) -> Lock:
+    """The lock under which a service is started, stopped or forgotten, taken.
+
+    Raises:
+        QlaunchError: `busy` (exit 9), `proc_unusable` or `state_dir_unsafe` (exit 1).
+    """
     if (blind := processes.proc_problem()) is not None:
         raise QlaunchError(
             blind,
@@ -140,7 +145,7 @@ def _refuse_running(name: str) -> None:
     state = settle(name)
     if state is not None and (refusal := reading.elsewhere(name, state)) is not None:
         raise refusal
-    if _supervisor(store.folder(name), state) is None:
+    if supervisor_of(store.folder(name), state) is None:
         return
     where = f" at {state.endpoint}" if state is not None and state.endpoint else ""
     raise QlaunchError(
@@ -152,7 +157,7 @@ def _refuse_running(name: str) -> None:
     )
 
 
-def _supervisor(where: Folder, state: ServiceState | None) -> ProcessId | None:
+def supervisor_of(where: Folder, state: ServiceState | None) -> ProcessId | None:
     """The live supervisor of a service, also where its state file is damaged or gone."""
     if state is not None and state.state not in FINAL and processes.is_alive(state.supervisor):
         return state.supervisor
@@ -302,7 +307,7 @@ def foreground(
 
     began = time.monotonic()
     where = store.folder(plan.service, create=True)
-    with _sole(where) as lock:
+    with sole(where) as lock:
         _refuse_running(plan.service)
         store.write_plan(where, plan)
 
@@ -350,17 +355,17 @@ def down(name: str, *, timeout: float = DOWN_S) -> DownResult:
     where = store.folder(name)
     if not where.path.is_dir():
         return DownResult(service=name, was_running=False, state=None, seconds=0.0)
-    with _sole(where, wait_s=5.0):  # an `up` holds it for the moment of its start
+    with sole(where, wait_s=5.0):  # an `up` holds it for the moment of its start
         state = settle(name)
         if state is not None and (refusal := reading.elsewhere(name, state)) is not None:
             raise refusal
-        supervisor = _supervisor(where, state)
+        supervisor = supervisor_of(where, state)
         if supervisor is None:
-            left = _ended_leftovers(where, state)
+            left = ended_leftovers(where, state)
             return _down_result(name, False, state, began, left=left)
         forced = _stop_supervisor(where, supervisor, began, timeout)
         state = settle(name)
-        left = _ended_leftovers(where, state)
+        left = ended_leftovers(where, state)
         if not _ended(where, supervisor):
             left = (*left, f"supervisor {processes.describe(supervisor)}")
         return _down_result(name, True, state, began, forced=forced, left=left)
@@ -393,7 +398,7 @@ def _stop_supervisor(where: Folder, supervisor: ProcessId, began: float, timeout
     return True
 
 
-def _ended_leftovers(where: Folder, state: ServiceState | None) -> tuple[str, ...]:
+def ended_leftovers(where: Folder, state: ServiceState | None) -> tuple[str, ...]:
     """End what an earlier life of the service may have left; what resists is named.
 
     Under its lock: where that is held, a supervisor lives that cannot be seen from here, and its

@@ -61,6 +61,11 @@ class FakePip:
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakePip:
+    return stand_in(monkeypatch)
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> FakePip:
+    """Replace pip and the engine's import."""
     found = FakePip()
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)  # else the machine's own is told of
     for name in ("create_environment", "install", "install_lock"):

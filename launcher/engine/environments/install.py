@@ -113,6 +113,23 @@ def remove(release: Release, engines: Path) -> bool:
     return True
 
 
+def idle(release: Release, engines: Path) -> bool:
+    """Whether nobody installs or removes the release at this moment."""
+    path = engines / f".{release.name}.lock"
+    if not path.exists():
+        return True
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return locks.take(fd)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
 def lock_hash(release: Release) -> str:
     """Identity of what an install of `release` would put in: lock file and requirements."""
     digest = hashlib.sha256("\n".join(release.requirements).encode())

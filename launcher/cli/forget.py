@@ -1,0 +1,77 @@
+"""`qlaunch forget`: nothing more is known of a service that is over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from launcher.cli.base import command as declare
+from launcher.cli.result import Problem, Result
+from launcher.documents.service_state import at_work
+from launcher.errors import ExitCode, QlaunchError
+from launcher.linux.removal import bytes_of
+from launcher.paths import dirs
+from launcher.record.prune import remove_runs
+from launcher.record.runs import list_runs
+from launcher.service import control
+from launcher.service.forget import forget
+from launcher.units import size
+
+
+@declare("forget")
+@click.argument("names", nargs=-1, metavar="[SERVICE]...")
+@click.option("--all", "everything", is_flag=True, help="Every service that does not run.")
+@click.option("--runs", is_flag=True, help="Remove their run records too.")
+def command(names: tuple[str, ...], everything: bool, runs: bool) -> Result:
+    """Remove what is kept of services that are over: plan, state, supervisor's log.
+
+    Their run records stay, unless --runs is given. One that runs is refused; an interruption
+    leaves a service whole or gone.
+    """
+    if bool(names) == everything:
+        raise click.UsageError("name the services to forget, or give --all")
+    if everything:
+        names = tuple(s.service for s in control.services() if not at_work(s))
+    problems: list[Problem] = []
+    if len(names) == 1:
+        results = [_one(names[0], runs=runs)]
+    else:
+        results, problems = _each(names, runs=runs)
+    lines = [
+        f"{one['service']}: forgotten, {size(one['bytes'])}"
+        + (f", {len(one['runs'])} runs" if one["runs"] else "")
+        for one in results
+    ]
+    return Result(
+        data={"services": results},
+        lines=lines or ([] if problems else ["no services to forget"]),
+        exit_code=ExitCode.PARTIAL if problems else ExitCode.OK,
+        status="partial" if problems else "ok",
+        problems=problems,
+    )
+
+
+def _each(names: tuple[str, ...], *, runs: bool) -> tuple[list[dict[str, Any]], list[Problem]]:
+    """Each in turn: one that is refused does not keep the others.
+
+    Raises:
+        QlaunchError: the first one's, where none could be forgotten.
+    """
+    results, errors = [], []
+    for name in dict.fromkeys(names):
+        try:
+            results.append(_one(name, runs=runs))
+        except QlaunchError as error:
+            errors.append(error)
+    if errors and not results:
+        raise errors[0]
+    return results, [Problem(error.code, error.message, error.fix) for error in errors]
+
+
+def _one(name: str, *, runs: bool) -> dict[str, Any]:
+    freed = forget(name)
+    records = [run for run in list_runs(dirs().runs) if runs and run.service == name]
+    freed += sum(bytes_of(dirs().runs / run.run) for run in records)
+    remove_runs(dirs().runs, records)
+    return {"service": name, "bytes": freed, "runs": [run.run for run in records]}

@@ -43,7 +43,8 @@ _SERVICE: Final = (
     "`fallbacks[].{step,of,flags,after,message}`, `start_limit.{budget_s,limit_s,source}`"
 )
 _PLAN: Final = (
-    "`service`, `profile`, `model`, `model_path`, `fingerprint`, `engine.{release,version,argv,env}`, "
+    "`service`, `profile`, `model`, `model_path`, `fingerprint`, "
+    "`engine.{release,version,argv,env}`, "
     "`memory.predicted.{ram_bytes,gpu_bytes,terms[].{name,device,bytes,basis,source}}`, `fits`, "
     "`reasons[]`"
 )

@@ -132,7 +132,7 @@ def _refuse_in_use(name: str) -> None:
         raise QlaunchError(
             error.message,
             code="engine_in_use",
-            exit_code=error.exit_code,
+            exit_code=ExitCode.CONFLICT,
             fix=error.fix,
             data=error.data,
         ) from error

@@ -22,6 +22,7 @@ SAMPLES: dict[str, tuple[list[str], int]] = {
     "up": (["up", "no-such-profile"], 2),
     "down": (["down", "absent"], 3),
     "restart": (["restart", "absent"], 3),
+    "forget": (["forget", "absent"], 3),
     "ps": (["ps", "--all"], 0),
     "status": (["status", "absent"], 3),
     "top": (["top", "absent", "--once"], 3),
@@ -43,6 +44,7 @@ SAMPLES: dict[str, tuple[list[str], int]] = {
     "model list": (["model", "list"], 0),
     "model pull": (["model", "pull", "./absent"], 2),
     "model inspect": (["model", "inspect", "./absent"], 2),
+    "model remove": (["model", "remove", "./absent"], 2),
     "doctor": (["doctor", "--engine", "absent"], 5),
     "gateway": (["gateway", "absent", "--cache", "none"], 3),
     "cache stats": (["cache", "stats"], 0),
@@ -54,6 +56,8 @@ SAMPLES: dict[str, tuple[list[str], int]] = {
     "runs diff": (["runs", "diff", "a"], 2),
     "runs prune": (["runs", "prune", "--keep", "3"], 0),
     "export systemd": (["export", "systemd", "cpu-minilm"], 5),
+    "prune": (["prune"], 0),
+    "upgrade": (["upgrade"], 0),
     "completion": (["completion", "bash"], 0),
 }
 """One quick call of each command, and its exit code."""

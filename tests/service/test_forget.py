@@ -10,7 +10,7 @@ import pytest
 from launcher.errors import QlaunchError
 from launcher.service import control, store
 from launcher.service.forget import forget
-from tests.service.home import Home
+from tests.service.home import Home, eventually
 
 
 def test_one_that_runs_is_refused_and_goes_after_its_end(home: Home) -> None:
@@ -28,7 +28,7 @@ def test_one_whose_supervisor_was_killed_leaves_no_process(home: Home) -> None:
     state = home.up(home.plan())
     assert state.supervisor is not None
     os.kill(state.supervisor.pid, signal.SIGKILL)
-    home.wait_for("failed")
+    eventually(lambda: control.status("svc").state == "failed")
     forget("svc")
     home.assert_nothing_left()
 

@@ -178,6 +178,7 @@ KEYS: Final = {
     "cache warm": "`texts`, `hits`, `made`",
     "runs prune": "`removed[]`, `dry_run`",
     "completion": "`shell`, `script`",
+    "help": "`command`, `text`",
 }
 """Keys of `data`, by command."""
 

@@ -13,7 +13,7 @@ from launcher.cli.result import Result, failure, render
 from launcher.errors import ExitCode, QlaunchError
 
 Body = Callable[..., Result]
-_JSON: Final = "launcher.cli.json"
+_META: Final = "launcher.cli."
 
 
 class CommandGroup(click.Group):
@@ -22,9 +22,13 @@ class CommandGroup(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """A group alone shows its help; it is no success, for nothing was asked of it."""
         if not args and not ctx.resilient_parsing:
-            click.echo(ctx.get_help(), err=True)
+            click.echo(self.first_screen(ctx), err=True)
             ctx.exit(int(ExitCode.USAGE))
         return super().parse_args(ctx, args)
+
+    def first_screen(self, ctx: click.Context) -> str:
+        """What the group alone shows: its help."""
+        return ctx.get_help()
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -32,21 +36,36 @@ class CommandGroup(click.Group):
         """Say the nearest name for one that does not exist."""
         known = self.list_commands(ctx)
         if args and args[0] not in known and not args[0].startswith("-"):
-            from launcher.yaml_messages import did_you_mean
+            from launcher.cli.suggestions import did_you_mean
 
-            ctx.fail(f"there is no command {args[0]!r}{did_you_mean(args[0], known)}")
+            ctx.fail(f"there is no command {args[0]!r}{did_you_mean(ctx, self, args[0])}")
         return super().resolve_command(ctx, args)
 
 
 class LazyGroup(CommandGroup):
     """A group whose commands are imported when they are used.
 
-    `commands` maps a name to its module and its one-line help, so that listing them imports none.
+    `lazy` maps a name to its module and its one-line help, so that listing them imports none;
+    `sections` says under which heading of the help each stands; `first` is shown where no command
+    is named.
     """
 
-    def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        lazy: Mapping[str, tuple[str, str]],
+        sections: Mapping[str, tuple[str, ...]],
+        first: str,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._lazy = lazy
+        self._sections = sections
+        self._first = first
+
+    def first_screen(self, ctx: click.Context) -> str:
+        """What the program alone shows: the commands one begins with, on one screen."""
+        return f"{ctx.get_usage()}\n\n{self._first}"
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         """Names in the order of the table: the way a person meets them."""
@@ -61,32 +80,83 @@ class LazyGroup(CommandGroup):
         return command
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands from the table alone."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_module, text) in self._lazy.items()])
+        """List the commands from the table alone, by what they are for."""
+        placed = {name for names in self._sections.values() for name in names}
+        sections = {**self._sections, "Others": tuple(n for n in self._lazy if n not in placed)}
+        width = max(map(len, self._lazy))
+        for title, names in sections.items():
+            rows = [(f"{name:<{width}}", self._lazy[name][1]) for name in names]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
 
-def json_option(text: str) -> Callable[[Any], Any]:
-    """`--json`, for commands and for the groups before them: it counts wherever it stands."""
+def output_options(json_help: str, *, hidden: bool = True) -> Callable[[Any], Any]:
+    """`--json`, `--verbose`, `--color` and `--debug`, which count wherever they stand.
 
-    def remember(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
-        if value:
-            ctx.meta[_JSON] = True
+    Args:
+        json_help: help of `--json`.
+        hidden: leave all but `--json` out of the help; the program's own help has them.
+    """
 
-    return click.option(
-        "--json", is_flag=True, expose_value=False, is_eager=True, callback=remember, help=text
-    )
+    def option(*words: str, **attributes: Any) -> Callable[[Any], Any]:
+        key = _META + words[0].removeprefix("--")
+
+        def remember(ctx: click.Context, _param: click.Parameter, value: Any) -> None:
+            if value:
+                ctx.meta[key] = value
+
+        return click.option(
+            *words, expose_value=False, is_eager=True, callback=remember, **attributes
+        )
+
+    def decorate(body: Any) -> Any:
+        for add in (
+            option(
+                "--debug",
+                is_flag=True,
+                hidden=hidden,
+                help="Write the traceback of an error to a file, and name it.",
+            ),
+            option(
+                "--color",
+                type=click.Choice(["auto", "always", "never"]),
+                hidden=hidden,
+                help="Colours: auto (on a terminal, unless NO_COLOR is set), always or never.",
+            ),
+            option("--verbose", "-v", is_flag=True, hidden=hidden, help="Also say why."),
+            option("--json", is_flag=True, help=json_help),
+        ):
+            body = add(body)
+        return body
+
+    return decorate
+
+
+def all_option(text: str = "Show everything, however long.") -> Callable[[Any], Any]:
+    """`--all` of a command whose text is cut to one screen; its parameter is `everything`."""
+    return click.option("--all", "-a", "everything", is_flag=True, help=text)
+
+
+def _asked(name: str) -> Any:
+    context = click.get_current_context(silent=True)
+    return context.meta.get(_META + name) if context else None
 
 
 def wants_json() -> bool:
     """Whether the command that runs now was given `--json`."""
-    return bool(click.get_current_context().meta.get(_JSON))
+    return bool(_asked("json"))
+
+
+def wants_reasons() -> bool:
+    """Whether the command that runs now was given `--verbose`."""
+    return bool(_asked("verbose"))
 
 
 def group(name: str, text: str) -> CommandGroup:
     """A group of commands; `text` is its help."""
     made = CommandGroup(name, help=text)
-    json_option("The same as --json after the command.")(made)
+    output_options("The same as --json after the command.")(made)
     return made
 
 
@@ -96,7 +166,11 @@ def run(name: str, body: Callable[[], Result]) -> None:
         result = body()
     except QlaunchError as error:
         result = failure(error)
-    render(name, result, as_json=wants_json())
+        if _asked("debug"):
+            from launcher.cli import debugging
+
+            click.echo(debugging.note(error), err=True)
+    render(name, result, as_json=wants_json(), colour=_asked("color") or "auto")
     click.get_current_context().exit(int(result.exit_code))
 
 
@@ -113,10 +187,10 @@ def command(
         def wrapper(*args: Any, **kwargs: Any) -> None:
             run(name, functools.partial(body, *args, **kwargs))
 
-        with_json = json_option(json_help)(wrapper)
+        with_options = output_options(json_help)(wrapper)
         make: Callable[[Callable[..., None]], click.Command] = click.command(
             name.rsplit(" ", 1)[-1], **attributes
         )
-        return make(with_json)
+        return make(with_options)
 
     return decorate

@@ -51,4 +51,4 @@ def command(service: str, language: str) -> Result:
         "language": language,
         "snippet": snippet,
     }
-    return Result(data=data, lines=[snippet.rstrip("\n")])
+    return Result(data=data, lines=[snippet.rstrip("\n")], verbatim=True)

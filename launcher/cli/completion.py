@@ -23,4 +23,4 @@ def command(shell: str) -> Result:
     kind = get_completion_class(shell)
     assert kind is not None  # click knows the three shells of the choice above
     script = kind(cli, {}, "qlaunch", "_QLAUNCH_COMPLETE").source()
-    return Result(data={"shell": shell, "script": script}, lines=script.splitlines())
+    return Result(data={"shell": shell, "script": script}, lines=script.splitlines(), verbatim=True)

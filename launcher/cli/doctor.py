@@ -13,8 +13,9 @@ from typing import Final
 import click
 import msgspec
 
+from launcher.cli import screen
+from launcher.cli.base import all_option, wants_json, wants_reasons
 from launcher.cli.base import command as declare
-from launcher.cli.base import wants_json
 from launcher.cli.result import Problem, Result
 from launcher.config.profile import Profile
 from launcher.doctor import engines as engine_checks
@@ -58,7 +59,8 @@ def _finite(_ctx: click.Context, _param: click.Parameter, value: float | None) -
     metavar="SECONDS",
     help="Time limit of each check, instead of its own (3 s for most).",
 )
-def command(deep: str | None, limit_s: float | None) -> Result:
+@all_option("Also what was found where all is well.")
+def command(deep: str | None, limit_s: float | None, everything: bool) -> Result:
     """Look at this machine: hardware, drivers, limits, folders, engines, services.
 
     Changes nothing. Ends with 0 where all is well, 1 after warnings, 2 after problems; what is
@@ -67,11 +69,12 @@ def command(deep: str | None, limit_s: float | None) -> Result:
     wanted = list(_checks(dirs(), deep))
     if limit_s is not None:
         wanted = [replace(check, limit_s=limit_s) for check in wanted]
-    return result(runner.run(wanted), as_json=wants_json())
+    everything = everything or wants_reasons()
+    return result(runner.run(wanted), as_json=wants_json(), everything=everything)
 
 
-def result(findings: list[Finding], *, as_json: bool) -> Result:
-    """What the command returns for these findings."""
+def result(findings: list[Finding], *, as_json: bool, everything: bool = False) -> Result:
+    """What the command returns for these findings; the text names what is well on one line."""
     counts = Counter(finding.status for finding in findings)
     worst = 2 if counts["problem"] else 1 if counts["warning"] else 0
     problems = [
@@ -84,7 +87,9 @@ def result(findings: list[Finding], *, as_json: bool) -> Result:
             "checks": [msgspec.to_builtins(finding) for finding in findings],
             "counts": {s: counts[s] for s in ("ok", "warning", "problem", "unavailable")},
         },
-        lines=list(_lines(findings, counts)),
+        lines=screen.shorten(
+            list(_lines(findings, counts, everything=everything)), everything=everything, keep=1
+        ),
         # The command's own contract: 0, 1 and 2 say how bad the worst finding is.
         exit_code=ExitCode(worst),
         status=("ok", "partial", "error")[worst],
@@ -93,14 +98,20 @@ def result(findings: list[Finding], *, as_json: bool) -> Result:
     )
 
 
-def _lines(findings: list[Finding], counts: Counter[Status]) -> Iterator[str]:
-    width = max(len(finding.name) for finding in findings)
-    for finding in findings:
+def _lines(findings: list[Finding], counts: Counter[Status], *, everything: bool) -> Iterator[str]:
+    shown = [finding for finding in findings if everything or finding.status != "ok"]
+    well = [finding.name for finding in findings if finding not in shown]
+    width = max((len(finding.name) for finding in shown), default=0)
+    for finding in shown:
         yield f"{finding.status:<11}  {finding.name:<{width}}  {finding.message}"
         if finding.fix and finding.status != "ok":
             yield f"{'':<{width + 13}}  Try: {finding.fix}"
+    if well:
+        yield from screen.folded(f"{'ok':<11}  {', '.join(well)}", hanging=" " * 13)
     said = [_counted(counts["problem"], "problem"), _counted(counts["warning"], "warning")]
-    yield f"{', '.join(said)}, {counts['ok']} ok, {counts['unavailable']} unavailable"
+    yield f"{', '.join(said)}, {counts['ok']} ok, {counts['unavailable']} unavailable" + (
+        ": --all tells what was found" if well else ""
+    )
 
 
 def _counted(count: int, noun: str) -> str:

@@ -6,7 +6,9 @@ from typing import Any
 
 import click
 
+from launcher.cli import screen
 from launcher.cli.base import command as declare
+from launcher.cli.base import wants_reasons
 from launcher.cli.result import Problem, Result
 from launcher.errors import ExitCode
 from launcher.service import control
@@ -36,7 +38,7 @@ def command(names: tuple[str, ...], everything: bool, timeout: float) -> Result:
     ]
     return Result(
         data={"services": results},
-        lines=lines,
+        lines=screen.shorten(lines, everything=wants_reasons(), below=len(problems)),
         exit_code=ExitCode.UNEXPECTED if left else ExitCode.OK,
         status="partial" if left else "ok",
         problems=problems,

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from launcher.app import usage
+from launcher.cli import screen
 from launcher.cli.base import command as declare
 from launcher.cli.base import group
 from launcher.cli.progress import Progress
@@ -34,13 +35,17 @@ def list_() -> Result:
             e["version"],
             e["device"],
             size(e["bytes"]) if e["installed"] else f"no ({size(e['disk_bytes'])})",
-            "yes" if e["installable"] else f"no: {e['reason']}",
+            "yes" if e["installable"] else "no",
             e["title"],
         )
         for e in found
     ]
     headings = ("RELEASE", "SGLANG", "DEVICE", "INSTALLED", "INSTALLS HERE", "TITLE")
-    return Result(data={"engines": found}, lines=table(headings, rows))
+    lines = table(headings, rows)
+    refused = [(e["name"], e["reason"]) for e in found if not e["installable"]]
+    if refused:
+        lines += ["not here", *screen.by_reason(refused)]
+    return Result(data={"engines": found}, lines=lines)
 
 
 def _entry(release: Release, hardware: Hardware) -> dict[str, Any]:

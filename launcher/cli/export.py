@@ -68,7 +68,7 @@ def _result(
         **more,
     }
     if output is None:
-        return Result(data=data, lines=text.rstrip("\n").split("\n"))
+        return Result(data=data, lines=text.rstrip("\n").split("\n"), verbatim=True)
     path = Path(output) / name if Path(output).is_dir() else Path(output)
     try:
         write_atomic(path, text.encode(), mode=0o644)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from launcher.cli import screen
 from launcher.cli.base import command as declare
 from launcher.cli.base import wants_json
 from launcher.cli.result import Result, stream
@@ -25,7 +26,7 @@ from launcher.service import control, logs
     "--lines",
     "-n",
     type=click.IntRange(min=0),
-    help="Last lines (default 50; with --since or --crash all).",
+    help="Last lines (default 50, on a terminal what fits; with --since or --crash all).",
 )
 @click.option("--since", metavar="TIME", help="From then on: 30s, 10m, 2h, 1d ago, or a time.")
 @click.option("--run", "run_id", metavar="RUN", help="A run of SERVICE other than its last one.")
@@ -47,12 +48,14 @@ def command(
         if follow:
             raise click.UsageError("--crash shows what is over; it cannot be followed")
         return _crash(service, run, folder, lines, when)
-    if lines is None and when is None:
+    unasked = lines is None and when is None
+    if unasked:
         lines = 50
     if follow:
         return _follow(service, run, folder, lines, when)
     found = logs.tail(folder, lines, when)
-    return Result(data={"run": run, "lines": found}, lines=found)
+    shown = screen.last(found) if unasked else found
+    return Result(data={"run": run, "lines": found}, lines=shown, verbatim=True)
 
 
 _AGO = re.compile(r"(\d{1,9})([smhd])", re.ASCII)

@@ -9,8 +9,8 @@ from typing import Final
 import click
 
 from launcher import __version__
-from launcher.cli import streams
-from launcher.cli.base import LazyGroup, json_option
+from launcher.cli import screen, streams
+from launcher.cli.base import LazyGroup, output_options
 from launcher.cli.result import Problem, Result, failure, render
 from launcher.errors import ExitCode, QlaunchError
 
@@ -21,36 +21,36 @@ _COMMANDS: Final = {
     "forget": ("launcher.cli.forget", "Remove what is kept of services that are over."),
     "ps": ("launcher.cli.ps", "List services."),
     "status": ("launcher.cli.status", "Show one service: state, endpoint, memory, checks."),
-    "top": ("launcher.cli.top", "Show services live: memory by process, rate, latency, queue."),
+    "top": ("launcher.cli.top", "Show services live: memory, rate, latency, queue."),
     "logs": ("launcher.cli.logs", "Show or follow a service's engine log."),
     "smoke": (
         "launcher.cli.smoke",
-        "Check the vectors of a service, or of a profile from start to stop.",
+        "Check the vectors of a service, quickly.",
     ),
     "verify": (
         "launcher.cli.verify",
-        "Check the vectors of a service at length, and its retrieval quality.",
+        "Check them at length, and the retrieval quality.",
     ),
     "bench": (
         "launcher.cli.bench",
-        "Measure a service under load, or a profile from start to stop.",
+        "Measure latency, throughput and memory under load.",
     ),
     "compare": (
         "launcher.cli.compare",
-        "Measure modes of serving in turn, and say which is best and by how much.",
+        "Measure ways of serving in turn: which is best?",
     ),
     "tune": (
         "launcher.cli.tune",
-        "Search better settings for a profile on this machine, and write a new profile.",
+        "Search better settings, and write a new profile.",
     ),
     "client": (
         "launcher.cli.client",
-        "Print a ready program that asks a service: Python, curl, LangChain, LlamaIndex.",
+        "Print a program that asks a service, ready to run.",
     ),
     "plan": ("launcher.cli.plan", "Show what `up` would run, and what it would need."),
     "recommend": (
         "launcher.cli.recommend",
-        "Say which profile suits this machine, or another one, and why.",
+        "Say which profile suits this machine, and why.",
     ),
     "profiles": ("launcher.cli.profiles", "List, show and validate profiles."),
     "engine": ("launcher.cli.engine", "List, install and remove engine releases."),
@@ -66,8 +66,34 @@ _COMMANDS: Final = {
     "upgrade": ("launcher.cli.upgrade", "Bring engines to the releases that this version knows."),
     "export": ("launcher.cli.export", "Write a service as a systemd unit."),
     "completion": ("launcher.cli.completion", "Print the shell completion script."),
+    "help": ("launcher.cli.help", "Show help of a command, or the manual page."),
 }
 
+
+_SECTIONS: Final = {
+    "Serve": ("up", "down", "restart", "ps", "status", "top", "logs", "client"),
+    "Check and measure": ("smoke", "verify", "bench", "compare", "tune"),
+    "Choose": ("recommend", "plan", "profiles"),
+    "Manage": ("engine", "model", "runs", "export", "doctor"),
+    "Help": ("help", "completion"),
+}
+"""Headings of the program's help; a command that none names stands under `Others`."""
+
+_FIRST: Final = """\
+Begin here:
+  qlaunch up              the best profile for this machine: install, start, check
+  qlaunch up PROFILE      a certain one; `qlaunch profiles list` has them all
+  qlaunch ps              what runs, and where
+  qlaunch status SERVICE  state, endpoint, memory, checks
+  qlaunch client SERVICE  a program that asks it
+  qlaunch logs SERVICE    what the engine says
+  qlaunch down SERVICE    stop it
+
+When something is wrong:
+  qlaunch doctor          look at the machine
+  qlaunch runs show       the last run, with its failure and what to try
+
+Every command: qlaunch --help. One of them: qlaunch help COMMAND."""
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
@@ -75,10 +101,12 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 @click.group(
     cls=LazyGroup,
     lazy=_COMMANDS,
+    sections=_SECTIONS,
+    first=_FIRST,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="qlaunch")
-@json_option("The same as --json after the command.")
+@output_options("The same as --json after the command.", hidden=False)
 def cli() -> None:
     """Take a bare machine to a verified embedding endpoint on SGLang.
 
@@ -123,7 +151,7 @@ def main(arguments: list[str]) -> int:
     except click.ClickException as error:
         return _report(arguments, _failed("usage", error.format_message(), ExitCode.USAGE))
     except Exception as error:  # noqa: BLE001  # the last resort: one sentence, never a traceback
-        return _report(arguments, _unexpected(error))
+        return _report(arguments, _unexpected(error, debug="--debug" in _own(arguments)))
 
 
 def _usage(arguments: list[str], error: click.UsageError) -> int:
@@ -134,12 +162,18 @@ def _usage(arguments: list[str], error: click.UsageError) -> int:
     )
 
 
-def _unexpected(error: Exception) -> Result:
+def _unexpected(error: Exception, *, debug: bool = False) -> Result:
     import os
     import traceback
 
     if os.environ.get("QLAUNCH_TRACEBACK"):
         traceback.print_exception(error)
+    kept = None
+    if debug:
+        from launcher.cli import debugging
+
+        kept = debugging.note(error)
+        click.echo(kept, err=True)
     if isinstance(error, OSError) and error.errno in _FULL:
         why = os.strerror(error.errno)
         where = error.filename or "the result"
@@ -154,7 +188,7 @@ def _unexpected(error: Exception) -> Result:
         "unexpected",
         f"unexpected {type(error).__name__} in {place.name}: {error}",
         ExitCode.UNEXPECTED,
-        fix="run it again with QLAUNCH_TRACEBACK=1 and report what it prints",
+        fix=f"report it with the {kept}" if kept else "run it again with --debug and report it",
     )
 
 
@@ -165,12 +199,19 @@ def _failed(code: str, message: str, exit_code: ExitCode, *, fix: str | None = N
 
 
 def _report(arguments: list[str], result: Result) -> int:
-    render(_name(arguments), result, as_json=_wants_json(arguments))
+    render(_name(arguments), result, as_json=_wants_json(arguments), colour=_colour(arguments))
     return int(result.exit_code)
 
 
 def _wants_json(arguments: list[str]) -> bool:
     return "--json" in _own(arguments)
+
+
+def _colour(arguments: list[str]) -> screen.Choice:
+    """What `--color` says, for errors from before it was parsed."""
+    words = " ".join(_own(arguments)).replace("--color ", "--color=").split()
+    said = [word.removeprefix("--color=") for word in words if word.startswith("--color=")]
+    return "always" if said[-1:] == ["always"] else "never" if said[-1:] == ["never"] else "auto"
 
 
 def _own(arguments: list[str]) -> list[str]:
@@ -180,7 +221,8 @@ def _own(arguments: list[str]) -> list[str]:
 
 def _name(arguments: list[str]) -> str:
     """The command that was meant, as far as it exists: `engine list`, `engine`, or `qlaunch`."""
-    words = [word for word in _own(arguments) if not word.startswith("-")]
+    line = " ".join(_own(arguments)).replace("--color ", "--color=")
+    words = [word for word in line.split() if not word.startswith("-")]
     if not words or words[0] not in _COMMANDS:
         return "qlaunch"
     module = sys.modules.get(_COMMANDS[words[0]][0])

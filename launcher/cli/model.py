@@ -10,9 +10,9 @@ import msgspec
 
 from launcher.app import usage
 from launcher.app.prepare import profiles_dir
-from launcher.cli import service_text
+from launcher.cli import screen, service_text
+from launcher.cli.base import all_option, group
 from launcher.cli.base import command as declare
-from launcher.cli.base import group
 from launcher.cli.progress import Progress
 from launcher.cli.result import Result, table
 from launcher.engine import support
@@ -28,7 +28,8 @@ command = group("model", "List, fetch, inspect and remove models.")
 
 
 @declare("model list")
-def list_() -> Result:
+@all_option()
+def list_(everything: bool) -> Result:
     """List the model cards, and which models are on this machine."""
     where = dirs()
     found: list[dict[str, Any]] = []
@@ -55,7 +56,8 @@ def list_() -> Result:
         for m in found
     ]  # fmt: skip
     headings = ("MODEL", "SIZE", "DIM", "POOLING", "CONTEXT", "HERE", "SOURCE")
-    return Result(data={"models": found}, lines=table(headings, rows))
+    lines = screen.shorten(table(headings, rows), everything=everything)
+    return Result(data={"models": found}, lines=lines)
 
 
 @declare("model pull")

@@ -6,7 +6,8 @@ from typing import Any
 
 from launcher.app import evidence
 from launcher.app.prepare import prepare
-from launcher.cli import service_text
+from launcher.cli import screen, service_text
+from launcher.cli.base import all_option
 from launcher.cli.base import command as declare
 from launcher.cli.options import machine_options, plan_options, request
 from launcher.cli.progress import Progress
@@ -17,7 +18,8 @@ from launcher.paths import dirs
 @declare("plan")
 @plan_options
 @machine_options
-def command(words: tuple[str, ...], **given: Any) -> Result:
+@all_option("Also the environment, and each term of the memory.")
+def command(words: tuple[str, ...], everything: bool, **given: Any) -> Result:
     """Show what `up` would run for PROFILE or MODEL, and what it would need.
 
     Nothing is started or fetched. What is not on this machine is planned from the model's card, or
@@ -26,8 +28,9 @@ def command(words: tuple[str, ...], **given: Any) -> Result:
     asked = request(words, given, fetch=False, foresee=True)
     prepared = prepare(asked, Progress(quiet=True).line)
     plan = prepared.plan
-    data, lines = service_text.prepared_data(prepared), service_text.prepared(prepared)
+    data = service_text.prepared_data(prepared)
+    lines = service_text.prepared(prepared, brief=not everything)
     if not prepared.hardware.assumed:  # runs of this machine say nothing of another
         data["evidence"] = evidence.of_plan(plan, dirs())
         lines += evidence.lines(data["evidence"])
-    return Result(data=data, lines=lines)
+    return Result(data=data, lines=screen.shorten(lines, everything=everything, keep=1))

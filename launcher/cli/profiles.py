@@ -11,8 +11,9 @@ import msgspec
 
 from launcher.app import candidates
 from launcher.app.prepare import profiles_dir
+from launcher.cli import screen
+from launcher.cli.base import all_option, group, wants_reasons
 from launcher.cli.base import command as declare
-from launcher.cli.base import group
 from launcher.cli.result import Problem, Result, failure, table
 from launcher.config.loading import LoadedProfile, ProfileRef, find_profile, load_profile
 from launcher.config.settings import load_user_config, resolve
@@ -35,35 +36,44 @@ _BUCKETS: Final = {
 
 
 @declare("profiles list")
-def list_() -> Result:
-    """List every profile: what runs on this machine, what would with one change, what cannot."""
+@all_option()
+def list_(everything: bool) -> Result:
+    """List every profile: what runs on this machine, what would with one change, what cannot.
+
+    With -v each that cannot run stands on a line of its own, with its model and the reason.
+    """
     given = candidates.advise(detect(), dirs())
     broken = [_broken(ref) for ref in given.broken]
     found = [*(_entry(judged) for judged in given.judged), *broken]
     problems = [failure(ref.error).problems[0] for ref in given.broken if ref.error is not None]
     return Result(
         data={"profiles": found},
-        lines=_sorted_lines(found),
+        lines=screen.share(
+            list(_sections(found, reasons=wants_reasons())),
+            everything=everything or wants_reasons(),
+        ),
         status="partial" if problems else "ok",
         exit_code=ExitCode.PARTIAL if problems else ExitCode.OK,
         problems=problems,
     )
 
 
-def _sorted_lines(found: list[dict[str, Any]]) -> list[str]:
-    """A table for each bucket; what does not run says why."""
-    lines: list[str] = []
+def _sections(found: list[dict[str, Any]], *, reasons: bool) -> Iterator[list[str]]:
+    """A table for each bucket; what cannot run is grouped by why, unless each `reasons` is told."""
     for bucket, heading in _BUCKETS.items():
-        rows = [(f"  {p['name']}", p["model"], _note(p)) for p in found if p["bucket"] == bucket]
-        if rows:
-            lines += [*([""] if lines else []), heading, *table(("  PROFILE", "MODEL", ""), rows)]
-    return lines
+        entries = [entry for entry in found if entry["bucket"] == bucket]
+        if bucket == "cannot" and entries and not reasons:
+            yield [heading, *screen.by_reason((p["name"], _note(p, True)) for p in entries)]
+        elif entries:
+            rows = [(f"  {p['name']}", p["model"], _note(p, reasons)) for p in entries]
+            yield [heading, *table(("  PROFILE", "MODEL", ""), rows)]
 
 
-def _note(entry: dict[str, Any]) -> str | None:
+def _note(entry: dict[str, Any], reason: bool) -> str:
     if entry["change"] is None:
         return str(entry["reason"] or entry["title"])
-    return f"with {entry['change']} (saves {size(entry['saves_bytes'])}): {entry['reason']}"
+    change = f"with {entry['change']} (saves {size(entry['saves_bytes'])})"
+    return f"{change}: {entry['reason']}" if reason else change
 
 
 def _entry(judged: Judged) -> dict[str, Any]:
@@ -114,7 +124,9 @@ def show(profile: str, resolved: bool) -> Result:
         note = (
             [] if loaded.profile.measured else ["# not measured: nobody has run this profile yet"]
         )
-        return Result(data=_shown(loaded), lines=[*note, *text.rstrip().splitlines()])
+        return Result(
+            data=_shown(loaded), lines=[*note, *text.rstrip().splitlines()], verbatim=True
+        )
     settings = resolve(loaded, {}, os.environ, load_user_config(where.config))
     values: dict[str, Any] = msgspec.to_builtins(settings)
     sources: dict[str, str] = values.pop("sources")

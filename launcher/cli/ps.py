@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import click
-
+from launcher.cli import screen
+from launcher.cli.base import all_option
 from launcher.cli.base import command as declare
 from launcher.cli.result import Result, table
 from launcher.documents.service_state import at_work
@@ -12,7 +12,7 @@ from launcher.units import size
 
 
 @declare("ps")
-@click.option("--all", "-a", "everything", is_flag=True, help="Also those that are not running.")
+@all_option("Every service that was ever started, and the whole list.")
 def command(everything: bool) -> Result:
     """List services that are running, or all that were ever started."""
     found = [s for s in control.services() if everything or at_work(s) or s.state == "unknown"]
@@ -30,4 +30,7 @@ def command(everything: bool) -> Result:
     headings = ("SERVICE", "STATE", "ENDPOINT", "PID", "RAM PEAK", "SINCE")
     lines = table(headings, rows) if rows else ["no services are running"]
     lines += [f"{state.service}: {state.problem}" for state in found if state.problem]
-    return Result(data={"services": [control.as_data(state) for state in found]}, lines=lines)
+    return Result(
+        data={"services": [control.as_data(state) for state in found]},
+        lines=screen.shorten(lines, everything=everything),
+    )

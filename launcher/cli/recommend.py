@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 
 from launcher.app import candidates, evidence
+from launcher.cli import screen
+from launcher.cli.base import all_option, wants_reasons
 from launcher.cli.base import command as declare
 from launcher.cli.options import machine_options
 from launcher.cli.result import Result, table
@@ -22,8 +24,9 @@ from launcher.units import size
 
 @declare("recommend")
 @machine_options
-def command(gpu: str | None, vram: str | None, driver: str | None) -> Result:
-    """Say which profile suits a machine, with its reasons and the evidence.
+@all_option()
+def command(gpu: str | None, vram: str | None, driver: str | None, everything: bool) -> Result:
+    """Say which profile suits a machine, with its reasons (-v for all) and the evidence.
 
     \b
         qlaunch recommend                  this machine
@@ -37,7 +40,8 @@ def command(gpu: str | None, vram: str | None, driver: str | None) -> Result:
     given = candidates.advise(hardware, where)
     found = candidates.recommendation(given, where)
     data = document(found, given, hardware)
-    return Result(data=data, lines=_lines(found, data["evidence"]))
+    lines = _lines(found, data["evidence"], reasons=wants_reasons() or everything)
+    return Result(data=data, lines=screen.shorten(lines, everything=everything))
 
 
 def machine(gpu: str | None, vram: str | None, driver: str | None) -> Hardware:
@@ -101,7 +105,11 @@ def document(found: Recommendation, given: candidates.Advice, hardware: Hardware
     }
 
 
-def _lines(found: Recommendation, known: dict[str, Any]) -> list[str]:
+_REASONS = 3
+"""Reasons that are shown without -v; the first say most."""
+
+
+def _lines(found: Recommendation, known: dict[str, Any], *, reasons: bool) -> list[str]:
     memory = [f"{size(found.ram_bytes)} RAM"]
     if found.gpu_bytes is not None:
         memory.append(f"{size(found.gpu_bytes)} of GPU memory")
@@ -110,13 +118,16 @@ def _lines(found: Recommendation, known: dict[str, Any]) -> list[str]:
         (other.profile, other.kind, other.change or other.needs or "as it stands")
         for other in found.alternatives
     ]
+    told = found.reasons if reasons else found.reasons[:_REASONS]
+    left = len(found.reasons) - len(told)
     return [
         f"profile   {found.profile} ({found.kind})",
         f"engine    {found.release}, SGLang {found.version}, dtype {found.dtype}",
         f"memory    predicted {', '.join(memory)}",
         f"start     qlaunch up {found.profile}{change}",
         "because",
-        *(f"  {reason}" for reason in found.reasons),
+        *(line for reason in told for line in screen.folded(reason, "  ")),
+        *([f"  … {left} more: -v"] if left else []),
         *evidence.lines(known),
         *(["", *table(("ALTERNATIVE", "KIND", "WITH"), rows)] if rows else []),
     ]

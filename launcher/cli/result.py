@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TextIO
 
+from launcher.cli import screen
 from launcher.errors import ExitCode, QlaunchError
 
 ENVELOPE_VERSION: Final = 1
@@ -34,6 +35,8 @@ class Result:
     problems: Sequence[Problem] = field(default=())
     streamed: bool = False
     """What it had to say on stdout was written line by line (`stream`); no document follows."""
+    verbatim: bool = False
+    """The lines are a file's or a program's text: never coloured."""
 
 
 def failure(error: QlaunchError) -> Result:
@@ -58,7 +61,7 @@ def envelope(command: str, result: Result) -> dict[str, Any]:
     }
 
 
-def render(command: str, result: Result, *, as_json: bool) -> None:
+def render(command: str, result: Result, *, as_json: bool, colour: screen.Choice = "auto") -> None:
     """Print a result: JSON or text on stdout, problems of a text result on stderr."""
     if as_json and not result.streamed:
         import msgspec
@@ -67,11 +70,16 @@ def render(command: str, result: Result, *, as_json: bool) -> None:
         _write(sys.stdout, _for_any_encoding(msgspec.json.format(encoded, indent=2).decode()))
         return
     if result.lines:
-        _write(sys.stdout, "\n".join(result.lines))
+        lines = "\n".join(result.lines).split("\n")
+        painted = not result.verbatim and screen.colours(sys.stdout, colour)
+        _write(sys.stdout, "\n".join(map(screen.paint, lines) if painted else lines))
+    painted = screen.colours(sys.stderr, colour)
     for problem in result.problems:
-        _write(sys.stderr, f"Error: {problem.message}")
+        lines = [f"Error: {problem.message}"]
         if problem.fix:
-            _write(sys.stderr, f"  Try: {problem.fix}")
+            lines.append(f"  Try: {problem.fix}")
+        for line in lines:
+            _write(sys.stderr, screen.paint(line) if painted else line)
 
 
 def stream(line: str, *, as_json: bool) -> bool:
@@ -136,9 +144,11 @@ def _write(stream: TextIO | None, text: str) -> bool:
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    """Rows as aligned columns; None shows as `-`."""
+    """Rows as aligned columns, cut to the terminal's width; None shows as `-`."""
     cells = [list(headings), *([("-" if c is None else str(c)) for c in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(headings))]
+    widths = screen.fit(cells, widths, gap=2)
     return [
-        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells
+        "  ".join(screen.clip(c, w).ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
+        for row in cells
     ]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
 import msgspec
 
+from launcher.cli import screen
 from launcher.cli import service_text as words
+from launcher.cli.base import all_option, group
 from launcher.cli.base import command as declare
-from launcher.cli.base import group
 from launcher.cli.benchtable import rows_table
 from launcher.cli.result import Result, table
 from launcher.cli.runs_report import diff, report
+from launcher.documents.run import Phase
 from launcher.documents.service_state import at_work
 from launcher.paths import dirs
 from launcher.record.bench import read_bench
@@ -21,7 +24,7 @@ from launcher.record.runs import list_runs, load_run, run_directory
 from launcher.service import control
 from launcher.units import size
 
-_LATEST_ROWS = 24
+_LATEST_ROWS = 6
 """Measurements shown to a person."""
 
 command = group("runs", "List, show, report, compare and remove run records.")
@@ -29,23 +32,26 @@ command = group("runs", "List, show, report, compare and remove run records.")
 
 @declare("runs list")
 @click.option("--service", help="Only this service's runs.")
-def list_(service: str | None) -> Result:
+@all_option()
+def list_(service: str | None, everything: bool) -> Result:
     """List run records, newest first."""
     found = [run for run in list_runs(dirs().runs) if service in (None, run.service)]
     rows = [
-        (run.run, run.outcome, run.profile, size(run.ram_peak_bytes), run.ended, run.failure_class)
+        (run.run, run.outcome, size(run.ram_peak_bytes), run.failure_class, run.profile, run.ended)
         for run in found
     ]
-    headings = ("RUN", "OUTCOME", "PROFILE", "RAM PEAK", "ENDED", "FAILURE")
+    headings = ("RUN", "OUTCOME", "RAM PEAK", "FAILURE", "PROFILE", "ENDED")
+    lines = table(headings, rows) if rows else ["no runs are recorded"]
     return Result(
         data={"runs": [msgspec.to_builtins(run) for run in found]},
-        lines=table(headings, rows) if rows else ["no runs are recorded"],
+        lines=screen.shorten(lines, everything=everything),
     )
 
 
 @declare("runs show")
 @click.argument("run", default="latest")
-def show(run: str) -> Result:
+@all_option()
+def show(run: str, everything: bool) -> Result:
     """Show RUN: an id, the beginning of one, a service (its last run), or `latest`."""
     runs = dirs().runs
     found = load_run(runs, run)
@@ -59,27 +65,34 @@ def show(run: str) -> Result:
         f"service   {found.service} ({found.profile})",
         f"began     {found.began}, ended {found.ended or '-'}",
         f"record    {data['path']}",
-        f"RAM       {size(peak.ram_peak_bytes)} at most ({peak.method.get('ram', 'unavailable')})",
-        f"GPU       {size(peak.gpu_peak_bytes)} ({peak.method.get('gpu', 'unavailable')})",
+        f"RAM       {size(peak.ram_peak_bytes)} {words.peak(peak.method.get('ram'))}",
+        f"GPU       {size(peak.gpu_peak_bytes)} {words.peak(peak.method.get('gpu'))}",
         *words.timings(found.timings),
-        "phases",
-        *(f"  {phase.t_s:8.1f} s  {phase.name}" for phase in found.phases),
-        *words.checks(found.smoke),
-        *_measured(data["bench"]),
+        *_phases(found.phases, everything=everything),
         *words.failure(found.failure),
+        *words.checks(found.smoke, brief=not everything),
+        *_measured(data["bench"], everything=everything),
     ]
-    return Result(data=data, lines=lines)
+    return Result(data=data, lines=screen.shorten(lines, everything=everything))
 
 
-def _measured(documents: list[dict[str, Any]]) -> list[str]:
+def _measured(documents: list[dict[str, Any]], *, everything: bool) -> list[str]:
     """What `bench` measured of this life, the newest last."""
     rows = [row for document in documents for row in document["rows"]]
     if not rows:
         return []
     made = documents[-1].get("made")
-    shown = rows[-_LATEST_ROWS:]
-    left = f", {len(rows) - len(shown)} older ones in --json" if len(rows) > len(shown) else ""
+    shown = rows if everything else rows[-_LATEST_ROWS:]
+    left = f", {len(rows) - len(shown)} older ones: --all" if len(rows) > len(shown) else ""
     return [f"measured under load, until {made}{left}", *rows_table(shown)]
+
+
+def _phases(phases: Sequence[Phase], *, everything: bool) -> list[str]:
+    """The phases a line each, or on as few lines as will do."""
+    if everything:
+        return ["phases", *(f"  {phase.t_s:8.1f} s  {phase.name}" for phase in phases)]
+    text = ", ".join(f"{phase.name} {phase.t_s:.1f} s" for phase in phases)
+    return screen.folded(f"phases    {text}", hanging=" " * 10) if text else []
 
 
 @declare("runs prune")
@@ -88,7 +101,8 @@ def _measured(documents: list[dict[str, Any]]) -> list[str]:
 )
 @click.option("--service", help="Only this service's runs.")
 @click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
-def prune(keep: int, service: str | None, dry_run: bool) -> Result:
+@all_option()
+def prune(keep: int, service: str | None, dry_run: bool, everything: bool) -> Result:
     """Remove all but the newest N run records. Those of running services always stay."""
     runs = dirs().runs
     live = frozenset(state.run for state in control.services() if at_work(state))
@@ -98,6 +112,7 @@ def prune(keep: int, service: str | None, dry_run: bool) -> Result:
         remove_runs(runs, old)
     done = "would be removed" if dry_run else "removed"
     lines = [*(run.run for run in old), f"{len(old)} of {len(found)} runs {done}"]
+    lines = screen.shorten(lines, everything=everything, keep=1)
     return Result(data={"removed": [run.run for run in old], "dry_run": dry_run}, lines=lines)
 
 

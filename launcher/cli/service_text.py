@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
+from launcher.cli import screen
 from launcher.documents.plan import Plan
 from launcher.model.checkpoint import Prompts
 from launcher.units import size
@@ -29,8 +30,8 @@ def phase(state: str, detail: str) -> str:
     return f"{words} ({detail})" if detail and state != "ready" else words
 
 
-def service(data: dict[str, Any]) -> list[str]:
-    """A service's status document."""
+def service(data: dict[str, Any], *, brief: bool = False) -> list[str]:
+    """A service's status document; `brief` names the checks that passed on one line."""
     engine = data["engine"]
     lines = [
         f"service   {data['service']} ({data['profile']}): {data['state']}",
@@ -49,7 +50,21 @@ def service(data: dict[str, Any]) -> list[str]:
     if data.get("restarts"):
         lines.append(f"restarts  {data['restarts']}")
     lines += fallbacks(data.get("fallbacks") or ())
-    return [*lines, *checks(data["smoke"]), *failure(data["failure"])]
+    return [*lines, *failure(data["failure"]), *checks(data["smoke"], brief=brief)]
+
+
+def fitting(data: dict[str, Any], *, everything: bool = False, below: int = 0) -> list[str]:
+    """A service's status document on one screen: as much of it as fits, what failed in any case.
+
+    Args:
+        data: the document.
+        everything: all of it, however long.
+        below: lines of the screen that something else will take.
+    """
+    lines = service(data)
+    if not everything and not screen.fits(lines, below):
+        lines = service(data, brief=True)
+    return screen.shorten(lines, everything=everything, below=below)
 
 
 def fallbacks(steps: Iterable[dict[str, Any]]) -> list[str]:
@@ -68,18 +83,29 @@ def memory(found: dict[str, Any]) -> list[str]:
     off = found.get("error") or {}
     ram = size(measured.get("ram_peak_bytes"))
     foreseen = size(predicted.get("ram_bytes")) + _off(off.get("ram"))
-    lines = [f"RAM       {ram} at most ({method.get('ram', 'unavailable')}), predicted {foreseen}"]
+    lines = [f"RAM       {ram} {peak(method.get('ram'))}, predicted {foreseen}"]
     if predicted.get("gpu_bytes") is not None or measured.get("gpu_peak_bytes") is not None:
         lines.append(
-            f"GPU       {size(measured.get('gpu_peak_bytes'))} at most "
-            f"({method.get('gpu', 'unavailable')}), predicted {size(predicted.get('gpu_bytes'))}"
-            + _off(off.get("gpu"))
+            f"GPU       {size(measured.get('gpu_peak_bytes'))} {peak(method.get('gpu'))}, "
+            f"predicted {size(predicted.get('gpu_bytes'))}" + _off(off.get("gpu"))
         )
     return lines
 
 
+_METHODS = {"pss": "PSS", "rss": "RSS", "per_process": "by process", "device_delta": "whole GPU"}
+
+
+def peak(method: str | None) -> str:
+    """`peak (PSS)`: that the figure before it is the largest, and how it was measured."""
+    return f"peak ({_METHODS.get(method, method)})" if method in _METHODS else "(unavailable)"
+
+
 def _off(error: float | None) -> str:
-    return "" if error is None else f" ({error:+.0%})"
+    """How far a prediction was off, in words: `, 9 % too high`."""
+    if error is None:
+        return ""
+    percent = round(100 * abs(error))
+    return f", {percent} % too {'high' if error > 0 else 'low'}" if percent else ", as measured"
 
 
 def timings(found: dict[str, Any]) -> list[str]:
@@ -91,14 +117,18 @@ def timings(found: dict[str, Any]) -> list[str]:
     return [f"start     healthy after {ready:.1f} s{proved}"]
 
 
-def checks(smoke: dict[str, Any] | None) -> list[str]:
-    """The smoke's checks, one a line, and a vector to look at."""
+def checks(smoke: dict[str, Any] | None, *, brief: bool = False) -> list[str]:
+    """The smoke's checks, one a line, and a vector to look at; see `service` for `brief`."""
     if not smoke or not smoke.get("checks"):
         return []
+    passed = [check["name"] for check in smoke["checks"] if check["ok"]]
     lines = [
         f"  {'ok  ' if check['ok'] else 'FAIL'}  {check['name']:<18} {check['detail']}"
         for check in smoke["checks"]
+        if not (brief and check["ok"])
     ]
+    if brief and passed:
+        lines += screen.folded(f"{len(passed)} ok: {', '.join(passed)}", "  ")
     if smoke.get("explanation"):
         lines.append(f"  suspect: {smoke.get('suspect')}: {smoke['explanation']}")
     if smoke.get("sample"):
@@ -159,10 +189,11 @@ def shown_argv(argv: Iterable[str]) -> list[str]:
     return [PLACEHOLDERS.get(word, word) for word in argv]
 
 
-def prepared(found: Prepared) -> list[str]:
+def prepared(found: Prepared, *, brief: bool = False) -> list[str]:
     """A plan, how the request was understood, and what is not on this machine yet."""
+    text = brief_plan(found.plan) if brief else plan(found.plan)
     beside = [f"not here  {each.words}" for each in found.absent]
-    return [*(f"note      {note}" for note in found.notes), *beside, *plan(found.plan)]
+    return [*(f"note      {note}" for note in found.notes), *beside, *text]
 
 
 def prepared_data(found: Prepared) -> dict[str, Any]:
@@ -174,6 +205,36 @@ def prepared_data(found: Prepared) -> dict[str, Any]:
             {"kind": each.kind, "name": each.name, "message": each.words} for each in found.absent
         ],
     }
+
+
+def brief_plan(found: Plan) -> list[str]:
+    """A plan on one screen: the command packed, the largest terms of the memory, the reasons."""
+    terms = sorted(found.predicted.terms, key=lambda term: -term.bytes)[:_TERMS]
+    named = ", ".join(f"{term.name} {size(term.bytes)}" for term in terms)
+    needs = size(found.predicted.ram_bytes) + " of RAM"
+    if found.predicted.gpu_bytes is not None:
+        needs += f", {size(found.predicted.gpu_bytes)} of GPU memory"
+    return [
+        f"service   {found.service} (profile {found.profile})",
+        f"engine    {found.engine.release} {found.engine.version}",
+        f"model     {found.model_name} in {found.model_path}",
+        *prompts(found.expectation.prompts),
+        f"command   with {len(found.engine.env)} variables of its own (--all)",
+        *_packed(shown_argv(found.engine.argv)),
+        *screen.folded(f"memory    {needs}: {named}, …", hanging=" " * 10),
+        f"fits      {'yes' if found.fits else 'no'}",
+        *(line for reason in found.reasons for line in screen.folded(reason, "  ")),
+    ]
+
+
+def _packed(argv: Iterable[str]) -> list[str]:
+    """A command on few lines, ready to paste into a shell."""
+    lines = screen.folded(shlex.join(argv), "  ", "", spare=2)
+    return [f"{line} \\" for line in lines[:-1]] + lines[-1:]
+
+
+_TERMS = 4
+"""Of a prediction, the largest that a short text names."""
 
 
 def plan(found: Plan) -> list[str]:

@@ -7,17 +7,22 @@ from typing import Any
 import click
 
 from launcher.cli import service_text
+from launcher.cli.base import all_option
 from launcher.cli.base import command as declare
 from launcher.cli.result import Problem, Result
 from launcher.documents.service_state import FINAL, ServiceState
 from launcher.errors import ExitCode
 from launcher.service import control
 
+_ERROR_LINES = 2
+"""Below the text of a service that does not run: what is wrong, and what to try."""
+
 
 @declare("status")
 @click.argument("service")
 @click.option("--endpoint", "endpoint_only", is_flag=True, help="Print only the endpoint's URL.")
-def command(service: str, endpoint_only: bool) -> Result:
+@all_option()
+def command(service: str, endpoint_only: bool, everything: bool) -> Result:
     """Show SERVICE: state, endpoint, memory, checks. Exit 3 when it is not running."""
     state = control.status(service)
     data = control.as_data(state)
@@ -25,27 +30,29 @@ def command(service: str, endpoint_only: bool) -> Result:
     if running and endpoint_only:
         return Result(data=data, lines=[state.endpoint or "-"])
     if running:
-        return Result(data=data, lines=service_text.service(data))
+        return Result(data=data, lines=_text(data, everything))
     if state.state == "unknown":
-        return _unknown(service, state, data, endpoint_only=endpoint_only)
+        return _unknown(service, state, data, [] if endpoint_only else _text(data, everything))
     message = f"service {service!r} is not running: {state.state}"
     fix = state.failure.fix if state.failure else f"start it: qlaunch restart {service}"
     return Result(
         data=data,
-        lines=[] if endpoint_only else service_text.service(data),
+        lines=[] if endpoint_only else _text(data, everything),
         exit_code=ExitCode.NOT_RUNNING,
         status="error",
         problems=(Problem("not_running", message, fix),),
     )
 
 
-def _unknown(
-    service: str, state: ServiceState, data: dict[str, Any], *, endpoint_only: bool
-) -> Result:
+def _text(data: dict[str, Any], everything: bool) -> list[str]:
+    return service_text.fitting(data, everything=everything, below=_ERROR_LINES)
+
+
+def _unknown(service: str, state: ServiceState, data: dict[str, Any], lines: list[str]) -> Result:
     """Neither running nor not, as far as can be told: no script may take it for ready."""
     return Result(
         data=data,
-        lines=[] if endpoint_only else service_text.service(data),
+        lines=lines,
         exit_code=ExitCode.NOT_RUNNING,
         status="error",
         problems=(

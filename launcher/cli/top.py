@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from launcher.app.live_view import LiveView
-from launcher.cli import top_view
+from launcher.cli import screen, top_view
 from launcher.cli.base import command as declare
 from launcher.cli.base import wants_json
 from launcher.cli.result import Result, stream_document
@@ -54,7 +54,7 @@ def command(
     look = lambda: watch.look(services, everything=everything)  # noqa: E731 - bound once
     try:
         if once or (count is None and not wants_json() and not _on_terminal()):
-            return _once(look)
+            return _once(look, everything=everything)
         if wants_json():
             return _stream(look, interval, count)
         return _live(look, interval, count) if _on_terminal() else _plain(look, interval, count)
@@ -72,12 +72,12 @@ def _on_terminal() -> bool:
 Look = Callable[[], dict[str, Any]]
 
 
-def _once(look: Look) -> Result:
+def _once(look: Look, *, everything: bool) -> Result:
     """One look, with a CPU percentage: it takes two samples."""
     if look()["services"]:
         time.sleep(FIRST_LOOK_S)
     found = look()
-    return Result(data=found, lines=top_view.plain(found))
+    return Result(data=found, lines=screen.shorten(top_view.plain(found), everything=everything))
 
 
 def _ticks(look: Look, interval: float, count: int | None) -> Iterator[dict[str, Any]]:

@@ -11,6 +11,7 @@ from launcher.app.interrupts import ends_by_interrupt
 from launcher.app.prepare import prepare, require_fit
 from launcher.cli import service_text
 from launcher.cli.base import command as declare
+from launcher.cli.base import wants_reasons
 from launcher.cli.options import plan_options, request
 from launcher.cli.progress import Progress
 from launcher.cli.result import Result
@@ -106,5 +107,8 @@ def _result(plan: Plan, state: ServiceState) -> Result:
     data["fingerprint"] = plan.fingerprint
     return Result(
         data=data,
-        lines=[*service_text.service(data), *service_text.prompts(plan.expectation.prompts)],
+        lines=[
+            *service_text.fitting(data, everything=wants_reasons(), below=2),
+            *service_text.prompts(plan.expectation.prompts),
+        ],
     )

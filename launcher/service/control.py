@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from launcher.documents.plan import Plan
-from launcher.documents.service_state import FINAL, UP, Failure, ServiceState
+from launcher.documents.service_state import FINAL, UP, Failure, ServiceState, at_work
 from launcher.errors import ExitCode, QlaunchError
 from launcher.linux import processes
 from launcher.linux.processes import ProcessId
@@ -450,15 +450,37 @@ def status(name: str) -> ServiceState:
     state = settle(name)
     if state is None:
         # A start that was refused leaves a folder with its lock, and no service.
-        folders = store.list_services()
-        known = ", ".join(each for each in folders if store.read_state(each) is not None)
         raise QlaunchError(
-            f"there is no service {name!r}" + (f"; there are: {known}" if known else ""),
+            f"there is no service {name!r}{_known_services(name)}",
             code="no_such_service",
             exit_code=ExitCode.NOT_RUNNING,
             fix="qlaunch ps lists services, qlaunch up starts one",
         )
     return state
+
+
+_NAMED = 5
+"""Services that a message names; `qlaunch ps --all` has the others."""
+
+
+def _known_services(name: str) -> str:
+    """What services there are instead of `name`: those with names near it, those that run, a few.
+
+    The states are as they were last written: a message needs no look at each process.
+    """
+    from launcher.yaml_messages import did_you_mean
+
+    states = [store.read_state(each) for each in store.list_services()]
+    known = {state.service: at_work(state) for state in states if state is not None}
+    if len(known) <= _NAMED:
+        return f"; there are: {', '.join(known)}" if known else ""
+    hint = did_you_mean(name, known)
+    if hint:
+        return hint
+    running = [each for each, runs in known.items() if runs]
+    more = ", …" if len(running) > _NAMED else ""
+    named = f"{', '.join(running[:_NAMED])}{more}" if running else "none"
+    return f"; of {len(known)} services these run: {named}"
 
 
 def services() -> list[ServiceState]:

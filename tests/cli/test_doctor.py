@@ -48,13 +48,25 @@ def test_the_worst_finding_decides(findings: list[Finding], code: int, status: s
 
 def test_the_text_has_every_finding_and_its_fix() -> None:
     lines = doctor.result(
-        [ok("short", "fine"), problem("a longer name", "bad", "do this")], as_json=False
+        [ok("short", "fine"), problem("a longer name", "bad", "do this")],
+        as_json=False,
+        everything=True,
     ).lines
     assert list(lines) == [
         "ok           short          fine",
         "problem      a longer name  bad",
         "                            Try: do this",
         "1 problem, no warnings, 1 ok, 0 unavailable",
+    ]
+
+
+def test_the_text_names_what_is_well_on_one_line() -> None:
+    findings = [ok("cpu", "fine"), problem("clock", "bad", "do this"), ok("swap", "fine")]
+    assert list(doctor.result(findings, as_json=False).lines) == [
+        "problem      clock  bad",
+        "                    Try: do this",
+        "ok           cpu, swap",
+        "1 problem, no warnings, 2 ok, 0 unavailable: --all tells what was found",
     ]
 
 
@@ -79,7 +91,7 @@ def test_this_machine(home: Path, run: Run) -> None:
 
 
 def test_the_text_goes_to_stdout(home: Path, run: Run) -> None:
-    answer = run("doctor")
+    answer = run("doctor", "--all")
     assert answer.err == ""
     assert answer.out.splitlines()[0].split()[1] == "python"
 

@@ -59,6 +59,7 @@ SAMPLES: dict[str, tuple[list[str], int]] = {
     "prune": (["prune"], 0),
     "upgrade": (["upgrade"], 0),
     "completion": (["completion", "bash"], 0),
+    "help": (["help", "up"], 0),
 }
 """One quick call of each command, and its exit code."""
 
@@ -209,8 +210,28 @@ def test_a_fault_of_ours_is_one_sentence(run: Run, monkeypatch: pytest.MonkeyPat
     assert answer.code == 1
     assert answer.error["code"] == "unexpected"
     assert answer.error["message"] == "unexpected ZeroDivisionError in body: division by zero"
-    assert "QLAUNCH_TRACEBACK=1" in answer.error["fix"]
+    assert "--debug" in answer.error["fix"]
     assert answer.err == ""
+
+
+def test_debug_keeps_the_traceback_in_a_file_and_names_it(
+    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def body() -> list[object]:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("launcher.service.control.services", body)
+    answer = run("ps", "--json", "--debug")
+    path = Path(answer.err.removeprefix("traceback: ").strip())
+    assert answer.error["fix"] == f"report it with the traceback: {path}"
+    assert path.parent == home / "state" / "debug"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert "ZeroDivisionError: division by zero" in path.read_text()
+    answer = run("--debug", "status", "absent")
+    assert (
+        "QlaunchError" in Path(answer.err.splitlines()[0].removeprefix("traceback: ")).read_text()
+    )
+    assert "Error: there is no service 'absent'" in answer.err
 
 
 def test_names_that_are_no_text_do_not_break_the_document(run: Run) -> None:

@@ -116,7 +116,8 @@ def test_every_option_of_up_is_in_the_test_below() -> None:
     up = cli.get_command(click.Context(cli), "up")
     assert up is not None
     of_plan = {p.name for p in shaped.params}
-    assert {p.name for p in up.params} - of_plan == {"dry_run", "foreground", "quiet", "json"}
+    of_output = {"json", "verbose", "color", "debug"}
+    assert {p.name for p in up.params} - of_plan == {"dry_run", "foreground", "quiet"} | of_output
     tested = {*EVERY, "model", "api_key_file", "engine_python"}
     assert of_plan - {"words", "expect_fingerprint"} == tested
     assert {setting.name for setting in SETTINGS} == tested

@@ -85,7 +85,7 @@ class LazyGroup(CommandGroup):
         sections = {**self._sections, "Others": tuple(n for n in self._lazy if n not in placed)}
         width = max(map(len, self._lazy))
         for title, names in sections.items():
-            rows = [(f"{name:<{width}}", self._lazy[name][1]) for name in names]
+            rows = [(f"{n:<{width}}", self._lazy[n][1]) for n in names if n in self._lazy]
             if rows:
                 with formatter.section(title):
                     formatter.write_dl(rows)

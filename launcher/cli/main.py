@@ -58,7 +58,7 @@ _COMMANDS: Final = {
     "doctor": ("launcher.cli.doctor", "Look at the machine, and say what to do about it."),
     "gateway": (
         "launcher.cli.gateway",
-        "Answer for several services or servers at one endpoint, with a cache of vectors.",
+        "Answer for several services at one endpoint, with a cache.",
     ),
     "cache": ("launcher.cli.cache", "Show, empty and fill the cache of the gateway."),
     "runs": ("launcher.cli.runs", "List, show, report, compare and remove run records."),
@@ -71,13 +71,17 @@ _COMMANDS: Final = {
 
 
 _SECTIONS: Final = {
-    "Serve": ("up", "down", "restart", "ps", "status", "top", "logs", "client"),
-    "Check and measure": ("smoke", "verify", "bench", "compare", "tune"),
+    "Serve": ("up", "down", "restart", "ps", "status", "top", "logs", "client", "embed"),
+    "Check and measure": ("smoke", "verify", "prove", "bench", "compare", "tune"),
     "Choose": ("recommend", "plan", "profiles"),
-    "Manage": ("engine", "model", "runs", "export", "doctor"),
+    "Several services": ("gateway", "cache", "scale"),
+    "Manage": (
+        *("engine", "model", "runs", "export", "bundle", "doctor", "upgrade", "forget", "prune"),
+    ),
     "Help": ("help", "completion"),
 }
-"""Headings of the program's help; a command that none names stands under `Others`."""
+"""Headings of the program's help; a command that none names stands under `Others`,
+and a name without a command is left out."""
 
 _FIRST: Final = """\
 Begin here:

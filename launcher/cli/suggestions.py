@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import click
 
 _LIST: Final = ("list", "ps")
-_REMOVE: Final = ("remove", "prune", "down", "engine remove", "runs prune")
+_REMOVE: Final = ("remove", "down", "forget", "prune", "engine remove", "runs prune")
 _VERBS: Final = {
     **dict.fromkeys(("stop", "kill", "halt", "terminate", "quit", "shutdown"), ("down",)),
     **dict.fromkeys(("start", "run", "serve", "launch", "deploy", "load", "begin"), ("up",)),

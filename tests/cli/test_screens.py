@@ -265,7 +265,7 @@ class TestHelp:
             ("start p", "`up`"),
             ("run p", "`up`"),
             ("serve p", "`up`"),
-            ("rm svc", "`down` or `engine remove` or `runs prune`"),
+            ("rm svc", "`down` or `forget` or `prune`"),
             ("install cpu", "`engine install`"),
             ("pull m", "`model pull`"),
             ("engine rm cpu", "`remove`"),

@@ -121,7 +121,9 @@ KEYS: Final = {
         "`pick.{settings,flags}`, `confirmed`, `comparison` (as `compare`), `verdict[]`, "
         "`machine`, `versions`; `outcome` is `measured`, `refused` or `failed`"
     ),
-    "plan": f"{_PLAN}; of this machine also {_EVIDENCE}",
+    "plan": (
+        f"{_PLAN}, `notes[]`, `absent[].{{kind,name,message}}`; of this machine also {_EVIDENCE}"
+    ),
     "recommend": (
         "`profile`, `bucket`, `kind`, `change`, `needs`, `engine.{release,version,argv,env}`, "
         "`dtype`, `memory.predicted.{ram_bytes,gpu_bytes}`, `reasons[]`, "
@@ -135,8 +137,12 @@ KEYS: Final = {
         "saves_bytes,release}`; `bucket` is `runs`, `one_change` or `cannot`, best first"
     ),
     "profiles show": (
-        "`name`, `path`, `shipped`, `profile`; with `--resolved` also `resolved`, `sources`"
+        "`name`, `path`, `shipped`, `extends`, `profile`; with `--resolved` also `resolved`, "
+        "`sources`"
     ),
+    "profiles new": "`name`, `path`, `extends`, `model`",
+    "profiles edit": "`name`, `path`, `changed`",
+    "profiles path": "`path`, `exists`",
     "profiles validate": "`profiles[].{name,path,valid}`",
     "engine list": (
         "`engines[].{name,version,title,device,start,installed,path,bytes,disk_bytes,installable,"

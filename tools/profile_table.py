@@ -45,14 +45,13 @@ The profiles for quantised checkpoints (int8, int4) need one: give it with `--mo
 ## Your own
 
 ```console
-qlaunch profiles show cpu-minilm > mine.yaml   # a start, with the reason of every flag
-qlaunch profiles validate mine.yaml
-qlaunch up mine.yaml
+qlaunch profiles new mine --model ./my-finetune   # a few lines on top of the best shipped profile
+qlaunch profiles edit mine
+qlaunch up mine
 ```
 
-In the folder `profiles/` of qlaunch's configuration (`~/.config/qlaunch/`, or `config/` under
-`QLAUNCH_HOME`) it has a name of its own, `qlaunch up mine`, and is listed with the others. Names
-of fields are checked; `cors_origins` and `allowed_hosts` are among them ([clients.md](clients.md)).
+[own-profile.md](own-profile.md) goes through it step by step. Names of fields are checked;
+`cors_origins` and `allowed_hosts` are among them ([clients.md](clients.md)).
 """
 
 

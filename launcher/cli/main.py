@@ -52,7 +52,10 @@ _COMMANDS: Final = {
         "launcher.cli.recommend",
         "Say which profile suits this machine, and why.",
     ),
-    "profiles": ("launcher.cli.profiles", "List, show and validate profiles."),
+    "profiles": (
+        "launcher.cli.profiles",
+        "List, show and validate profiles; make and edit your own.",
+    ),
     "engine": ("launcher.cli.engine", "List, install and remove engine releases."),
     "model": ("launcher.cli.model", "List, fetch, inspect and remove models."),
     "doctor": ("launcher.cli.doctor", "Look at the machine, and say what to do about it."),

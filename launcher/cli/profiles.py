@@ -11,7 +11,7 @@ import msgspec
 
 from launcher.app import candidates
 from launcher.app.prepare import profiles_dir
-from launcher.cli import screen
+from launcher.cli import own_profiles, screen
 from launcher.cli.base import all_option, group, wants_reasons
 from launcher.cli.base import command as declare
 from launcher.cli.result import Problem, Result, failure, table
@@ -25,7 +25,7 @@ from launcher.plan import engine_and_card
 from launcher.plan.recommend import Judged
 from launcher.units import size
 
-command = group("profiles", "List, show and validate profiles.")
+command = group("profiles", "List, show and validate profiles; make and edit your own.")
 
 
 _BUCKETS: Final = {
@@ -206,5 +206,12 @@ def check_releases(loaded: LoadedProfile) -> None:
             releases.release(name)
 
 
-for _command, _name in ((list_, "list"), (show, "show"), (validate, "validate")):
+for _command, _name in (
+    (list_, "list"),
+    (show, "show"),
+    (validate, "validate"),
+    (own_profiles.new, "new"),
+    (own_profiles.edit, "edit"),
+    (own_profiles.path, "path"),
+):
     command.add_command(_command, _name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,25 +120,40 @@ def load_profile(name_or_path: str, user_dir: Path) -> LoadedProfile:
     return _load(find_profile(name_or_path, user_dir), user_dir)
 
 
-def load_as(name: str, path: Path, user_dir: Path) -> LoadedProfile:
-    """The profile in `path` under another name than the file's: a draft that is not in place yet.
+def load_draft(name: str, draft: Path, path: Path, user_dir: Path) -> LoadedProfile:
+    """The profile that `path` would be with the content of `draft`; messages name `path`.
 
     Raises:
         QlaunchError: as `load_profile`.
     """
-    return _load(ProfileRef(name, path, shipped=False), user_dir)
+    ref = ProfileRef(name, path, shipped=False)
+    return _checked(ref, replace(_read(draft), path=path), user_dir)
 
 
 def _load(ref: ProfileRef, user_dir: Path) -> LoadedProfile:
-    if not re.fullmatch(NAME, ref.name, re.ASCII):
-        raise QlaunchError(
-            f"profile {shown(str(ref.path), 400)}: the file's name cannot name a profile",
-            code="profile_invalid",
-            exit_code=ExitCode.USAGE,
-            fix="use lower-case letters, digits, dots, dashes and underscores, 64 at most",
-        )
+    check_name(ref.name, ref.path)
+    return _checked(ref, _read(ref.path), user_dir)
+
+
+def check_name(name: str, path: Path) -> None:
+    """Refuse a name that no profile can have.
+
+    Raises:
+        QlaunchError: `profile_invalid` (exit 2).
+    """
+    if re.fullmatch(NAME, name, re.ASCII):
+        return
+    raise QlaunchError(
+        f"profile {shown(str(path), 400)}: the file's name cannot name a profile",
+        code="profile_invalid",
+        exit_code=ExitCode.USAGE,
+        fix="use lower-case letters, digits, dots, dashes and underscores, 64 at most",
+    )
+
+
+def _checked(ref: ProfileRef, document: Document, user_dir: Path) -> LoadedProfile:
     whole, parents = extends.with_parents(
-        _read(ref.path), lambda parent, child: _parent(parent, child, user_dir), _read
+        document, lambda parent, child: _parent(parent, child, user_dir), _read
     )
     loaded = typed(whole, Profile)
     for path, problem in profile_problems(loaded.value):

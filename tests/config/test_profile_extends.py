@@ -10,7 +10,7 @@ import jsonschema
 import msgspec
 import pytest
 
-from launcher.config.loading import list_profiles, load_as, load_profile, shipped_dir
+from launcher.config.loading import list_profiles, load_draft, load_profile, shipped_dir
 from launcher.config.settings import UserConfig, resolve
 from launcher.errors import ExitCode, QlaunchError
 
@@ -194,11 +194,16 @@ def test_paths_start_from_the_file_that_says_them(folder: Path) -> None:
     assert settings.api_key_file == str(folder / "key")
 
 
-def test_a_draft_is_read_under_the_name_it_will_have(folder: Path) -> None:
+def test_a_draft_is_read_as_the_file_it_will_be(folder: Path) -> None:
     draft = folder / ".child.draft.yaml"
     draft.write_text("extends: parent\n")
-    assert load_as("child", draft, folder).name == "child"
+    loaded = load_draft("child", draft, folder / "child.yaml", folder)
+    assert (loaded.name, loaded.path) == ("child", folder / "child.yaml")
     assert "child" not in {ref.name for ref in list_profiles(folder)}
+    write(folder, "child", PARENT)
+    draft.write_text("extends: child\n")
+    with pytest.raises(QlaunchError, match=r"child\.yaml:1: `extends: child` names the profile"):
+        load_draft("child", draft, folder / "child.yaml", folder)
 
 
 CHILD: dict[str, Any] = {"extends": "cpu-minilm"}

@@ -20,7 +20,10 @@ from benchmarks.errors import BenchError
 from benchmarks.figures import Report, single
 from benchmarks.home import QLAUNCH, Home, home
 from benchmarks.options import Options
-from launcher.documents.service_state import ServiceState, State
+from launcher.documents.plan import MemoryPrediction
+from launcher.documents.run import Peak, Timings
+from launcher.documents.service_state import ExecutedEngine, ServiceState, State
+from launcher.documents.smoke import Check, SmokeReport
 from launcher.linux import processes
 from launcher.linux.files import write_atomic
 from launcher.paths import private_dir
@@ -94,7 +97,7 @@ def _once(command: Sequence[str], place: Home) -> tuple[float, bytes]:
 def _know_services(place: Home) -> None:
     """Leave the state files of services behind, as their supervisors write them."""
     alive = processes.process_id(os.getpid())
-    checks = [{"name": f"check_{n}", "ok": True, "detail": "as it should be"} for n in range(10)]
+    checks = tuple(Check(name=f"check_{n}", ok=True, detail="as it should be") for n in range(10))
     for number, state in enumerate(_STATES):
         name = f"bench-{number}"
         for part in ("state", "state/services", f"state/services/{name}"):
@@ -109,11 +112,11 @@ def _know_services(place: Home) -> None:
             endpoint=f"http://127.0.0.1:{30000 + number}/v1",
             supervisor=alive,
             engine=alive,
-            engine_plan={"release": "cpu", "version": "0", "argv": ["engine"] * 40, "env": {}},
-            predicted={"ram_bytes": 1, "gpu_bytes": None},
-            measured={"ram_peak_bytes": 1, "gpu_peak_bytes": None, "method": {"ram": "pss"}},
-            timings={"ready_s": 1.0, "verified_s": 2.0},
-            smoke={"ok": True, "checks": checks},
+            engine_plan=ExecutedEngine(release="cpu", version="0", argv=("engine",) * 40),
+            predicted=MemoryPrediction(ram_bytes=1, gpu_bytes=None),
+            measured=Peak(ram_peak_bytes=1, method={"ram": "pss"}),
+            timings=Timings(ready_s=1.0, verified_s=2.0),
+            smoke=SmokeReport(ok=True, checks=checks),
         )
         path = place.root / "state" / "services" / name / "state.json"
         write_atomic(path, msgspec.json.encode(found))

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from launcher.documents.plan import EnginePlan, Expectation, MemoryPrediction, Plan
 from launcher.engine import releases
 from launcher.engine.environments import install
 from launcher.engine.release import Engine, InstalledEngine
@@ -95,3 +96,37 @@ def installed(engines: Path, release: str = "cpu", **changes: Any) -> Path:
     data = {**msgspec.to_builtins(marker), **changes}
     (root / install.MARKER).write_text(json.dumps(data))
     return root
+
+
+def plan(**changes: Any) -> Plan:
+    """A plan as records hold it; `changes` of the parts of its own are merged into them."""
+    parts: dict[str, msgspec.Struct] = {
+        "engine": EnginePlan(release="cpu", version="0.5.23", python="/none", argv=(), env={}),
+        "expectation": Expectation(
+            dimensions=384,
+            normalize=True,
+            pooling="mean",
+            encoder=True,
+            max_running_requests=4,
+            context_length=512,
+            parity_min=0.99,
+            dtype="bfloat16",
+        ),
+        "predicted": MemoryPrediction(ram_bytes=1_200_000_000, gpu_bytes=None),
+    }
+    values: dict[str, Any] = {
+        "service": "svc",
+        "profile": "cpu-minilm",
+        "device": "cpu",
+        "model_name": "m",
+        "model_path": "/models/m",
+        "model_kind": "encoder",
+        "fingerprint": "f",
+        "host": "127.0.0.1",
+        "port": 0,
+        "api_key_file": None,
+        "fits": True,
+    }
+    for name, part in parts.items():
+        values[name] = msgspec.structs.replace(part, **changes.pop(name, {}))
+    return Plan(**{**values, **changes})

@@ -20,6 +20,7 @@ LAUNCHER = ROOT / "launcher"
 PLUGIN = LAUNCHER / "plugin"
 
 FOUNDATION = {
+    "argv",
     "child_environment",
     "errors",
     "extras",

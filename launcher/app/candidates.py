@@ -111,22 +111,22 @@ def sizes(card: ModelCard | None, profile: Profile) -> Checkpoint | None:
 
 def _past(run: Run, now: datetime, bench: tuple[dict[str, Any], ...] = ()) -> PastRun:
     began = _moment(run.began)
-    engine = run.plan.get("engine") or {}
+    plan = run.plan
     return PastRun(
         run=run.run,
         profile=run.profile,
         release=run.versions.get("release"),
         version=run.versions.get("engine"),
         age_s=max(0.0, (now - began).total_seconds()) if began else 0.0,
-        verified=began is not None and bool(run.smoke and run.smoke.get("ok")),
-        ready_s=run.timings.get("ready_s"),
-        verified_s=run.timings.get("verified_s"),
+        verified=began is not None and run.smoke is not None and run.smoke.ok,
+        ready_s=run.timings.ready_s,
+        verified_s=run.timings.verified_s,
         ram_peak_bytes=run.peak.ram_peak_bytes,
         gpu_peak_bytes=run.peak.gpu_peak_bytes,
-        model=run.plan.get("model_name"),
-        fingerprint=run.plan.get("fingerprint"),
-        argv=tuple(engine.get("argv") or ()),
-        threads=(engine.get("env") or {}).get(THREADS),
+        model=plan.model_name if plan else None,
+        fingerprint=plan.fingerprint if plan else None,
+        argv=plan.engine.argv if plan else (),
+        threads=plan.engine.env.get(THREADS) if plan else None,
         bench=bench,
     )
 

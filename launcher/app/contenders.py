@@ -72,10 +72,10 @@ class ProfileContender:
                 mode=self.facts.name,
             ),
             model_path=self._plan.model_path,
-            ready_s=state.timings.get("ready_s"),
-            verified_s=state.timings.get("verified_s"),
+            ready_s=state.timings.ready_s,
+            verified_s=state.timings.verified_s,
             run=state.run,
-            argv=tuple(state.engine_plan.get("argv", ())),
+            argv=state.engine_plan.argv,
             quality=quality(self._plan, state.endpoint),
         )
 

@@ -147,6 +147,6 @@ def _ports(name: str, came_from: Origin) -> Mapping[str, Any]:
     state = control.status(name) if wanted else None
     if state is None or state.state not in UP:
         return {}
-    urls = {"port": state.endpoint, "metrics_port": (state.metrics or {}).get("url")}
+    urls = {"port": state.endpoint, "metrics_port": state.metrics and state.metrics.url}
     found = {key: urlsplit(str(urls[key])).port for key in wanted if urls[key]}
     return {key: port for key, port in found.items() if port}

@@ -86,7 +86,7 @@ class LiveView:
         return view.row(state)
 
     def _gpu_reader(self, state: ServiceState) -> Nvml | Unavailable:
-        if state.predicted.get("gpu_bytes") is None:
+        if state.predicted is None or state.predicted.gpu_bytes is None:
             return Unavailable("the plan uses no GPU")
         if self._nvml is None:
             from launcher.hardware.nvml import open_nvml
@@ -216,12 +216,12 @@ class _Log:
 
 def latency(state: ServiceState) -> dict[str, Any]:
     """Of the supervisor's last embedding check; until the first, of the smoke's one text alone."""
-    check, smoke = state.last_check, state.smoke or {}
-    if check.get("latency_ms") is not None:
-        age = _age(check.get("at"))
-        return {"ms": check["latency_ms"], "source": "check", "age_s": age}
-    if smoke.get("latency_ms") is not None:
-        return {"ms": round(smoke["latency_ms"], 1), "source": "smoke", "age_s": None}
+    check, smoke = state.last_check, state.smoke
+    if check.latency_ms is not None:
+        age = _age(check.at)
+        return {"ms": check.latency_ms, "source": "check", "age_s": age}
+    if smoke is not None and smoke.latency_ms is not None:
+        return {"ms": round(smoke.latency_ms, 1), "source": "smoke", "age_s": None}
     return {"ms": None, "reason": "no embedding of ours was answered yet"}
 
 

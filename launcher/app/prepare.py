@@ -41,7 +41,8 @@ from launcher.paths import Dirs, dirs
 from launcher.plan import engine_and_card
 from launcher.plan.calibration import Observed
 from launcher.plan.inputs import Inputs
-from launcher.plan.resolve import check_request, make_plan
+from launcher.plan.request_checks import check_request
+from launcher.plan.resolve import make_plan
 from launcher.record.runs import list_runs, load_run
 from launcher.units import size
 from launcher.verify.thresholds import parity_min
@@ -247,7 +248,7 @@ def _within_limits(plan: Plan) -> Plan:
     why = limits.too_low(plan.predicted.ram_bytes)
     if why is None:
         return plan
-    return msgspec.structs.replace(plan, fits=False, reasons=(why, *plan.reasons))
+    return msgspec.structs.replace(plan, fits=False, misfit=why, reasons=(why, *plan.reasons))
 
 
 def _observed(where: Dirs) -> tuple[Observed, ...]:
@@ -258,13 +259,13 @@ def _observed(where: Dirs) -> tuple[Observed, ...]:
             continue
         run = load_run(where.runs, summary.run)
         peak = run.verified_peak
-        if peak and peak.ram_peak_bytes and peak.method.get("ram") == "pss":
+        if run.plan and peak and peak.ram_peak_bytes and peak.method.get("ram") == "pss":
             found.append(
                 Observed(
                     plan=run.plan,
                     peak_bytes=peak.ram_peak_bytes,
                     began=run.began,
-                    ready_s=run.timings.get("ready_s"),
+                    ready_s=run.timings.ready_s,
                 )
             )
     return tuple(found)
@@ -287,9 +288,9 @@ def require_fit(prepared: Prepared) -> None:
             fix="raise that limit: ulimit, LimitNOFILE= and LimitAS= in systemd, "
             "--ulimit in a container",
         )
-    knob = plan.reasons[1] if len(plan.reasons) > 1 and plan.reasons[1].startswith("--") else None
+    knob = plan.remedy
     raise QlaunchError(
-        f"{plan.profile} with {plan.model_name} does not fit this machine: {plan.reasons[0]}",
+        f"{plan.profile} with {plan.model_name} does not fit this machine: {plan.misfit}",
         code="does_not_fit",
         exit_code=ExitCode.DOES_NOT_FIT,
         fix=f"{knob}: give it after `--`" if knob else "choose a smaller model or profile",

@@ -22,7 +22,7 @@ def command(everything: bool) -> Result:
             state.state,
             state.endpoint,
             state.engine.pid if state.engine else None,
-            size(state.measured.get("ram_peak_bytes")),
+            size(state.measured.ram_peak_bytes),
             state.since,
         )
         for state in found

@@ -50,7 +50,7 @@ def command(service: str, reread: bool, quiet: bool) -> Result:
     data = control.as_data(state)
     data["reread"] = reread
     data["profile_changed"] = change
-    return Result(data=data, lines=service_text.service(data))
+    return Result(data=data, lines=service_text.service(state))
 
 
 def _require_startable(plan: Plan, progress: Progress) -> None:

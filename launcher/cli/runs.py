@@ -58,6 +58,7 @@ def show(run: str, everything: bool) -> Result:
     data: dict[str, Any] = msgspec.to_builtins(found)
     where = run_directory(runs, run)
     data["path"] = str(where)
+    data["plan"] = data["plan"] or {}
     data["bench"] = read_bench(where)
     peak = found.peak
     lines = [

@@ -96,7 +96,7 @@ def _run(wanted: str) -> tuple[dict[str, Any], Mapping[str, Any], Path]:
     bench = bench_rows(folder)
     texts = {
         "html": lambda: make.run_html(run, samples, events, bench),
-        "markdown": lambda: make.run_markdown(run, samples, events, bench),
+        "markdown": lambda: make.run_markdown(run, samples, bench),
         "csv": lambda: make.run_csv(samples),
     }
     data = {"report": make.document(run, samples, events, bench)}

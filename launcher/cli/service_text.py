@@ -7,9 +7,15 @@ import shlex
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
+from launcher.argv import grouped
 from launcher.cli import screen
+from launcher.documents.failure import Failure, TakenFallback
 from launcher.documents.plan import Plan
+from launcher.documents.run import Timings
+from launcher.documents.service_state import FINAL, ServiceState
+from launcher.documents.smoke import SmokeReport
 from launcher.model.checkpoint import Prompts
+from launcher.service.document import prediction_error
 from launcher.units import size
 
 if TYPE_CHECKING:
@@ -30,65 +36,66 @@ def phase(state: str, detail: str) -> str:
     return f"{words} ({detail})" if detail and state != "ready" else words
 
 
-def service(data: dict[str, Any], *, brief: bool = False) -> list[str]:
-    """A service's status document; `brief` names the checks that passed on one line."""
-    engine = data["engine"]
+def service(state: ServiceState, *, brief: bool = False) -> list[str]:
+    """A service: where it is, what it takes, what its checks found.
+
+    `brief` names the checks that passed on one line.
+    """
+    engine, metrics = state.engine_plan, None if state.state in FINAL else state.metrics
+    pid = state.engine.pid if state.engine else "-"
     lines = [
-        f"service   {data['service']} ({data['profile']}): {data['state']}",
-        f"endpoint  {data['endpoint'] or '-'}",
-        f"engine    {engine.get('release')} {engine.get('version')}, pid {data['pid'] or '-'}",
-        f"run       {data['run']}",
-        *memory(data["memory"]),
-        *timings(data["timings"]),
+        f"service   {state.service} ({state.profile}): {state.state}",
+        f"endpoint  {state.endpoint or '-'}",
+        f"engine    {engine.release} {engine.version}, pid {pid}",
+        f"run       {state.run}",
+        *memory(state),
+        *timings(state.timings),
     ]
-    if data.get("detail"):
-        lines.append(f"now       {data['detail']}")
-    if data.get("problem") and data["problem"] != data.get("detail"):
-        lines.append(f"note      {data['problem']}")
-    if data.get("metrics"):
-        lines.append(f"metrics   {data['metrics']['url'] or data['metrics']['problem']}")
-    if data.get("restarts"):
-        lines.append(f"restarts  {data['restarts']}")
-    lines += fallbacks(data.get("fallbacks") or ())
-    return [*lines, *failure(data["failure"]), *checks(data["smoke"], brief=brief)]
+    if state.detail:
+        lines.append(f"now       {state.detail}")
+    if state.problem and state.problem != state.detail:
+        lines.append(f"note      {state.problem}")
+    if metrics:
+        lines.append(f"metrics   {metrics.url or metrics.problem}")
+    if state.restarts:
+        lines.append(f"restarts  {state.restarts}")
+    lines += fallbacks(state.fallbacks)
+    return [*lines, *failure(state.failure), *checks(state.smoke, brief=brief)]
 
 
-def fitting(data: dict[str, Any], *, everything: bool = False, below: int = 0) -> list[str]:
-    """A service's status document on one screen: as much of it as fits, what failed in any case.
+def fitting(state: ServiceState, *, everything: bool = False, below: int = 0) -> list[str]:
+    """A service on one screen: as much of it as fits, what failed in any case.
 
     Args:
-        data: the document.
+        state: of the service.
         everything: all of it, however long.
         below: lines of the screen that something else will take.
     """
-    lines = service(data)
+    lines = service(state)
     if not everything and not screen.fits(lines, below):
-        lines = service(data, brief=True)
+        lines = service(state, brief=True)
     return screen.shorten(lines, everything=everything, below=below)
 
 
-def fallbacks(steps: Iterable[dict[str, Any]]) -> list[str]:
+def fallbacks(steps: Iterable[TakenFallback]) -> list[str]:
     """What was given up after memory failures, step by step."""
     return [
-        f"fallback  {step['step']} of {step['of']}, after {step['after']}: "
-        + ", ".join(f"{name} {value}" for name, value in step["flags"].items())
+        f"fallback  {step.step} of {step.of}, after {step.after}: "
+        + ", ".join(f"{name} {value}" for name, value in step.flags.items())
         for step in steps
     ]
 
 
-def memory(found: dict[str, Any]) -> list[str]:
+def memory(state: ServiceState) -> list[str]:
     """Predicted and measured memory."""
-    predicted, measured = found["predicted"], found["measured"]
-    method = measured.get("method") or {}
-    off = found.get("error") or {}
-    ram = size(measured.get("ram_peak_bytes"))
-    foreseen = size(predicted.get("ram_bytes")) + _off(off.get("ram"))
-    lines = [f"RAM       {ram} {peak(method.get('ram'))}, predicted {foreseen}"]
-    if predicted.get("gpu_bytes") is not None or measured.get("gpu_peak_bytes") is not None:
-        lines.append(
-            f"GPU       {size(measured.get('gpu_peak_bytes'))} {peak(method.get('gpu'))}, "
-            f"predicted {size(predicted.get('gpu_bytes'))}" + _off(off.get("gpu"))
-        )
+    predicted, measured, off = state.predicted, state.measured, prediction_error(state)
+    ram, gpu = (predicted.ram_bytes, predicted.gpu_bytes) if predicted else (None, None)
+    how = {device: peak(measured.method.get(device)) for device in ("ram", "gpu")}
+    used, foreseen = size(measured.ram_peak_bytes), size(ram) + _off(off.ram)
+    lines = [f"RAM       {used} {how['ram']}, predicted {foreseen}"]
+    if gpu is not None or measured.gpu_peak_bytes is not None:
+        used, foreseen = size(measured.gpu_peak_bytes), size(gpu) + _off(off.gpu)
+        lines.append(f"GPU       {used} {how['gpu']}, predicted {foreseen}")
     return lines
 
 
@@ -108,45 +115,45 @@ def _off(error: float | None) -> str:
     return f", {percent} % too {'high' if error > 0 else 'low'}" if percent else ", as measured"
 
 
-def timings(found: dict[str, Any]) -> list[str]:
+def timings(found: Timings) -> list[str]:
     """How long the start took."""
-    ready, verified = found.get("ready_s"), found.get("verified_s")
-    if ready is None:
+    if found.ready_s is None:
         return []
+    verified = found.verified_s
     proved = f", vectors proved right after {verified:.1f} s" if verified is not None else ""
-    return [f"start     healthy after {ready:.1f} s{proved}"]
+    return [f"start     healthy after {found.ready_s:.1f} s{proved}"]
 
 
-def checks(smoke: dict[str, Any] | None, *, brief: bool = False) -> list[str]:
+def checks(smoke: SmokeReport | None, *, brief: bool = False) -> list[str]:
     """The smoke's checks, one a line, and a vector to look at; see `service` for `brief`."""
-    if not smoke or not smoke.get("checks"):
+    if smoke is None or not smoke.checks:
         return []
-    passed = [check["name"] for check in smoke["checks"] if check["ok"]]
+    passed = [check.name for check in smoke.checks if check.ok]
     lines = [
-        f"  {'ok  ' if check['ok'] else 'FAIL'}  {check['name']:<18} {check['detail']}"
-        for check in smoke["checks"]
-        if not (brief and check["ok"])
+        f"  {'ok  ' if check.ok else 'FAIL'}  {check.name:<18} {check.detail}"
+        for check in smoke.checks
+        if not (brief and check.ok)
     ]
     if brief and passed:
         lines += screen.folded(f"{len(passed)} ok: {', '.join(passed)}", "  ")
-    if smoke.get("explanation"):
-        lines.append(f"  suspect: {smoke.get('suspect')}: {smoke['explanation']}")
-    if smoke.get("sample"):
-        lines.append(f"vector    [{', '.join(f'{x:.3f}' for x in smoke['sample'])}, …]")
-    if smoke.get("latency_ms") is not None:
-        lines.append(f"latency   {smoke['latency_ms']:.0f} ms for one short text, alone")
+    if smoke.explanation:
+        lines.append(f"  suspect: {smoke.suspect}: {smoke.explanation}")
+    if smoke.sample:
+        lines.append(f"vector    [{', '.join(f'{x:.3f}' for x in smoke.sample)}, …]")
+    if smoke.latency_ms is not None:
+        lines.append(f"latency   {smoke.latency_ms:.0f} ms for one short text, alone")
     return ["checks", *lines]
 
 
-def failure(found: dict[str, Any] | None) -> list[str]:
+def failure(found: Failure | None) -> list[str]:
     """Why it failed, with the lines that prove it."""
-    if not found:
+    if found is None:
         return []
-    kind = f" [{found['failure_class']}]" if found.get("failure_class") else ""
-    lines = [f"failed    {found['code']}{kind}: {found['message']}"]
-    lines += [f"  | {line}" for line in found.get("evidence") or ()]
-    if found.get("fix"):
-        lines.append(f"  try: {found['fix']}")
+    kind = f" [{found.failure_class}]" if found.failure_class else ""
+    lines = [f"failed    {found.code}{kind}: {found.message}"]
+    lines += [f"  | {line}" for line in found.evidence]
+    if found.fix:
+        lines.append(f"  try: {found.fix}")
     return lines
 
 
@@ -292,11 +299,5 @@ def plan_data(found: Plan) -> dict[str, Any]:
 
 def _argv(argv: Iterable[str]) -> list[str]:
     """One option a line, ready to paste into a shell."""
-    lines: list[str] = []
-    for word in argv:
-        quoted = shlex.quote(word)
-        if word.startswith("--") or not lines:
-            lines.append(quoted)
-        else:
-            lines[-1] += f" {quoted}"
+    lines = [shlex.join(group) for group in grouped(argv)]
     return [f"{line} \\" for line in lines[:-1]] + lines[-1:]

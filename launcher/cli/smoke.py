@@ -50,13 +50,13 @@ def _running(name: str) -> Result:
 
 
 def _verdict(name: str, data: dict[str, Any], report: SmokeReport) -> Result:
-    smoke: dict[str, Any] = msgspec.to_builtins(report)
-    lines = service_text.checks(smoke)
+    data = data | {"smoke": msgspec.to_builtins(report)}
+    lines = service_text.checks(report)
     if report.ok:
-        return Result(data=data | {"smoke": smoke}, lines=[*lines, f"{name}: every check is ok"])
+        return Result(data=data, lines=[*lines, f"{name}: every check is ok"])
     failed = ", ".join(check.name for check in report.checks if not check.ok)
     return Result(
-        data=data | {"smoke": smoke},
+        data=data,
         lines=lines,
         exit_code=ExitCode.VERIFY_FAILED,
         status="error",
@@ -76,10 +76,9 @@ def _from_start(words: tuple[str, ...], given: dict[str, Any]) -> Result:
     progress.line(f"{plan.service}: {plan.model_name} on engine {plan.engine.release}")
     try:
         state = control.launch(plan, on_change=Follow(progress))
-        data = control.as_data(state)
     finally:
         progress.done()
     # What another command started is refused by launch, so what is stopped here was started here.
     done = control.down(plan.service)
     progress.line(f"{plan.service}: stopped in {done.seconds:.1f} s, nothing left running")
-    return Result(data=data, lines=service_text.service(data))
+    return Result(data=control.as_data(state), lines=service_text.service(state))

@@ -30,22 +30,22 @@ def command(service: str, endpoint_only: bool, everything: bool) -> Result:
     if running and endpoint_only:
         return Result(data=data, lines=[state.endpoint or "-"])
     if running:
-        return Result(data=data, lines=_text(data, everything))
+        return Result(data=data, lines=_text(state, everything))
     if state.state == "unknown":
-        return _unknown(service, state, data, [] if endpoint_only else _text(data, everything))
+        return _unknown(service, state, data, [] if endpoint_only else _text(state, everything))
     message = f"service {service!r} is not running: {state.state}"
     fix = state.failure.fix if state.failure else f"start it: qlaunch restart {service}"
     return Result(
         data=data,
-        lines=[] if endpoint_only else _text(data, everything),
+        lines=[] if endpoint_only else _text(state, everything),
         exit_code=ExitCode.NOT_RUNNING,
         status="error",
         problems=(Problem("not_running", message, fix),),
     )
 
 
-def _text(data: dict[str, Any], everything: bool) -> list[str]:
-    return service_text.fitting(data, everything=everything, below=_ERROR_LINES)
+def _text(state: ServiceState, everything: bool) -> list[str]:
+    return service_text.fitting(state, everything=everything, below=_ERROR_LINES)
 
 
 def _unknown(service: str, state: ServiceState, data: dict[str, Any], lines: list[str]) -> Result:

@@ -108,7 +108,7 @@ def _result(plan: Plan, state: ServiceState) -> Result:
     return Result(
         data=data,
         lines=[
-            *service_text.fitting(data, everything=wants_reasons(), below=2),
+            *service_text.fitting(state, everything=wants_reasons(), below=2),
             *service_text.prompts(plan.expectation.prompts),
         ],
     )

@@ -58,9 +58,9 @@ def command(service: str, seconds: float, quality: bool, quiet: bool) -> Result:
 def _result(
     service: str, endpoint: str, report: SuiteReport, quality: QualityReport | None
 ) -> Result:
-    found: dict[str, Any] = msgspec.to_builtins(report)
-    data = {"service": service, "endpoint": endpoint, "verify": found}
-    lines = _lines(found)
+    data: dict[str, Any] = {"service": service, "endpoint": endpoint}
+    data["verify"] = msgspec.to_builtins(report)
+    lines = _lines(report)
     if quality is not None:
         data["quality"] = msgspec.to_builtins(quality)
         lines += _quality(quality)
@@ -77,27 +77,23 @@ def _result(
     )
 
 
-def _lines(found: dict[str, Any]) -> list[str]:
-    lines = service_text.checks(found)
-    if found["groups"]:
+def _lines(report: SuiteReport) -> list[str]:
+    lines = service_text.checks(report)
+    if report.groups:
         rows = [
-            (
-                group["group"],
-                group["texts"],
-                _cosine(group["cosine_min"]),
-                _cosine(group["cosine_mean"]),
-            )
-            for group in found["groups"]
+            (group.group, group.texts, _cosine(group.cosine_min), _cosine(group.cosine_mean))
+            for group in report.groups
         ]
         lines += ["cosine with the reference"]
         lines += [f"  {line}" for line in table(("kind", "texts", "least", "mean"), rows)]
-    if found["worst_cosine"] is not None:
-        lines.append(f"  worst: {found['worst_text']}, {_cosine(found['worst_cosine'])}")
-    rate = found["tokens_per_s"]
-    asked = f"asked     {found['texts']} texts, {found['tokens'] or 'uncounted'} tokens"
+    if report.worst_cosine is not None:
+        lines.append(f"  worst: {report.worst_text}, {_cosine(report.worst_cosine)}")
+    rate = report.tokens_per_s
+    asked = f"asked     {report.texts} texts, {report.tokens or 'uncounted'} tokens"
     at = f" at about {rate:.0f} tokens/s" if rate else ""
-    lines.append(f"{asked}{at}, longest {found['longest_tokens'] or '-'}; {found['seconds']:.1f} s")
-    return lines + [f"left out  {each}" for each in found["left_out"]]
+    longest = f"longest {report.longest_tokens or '-'}; {report.seconds:.1f} s"
+    lines.append(f"{asked}{at}, {longest}")
+    return lines + [f"left out  {each}" for each in report.left_out]
 
 
 def _cosine(value: float) -> str:

@@ -9,11 +9,18 @@ import msgspec
 from launcher.config.profile import FlagValue, Restart
 from launcher.model.checkpoint import Pooling, Prompts
 
+TermKind = Literal["model", "engine", "replicas", "requests"]
+"""What a term is of: the model (weights, cache, activations), the engine's own processes, the
+processes of further replicas, requests in the engine's front."""
+StartMethod = Literal["fork", "spawn"]
+ModelKind = Literal["encoder", "decoder"]
+
 
 class Term(msgspec.Struct, frozen=True, kw_only=True):
     """One part of the predicted memory."""
 
     name: str
+    """For people: nothing is decided by it."""
     device: Literal["ram", "gpu"]
     process: str | None = None
     """Which engine process holds it: front, scheduler, detokenizer; None for all together."""
@@ -22,6 +29,10 @@ class Term(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     reserve: bool = False
     """Taken only under full load: not in the peak of a service that has just been verified."""
+    kind: TermKind | None = None
+    """None in records of earlier versions."""
+    start_method: StartMethod | None = None
+    """Of terms of engine processes: how they are started."""
 
 
 class MemoryPrediction(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,6 +190,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     device: Literal["cpu", "cuda"]
     model_name: str
     model_path: str
+    model_kind: ModelKind | None = None
+    """None in records of earlier versions."""
     fingerprint: str
     expectation: Expectation
     host: str
@@ -190,7 +203,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """A 0600 file; the key itself is in no plan, argv or record."""
     predicted: MemoryPrediction
     fits: bool
+    misfit: str | None = None
+    """Why it does not fit this machine; None where it fits."""
+    remedy: str | None = None
+    """The engine option that would make it fit, with its effect; None where none would."""
     reasons: tuple[str, ...] = ()
+    """For people, the misfit and its remedy first."""
     start_timeout_s: float = 600.0
     start_budget_s: float | None = None
     """Seconds after which a start in which nothing happens any more has failed: learned from this

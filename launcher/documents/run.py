@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
+
+from launcher.documents.failure import Failure, TakenFallback
+from launcher.documents.plan import Plan
+from launcher.documents.smoke import SmokeReport
 
 RamMethod = Literal["pss", "rss", "unavailable"]
 GpuMethod = Literal["per_process", "device_delta", "unavailable"]
@@ -56,6 +60,22 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True):
     """When it began, seconds since the run began."""
 
 
+class Timings(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds from `up`'s start; None for what has not happened."""
+
+    ready_s: float | None = None
+    """To the first /health 200."""
+    verified_s: float | None = None
+    """To the smoke's verdict that the vectors are right."""
+
+
+class PredictionError(msgspec.Struct, frozen=True, kw_only=True):
+    """Predicted / measured - 1 when the service had just been verified; 0.1 is 10 % too much."""
+
+    ram: float | None = None
+    gpu: float | None = None
+
+
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """`run.json` of a run record."""
 
@@ -68,20 +88,19 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     ended: str | None = None
     outcome: str = "running"
     """running, stopped, failed."""
-    plan: dict[str, Any] = {}
+    plan: Plan | None = None
+    """As it was executed; None where the record does not say."""
     phases: tuple[Phase, ...] = ()
-    timings: dict[str, float | None] = {}
+    timings: Timings = Timings()
     peak: Peak = Peak()
     verified_peak: Peak | None = None
     """The peak until the service was verified: what the prediction is held against."""
-    prediction_error: dict[str, float | None] = {}
-    """`{"ram": 0.04, "gpu": null}`: predicted / measured − 1 at that moment."""
-    smoke: dict[str, Any] | None = None
-    failure: dict[str, Any] | None = None
+    prediction_error: PredictionError = PredictionError()
+    smoke: SmokeReport | None = None
+    failure: Failure | None = None
     versions: dict[str, str | None] = {}
     restarts: int = 0
-    fallbacks: tuple[dict[str, Any], ...] = ()
-    """Steps taken after memory failures: `{step, of, flags, after, message}`."""
+    fallbacks: tuple[TakenFallback, ...] = ()
 
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,10 +6,14 @@ signal) stands in `launcher/service/supervisor/states.py`.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
+from launcher.documents.failure import Failure, TakenFallback
+from launcher.documents.plan import MemoryPrediction
+from launcher.documents.run import Peak, Phase, Timings
+from launcher.documents.smoke import SmokeReport
 from launcher.linux.processes import ProcessId
 
 State = Literal[
@@ -36,18 +40,38 @@ UP: frozenset[State] = frozenset({"ready", "degraded"})
 """States in which the endpoint has been verified."""
 
 
-class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a service failed."""
+class ExecutedEngine(msgspec.Struct, frozen=True, kw_only=True):
+    """The engine as executed; secrets are never in it."""
 
-    code: str
-    """Stable: start_failed, smoke_failed, timed_out, port_taken, …"""
-    exit_code: int
-    failure_class: str | None
-    """Class from the log (`kv_budget`, `unknown_flag`, …), None where the log told nothing."""
-    message: str
-    fix: str | None
-    evidence: tuple[str, ...] = ()
-    """The log lines that prove it, terminal-safe and scrubbed."""
+    release: str | None = None
+    version: str | None = None
+    argv: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+
+
+class LastCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """The last embedding of our own that was answered right."""
+
+    latency_ms: float | None = None
+    cosine: float | None = None
+    """With the vector that was verified."""
+    at: str | None = None
+    """ISO 8601, UTC."""
+
+
+class MetricsAddress(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the supervisor answers `/metrics`, or why not."""
+
+    url: str | None = None
+    problem: str | None = None
+
+
+class StartLimit(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a start may take, and where the budget comes from."""
+
+    budget_s: float | None = None
+    limit_s: float | None = None
+    source: str = ""
 
 
 class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,26 +88,20 @@ class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
     supervisor: ProcessId | None
     """None only where the state is `unknown`."""
     engine: ProcessId | None
-    engine_plan: dict[str, Any]
-    """`{release, version, argv, env}` as executed, secrets never in it."""
-    predicted: dict[str, Any]
-    measured: dict[str, Any]
-    """`{ram_peak_bytes, gpu_peak_bytes, method}`."""
-    timings: dict[str, float | None]
-    """`{ready_s, verified_s}`: first /health 200 and smoke passed, from `up`'s start."""
-    smoke: dict[str, Any] | None = None
+    engine_plan: ExecutedEngine = ExecutedEngine()
+    predicted: MemoryPrediction | None = None
+    """None only where the state is `unknown`."""
+    measured: Peak = Peak()
+    timings: Timings = Timings()
+    smoke: SmokeReport | None = None
     failure: Failure | None = None
     restarts: int = 0
-    last_check: dict[str, Any] = {}
-    """`{latency_ms, cosine, at}`: the last embedding of our own that was answered right; its
-    cosine with the vector that was verified."""
-    metrics: dict[str, Any] | None = None
-    """`{url, problem}` of the supervisor's `/metrics`; None where it was not asked for."""
-    phases: tuple[dict[str, Any], ...] = ()
-    fallbacks: tuple[dict[str, Any], ...] = ()
-    """Steps taken after memory failures: `{step, of, flags, after, message}`."""
-    start_limit: dict[str, Any] = {}
-    """`{budget_s, limit_s, source}`: how long a start may take, and where the budget comes from."""
+    last_check: LastCheck = LastCheck()
+    metrics: MetricsAddress | None = None
+    """None where it was not asked for."""
+    phases: tuple[Phase, ...] = ()
+    fallbacks: tuple[TakenFallback, ...] = ()
+    start_limit: StartLimit = StartLimit()
     detail: str = ""
     """One line for people: what is going on now."""
     problem: str | None = None

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from launcher.documents.plan import CardFacts
+from launcher.model.checkpoint import Pooling
+
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
     """One smoke check."""
@@ -11,23 +14,6 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     ok: bool
     detail: str
-
-
-class CardFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the model card says that the checkpoint is held to; the fields of the plan's own."""
-
-    name: str
-    file: str
-    """The card's file, to name in messages."""
-    pooling: str
-    normalize: bool
-    dimensions: int
-    instruction: str | None = None
-    """Template for queries, with `{task}` and `{query}`; None where texts go in as they are."""
-    end_token: str | None = None
-    """Token the tokenizer must append to every text; empty: it must append none; None: unsaid."""
-    matryoshka: bool = False
-    """Whether vectors may be cut to fewer dimensions."""
 
 
 class VerifyRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +26,7 @@ class VerifyRequest(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str
     dimensions: int
     normalize: bool
-    pooling: str
+    pooling: Pooling
     encoder: bool
     max_running_requests: int
     context_length: int

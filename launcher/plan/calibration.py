@@ -2,19 +2,19 @@
 
 A run says something when it was verified and its memory was measured as PSS. The base is the
 measured peak until verified less the terms that were computed from checkpoint and flags; the
-median over a host's latest runs of the same engine version, start method and kind of model (an
-encoder's engine takes more than a decoder's) stands in the place of the figures we measured
-elsewhere.
+median over a host's latest runs of the same engine version, start method, number of replicas and
+kind of model (an encoder's engine takes more than a decoder's) stands in the place of the figures
+we measured elsewhere. With replicas it holds all their processes.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from launcher.documents.plan import Calibration
+from launcher.documents.plan import Calibration, ModelKind, Plan, StartMethod
 
 LATEST: Final = 20
 """Runs looked at, newest first: an environment that changed is forgotten soon."""
@@ -26,8 +26,7 @@ ENOUGH: Final = 3
 class Observed:
     """One verified run of this host, measured as PSS."""
 
-    plan: Mapping[str, Any]
-    """The plan as its record holds it."""
+    plan: Plan
     peak_bytes: int
     """Peak RAM of the engine's tree from the start until verified."""
     began: str
@@ -37,49 +36,52 @@ class Observed:
 
 
 def calibrate(
-    runs: Iterable[Observed], *, version: str, method: str, encoder: bool
+    runs: Iterable[Observed],
+    *,
+    version: str,
+    method: StartMethod,
+    model: ModelKind,
+    replicas: int = 1,
 ) -> Calibration | None:
-    """The calibration for engine `version` started by `method` (fork, spawn), or None.
+    """The calibration for such an engine, or None where too few runs were one.
 
     Args:
         runs: this host's records, newest first.
         version: SGLang's version.
-        method: how the engine's processes were started.
-        encoder: whether the model is an encoder.
+        method: how the engine's processes are started.
+        model: kind of the model.
+        replicas: schedulers side by side.
     """
-    found: list[tuple[int, str]] = []
+    bases: list[tuple[int, str]] = []
     for run in runs:
-        base = base_bytes(run, version=version, method=method, encoder=encoder)
+        base = base_bytes(run, version=version, method=method, model=model, replicas=replicas)
         if base is not None:
-            found.append((base, run.began))
-        if len(found) == LATEST:
+            bases.append((base, run.began))
+        if len(bases) == LATEST:
             break
-    if len(found) < ENOUGH:
+    if len(bases) < ENOUGH:
         return None
-    days = sorted(began[:10] for _base, began in found)
+    days = sorted(began[:10] for _base, began in bases)
     when = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
     return Calibration(
-        base_bytes=int(statistics.median(base for base, _began in found)),
-        runs=len(found),
-        source=f"median of {len(found)} runs, {when}",
+        base_bytes=int(statistics.median(base for base, _began in bases)),
+        runs=len(bases),
+        source=f"median of {len(bases)} runs, {when}",
     )
 
 
-def base_bytes(run: Observed, *, version: str, method: str, encoder: bool) -> int | None:
-    """The engine's processes without a model in one run, bytes; None if it says nothing."""
-    engine = run.plan.get("engine") or {}
-    terms: list[dict[str, Any]] = (run.plan.get("predicted") or {}).get("terms") or []
-    if run.plan.get("device") != "cpu" or engine.get("version") != version:
+def base_bytes(
+    run: Observed, *, version: str, method: StartMethod, model: ModelKind, replicas: int = 1
+) -> int | None:
+    """The engine's processes without models in one run, bytes; None if it says nothing of them."""
+    plan = run.plan
+    same = (plan.device, plan.engine.version, plan.model_kind, plan.expectation.replicas)
+    if same != ("cpu", version, model, replicas):
         return None
-    if (run.plan.get("expectation") or {}).get("encoder") is not encoder:
+    terms = plan.predicted.terms
+    # Records of earlier versions do not say what a term is of.
+    if {term.start_method for term in terms if term.kind == "engine"} != {method}:
         return None
-    base = [term for term in terms if str(term.get("name", "")).startswith("engine")]
-    if not base or not all(f"({method})" in str(term.get("name")) for term in base):
-        return None
-    computed = sum(
-        int(term.get("bytes", 0))
-        for term in terms
-        if term.get("basis") == "computed" and not term.get("reserve")
-    )
-    found = run.peak_bytes - computed
-    return found if found > 0 else None
+    computed = sum(term.bytes for term in terms if term.basis == "computed" and not term.reserve)
+    base = run.peak_bytes - computed
+    return base if base > 0 else None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from launcher.config.profile import HardwareNeed
 from launcher.config.size import parse_size
 from launcher.documents.plan import MemoryPrediction
 from launcher.engine.release import Release
-from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.inventory import Gpu, Hardware
 from launcher.model.checkpoint import Checkpoint
 from launcher.plan.memory import DTYPE_BYTES, SLACK, Knobs, kv_bytes_per_token
@@ -78,27 +78,13 @@ def in_range(have: tuple[int, int], release: Release) -> bool:
     return (low is None or have >= low) and (high is None or have <= high)
 
 
-def require_hardware(
-    profile: str,
-    need: HardwareNeed,
-    release: Release,
-    hardware: Hardware,
-    alternatives: tuple[str, ...],
-) -> None:
-    """Refuse a profile that cannot run on this machine at all, before anything is fetched.
+@dataclass(frozen=True)
+class Misfit:
+    """Why a plan does not fit a machine's memory."""
 
-    Raises:
-        QlaunchError: `does_not_fit` (exit 4), naming what would run here.
-    """
-    reason = why_not_on(need, release, hardware)
-    if reason is None:
-        return
-    raise QlaunchError(
-        f"profile {profile} cannot run on this machine: {reason}",
-        code="does_not_fit",
-        exit_code=ExitCode.DOES_NOT_FIT,
-        fix=f"what runs here: {', '.join(alternatives)}" if alternatives else None,
-    )
+    reason: str
+    remedy: str | None
+    """The engine option that would make it fit, with its effect; None where none would."""
 
 
 def why_not_memory(
@@ -107,8 +93,8 @@ def why_not_memory(
     checkpoint: Checkpoint,
     sizes: Knobs,
     dtype: str,
-) -> tuple[str, str | None] | None:
-    """Why the predicted memory is not there, with the knob that would help; None where it fits."""
+) -> Misfit | None:
+    """Why the predicted memory is not there; None where it fits."""
     if predicted.gpu_bytes is not None:
         have = max((g.memory_free_bytes or g.memory_total_bytes for g in hardware.gpus), default=0)
         used = predicted.gpu_full_bytes or predicted.gpu_bytes
@@ -119,7 +105,7 @@ def why_not_memory(
         lacking = _lacks(used, have, "RAM")
     if lacking is None:
         return None
-    return lacking, _smaller_kv(checkpoint, sizes, dtype, spare=have / SLACK - used)
+    return Misfit(lacking, _smaller_kv(checkpoint, sizes, dtype, spare=have / SLACK - used))
 
 
 def _lacks(need: int, have: int, what: str) -> str | None:

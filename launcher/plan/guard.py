@@ -206,6 +206,7 @@ def predicted(without: MemoryPrediction, guard: Guard) -> MemoryPrediction:
         process="front",
         bytes=vectors + guard.open_tokens * TOKEN_BYTES + guard.open_bytes,
         basis="computed",
+        kind="requests",
         source=f"{guard.open_inputs} vectors × {guard.dimensions} × {VECTOR_BYTES} B,"
         f" {guard.open_tokens} tokens × {TOKEN_BYTES} B, {guard.open_bytes} B of bodies",
         reserve=True,

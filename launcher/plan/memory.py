@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from launcher.config.profile import FlagValue
-from launcher.documents.plan import Calibration, MemoryPrediction, Term
+from launcher.documents.plan import Calibration, MemoryPrediction, ModelKind, StartMethod, Term
 from launcher.model.checkpoint import Checkpoint
 
+Device = Literal["ram", "gpu"]
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30
 DTYPE_BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -95,7 +96,7 @@ def predict(
     *,
     device: Literal["cpu", "cuda"],
     dtype: str,
-    forked: bool,
+    method: StartMethod,
     kv_pool_bytes: int,
     calibration: Calibration | None = None,
 ) -> MemoryPrediction:
@@ -109,25 +110,23 @@ def predict(
         sizes: from `knobs`.
         device: where it computes.
         dtype: the serving dtype, already decided.
-        forked: whether the engine forks its children (one import) or spawns them.
+        method: whether the engine forks its children (one import) or spawns them.
         kv_pool_bytes: what the engine would take for KV cache if the flags did not cap it.
         calibration: what this host's own runs say of the engine's processes.
     """
-    where: Literal["ram", "gpu"] = "ram" if device == "cpu" else "gpu"
+    where: Device = "ram" if device == "cpu" else "gpu"
     width = DTYPE_BYTES.get(dtype, 2)
     terms = (
         *_weights(checkpoint, sizes, where, dtype, width),
         _kv(checkpoint, sizes, where, width, kv_pool_bytes),
-        Term(
-            name="request table",
-            device=where,
-            process="scheduler",
-            bytes=(sizes.running_requests + 1) * sizes.context * 4,
-            basis="computed",
-            source="(max-running-requests + 1) × context × 4 B, SGLang's ReqToTokenPool",
+        _model_term(
+            "request table",
+            where,
+            (sizes.running_requests + 1) * sizes.context * 4,
+            "(max-running-requests + 1) × context × 4 B, SGLang's ReqToTokenPool",
         ),
         *_activations(checkpoint, sizes, where, width),
-        *_base(device, forked, "encoder" if checkpoint.encoder else "decoder", calibration),
+        *_base(device, method, "encoder" if checkpoint.encoder else "decoder", calibration),
     )
 
     on_gpu = device == "cuda"
@@ -140,7 +139,7 @@ def predict(
     )
 
 
-def total(terms: Iterable[Term], device: Literal["ram", "gpu"], *, full: bool) -> int:
+def total(terms: Iterable[Term], device: Device, *, full: bool) -> int:
     """Bytes of all terms on a device; `full` counts those of the largest batch too."""
     return sum(t.bytes for t in terms if t.device == device and (full or not t.reserve))
 
@@ -163,7 +162,7 @@ def activation_bytes(checkpoint: Checkpoint, width: int) -> int:
 
 
 def _weights(
-    checkpoint: Checkpoint, sizes: Knobs, where: Literal["ram", "gpu"], dtype: str, width: int
+    checkpoint: Checkpoint, sizes: Knobs, where: Device, dtype: str, width: int
 ) -> list[Term]:
     if checkpoint.quantization is not None:
         size, source = checkpoint.weight_bytes, f"{checkpoint.quantization} tensors as stored"
@@ -175,81 +174,42 @@ def _weights(
         size = checkpoint.parameters * width
         source = f"{checkpoint.parameters} elements × {width} B ({dtype})"
     kept = min(sizes.offload_bytes, size) if where == "gpu" else 0
-    term = Term(
-        name="weights",
-        device=where,
-        process="scheduler",
-        bytes=size - kept,
-        basis="computed",
-        source=source + (f", less {kept} B kept in RAM" if kept else ""),
-    )
     if not kept:
-        return [term]
-    offloaded = Term(
-        name="offloaded weights",
-        device="ram",
-        process="scheduler",
-        bytes=kept,
-        basis="computed",
-        source="--cpu-offload-gb: copied to the GPU again in every forward pass",
-    )
-    return [term, offloaded]
+        return [_model_term("weights", where, size, source)]
+    why = "--cpu-offload-gb: copied to the GPU again in every forward pass"
+    return [
+        _model_term("weights", where, size - kept, f"{source}, less {kept} B kept in RAM"),
+        _model_term("offloaded weights", "ram", kept, why),
+    ]
 
 
-def _kv(
-    checkpoint: Checkpoint, sizes: Knobs, where: Literal["ram", "gpu"], width: int, pool: int
-) -> Term:
+def _kv(checkpoint: Checkpoint, sizes: Knobs, where: Device, width: int, pool: int) -> Term:
     if sizes.no_kv:
-        return Term(
-            name="KV cache",
-            device=where,
-            process="scheduler",
-            bytes=0,
-            basis="computed",
-            source="--prefill-only-disable-kv-cache",
-        )
-    per_token = kv_bytes_per_token(checkpoint, width)
+        return _model_term("KV cache", where, 0, "--prefill-only-disable-kv-cache")
     if sizes.kv_tokens is None:
-        return Term(
-            name="KV cache",
-            device=where,
-            process="scheduler",
-            bytes=pool,
-            basis="computed",
-            source="no --max-total-tokens: the engine takes its memory fraction of what is free",
-        )
-    return Term(
-        name="KV cache",
-        device=where,
-        process="scheduler",
-        bytes=sizes.kv_tokens * per_token,
-        basis="computed",
-        source=f"{sizes.kv_tokens} tokens × {per_token} B",
-    )
+        why = "no --max-total-tokens: the engine takes its memory fraction of what is free"
+        return _model_term("KV cache", where, pool, why)
+    per_token = kv_bytes_per_token(checkpoint, width)
+    source = f"{sizes.kv_tokens} tokens × {per_token} B"
+    return _model_term("KV cache", where, sizes.kv_tokens * per_token, source)
 
 
-def _activations(
-    checkpoint: Checkpoint, sizes: Knobs, where: Literal["ram", "gpu"], width: int
-) -> list[Term]:
+def _activations(checkpoint: Checkpoint, sizes: Knobs, where: Device, width: int) -> list[Term]:
     columns, formula = _activation_columns(checkpoint)
     smoke = min(SMOKE_TOKENS, sizes.prefill_tokens)
     largest = sizes.prefill_tokens - smoke
     return [
-        Term(
-            name="activations",
-            device=where,
-            process="scheduler",
-            bytes=smoke * columns * width,
-            basis="computed",
-            source=f"{smoke} tokens of the smoke × {formula} × {width} B",
+        _model_term(
+            "activations",
+            where,
+            smoke * columns * width,
+            f"{smoke} tokens of the smoke × {formula} × {width} B",
         ),
-        Term(
-            name="largest batch",
-            device=where,
-            process="scheduler",
-            bytes=largest * columns * width,
-            basis="computed",
-            source=f"{largest} more tokens, when clients send that many at once",
+        _model_term(
+            "largest batch",
+            where,
+            largest * columns * width,
+            f"{largest} more tokens, when clients send that many at once",
             reserve=True,
         ),
     ]
@@ -276,37 +236,48 @@ def _activation_columns(checkpoint: Checkpoint) -> tuple[int, str]:
 
 def _base(
     device: Literal["cpu", "cuda"],
-    forked: bool,
-    kind: Literal["encoder", "decoder"],
+    method: StartMethod,
+    kind: ModelKind,
     calibration: Calibration | None,
 ) -> list[Term]:
     if device == "cuda":
         return [
-            _engine_term("CUDA context", "gpu", "scheduler", CUDA_CONTEXT_BYTES, None),
-            _engine_term("engine processes", "ram", None, CUDA_HOST_BYTES, None),
+            _engine_term("CUDA context", CUDA_CONTEXT_BYTES, device="gpu", process="scheduler"),
+            _engine_term("engine processes", CUDA_HOST_BYTES),
         ]
-    method = "fork" if forked else "spawn"
     if calibration is not None:
         source = f"this host's own: {calibration.source}"
-        return [_engine_term(f"engine ({method})", "ram", None, calibration.base_bytes, source)]
+        return [_engine_term(f"engine ({method})", calibration.base_bytes, method, source)]
+    source = "SGLang 0.5.23, PyTorch CPU build, x86-64; not on this host"
     return [
-        _engine_term(
-            f"engine: {process} ({method})",
-            "ram",
-            process,
-            size,
-            "SGLang 0.5.23, PyTorch CPU build, x86-64; not on this host",
-        )
+        _engine_term(f"engine: {process} ({method})", size, method, source, process=process)
         for process, size in CPU_BASE_BYTES[kind][method].items()
     ]
 
 
+def _model_term(
+    name: str, device: Device, size: int, source: str, *, reserve: bool = False
+) -> Term:
+    return Term(
+        name=name,
+        device=device,
+        process="scheduler",
+        bytes=size,
+        basis="computed",
+        source=source,
+        reserve=reserve,
+        kind="model",
+    )
+
+
 def _engine_term(
     name: str,
-    device: Literal["ram", "gpu"],
-    process: str | None,
     size: int,
-    measured: str | None,
+    method: StartMethod | None = None,
+    measured: str | None = None,
+    *,
+    device: Device = "ram",
+    process: str | None = None,
 ) -> Term:
     return Term(
         name=name,
@@ -315,6 +286,8 @@ def _engine_term(
         bytes=size,
         basis="measured" if measured else "estimated",
         source=measured or "not measured by us",
+        kind="engine",
+        start_method=method,
     )
 
 

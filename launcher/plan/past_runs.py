@@ -8,13 +8,12 @@ from typing import Any, Final
 
 import msgspec
 
+from launcher import argv as command_words
 from launcher.documents.plan import Plan
 
 CITED: Final = 5
 """Runs that are cited, newest first."""
-ELSEWHERE: Final = frozenset(
-    {"--model-path", "--served-model-name", "--host", "--port", "--config"}
-)
+ELSEWHERE: Final = frozenset({"model-path", "served-model-name", "host", "port", "config"})
 """Options that say where, and not how, a model is served."""
 THREADS: Final = "OMP_NUM_THREADS"
 
@@ -169,15 +168,8 @@ def differences(
 
 def options(argv: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Options of a command line with their values, without those that say only where."""
-    found: dict[str, tuple[str, ...]] = {}
-    name = ""
-    for word in argv:
-        if word.startswith("--"):
-            name, _, value = word.partition("=")
-            found[name] = (value,) if value else ()
-        elif name:
-            found[name] += (word,)
-    return {key: value for key, value in found.items() if key not in ELSEWHERE}
+    values = command_words.options(argv)
+    return {f"--{name}": words for name, words in values.items() if name not in ELSEWHERE}
 
 
 def _value(found: Mapping[str, tuple[str, ...]], name: str) -> str:

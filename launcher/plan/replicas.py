@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from launcher.documents.plan import MemoryPrediction, Term
+from launcher.documents.plan import MemoryPrediction, StartMethod, Term
 from launcher.plan import memory
 
 SCHEDULER_BYTES: Final = 95_000_000
@@ -40,24 +40,23 @@ def environment(replicas: int, threads: int | None) -> Mapping[str, str]:
     return {"SGLANG_CPU_OMP_THREADS_BIND": "|".join(groups)}
 
 
-def predicted(one: MemoryPrediction, replicas: int, *, forked: bool) -> MemoryPrediction:
-    """The prediction for `replicas` schedulers, from that for one."""
+def predicted(
+    one: MemoryPrediction, replicas: int, *, method: StartMethod, calibrated: bool
+) -> MemoryPrediction:
+    """The prediction for `replicas` schedulers, from that for one.
+
+    Args:
+        one: for one scheduler.
+        replicas: how many there are.
+        method: how the engine's processes are started.
+        calibrated: whether the engine's base in `one` is that of this host's runs with as many
+            replicas: their processes are in it then.
+    """
     if replicas == 1:
         return one
     terms = tuple(_repeated(term, replicas) for term in one.terms)
-    more = replicas - 1
-    each, controller = (
-        (SCHEDULER_BYTES, CONTROLLER_BYTES) if forked else (SPAWNED_BYTES, SPAWNED_BYTES)
-    )
-    others = Term(
-        name=f"engine: {more} more scheduler{'s' * (more > 1)}, and what hands out requests",
-        device="ram",
-        bytes=more * each + controller,
-        basis="measured",
-        source="SGLang 0.5.23, PyTorch CPU build, x86-64, two replicas; not on this host",
-    )
-    terms = (*terms, others)
-
+    if not calibrated:
+        terms = (*terms, _others(replicas - 1, method))
     return msgspec.structs.replace(
         one,
         ram_bytes=memory.total(terms, "ram", full=False),
@@ -66,9 +65,24 @@ def predicted(one: MemoryPrediction, replicas: int, *, forked: bool) -> MemoryPr
     )
 
 
+def _others(more: int, method: StartMethod) -> Term:
+    """The processes that one scheduler alone does not have."""
+    forked = method == "fork"
+    each = SCHEDULER_BYTES if forked else SPAWNED_BYTES
+    return Term(
+        name=f"engine: {more} more scheduler{'s' * (more > 1)}, and what hands out requests",
+        device="ram",
+        bytes=more * each + (CONTROLLER_BYTES if forked else SPAWNED_BYTES),
+        basis="measured",
+        source="SGLang 0.5.23, PyTorch CPU build, x86-64, two replicas; not on this host",
+        kind="replicas",
+        start_method=method,
+    )
+
+
 def _repeated(term: Term, replicas: int) -> Term:
     """What a scheduler computes with is there once for each; the engine's base is not."""
-    if term.basis != "computed":
+    if term.kind != "model":
         return term
     return msgspec.structs.replace(
         term, bytes=replicas * term.bytes, source=f"{replicas} replicas × ({term.source})"

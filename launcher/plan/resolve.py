@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
@@ -10,14 +9,15 @@ from typing import Final
 import msgspec
 
 from launcher.config.profile import FlagValue
-from launcher.config.settings import Resolved
 from launcher.documents.plan import (
     Calibration,
     CardFacts,
     EnginePlan,
     Expectation,
     MemoryPrediction,
+    ModelKind,
     Plan,
+    StartMethod,
 )
 from launcher.engine import command, support
 from launcher.engine.options import flags as flag_tables
@@ -38,20 +38,7 @@ from launcher.plan import (
 )
 from launcher.plan import sizes as sizing
 from launcher.plan.inputs import Inputs
-
-OWNED: Final = {
-    "--model-path": "--model",
-    "--model": "--model",
-    "--host": "--host",
-    "--port": "--port",
-    "--dtype": "--dtype",
-    "--api-key": "--api-key-file",
-    "--config": None,
-    "--device": None,
-    "--is-embedding": None,
-    "--served-model-name": None,
-}
-"""Engine options qlaunch sets itself, and the option of its own to use instead."""
+from launcher.plan.request_checks import check_request, is_loopback
 
 ENCODER_FLAGS: Final[Mapping[str, FlagValue]] = {
     "disable-radix-cache": True,
@@ -89,12 +76,13 @@ def make_plan(given: Inputs) -> Plan:
     given = _under_the_profile_s_masks(given)
     dtype, dtype_reason = _dtype(given)
     computed = precision.of_engine(dtype, given.hardware.cpu)
-    left_out = _left_out(given, computed)
+    side_by_side = _side_by_side(given)
+    own = _calibration(given, side_by_side)
+    left_out = _left_out(given, computed, own)
     flags = _flags(given, left_out.flags)
     _check_model(given, dtype, flags)
     asked = context.as_given(flags, given.extra)
     context.check(asked, given.checkpoint)
-    side_by_side = memory.replicas(asked) if given.engine.release.device == "cpu" else 1
     threads = _threads(given, side_by_side)
     argv = command.argv(
         given.engine,
@@ -111,9 +99,10 @@ def make_plan(given: Inputs) -> Plan:
     known = given.engine.options or given.engine.version
     warnings = flag_tables.require(_checkable(argv, given), known)
     sizes = memory.knobs(asked, given.checkpoint)
-    own = _calibration(given)
     predicted = _predict(given, sizes, computed, own, _pool_bytes(given, flags))
-    predicted = replicas.predicted(predicted, side_by_side, forked=_forks(given))
+    predicted = replicas.predicted(
+        predicted, side_by_side, method=_start_method(given), calibrated=own is not None
+    )
     environment = _environment(given, flags, dtype, threads, side_by_side)
     guard.check_doors(flags, given.extra, environment)
     limits = guard.make_guard(
@@ -150,6 +139,7 @@ def make_plan(given: Inputs) -> Plan:
         device=given.engine.release.device,
         model_name=_served_name(given),
         model_path=str(given.checkpoint.path),
+        model_kind=_model_kind(given),
         fingerprint=given.checkpoint.fingerprint,
         expectation=_expectation(given, dtype, sizes, side_by_side),
         host=given.settings.host,
@@ -158,9 +148,11 @@ def make_plan(given: Inputs) -> Plan:
         api_key_file=given.settings.api_key_file,
         predicted=predicted,
         fits=lacking is None,
+        misfit=lacking.reason if lacking else None,
+        remedy=lacking.remedy if lacking else None,
         reasons=(
-            *((lacking[0],) if lacking else ()),
-            *((lacking[1],) if lacking and lacking[1] else ()),
+            *((lacking.reason,) if lacking else ()),
+            *((lacking.remedy,) if lacking and lacking.remedy else ()),
             *(given.choice.reasons if given.choice else ()),
             dtype_reason,
             *precision.cautions(given.engine.release.device, given.hardware.cpu),
@@ -183,9 +175,15 @@ def make_plan(given: Inputs) -> Plan:
     )
 
 
-def _left_out(given: Inputs, computed: str) -> sizing.Filled:
+def _side_by_side(given: Inputs) -> int:
+    """Schedulers of a CPU engine."""
+    if given.engine.release.device != "cpu":
+        return 1
+    return memory.replicas(context.as_given(given.settings.flags, given.extra))
+
+
+def _left_out(given: Inputs, computed: str, own: Calibration | None) -> sizing.Filled:
     """What profile, user's config and command line are silent about, computed."""
-    own = _calibration(given)
     said = {word.partition("=")[0].removeprefix("--"): True for word in given.extra}
     return sizing.fill(
         {**said, **context.as_given(given.settings.flags, given.extra)},
@@ -197,13 +195,18 @@ def _left_out(given: Inputs, computed: str) -> sizing.Filled:
     )
 
 
-def _calibration(given: Inputs) -> Calibration | None:
+def _calibration(given: Inputs, side_by_side: int) -> Calibration | None:
     return calibration.calibrate(
         given.observed,
         version=given.engine.version,
-        method="fork" if _forks(given) else "spawn",
-        encoder=given.checkpoint.encoder,
+        method=_start_method(given),
+        model=_model_kind(given),
+        replicas=side_by_side,
     )
+
+
+def _model_kind(given: Inputs) -> ModelKind:
+    return "encoder" if given.checkpoint.encoder else "decoder"
 
 
 def _predict(
@@ -214,7 +217,7 @@ def _predict(
         sizes,
         device=given.engine.release.device,
         dtype=dtype,
-        forked=_forks(given),
+        method=_start_method(given),
         kv_pool_bytes=pool_bytes,
         calibration=own,
     )
@@ -238,17 +241,6 @@ def _checkable(argv: tuple[str, ...], given: Inputs) -> list[str]:
     """The engine's options with any figure in place of the port that is chosen at the start."""
     options = argv[len(command.start(given.engine, plugin=given.settings.plugin)) :]
     return ["1" if word == "{port}" else word for word in options]
-
-
-def check_request(settings: Resolved, extra: tuple[str, ...]) -> None:
-    """Refuse what no machine would run: callers check this before they fetch anything.
-
-    Raises:
-        QlaunchError: `usage` (exit 2) for options qlaunch sets itself, `unauthenticated_bind`
-            (exit 2) for an address beyond this machine without a key.
-    """
-    _check_bind(settings)
-    _check_extra(extra)
 
 
 def _under_the_profile_s_masks(given: Inputs) -> Inputs:
@@ -390,13 +382,15 @@ def _visible(given: Inputs) -> dict[str, str]:
     return {} if choice.only_gpu else {"CUDA_VISIBLE_DEVICES": str(choice.gpu.index)}
 
 
-def _forks(given: Inputs) -> bool:
-    return (
+def _start_method(given: Inputs) -> StartMethod:
+    """How the engine starts its processes: it forks them only under qlaunch's plugin, on a CPU."""
+    forks = (
         given.engine.release.device == "cpu"
         and given.settings.plugin
         and given.engine.release.plugin == "framework"
         and given.settings.start_method != "spawn"
     )
+    return "fork" if forks else "spawn"
 
 
 def _pool_bytes(given: Inputs, flags: Mapping[str, FlagValue]) -> int:
@@ -449,37 +443,3 @@ def _served_name(given: Inputs) -> str:
     name = given.card.name if given.card else folder_name(given.checkpoint.path)
     # A colon means a LoRA adapter to SGLang, which refuses it in a model's name.
     return name.replace(":", "-") or "model"
-
-
-def _check_extra(extra: tuple[str, ...]) -> None:
-    for word in context.options(extra):
-        name = word.partition("=")[0]
-        if name in OWNED:
-            own = OWNED[name]
-            raise QlaunchError(
-                f"{name} is set by qlaunch itself and cannot be given after `--`",
-                code="usage",
-                exit_code=ExitCode.USAGE,
-                fix=f"use qlaunch's own {own}, before the `--`" if own else "leave it out",
-            )
-
-
-def _check_bind(settings: Resolved) -> None:
-    if settings.api_key_file or settings.allow_unauthenticated or is_loopback(settings.host):
-        return
-    raise QlaunchError(
-        f"{settings.host} can be reached from other machines, and no API key is set",
-        code="unauthenticated_bind",
-        exit_code=ExitCode.USAGE,
-        fix="give --api-key-file FILE, or --allow-unauthenticated if that is what you want",
-    )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host` (names other than localhost count as wide)."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

@@ -33,8 +33,7 @@ def learned(
     """
     found: list[float] = []
     for run in runs:
-        engine = run.plan.get("engine") or {}
-        same = (run.plan.get("fingerprint"), engine.get("version"), run.plan.get("device"))
+        same = (run.plan.fingerprint, run.plan.engine.version, run.plan.device)
         if run.ready_s is not None and same == (fingerprint, version, device):
             found.append(run.ready_s)
         if len(found) == LATEST:

@@ -119,7 +119,7 @@ def _inputs(candidate: Candidate, world: World, choice: Choice) -> Inputs | None
 
 def _with_one_change(given: Inputs, plan: Plan) -> Verdict:
     """The profile with the largest value of one knob that fits; `cannot` where none does."""
-    name, why = given.profile_name, plan.reasons[0]
+    name, why = given.profile_name, plan.misfit or ""
     for knob in KNOBS:
         now = given.settings.flags.get(knob)
         if not isinstance(now, int) or now <= LEAST:

@@ -6,11 +6,12 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import msgspec
-
+from launcher.argv import grouped
+from launcher.documents.plan import Plan
 from launcher.documents.run import Run
 
-Doc = Mapping[str, Any]
+Row = Mapping[str, Any]
+"""A row of `bench`, as its line holds it."""
 
 LEVEL = ("loop", "clients", "batch", "tokens", "rate")
 """What two rows of `bench` must share to be held against each other."""
@@ -18,7 +19,7 @@ FIGURES = ("mean_ms", "p50_ms", "p95_ms", "p99_ms", "embeddings_per_s", "tokens_
 
 
 def diff(
-    a: Run, b: Run, bench_a: Iterable[Doc] = (), bench_b: Iterable[Doc] = ()
+    a: Run, b: Run, bench_a: Iterable[Row] = (), bench_b: Iterable[Row] = ()
 ) -> dict[str, Any]:
     """The differences of `b` from `a`.
 
@@ -26,30 +27,23 @@ def diff(
     `bench` hold all that either has, each `{name, a, b, ratio}`; the ratio is b / a, None where
     one of them was not measured.
     """
-    one, two = msgspec.to_builtins(a), msgspec.to_builtins(b)
-    plans = [doc.get("plan") or {} for doc in (one, two)]
-    engines = [plan.get("engine") or {} for plan in plans]
+    argvs = [run.plan.engine.argv if run.plan else () for run in (a, b)]
+    envs = [run.plan.engine.env if run.plan else {} for run in (a, b)]
     return {
         "a": _name(a),
         "b": _name(b),
-        "argv": argv_changes(engines[0].get("argv") or (), engines[1].get("argv") or ()),
-        "env": _changes(engines[0].get("env") or {}, engines[1].get("env") or {}),
-        "settings": _changes(_settings(plans[0]), _settings(plans[1])),
-        "versions": _changes(one["versions"], two["versions"]),
-        "figures": _figures(one, two),
-        "checks": _checks(one, two),
+        "argv": argv_changes(*argvs),
+        "env": _changes(*envs),
+        "settings": _changes(_settings(a.plan), _settings(b.plan)),
+        "versions": _changes(a.versions, b.versions),
+        "figures": _figures(a, b),
+        "checks": _checks(a, b),
         "bench": _bench(list(bench_a), list(bench_b)),
     }
 
 
 def _name(run: Run) -> dict[str, Any]:
-    return {
-        "run": run.run,
-        "service": run.service,
-        "profile": run.profile,
-        "outcome": run.outcome,
-        "began": run.began,
-    }
+    return {key: getattr(run, key) for key in ("run", "service", "profile", "outcome", "began")}
 
 
 def argv_changes(a: Sequence[str], b: Sequence[str]) -> list[dict[str, Any]]:
@@ -58,7 +52,7 @@ def argv_changes(a: Sequence[str], b: Sequence[str]) -> list[dict[str, Any]]:
     An option and its value belong together: `--dtype bfloat16` against `--dtype float32` is one
     replaced option.
     """
-    left, right = _options(a), _options(b)
+    left, right = grouped(a), grouped(b)
     found = []
     matcher = difflib.SequenceMatcher(None, left, right, autojunk=False)
     for kind, i1, i2, j1, j2 in matcher.get_opcodes():
@@ -75,60 +69,47 @@ def argv_changes(a: Sequence[str], b: Sequence[str]) -> list[dict[str, Any]]:
     return found
 
 
-def _options(argv: Sequence[str]) -> list[tuple[str, ...]]:
-    """The words of a command, an option with its values together."""
-    found: list[list[str]] = []
-    for word in argv:
-        if word.startswith("--") or not found:
-            found.append([word])
-        else:
-            found[-1].append(word)
-    return [tuple(option) for option in found]
-
-
 def _change(a: tuple[str, ...] | None, b: tuple[str, ...] | None) -> dict[str, Any]:
     kind = "replaced" if a and b else "removed" if a else "added"
     return {"change": kind, "a": " ".join(a) if a else None, "b": " ".join(b) if b else None}
 
 
-def _settings(plan: Doc) -> dict[str, Any]:
+def _settings(plan: Plan | None) -> dict[str, Any]:
     """What a plan decided beyond its command, flat."""
-    flat = {
-        key: plan.get(key)
-        for key in ("profile", "device", "model_name", "model_path", "fingerprint", "host")
-    }
-    expectation = plan.get("expectation") or {}
-    names = ("dtype", "pooling", "dimensions", "context_length", "max_running_requests")
-    return flat | {key: expectation.get(key) for key in names}
+    if plan is None:
+        return {}
+    names = ("profile", "device", "model_name", "model_path", "fingerprint", "host")
+    expected = ("dtype", "pooling", "dimensions", "context_length", "max_running_requests")
+    flat = {key: getattr(plan, key) for key in names}
+    return flat | {key: getattr(plan.expectation, key) for key in expected}
 
 
-def _changes(a: Doc, b: Doc) -> list[dict[str, Any]]:
-    names = [*a, *(name for name in b if name not in a)]
+def _changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {"name": name, "a": a.get(name), "b": b.get(name)}
-        for name in names
+        for name in {**a, **b}
         if a.get(name) != b.get(name)
     ]
 
 
-def _figures(one: Doc, two: Doc) -> list[dict[str, Any]]:
-    docs = (one, two)
-    found = [
-        _pair(name, *(doc["timings"].get(name) for doc in docs))
-        for name in ("ready_s", "verified_s")
+def _figures(a: Run, b: Run) -> list[dict[str, Any]]:
+    runs = (a, b)
+    figures = [
+        _pair("ready_s", a.timings.ready_s, b.timings.ready_s),
+        _pair("verified_s", a.timings.verified_s, b.timings.verified_s),
     ]
     for kind in ("ram", "gpu"):
-        key = f"{kind}_peak_bytes"
-        found.append(_pair(key, *(doc["peak"].get(key) for doc in (one, two))))
-        found[-1]["methods"] = [doc["peak"]["method"].get(kind) for doc in docs]
-        verified = [(doc["verified_peak"] or {}).get(key) for doc in docs]
-        found.append(_pair(f"verified_{key}", *verified))
-        predicted = [
-            (doc["plan"].get("predicted") or {}).get(f"{kind}_bytes") for doc in (one, two)
+        peak, predicted = f"{kind}_peak_bytes", f"{kind}_bytes"
+        methods = [run.peak.method.get(kind) for run in runs]
+        verified = [getattr(run.verified_peak, peak, None) for run in runs]
+        foreseen = [getattr(run.plan.predicted, predicted) if run.plan else None for run in runs]
+        figures += [
+            {**_pair(peak, *(getattr(run.peak, peak) for run in runs)), "methods": methods},
+            _pair(f"verified_{peak}", *verified),
+            _pair(f"predicted_{predicted}", *foreseen),
         ]
-        found.append(_pair(f"predicted_{kind}_bytes", *predicted))
-    found.append(_pair("restarts", one["restarts"], two["restarts"]))
-    return [figure for figure in found if figure["a"] is not None or figure["b"] is not None]
+    figures.append(_pair("restarts", a.restarts, b.restarts))
+    return [figure for figure in figures if figure["a"] is not None or figure["b"] is not None]
 
 
 def _pair(name: str, a: float | None, b: float | None) -> dict[str, Any]:
@@ -136,23 +117,18 @@ def _pair(name: str, a: float | None, b: float | None) -> dict[str, Any]:
     return {"name": name, "a": a, "b": b, "ratio": ratio}
 
 
-def _checks(one: Doc, two: Doc) -> list[dict[str, Any]]:
+def _checks(a: Run, b: Run) -> list[dict[str, Any]]:
     """Checks with another result or another detail."""
-    by_name = [
-        {check["name"]: check for check in (doc["smoke"] or {}).get("checks") or ()}
-        for doc in (one, two)
+    results = [
+        {check.name: {"ok": check.ok, "detail": check.detail} for check in run.smoke.checks}
+        if run.smoke
+        else {}
+        for run in (a, b)
     ]
-    return [
-        {
-            "name": change["name"],
-            "a": change["a"] and {key: change["a"].get(key) for key in ("ok", "detail")},
-            "b": change["b"] and {key: change["b"].get(key) for key in ("ok", "detail")},
-        }
-        for change in _changes(*by_name)
-    ]
+    return _changes(*results)
 
 
-def _bench(a: Sequence[Doc], b: Sequence[Doc]) -> list[dict[str, Any]]:
+def _bench(a: Sequence[Row], b: Sequence[Row]) -> list[dict[str, Any]]:
     """Rows by level; of several of one level the last one counts."""
     rows = [{tuple(row.get(key) for key in LEVEL): row for row in each} for each in (a, b)]
     levels = [*rows[0], *(level for level in rows[1] if level not in rows[0])]

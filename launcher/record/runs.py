@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 import msgspec
 
+from launcher.documents.failure import Failure
 from launcher.documents.run import Run, RunSummary, Sample
 from launcher.errors import ExitCode, QlaunchError
 from launcher.linux.files import read_bounded
@@ -110,7 +111,13 @@ def load_run(runs_dir: Path, wanted: str) -> Run:
         run,
         outcome=BROKEN,
         peak=PeakTracker(read_samples(runs_dir / run.run)).peak(),
-        failure={"code": "record_broken", "message": problem},
+        failure=Failure(
+            code="record_broken",
+            exit_code=ExitCode.UNEXPECTED,
+            failure_class=None,
+            message=problem,
+            fix=None,
+        ),
     )
 
 
@@ -157,7 +164,7 @@ def _load(directory: Path) -> tuple[Run, str | None]:
         if not stat.S_ISREG(path.lstat().st_mode):
             return _salvaged(directory, b""), f"{path} is not a plain file"
         data = read_bounded(path, RUN_LIMIT_BYTES)
-        run = msgspec.json.decode(data, type=Run)
+        run = decode_run(data)
     except FileNotFoundError:
         problem = f"{path} is missing: the run ended before it was written"
     except OSError as error:
@@ -169,6 +176,22 @@ def _load(directory: Path) -> tuple[Run, str | None]:
             return msgspec.structs.replace(run, run=directory.name), None
         problem = f"{path} has version {run.version}; this qlaunch reads version {VERSION}"
     return _salvaged(directory, data), problem
+
+
+def decode_run(data: bytes) -> Run:
+    """Decode a `run.json`.
+
+    Raises:
+        msgspec.MsgspecError, RecursionError: it is none.
+    """
+    try:
+        return msgspec.json.decode(data, type=Run)
+    except msgspec.ValidationError:
+        members = msgspec.json.decode(data)
+        if not isinstance(members, dict) or members.get("plan") != {}:
+            raise
+        # So earlier versions wrote a run without a plan.
+        return msgspec.convert({**members, "plan": None}, Run)
 
 
 def _salvaged(directory: Path, data: bytes) -> Run:
@@ -208,7 +231,8 @@ def _leading_fields(text: str) -> Iterator[tuple[str, Any]]:
 
 
 def _summary(run: Run, problem: str | None) -> RunSummary:
-    failure = run.failure or {} if problem is None else {"code": "record_broken"}
+    failure = run.failure
+    kind = None if failure is None else failure.failure_class or failure.code
     return RunSummary(
         run=run.run,
         service=run.service or None,
@@ -218,6 +242,6 @@ def _summary(run: Run, problem: str | None) -> RunSummary:
         outcome=run.outcome if problem is None else BROKEN,
         ram_peak_bytes=run.peak.ram_peak_bytes,
         gpu_peak_bytes=run.peak.gpu_peak_bytes,
-        problem=problem or failure.get("message"),
-        failure_class=failure.get("failure_class") or failure.get("code"),
+        problem=problem or (failure.message if failure else None),
+        failure_class=kind if problem is None else "record_broken",
     )

@@ -8,7 +8,10 @@ from typing import Any
 
 import msgspec
 
+from launcher.argv import grouped
+from launcher.documents.failure import Failure
 from launcher.documents.run import Run, Sample
+from launcher.documents.smoke import Check
 from launcher.record.peak import PeakTracker
 from launcher.report import formatting
 from launcher.report.formatting import ABSENT
@@ -23,51 +26,49 @@ _START = {"starting", "loading", "warming", "verifying"}
 
 
 def run_html(
-    run: Run, samples: Iterable[Sample], events: Iterable[Doc], bench: Iterable[Doc] = ()
+    run: Run, samples: Iterable[Sample], events: Iterable[Doc], bench: Sequence[Doc] = ()
 ) -> str:
     """One self-contained HTML page: no network, no script, light and dark, fit for print."""
     from launcher.report import page, run_charts
 
     taken = list(samples)
-    doc = document(run, taken, events, bench)
+    run = _measured(run, taken)
     return page.render(
         "life.html.j2",
         title=f"{formatting.plain(run.service)}: {formatting.plain(run.outcome)}",
-        run=doc,
-        verdict=verdict(doc),
-        rows=[bench_row(row) for row in doc["bench"]],
-        facts=facts(doc),
-        argv=argv_lines(doc),
-        timeline=run_charts.timeline(start_phases(doc)),
-        ram=run_charts.memory_over_time("ram", taken, doc),
-        gpu=run_charts.memory_over_time("gpu", taken, doc),
+        run=document(run, taken, events, bench),
+        verdict=verdict(run),
+        rows=[bench_row(row) for row in bench],
+        facts=facts(run),
+        argv=argv_lines(run),
+        timeline=run_charts.timeline(start_phases(run)),
+        ram=run_charts.memory_over_time("ram", taken, run),
+        gpu=run_charts.memory_over_time("gpu", taken, run),
         events_shown=EVENTS_SHOWN,
     )
 
 
-def run_markdown(
-    run: Run, samples: Iterable[Sample], events: Iterable[Doc], bench: Iterable[Doc] = ()
-) -> str:
+def run_markdown(run: Run, samples: Sequence[Sample], bench: Sequence[Doc] = ()) -> str:
     """The same as Markdown, for a runbook or an issue."""
-    doc = document(run, samples, events, bench)
+    run = _measured(run, samples)
     lines = [f"# {formatting.markdown(run.service)}: {formatting.markdown(run.outcome)}", ""]
-    lines += [f"{formatting.markdown(sentence)}  " for sentence in verdict(doc)]
-    lines += ["", *formatting.markdown_table(("fact", "value"), facts(doc), left=2)]
+    lines += [f"{formatting.markdown(sentence)}  " for sentence in verdict(run)]
+    lines += ["", *formatting.markdown_table(("fact", "value"), facts(run), left=2)]
     lines += ["", "## Start", ""]
-    phases = [(name, formatting.seconds(length)) for name, _, length in start_phases(doc)]
+    phases = [(name, formatting.seconds(length)) for name, _, length in start_phases(run)]
     lines += formatting.markdown_table(("phase", "took"), phases)
     lines += ["", "## Memory", ""]
-    peaks = [(role, formatting.size(peak)) for role, peak in doc["peak_by_role"].items()]
+    peaks = [(role, formatting.size(peak)) for role, peak in _peak_by_role(samples).items()]
     lines += formatting.markdown_table(("process", "RAM at most"), peaks)
-    if doc["checks"]:
+    if checks := _checks(run):
         lines += ["", "## Checks", ""]
-        rows = [(c["name"], "ok" if c["ok"] else "FAILED", c["detail"]) for c in doc["checks"]]
+        rows = [(check.name, "ok" if check.ok else "FAILED", check.detail) for check in checks]
         lines += formatting.markdown_table(("check", "", "detail"), rows, left=3)
-    lines += _failure_lines(doc["failure"])
-    lines += _bench_lines(doc["bench"])
-    if argv_lines(doc):
+    lines += _failure_lines(run.failure)
+    lines += _bench_lines(bench)
+    if argv_lines(run):
         lines += ["", "## Command", ""]
-        lines += [f"- {formatting.code(line)}" for line in argv_lines(doc)]
+        lines += [f"- {formatting.code(line)}" for line in argv_lines(run)]
     return "\n".join(lines) + "\n"
 
 
@@ -90,140 +91,143 @@ def run_csv(samples: Iterable[Sample]) -> str:
 
 
 def document(
-    run: Run, samples: Iterable[Sample], events: Iterable[Doc], bench: Iterable[Doc] = ()
+    run: Run, samples: Sequence[Sample], events: Iterable[Doc], bench: Iterable[Doc] = ()
 ) -> dict[str, Any]:
     """The run record's own fields, and what the report adds: the JSON of `runs report`."""
-    doc: dict[str, Any] = msgspec.to_builtins(run)
-    smoke = run.smoke or {}
-    peaks: dict[str, int] = {}
-    count, tracker = 0, PeakTracker()
-    for sample in samples:
-        count += 1
-        tracker.add(sample)
-        for role, used in by_role(sample, "ram").items():
-            if used is not None:
-                peaks[role] = max(peaks.get(role, 0), used)
-    if run.outcome == "running" and count:  # `run.json` has the peak until it was last written
-        doc["peak"] = msgspec.to_builtins(tracker.peak())
-    doc |= {
-        "samples": count,
-        "peak_by_role": {role: peaks[role] for role in ROLES if role in peaks},
-        "checks": list(smoke.get("checks") or ()),
+    doc: dict[str, Any] = msgspec.to_builtins(_measured(run, samples))
+    return {
+        **doc,
+        "plan": doc["plan"] or {},
+        "samples": len(samples),
+        "peak_by_role": _peak_by_role(samples),
+        "checks": msgspec.to_builtins(_checks(run)),
         "events": [dict(event) for event in events],
         "bench": [dict(row) for row in bench],
     }
-    return doc
 
 
-def verdict(doc: Doc) -> list[str]:
+def _measured(run: Run, samples: Sequence[Sample]) -> Run:
+    """Of a running service `run.json` has the peak until it was last written: the samples know."""
+    if run.outcome != "running" or not samples:
+        return run
+    return msgspec.structs.replace(run, peak=PeakTracker(samples).peak())
+
+
+def _peak_by_role(samples: Iterable[Sample]) -> dict[str, int]:
+    peaks: dict[str, int] = {}
+    for sample in samples:
+        for role, used in by_role(sample, "ram").items():
+            if used is not None:
+                peaks[role] = max(peaks.get(role, 0), used)
+    return {role: peaks[role] for role in ROLES if role in peaks}
+
+
+def _checks(run: Run) -> tuple[Check, ...]:
+    return run.smoke.checks if run.smoke else ()
+
+
+def verdict(run: Run) -> list[str]:
     """How this life went, a sentence each."""
-    return [*_outcome(doc), *_memory_words(doc), *_trouble(doc)]
+    return [*_outcome(run), *_memory_words(run), *_trouble(run)]
 
 
-def _outcome(doc: Doc) -> list[str]:
-    failure = doc.get("failure") or {}
-    verified = (doc.get("timings") or {}).get("verified_s")
-    found = []
+def _outcome(run: Run) -> list[str]:
+    failure, verified, checks = run.failure, run.timings.verified_s, _checks(run)
+    sentences = []
     if verified is not None:
-        checks = [check for check in doc["checks"] if check["ok"]]
-        passed = f": {len(checks)} of {len(doc['checks'])} checks passed" if doc["checks"] else ""
+        passed = sum(check.ok for check in checks)
+        tail = f": {passed} of {len(checks)} checks passed" if checks else ""
         took = formatting.seconds(verified)
-        found.append(f"Its vectors were proved right {took} after it was asked for{passed}.")
-    if failure:
-        kind = f" ({failure['failure_class']})" if failure.get("failure_class") else ""
-        found.append(f"It failed{kind}: {failure.get('message')}")
-        if failure.get("fix"):
-            found.append(f"What to do: {failure['fix']}")
-    elif doc["outcome"] == "running":
-        found.append("It was still running when this was written, or its end was not recorded.")
+        sentences.append(f"Its vectors were proved right {took} after it was asked for{tail}.")
+    if failure is not None:
+        kind = f" ({failure.failure_class})" if failure.failure_class else ""
+        sentences.append(f"It failed{kind}: {failure.message}")
+        if failure.fix:
+            sentences.append(f"What to do: {failure.fix}")
+    elif run.outcome == "running":
+        sentences.append("It was still running when this was written, or its end was not recorded.")
     elif verified is None:
-        found.append(f"It was {doc['outcome']} before it was verified.")
-    return found
+        sentences.append(f"It was {run.outcome} before it was verified.")
+    return sentences
 
 
-def _memory_words(doc: Doc) -> list[str]:
-    found = []
-    predicted = (doc.get("plan") or {}).get("predicted") or {}
-    verified = doc.get("verified_peak") or {}
+def _memory_words(run: Run) -> list[str]:
+    sentences = []
     for kind, name in (("ram", "RAM"), ("gpu", "GPU memory")):
-        peak = doc["peak"].get(f"{kind}_peak_bytes")
+        peak = getattr(run.peak, f"{kind}_peak_bytes")
         if peak is None:
             continue
-        text = f"{name}: {formatting.size(peak)} at most ({doc['peak']['method'].get(kind)})"
-        foreseen, held = predicted.get(f"{kind}_bytes"), verified.get(f"{kind}_peak_bytes")
+        text = f"{name}: {formatting.size(peak)} at most ({run.peak.method.get(kind)})"
+        foreseen = getattr(run.plan.predicted, f"{kind}_bytes") if run.plan else None
+        held = getattr(run.verified_peak, f"{kind}_peak_bytes", None)
         if foreseen is not None and held:
             off = formatting.percent(foreseen / held - 1)
             text += f"; until verified {formatting.size(held)},"
             text += f" predicted {formatting.size(foreseen)} ({off})"
-        found.append(f"{text}.")
-    return found
+        sentences.append(f"{text}.")
+    return sentences
 
 
-def _trouble(doc: Doc) -> list[str]:
-    found = []
-    if doc.get("restarts"):
-        times = doc["restarts"]
-        found.append(f"The engine was started again {times} time{'' if times == 1 else 's'}.")
-    return found + [
-        f"Fallback {step.get('step')} of {step.get('of')} after {step.get('after')}: "
-        + ", ".join(f"{name} {value}" for name, value in (step.get("flags") or {}).items())
-        for step in doc.get("fallbacks") or ()
+def _trouble(run: Run) -> list[str]:
+    sentences = []
+    if run.restarts:
+        times = f"{run.restarts} time{'' if run.restarts == 1 else 's'}"
+        sentences.append(f"The engine was started again {times}.")
+    return sentences + [
+        f"Fallback {step.step} of {step.of} after {step.after}: "
+        + ", ".join(f"{name} {value}" for name, value in step.flags.items())
+        for step in run.fallbacks
     ]
 
 
-def facts(doc: Doc) -> list[tuple[str, str]]:
+def facts(run: Run) -> list[tuple[str, str]]:
     """What ran and when, name and value; what is not known is left out."""
-    plan = doc.get("plan") or {}
-    expectation = plan.get("expectation") or {}
-    engine = plan.get("engine") or {}
-    found = [
-        ("run", doc["run"]),
-        ("profile", doc["profile"]),
-        ("began", doc["began"]),
-        ("ended", doc["ended"]),
-        ("model", plan.get("model_name")),
-        ("model files", plan.get("model_path")),
-        ("fingerprint", plan.get("fingerprint")),
-        ("device", plan.get("device")),
-        ("dtype", expectation.get("dtype")),
-        ("pooling", expectation.get("pooling")),
-        ("engine", " ".join(filter(None, (engine.get("release"), engine.get("version"))))),
-        *((name, value) for name, value in doc["versions"].items() if name != "release"),
-        *((f"{name} by", _method(doc, name.lower())) for name in ("RAM", "GPU")),
+    plan = run.plan
+    known = [
+        ("run", run.run),
+        ("profile", run.profile),
+        ("began", run.began),
+        ("ended", run.ended),
     ]
+    if plan is not None:
+        known += [
+            ("model", plan.model_name),
+            ("model files", plan.model_path),
+            ("fingerprint", plan.fingerprint),
+            ("device", plan.device),
+            ("dtype", plan.expectation.dtype),
+            ("pooling", plan.expectation.pooling),
+            ("engine", f"{plan.engine.release} {plan.engine.version}"),
+        ]
+    known += [(name, value) for name, value in run.versions.items() if name != "release"]
+    known += [(f"{name} by", _method(run, name.lower())) for name in ("RAM", "GPU")]
     seen: dict[str, str] = {}
-    for name, value in found:
+    for name, value in known:
         if value:
             seen.setdefault(name, formatting.plain(value))
     return list(seen.items())
 
 
-def _method(doc: Doc, kind: str) -> str:
-    method = doc["peak"]["method"]
+def _method(run: Run, kind: str) -> str:
+    method = run.peak.method
     how, why = method.get(kind, "unavailable"), method.get(f"{kind}_reason")
     return f"{how}: {why}" if why else how
 
 
-def start_phases(doc: Doc) -> list[tuple[str, float, float]]:
+def start_phases(run: Run) -> list[tuple[str, float, float]]:
     """Name, beginning and length in seconds of the phases of the first start."""
-    phases = doc["phases"]
-    found = []
-    for phase, following in itertools.pairwise(phases):
-        if phase["name"] not in _START:
+    start = []
+    for phase, following in itertools.pairwise(run.phases):
+        if phase.name not in _START:
             break
-        found.append((phase["name"], phase["t_s"], max(0.0, following["t_s"] - phase["t_s"])))
-    return found
+        start.append((phase.name, phase.t_s, max(0.0, following.t_s - phase.t_s)))
+    return start
 
 
-def argv_lines(doc: Doc) -> list[str]:
+def argv_lines(run: Run) -> list[str]:
     """The engine's command, an option with its values a line."""
-    lines: list[str] = []
-    for word in ((doc.get("plan") or {}).get("engine") or {}).get("argv") or ():
-        if word.startswith("--") or not lines:
-            lines.append(formatting.plain(word))
-        else:
-            lines[-1] += f" {formatting.plain(word)}"
-    return lines
+    words = run.plan.engine.argv if run.plan else ()
+    return [" ".join(formatting.plain(word) for word in group) for group in grouped(words)]
 
 
 def bench_row(row: Doc) -> dict[str, Any]:
@@ -256,8 +260,8 @@ def _bench_lines(rows: Sequence[Doc]) -> list[str]:
     return ["", "## Load", "", *formatting.markdown_table(headings, table)]
 
 
-def _failure_lines(failure: Doc | None) -> list[str]:
-    if not failure or not failure.get("evidence"):
+def _failure_lines(failure: Failure | None) -> list[str]:
+    if failure is None or not failure.evidence:
         return []
-    lines = [f"- {formatting.code(line)}" for line in failure["evidence"]]
+    lines = [f"- {formatting.code(line)}" for line in failure.evidence]
     return ["", "## What the log says", "", *lines]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from launcher.report import formatting, svg
 
@@ -12,9 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from launcher.documents.run import Sample
-
-Doc = Mapping[str, Any]
+    from launcher.documents.plan import Plan
+    from launcher.documents.run import Run, Sample
 
 POINTS = 2000
 """More samples than that are thinned, keeping the largest of each stretch."""
@@ -54,7 +53,7 @@ def timeline(phases: Sequence[tuple[str, float, float]]) -> str | None:
     )
 
 
-def memory_over_time(kind: str, samples: Sequence[Sample], doc: Doc) -> str | None:
+def memory_over_time(kind: str, samples: Sequence[Sample], run: Run) -> str | None:
     """RAM or GPU memory over time, stacked by process, with the predicted lines.
 
     None where none was measured. A stretch that could not be measured is a gap.
@@ -65,7 +64,7 @@ def memory_over_time(kind: str, samples: Sequence[Sample], doc: Doc) -> str | No
     unit, scale = _time_unit(taken[-1].t_s)
     times = [sample.t_s / scale for sample in taken]
     stacks = _stacks(taken, kind)
-    lines = predicted_lines(kind, doc)
+    lines = predicted_lines(kind, run.plan)
 
     def paint(_figure: Figure, axes: Axes) -> None:
         if stacks:
@@ -84,7 +83,7 @@ def memory_over_time(kind: str, samples: Sequence[Sample], doc: Doc) -> str | No
         top = max(max((t for t in totals if not math.isnan(t)), default=0), *_tops(lines), 1e-3)
         axes.set_ylim(0, 1.08 * top)
         axes.set_xlim(0, max(times[-1], 1e-3))
-        _mark_verified(axes, doc, scale, times[-1])
+        _mark_verified(axes, run.timings.verified_s, scale, times[-1])
         axes.set_xlabel(f"{unit} since it was asked for")
         axes.set_ylabel(f"{'RAM' if kind == 'ram' else 'GPU memory'}, GB")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
@@ -98,22 +97,22 @@ def memory_over_time(kind: str, samples: Sequence[Sample], doc: Doc) -> str | No
     )
 
 
-def predicted_lines(kind: str, doc: Doc) -> list[tuple[str, int]]:
+def predicted_lines(kind: str, plan: Plan | None) -> list[tuple[str, int]]:
     """Names and bytes of the plan's predictions: until verified, and under full load."""
-    predicted = (doc.get("plan") or {}).get("predicted") or {}
-    found = (
-        ("predicted until verified", predicted.get(f"{kind}_bytes")),
-        ("predicted at full load", predicted.get(f"{kind}_full_bytes")),
+    if plan is None:
+        return []
+    lines = (
+        ("predicted until verified", getattr(plan.predicted, f"{kind}_bytes")),
+        ("predicted at full load", getattr(plan.predicted, f"{kind}_full_bytes")),
     )
-    return [(name, value) for name, value in found if value is not None]
+    return [(name, value) for name, value in lines if value is not None]
 
 
 def _tops(lines: Sequence[tuple[str, int]]) -> list[float]:
     return [value / 1e9 for _, value in lines]
 
 
-def _mark_verified(axes: Axes, doc: Doc, scale: float, end: float) -> None:
-    at = (doc.get("timings") or {}).get("verified_s")
+def _mark_verified(axes: Axes, at: float | None, scale: float, end: float) -> None:
     if at is None or at / scale > end:
         return
     axes.axvline(at / scale, color=svg.INK, linewidth=1, linestyle=(0, (2, 3)))

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from launcher.documents.failure import Failure
 from launcher.documents.plan import Plan
-from launcher.documents.service_state import FINAL, UP, Failure, ServiceState, at_work
+from launcher.documents.service_state import FINAL, UP, ServiceState, at_work
 from launcher.errors import ExitCode, QlaunchError
 from launcher.linux import processes
 from launcher.linux.processes import ProcessId

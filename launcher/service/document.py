@@ -6,13 +6,15 @@ from typing import Any
 
 import msgspec
 
+from launcher.documents.run import PredictionError
 from launcher.documents.service_state import FINAL, ServiceState, at_work
 from launcher.plan import memory
 
 
 def as_data(state: ServiceState) -> dict[str, Any]:
     """The status document of the command line's contract (docs/cli.md)."""
-    data: dict[str, Any] = {
+    known = state.predicted is not None
+    document: dict[str, Any] = {
         "service": state.service,
         "profile": state.profile,
         "state": state.state,
@@ -21,31 +23,40 @@ def as_data(state: ServiceState) -> dict[str, Any]:
         "pid": state.engine.pid if state.engine else None,
         "supervisor_pid": state.supervisor.pid if state.supervisor and at_work(state) else None,
         "run": state.run,
-        "engine": state.engine_plan,
+        "engine": _said(state.engine_plan),
         "memory": {
-            "predicted": state.predicted,
-            "measured": state.measured,
-            # Of the peak so far, so that load after the start shows too: predicted / measured - 1.
-            "error": {
-                "ram": memory.error(
-                    state.predicted.get("ram_bytes"), state.measured.get("ram_peak_bytes")
-                ),
-                "gpu": memory.error(
-                    state.predicted.get("gpu_bytes"), state.measured.get("gpu_peak_bytes")
-                ),
-            },
+            "predicted": state.predicted or {},
+            "measured": _said(state.measured),
+            # Of the peak so far, so that load after the start shows too.
+            "error": prediction_error(state),
         },
-        "timings": state.timings,
+        "timings": state.timings if known else {},
         "smoke": state.smoke or {"checks": []},
-        "failure": msgspec.json.decode(msgspec.json.encode(state.failure)),
+        "failure": state.failure,
         "restarts": state.restarts,
-        "fallbacks": list(state.fallbacks),
-        "start_limit": state.start_limit,
-        "last_check": state.last_check,
+        "fallbacks": state.fallbacks,
+        "start_limit": _said(state.start_limit),
+        "last_check": _said(state.last_check),
         "metrics": state.metrics if state.state not in FINAL else None,
-        "phases": list(state.phases),
+        "phases": state.phases,
         "detail": state.detail,
+        **({} if state.problem is None else {"problem": state.problem}),
     }
-    if state.problem is not None:
-        data["problem"] = state.problem
+    data: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(document))
     return data
+
+
+def prediction_error(state: ServiceState) -> PredictionError:
+    """How far the prediction is off the peak so far."""
+    foreseen, peak = state.predicted, state.measured
+    if foreseen is None:
+        return PredictionError()
+    return PredictionError(
+        ram=memory.error(foreseen.ram_bytes, peak.ram_peak_bytes),
+        gpu=memory.error(foreseen.gpu_bytes, peak.gpu_peak_bytes),
+    )
+
+
+def _said(part: msgspec.Struct) -> msgspec.Struct | dict[str, Any]:
+    """A part of the state; `{}` where nothing was said of it."""
+    return {} if part == type(part)() else part

@@ -8,7 +8,8 @@ from typing import Protocol
 
 import msgspec
 
-from launcher.documents.service_state import Failure, State
+from launcher.documents.failure import Failure
+from launcher.documents.service_state import State
 from launcher.documents.smoke import SmokeReport
 from launcher.errors import ExitCode, QlaunchError
 from launcher.linux import limits

@@ -149,9 +149,8 @@ def _close_record(state: ServiceState) -> None:
         _sweep(path.parent, "*")
         run = msgspec.json.decode(read_bounded(path, _RUN_LIMIT), type=Run)
         if run.outcome == "running":
-            failure = msgspec.to_builtins(state.failure)
             ended = msgspec.structs.replace(
-                run, outcome="failed", ended=state.since, failure=failure
+                run, outcome="failed", ended=state.since, failure=state.failure
             )
             write_atomic(path, msgspec.json.encode(ended))
     except (OSError, ValueError, msgspec.MsgspecError):

@@ -294,10 +294,6 @@ def unreadable(name: str, problem: str) -> ServiceState:
         endpoint=None,
         supervisor=None,
         engine=None,
-        engine_plan={},
-        predicted={},
-        measured={},
-        timings={},
         detail=problem,
         problem=problem,
     )

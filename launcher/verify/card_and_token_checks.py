@@ -15,7 +15,8 @@ from launcher.documents.smoke import Check
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from launcher.documents.smoke import CardFacts, VerifyRequest
+    from launcher.documents.plan import CardFacts
+    from launcher.documents.smoke import VerifyRequest
     from launcher.verify.observations import Reading
     from launcher.verify.reference import Reference
 

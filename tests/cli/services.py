@@ -7,8 +7,9 @@ from typing import Any
 
 import msgspec
 
+from launcher.documents.plan import MemoryPrediction
 from launcher.documents.run import Run
-from launcher.documents.service_state import ServiceState, State
+from launcher.documents.service_state import ExecutedEngine, ServiceState, State
 from launcher.paths import dirs, private_dir
 from launcher.service import store
 
@@ -25,10 +26,8 @@ def leave_service(name: str, run: str, state: State = "stopped", **changes: Any)
         "endpoint": None,
         "supervisor": None,
         "engine": None,
-        "engine_plan": {"release": "cpu", "version": "0.5.23", "argv": [], "env": {}},
-        "predicted": {"ram_bytes": 1, "gpu_bytes": None},
-        "measured": {},
-        "timings": {},
+        "engine_plan": ExecutedEngine(release="cpu", version="0.5.23"),
+        "predicted": MemoryPrediction(ram_bytes=1, gpu_bytes=None),
     }
     found = ServiceState(**{**values, **changes})
     store.write_state(store.folder(name, create=True), found)

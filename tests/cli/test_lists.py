@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.documents.failure import Failure
 from launcher.paths import dirs
 from tests.checkpoints import make_qwen3
 from tests.cli.commandline import Run
@@ -218,7 +219,13 @@ class TestRuns:
         assert answer.data["failure"]["code"] == "record_broken"
 
     def test_the_list_says_why_a_run_failed(self, run: Run) -> None:
-        failure = {"code": "engine_exited", "failure_class": "ram_oom", "message": "killed"}
+        failure = Failure(
+            code="engine_exited",
+            exit_code=6,
+            failure_class="ram_oom",
+            message="killed",
+            fix=None,
+        )
         leave_run("20260105T000000Z-big-0005", "big", outcome="failed", failure=failure)
         first = run("runs", "list", "--json").data["runs"][0]
         assert (first["failure_class"], first["problem"]) == ("ram_oom", "killed")

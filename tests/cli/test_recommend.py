@@ -7,12 +7,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from launcher.engine import releases
 from tests.cli.commandline import Run
 from tests.cli.conftest import SetMachine
-from tests.samples import GIB, gpu, machine
+from tests.samples import GIB, gpu, machine, plan
 from tools import profile_table
 
 
@@ -152,6 +153,12 @@ def _record(runs: Path, age: timedelta, **changes: Any) -> str:
     return name
 
 
+def _plan(engine: dict[str, Any], model: str = "all-minilm-l6-v2", **changes: Any) -> Any:
+    """The plan of a record whose engine was executed like `engine`."""
+    part = {key: engine[key] for key in ("argv", "env")} | changes
+    return msgspec.to_builtins(plan(engine=part, model_name=model, fingerprint=""))
+
+
 def test_evidence_cites_the_run_and_its_age(run: Run, home: Path, on: SetMachine) -> None:
     on(machine())
     runs = home / "state" / "runs"
@@ -200,9 +207,9 @@ def test_evidence_tells_what_supports_from_what_is_stale(
     on(machine())
     runs, version = home / "state" / "runs", releases.release("cpu").version
     engine = run("recommend", "--json").data["engine"]
-    same = {"engine": {"argv": engine["argv"], "env": engine["env"]}}
-    other = {"engine": {**same["engine"], "argv": [*engine["argv"], "--enable-metrics"]}}
-    slower = {"engine": {**same["engine"], "env": {"OMP_NUM_THREADS": "1"}}}
+    same = _plan(engine)
+    other = _plan(engine, argv=[*engine["argv"], "--enable-metrics"])
+    slower = _plan(engine, env={"OMP_NUM_THREADS": "1"})
     _record(runs, timedelta(hours=1), plan=other)
     _record(runs, timedelta(hours=2), plan=slower)
     _record(runs, timedelta(hours=3), versions={"engine": "0.5.14", "release": "cpu"})
@@ -227,7 +234,7 @@ def test_evidence_tells_what_supports_from_what_is_stale(
     assert "16 clients, 1 text of 128 tokens: 61.0 texts/s, p50 260.0 ms" in text
     assert "8.0 × the plain command" in text
     assert "stale: 1 threads then, 4 now" in text
-    _record(runs, timedelta(minutes=1), plan={**same, "model_name": "other"})
+    _record(runs, timedelta(minutes=1), plan=_plan(engine, model="other"))
     assert run("recommend", "--json").data["evidence"]["run"] == proved  # not that newer one
 
 
@@ -239,10 +246,10 @@ def test_without_runs_nothing_is_called_measured(run: Run, home: Path, on: SetMa
 
 
 def test_a_plan_cites_its_runs_too(run: Run, ready: Path) -> None:
-    plan = run("plan", "cpu-minilm", "--json").data
-    assert plan["evidence"]["measured"] is False
-    engine = {"argv": plan["engine"]["argv"], "env": plan["engine"]["env"]}
-    proved = _record(ready / "state" / "runs", timedelta(hours=1), plan={"engine": engine})
+    planned = run("plan", "cpu-minilm", "--json").data
+    assert planned["evidence"]["measured"] is False
+    engine = planned["engine"]
+    proved = _record(ready / "state" / "runs", timedelta(hours=1), plan=_plan(engine))
     again = run("plan", "cpu-minilm", "--json").data["evidence"]
     assert (again["measured"], again["run"]) == (True, proved)
     changed = run("plan", "cpu-minilm", "--json", "--", "--max-running-requests", "8")

@@ -9,13 +9,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from launcher.documents.run import Peak
+from launcher.documents.run import Peak, Timings
+from launcher.documents.smoke import Check, SmokeReport
 from launcher.paths import dirs
 from launcher.record import diff as difference
 from launcher.record.bench import append_bench
 from tests.cli.commandline import Run
 from tests.cli.services import leave_run
 from tests.report import report_samples as given
+from tests.samples import plan
 
 ONE, TWO = "20261124T120000Z-svc-0001", "20261124T130000Z-svc-0002"
 
@@ -128,17 +130,15 @@ class TestReport:
 class TestDiff:
     def test_what_differs(self, run: Run, home: Path) -> None:
         leave(ONE, given.run(), given.BENCH)
-        plan = given.run().plan
         engine = {
-            **plan["engine"],
-            "argv": ["sglang", "serve", "--model-path", "m", "--dtype", "float32", "--new"],
+            "argv": ("sglang", "serve", "--model-path", "m", "--dtype", "float32", "--new"),
             "env": {"OMP_NUM_THREADS": "4"},
         }
         other = given.run(
-            plan={**plan, "engine": engine},
+            plan=plan(engine=engine),
             peak=Peak(ram_peak_bytes=2_100_000_000, method={"ram": "rss"}),
             versions={"engine": "0.5.24"},
-            smoke={"ok": False, "checks": [{"name": "count", "ok": False, "detail": "1 of 2"}]},
+            smoke=SmokeReport(ok=False, checks=(Check(name="count", ok=False, detail="1 of 2"),)),
         )
         leave(TWO, other, [{**given.BENCH[0], "mean_ms": 25.0}])
         found = run("runs", "diff", ONE, "--json").data
@@ -170,7 +170,7 @@ class TestDiff:
         assert run("runs", "diff", ONE, TWO).code == 0
 
     def test_what_was_not_measured_has_no_ratio(self) -> None:
-        a, b = given.run(timings={"ready_s": None}), given.run(timings={"ready_s": 3.0})
+        a, b = given.run(timings=Timings()), given.run(timings=Timings(ready_s=3.0))
         figures = {figure["name"]: figure for figure in difference.diff(a, b)["figures"]}
         assert figures["ready_s"] == {"name": "ready_s", "a": None, "b": 3.0, "ratio": None}
         assert "gpu_peak_bytes" not in figures

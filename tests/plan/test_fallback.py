@@ -18,6 +18,7 @@ from launcher.plan.calibration import Observed
 from launcher.plan.inputs import Inputs
 from launcher.plan.resolve import make_plan
 from tests.plan.inputs import inputs, qwen3
+from tests.samples import plan
 
 
 def given(*steps: dict[str, FlagValue], **changes: Any) -> Inputs:
@@ -113,8 +114,8 @@ def test_a_bad_step_in_a_profile_is_named_with_its_line(
 
 
 def run(ready_s: float | None, **changes: Any) -> Observed:
-    plan = {"fingerprint": "f", "engine": {"version": "1"}, "device": "cpu", **changes}
-    return Observed(plan=plan, peak_bytes=1, began="2026-01-01", ready_s=ready_s)
+    changes["engine"] = {"version": "1", **changes.get("engine", {})}
+    return Observed(plan=plan(**changes), peak_bytes=1, began="2026-01-01", ready_s=ready_s)
 
 
 def learned(*runs: Observed, limit_s: float = 600.0) -> tuple[float, str] | None:
@@ -127,7 +128,6 @@ def test_nothing_is_known_without_a_run_like_this_one() -> None:
         run(5.0, engine={"version": "2"}),
         run(5.0, device="cuda"),
         run(None),
-        run(5.0, engine=None),
     )
     assert learned(*others) is None
     assert learned() is None
@@ -148,8 +148,8 @@ def test_a_budget_is_a_minute_at_least_and_the_limit_at_most() -> None:
 
 def test_the_plan_carries_the_budget_unless_the_user_said_how_long() -> None:
     bare = inputs()
-    plan = {"fingerprint": "f", "engine": {"version": bare.engine.version}, "device": "cpu"}
-    seen = (Observed(plan=plan, peak_bytes=1, began="2026-01-01", ready_s=30.0),)
+    same = plan(engine={"version": bare.engine.version})
+    seen = (Observed(plan=same, peak_bytes=1, began="2026-01-01", ready_s=30.0),)
     found = make_plan(dataclasses.replace(bare, observed=seen))
     assert found.start_budget_s == 90.0
     assert "30.0 s" in found.start_budget_source

@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 from launcher.config.profile import FlagValue, HardwareNeed
 from launcher.documents.plan import MemoryPrediction
 from launcher.engine import releases
-from launcher.errors import ExitCode, QlaunchError
 from launcher.plan import memory
-from launcher.plan.fit import require_hardware, why_not_memory, why_not_on
+from launcher.plan.fit import Misfit, why_not_memory, why_not_on
 from launcher.plan.memory import MIB, Knobs, knobs, kv_bytes_per_token, predict
 from tests.plan.inputs import checkpoint, qwen3
 from tests.samples import GIB, gpu, machine
@@ -29,7 +28,7 @@ class TestTerms:
             knobs(MINILM, model),
             device="cpu",
             dtype="bfloat16",
-            forked=True,
+            method="fork",
             kv_pool_bytes=0,
         )
         assert terms(found) == {
@@ -59,7 +58,7 @@ class TestTerms:
                     knobs(MINILM, model),
                     device="cpu",
                     dtype=dtype,
-                    forked=True,
+                    method="fork",
                     kv_pool_bytes=0,
                 )
             )
@@ -72,14 +71,14 @@ class TestTerms:
     def test_quantised_weights_are_taken_as_stored(self) -> None:
         model = qwen3(quantization="awq", weight_bytes=400_000_000)
         found = predict(
-            model, knobs({}, model), device="cuda", dtype="float16", forked=False, kv_pool_bytes=7
+            model, knobs({}, model), device="cuda", dtype="float16", method="spawn", kv_pool_bytes=7
         )
         assert terms(found)["weights"] == 400_000_000
 
     def test_without_a_cap_the_engines_own_share_is_counted(self) -> None:
         model = qwen3()
         found = predict(
-            model, knobs({}, model), device="cpu", dtype="bfloat16", forked=False, kv_pool_bytes=7
+            model, knobs({}, model), device="cpu", dtype="bfloat16", method="spawn", kv_pool_bytes=7
         )
         assert terms(found)["KV cache"] == 7
 
@@ -87,7 +86,7 @@ class TestTerms:
         model = qwen3()
         sizes = knobs({"max-total-tokens": 8192}, model)
         found = predict(
-            model, sizes, device="cuda", dtype="bfloat16", forked=False, kv_pool_bytes=0
+            model, sizes, device="cuda", dtype="bfloat16", method="spawn", kv_pool_bytes=0
         )
         on_gpu = [term for term in found.terms if term.device == "gpu"]
         assert found.gpu_full_bytes == sum(term.bytes for term in on_gpu)
@@ -102,7 +101,7 @@ class TestTerms:
                 knobs(flags, model),
                 device="cuda",
                 dtype="bfloat16",
-                forked=False,
+                method="spawn",
                 kv_pool_bytes=0,
             )
             moved = terms(found).get("offloaded weights", 0)
@@ -117,7 +116,7 @@ class TestTerms:
             knobs(flags, model),
             device="cuda",
             dtype="bfloat16",
-            forked=False,
+            method="spawn",
             kv_pool_bytes=7,
         )
         assert terms(found)["weights"] == model.parameters + model.vocab_size * model.hidden_size
@@ -130,7 +129,7 @@ class TestTerms:
                 knobs({}, qwen3()),
                 device=device,
                 dtype="bfloat16",
-                forked=False,
+                method="spawn",
                 kv_pool_bytes=1,
             )
             assert all(term.source and term.bytes >= 0 for term in found.terms)
@@ -154,7 +153,7 @@ class TestTerms:
                 knobs(flags, checkpoint()),
                 device="cpu",
                 dtype=dtype,
-                forked=True,
+                method="fork",
                 kv_pool_bytes=0,
             )
             assert found.ram_bytes is not None
@@ -184,11 +183,11 @@ class TestKnobs:
 
 
 class TestFit:
-    def fits(self, available: int, tokens: int = 65536) -> tuple[str, str | None] | None:
+    def fits(self, available: int, tokens: int = 65536) -> Misfit | None:
         model = qwen3()
         sizes = knobs({"max-total-tokens": tokens, "max-running-requests": 8}, model)
         predicted = predict(
-            model, sizes, device="cpu", dtype="bfloat16", forked=True, kv_pool_bytes=0
+            model, sizes, device="cpu", dtype="bfloat16", method="fork", kv_pool_bytes=0
         )
         hardware = machine(available=available)
         return why_not_memory(predicted, hardware, model, sizes, "bfloat16")
@@ -199,18 +198,17 @@ class TestFit:
     def test_a_refusal_names_both_figures_and_a_knob_that_helps(self) -> None:
         lacking = self.fits(6 * GIB)
         assert lacking is not None
-        message, knob = lacking
-        assert "GB of RAM, and 6.44 GB are free" in message
-        assert knob is not None
-        assert knob.startswith("--max-total-tokens ")
-        tokens = int(knob.split()[1])
+        assert "GB of RAM, and 6.44 GB are free" in lacking.reason
+        assert lacking.remedy is not None
+        assert lacking.remedy.startswith("--max-total-tokens ")
+        tokens = int(lacking.remedy.split()[1])
         assert tokens % 1024 == 0
         assert self.fits(6 * GIB, tokens) is None
 
     def test_no_knob_where_none_would_help(self) -> None:
         lacking = self.fits(1 * GIB)
         assert lacking is not None
-        assert lacking[1] is None
+        assert lacking.remedy is None
 
     def test_a_little_is_left_beside_the_prediction(self) -> None:
         predicted = MemoryPrediction(ram_bytes=1000 * MIB, gpu_bytes=None)
@@ -228,7 +226,7 @@ class TestFit:
             found = why_not_memory(predicted, hardware, qwen3(), sizes, "float16")
             assert (found is None) is fits
             if found:
-                assert "of GPU memory" in found[0]
+                assert "of GPU memory" in found.reason
 
 
 class TestHardware:
@@ -278,12 +276,3 @@ class TestHardware:
         need = HardwareNeed(device="cuda", min_compute_capability="8.0")
         hardware = machine(gpus=(gpu(capability=(7, 5)), gpu("NVIDIA A10G", (8, 6), 24 * GIB)))
         assert why_not_on(need, releases.release("cuda13"), hardware) is None
-
-    @pytest.mark.parametrize("others", [("cpu-minilm", "cpu-qwen3-0.6b"), ()])
-    def test_a_refusal_names_what_runs_here(self, others: tuple[str, ...]) -> None:
-        need = HardwareNeed(device="cuda")
-        with pytest.raises(QlaunchError, match="profile p cannot run on this machine") as caught:
-            require_hardware("p", need, releases.release("cuda13"), machine(), others)
-        assert caught.value.exit_code == ExitCode.DOES_NOT_FIT
-        expected = f"what runs here: {', '.join(others)}" if others else None
-        assert caught.value.fix == expected

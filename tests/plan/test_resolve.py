@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from launcher.documents.plan import Plan
 from launcher.errors import ExitCode, QlaunchError
-from launcher.plan.resolve import ENCODER_FLAGS, OWNED, check_request, is_loopback, make_plan
+from launcher.plan.request_checks import OWNED, check_request, is_loopback
+from launcher.plan.resolve import ENCODER_FLAGS, make_plan
 from tests.plan.inputs import checkpoint, inputs, qwen3, settings
 from tests.samples import GIB, gpu, machine
 
@@ -316,8 +317,11 @@ def test_a_plan_that_does_not_fit_says_so_first() -> None:
         inputs(hardware=machine(available=int(1.3 * GIB)), flags={"max-total-tokens": 65536})
     )
     assert plan.fits is False
-    assert "predicted to take" in plan.reasons[0]
-    assert plan.reasons[1].startswith("--max-total-tokens ")
+    assert plan.misfit is not None
+    assert plan.remedy is not None
+    assert "predicted to take" in plan.misfit
+    assert plan.remedy.startswith("--max-total-tokens ")
+    assert plan.reasons[:2] == (plan.misfit, plan.remedy)
 
 
 def test_a_plan_survives_its_file() -> None:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from launcher.documents.failure import Failure
 from launcher.documents.run import Peak, Phase, ProcessSample, Run, Sample
 from launcher.errors import ExitCode, QlaunchError
 from launcher.record import bounded_lines, run_writer
@@ -27,6 +28,7 @@ from launcher.record.runs import (
     read_events,
     read_samples,
 )
+from tests.samples import plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +59,7 @@ def run(name: str, **changes: Any) -> Run:
         "service": "cpu-minilm",
         "profile": "cpu-minilm",
         "began": "2026-11-22T13:15:00Z",
-        "plan": {"engine": {"argv": ["sglang", "serve"]}},
+        "plan": plan(engine={"argv": ("sglang", "serve")}),
         "phases": (Phase(name="starting", t_s=0.0), Phase(name="ready", t_s=13.8)),
         "peak": Peak(ram_peak_bytes=1312, method={"ram": "pss", "gpu": "unavailable"}),
     }
@@ -137,7 +139,10 @@ class TestWholeRecords:
         out = RunWriter(runs_dir / new_run_id("a", NOON), secrets=[key])
         out.event("failed", detail=f"Authorization: Bearer {key}", nested={key: [key]})
         out.event("big", detail=[key] * 9000)
-        out.write(run("x", plan={"argv": ["--api-key", key]}, failure={"message": key}))
+        failure = Failure(
+            code="start_failed", exit_code=6, failure_class=None, message=key, fix=None
+        )
+        out.write(run("x", plan=plan(engine={"argv": ("--api-key", key)}), failure=failure))
         text = b"".join(p.read_bytes() for p in out.directory.iterdir()).decode()
         assert out.problem is None
         assert "quoted" not in text
@@ -359,12 +364,12 @@ class TestBrokenRecords:
         path.write_bytes(data[: data.index(b'"phases"') + 30])
         found = load_run(runs_dir, name)
         assert (found.outcome, found.profile) == ("broken", "cpu-minilm")
-        assert found.plan == {"engine": {"argv": ["sglang", "serve"]}}
+        assert found.plan == plan(engine={"argv": ("sglang", "serve")})
         assert found.began == "2026-11-22T13:15:00Z"
         assert found.peak.ram_peak_bytes == 1009
         assert found.failure is not None
-        assert found.failure["code"] == "record_broken"
-        assert str(path) in found.failure["message"]
+        assert found.failure.code == "record_broken"
+        assert str(path) in found.failure.message
 
     @pytest.mark.parametrize(
         "action",

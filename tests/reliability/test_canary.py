@@ -61,7 +61,8 @@ def embed(state: ServiceState, text: str, token: str) -> int:
 
 def scrape(state: ServiceState) -> str:
     assert state.metrics is not None
-    port = int(state.metrics["url"].split(":")[2].partition("/")[0])
+    assert state.metrics.url is not None
+    port = int(state.metrics.url.split(":")[2].partition("/")[0])
     link = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
     link.request("GET", "/metrics")
     text = link.getresponse().read().decode()

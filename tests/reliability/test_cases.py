@@ -76,13 +76,13 @@ def test_case_03_a_storm_of_signals_while_starting(home: Home) -> None:
     assert (error.code, error.exit_code) == ("stopped_meanwhile", 9)
     stopped = control.status("svc")
     assert stopped.state == "stopped"
-    assert [phase["name"] for phase in stopped.phases].count("stopping") == 1
+    assert [phase.name for phase in stopped.phases].count("stopping") == 1
 
 
 def test_case_13_health_that_flaps_while_warming(home: Home) -> None:
     """Refused, then 503, then 200."""
     state = home.up(home.plan("--slow-start", "0.3", "--warm-up", "0.4"))
-    names = [phase["name"] for phase in state.phases]
+    names = [phase.name for phase in state.phases]
     assert names == ["starting", "loading", "warming", "verifying", "ready"]
 
 

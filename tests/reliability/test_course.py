@@ -8,6 +8,7 @@ import shutil
 import signal
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -44,7 +45,7 @@ class Course(RuleBasedStateMachine):
             return state if state.state in UP | FINAL else None
 
         found: ServiceState = eventually(still)
-        names = [phase["name"] for phase in found.phases]
+        names: list[Any] = [phase.name for phase in found.phases]
         for old, new in itertools.pairwise(names):
             assert may_follow(old, new), names
         self.running = found.state in UP

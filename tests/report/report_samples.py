@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from launcher.documents.comparison import Cell, Comparison, Level, Mode, Quality, Remeasured, Spread
-from launcher.documents.run import Peak, Phase, ProcessSample, Run, Sample
+from launcher.documents.failure import Failure
+from launcher.documents.plan import Term
+from launcher.documents.run import Peak, Phase, ProcessSample, Run, Sample, Timings
+from launcher.documents.smoke import Check, SmokeReport
+from tests.samples import plan
 
 HOSTILE = "<script>alert('x')</script>\"'&`|=1+1"
 
@@ -113,42 +117,35 @@ def run(name: str = "m", **changes: Any) -> Run:
         "began": "2026-11-24T12:00:00.000Z",
         "ended": "2026-11-24T13:00:00.000Z",
         "outcome": "stopped",
-        "plan": {
-            "model_name": name,
-            "device": "cpu",
-            "engine": {
-                "release": "cpu",
-                "version": "0.5.23",
-                "argv": ["sglang", "serve", "--model-path", name, "--dtype", "bfloat16"],
+        "plan": plan(
+            model_name=name,
+            engine={
+                "argv": ("sglang", "serve", "--model-path", name, "--dtype", "bfloat16"),
                 "env": {"OMP_NUM_THREADS": "2", "A": name},
             },
-            "expectation": {"dtype": "bfloat16", "pooling": "mean"},
-            "predicted": {
-                "ram_bytes": 1_200_000_000,
+            predicted={
                 "ram_full_bytes": 1_500_000_000,
-                "gpu_bytes": None,
-                "terms": [
-                    {
-                        "name": name,
-                        "device": "ram",
-                        "process": None,
-                        "bytes": 1_200_000_000,
-                        "basis": "computed",
-                        "source": name,
-                        "reserve": True,
-                    }
-                ],
+                "terms": (
+                    Term(
+                        name=name,
+                        device="ram",
+                        bytes=1_200_000_000,
+                        basis="computed",
+                        source=name,
+                        reserve=True,
+                    ),
+                ),
             },
-            "reasons": [name],
-        },
+            reasons=(name,),
+        ),
         "phases": tuple(Phase(name=n, t_s=2.0 * at) for at, n in enumerate(names)),
-        "timings": {"ready_s": 6.0, "verified_s": 8.0},
+        "timings": Timings(ready_s=6.0, verified_s=8.0),
         "peak": Peak(
             ram_peak_bytes=1_050_000_000,
             method={"ram": "pss", "gpu": "unavailable", "gpu_reason": name},
         ),
         "verified_peak": Peak(ram_peak_bytes=1_000_000_000, method={"ram": "pss"}),
-        "smoke": {"ok": True, "checks": [{"name": "count", "ok": True, "detail": name}]},
+        "smoke": SmokeReport(ok=True, checks=(Check(name="count", ok=True, detail=name),)),
         "versions": {"engine": "0.5.23", "release": "cpu"},
     }
     return Run(**values | changes)
@@ -159,15 +156,16 @@ def failed(name: str = "m") -> Run:
         name,
         outcome="failed",
         smoke=None,
-        timings={"ready_s": None, "verified_s": None},
+        timings=Timings(),
         phases=(Phase(name="starting", t_s=0.0), Phase(name="failed", t_s=3.0)),
-        failure={
-            "code": "start_failed",
-            "failure_class": "kv_budget",
-            "message": f"no room for {name}",
-            "fix": "lower --max-total-tokens",
-            "evidence": [f"RuntimeError: {name}", "\x1b[31mred\x1b[0m"],
-        },
+        failure=Failure(
+            code="start_failed",
+            exit_code=6,
+            failure_class="kv_budget",
+            message=f"no room for {name}",
+            fix="lower --max-total-tokens",
+            evidence=(f"RuntimeError: {name}", "\x1b[31mred\x1b[0m"),
+        ),
     )
 
 

@@ -203,7 +203,7 @@ def test_a_spreadsheet_sees_no_formula() -> None:
 
 
 def test_a_run_in_words() -> None:
-    text = report.run_markdown(given.run(), given.SAMPLES, (), given.BENCH)
+    text = report.run_markdown(given.run(), given.SAMPLES, given.BENCH)
     assert "proved right 8.0 s after it was asked for: 1 of 1 checks passed." in text
     assert "RAM: 1.05 GB at most (pss); until verified 1.00 GB, predicted 1.20 GB (+20 %)." in text
     assert "| scheduler | 700 MB |" in text
@@ -213,7 +213,7 @@ def test_a_run_in_words() -> None:
 
 
 def test_a_failed_run_says_why_and_what_to_do() -> None:
-    for text in (life(given.failed()), report.run_markdown(given.failed(), (), ())):
+    for text in (life(given.failed()), report.run_markdown(given.failed(), ())):
         assert "It failed (kv_budget): no room for m" in text
         assert "lower --max-total-tokens" in text
         assert "RuntimeError: m" in text
@@ -225,7 +225,7 @@ def test_a_record_with_nothing_in_it() -> None:
     assert "<svg" not in text
     assert "It was broken before it was verified." in text
     assert "None was made." in text
-    assert report.run_markdown(empty, (), ())
+    assert report.run_markdown(empty, ())
     assert len(report.run_csv(()).splitlines()) == 1
 
 
@@ -258,7 +258,7 @@ def test_gpu_memory_over_time() -> None:
 def test_many_samples_are_thinned_to_the_largest() -> None:
     samples = [given.sample(float(t), ("front", 10**8)) for t in range(9000)]
     samples[4321] = given.sample(4321.0, ("front", 9 * 10**9))
-    text = report.run_html(given.run(plan={}), samples, ())
+    text = report.run_html(given.run(plan=None), samples, ())
     assert len(text) < 600_000
     assert "9000 samples: at most 9.00 GB" in text
     assert "minutes since it was asked for" in text

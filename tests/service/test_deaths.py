@@ -53,7 +53,7 @@ def test_an_engine_killed_when_ready_is_started_again_and_verified_again(home: H
     again = home.wait_for("ready")
     assert again.engine != first.engine
     assert again.failure is None
-    names = [phase["name"] for phase in again.phases]
+    names = [phase.name for phase in again.phases]
     assert names[-7:-5] == ["ready", "backoff"]
     assert names[-2:] == ["verifying", "ready"]
     assert again.timings == first.timings  # of the start that the user waited for

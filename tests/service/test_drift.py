@@ -185,9 +185,9 @@ def test_vectors_changed_behind_our_back_fail_the_service(
     assert "the weights or the engine's state changed while it ran" in state.failure.message
     assert state.restarts == 0  # a restart would hide it
     assert state.smoke is not None
-    assert state.smoke["ok"] is False
-    assert state.smoke["checks"][-1]["name"] == "unchanged"
-    assert state.smoke["suspect"] == "weights"
+    assert state.smoke.ok is False
+    assert state.smoke.checks[-1].name == "unchanged"
+    assert state.smoke.suspect == "weights"
     assert "drifted" in events(first)
     run = json.loads((dirs().runs / first.run / "run.json").read_text())
     assert (run["outcome"], run["failure"]["code"]) == ("failed", "vectors_changed")
@@ -245,10 +245,10 @@ def test_rounding_leaves_it_ready_and_the_last_check_says_how_close(
     home.up(watched(home, flag))
     flag.write_text("slight")
     checked = eventually(
-        lambda: (s := home.state()) and 0.9999 < s.last_check.get("cosine", 0) < 1 and s
+        lambda: (s := home.state()) and 0.9999 < (s.last_check.cosine or 0) < 1 and s
     )
     assert checked.state == "ready"
-    assert control.as_data(checked)["last_check"]["cosine"] == checked.last_check["cosine"]
+    assert control.as_data(checked)["last_check"]["cosine"] == checked.last_check.cosine
 
 
 def test_each_life_has_a_proof_of_its_own(home: Home, tmp_path: Path) -> None:

@@ -15,8 +15,10 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from launcher.documents.run import ProcessSample, Sample
-from launcher.documents.service_state import ServiceState
+from launcher.documents.plan import MemoryPrediction
+from launcher.documents.run import ProcessSample, Sample, Timings
+from launcher.documents.service_state import LastCheck, ServiceState
+from launcher.documents.smoke import SmokeReport
 from launcher.linux.processes import ProcessId
 from launcher.service import control
 from launcher.service.supervisor import metrics_server
@@ -53,10 +55,8 @@ def state(**changes: Any) -> ServiceState:
         "endpoint": None,
         "supervisor": None,
         "engine": ProcessId(pid=2, start_ticks=1, boot_id="b"),
-        "engine_plan": {},
-        "predicted": {"ram_bytes": 1000, "gpu_bytes": None},
-        "measured": {},
-        "timings": {"ready_s": 1.5, "verified_s": None},
+        "predicted": MemoryPrediction(ram_bytes=1000, gpu_bytes=None),
+        "timings": Timings(ready_s=1.5),
     }
     return ServiceState(**values | changes)
 
@@ -107,10 +107,10 @@ def test_what_is_measured_is_there_and_what_is_not_is_absent() -> None:
 def test_everything_known() -> None:
     facts = Facts(
         state=state(
-            smoke={"ok": True, "worst_cosine": 0.5},
-            timings={"ready_s": 1.0, "verified_s": 2.0},
-            last_check={"latency_ms": 12.0},
-            predicted={"ram_bytes": 1, "gpu_bytes": 2},
+            smoke=SmokeReport(ok=True, checks=(), worst_cosine=0.5),
+            timings=Timings(ready_s=1.0, verified_s=2.0),
+            last_check=LastCheck(latency_ms=12.0),
+            predicted=MemoryPrediction(ram_bytes=1, gpu_bytes=2),
         ),
         model="m",
         sample=sample(gpu_bytes=7, gpu_method="device_delta"),
@@ -287,7 +287,8 @@ def test_no_descriptor_left(served: Served, monkeypatch: pytest.MonkeyPatch) -> 
 
 def scraped(found: ServiceState) -> dict[str, list[tuple[dict[str, str], float]]]:
     assert found.metrics is not None
-    port = int(found.metrics["url"].split(":")[2].partition("/")[0])
+    assert found.metrics.url is not None
+    port = int(found.metrics.url.split(":")[2].partition("/")[0])
     link = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
     link.request("GET", "/metrics")
     answer = link.getresponse()
@@ -329,8 +330,8 @@ def test_a_taken_port_is_told_and_the_service_serves(home: Home) -> None:
         up = home.up(home.plan(metrics_port=taken.getsockname()[1]))
     assert up.state == "ready"
     assert up.metrics is not None
-    assert up.metrics["url"] is None
-    assert "in use" in up.metrics["problem"]
+    assert up.metrics.url is None
+    assert "in use" in (up.metrics.problem or "")
 
 
 def test_off_unless_asked_for(home: Home) -> None:

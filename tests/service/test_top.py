@@ -24,6 +24,7 @@ from launcher.app.live_view import LiveView
 from launcher.cli import top_view
 from launcher.documents.run import Sample
 from launcher.documents.service_state import ServiceState
+from launcher.documents.smoke import SmokeReport
 from launcher.hardware.nvml import Unavailable
 from launcher.paths import dirs
 from launcher.service import control, store
@@ -248,7 +249,7 @@ def test_rate_and_queue_are_those_of_the_log(home: Home) -> None:
 def test_the_latency_is_the_supervisors_own(home: Home) -> None:
     home.options["timing"] |= {"beat_s": 0.2}
     home.up(home.plan())
-    checked = eventually(lambda: (s := home.state()) and s.last_check and s)
+    checked = eventually(lambda: (s := home.state()) and s.last_check.at and s)
     with contextlib.closing(LiveView()) as found:
         [row] = found.look()["services"]
     assert row["latency"]["source"] == "check"
@@ -263,7 +264,8 @@ def test_latency_words() -> None:
         "ms": None,
         "reason": "no embedding of ours was answered yet",
     }
-    smoked = msgspec.structs.replace(state, smoke={"latency_ms": 23.456})
+    report = SmokeReport(ok=True, checks=(), latency_ms=23.456)
+    smoked = msgspec.structs.replace(state, smoke=report)
     assert live_view.latency(smoked) == {"ms": 23.5, "source": "smoke", "age_s": None}
 
 

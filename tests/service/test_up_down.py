@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from launcher.documents.service_state import ServiceState
+from launcher.documents.smoke import SmokeReport
 from launcher.errors import QlaunchError
 from launcher.linux import processes
 from launcher.linux.processes import ProcessId
@@ -31,10 +32,10 @@ def test_up_returns_when_verified_and_down_leaves_nothing(home: Home) -> None:
     seen: list[ServiceState] = []
     state = home.up(home.plan("--warm-up", "0.3"), seen)
     assert state.state == "ready"
-    assert state.timings["ready_s"] is not None
-    assert state.timings["verified_s"] is not None
-    assert 0.3 <= state.timings["ready_s"] <= state.timings["verified_s"]
-    names = [phase["name"] for phase in state.phases]
+    assert state.timings.ready_s is not None
+    assert state.timings.verified_s is not None
+    assert 0.3 <= state.timings.ready_s <= state.timings.verified_s
+    names = [phase.name for phase in state.phases]
     assert names == ["starting", "loading", "warming", "verifying", "ready"]
     assert seen[-1] == state
     result = control.down("svc")
@@ -70,7 +71,7 @@ def test_measured_memory_reaches_the_state_with_its_method(home: Home) -> None:
 
     def measured() -> bool:
         peak = control.status("svc").measured
-        return (peak["ram_peak_bytes"] or 0) > 40_000_000 and peak["method"]["ram"] == "pss"
+        return (peak.ram_peak_bytes or 0) > 40_000_000 and peak.method["ram"] == "pss"
 
     assert eventually(measured)
 
@@ -306,7 +307,7 @@ def test_a_hundred_signals_are_one_orderly_stop(home: Home) -> None:
         processes.send(state.supervisor, signal.SIGTERM)
         time.sleep(0.01)
     stopped = home.wait_for("stopped")
-    names = [phase["name"] for phase in stopped.phases]
+    names = [phase.name for phase in stopped.phases]
     assert names.count("stopping") == 1
     assert stopped.failure is None
     assert stopped.detail == "the engine stopped on SIGTERM"
@@ -328,13 +329,13 @@ def test_whoever_sees_ready_finds_the_run_recorded(home: Home) -> None:
         records.enter("loading", "")
         records.enter("warming", "")
         records.enter("verifying", "")
-        records.verified({"ok": True})
+        records.verified(SmokeReport(ok=True, checks=()))
         records.enter("stopping", "")
         records.finish("stopped", None)
         records.close()
     where.lock.unlink()  # signed by this process, which lives on: `down` would wait for its end
     (run,) = recorded
-    assert run["smoke"] == {"ok": True}
+    assert run["smoke"]["ok"] is True
     assert [phase["name"] for phase in run["phases"]][-1] == "ready"
 
 

@@ -211,7 +211,7 @@ def test_the_real_smoke_accepts_the_fake_engine_and_refuses_a_broken_one(home: H
     engine = msgspec.structs.replace(plan.engine, argv=argv)
     state = home.up(msgspec.structs.replace(plan, expectation=expected, engine=engine))
     assert state.smoke is not None
-    assert len(state.smoke["checks"]) >= 6
+    assert len(state.smoke.checks) >= 6
     control.down("svc")
     engine = msgspec.structs.replace(engine, argv=(*argv, "--not-normalized"))
     with pytest.raises(QlaunchError) as caught:

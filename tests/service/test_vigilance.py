@@ -100,7 +100,7 @@ def test_embeddings_that_hang_while_health_is_fine_restart_the_engine(
     flag.unlink()
     again = home.wait_for("ready")
     assert again.engine != first.engine
-    phases = [phase["name"] for phase in again.phases]
+    phases = [phase.name for phase in again.phases]
     assert phases[phases.index("degraded") :][:2] == ["degraded", "backoff"]
 
 
@@ -117,7 +117,7 @@ def test_a_busy_engine_is_neither_degraded_nor_restarted(home: Home, tmp_path: P
     after = control.status("svc")
     assert (busy.state, after.state) == ("ready", "ready")
     assert (after.engine, after.restarts) == (first.engine, 0)
-    assert "degraded" not in [phase["name"] for phase in after.phases]
+    assert "degraded" not in [phase.name for phase in after.phases]
 
 
 # Budgets -----------------------------------------------------------------------------------------
@@ -181,17 +181,19 @@ def test_a_memory_failure_takes_the_steps_until_one_fits(home: Home) -> None:
     home.options["classes"] = OOM
     plan = home.plan("--room-for", "5000", "--max-total-tokens", "16384")
     state = home.up(with_steps(plan, 8192, 4096, 2048))
-    assert [step["flags"] for step in state.fallbacks] == [
+    assert [step.flags for step in state.fallbacks] == [
         {"max-total-tokens": 8192},
         {"max-total-tokens": 4096},
     ]
-    assert [(step["step"], step["of"]) for step in state.fallbacks] == [(1, 3), (2, 3)]
-    assert {step["after"] for step in state.fallbacks} == {"gpu_oom_pool"}
-    assert state.engine_plan["argv"][-2:] == ["--max-total-tokens", "4096"]
-    assert state.predicted["ram_bytes"] == 4096
+    assert [(step.step, step.of) for step in state.fallbacks] == [(1, 3), (2, 3)]
+    assert {step.after for step in state.fallbacks} == {"gpu_oom_pool"}
+    assert state.engine_plan.argv[-2:] == ("--max-total-tokens", "4096")
+    assert state.predicted is not None
+    assert state.predicted.ram_bytes == 4096
     assert (state.failure, state.restarts) == (None, 0)
     record = json.loads((dirs().runs / state.run / "run.json").read_text())
     assert len(record["fallbacks"]) == 2
+    assert record["plan"]["predicted"]["ram_bytes"] == 4096  # of the plan in force, not the first
     events = (dirs().runs / state.run / "events.ndjson").read_text()
     assert events.count('"fallback"') == 2
 

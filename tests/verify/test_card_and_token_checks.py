@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from launcher.documents import plan as plan_types
-from launcher.documents.smoke import CardFacts, SmokeReport
+from launcher.documents.plan import CardFacts
+from launcher.documents.smoke import SmokeReport
 from launcher.verify import texts
 from launcher.verify.checks import was_made
 from launcher.verify.reference import Outcome

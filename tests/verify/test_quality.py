@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from launcher.documents.smoke import CardFacts, QualityReport
+from launcher.documents.plan import CardFacts
+from launcher.documents.smoke import QualityReport
 from launcher.verify import quality
 from launcher.verify.quality import Document, Query, RetrievalSet, load_set, recall, texts_of
 from launcher.verify.reference import Outcome, Reference

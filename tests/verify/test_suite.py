@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from launcher.documents.smoke import CardFacts, SuiteReport, VerifyRequest
+from launcher.documents.plan import CardFacts
+from launcher.documents.smoke import SuiteReport, VerifyRequest
 from launcher.verify import corpus, exact_lengths, suite, texts
 from launcher.verify.checks import was_made
 from launcher.verify.embedding_client import EmbeddingClient

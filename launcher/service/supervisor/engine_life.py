@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Protocol
 
 from launcher import child_environment
+from launcher.documents.failure import Failure
 from launcher.documents.plan import Plan
-from launcher.documents.service_state import Failure, State
+from launcher.documents.service_state import State
 from launcher.linux import oom, processes
 from launcher.linux.processes import ProcessId
 from launcher.paths import dirs

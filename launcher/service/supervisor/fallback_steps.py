@@ -6,12 +6,13 @@ no planning. They end; after the last one a memory failure is a failure like any
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import msgspec
 
+from launcher.config.profile import FlagValue
+from launcher.documents.failure import Failure, TakenFallback
 from launcher.documents.plan import Fallback, Plan
-from launcher.documents.service_state import Failure
 
 MEMORY_CLASSES = frozenset(
     {
@@ -45,7 +46,7 @@ class FallbackSteps:
             return None
         return self._left[0]
 
-    def take(self, failure: Failure) -> dict[str, Any]:
+    def take(self, failure: Failure) -> TakenFallback:
         """Put the next step in force and return its entry for status and record."""
         step = self._left.pop(0)
         self.plan = msgspec.structs.replace(
@@ -54,16 +55,16 @@ class FallbackSteps:
             expectation=step.expectation,
             predicted=step.predicted,
         )
-        return {
-            "step": self._all - len(self._left),
-            "of": self._all,
-            "flags": dict(step.flags),
-            "after": failure.failure_class,
-            "message": failure.message,
-        }
+        return TakenFallback(
+            step=self._all - len(self._left),
+            of=self._all,
+            flags=step.flags,
+            after=failure.failure_class,
+            message=failure.message,
+        )
 
 
-def words(flags: dict[str, Any]) -> str:
+def words(flags: Mapping[str, FlagValue]) -> str:
     """The changed options as a person types them: `--max-total-tokens 4096`."""
     return " ".join(
         f"--{name}" if value is True else f"--{name} {value}" for name, value in flags.items()

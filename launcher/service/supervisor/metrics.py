@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from launcher.documents.plan import Plan
+from launcher.documents.service_state import MetricsAddress
 from launcher.service.supervisor.batch_counter import BatchCounter
 from launcher.service.supervisor.event_loop import Loop
 from launcher.service.supervisor.metrics_server import Scrape
@@ -30,14 +30,13 @@ def serve(
             )
         )
 
-    found: dict[str, Any] = {"url": None, "problem": None}
-    scrape = None
+    found, scrape = MetricsAddress(), None
     try:
         scrape = Scrape(loop, plan.metrics_port, text)
-        found["url"] = scrape.url
+        found = MetricsAddress(url=scrape.url)
     except OSError as error:
         reason = f"port {plan.metrics_port} for metrics: {error.strerror or error}"
-        found["problem"] = reason
+        found = MetricsAddress(problem=reason)
         records.journal.write(f"no metrics: {reason}")
     records.status.change(metrics=found)
     return scrape

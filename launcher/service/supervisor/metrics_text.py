@@ -69,8 +69,7 @@ def exposition(facts: Facts) -> str:
 
 
 def _status(state: ServiceState) -> dict[str, Iterable[Value]]:
-    smoke = state.smoke or {}
-    latency = state.last_check.get("latency_ms")
+    smoke, predicted, latency = state.smoke, state.predicted, state.last_check.latency_ms
     runs = state.engine is not None and state.state not in FINAL
     return {
         "qlaunch_up": [({}, runs)],
@@ -79,14 +78,14 @@ def _status(state: ServiceState) -> dict[str, Iterable[Value]]:
             ({"state": name}, name == state.state) for name in get_args(State) if name != "unknown"
         ],
         "qlaunch_restarts_total": [({}, state.restarts)],
-        "qlaunch_start_seconds": [({}, state.timings.get("ready_s"))],
-        "qlaunch_verified_seconds": [({}, state.timings.get("verified_s"))],
-        "qlaunch_smoke_success": [({}, smoke.get("ok"))],
-        "qlaunch_smoke_cosine_min": [({}, smoke.get("worst_cosine"))],
+        "qlaunch_start_seconds": [({}, state.timings.ready_s)],
+        "qlaunch_verified_seconds": [({}, state.timings.verified_s)],
+        "qlaunch_smoke_success": [({}, smoke.ok if smoke else None)],
+        "qlaunch_smoke_cosine_min": [({}, smoke.worst_cosine if smoke else None)],
         "qlaunch_check_latency_seconds": [({}, None if latency is None else latency / 1000)],
         "qlaunch_predicted_memory_bytes": [
-            ({"device": device}, state.predicted.get(f"{device}_bytes"))
-            for device in ("ram", "gpu")
+            ({"device": "ram"}, predicted.ram_bytes if predicted else None),
+            ({"device": "gpu"}, predicted.gpu_bytes if predicted else None),
         ],
     }
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
+import msgspec
+
+from launcher.documents.failure import Failure, TakenFallback
 from launcher.documents.plan import Plan
-from launcher.documents.service_state import Failure, ServiceState, State
+from launcher.documents.service_state import LastCheck, ServiceState, State
+from launcher.documents.smoke import Check, SmokeReport
 from launcher.linux import processes
 from launcher.record.scrub import Scrubber
 from launcher.service import failures, keys, scratch, store
 from launcher.service.process_tree import StopReport
 from launcher.service.store import Folder, Lock, not_written
+from launcher.service.supervisor import fallback_steps
 from launcher.service.supervisor.engine_life import Command, engine_command
 from launcher.service.supervisor.http_probe import seconds_since
 from launcher.service.supervisor.run_recorder import RunRecorder, cleaner
@@ -76,7 +82,20 @@ class ServiceRecords:
         self.recorder.phase(state)
         self.status.enter(state, detail, **changes)
 
-    def verified(self, smoke: object) -> None:
+    def fell_back(self, taken: TakenFallback, plan: Plan, failure: Failure) -> None:
+        """Go to `backoff` before a start with less: `plan` is the one in force from now on."""
+        self.recorder.replanned(plan)
+        self.recorder.event("fallback", **msgspec.to_builtins(taken))
+        flags = fallback_steps.words(taken.flags)
+        self.enter(
+            "backoff",
+            f"{failure.message}; trying with {flags} (step {taken.step} of {taken.of})",
+            fallbacks=(*self.status.now.fallbacks, taken),
+            predicted=plan.predicted,
+            failure=failure,
+        )
+
+    def verified(self, smoke: SmokeReport) -> None:
         """Go to `ready`. The record first: whoever sees the state finds the run written down."""
         self.status.change(measured=self.recorder.measured, smoke=smoke)
         self.recorder.phase("ready")
@@ -89,10 +108,11 @@ class ServiceRecords:
             self.status.change(detail=found)
         self._halted = found
 
-    def time(self, name: str) -> None:
+    def time(self, name: Literal["ready_s", "verified_s"]) -> None:
         """Note a time since `up`, the first time."""
-        if self.status.now.timings.get(name) is None:
-            taken = {**self.status.now.timings, name: seconds_since(self._began)}
+        timings = self.status.now.timings
+        if getattr(timings, name) is None:
+            taken = msgspec.structs.replace(timings, **{name: seconds_since(self._began)})
             self.status.change(timings=taken)
 
     def checked(self, latency_ms: float | None, cosine: float | None) -> None:
@@ -100,23 +120,23 @@ class ServiceRecords:
 
         `cosine`: with the vector that was verified.
         """
-        if latency_ms is not None and latency_ms != self.status.now.last_check.get("latency_ms"):
-            found = {"latency_ms": latency_ms, "cosine": cosine, "at": store.now()}
+        if latency_ms is not None and latency_ms != self.status.now.last_check.latency_ms:
+            found = LastCheck(latency_ms=latency_ms, cosine=cosine, at=store.now())
             self.status.change(last_check=found)
 
     def drifted(self, detail: str) -> None:
         """What was verified no longer holds: the smoke's result says so from now on."""
-        smoke = self.status.now.smoke or {}
-        check = {"name": failures.UNCHANGED, "ok": False, "detail": detail}
+        smoke = self.status.now.smoke or SmokeReport(ok=False, checks=())
+        check = Check(name=failures.UNCHANGED, ok=False, detail=detail)
         self.recorder.event("drifted", detail=detail)
         self.status.change(
-            smoke={
-                **smoke,
-                "ok": False,
-                "checks": [*smoke.get("checks", []), check],
-                "suspect": "weights",
-                "explanation": failures.DRIFTED,
-            }
+            smoke=msgspec.structs.replace(
+                smoke,
+                ok=False,
+                checks=(*smoke.checks, check),
+                suspect="weights",
+                explanation=failures.DRIFTED,
+            )
         )
 
     def command(self, plan: Plan, port: int) -> Command:

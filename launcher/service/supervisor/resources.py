@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from launcher.documents.failure import Failure
 from launcher.documents.plan import Plan
-from launcher.documents.service_state import Failure
 from launcher.errors import QlaunchError
 from launcher.service import failures, ports
 from launcher.service.store import Folder, Lock

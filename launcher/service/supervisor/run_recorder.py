@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from launcher.documents.failure import Failure
 from launcher.documents.plan import Plan
-from launcher.documents.run import Phase, Run, Sample
-from launcher.documents.service_state import Failure, ServiceState
+from launcher.documents.run import Peak, Phase, PredictionError, Run, Sample
+from launcher.documents.service_state import ServiceState
 from launcher.linux import processes
 from launcher.linux.files import write_atomic
 from launcher.linux.procfs import foreign_pid_namespace
@@ -57,7 +58,7 @@ class RunRecorder:
             OSError: the record's folder cannot be made or written.
             QlaunchError: `state_dir_unsafe` (exit 1).
         """
-        self._began, self._device = began, plan.device
+        self._plan, self._began = plan, began
         self.run_id = new_run_id(plan.service, datetime.now(UTC))
         private_dir(dirs().runs)
         self.path: Path = private_dir(dirs().runs / self.run_id)
@@ -77,16 +78,15 @@ class RunRecorder:
             service=plan.service,
             profile=plan.profile,
             began=store.now(),
-            plan=msgspec.to_builtins(plan),
+            plan=plan,
             versions={"engine": plan.engine.version, "release": plan.engine.release},
         )
         self._writer.write(self._run)
 
     @property
-    def measured(self) -> dict[str, Any]:
-        """`{ram_peak_bytes, gpu_peak_bytes, method}` so far."""
-        found: dict[str, Any] = msgspec.to_builtins(self._peaks.peak())
-        return found
+    def measured(self) -> Peak:
+        """The peaks so far."""
+        return self._peaks.peak()
 
     @property
     def problem(self) -> str | None:
@@ -110,7 +110,7 @@ class RunRecorder:
     def begin_life(self, leader_pid: int, members: Callable[[], Iterable[int]]) -> None:
         """Measure this engine from now on; `members` are the processes of its tree."""
         if self._nvml is None:
-            self._nvml = _open_nvml(self._device)
+            self._nvml = _open_nvml(self._plan.device)
         self._sampler = Sampler(leader_pid, nvml=self._nvml, began=self._began, extra_pids=members)
 
     def end_life(self) -> None:
@@ -126,18 +126,21 @@ class RunRecorder:
         self._writer.sample(sample)
         return self._pacer.wait_s(self._sampler.cost_s, ready=ready)
 
+    def replanned(self, plan: Plan) -> None:
+        """A fallback step changed the plan: what follows is held against this one."""
+        self._plan = plan
+
     def verified(self) -> None:
         """Take the measure of a service that has just been verified, against its prediction."""
         self.sample(ready=True)
         peak = self._peaks.peak()
-        predicted = self._run.plan["predicted"]
         self._run = msgspec.structs.replace(
             self._run,
             verified_peak=peak,
-            prediction_error={
-                "ram": memory.error(predicted.get("ram_bytes"), peak.ram_peak_bytes),
-                "gpu": memory.error(predicted.get("gpu_bytes"), peak.gpu_peak_bytes),
-            },
+            prediction_error=PredictionError(
+                ram=memory.error(self._plan.predicted.ram_bytes, peak.ram_peak_bytes),
+                gpu=memory.error(self._plan.predicted.gpu_bytes, peak.gpu_peak_bytes),
+            ),
         )
 
     def gpu_held(self, pids: Collection[int]) -> str | None:
@@ -179,9 +182,10 @@ class RunRecorder:
 
     def save(self, state: ServiceState) -> None:
         """Write `run.json` as things stand."""
+        engine = msgspec.structs.replace(self._plan.engine, argv=state.engine_plan.argv)
         self._run = msgspec.structs.replace(
             self._run,
-            plan={**self._run.plan, "engine": {**self._run.plan["engine"], **state.engine_plan}},
+            plan=msgspec.structs.replace(self._plan, engine=engine),
             timings=state.timings,
             peak=self._peaks.peak(),
             smoke=state.smoke,
@@ -196,7 +200,7 @@ class RunRecorder:
             self._run,
             outcome=outcome,
             ended=store.now(),
-            failure=None if failure is None else msgspec.to_builtins(failure),
+            failure=failure,
         )
         self.save(state)
 

@@ -24,7 +24,7 @@ import msgspec
 
 from launcher import child_environment
 from launcher.documents.plan import Plan
-from launcher.documents.smoke import CardFacts, SmokeReport, VerifyRequest
+from launcher.documents.smoke import SmokeReport, VerifyRequest
 from launcher.linux import processes
 from launcher.record.scrub import terminal_safe
 from launcher.service import failures, process_tree
@@ -203,7 +203,7 @@ def verify_request(plan: Plan, endpoint: str) -> VerifyRequest:
         dtype=expected.dtype,
         pooling_source=expected.pooling_source,
         normalize_source=expected.normalize_source,
-        card=None if expected.card is None else CardFacts(**msgspec.structs.asdict(expected.card)),
+        card=expected.card,
         query_prompt="" if expected.prompts is None else expected.prompts.query,
         document_prompt="" if expected.prompts is None else expected.prompts.document,
         engine_python=plan.engine.python,

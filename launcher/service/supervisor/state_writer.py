@@ -10,7 +10,15 @@ from typing import Any
 import msgspec
 
 from launcher.documents.plan import Plan
-from launcher.documents.service_state import FINAL, UP, ServiceState, State
+from launcher.documents.run import Peak, Phase
+from launcher.documents.service_state import (
+    FINAL,
+    UP,
+    ExecutedEngine,
+    ServiceState,
+    StartLimit,
+    State,
+)
 from launcher.linux import processes
 from launcher.linux.processes import ProcessId
 from launcher.service import note, store
@@ -102,7 +110,7 @@ class StateWriter:
             state=state,
             since=store.now(),
             detail=detail,
-            phases=(*self.now.phases[-99:], {"name": state, "t_s": t_s}),
+            phases=(*self.now.phases[-99:], Phase(name=state, t_s=t_s)),
             **changes,
         )
         self._journal.write(f"{state} {detail}".strip())
@@ -218,7 +226,7 @@ class Members:
         return [member.pid for member in self._members]
 
 
-def first_state(plan: Plan, run: str, measured: dict[str, Any], began: float) -> ServiceState:
+def first_state(plan: Plan, run: str, measured: Peak, began: float) -> ServiceState:
     """The state of a service that this process has just begun to supervise."""
     return ServiceState(
         version=store.VERSION,
@@ -230,20 +238,19 @@ def first_state(plan: Plan, run: str, measured: dict[str, Any], began: float) ->
         endpoint=None,
         supervisor=processes.process_id(os.getpid()),
         engine=None,
-        engine_plan={
-            "release": plan.engine.release,
-            "version": plan.engine.version,
-            "argv": list(plan.engine.argv),
-            "env": dict(plan.engine.env),
-        },
-        predicted=msgspec.to_builtins(plan.predicted),
+        engine_plan=ExecutedEngine(
+            release=plan.engine.release,
+            version=plan.engine.version,
+            argv=plan.engine.argv,
+            env=plan.engine.env,
+        ),
+        predicted=plan.predicted,
         measured=measured,
-        start_limit={
-            "budget_s": plan.start_budget_s,
-            "limit_s": plan.start_timeout_s,
-            "source": plan.start_budget_source or "no earlier start like this one is on record",
-        },
-        timings={"ready_s": None, "verified_s": None},
-        phases=({"name": "starting", "t_s": seconds_since(began)},),
+        start_limit=StartLimit(
+            budget_s=plan.start_budget_s,
+            limit_s=plan.start_timeout_s,
+            source=plan.start_budget_source or "no earlier start like this one is on record",
+        ),
+        phases=(Phase(name="starting", t_s=seconds_since(began)),),
         host=processes.host(),
     )

@@ -16,14 +16,15 @@ from collections.abc import Callable, Generator, Iterable
 
 import msgspec
 
+from launcher.documents.failure import Failure
 from launcher.documents.plan import Plan
-from launcher.documents.service_state import UP, Failure, ServiceState, State
+from launcher.documents.service_state import UP, ServiceState, State
 from launcher.documents.smoke import SmokeReport
 from launcher.errors import QlaunchError
 from launcher.linux.processes import ProcessId
 from launcher.service import failures, ports, process_tree
 from launcher.service.store import Folder, Lock, not_written
-from launcher.service.supervisor import fallback_steps, metrics, systemd_notify
+from launcher.service.supervisor import metrics, systemd_notify
 from launcher.service.supervisor.batch_counter import BatchCounter
 from launcher.service.supervisor.engine_life import EngineLife
 from launcher.service.supervisor.event_loop import Loop, Timers
@@ -157,7 +158,7 @@ class Supervisor:
         self._status.change(
             engine=self._life.child.process,
             endpoint=ports.url(self._plan.host, self._holders.port),
-            engine_plan={**self._status.now.engine_plan, "argv": list(command.argv)},
+            engine_plan=msgspec.structs.replace(self._status.now.engine_plan, argv=command.argv),
             detail="the engine is starting",
         )
         self._records.roll.begin()
@@ -212,16 +213,8 @@ class Supervisor:
     def _fall_back(self, failure: Failure) -> None:
         """Start again with the profile's next step."""
         taken = self._chain.take(failure)
-        self._recorder.event("fallback", **taken)
         self._delay = self._plan.restart.backoff_initial_s
-        flags = fallback_steps.words(taken["flags"])
-        self._records.enter(
-            "backoff",
-            f"{failure.message}; trying with {flags} (step {taken['step']} of {taken['of']})",
-            fallbacks=(*self._status.now.fallbacks, taken),
-            predicted=msgspec.to_builtins(self._plan.predicted),
-            failure=failure,
-        )
+        self._records.fell_back(taken, self._plan, failure)
         self._end("restart")
 
     # What a life tells (Owner of life.py) -----------------------------------------------------
@@ -324,12 +317,12 @@ class Supervisor:
         self._records.time("verified_s")
         self._recorder.verified()
         self._look_at_tree(self._life)  # before it is told: whoever hears it may kill a part
-        self._records.verified(msgspec.to_builtins(report))
+        self._records.verified(report)
         self._life.begin_pulse(self._verifier.proved if self._verifier is not None else None)
 
     def _smoke_failed(self, answer: SmokeReport | str) -> None:
         if isinstance(answer, SmokeReport):
-            self._status.change(smoke=msgspec.to_builtins(answer))
+            self._status.change(smoke=answer)
         self._end("failed", failures.smoke_verdict(answer))
 
     def _smoke_timed_out(self) -> None:

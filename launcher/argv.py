@@ -1,0 +1,26 @@
+"""The words of a command: options, and the values that belong to them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def grouped(words: Iterable[str]) -> list[tuple[str, ...]]:
+    """The words of a command, an option together with its values; what comes first by itself."""
+    groups: list[list[str]] = []
+    for word in words:
+        if word.startswith("--") or not groups:
+            groups.append([word])
+        else:
+            groups[-1].append(word)
+    return [tuple(group) for group in groups]
+
+
+def options(words: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Values by option, without the dashes; of an option given twice, the last ones count."""
+    values: dict[str, tuple[str, ...]] = {}
+    for first, *rest in grouped(words):
+        if first.startswith("--"):
+            name, equals, value = first.removeprefix("--").partition("=")
+            values[name] = (value, *rest) if equals else tuple(rest)
+    return values

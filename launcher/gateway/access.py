@@ -27,6 +27,7 @@ class Keys:
         self._path = path
         self._stamp: tuple[int, int, int] | None = None
         self._digests: list[bytes] = []
+        self._told: str | None = None
         problem = self.reload()
         if problem is not None:
             raise QlaunchError(
@@ -37,10 +38,16 @@ class Keys:
             )
 
     def reload(self) -> str | None:
-        """Read the file again where it changed; what is wrong with it, in a sentence.
+        """Read the file again where it changed; what is newly wrong with it, in a sentence.
 
         A file that is wrong changes nothing: the keys before it stay.
         """
+        problem = self._read()
+        news = problem if problem != self._told else None
+        self._told = problem
+        return news
+
+    def _read(self) -> str | None:
         try:
             stat = self._path.stat()
             stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)

@@ -32,14 +32,19 @@ class RequestError(Exception):
 
 
 class UpstreamRefusalError(RequestError):
-    """The server behind refused or failed; its own words go to the client as they are."""
+    """The server behind refused or failed; its own words go to the client where they are JSON."""
 
     def __init__(self, status: int, body: bytes, *, retry_after: int | None = None) -> None:
-        super().__init__(status, "upstream", "the server refused", retry_after=retry_after)
+        text = f"the server answered with status {status}"
+        super().__init__(status, "upstream_refused", text, retry_after=retry_after)
         self._body = body
 
     def body(self) -> bytes:
         """What the server answered."""
+        try:
+            msgspec.json.decode(self._body, type=dict[str, msgspec.Raw])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return super().body()
         return self._body
 
 

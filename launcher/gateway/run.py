@@ -17,7 +17,7 @@ import msgspec
 from launcher.errors import ExitCode, QlaunchError
 from launcher.gateway.access import Keys
 from launcher.gateway.backends.backend import CacheSettings
-from launcher.gateway.backends.opening import open_backend
+from launcher.gateway.backends.opening import caution, open_backend
 from launcher.gateway.entry import Dtype
 from launcher.gateway.identity import Identity
 from launcher.gateway.pool import Group, Limits, Replica, Source
@@ -134,6 +134,9 @@ async def _store(settings: GatewaySettings) -> AsyncIterator[Store | None]:
     if settings.cache is None:
         yield None
         return
+    warning = caution(settings.cache.url)
+    if warning is not None:
+        _LOG.warning("%s", warning)
     store = Store(
         open_backend(settings.cache),
         settings.secret,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
@@ -39,6 +40,10 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     most_inputs: int = 2048
     most_bytes: int = 8 << 20
     """Of a body."""
+    most_open: int = 1024
+    """Requests at once; beyond, they are refused with 429."""
+    body_s: float = 30.0
+    """For a body to arrive."""
     host_names: frozenset[str] | None = None
     """Further names that `Host` may have; None: it is not looked at (not on loopback)."""
     log_requests: bool = False
@@ -61,6 +66,7 @@ class Gateway:
         self.metrics = Metrics()
         self.metrics.watch(store, groups)
         self.draining = False
+        self._open = 0
         self._resolver = resolver
         self._keys = keys
         self._settings = settings
@@ -88,6 +94,7 @@ class Gateway:
         given = request.headers.get("X-Request-Id", "")
         request_id = given if _ID.fullmatch(given) else secrets.token_hex(8)
         _REQUEST_ID.set(request_id)
+        self._open += 1
         try:
             self._admit(request)
             response = await handler(request)
@@ -103,6 +110,8 @@ class Gateway:
             # The type alone: a traceback may hold texts of users.
             _LOG.error("request %s: unexpected %s", request_id, type(error).__name__)
             response = _problem(RequestError(500, "unexpected", "the gateway failed unexpectedly"))
+        finally:
+            self._open -= 1
         response.headers["X-Request-Id"] = request_id
         return response
 
@@ -110,7 +119,11 @@ class Gateway:
         names = self._settings.host_names
         if names is not None and not host_allowed(request.headers.get("Host"), names):
             raise RequestError(403, "bad_host", "Host names another machine than this one")
-        if self._keys is None or request.path in _OPEN:
+        if request.path in _OPEN:
+            return
+        if self._open > self._settings.most_open:
+            raise RequestError(429, "busy", "too many requests at once", retry_after=1)
+        if self._keys is None:
             return
         problem = self._keys.reload()
         if problem is not None:
@@ -119,8 +132,8 @@ class Gateway:
             raise RequestError(401, "bad_api_key", "the API key is missing or wrong")
 
     async def _embeddings(self, request: web.Request) -> web.Response:
+        body = await self._body(request)
         begun = time.perf_counter()
-        body = await request.read()
         model = "unknown"
         outcome = None
         status = 500
@@ -137,6 +150,14 @@ class Gateway:
             raise
         finally:
             self._count(model, status, outcome, time.perf_counter() - begun)
+
+    async def _body(self, request: web.Request) -> bytes:
+        try:
+            async with asyncio.timeout(self._settings.body_s):
+                return await request.read()
+        except TimeoutError:
+            text = f"the body did not arrive within {self._settings.body_s:g} s"
+            raise RequestError(408, "body_too_slow", text) from None
 
     def _count(self, model: str, status: int, outcome: Outcome | None, took: float) -> None:
         self.metrics.requests.labels(model, status).inc()

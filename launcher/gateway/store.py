@@ -11,12 +11,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
 import msgspec
 
-from launcher.gateway.backends.backend import Backend, BackendError
+from launcher.gateway.backends.backend import Backend
 from launcher.gateway.breaker import Breaker
 from launcher.gateway.entry import BadEntryError, Dtype, as_kept, pack, unpack
 
@@ -136,30 +136,31 @@ class Store:
         if not self.breaker.allows():
             self.counts.bypassed += 1
             return {}
-        loop = asyncio.get_running_loop()
-        asked = loop.run_in_executor(self._readers, self.backend.get_many, keys)
+        job = self._readers.submit(self.backend.get_many, keys)
+        asked = asyncio.wrap_future(job)
+        asked.add_done_callback(_forget)
         try:
             await asyncio.wait({asked}, timeout=budget_s)
         except asyncio.CancelledError:
-            self._abandon(asked, budget_s)
+            self._abandon(job, budget_s)
             raise
-        if not asked.done():
-            self._abandon(asked, budget_s)
+        # The thread may have the answer while this loop was late to hear of it.
+        if not job.done():
+            self._abandon(job, budget_s)
             return {}
         try:
-            entries = asked.result()
-        except BackendError as error:
+            entries = job.result()
+        except Exception as error:  # noqa: BLE001 - whatever a client library raises, the store fails
             self.counts.failed += 1
             self._failure(self.breaker, "is bypassed", str(error))
             return {}
         return self._checked(keys, entries)
 
-    def _abandon(self, asked: asyncio.Future[list[bytes | None]], budget_s: float) -> None:
+    def _abandon(self, job: Future[list[bytes | None]], budget_s: float) -> None:
         """Go on without the answer; the thread ends by the backend's own limit."""
         self.counts.slow += 1
         self.counts.bypassed += 1
-        asked.add_done_callback(_forget)
-        asked.cancel()  # where it has not begun; never waits
+        job.cancel()  # where it has not begun; never waits
         why = f"no answer within {budget_s * 1000:g} ms"
         self._failure(self.breaker, "is bypassed", why)
 
@@ -191,7 +192,7 @@ class Store:
                     await loop.run_in_executor(self._writer, self.backend.set_many, batch)
                     written = True
                     self._success(self.write_breaker, "is written to")
-                except BackendError as error:
+                except Exception as error:  # noqa: BLE001 - as for reading
                     self.counts.failed += 1
                     self._failure(self.write_breaker, "is not written to", str(error))
             if written:
@@ -224,6 +225,6 @@ class Store:
 
 
 def _forget(asked: asyncio.Future[list[bytes | None]]) -> None:
-    """Fetch the outcome of an abandoned read, so that nobody reports it as lost."""
+    """Fetch the failure of a read, which is looked at in the thread's own future, if at all."""
     if not asked.cancelled():
         asked.exception()

@@ -90,7 +90,11 @@ class UrlSource:
     ) -> None:
         """Probe again and again; ends when cancelled."""
         while True:
-            await self.probe(session, secret, store)
+            try:
+                await self.probe(session, secret, store)
+            except Exception as error:  # noqa: BLE001 - a watch that ends would keep an old identity
+                self._forget()
+                _LOG.warning("%s cannot be probed: %s", self.name, type(error).__name__)
             wait = EVERY_S if self._identity is not None else 1.0
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), wait)
@@ -102,7 +106,7 @@ class UrlSource:
         """Look at the server's vectors of our texts once, and know the model by them."""
         try:
             vectors = await self._vectors(session)
-        except (OSError, TimeoutError, WrongAnswerError, ConnectionError) as error:
+        except (OSError, TimeoutError, WrongAnswerError) as error:
             if self._identity is not None:
                 _LOG.warning("%s does not answer the probe: %s", self.name, error)
             self._forget()

@@ -183,7 +183,7 @@ class Bench:
         async with self._session.post(
             f"{self.url}v1/embeddings", headers=headers, **data
         ) as response:
-            return Reply(response.status, dict(response.headers), await response.json())
+            return Reply(response.status, response.headers, await response.json())
 
     async def get(self, path: str, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
         """GET any path."""

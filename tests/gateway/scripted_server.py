@@ -9,7 +9,7 @@ import json
 import math
 from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -35,7 +35,7 @@ class ScriptedServer:
         self.asked: Counter[str] = Counter()
         """How often each input was computed, as JSON."""
         self.calls: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
+        self.headers: list[Mapping[str, str]] = []
         self.model = "m"
         self.dimensions = 16
         self.status = 200
@@ -57,7 +57,7 @@ class ScriptedServer:
         body = await request.json()
         self.calls.append(body)
         self._called.set()
-        self.headers.append(dict(request.headers))
+        self.headers.append(request.headers)
         if self.gate is not None:
             await self.gate.wait()
         if self.drop:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from launcher.gateway.access import is_loopback
 from launcher.gateway.backends.backend import Backend, CacheSettings, bad_cache
 
 
@@ -42,3 +43,18 @@ def _scheme(url: str) -> str:
     if scheme == "memcached":
         return "memcached"
     raise bad_cache(f"{scheme!r} is no cache we know")
+
+
+def caution(url: str) -> str | None:
+    """What to know of a cache server on another machine, in a sentence; None where nothing."""
+    if _scheme(url) == "sqlite":
+        return None
+    parts = urlsplit(url)
+    if is_loopback(parts.hostname or "127.0.0.1"):
+        return None
+    if parts.scheme in {"rediss", "valkeys"}:
+        return None
+    return (
+        f"the cache {parts.scheme}://{parts.hostname} is reached without encryption: who listens "
+        "sees vectors, never texts; what others write there is not believed"
+    )

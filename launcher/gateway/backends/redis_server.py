@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -98,8 +98,9 @@ class RedisBackend:
         )
 
     def close(self) -> None:
-        """Close the connections."""
-        self._redis.close()
+        """Close the connections, those that a thread still waits on too."""
+        with suppress(*self._errors_of):
+            self._redis.connection_pool.disconnect(inuse_connections=True)
 
     def _removed(self, keys: list[Any]) -> int:
         removed: Any = self._redis.unlink(*keys)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import sqlite3
 import threading
 import time
@@ -24,7 +25,6 @@ from launcher.gateway.backends.backend import (
     Stats,
     bad_cache,
 )
-from launcher.paths import private_dir
 
 PAGE: Final = 8192
 _LOG_BYTES: Final = 8 << 20
@@ -83,8 +83,10 @@ class SqliteBackend:
         self._closed = False
         self.name = f"sqlite:{self._path}"
         try:
-            private_dir(self._path.parent)
-            self.stats()
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Its log and index take their mode from it.
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+            self._settled()
         except (BackendError, OSError) as error:
             raise QlaunchError(
                 f"the cache {self._path} cannot be used: {error}",
@@ -159,6 +161,18 @@ class SqliteBackend:
             while self._open:
                 with contextlib.suppress(sqlite3.Error):
                     self._open.pop().close()
+
+    def _settled(self) -> None:
+        """Make the tables; a damaged file is begun anew, and who makes it first is waited for."""
+        for left in range(4, -1, -1):
+            try:
+                self.stats()
+            except BackendError:
+                if not left:
+                    raise
+                time.sleep(0.1)
+            else:
+                return
 
     def _size(self) -> int:
         total = 0

@@ -1,0 +1,312 @@
+"""The HTTP interface: what is refused and how, keys, ids, pages for machines."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+import openai
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from launcher.errors import QlaunchError
+from launcher.gateway.access import Keys, host_allowed, secret
+from launcher.gateway.problems import RequestError
+from launcher.gateway.request import read_call
+from launcher.gateway.server import ServerSettings
+from tests.gateway.harness import Bench, Memory, run
+from tests.gateway.scripted_server import truth
+
+CANARY = "wednesday's secret sentence"
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"", "bad_json"),
+        (b"{", "bad_json"),
+        (b"[]", "bad_json"),
+        (b"\xff", "bad_json"),
+        (b'{"model":"m","input":"\xff"}', "bad_json"),
+        (b'{"input":"x"}', "bad_model"),
+        (b'{"model":1,"input":"x"}', "bad_model"),
+        (b'{"model":"m"}', "bad_input"),
+        (b'{"model":"m","input":null}', "bad_input"),
+        (b'{"model":"m","input":[]}', "bad_input"),
+        (b'{"model":"m","input":[[]]}', "bad_input"),
+        (b'{"model":"m","input":["a",1]}', "bad_input"),
+        (b'{"model":"m","input":["a",["b"]]}', "bad_input"),
+        (b'{"model":"m","input":[true]}', "bad_input"),
+        (b'{"model":"m","input":[1.5]}', "bad_input"),
+        (b'{"model":"m","input":[-1]}', "bad_input"),
+        (b'{"model":"m","input":[4294967296]}', "bad_input"),
+        (b'{"model":"m","input":{"a":1}}', "bad_input"),
+        (b'{"model":"m","input":"\\ud800"}', "bad_input"),
+        (b'{"model":"m","input":"x","encoding_format":"int8"}', "bad_encoding_format"),
+        (b'{"model":"m","input":"x","dimensions":0}', "bad_dimensions"),
+        (b'{"model":"m","input":"x","dimensions":"8"}', "bad_dimensions"),
+        (b'{"model":"m","input":"x","dimensions":1e30}', "bad_dimensions"),
+        (b'{"model":"m","input":"x","more":' + b"[" * 5000 + b"]" * 5000 + b"}", "bad_json"),
+        (b'{"model":"m","input":' + b"[" * 5000 + b"]" * 5000 + b"}", "bad_json"),
+    ],
+)
+def test_what_is_no_request_is_a_400_in_one_sentence(body: bytes, code: str) -> None:
+    async def work() -> None:
+        async with Bench(Memory()) as bench:
+            reply = await bench.post(body)
+            assert reply.status == 400
+            error = reply.body["error"]
+            assert error["code"] in {code, "bad_input", "bad_json"}
+            assert error["type"] == "invalid_request_error"
+            assert bench.server.calls == []
+
+    run(work())
+
+
+@given(body=st.binary(max_size=60) | st.text(max_size=60).map(lambda t: f'{{"model":{t}'.encode()))
+@settings(max_examples=300)
+def test_any_bytes_are_a_request_or_a_refusal(body: bytes) -> None:
+    refused = None
+    try:
+        read_call(body, most_inputs=8)
+    except RequestError as refusal:
+        refused = refusal.status
+    assert refused in {None, 400}
+
+
+def test_sizes_have_limits() -> None:
+    async def work() -> None:
+        limits = ServerSettings(most_inputs=3, most_bytes=1000)
+        async with Bench(Memory(), settings=limits) as bench:
+            assert (await bench.ask(["a"] * 4)).body["error"]["code"] == "too_many_inputs"
+            assert (await bench.ask([1, 2, 3, 4, 5])).status == 200
+            big = await bench.ask("a" * 2000)
+            assert big.status == 413
+            assert big.body["error"]["code"] == "body_too_large"
+
+    run(work())
+
+
+def test_other_models_and_paths_are_404() -> None:
+    async def work() -> None:
+        async with Bench(Memory()) as bench:
+            reply = await bench.post({"model": "gpt", "input": "x"})
+            assert reply.status == 404
+            assert "there are: m" in reply.body["error"]["message"]
+            assert (await bench.get("v1/completions"))[0] == 404
+            assert (await bench.get("v1/embeddings"))[0] == 405
+
+    run(work())
+
+
+def test_pages_for_machines() -> None:
+    async def work() -> None:
+        async with Bench(Memory()) as bench:
+            assert (await bench.get("health"))[0] == 200
+            assert (await bench.get("ready")) == (200, '{"status":"ready"}')
+            assert '"id":"m"' in (await bench.get("v1/models"))[1]
+            for _ in range(2):
+                await bench.ask(["a", "b"])
+                await bench.kept()
+            await bench.ask(["a", "c"])
+            await bench.kept()
+            status, page = await bench.get("metrics")
+            assert status == 200
+            samples = {
+                (s.name, *sorted(s.labels.values())): s.value
+                for family in text_string_to_metric_families(page)
+                for s in family.samples
+            }
+            assert samples["qlaunch_gateway_inputs_total", "cache", "m"] == 3
+            assert samples["qlaunch_gateway_inputs_total", "m", "server"] == 3
+            assert samples["qlaunch_gateway_requests_total", "200", "m"] == 3
+            assert samples["qlaunch_gateway_request_seconds_count", "hit", "m"] == 1
+            assert samples["qlaunch_gateway_request_seconds_count", "m", "part"] == 1
+            assert samples["qlaunch_gateway_cache_total", "written"] == 3
+            bench.sources[0].url = None
+            assert (await bench.get("ready"))[0] == 503
+            assert (await bench.get("health"))[0] == 200
+
+    run(work())
+
+
+def test_ids_of_requests_go_through_and_nothing_else_does() -> None:
+    async def work() -> None:
+        async with Bench(Memory()) as bench:
+            reply = await bench.ask("x", headers={"X-Request-Id": "trace-1.a"})
+            assert reply.headers["X-Request-Id"] == "trace-1.a"
+            assert bench.server.headers[0]["X-Request-Id"] == "trace-1.a"
+            odd = await bench.ask("y", headers={"X-Request-Id": "a b\tc"})
+            assert len(odd.headers["X-Request-Id"]) == 16
+            assert "Authorization" not in bench.server.headers[0]
+
+    run(work())
+
+
+def test_no_text_of_a_user_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        async with Bench(Memory(), settings=ServerSettings(log_requests=True)) as bench:
+            await bench.ask([CANARY])
+            bench.server.status = 500
+            bench.server.error_body = CANARY
+            await bench.ask(["other"])
+            bench.server.status = 200
+            bench.server.spoil = lambda _answer: f'{{"{CANARY}'
+            await bench.ask(["third"])
+            await bench.post(f'{{"model": "{CANARY}", "input": "x"}}'.encode())
+            await bench.post(f'{{"model": "m", "input": {{"{CANARY}": 1}}'.encode())
+
+    with caplog.at_level(logging.DEBUG):
+        run(work())
+    assert "inputs 1 hits 0" in caplog.text
+    assert CANARY not in caplog.text
+
+
+class TestKeys:
+    def test_only_with_a_key(self, tmp_path: Path) -> None:
+        async def work() -> None:
+            file = tmp_path / "keys"
+            file.write_text("# ours\nfirst-key-1\n\nsecond-key\n")
+            async with Bench(Memory(), keys=Keys(file)) as bench:
+                assert (await bench.ask("x")).status == 401
+                for wrong in ("first-key", "first-key-12", "", "# ours", "é"):
+                    reply = await bench.ask("x", headers={"Authorization": f"Bearer {wrong}"})
+                    assert reply.status == 401
+                good = {"Authorization": "Bearer second-key"}
+                assert (await bench.ask("x", headers=good)).status == 200
+                assert "Authorization" not in bench.server.headers[0]
+                assert (await bench.get("metrics"))[0] == 401
+                assert (await bench.get("v1/models", good))[0] == 200
+                assert (await bench.get("ready"))[0] == 200
+
+        run(work())
+
+    def test_a_changed_file_counts_at_once_and_a_broken_one_does_not(self, tmp_path: Path) -> None:
+        async def work() -> None:
+            file = tmp_path / "keys"
+            file.write_text("first-key-1\n")
+            async with Bench(Memory(), keys=Keys(file)) as bench:
+                file.write_text("another-key\n")
+                old = {"Authorization": "Bearer first-key-1"}
+                new = {"Authorization": "Bearer another-key"}
+                assert (await bench.ask("x", headers=old)).status == 401
+                assert (await bench.ask("x", headers=new)).status == 200
+                for broken in ("", "short\n", None):
+                    file.unlink() if broken is None else file.write_text(broken)
+                    assert (await bench.ask("x", headers=new)).status == 200
+
+        run(work())
+
+    def test_a_file_without_keys_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "keys").write_text("# none\n")
+        with pytest.raises(QlaunchError, match="no key"):
+            Keys(tmp_path / "keys")
+
+
+class TestHost:
+    def test_pages_of_other_names_are_refused_on_loopback(self) -> None:
+        async def work() -> None:
+            names = frozenset({"models.internal"})
+            async with Bench(Memory(), settings=ServerSettings(host_names=names)) as bench:
+                assert (await bench.ask("x")).status == 200
+                evil = await bench.ask("x", headers={"Host": "evil.example"})
+                assert evil.status == 403
+                own = await bench.ask("x", headers={"Host": "models.internal:8080"})
+                assert own.status == 200
+
+        run(work())
+
+    @pytest.mark.parametrize(
+        ("header", "allowed"),
+        [
+            ("127.0.0.1:8000", True),
+            ("localhost", True),
+            ("[::1]:80", True),
+            ("[::1]", True),
+            ("127.0.0.1.evil.example", False),
+            ("10.0.0.1:80", False),
+            ("", False),
+            (None, False),
+            ("evil.example:127", False),
+        ],
+    )
+    def test_names(self, header: str | None, allowed: bool) -> None:
+        assert host_allowed(header, frozenset()) is allowed
+
+
+class TestSecret:
+    def test_it_is_made_once_and_private(self, tmp_path: Path) -> None:
+        file = tmp_path / "new" / "key"
+        first = secret(file)
+        assert len(first) == 32
+        assert secret(file) == first
+        assert file.stat().st_mode & 0o077 == 0
+        assert list(file.parent.iterdir()) == [file]
+
+    def test_one_that_others_read_or_that_is_cut_is_refused(self, tmp_path: Path) -> None:
+        file = tmp_path / "key"
+        secret(file)
+        file.chmod(0o644)
+        with pytest.raises(QlaunchError, match="others can read it"):
+            secret(file)
+        file.chmod(0o600)
+        file.write_bytes(b"short")
+        with pytest.raises(QlaunchError, match="5 bytes instead of 32"):
+            secret(file)
+
+
+def test_too_many_at_once_are_refused() -> None:
+    async def work() -> None:
+        async with Bench(Memory(), settings=ServerSettings(most_open=2)) as bench:
+            bench.server.gate = asyncio.Event()
+            asked = [asyncio.create_task(bench.ask(str(n))) for n in range(2)]
+            await bench.server.wait_for_calls(2)
+            refused = await bench.ask("x")
+            assert refused.status == 429
+            assert (await bench.get("health"))[0] == 200
+            bench.server.gate.set()
+            assert {reply.status for reply in await asyncio.gather(*asked)} == {200}
+
+    run(work())
+
+
+def test_a_body_that_does_not_come_is_given_up() -> None:
+    async def work() -> None:
+        async with Bench(Memory(), settings=ServerSettings(body_s=0.2)) as bench:
+            host, port = bench.url.removeprefix("http://").rstrip("/").split(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            head = "POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
+            writer.write(head.encode())
+            assert b" 408 " in await reader.readline()
+            writer.close()
+
+    run(work())
+
+
+def test_the_openai_client_works_as_it_is() -> None:
+    async def work() -> None:
+        async with Bench(Memory()) as bench:
+            client = openai.AsyncOpenAI(base_url=f"{bench.url}v1", api_key="none", max_retries=0)
+            async with client:
+                for _ in range(2):
+                    answer = await client.embeddings.create(model="m", input=["a", "b"])
+                    assert [item.embedding for item in answer.data] == [
+                        pytest.approx(truth(text)) for text in "ab"
+                    ]
+                    await bench.kept()
+                answer = await client.embeddings.create(
+                    model="m", input=[[1, 2], [3]], encoding_format="float", dimensions=8
+                )
+                assert [item.embedding for item in answer.data] == [
+                    truth([1, 2], 8),
+                    truth([3], 8),
+                ]
+                names = [model.id async for model in client.models.list()]
+                assert names == ["m"]
+                with pytest.raises(openai.NotFoundError):
+                    await client.embeddings.create(model="other", input="a")
+
+    run(work())

@@ -271,7 +271,7 @@ class Work:
         """The new profile; the old one with the evidence only where a file was asked for."""
         found = self.document()
         if found.confirmed or self.given["output"]:
-            tuned_profile.write(self.output, self.base, found)
+            tuned_profile.write(self.output, self.base, found, profiles_dir(dirs()))
             self.written = self.output
 
     def document(self) -> Tuning:

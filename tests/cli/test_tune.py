@@ -61,6 +61,8 @@ def test_what_wins_is_written_as_a_profile_that_runs(run: Run, bench: Bench, rea
     comments = "\n".join(line for line in text.splitlines() if line.startswith("#"))
     for said in ("90.0 texts/s", "10.0 texts/s", "run-cpu-minilm-tuned-1", "Machine: test, 4"):
         assert said in comments
+    assert "  # An idle scheduler spins a whole core otherwise: measured 100.8 %" in text
+    assert "  dp-size: 2 # tuned; not there before\n" in text
     assert data["id"] in comments
     assert data["made"] in comments
     assert run("profiles", "validate", "cpu-minilm-tuned").code == 0

@@ -33,6 +33,8 @@ class FakePip:
         self.steps: list[str] = []
         self.before: dict[str, Callable[[], None]] = {}
         self.holds = CPU.version
+        self.packages = frozenset({"torch"})
+        """What pip would install for the requirements."""
 
     def _step(self, name: str) -> None:
         self.steps.append(name)
@@ -43,6 +45,10 @@ class FakePip:
         (root / "bin").mkdir()
         (root / "bin" / "python").write_text("#!/bin/sh\nexit 1\n")
         (root / "bin" / "python").chmod(0o755)
+
+    def resolve(self, *_args: object, **_options: object) -> frozenset[str]:
+        self._step("resolve")
+        return self.packages
 
     def install(self, *_args: object, **_options: object) -> None:
         self._step("requirements")
@@ -68,7 +74,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> FakePip:
     """Replace pip and the engine's import."""
     found = FakePip()
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)  # else the machine's own is told of
-    for name in ("create_environment", "install", "install_lock"):
+    for name in ("create_environment", "resolve", "install", "install_lock"):
         monkeypatch.setattr(pip, name, getattr(found, name))
     monkeypatch.setattr(bytecode, "compile_bytecode", found.compile_bytecode)
     monkeypatch.setattr(environment_probe, "warm_import", found.warm_import)
@@ -293,6 +299,29 @@ class TestRefusedFirst:
             caught.value
         )
         assert fake.steps == []
+
+    def test_a_cuda_build_of_torch_needs_more_and_nobody_checked(
+        self, fake: FakePip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """PyPI's torch brings 4.6 GB of CUDA libraries: the disk was full in the middle."""
+        assert CPU.disk_bytes_cuda_build is not None
+        free_space(monkeypatch, CPU.disk_bytes_cuda_build)
+        fake.packages = frozenset({"torch", "nvidia-cublas"})
+        with pytest.raises(QlaunchError) as caught:
+            install.install(CPU, tmp_path, progress=quiet)
+        assert (caught.value.code, caught.value.exit_code) == ("disk_full", ExitCode.ENGINE)
+        assert "with a CUDA build of torch needs 8.0 GB" in str(caught.value)
+        assert "PyTorch's own index" in (caught.value.fix or "")
+        assert fake.steps == ["venv", "resolve"]
+        fake.packages = frozenset({"torch"})
+        install.install(CPU, tmp_path, progress=quiet)
+        assert install.find(CPU, tmp_path) is not None
+
+    def test_with_room_for_either_build_pip_is_not_asked(
+        self, fake: FakePip, tmp_path: Path
+    ) -> None:
+        install.install(CPU, tmp_path, progress=quiet)
+        assert "resolve" not in fake.steps
 
     def test_what_an_interrupted_one_took_counts(
         self, fake: FakePip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

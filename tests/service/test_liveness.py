@@ -28,6 +28,14 @@ def signs(*lines: str, cores: float = 0.0) -> Activity:
     return found
 
 
+def test_a_batch_with_its_number_is_work_too() -> None:
+    """There were two patterns for this line, and only that of the counters read engines which
+    print a number: to the judge of an engine at work such a batch was nothing."""
+    assert (
+        signs("[t] Prefill batch [12], #new-seq: 3, #new-token: 40, #queue-req: 0").sequences == 3
+    )
+
+
 def test_batches_of_others_are_seen_and_those_of_a_health_check_are_not() -> None:
     assert signs(BATCH, PROBE, OLDER).sequences == 18
     assert signs(ACCESS, ACCESS.replace(" 200", " 400")).served == 1

@@ -161,7 +161,7 @@ def _install_locked(release: Release, engines: Path, progress: Progress, *, clea
     resumed = not clean and _same_unfinished(root, release)
     if root.exists() and not resumed:
         _remove_tree(root)
-    _check_space(release, engines, already=_tree_bytes(root) if resumed else 0)
+    _check_space(release, root, release.disk_bytes, already=_tree_bytes(root) if resumed else 0)
     if (ignored := pip_settings.told(pip_settings.read(os.environ, "install"))) is not None:
         progress(ignored)
     progress(f"{'resuming' if resumed else 'installing'} SGLang {release.version} in {root}")
@@ -182,6 +182,7 @@ def _build(release: Release, root: Path, progress: Progress) -> Engine:
         pip.create_environment(release, root)
     lock = LOCKS / release.lock if release.lock else None
     if release.requirements:
+        _check_cuda_build(release, python, lock)
         # torch first and with its dependencies: a CUDA build brings its own libraries.
         pip.install(release, python, list(release.requirements), constraint=lock, progress=progress)
     if lock is not None:
@@ -242,17 +243,39 @@ def _check_exec(release: Release, engines: Path) -> None:
         )
 
 
-def _check_space(release: Release, engines: Path, *, already: int) -> None:
-    free = shutil.disk_usage(engines).free
-    needed = release.disk_bytes + _SPARE_BYTES - already
-    if free < needed:
-        raise QlaunchError(
-            f"engine {release.name} needs {needed / 1e9:.1f} GB in {engines}, which has "
-            f"{free / 1e9:.1f} GB free",
-            code="disk_full",
-            exit_code=ExitCode.ENGINE,
-            fix="free space there, or set QLAUNCH_HOME to a folder on a larger disk",
-        )
+def _check_cuda_build(release: Release, python: Path, lock: Path | None) -> None:
+    """Refuse a CUDA build of torch for which there is no room.
+
+    PyPI has no other for x86-64: CPU builds are in PyTorch's own index. Where there is room for
+    both, pip is not asked which one it would take.
+    """
+    size, root = release.disk_bytes_cuda_build, python.parent.parent
+    if size is None or _lacking(root, size, already=(already := _tree_bytes(root))) is None:
+        return
+    packages = pip.resolve(release, python, release.requirements, constraint=lock)
+    if any(name.startswith(("nvidia-", "cuda-")) for name in packages):
+        _check_space(release, root, size, already=already, build=" with a CUDA build of torch")
+
+
+def _check_space(release: Release, root: Path, size: int, *, already: int, build: str = "") -> None:
+    if (lacking := _lacking(root, size, already=already)) is None:
+        return
+    needed, free = lacking
+    raise QlaunchError(
+        f"engine {release.name}{build} needs {needed / 1e9:.1f} GB in {root.parent}, which has "
+        f"{free / 1e9:.1f} GB free",
+        code="disk_full",
+        exit_code=ExitCode.ENGINE,
+        fix="free space there, or set QLAUNCH_HOME to a folder on a larger disk"
+        + ("; a CPU build comes from PyTorch's own index (PIP_EXTRA_INDEX_URL)" if build else ""),
+    )
+
+
+def _lacking(root: Path, size: int, *, already: int) -> tuple[int, int] | None:
+    """Bytes needed and bytes free for an environment of `size`; None where there is room."""
+    free = shutil.disk_usage(root.parent).free
+    needed = size + _SPARE_BYTES - already
+    return (needed, free) if free < needed else None
 
 
 def _tree_bytes(root: Path) -> int:

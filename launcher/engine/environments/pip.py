@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from launcher import pip_settings
 from launcher.engine.release import Release
 from launcher.errors import ExitCode, QlaunchError
@@ -20,6 +22,7 @@ from launcher.linux.pdeathsig import die_with
 Progress = Callable[[str], None]
 
 LOG_NAME: Final = "install.log"
+REPORT_NAME: Final = "resolved.json"
 _OPTIONS: Final = (
     "--no-input",
     "--disable-pip-version-check",
@@ -65,6 +68,37 @@ def install(
     argv = [str(python), "-P", "-m", "pip", "install", *_OPTIONS, *limits, "--", *requirements]
     progress(f"fetching {', '.join(requirements)}")
     _run(release, python.parent.parent, argv, _Steps(progress, None))
+
+
+def resolve(
+    release: Release, python: Path, requirements: Sequence[str], *, constraint: Path | None
+) -> frozenset[str]:
+    """Names of the packages that `install` would install, from the index's metadata.
+
+    Raises:
+        QlaunchError: see `install_lock`.
+    """
+    limits = [] if constraint is None else ["-c", str(constraint)]
+    report = python.parent.parent / REPORT_NAME
+    flags = ["--dry-run", "--ignore-installed", "--quiet", "--report", str(report)]
+    argv = [str(python), "-P", "-m", "pip", "install", *_OPTIONS, *flags, *limits, "--"]
+    _run(release, python.parent.parent, [*argv, *requirements], lambda _line: None)
+    resolved = msgspec.json.decode(report.read_bytes(), type=_Report)
+    return frozenset(package.metadata.name.lower() for package in resolved.install)
+
+
+class _Metadata(msgspec.Struct):
+    name: str
+
+
+class _Package(msgspec.Struct):
+    metadata: _Metadata
+
+
+class _Report(msgspec.Struct):
+    """Of pip's installation report (version 1), what is needed here."""
+
+    install: list[_Package]
 
 
 def install_lock(release: Release, python: Path, lock: Path, *, progress: Progress) -> None:

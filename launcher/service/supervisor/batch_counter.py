@@ -15,9 +15,34 @@ _BATCH = re.compile(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One batch that the scheduler has computed."""
+
+    texts: int
+    tokens: int
+    """Those that were computed; those from the prefix cache are not."""
+    queue: int | None
+    """Requests that still waited; None where the line does not say."""
+
+
+def prefill_batch(line: str) -> Batch | None:
+    """The batch that a line of the engine's log tells of, if it does.
+
+    None for a single token too: `/health` sends one through the scheduler, and what we asked proves
+    nothing.
+    """
+    if "Prefill batch" not in line or (found := _BATCH.search(line)) is None:
+        return None
+    texts, tokens = int(found[1]), int(found[2])
+    if (texts, tokens) == (1, 1):
+        return None
+    return Batch(texts, tokens, None if found[3] is None else int(found[3]))
+
+
 @dataclass(slots=True)
 class BatchCounter:
-    """Counts since it was made. `/health` sends one token through the scheduler: not counted."""
+    """Counts since it was made."""
 
     texts: int = 0
     """Texts in logged batches; the supervisor's own check, one a minute, is among them."""
@@ -29,16 +54,11 @@ class BatchCounter:
 
     def read(self, line: str) -> bool:
         """Take note of a log line; whether it told of a batch."""
-        if "Prefill batch" not in line:
+        batch = prefill_batch(line)
+        if batch is None:
             return False
-        found = _BATCH.search(line)
-        if found is None:
-            return False
-        texts, tokens = int(found[1]), int(found[2])
-        if (texts, tokens) == (1, 1):
-            return False
-        self.texts += texts
-        self.tokens += tokens
+        self.texts += batch.texts
+        self.tokens += batch.tokens
         self.batches += 1
-        self.queue = None if found[3] is None else int(found[3])
+        self.queue = batch.queue
         return True

@@ -15,6 +15,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from launcher.service.supervisor.batch_counter import prefill_batch
+
 Verdict = Literal["well", "busy", "doubtful", "ill", "wedged", "odd", "drifted"]
 """well: proved. busy: no answer, but at work. doubtful: one check failed. ill: enough of them
 failed in a row to say so. wedged: embeddings hang, and nothing else will end that. odd: a wrong
@@ -28,7 +30,6 @@ takes 0.02 (measured, `--sleep-on-idle`); one in a forward pass, 0.5 to all it m
 EXCUSED = 5
 """Embedding checks of the longer time (120 s each) that batches of others excuse, in a row."""
 
-_BATCH = re.compile(r"Prefill batch[,.] #new-seq: (\d+), #new-token: (\d+)")
 _SERVED = re.compile(r'"POST /(?:v1/embeddings|encode)[^"]*" 200')
 
 
@@ -45,11 +46,8 @@ class Activity:
 
     def read(self, line: str) -> None:
         """Take note of a log line."""
-        if "Prefill batch" in line:
-            found = _BATCH.search(line)
-            # `/health` sends one token through the scheduler: its own traces prove nothing.
-            if found and found.groups() != ("1", "1"):
-                self.sequences += int(found[1])
+        if (batch := prefill_batch(line)) is not None:
+            self.sequences += batch.texts
         elif '" 200' in line and _SERVED.search(line):
             self.served += 1
 

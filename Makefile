@@ -27,7 +27,7 @@ help:
 	@echo "make check    ruff and mypy"
 	@echo "make bench    the benchmarks of the README"
 	@echo "make pictures the pictures of docs/images, from real records"
-	@echo "make docs     what is generated: pages of docs/, profiles/schema.json"
+	@echo "make docs     what is generated: pages and schemas of docs/, profiles/schema.json"
 
 setup: $(STAMP)
 
@@ -73,6 +73,7 @@ docs: setup
 	@$(RUN)/python -m tests.checkpoints.page
 	@$(RUN)/python -m tools.profile_table
 	@$(RUN)/python -m launcher.config.schema
+	@$(RUN)/python -m tools.document_schemas
 	@$(RUN)/python -m tools.error_pages
 
 # Returns at once where it is installed.

@@ -11,6 +11,7 @@ import inspect
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 import msgspec
@@ -29,7 +30,7 @@ def profile_schema() -> dict[str, Any]:
     """JSON schema (draft 2020-12) that every valid profile fits."""
     schema = msgspec.json.schema(profile.Profile)
     definitions: dict[str, Any] = schema["$defs"]
-    for name, fields in _field_texts().items():
+    for name, fields in field_texts(profile).items():
         if name not in definitions:
             continue
         for field, text in fields.items():
@@ -86,10 +87,10 @@ def _describe(properties: dict[str, Any], field: str, text: str) -> None:
     properties[field] = {"description": text, **found}
 
 
-def _field_texts() -> dict[str, dict[str, str]]:
-    """Docstrings under the fields of each class in `types.py`, white space folded."""
+def field_texts(module: ModuleType) -> dict[str, dict[str, str]]:
+    """Docstrings under the fields of each class of a module, white space folded."""
     texts: dict[str, dict[str, str]] = {}
-    for node in ast.parse(inspect.getsource(profile)).body:
+    for node in ast.parse(inspect.getsource(module)).body:
         if not isinstance(node, ast.ClassDef):
             continue
         fields = texts.setdefault(node.name, {})

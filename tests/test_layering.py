@@ -47,6 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "service": {"config", "hardware", "documents", "plan", "record", "verify"},
     "fleet": {"documents", "plan", "service"},
     "doctor": {"documents", "hardware", "engine", "service"},
+    "corpus": {"documents", "bench"},
     "bench": {"documents", "hardware", "engine", "plan", "service", "verify", "record"},
 }
 """Folder → folders it may import; `app` may import all of them, `cli` those and `app`."""
@@ -80,6 +81,7 @@ HEAVY = {
     "rich",
     "pynvml",
     "numpy",
+    "pyarrow",
     "matplotlib",
     "jinja2",
 }

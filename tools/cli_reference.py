@@ -106,6 +106,12 @@ KEYS: Final = {
         f"`service`, `endpoint`, `model`, `dimensions`, `instruction`, {_PROMPTS}, "
         "`api_key_variable`, `language`, `snippet`"
     ),
+    "embed": (
+        "`output`, `format`, `model`, `dimensions`, `endpoints[]`, `rows`, `bad`, "
+        "`reasons.{REASON: count}`, `bad_file`, `resumed_rows`, `seconds`, `rows_per_s`, "
+        "`interrupted`; `rows` and `bad` count earlier runs that were gone on with, `seconds` and "
+        "`rows_per_s` this one alone"
+    ),
     "compare": (
         "`id`, `path`, `complete`, `interrupted`, `repeats`, `objective`, `levels[]`, "
         "`modes[].{name,kind,outcome,reason,profile,model,device,dtype,version,argv,runs[],"

@@ -150,19 +150,29 @@ class Client:
             AskError: not an embedding response, or not one whole finite vector for each text in
                 the order of the request.
         """
+        return self.vectors(data, texts)[1]
+
+    def vectors(
+        self, data: bytes, texts: int
+    ) -> tuple[list[array.array[float] | list[float]], int | None]:
+        """The vectors of an answer in the order of its texts, and the tokens counted; as `check`.
+
+        A vector is an array of float32 where it came as base64, and a list where as numbers.
+        """
         try:
             answer = _decoder.decode(data)
         except (msgspec.DecodeError, RecursionError) as error:
             raise AskError(f"the answer is no embedding response: {error}") from None
         if len(answer.data) != texts:
             raise AskError(f"{len(answer.data)} vectors came back for {texts} texts")
+        vectors = []
         for place, item in enumerate(answer.data):
             if item.index != place:
                 raise AskError(f"the vectors are out of order: index {item.index} at place {place}")
-            self._check_vector(item.embedding, place)
-        return None if answer.usage is None else answer.usage.prompt_tokens
+            vectors.append(self._vector(item.embedding, place))
+        return vectors, None if answer.usage is None else answer.usage.prompt_tokens
 
-    def _check_vector(self, given: str | list[float], place: int) -> None:
+    def _vector(self, given: str | list[float], place: int) -> array.array[float] | list[float]:
         numbers = _decoded(given, place) if isinstance(given, str) else given
         if self._dimensions is None:
             self._dimensions = len(numbers)
@@ -173,6 +183,7 @@ class Client:
         # One number that is not finite makes the sum so, and sums of float32 cannot overflow here.
         if not math.isfinite(sum(numbers)) and not all(map(math.isfinite, numbers)):
             raise AskError(f"vector {place} holds a number that is not finite")
+        return numbers
 
     def _clean(self, text: str) -> str:
         if self._target.key:

@@ -43,6 +43,10 @@ _COMMANDS: Final = {
         "launcher.cli.tune",
         "Search better settings, and write a new profile.",
     ),
+    "embed": (
+        "launcher.cli.embed",
+        "Embed files of texts into a file of vectors; goes on after any interruption.",
+    ),
     "client": (
         "launcher.cli.client",
         "Print a program that asks a service, ready to run.",

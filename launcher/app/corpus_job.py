@@ -1,0 +1,463 @@
+"""`qlaunch embed`: from what was asked for to an output that is whole, or can be gone on with."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import math
+import os
+import time
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from launcher.app.corpus_servers import Follow, Say, Servers, serving
+from launcher.corpus.batches import Limits
+from launcher.corpus.encoders import Encoder, JsonlEncoder, NpyEncoder
+from launcher.corpus.endpoints import Endpoint, FailedError, Pool, RefusedError
+from launcher.corpus.inputs import (
+    INPUT_SUFFIXES,
+    OUTPUT_SUFFIXES,
+    InputFormat,
+    InputIdentity,
+    Inputs,
+    OutputFormat,
+    format_of,
+    identify,
+)
+from launcher.corpus.output import Output, beside
+from launcher.corpus.parquet import ArrowEncoder, require, scan_jsonl
+from launcher.corpus.records import Carry, Vector, unreadable
+from launcher.corpus.run import Run
+from launcher.documents.plan import Plan
+from launcher.errors import ExitCode, QlaunchError
+from launcher.model.checkpoint import Prompts
+from launcher.verify.instruction import Wording
+
+PROBE: Final = "The quick brown fox jumps over the lazy dog."
+"""What every server is asked first: all must answer alike, and as when the run was begun."""
+SAME: Final = 0.999
+"""Least cosine of two answers to it: another dtype or batch is above, another model far below."""
+CALL_BYTES: Final = 256 << 10
+"""Most bytes of text of one call to a server that names no limit."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What was asked for."""
+
+    files: tuple[Path, ...]
+    out: Path
+    servers: Servers
+    input_format: InputFormat | None = None
+    output_format: OutputFormat | None = None
+    column: str | None = None
+    output_column: str = "embedding"
+    prompt: str | None = None
+    truncate: bool = False
+    dimensions: int | None = None
+    batch: int = 32
+    concurrency: int = 4
+    patience_s: float = 600.0
+    restart: bool = False
+    force: bool = False
+
+
+@dataclass
+class Outcome:
+    """What came of it."""
+
+    out: Path
+    format: OutputFormat
+    model: str | None = None
+    dimensions: int | None = None
+    endpoints: list[str] = field(default_factory=list)
+    rows: int = 0
+    bad: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    bad_file: Path | None = None
+    resumed_rows: int | None = None
+    """Rows that an earlier run had done; None where there was none."""
+    seconds: float = 0.0
+    """From the first call to the last commit, of this run alone."""
+    rows_per_s: float | None = None
+    interrupted: bool = False
+
+
+@dataclass(frozen=True)
+class Moment:
+    """How far a run is, for people."""
+
+    rows: int
+    bad: int
+    share: float
+    rows_per_s: float | None
+    left_s: float | None
+
+
+Watch = Callable[[Moment], object]
+
+
+def check_paths(files: Sequence[Path], out: Path) -> tuple[tuple[Path, ...], Path]:
+    """Inputs and output as real paths.
+
+    Raises:
+        QlaunchError: `input_unreadable`, `output_is_input`, `output_unusable` (exit 2).
+    """
+    inputs = []
+    for path in files:
+        if not path.exists():
+            raise unreadable(path, "there is no such file")
+        if not path.is_file():
+            raise unreadable(path, "it is no file", fix="write the texts into a file first")
+        inputs.append(path.resolve())
+    real = out.resolve()
+    for path in (real, *(beside(real, end) for end in (".part", ".bad.jsonl", ".journal"))):
+        if path in inputs or (path.exists() and any(map(path.samefile, inputs))):
+            raise _unusable(out, f"{path.name} is an input of this run")
+    if len(set(inputs)) < len(inputs):
+        twice = next(path for path in inputs if inputs.count(path) > 1)
+        raise unreadable(twice, "it is named twice", fix="name every file once")
+    folder = real.parent
+    if not folder.is_dir():
+        raise _unusable(out, f"there is no folder {folder}")
+    if real.exists() and not real.is_file():
+        raise _unusable(out, "it is no file")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise _unusable(out, f"the folder {folder} cannot be written")
+    return tuple(inputs), real
+
+
+def _unusable(out: Path, why: str) -> QlaunchError:
+    code = "output_is_input" if "is an input" in why else "output_unusable"
+    return QlaunchError(
+        f"cannot write {out}: {why}",
+        code=code,
+        exit_code=ExitCode.USAGE,
+        fix="choose another --output",
+    )
+
+
+def wording(plan: Plan | None, prompt: str | None) -> Callable[[str], str]:
+    """What puts the prompt before a text, as `embed()` of the Python interface does.
+
+    Raises:
+        QlaunchError: `prompt_unknown` (exit 2).
+    """
+    own = (plan.expectation.prompts if plan is not None else None) or Prompts()
+    if prompt is None:
+        return lambda text: own.plain + text
+    card = plan.expectation.card if plan is not None else None
+    words = Wording(card.instruction if card is not None else None, own.query, own.document)
+    if plan is not None and prompt in ("query", "document"):
+        return words.query if prompt == "query" else words.document
+    if prompt in own.named:
+        return lambda text: own.named[prompt] + text
+    if plan is None:
+        why, fix = "the model behind --url is not known", "put the prompt into the texts"
+    else:
+        why = f"model {plan.model_name} has no prompt named {prompt!r}"
+        fix = f"its prompts: {', '.join(('query', 'document', *own.named))}"
+    raise QlaunchError(why, code="prompt_unknown", exit_code=ExitCode.USAGE, fix=fix)
+
+
+def run_job(job: Job, say: Say, follow: Follow, watch: Watch) -> Outcome:
+    """Embed a corpus; an interrupt ends it in order, and it can be gone on with.
+
+    Args:
+        job: what was asked for.
+        say: told of steps.
+        follow: told of a start's states.
+        watch: told how far it is.
+
+    Raises:
+        QlaunchError: the refusals above; `embed_differs`, `output_exists`, `embed_busy` (exit 9);
+            `embed_failed`; `servers_differ` (exit 7); `input_changed` (exit 9); a start's own.
+        OSError: the disk.
+    """
+    return _Work(job, say, follow, watch).run()
+
+
+class _Work:
+    def __init__(self, job: Job, say: Say, follow: Follow, watch: Watch) -> None:
+        self._job, self._say, self._follow, self._watch = job, say, follow, watch
+        self._files, self._out = check_paths(job.files, job.out)
+        self._format: OutputFormat = format_of(
+            job.out, OUTPUT_SUFFIXES, job.output_format, "--format"
+        )
+        self._plan = job.servers.plan
+        self._worded = wording(self._plan, job.prompt)
+        self._limits = _limits(job, self._plan)
+        self._input_format = self._one_format()
+        self._inputs = Inputs(
+            self._files, self._input_format, job.column, job.output_column, self._carry()
+        )
+        self._began = 0.0
+        self._share_before = 0.0
+
+    def _carry(self) -> Carry:
+        if self._format == "npy":
+            return "nothing"
+        if self._format == "parquet":
+            require()
+            return "values"
+        return "json"
+
+    def _one_format(self) -> InputFormat:
+        job = self._job
+        kinds: list[InputFormat] = [
+            format_of(path, INPUT_SUFFIXES, job.input_format, "--input-format")
+            for path in self._files
+        ]
+        for path, kind in zip(self._files, kinds, strict=True):
+            if kind != kinds[0]:
+                raise unreadable(
+                    path, f"it is {kind}, and {self._files[0]} is {kinds[0]}",
+                    fix="embed files of one format at a time",
+                )  # fmt: skip
+        return kinds[0]
+
+    def run(self) -> Outcome:
+        self._say("reading the input once, to know it again")
+        inputs = tuple(map(identify, self._files))
+        output = Output(
+            self._out,
+            self._identity(inputs),
+            differences,
+            restart=self._job.restart,
+            force=self._job.force,
+        )
+        outcome = Outcome(self._out, self._format)
+        if output.resumed:
+            outcome.resumed_rows = output.at.rows
+            self._say(f"going on after {output.at.rows + output.at.bad:,} rows")
+        try:
+            if not output.journal.last.whole:
+                self._embed(output, outcome)
+            if not outcome.interrupted:
+                self._finish(output, outcome, inputs)
+        finally:
+            output.close()
+        self._fill(output, outcome)
+        return outcome
+
+    def _identity(self, inputs: tuple[InputIdentity, ...]) -> dict[str, Any]:
+        job, plan = self._job, self._plan
+        return {
+            "inputs": msgspec.to_builtins(inputs),
+            "model": {
+                "name": plan.model_name if plan is not None else job.servers.url_model,
+                "fingerprint": plan.fingerprint if plan is not None else None,
+                "dtype": plan.expectation.dtype if plan is not None else None,
+            },
+            "settings": {
+                "--input-format": self._input_format,
+                "--format": self._format,
+                "--column": self._inputs.column,
+                "--output-column": job.output_column,
+                "--prompt": self._worded("…"),
+                "--truncate": job.truncate,
+                "--dimensions": job.dimensions,
+                "--batch": job.batch,
+                "the server's limit of a call": self._limits.call_bytes,
+                "the server's limit of a text": self._limits.text_bytes,
+            },
+            "probe": "",
+        }
+
+    def _embed(self, output: Output, outcome: Outcome) -> None:
+        with serving(self._job.servers, self._say, self._follow) as endpoints:
+            outcome.endpoints = [endpoint.name for endpoint in endpoints]
+            with asyncio.Runner() as runner:
+                outcome.interrupted = runner.run(self._ask(endpoints, output))
+        outcome.seconds = time.monotonic() - self._began
+
+    async def _ask(self, endpoints: list[Endpoint], output: Output) -> bool:
+        job = self._job
+        pool = Pool(
+            endpoints,
+            connections=job.concurrency,
+            dimensions=job.dimensions,
+            patience_s=job.patience_s,
+        )
+        async with pool:
+            self._began = time.monotonic()
+            try:
+                probe = await _probe(pool)
+            except asyncio.CancelledError:
+                return True
+            if not output.resumed:
+                output.identity["model"]["name"] = endpoints[0].model
+            _hold_to(output, probe)
+            encoder = self._encoder(len(probe))
+            output.open(encoder)
+            self._share_before = self._inputs.share(output.at.position)
+            before = output.at.rows + output.at.bad
+            return await Run(
+                self._inputs,
+                output,
+                encoder,
+                pool,
+                self._limits,
+                self._worded,
+                job.concurrency * len(endpoints),
+                lambda here: self._tell(here, before),
+            ).whole()
+
+    def _encoder(self, dimensions: int) -> Encoder:
+        name = self._job.output_column
+        if self._format == "npy":
+            return NpyEncoder(dimensions)
+        if self._format == "jsonl":
+            return JsonlEncoder(name, dimensions)
+        columns: dict[str, str] | None = dict.fromkeys(self._inputs.columns, "string")
+        if self._input_format == "parquet":
+            columns = None
+        elif self._input_format == "jsonl":
+            columns = scan_jsonl(self._files)
+            columns.setdefault(self._inputs.column, "string")
+            columns.pop(name, None)  # rows that have it are bad rows
+        return ArrowEncoder(columns, self._inputs.schema, name, dimensions)
+
+    def _tell(self, output: Output, before: int) -> None:
+        at, took = output.at, time.monotonic() - self._began
+        share = self._inputs.share(at.position)
+        done = share - self._share_before
+        rate = (at.rows + at.bad - before) / took if took > 0 else None
+        left = took * (1 - share) / done if done > 0 else None
+        self._watch(Moment(at.rows, at.bad, share, rate, left))
+
+    def _finish(self, output: Output, outcome: Outcome, inputs: tuple[InputIdentity, ...]) -> None:
+        for known in inputs:
+            facts = Path(known.path).stat()
+            if (facts.st_size, facts.st_mtime_ns) != (known.bytes, known.mtime_ns):
+                raise QlaunchError(
+                    f"{known.path} was changed while it was read",
+                    code="input_changed",
+                    exit_code=ExitCode.CONFLICT,
+                    fix="run it again with --restart, once the file stays as it is",
+                )
+        dimensions = len(_decoded(output.identity["probe"]))
+        output.commit(whole=True)
+        output.finish(self._encoder(dimensions))
+        outcome.bad_file = output.bad if output.at.bad else None
+
+    def _fill(self, output: Output, outcome: Outcome) -> None:
+        at = output.at
+        outcome.rows, outcome.bad, outcome.reasons = at.rows, at.bad, dict(at.reasons)
+        outcome.model = output.identity["model"]["name"]
+        outcome.dimensions = len(_decoded(output.identity["probe"])) or None
+        done = at.rows + at.bad - (outcome.resumed_rows or 0)
+        if outcome.seconds > 0 and done > 0:
+            outcome.rows_per_s = done / outcome.seconds
+
+
+def _limits(job: Job, plan: Plan | None) -> Limits:
+    guard = plan.guard if plan is not None else None
+    if job.dimensions is not None and guard is not None:
+        whole = guard.dimensions
+        if job.dimensions > whole or (job.dimensions < whole and not guard.cut):
+            raise QlaunchError(
+                f"this model's vectors have {whole} numbers"
+                + ("" if guard.cut else ", and cannot be cut"),
+                code="bad_dimensions",
+                exit_code=ExitCode.USAGE,
+                fix="leave --dimensions out" if not guard.cut else f"give at most {whole}",
+            )
+    if guard is None:
+        return Limits(job.batch, CALL_BYTES, None, job.truncate)
+    texts = min(job.batch, guard.inputs)
+    return Limits(texts, min(CALL_BYTES, guard.call_bytes), guard.text_bytes, job.truncate)
+
+
+async def _probe(pool: Pool) -> Vector:
+    """The answer of the first server, once all have answered alike.
+
+    Raises:
+        QlaunchError: `probe_refused` (exit 2), `servers_differ` (exit 7); as `Pool.ask`.
+    """
+    first: Vector | None = None
+    for endpoint in pool.endpoints:
+        try:
+            vectors, _ = await pool.ask([PROBE], endpoint)
+        except (RefusedError, FailedError) as error:
+            refused = isinstance(error, RefusedError)
+            raise QlaunchError(
+                f"{endpoint.name} does not embed a plain sentence: {error}",
+                code="probe_refused" if refused else "embed_failed",
+                exit_code=ExitCode.USAGE if refused else ExitCode.UNEXPECTED,
+                fix="look at the service, or leave out --dimensions",
+            ) from None
+        if first is None:
+            first = vectors[0]
+        elif (same := cosine(first, vectors[0])) < SAME:
+            raise QlaunchError(
+                f"{endpoint.name} and {pool.endpoints[0].name} give other vectors for one text"
+                f" (cosine {same:.4f})",
+                code="servers_differ",
+                exit_code=ExitCode.VERIFY_FAILED,
+                fix="take servers of one model, with the same settings",
+            )
+    assert first is not None
+    return first
+
+
+def _hold_to(output: Output, probe: Vector) -> None:
+    """Refuse to go on with other vectors than those that are written already."""
+    encoded = base64.b64encode(probe.tobytes()).decode()
+    if not output.resumed:
+        output.identity["probe"] = encoded
+        return
+    before = _decoded(output.identity["probe"])
+    if (same := cosine(before, probe)) < SAME:
+        raise QlaunchError(
+            f"{output.journal.path} is of another run: the same text has another vector now"
+            f" (cosine {same:.4f})",
+            code="embed_differs",
+            exit_code=ExitCode.CONFLICT,
+            fix="serve the model it was begun with, or begin anew: --restart",
+        )
+
+
+def _decoded(text: str) -> Vector:
+    numbers = array("f")
+    try:
+        numbers.frombytes(binascii.a2b_base64(text))
+    except ValueError:
+        return array("f")
+    return numbers
+
+
+def cosine(one: Vector, other: Vector) -> float:
+    """Cosine of two vectors; 0 where their sizes differ or one is zero."""
+    if len(one) != len(other):
+        return 0.0
+    product = math.sqrt(sum(x * x for x in one) * sum(x * x for x in other))
+    return sum(x * y for x, y in zip(one, other, strict=True)) / product if product else 0.0
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """In what a journal's run differs from this one, in words; empty where it is the same."""
+    if before.get("version", 1) != 1:
+        return ["it was written by another version of qlaunch"]
+    said = []
+    old, new = before["inputs"], now["inputs"]
+    if len(old) != len(new):
+        said.append(f"it has {len(old)} inputs, and now there are {len(new)}")
+    for one, other in zip(old, new, strict=False):
+        if (one["bytes"], one["digest"]) != (other["bytes"], other["digest"]):
+            name = other["path"]
+            changed = "has changed since" if one["path"] == name else f"is not {one['path']}"
+            said.append(f"{name} {changed}")
+    for name, value in now["model"].items():
+        if value is not None and before["model"].get(name) not in (None, value):
+            said.append(f"its model's {name} is {before['model'][name]}, and now {value}")
+    for name, value in now["settings"].items():
+        if before["settings"].get(name) != value:
+            said.append(f"{name} was {before['settings'].get(name)!r}, and is {value!r}")
+    return said

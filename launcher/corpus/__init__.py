@@ -1,0 +1,1 @@
+"""A corpus into vectors: readers, writers, the journal, and the run between them."""

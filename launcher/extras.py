@@ -10,11 +10,12 @@ from typing import Any, Final, Literal
 
 from launcher.errors import ExitCode, QlaunchError
 
-Extra = Literal["report", "modelscope", "redis", "memcached"]
+Extra = Literal["report", "modelscope", "embed", "redis", "memcached"]
 
 MODULES: Final[dict[Extra, str]] = {
     "report": "matplotlib",
     "modelscope": "modelscope",
+    "embed": "pyarrow",
     "redis": "redis",
     "memcached": "pymemcache",
 }
@@ -22,6 +23,7 @@ MODULES: Final[dict[Extra, str]] = {
 _PURPOSES: Final[dict[Extra, str]] = {
     "report": "charts are drawn with matplotlib",
     "modelscope": "models from ModelScope are fetched with its client library, modelscope",
+    "embed": "Parquet is read and written with pyarrow",
     "redis": "the gateway's cache in Redis is asked with its client library, redis",
     "memcached": "the gateway's cache in Memcached is asked with its client library, pymemcache",
 }

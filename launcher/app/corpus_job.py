@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
+from launcher import extras
 from launcher.app.corpus_servers import Follow, Say, Servers, serving
 from launcher.corpus.batches import Limits
 from launcher.corpus.encoders import Encoder, JsonlEncoder, NpyEncoder
@@ -31,7 +32,7 @@ from launcher.corpus.inputs import (
     identify,
 )
 from launcher.corpus.output import Output, beside
-from launcher.corpus.parquet import ArrowEncoder, require, scan_jsonl
+from launcher.corpus.parquet import ArrowEncoder, scan_jsonl
 from launcher.corpus.records import Carry, Vector, unreadable
 from launcher.corpus.run import Run
 from launcher.documents.plan import Plan
@@ -204,7 +205,7 @@ class _Work:
         if self._format == "npy":
             return "nothing"
         if self._format == "parquet":
-            require()
+            extras.require("embed")
             return "values"
         return "json"
 

@@ -105,7 +105,7 @@ class Inputs:
         carry: how other columns are carried along.
 
     Raises:
-        QlaunchError: `input_unreadable`, `column_unknown`, `column_taken`, `pyarrow_missing`
+        QlaunchError: `input_unreadable`, `column_unknown`, `column_taken`, `extra_missing`
             (exit 2).
     """
 

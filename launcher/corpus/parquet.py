@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from launcher import extras
 from launcher.corpus.lines import lines
 from launcher.corpus.records import (
     RECORD_LIMIT,
@@ -20,7 +21,6 @@ from launcher.corpus.records import (
     unreadable,
     utf8_problem,
 )
-from launcher.errors import ExitCode, QlaunchError
 from launcher.linux.files import sync
 
 if TYPE_CHECKING:
@@ -34,24 +34,6 @@ GROUP_BYTES: Final = 16 << 20
 """A row group of the output ends when it has so many bytes of Arrow's, or of vectors."""
 
 
-def require() -> Any:
-    """The module pyarrow.
-
-    Raises:
-        QlaunchError: `pyarrow_missing` (exit 2).
-    """
-    try:
-        import pyarrow as pa
-    except ImportError as error:
-        raise QlaunchError(
-            "Parquet needs pyarrow, and it is not installed",
-            code="pyarrow_missing",
-            exit_code=ExitCode.USAGE,
-            fix="pip install 'qlaunch[embed]', or take JSONL or .npy",
-        ) from error
-    return pa
-
-
 class ParquetSource:
     """A Parquet file, read by row groups.
 
@@ -61,12 +43,11 @@ class ParquetSource:
         carry: `values` carries Arrow's own, typed as they are.
 
     Raises:
-        QlaunchError: `pyarrow_missing`, `input_unreadable` (exit 2).
+        QlaunchError: `extra_missing`, `input_unreadable` (exit 2).
     """
 
     def __init__(self, path: Path, column: str | None, carry: Carry) -> None:
-        require()
-        import pyarrow as pa
+        pa = extras.require("embed")
         import pyarrow.parquet as pq
 
         self.path, self._column, self._carry = path, column, carry
@@ -74,7 +55,7 @@ class ParquetSource:
             self._file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
         except (OSError, pa.ArrowException) as error:
             raise unreadable(path, f"no Parquet file: {error}") from error
-        self.schema: pa.Schema = self._file.schema_arrow
+        self.schema: Any = self._file.schema_arrow
         self.columns: tuple[str, ...] = tuple(self.schema.names)
         if column is not None:
             self._check(self.schema.field(column).type)
@@ -239,7 +220,7 @@ class ArrowEncoder:
         vectors: str,
         dimensions: int,
     ) -> None:
-        pa = require()
+        pa = extras.require("embed")
         self._columns, self._own = columns, schema
         self._dimensions = dimensions
         if columns is not None:

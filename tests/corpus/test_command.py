@@ -348,7 +348,7 @@ def test_parquet_without_pyarrow_is_a_sentence_and_the_rest_works(
         assert run("embed", source, "-o", out, "--url", engine).code == 0
     out = str(tmp_path / "o.parquet")
     answer = run("embed", source, "-o", out, "--url", engine, "--json")
-    assert refused(answer) == (2, "pyarrow_missing")
+    assert refused(answer) == (2, "extra_missing")
     assert "qlaunch[embed]" in answer.error["fix"]
 
 

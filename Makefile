@@ -86,4 +86,4 @@ pictures: setup
 	@$(RUN)/python -m tools.pictures $(ARGS)
 
 packages:
-	@PYTHON=$(PYTHON) scripts/debian-packages tests browser
+	@PYTHON=$(PYTHON) scripts/debian-packages tests browser shells

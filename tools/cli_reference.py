@@ -10,27 +10,16 @@ from typing import Final
 
 import click
 
+from launcher.cli import completing, manpage
 from launcher.cli.main import cli
+from launcher.cli.manpage import EXIT_CODES
 from launcher.config.settings import SETTINGS, ConfigValues
 from launcher.errors import ExitCode
 from launcher.linux.files import write_atomic
+from tools import completion_table
 
 DOCUMENT: Final = Path(__file__).resolve().parents[1] / "docs" / "cli.md"
-
-EXIT_CODES: Final = {
-    ExitCode.OK: "done",
-    ExitCode.UNEXPECTED: "unexpected: a fault of qlaunch or of the machine (disk, network)",
-    ExitCode.USAGE: "wrong usage, or an invalid profile, setting or model",
-    ExitCode.NOT_RUNNING: "the service is not running, or there is none of that name",
-    ExitCode.DOES_NOT_FIT: "does not fit this hardware",
-    ExitCode.ENGINE: "the engine is missing or cannot be installed, or does not know an option",
-    ExitCode.START_FAILED: "the start failed; `failure.failure_class` says how",
-    ExitCode.VERIFY_FAILED: "the vectors are wrong: a smoke check or parity failed",
-    ExitCode.TIMEOUT: "timed out",
-    ExitCode.CONFLICT: "conflict: already running, being started or stopped, port taken, in use",
-    ExitCode.PARTIAL: "partly done; `errors` says what was not",
-    ExitCode.INTERRUPTED: "interrupted (Ctrl-C); what was started has been stopped",
-}
+MANUAL: Final = DOCUMENT.with_name("qlaunch.1")
 
 _SERVICE: Final = (
     "`service`, `profile`, `state`, `endpoint` (`http://host:port/v1`), `pid` (the engine's "
@@ -213,10 +202,22 @@ Results go to stdout, everything for people (progress, hints) to stderr. Every c
 }
 ```
 
+Every command also takes `--color auto|always|never`, `--verbose` (`-v`: say why) and `--debug` (an
+error's traceback goes to a file, which is named).
+
 `status` is `ok`, `partial` or `error`; `exit_code` is the process's own; `errors[].code` is stable,
 `errors[].fix` may be null. Errors that come before a command's body (an unknown option, say) have
 the same form. A figure that was not measured is null, with the reason beside it, never 0.
 """
+
+
+def generated() -> dict[Path, str]:
+    """Every file that is made of the commands, with what it should hold."""
+    return {
+        DOCUMENT: reference(),
+        completing.TABLE: completion_table.text(),
+        MANUAL: manpage.page(cli),
+    }
 
 
 def reference() -> str:
@@ -270,7 +271,7 @@ def _settings() -> str:
 def _command(name: str, command: click.Command, keys: str) -> str:
     arguments = [p for p in command.params if isinstance(p, click.Argument)]
     words = " ".join(["[OPTIONS]", *map(_argument, arguments)])
-    options = [p for p in command.params if isinstance(p, click.Option)]
+    options = [p for p in command.params if isinstance(p, click.Option) and not p.hidden]
     return "\n".join(
         [
             f"### qlaunch {name}\n",
@@ -318,9 +319,10 @@ def _text(text: str) -> str:
 
 
 def main() -> int:
-    """Write the document."""
-    write_atomic(DOCUMENT, reference().encode(), mode=0o644)
-    sys.stderr.write(f"wrote {DOCUMENT}\n")
+    """Write the reference, the table for shells' completion, and the manual page."""
+    for path, text in generated().items():
+        write_atomic(path, text.encode(), mode=0o644)
+        sys.stderr.write(f"wrote {path}\n")
     return 0
 
 

@@ -11,10 +11,13 @@ from launcher.cli.suggestions import did_you_mean
 
 @declare("help")
 @click.argument("words", nargs=-1, metavar="[COMMAND]...")
-def command(words: tuple[str, ...]) -> Result:
+@click.option("--man", is_flag=True, help="Print the manual page: qlaunch help --man | man -l -")
+def command(words: tuple[str, ...], man: bool) -> Result:
     """Show the help of COMMAND (`qlaunch help engine install`), or of the program."""
     context = click.get_current_context().find_root()
     found: click.Command = context.command
+    if man:
+        return _manual(words, found)
     for word in words:
         inner = found.get_command(context, word) if isinstance(found, click.Group) else None
         if inner is None:
@@ -25,3 +28,13 @@ def command(words: tuple[str, ...]) -> Result:
     text = found.get_help(context)
     data = {"command": context.command_path, "text": text}
     return Result(data=data, lines=text.split("\n"), verbatim=True)
+
+
+def _manual(words: tuple[str, ...], root: click.Command) -> Result:
+    from launcher.cli import manpage
+
+    if words:
+        raise click.UsageError("the manual page is of all commands: give --man alone")
+    assert isinstance(root, click.Group)  # the program
+    text = manpage.page(root)
+    return Result(data={"command": "qlaunch", "text": text}, lines=text.splitlines(), verbatim=True)

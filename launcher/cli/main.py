@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from typing import Final
 
 import click
 
 from launcher import __version__
-from launcher.cli import screen, streams
+from launcher.cli import completing, screen, streams
 from launcher.cli.base import LazyGroup, output_options
 from launcher.cli.result import Problem, Result, failure, render
 from launcher.errors import ExitCode, QlaunchError
@@ -130,6 +131,8 @@ def cli() -> None:
 
 def entry() -> None:
     """Run the command line; every way out has its exit code and, with `--json`, its document."""
+    if instruction := os.environ.get(completing.VARIABLE):
+        sys.exit(completing.answer(instruction))
     from launcher.linux import limits
 
     streams.prepare()
@@ -174,7 +177,6 @@ def _usage(arguments: list[str], error: click.UsageError) -> int:
 
 
 def _unexpected(error: Exception, *, debug: bool = False) -> Result:
-    import os
     import traceback
 
     if os.environ.get("QLAUNCH_TRACEBACK"):

@@ -112,6 +112,11 @@ def _rows(line: str) -> int:
     return max(1, math.ceil(len(line) / (width() or _COLUMNS)))
 
 
+def fits_across(line: str) -> bool:
+    """Whether a line fits the terminal's width, 80 columns elsewhere."""
+    return len(line) <= (width() or _COLUMNS)
+
+
 def fit(cells: Sequence[Sequence[str]], widths: list[int], gap: int) -> list[int]:
     """Widths of columns that fit the terminal: the widest are cut, the first one never.
 
@@ -154,16 +159,13 @@ def by_reason(entries: Iterable[tuple[str, str]], indent: str = "  ") -> list[st
     return lines
 
 
-def folded(text: str, indent: str = "", hanging: str = "  ", *, spare: int = 0) -> list[str]:
-    """A sentence on lines of the terminal's width, 80 columns elsewhere, broken between words.
-
-    `spare` columns of each line stay free.
-    """
+def folded(text: str, indent: str = "", hanging: str = "  ") -> list[str]:
+    """A sentence on lines of the terminal's width, 80 columns elsewhere, broken between words."""
     import textwrap
 
     return textwrap.wrap(
         text,
-        max((width() or _COLUMNS) - spare, 20),
+        max(width() or _COLUMNS, 20),
         initial_indent=indent,
         subsequent_indent=indent + hanging,
         break_long_words=False,

@@ -235,9 +235,14 @@ def brief_plan(found: Plan) -> list[str]:
 
 
 def _packed(argv: Iterable[str]) -> list[str]:
-    """A command on few lines, ready to paste into a shell."""
-    lines = screen.folded(shlex.join(argv), "  ", "", spare=2)
-    return [f"{line} \\" for line in lines[:-1]] + lines[-1:]
+    """A command on few lines, options with their values, ready to paste into a shell."""
+    lines: list[str] = []
+    for piece in map(shlex.join, grouped(argv)):
+        if lines and screen.fits_across(f"  {lines[-1]} {piece} \\"):
+            lines[-1] += f" {piece}"
+        else:
+            lines.append(piece)
+    return [f"  {line} \\" for line in lines[:-1]] + [f"  {line}" for line in lines[-1:]]
 
 
 _TERMS = 4

@@ -9,6 +9,7 @@ import click
 import pytest
 
 from launcher.cli.main import cli
+from launcher.cli.manpage import EXIT_CODES
 from launcher.cli.result import Result, failure
 from launcher.errors import ExitCode, QlaunchError
 from tests.cli.commandline import Run
@@ -280,10 +281,10 @@ def test_every_command_takes_json() -> None:
 
 
 def test_the_reference_has_not_drifted() -> None:
-    written = cli_reference.DOCUMENT.read_text("utf-8")
-    assert written == cli_reference.reference(), "run `make docs`"
+    for path, text in cli_reference.generated().items():
+        assert path.read_text("utf-8") == text, f"{path.name}: run `make docs`"
 
 
 def test_the_reference_knows_every_code_and_command() -> None:
-    assert set(cli_reference.EXIT_CODES) == set(ExitCode)
+    assert set(EXIT_CODES) == set(ExitCode)
     assert set(NAMES) == set(cli_reference.KEYS) == set(SAMPLES)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    import click
     from click.shell_completion import CompletionItem
 
 VARIABLE: Final = "_QLAUNCH_COMPLETE"
@@ -25,26 +26,24 @@ _RUNS: Final = 30
 Node = dict[str, Any]
 
 
-def answer(instruction: str, program: str = "qlaunch") -> int:
+def answer(program: click.Command, instruction: str) -> int:
     """Write the completions of the words that the shell gives in the environment.
 
     Whatever fails, fails without a word: it would stand in the line that somebody types.
     """
     try:
-        return _answer(instruction, program)
+        return _answer(program, instruction)
     except Exception:  # noqa: BLE001  # as said above: also a full disk, a reader that has gone
         return 1
 
 
-def _answer(instruction: str, program: str) -> int:
+def _answer(program: click.Command, instruction: str) -> int:
     from click.shell_completion import get_completion_class
-
-    from launcher.cli.main import cli
 
     kind = get_completion_class(instruction.partition("_")[0])
     if kind is None or not instruction.endswith("_complete"):
         return 1
-    shell = kind(cli, {}, program, VARIABLE)
+    shell = kind(program, {}, "qlaunch", VARIABLE)
     table = json.loads(TABLE.read_text("utf-8"))
     words, incomplete = shell.get_completion_args()
     items = completions(table, words, incomplete)

@@ -11,7 +11,7 @@ from launcher.cli.suggestions import did_you_mean
 
 @declare("help")
 @click.argument("words", nargs=-1, metavar="[COMMAND]...")
-@click.option("--man", is_flag=True, help="Print the manual page: qlaunch help --man | man -l -")
+@click.option("--man", is_flag=True, help="Print the manual page, for `man -l -`.")
 def command(words: tuple[str, ...], man: bool) -> Result:
     """Show the help of COMMAND (`qlaunch help engine install`), or of the program."""
     context = click.get_current_context().find_root()

@@ -132,7 +132,7 @@ def cli() -> None:
 def entry() -> None:
     """Run the command line; every way out has its exit code and, with `--json`, its document."""
     if instruction := os.environ.get(completing.VARIABLE):
-        sys.exit(completing.answer(instruction))
+        sys.exit(completing.answer(cli, instruction))
     from launcher.linux import limits
 
     streams.prepare()

@@ -100,6 +100,25 @@ def environment(environ: Mapping[str, str], settings: Settings) -> dict[str, str
     return {**kept, **settings.variables}
 
 
+def indexes(settings: Settings) -> tuple[str, ...]:
+    """The addresses that pip asks, first the main index; none with `no-index`."""
+    held = settings.variables
+    if held.get("PIP_NO_INDEX", "0").strip().lower() not in ("", "0", "false", "no", "off"):
+        return ()
+    main = held.get("PIP_INDEX_URL") or held.get("PIP_PYPI_URL") or default_index()
+    extra = held.get("PIP_EXTRA_INDEX_URL", "").split()
+    return tuple(dict.fromkeys(url for url in (main, *extra) if url))
+
+
+def default_index() -> str | None:
+    """The index that pip asks unless it is told of another; None where pip does not say."""
+    try:
+        from pip._internal.models.index import PyPI
+    except ImportError:
+        return None
+    return str(PyPI.simple_url)
+
+
 def told(settings: Settings) -> str | None:
     """A line for people about what is left out; None where nothing is."""
     if not settings.left_out:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ def _of(node: ast.AST, module: str) -> Iterator[Raised]:
 def _text(node: ast.expr | None) -> str | None:
     """A string of the source; what a format string fills in shows as `…`."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return node.value
+        return re.sub(r"\{\w+\}", "…", node.value)  # a text that is filled in later
     if isinstance(node, ast.JoinedStr):
         parts = [str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values]
         return "".join(parts)

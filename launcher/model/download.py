@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from launcher.errors import ExitCode, QlaunchError
 from launcher.linux import locks
+from launcher.network import causes
 from launcher.yaml_reader import shown
 
 if TYPE_CHECKING:
@@ -16,18 +17,31 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from launcher.model.checkpoint import Source
+    from launcher.network.causes import Cause, Client
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def unreachable(source: Source, why: str, *, fix: str | None = None) -> QlaunchError:
-    """`model_unreachable`, exit 1: the place may well have the model, but it did not answer."""
+    """`model_unreachable`, exit 1: the place may well have the model, and it is not known why not.
+
+    What is known of a network is told by `network_error`.
+    """
     return QlaunchError(
         f"cannot fetch {source}: {why}",
         code="model_unreachable",
         exit_code=ExitCode.UNEXPECTED,
         fix=fix or "check the network and the proxy settings, then try again",
     )
+
+
+def network_error(source: Source, cause: Cause, client: Client) -> QlaunchError:
+    """The error for what lies between us and the place; the exit code says whose fault it is."""
+    if cause.kind == "download_corrupt":
+        return corrupt(source, causes.sentence(cause, client))
+    usage = cause.kind in {"unauthorized", "forbidden", "not_found", "address_invalid"}
+    exit_code = ExitCode.USAGE if usage else ExitCode.UNEXPECTED
+    return causes.error(f"cannot fetch {source}", cause, client, exit_code)
 
 
 def offline(source: Source) -> QlaunchError:

@@ -63,7 +63,8 @@ def pull(
 
     Raises:
         QlaunchError: exit 2: `model_not_found`, `model_gated`, `model_corrupt`,
-            `model_incomplete`, `model_unsupported`; exit 1: `model_unreachable`, `disk_full`,
+            `model_incomplete`, `model_unsupported`; exit 1: what lies between
+            us and the place (`launcher.network.causes`), `model_unreachable`, `disk_full`,
             `models_dir_unusable`, `pip_missing`.
     """
     if source.kind == "path":

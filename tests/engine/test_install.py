@@ -222,7 +222,7 @@ class TestInterrupted:
 
     def test_no_network_keeps_what_was_fetched(self, fake: FakePip, tmp_path: Path) -> None:
         def unreachable() -> None:
-            raise QlaunchError("x", code="engine_unreachable", exit_code=ExitCode.ENGINE)
+            raise QlaunchError("x", code="dns_failed", exit_code=ExitCode.ENGINE)
 
         fake.before = {"lock": interrupt}
         with pytest.raises(KeyboardInterrupt):

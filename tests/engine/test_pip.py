@@ -32,10 +32,15 @@ NOT_FOUND = """\
 ERROR: Could not find a version that satisfies the requirement triton==9.9 (from versions: 3.1.0)
 ERROR: No matching distribution found for triton==9.9
 """
-OTHER = """\
+HASHES = """\
 ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.
 
 """
+REFUSED = """\
+ERROR: Could not install packages due to an OSError: [Errno 13] Permission denied: '/srv/x'
+Check the permissions.
+"""
+OTHER = "ERROR: the moon is too near"
 
 
 def child(tmp_path: Path, program: str, each: object = None) -> None:
@@ -54,10 +59,12 @@ def failure(tmp_path: Path, text: str) -> QlaunchError:
 @pytest.mark.parametrize(
     ("text", "code", "says"),
     [
-        (UNREACHABLE, "engine_unreachable", "the package index cannot be reached"),
+        (UNREACHABLE, "dns_failed", "(Temporary failure in name resolution)"),
         (DISK_FULL, "disk_full", "the disk is full"),
+        (REFUSED, "engines_dir_unusable", "this user may not write /srv/x"),
         (NOT_FOUND, "engine_install_failed", "no build of triton==9.9 fits this machine"),
-        (OTHER, "engine_install_failed", "THESE PACKAGES DO NOT MATCH THE HASHES"),
+        (HASHES, "download_corrupt", "is not the file that was promised (hash)"),
+        (OTHER, "engine_install_failed", "the moon is too near"),
         ("", "engine_install_failed", "no output"),
     ],
 )
@@ -80,7 +87,7 @@ def test_all_of_it_is_in_the_log(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "code"),
     [
-        ({"PIP_INDEX_URL": "http://127.0.0.1:9/simple"}, "engine_unreachable"),
+        ({"PIP_INDEX_URL": "http://127.0.0.1:9/simple"}, "connection_failed"),
         ({"PIP_NO_INDEX": "1"}, "engine_install_failed"),
     ],
     ids=["nobody answers", "nothing there"],

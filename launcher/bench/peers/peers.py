@@ -132,8 +132,8 @@ def install(peer: Peer, data: Path, *, progress: Progress) -> Path:
     """The environment's folder; made first where it is not there.
 
     Raises:
-        QlaunchError: exit 5 with code `engine_unsupported`, `disk_full`, `engine_unreachable` or
-            `engine_install_failed`.
+        QlaunchError: exit 5 with code `engine_unsupported`, `disk_full`, `engines_dir_unusable`,
+            `engine_install_failed`, or what lies between us and the package index.
     """
     found = find(peer, data)
     if found is not None:

@@ -81,8 +81,9 @@ def install(release: Release, engines: Path, *, progress: Progress, force: bool 
         force: start from nothing even where the environment is whole.
 
     Raises:
-        QlaunchError: exit 5 with code `engine_unsupported`, `disk_full`, `engine_unreachable`,
-            `engine_install_failed` or `engine_broken`.
+        QlaunchError: exit 5 with code `engine_unsupported`, `disk_full`, `engine_broken`,
+            `engines_dir_unusable`, `engine_install_failed`, or what lies between us and the
+            package index (`launcher.network.causes`).
     """
     _check_platform(release)
     try:

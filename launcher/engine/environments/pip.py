@@ -18,11 +18,15 @@ from launcher import pip_settings
 from launcher.engine.release import Release
 from launcher.errors import ExitCode, QlaunchError
 from launcher.linux.pdeathsig import die_with
+from launcher.network import causes, pip_output
 
 Progress = Callable[[str], None]
 
 LOG_NAME: Final = "install.log"
 REPORT_NAME: Final = "resolved.json"
+_DETAILS: Final = "pip-details.log"
+"""pip's own log, removed when pip has ended: megabytes, and read only where it failed."""
+_DETAILS_READ: Final = 1 << 20
 _OPTIONS: Final = (
     "--no-input",
     "--disable-pip-version-check",
@@ -32,12 +36,6 @@ _OPTIONS: Final = (
     # Compiled afterwards, on all threads at once (bytecode.py).
     "--no-compile",
 )
-_UNREACHABLE: Final = re.compile(
-    r"NewConnectionError|ConnectionError|Connection refused|Name or service not known|"
-    r"Temporary failure in name resolution|Network is unreachable|ReadTimeoutError|ProxyError|"
-    r"Failed to establish a new connection|ConnectTimeoutError"
-)
-_DISK_FULL: Final = re.compile(r"No space left on device|Disk quota exceeded")
 _NOT_FOUND: Final = re.compile(r"No matching distribution found for (\S+)")
 
 
@@ -65,9 +63,11 @@ def install(
         QlaunchError: see `install_lock`.
     """
     limits = [] if constraint is None else ["-c", str(constraint)]
-    argv = [str(python), "-P", "-m", "pip", "install", *_OPTIONS, *limits, "--", *requirements]
+    root = python.parent.parent
+    options = [*_OPTIONS, *_log_option(root), *limits]
+    argv = [str(python), "-P", "-m", "pip", "install", *options, "--", *requirements]
     progress(f"fetching {', '.join(requirements)}")
-    _run(release, python.parent.parent, argv, _Steps(progress, None))
+    _run(release, root, argv, _Steps(progress, None))
 
 
 def resolve(
@@ -79,10 +79,12 @@ def resolve(
         QlaunchError: see `install_lock`.
     """
     limits = [] if constraint is None else ["-c", str(constraint)]
-    report = python.parent.parent / REPORT_NAME
+    root = python.parent.parent
+    report = root / REPORT_NAME
     flags = ["--dry-run", "--ignore-installed", "--quiet", "--report", str(report)]
-    argv = [str(python), "-P", "-m", "pip", "install", *_OPTIONS, *flags, *limits, "--"]
-    _run(release, python.parent.parent, [*argv, *requirements], lambda _line: None)
+    options = [*_OPTIONS, *_log_option(root), *flags, *limits]
+    argv = [str(python), "-P", "-m", "pip", "install", *options, "--"]
+    _run(release, root, [*argv, *requirements], lambda _line: None)
     resolved = msgspec.json.decode(report.read_bytes(), type=_Report)
     return frozenset(package.metadata.name.lower() for package in resolved.install)
 
@@ -105,13 +107,21 @@ def install_lock(release: Release, python: Path, lock: Path, *, progress: Progre
     """Install exactly what the lock file lists, resolving nothing.
 
     Raises:
-        QlaunchError: exit 5; `engine_unreachable` where the package index does not answer,
-            `disk_full`, else `engine_install_failed` with pip's last words.
+        QlaunchError: exit 5; what lies between us and the package index
+            (`launcher.network.causes`), `disk_full`, `engines_dir_unusable`, else
+            `engine_install_failed` with pip's last words.
     """
     count = sum(1 for line in lock.read_text("utf-8").splitlines() if "==" in line)
     progress(f"fetching {count} pinned packages")
-    argv = [str(python), "-P", "-m", "pip", "install", *_OPTIONS, "--no-deps", "-r", str(lock)]
-    _run(release, python.parent.parent, argv, _Steps(progress, count))
+    root = python.parent.parent
+    options = [*_OPTIONS, *_log_option(root), "--no-deps"]
+    argv = [str(python), "-P", "-m", "pip", "install", *options, "-r", str(lock)]
+    _run(release, root, argv, _Steps(progress, count))
+
+
+def _log_option(root: Path) -> list[str]:
+    """Only there does pip say that an index gave no answer; on the screen nothing matched."""
+    return ["--log", str(root / _DETAILS)]
 
 
 class _Steps:
@@ -143,7 +153,8 @@ def _run(
 ) -> None:
     log = root / LOG_NAME
     tail: deque[str] = deque(maxlen=200)
-    environment = pip_settings.environment(os.environ, pip_settings.read(os.environ, "install"))
+    settings = pip_settings.read(os.environ, "install")
+    environment = pip_settings.environment(os.environ, settings)
     parent = os.getpid()
     with (
         log.open("a", encoding="utf-8") as file,
@@ -170,27 +181,39 @@ def _run(
         except BaseException:
             os.killpg(child.pid, signal.SIGKILL)
             raise
+    details = _details(root / _DETAILS)
     if code != 0:
-        raise _explain(release, argv, "\n".join(tail), log)
+        raise _explain(release, argv, "\n".join(tail), details, log, settings)
 
 
-def _explain(release: Release, argv: list[str], text: str, log: Path) -> QlaunchError:
+def _details(path: Path) -> str:
+    """The end of pip's own log, which is removed."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _DETAILS_READ))
+            text = file.read().decode("utf-8", "replace")
+        path.unlink()
+    except OSError:
+        return ""
+    return text
+
+
+def _explain(
+    release: Release,
+    argv: list[str],
+    text: str,
+    details: str,
+    log: Path,
+    settings: pip_settings.Settings,
+) -> QlaunchError:
     what = f"engine {release.name} could not be installed"
-    if _DISK_FULL.search(text):
-        return QlaunchError(
-            f"{what}: the disk is full",
-            code="disk_full",
-            exit_code=ExitCode.ENGINE,
-            fix="free space for the environment and for the temporary folder, then run it again",
-        )
-    if _UNREACHABLE.search(text):
-        return QlaunchError(
-            f"{what}: the package index cannot be reached",
-            code="engine_unreachable",
-            exit_code=ExitCode.ENGINE,
-            fix="check the network or pip's configuration (index, proxy), then run it again: "
-            "what was fetched is kept",
-        )
+    if (refused := pip_output.trouble(text) or pip_output.trouble(details)) is not None:
+        return _refused(what, *refused)
+    index = next(iter(pip_settings.indexes(settings)), "the package index")
+    proxy = settings.variables.get("PIP_PROXY")
+    cause = pip_output.cause(f"{details}\n{text}", index, proxy)
+    if cause is not None:
+        return causes.error(what, cause, causes.PIP, ExitCode.ENGINE)
     if missing := _NOT_FOUND.search(text):
         return QlaunchError(
             f"{what}: no build of {missing[1]} fits this machine and Python",
@@ -204,4 +227,21 @@ def _explain(release: Release, argv: list[str], text: str, log: Path) -> Qlaunch
         code="engine_install_failed",
         exit_code=ExitCode.ENGINE,
         fix=f"see {log}",
+    )
+
+
+def _refused(what: str, kind: pip_output.Trouble, path: str) -> QlaunchError:
+    """The error where this machine refused pip a file."""
+    if kind == "disk_full":
+        return QlaunchError(
+            f"{what}: the disk is full",
+            code="disk_full",
+            exit_code=ExitCode.ENGINE,
+            fix="free space for the environment and for the temporary folder, then run it again",
+        )
+    return QlaunchError(
+        f"{what}: this user may not write {path}",
+        code="engines_dir_unusable",
+        exit_code=ExitCode.ENGINE,
+        fix="check the owner and mode of that path, or set QLAUNCH_HOME to a folder of your own",
     )

@@ -7,15 +7,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.config.loading import LoadedProfile, ProfileRef, list_profiles
+from launcher.config.loading import ProfileRef, list_profiles
 from launcher.config.profile import Profile
 from launcher.engine.environments import install
 from launcher.engine.release import Engine, Release
 from launcher.engine.releases import releases, this_host
 from launcher.errors import QlaunchError
 from launcher.hardware.inventory import Hardware
-from launcher.model.cards import load_card
+from launcher.model.cards import load_card, resolve_model
 from launcher.model.checkpoint import Checkpoint, ModelCard
+from launcher.model.inspect import inspect
 from launcher.model.shape import from_card
 from launcher.paths import Dirs
 from launcher.plan.calibration import Observed
@@ -140,12 +141,17 @@ def _moment(text: str) -> datetime | None:
 
 
 def _candidate(ref: ProfileRef, where: Dirs) -> Candidate | None:
-    profile = ref.profile
-    if profile is None:
+    loaded = ref.loaded
+    if loaded is None:
         return None
-    loaded = LoadedProfile(ref.name, ref.path, profile, {}, ref.shipped)
-    card = card_named(profile.model, where.config / "profiles" / "models")
-    return Candidate(loaded, card, sizes(card, profile))
+    model, base = loaded.profile.model, loaded.file(("model",)).parent
+    try:
+        card, sources = resolve_model(model, where.config / "profiles" / "models", base=base)
+        if card is None and sources[0].kind == "path":
+            return Candidate(loaded, None, inspect(Path(sources[0].location)))
+    except QlaunchError as error:
+        return Candidate(loaded, None, None, broken=error.message)
+    return Candidate(loaded, card, sizes(card, loaded.profile))
 
 
 def card_named(model: str, folder: Path) -> ModelCard | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,13 +19,15 @@ from launcher.bench.compare import quality_of
 from launcher.bench.peers import peers
 from launcher.bench.trial import Ended, Running, Say, in_words
 from launcher.bench.unsupervised import BareEngine
-from launcher.config.loading import SUFFIXES
+from launcher.config.loading import NAME, SUFFIXES
 from launcher.documents.comparison import Mode, ModeKind, Quality
 from launcher.documents.plan import Plan
 from launcher.documents.run import Peak, Run
 from launcher.documents.service_state import ServiceState
 from launcher.engine import command
 from launcher.errors import ExitCode, QlaunchError
+from launcher.model import naming
+from launcher.model.source import parse_source
 from launcher.paths import dirs
 from launcher.plan import precision
 from launcher.service import control, ports
@@ -201,8 +204,16 @@ def service_name(profile: str, command_name: str) -> str:
 
 
 def bare_name(profile: str) -> str:
-    """A profile's name, of a name or a file; a name may have dots in it."""
-    return Path(profile).stem if profile.endswith(SUFFIXES) else profile
+    """A profile's name, of a name or a file (a name may have dots in it); a service's name, of a
+    model."""
+    if profile.endswith(SUFFIXES):
+        return Path(profile).stem
+    if re.fullmatch(NAME, profile):
+        return profile
+    try:
+        return naming.service_name(parse_source(profile))
+    except QlaunchError:
+        return profile  # whoever loads it says what is wrong
 
 
 def profile_contender(

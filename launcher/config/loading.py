@@ -34,8 +34,13 @@ class ProfileRef:
     shipped: bool
     shadows: bool = False
     """A user's own that stands in front of a shipped one of the same name."""
-    profile: Profile | None = None
+    loaded: LoadedProfile | None = None
     error: QlaunchError | None = None
+
+    @property
+    def profile(self) -> Profile | None:
+        """The profile itself, where it can be loaded."""
+        return self.loaded.profile if self.loaded is not None else None
 
 
 @dataclass(frozen=True)
@@ -75,13 +80,13 @@ def list_profiles(user_dir: Path) -> list[ProfileRef]:
     shipped, own = _files(shipped_dir()), _files(user_dir)
     refs = []
     for name, path in sorted({**shipped, **own}.items()):
-        profile, error = None, None
+        loaded, error = None, None
         try:
-            profile = _load(ProfileRef(name, path, name not in own), user_dir).profile
+            loaded = _load(ProfileRef(name, path, name not in own), user_dir)
         except QlaunchError as found:
             error = found
         in_front = name in own and name in shipped
-        refs.append(ProfileRef(name, path, name not in own, in_front, profile, error))
+        refs.append(ProfileRef(name, path, name not in own, in_front, loaded, error))
     return refs
 
 
@@ -105,7 +110,10 @@ def find_profile(name_or_path: str, user_dir: Path) -> ProfileRef:
             shadows = not here and name_or_path in shipped
             return ProfileRef(name_or_path, files[name_or_path], here, shadows)
     if "/" in name_or_path:
-        raise _unknown(f"`{shown(name_or_path)}` is neither a profile's name nor a .yaml file")
+        raise _unknown(
+            f"`{shown(name_or_path)}` is neither a profile's name nor a .yaml file",
+            "for a model make a profile first: qlaunch profiles new NAME --model MODEL",
+        )
     hint = did_you_mean(name_or_path, {**shipped, **own})
     raise _unknown(f"there is no profile `{shown(name_or_path)}`{hint}")
 
@@ -224,10 +232,11 @@ def _files(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in found}
 
 
-def _unknown(message: str) -> QlaunchError:
+def _unknown(message: str, fix: str | None = None) -> QlaunchError:
     return QlaunchError(
         message,
         code="profile_unknown",
         exit_code=ExitCode.USAGE,
-        fix="`qlaunch profiles list` shows every profile; a file is given by a path to a .yaml",
+        fix=fix
+        or "`qlaunch profiles list` shows every profile; a file is given by a path to a .yaml",
     )

@@ -39,6 +39,8 @@ class Candidate:
     card: ModelCard | None
     checkpoint: Checkpoint | None
     """None: nobody knows the model's sizes before it is here."""
+    broken: str | None = None
+    """Why the model's own folder cannot be served."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ def judge(candidate: Candidate, world: World) -> Verdict:
         why = world.host.why_not(choice.release)
         if why:
             return Verdict(profile=loaded.name, bucket="cannot", reason=why)
+        if candidate.broken:
+            return Verdict(profile=loaded.name, bucket="cannot", reason=candidate.broken)
         given = _inputs(candidate, world, choice)
         if given is None:
             return Verdict(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from launcher.app import known_model
+from launcher.app import contenders, known_model
 from launcher.model.checkpoint import Source
 from launcher.model.foreseen import from_cache
 from tests.checkpoints import make_bert, make_qwen3
@@ -92,6 +92,25 @@ class TestAModelInsteadOfAProfile:
         data = dry(run, "./my-decoder")
         assert (data["profile"], option(data, "--port")) == ("mine", "4321")
         assert data["notes"] == ["profile mine: written for this model"]
+
+    def test_ones_own_profile_of_a_folder_is_listed_with_what_it_would_take(
+        self, run: Run, folder: Path
+    ) -> None:
+        """It was listed as "not here yet"."""
+        profiles = folder.parent / "config" / "profiles"
+        (profiles / "mine.yaml").write_text(f"extends: cpu-minilm\nmodel: {folder}/My Encoder\n")
+        (profiles / "gone.yaml").write_text("extends: cpu-minilm\nmodel: ./absent\n")
+        (profiles / "typo.yaml").write_text("extends: cpu-minilm\nmodel: all-minilm\n")
+        listed = {each["name"]: each for each in run("profiles", "list", "--json").data["profiles"]}
+        assert (listed["mine"]["bucket"], listed["mine"]["reason"]) == ("runs", None)
+        assert listed["gone"]["bucket"] == listed["typo"]["bucket"] == "cannot"
+        assert listed["gone"]["reason"] == f"{profiles}/absent does not exist"
+        assert "there is no model card 'all-minilm'; did you mean" in listed["typo"]["reason"]
+
+    def test_a_measured_mode_of_a_model_gets_a_name_of_its_service(self, folder: Path) -> None:
+        assert contenders.service_name("./My Encoder", "compare") == "compare-my-encoder"
+        assert contenders.service_name("hf:org/Name", "tune") == "tune-name"
+        assert contenders.service_name("./mine.v2.yaml", "tune") == "tune-mine.v2"
 
     def test_a_card_by_its_name_and_a_source_that_a_card_names(self, run: Run, ready: Path) -> None:
         by_card = dry(run, "all-minilm-l6-v2")

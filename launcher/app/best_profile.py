@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.app import candidates
-from launcher.config.loading import list_profiles, load_profile
+from launcher.config.loading import list_profiles
 from launcher.errors import ExitCode, QlaunchError
 from launcher.model.source import parse_source
 from launcher.plan.recommend import Judged, judge_all
@@ -55,16 +55,23 @@ def best_profile(
     """
     world = candidates.world_of(hardware, where, observed)
     folder = where.config / "profiles"
-    names = [ref.name for ref in list_profiles(folder) if ref.error is None]
-    every = [load_profile(name, folder) for name in names]
-    own = [each for each in every if _is_of(each, model)]
-    others = [each for each in every if each not in own and _suits(each, checkpoint, where)]
+    refs = [ref for ref in list_profiles(folder) if ref.loaded is not None]
+    own = [ref.loaded for ref in refs if ref.loaded and _is_of(ref.loaded, model)]
+    # A user's own profile for another model may have ports and keys that are meant for that one.
+    others = [
+        ref.loaded
+        for ref in refs
+        if ref.loaded
+        and ref.loaded not in own
+        and (ref.shipped or ref.shadows)
+        and _suits(ref.loaded, checkpoint, where)
+    ]
     refusals: list[Judged] = []
     for group, why in ((own, "written for this model"), (others, _kind(checkpoint))):
         judged = judge_all([Candidate(each, card, checkpoint) for each in group], world)
         usable = [each for each in judged if each.verdict.plan is not None]
         if usable:
-            return _best(usable[0], why)
+            return _best(_nearest(usable, checkpoint, where), why)
         refusals += judged
     reason = f": {refusals[0].verdict.reason}" if refusals else ""
     machine = "such a machine" if hardware.assumed else "this machine"
@@ -74,6 +81,30 @@ def best_profile(
         exit_code=ExitCode.DOES_NOT_FIT,
         fix="see why: qlaunch profiles list; or name a profile: qlaunch up PROFILE --model MODEL",
     )
+
+
+def _nearest(usable: list[Judged], checkpoint: Checkpoint, where: Dirs) -> Judged:
+    """Of the profiles that suit as well as the first, the one written for a model of most nearly
+    the checkpoint's size."""
+    first = usable[0]
+
+    def rank(judged: Judged) -> tuple[object, ...]:
+        return (
+            judged.verdict.bucket,
+            judged.kind,
+            judged.profile.measured,
+            judged.profile.hardware,
+        )
+
+    def distance(judged: Judged) -> int:
+        card = _card(judged.profile.model, where)
+        return abs((card.parameters if card else 0) - checkpoint.parameters)
+
+    return min((each for each in usable if rank(each) == rank(first)), key=distance)
+
+
+def _card(model: str, where: Dirs) -> ModelCard | None:
+    return candidates.card_named(model, where.config / "profiles" / "models")
 
 
 def _best(judged: Judged, why: str) -> Best:
@@ -103,11 +134,11 @@ def _folder_of(said: str, base: Path) -> str | None:
 
 
 def _suits(loaded: LoadedProfile, checkpoint: Checkpoint, where: Dirs) -> bool:
-    """Whether a shipped profile is for models of the checkpoint's kind and number format."""
+    """Whether a profile is for models of the checkpoint's kind and number format."""
     need = loaded.profile.checkpoint
-    if not loaded.shipped or (need is not None and checkpoint.quantization is None):
+    if need is not None and checkpoint.quantization is None:
         return False
-    card = candidates.card_named(loaded.profile.model, where.config / "profiles" / "models")
+    card = _card(loaded.profile.model, where)
     shape = card.shape if card is not None else None
     return shape is None or shape.encoder == checkpoint.encoder
 

@@ -122,6 +122,7 @@ def _foreseen(
             fix=f"qlaunch model pull {model}",
         )
     source = next(source for source in sources if source.kind != "path")
-    then = "which --offline forbids `up` to fetch" if offline else f"`up` fetches it from {source}"
+    then = f"`up` {'would fetch' if offline else 'fetches'} it from {source}"
+    then += ", and --offline forbids that" if offline else ""
     words = f"model {model} is not on this machine: planned from {by}; {then}"
     return KnownModel(checkpoint, card or facts, Absent("model", model, words))

@@ -192,6 +192,8 @@ def _chosen(
             progress(found.note)
         notes = (found.note,) if found.note else ()
         return _Chosen(request, found.profile or request.profile, notes=notes)
+    if request.elsewhere:
+        engine_and_card.require_kernels(hardware)
     model = known_model(found.model, where, _fetching(request, where, progress))
     best = best_profile(
         found.model,
@@ -235,11 +237,9 @@ def _absent_engine(
     what = f"engine {release.name} (SGLang {release.version})"
     if request.elsewhere:
         return None
-    then = (
-        "which --offline forbids `up` to do"
-        if settings.offline
-        else f"`up` installs it first ({size(release.disk_bytes)})"
-    )
+    then = f"`up` {'would install' if settings.offline else 'installs'} it first"
+    then += f" ({size(release.disk_bytes)})"
+    then += ", and --offline forbids that" if settings.offline else ""
     return Absent("engine", release.name, f"{what} is not installed: {then}")
 
 

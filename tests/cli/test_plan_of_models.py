@@ -152,6 +152,19 @@ class TestAModelInsteadOfAProfile:
         assert (answer.code, answer.error["code"]) == (4, "does_not_fit")
         assert "no profile serves" in answer.error["message"]
 
+    def test_of_profiles_that_suit_alike_the_one_for_a_model_of_its_size(
+        self, run: Run, folder: Path, on: SetMachine
+    ) -> None:
+        on(machine(gpus=(gpu(total=15 * GIB),)))
+        installed(folder.parent / "data" / "engines", "turing")
+        assert dry(run, "all-minilm-l6-v2")["profile"] == "gpu-minilm"
+        assert dry(run, "./My Encoder")["profile"] == "gpu-bge-micro"
+
+    def test_ones_own_in_front_of_a_shipped_one_is_taken_too(self, run: Run, folder: Path) -> None:
+        profiles = folder.parent / "config" / "profiles"
+        (profiles / "cpu-qwen3-0.6b.yaml").write_text("extends: cpu-qwen3-0.6b\nport: 4321\n")
+        assert option(dry(run, "./my-decoder"), "--port") == "4321"
+
     def test_another_machine_gets_the_profile_of_its_card(
         self, run: Run, home: Path, on: SetMachine
     ) -> None:
@@ -186,7 +199,10 @@ class TestWhatIsNotHere:
         assert [each["kind"] for each in data["absent"]] == ["engine", "model"]
         assert "is not installed: `up` installs it first (" in data["absent"][0]["message"]
         lines = run("plan", "cpu-minilm", "--offline").out.splitlines()
-        assert lines[0].startswith("not here  engine cpu (SGLang 0.5.23) is not installed: which")
+        assert lines[0].startswith(
+            "not here  engine cpu (SGLang 0.5.23) is not installed: `up` would"
+        )
+        assert lines[0].endswith(", and --offline forbids that")
         assert not (home / "data").exists()
 
     def test_what_nobody_knows_is_not_made_up(self, run: Run, ready: Path) -> None:

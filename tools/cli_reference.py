@@ -60,6 +60,14 @@ KEYS: Final = {
         "`service`, `fingerprint`, `notes[]`, `file`, `scope`, `unit`, `linger`; with `--output` "
         "also `path`"
     ),
+    "export compose": (
+        "`service`, `fingerprint`, `notes[]`, `file`, `image`, `compose`; with `--output` also "
+        "`path`"
+    ),
+    "export k8s": (
+        "`service`, `fingerprint`, `notes[]`, `file`, `image`, `manifests`; with `--output` also "
+        "`path`"
+    ),
     "prune": (
         "`dry_run`, `items[].{kind,path,bytes,reason,used_by[]}` (what goes), `kept[]` (the same, "
         "in use), `bytes`"

@@ -7,22 +7,23 @@ import pwd
 import shutil
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import click
 
-from launcher.app import exporting
+from launcher.app import containing, exporting
 from launcher.cli.base import command as declare
 from launcher.cli.base import group
 from launcher.cli.options import plan_options, request
 from launcher.cli.progress import Progress
 from launcher.cli.result import Result
 from launcher.errors import ExitCode, QlaunchError
-from launcher.fleet import systemd
+from launcher.fleet import compose, container, kubernetes, systemd
 from launcher.linux.files import write_atomic
 
-command = group("export", "Write a service as a unit of another manager.")
+command = group("export", "Write a service for systemd, compose or Kubernetes.")
 
 
 def _export_options(body: Any) -> Any:
@@ -120,7 +121,61 @@ def _systemd(
     return _result(found, text, systemd.file_name(found.plan), output, more, hints)
 
 
-command.add_command(_systemd)
+_IMAGE = click.option(
+    "--image", help="Image to run (default: qlaunch-ENGINE:VERSION, of the Containerfile)."
+)
+
+
+@declare("export compose")
+@_export_options
+@_IMAGE
+def _compose(
+    words: tuple[str, ...], image: str | None, output: str | None, from_profile: bool, **given: Any
+) -> Result:
+    """Write a compose file for a service as it was started, or for PROFILE.
+
+    The model of this machine is mounted, the API key is a secret, the health check passes when the
+    vectors are proved right, and memory is limited by the prediction.
+    """
+    found = _resolved(words, given, from_profile=from_profile)
+    inside = containing.contained(found.plan, image)
+    text = compose.text(inside, user=f"{os.geteuid()}:{os.getegid()}")
+    more = {"image": inside.image, "compose": text}
+    return _result(_with_notes(found, inside), text, compose.FILE, output, more)
+
+
+@declare("export k8s")
+@_export_options
+@_IMAGE
+@click.option("--claim", metavar="NAME", help="PersistentVolumeClaim with the model's files.")
+@click.option("--secret", metavar="NAME", help="Secret with the API key under `api-key`.")
+def _k8s(
+    words: tuple[str, ...],
+    image: str | None,
+    claim: str | None,
+    secret: str | None,
+    output: str | None,
+    from_profile: bool,
+    **given: Any,
+) -> Result:
+    """Write Kubernetes manifests for a service as it was started, or for PROFILE.
+
+    Deployment with probes that wait for the proof of the vectors, Service, PodDisruptionBudget,
+    NetworkPolicy, and a ConfigMap for a profile of your own; the key is a Secret's, by name.
+    """
+    found = _resolved(words, given, from_profile=from_profile)
+    inside = containing.contained(found.plan, image)
+    text = kubernetes.text(inside, claim=claim, secret=secret)
+    more = {"image": inside.image, "manifests": text}
+    return _result(_with_notes(found, inside), text, kubernetes.FILE, output, more)
+
+
+def _with_notes(found: exporting.Exported, inside: container.Contained) -> exporting.Exported:
+    return replace(found, notes=(*found.notes, *inside.notes))
+
+
+for _command in (_systemd, _compose, _k8s):
+    command.add_command(_command)
 
 
 def _me() -> str:

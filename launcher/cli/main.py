@@ -72,7 +72,7 @@ _COMMANDS: Final = {
     "runs": ("launcher.cli.runs", "List, show, report, compare and remove run records."),
     "prune": ("launcher.cli.prune", "List what could be removed, with sizes; with --yes, do it."),
     "upgrade": ("launcher.cli.upgrade", "Bring engines to the releases that this version knows."),
-    "export": ("launcher.cli.export", "Write a service as a systemd unit."),
+    "export": ("launcher.cli.export", "Write a service for systemd, compose or Kubernetes."),
     "completion": ("launcher.cli.completion", "Print the shell completion script."),
     "help": ("launcher.cli.help", "Show help of a command, or the manual page."),
 }

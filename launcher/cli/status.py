@@ -10,7 +10,7 @@ from launcher.cli import service_text
 from launcher.cli.base import all_option
 from launcher.cli.base import command as declare
 from launcher.cli.result import Problem, Result
-from launcher.documents.service_state import FINAL, ServiceState
+from launcher.documents.service_state import FINAL, UP, ServiceState
 from launcher.errors import ExitCode
 from launcher.service import control
 
@@ -21,11 +21,16 @@ _ERROR_LINES = 2
 @declare("status")
 @click.argument("service")
 @click.option("--endpoint", "endpoint_only", is_flag=True, help="Print only the endpoint's URL.")
+@click.option(
+    "--verified", is_flag=True, help="Exit 3 also while it starts: for health checks of others."
+)
 @all_option()
-def command(service: str, endpoint_only: bool, everything: bool) -> Result:
+def command(service: str, endpoint_only: bool, verified: bool, everything: bool) -> Result:
     """Show SERVICE: state, endpoint, memory, checks. Exit 3 when it is not running."""
     state = control.status(service)
     data = control.as_data(state)
+    if verified and state.state not in FINAL | UP:
+        return _unverified(state, data)
     running = state.state not in FINAL
     if running and endpoint_only:
         return Result(data=data, lines=[state.endpoint or "-"])
@@ -46,6 +51,18 @@ def command(service: str, endpoint_only: bool, everything: bool) -> Result:
 
 def _text(state: ServiceState, everything: bool) -> list[str]:
     return service_text.fitting(state, everything=everything, below=_ERROR_LINES)
+
+
+def _unverified(state: ServiceState, data: dict[str, Any]) -> Result:
+    """It runs, and its vectors are not proved right yet."""
+    message = f"service {state.service!r} is not verified: {state.state}"
+    return Result(
+        data=data,
+        lines=service_text.service(data),
+        exit_code=ExitCode.NOT_RUNNING,
+        status="error",
+        problems=(Problem("not_verified", message, "wait for it"),),
+    )
 
 
 def _unknown(service: str, state: ServiceState, data: dict[str, Any], lines: list[str]) -> Result:

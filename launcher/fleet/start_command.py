@@ -31,6 +31,11 @@ SWITCHES: Final[Mapping[str, tuple[str, str | None]]] = {
 }
 """Words for true and for false; None: nothing."""
 
+STOP_S: Final = 45
+"""`down` takes 30 s at most; then another manager's own SIGKILL may come."""
+VERIFY_S: Final = 300
+"""What the smoke may take, its first reference included (`Timing.verify_s`)."""
+
 
 @dataclass(frozen=True)
 class Placed:
@@ -98,3 +103,9 @@ def is_folder(name: str) -> bool:
     return name in {"QLAUNCH_HOME", "HOME", "HF_HOME", "HF_HUB_CACHE", "MODELSCOPE_CACHE"} or (
         name.startswith("XDG_")
     )
+
+
+def start_limit_s(plan: Plan) -> int:
+    """Seconds until verified at most, with a whole start for each step of less memory."""
+    starts = 1 + len(plan.fallbacks)
+    return round(starts * plan.start_timeout_s + VERIFY_S)

@@ -21,10 +21,6 @@ Scope = Literal["system", "user"]
 
 WATCHDOG_S = 60
 """The loop tells twice as often; a smoke or a slow disk never keeps it for longer than a second."""
-STOP_S = 45
-"""`down` takes 30 s at most; then systemd's own SIGKILL may come."""
-VERIFY_S = 300
-"""What the smoke may take, its first reference included (wiring.Timing.verify_s)."""
 LASTING = (
     ExitCode.USAGE,
     ExitCode.DOES_NOT_FIT,
@@ -117,8 +113,8 @@ def _service_section(plan: Plan, start: Start, scope: Scope, user: str | None) -
         *([f"LoadCredential={KEY}:{_text(key)}"] if key else []),
         *([f"User={user}"] if scope == "system" and user else []),
         f"# {_budget(plan)}",
-        f"TimeoutStartSec={_start_limit(plan)}",
-        f"TimeoutStopSec={STOP_S}",
+        f"TimeoutStartSec={start_command.start_limit_s(plan)}",
+        f"TimeoutStopSec={start_command.STOP_S}",
         f"WatchdogSec={WATCHDOG_S}",
         "# SIGTERM to the supervisor alone: it stops the engine in order, and proves that it did.",
         "KillMode=mixed",
@@ -185,16 +181,11 @@ def _folders(plan: Plan, start: Start) -> list[str]:
     ]
 
 
-def _start_limit(plan: Plan) -> int:
-    """Seconds until verified, with a whole start for each step of less memory."""
-    starts = 1 + len(plan.fallbacks)
-    return round(starts * plan.start_timeout_s + VERIFY_S)
-
-
 def _budget(plan: Plan) -> str:
     steps = len(plan.fallbacks)
     more = f", {steps} more with less memory," if steps else ""
-    return f"One start of {plan.start_timeout_s:g} s at most{more} and {VERIFY_S} s of checks."
+    checks = f"{start_command.VERIFY_S} s of checks"
+    return f"One start of {plan.start_timeout_s:g} s at most{more} and {checks}."
 
 
 _PLAIN = re.compile(r"[A-Za-z0-9_@+=:,./%$-]+")

@@ -60,6 +60,8 @@ SAMPLES: dict[str, tuple[list[str], int]] = {
     "runs diff": (["runs", "diff", "a"], 2),
     "runs prune": (["runs", "prune", "--keep", "3"], 0),
     "export systemd": (["export", "systemd", "cpu-minilm"], 5),
+    "export compose": (["export", "compose", "cpu-minilm"], 5),
+    "export k8s": (["export", "k8s", "cpu-minilm"], 5),
     "prune": (["prune"], 0),
     "upgrade": (["upgrade"], 0),
     "completion": (["completion", "bash"], 0),

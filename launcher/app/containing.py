@@ -1,0 +1,106 @@
+"""What of a plan goes into a container: its model, its profile, its environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from launcher import __version__
+from launcher.app.prepare import profiles_dir
+from launcher.config.loading import LoadedProfile, load_profile, shipped_dir
+from launcher.config.size import parse_size
+from launcher.documents.plan import Plan
+from launcher.errors import ExitCode, QlaunchError
+from launcher.fleet import container, start_command
+from launcher.fleet.container import Contained
+from launcher.model.cards import shipped_cards
+from launcher.paths import dirs
+
+_HARDWARE = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_", "GOMP_CPU_AFFINITY")
+
+
+def contained(plan: Plan, image: str | None) -> Contained:
+    """The plan as it runs in a container.
+
+    Raises:
+        QlaunchError: `export_impossible` (exit 2) for an engine of the user's own, for a model
+            whose files are links, and where nothing tells what the plan was made from.
+    """
+    came_from = start_command.origin(plan)
+    if "engine_python" in came_from.settings:
+        raise QlaunchError(
+            f"service {plan.service!r} runs in an environment of your own "
+            f"({came_from.settings['engine_python']}), which no image has",
+            code="export_impossible",
+            exit_code=ExitCode.USAGE,
+            fix="start it on a release (qlaunch engine list), or export a systemd unit",
+        )
+    profile = load_profile(came_from.profile, profiles_dir(dirs()))
+    model, source, target, baked = _model(plan, str(came_from.settings["model"]))
+    environ, left = _environment(came_from.environ)
+    notes = [
+        f"{name} is not carried ({why})" for name, why in {**came_from.withheld, **left}.items()
+    ]
+    if plan.metrics_port is not None:
+        notes.append("metrics are answered on the container's own loopback only")
+    if plan.expectation.card is not None and not baked:
+        notes.append("the model card does not go along: prompts of clients follow the files")
+    return Contained(
+        plan=plan,
+        image=image or f"qlaunch-{plan.engine.release}:{__version__}",
+        model=model,
+        model_source=source,
+        model_target=target,
+        baked=baked,
+        profile=profile.name,
+        profiles=_profiles(profile),
+        environ=environ,
+        notes=tuple(notes),
+        least_bytes=parse_size(least) if (least := profile.profile.hardware.min_ram) else 0,
+    )
+
+
+def _model(plan: Plan, given: str) -> tuple[str, str, str, bool]:
+    """What `--model` says inside, the folder here, the folder there, whether images may have it."""
+    path = Path(plan.model_path)
+    card = plan.expectation.card
+    shipped = card is None or Path(card.file).is_relative_to(shipped_cards())
+    if shipped and path.parent == dirs().models:
+        return given, str(path), f"/opt/qlaunch/models/{path.name}", True
+    if shipped and path.parent.name == "snapshots" and path.parents[1].name.startswith("models--"):
+        repository = path.parents[1]
+        hub = container.ENVIRONMENT["HF_HUB_CACHE"]
+        return given, str(repository), f"{hub}/{repository.name}", True
+    links = [one for one in path.rglob("*") if one.is_symlink()]
+    if any(not link.resolve().is_relative_to(path.resolve()) for link in links):
+        raise QlaunchError(
+            f"{path} holds links to files elsewhere, which a container does not see",
+            code="export_impossible",
+            exit_code=ExitCode.USAGE,
+            fix=f"copy it with its files (cp -rL {path} …) and start the service from there",
+        )
+    target = f"{container.MODELS}/{plan.model_name}"
+    return target, str(path.resolve()), target, False
+
+
+def _profiles(profile: LoadedProfile) -> dict[str, tuple[str, str]]:
+    """Files of the profile and its parents that no image has."""
+    files = [profile.path.absolute(), *(parent.absolute() for parent in profile.parents)]
+    own = [file for file in files if not file.is_relative_to(shipped_dir())]
+    return {file.name: (str(file), file.read_text(encoding="utf-8")) for file in own}
+
+
+def _environment(environ: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """What means the same inside; and what does not, with the reason."""
+    kept: dict[str, str] = {}
+    left: dict[str, str] = {}
+    for name, value in environ.items():
+        if start_command.is_folder(name):
+            continue
+        if name.startswith(_HARDWARE):
+            left[name] = "the container's runtime chooses devices"
+        elif os.sep in value:
+            left[name] = "a path of this machine"
+        else:
+            kept[name] = value
+    return kept, left

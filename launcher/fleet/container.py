@@ -1,0 +1,148 @@
+"""What a container of a plan is given: shared by compose and Kubernetes. Pure.
+
+The folders are those of the Containerfile: engines and models below /opt, own profiles below /etc,
+and one folder to write in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import yaml
+
+from launcher.documents.plan import Plan
+from launcher.fleet import start_command
+
+WORK: Final = "/qlaunch"
+"""Home, state and caches: the only folder that is written."""
+PROFILES: Final = "/etc/qlaunch/profiles"
+MODELS: Final = "/models"
+"""Models that no hub and no package brought."""
+SECRETS: Final = "/run/secrets"
+KEY: Final = "api-key"
+ENVIRONMENT: Final[Mapping[str, str]] = {
+    "HOME": WORK,
+    "XDG_CONFIG_HOME": "/etc",
+    "XDG_DATA_HOME": "/opt",
+    "XDG_STATE_HOME": f"{WORK}/state",
+    "XDG_CACHE_HOME": f"{WORK}/cache",
+    "HF_HUB_CACHE": "/opt/qlaunch/hub",
+}
+USER: Final = 10001
+"""Of the image, where no other one is asked for."""
+PROBE_S: Final = 30
+"""Longest answer of a health check: the engine's own may take 20 s."""
+
+
+@dataclass(frozen=True)
+class Contained:
+    """A plan as it runs in a container."""
+
+    plan: Plan
+    image: str
+    model: str
+    """Value of `--model` inside."""
+    model_source: str
+    """Folder of this machine with the model."""
+    model_target: str
+    """Where that folder is inside."""
+    baked: bool
+    """Whether the image has the model where it was built with it: a card's or a hub's."""
+    profile: str
+    profiles: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Own profiles by file name: their path on this machine, and their text."""
+    environ: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    """What does not go along, in sentences."""
+    least_bytes: int = 0
+    """Memory that the profile asks of a machine."""
+
+    @property
+    def name(self) -> str:
+        """Of the service, as DNS and labels can have it."""
+        kept = "".join(c if c.isalnum() else "-" for c in self.plan.service)
+        return f"qlaunch-{kept}"[:53].rstrip("-")
+
+    @property
+    def key(self) -> bool:
+        """Whether clients must send an API key."""
+        return self.plan.api_key_file is not None
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Arguments of qlaunch; it listens on all of the container's own addresses."""
+        settings = {"model": self.model, "host": "0.0.0.0"}  # noqa: S104 - of its own network
+        if self.key:
+            settings["api_key_file"] = f"{SECRETS}/{KEY}"
+        else:
+            settings["allow_unauthenticated"] = "true"
+        placed = start_command.Placed(profile=self.profile, settings=settings)
+        return start_command.words(self.plan, placed)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The container's environment."""
+        key = {"CREDENTIALS_DIRECTORY": SECRETS} if self.key else {}
+        return {**self.environ, **ENVIRONMENT, **key}
+
+    @property
+    def probe(self) -> list[str]:
+        """Exits with 0 when the vectors are proved right."""
+        return ["qlaunch", "status", self.plan.service, "--verified"]
+
+    @property
+    def memory_bytes(self) -> int:
+        """Predicted peak under full load and a fifth, and what the profile asks for at least."""
+        predicted = self.plan.predicted
+        peak = max(predicted.ram_bytes or 0, predicted.ram_full_bytes or 0)
+        mebi = 1 << 20
+        return -(-max(peak * 6 // 5, self.least_bytes) // mebi) * mebi
+
+    @property
+    def threads(self) -> int | None:
+        """Compute threads of the plan; None on a GPU."""
+        found = self.plan.engine.env.get("OMP_NUM_THREADS")
+        return int(found) if found else None
+
+    @property
+    def comments(self) -> list[str]:
+        """For the top of a file: what it serves, what is needed, what does not go along."""
+        return [
+            f"Serves {self.plan.model_name}, fingerprint {self.plan.fingerprint}:",
+            "a checkpoint that was changed is refused.",
+            f"Image {self.image}: the Containerfile with ENGINE={self.plan.engine.release}.",
+            "Memory: the predicted peak under full load and a fifth, or what the profile asks for.",
+            *(f"Note: {note}." for note in self.notes),
+        ]
+
+
+def commented(lines: list[str]) -> str:
+    """Lines as YAML comments, on one line each whatever they hold."""
+    plain = ("".join(c if c.isprintable() else "?" for c in line) for line in lines)
+    return "".join(f"# {line}\n" for line in plain)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Without anchors, and with texts of several lines as they are."""
+
+    def ignore_aliases(self, _data: object) -> bool:
+        """Write everything where it is: not every reader of YAML follows anchors."""
+        return True
+
+    def text(self, value: str) -> yaml.ScalarNode:
+        """Lines under each other where there are several."""
+        style = "|" if "\n" in value else None
+        return self.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.text)
+
+
+def dumped(documents: list[dict[str, Any]]) -> str:
+    """Documents as YAML, keys in their order."""
+    made: str = yaml.dump_all(
+        documents, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100
+    )
+    return made

@@ -58,7 +58,7 @@ def _unverified(state: ServiceState, data: dict[str, Any]) -> Result:
     message = f"service {state.service!r} is not verified: {state.state}"
     return Result(
         data=data,
-        lines=service_text.service(data),
+        lines=service_text.service(state),
         exit_code=ExitCode.NOT_RUNNING,
         status="error",
         problems=(Problem("not_verified", message, "wait for it"),),

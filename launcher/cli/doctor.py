@@ -199,6 +199,8 @@ def _disk(role: str, path: Path, where: Dirs) -> Look:
 
 def _engine_checks(engines: Path, deep: str | None) -> Iterator[DoctorCheck]:
     yield DoctorCheck("engines", lambda: _installed(engines), limit_s=_ENGINE_LIMIT_S)
+    limit = engine_checks.IMPORT_LIMIT_S
+    yield DoctorCheck("engine first import", lambda: _first_imports(engines), limit_s=limit)
     if deep is not None:
         releases = catalogue.releases()
         names = list(releases) if deep == _ALL else [catalogue.release(deep).name]
@@ -212,6 +214,11 @@ def _installed(engines: Path) -> Iterator[Finding]:
         yield runner.ok("engines", "none is installed yet: the first `up` installs one")
     for release in present:
         yield from engine_checks.engine_findings(release, engines)
+
+
+def _first_imports(engines: Path) -> Iterator[Finding]:
+    for release in engine_checks.present(catalogue.releases().values(), engines):
+        yield from engine_checks.first_import_findings(release, engines)
 
 
 def _imported(engines: Path, names: list[str]) -> Iterator[Finding]:

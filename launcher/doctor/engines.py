@@ -15,7 +15,7 @@ import msgspec
 
 from launcher import child_environment
 from launcher.doctor.runner import Finding, ok, problem, unavailable, warning
-from launcher.engine.environments import environment_probe, install
+from launcher.engine.environments import environment_probe, install, stub_driver
 from launcher.engine.options import flags, own_options
 from launcher.engine.release import Engine, InstalledEngine, Release
 from launcher.engine.releases import Host, this_host, why_not_gpu, why_not_install
@@ -147,6 +147,34 @@ def deep_findings(release: Release, engines: Path) -> Iterator[Finding]:
     title = f"engine {release.name} parser"
     finding = options_finding(title, engine.version, own, again)
     yield msgspec.structs.replace(finding, name=title)
+
+
+def first_import_findings(release: Release, engines: Path) -> Iterator[Finding]:
+    """Finish the check of an engine that was installed on a machine without the NVIDIA driver.
+
+    Where the driver is here now, the engine is imported with it, its options are read, and both are
+    kept: later looks have nothing to add.
+    """
+    engine = install.find(release, engines)
+    if engine is None or engine.root is None or _marker(engine.root).imported_with == "real":
+        return
+    name = f"engine {release.name} first import"
+    if not stub_driver.has_real():
+        how = _marker(engine.root).imported_with
+        text = "imported with a stand-in for the NVIDIA driver" if how == "stub" else "not imported"
+        fix = "run qlaunch doctor on a machine with the GPU: it finishes the check"
+        yield unavailable(name, f"{text}: {stub_driver.LIBRARY} is not on this machine", fix)
+        return
+    try:
+        found = environment_probe.warm_import(release, engine.python)
+        install.note_import(engine)
+    except QlaunchError as error:
+        yield problem(name, error.message, error.fix)
+    except OSError as error:
+        text = f"it imports, which cannot be noted in {engine.root}: {error.strerror}"
+        yield warning(name, text, "make that folder writable")
+    else:
+        yield ok(name, f"SGLang {found.sglang} imports with this machine's NVIDIA driver")
 
 
 def _marker_problem(release: Release, root: Path) -> Finding | None:

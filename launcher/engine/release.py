@@ -39,6 +39,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """File under `launcher/engine/locks/`: every other package pinned, installed as it is."""
     disk_bytes: int
     """Space the finished environment takes, rounded up."""
+    install_seconds: int | None = None
+    """How long an install took when it was measured; None where it was not."""
     disk_bytes_cuda_build: int | None = None
     """The same where the index has only a CUDA build of torch."""
     min_glibc: str | None = None
@@ -94,3 +96,6 @@ class InstalledEngine(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
     installed: str
     """ISO 8601, UTC."""
+    imported_with: Literal["real", "stub", "none"] = "real"
+    """The NVIDIA driver that the import was tried with at the end of the install: `stub` for ours
+    on a machine without one, `none` where it is still to be tried. A CPU release needs none."""

@@ -13,7 +13,7 @@ import pytest
 from launcher.doctor import engines as engine_checks
 from launcher.doctor.runner import Finding
 from launcher.engine import releases
-from launcher.engine.environments import environment_probe, install
+from launcher.engine.environments import environment_probe, install, stub_driver
 from launcher.engine.options import flags, own_options
 from launcher.engine.options.flags import Option, Table
 from launcher.engine.release import Release
@@ -57,7 +57,7 @@ def test_this_machine() -> None:
     ("python", "arch", "glibc", "status", "said"),
     [
         ((3, 12, 1), "x86_64", "2.39", "ok", "cpu, cpu-0.5.15, cuda13, cuda12, turing can be"),
-        ((3, 14, 0), "x86_64", "2.39", "ok", "cpu, cuda13 can be installed here; not cpu-0.5.15"),
+        ((3, 14, 0), "x86_64", "2.39", "problem", "no engine release can be installed here"),
         ((3, 12, 1), "aarch64", "2.39", "ok", "cpu can be installed here; not"),
         ((3, 12, 1), "x86_64", "2.31", "ok", "cuda12, turing can be installed here; not cpu,"),
         ((3, 10, 1), "x86_64", "2.39", "problem", "no engine release can be installed here"),
@@ -285,3 +285,68 @@ def test_the_deep_look_has_nothing_to_say_of_what_is_not_whole(tmp_path: Path) -
     installed(tmp_path, sglang="0")
     assert list(engine_checks.deep_findings(CPU, tmp_path)) == []
     assert json.loads((tmp_path / "cpu" / install.MARKER).read_text())["sglang"] == "0"
+
+
+# --- installed where there is no GPU --------------------------------------------------------------
+
+TURING = releases.release("turing")
+
+
+def first_import(engines: Path) -> list[Finding]:
+    return list(engine_checks.first_import_findings(TURING, engines))
+
+
+def imported_with(engines: Path) -> str:
+    return str(json.loads((engines / "turing" / install.MARKER).read_text())["imported_with"])
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine has the NVIDIA driver, and the engine imports."""
+    versions = environment_probe.Versions(sglang=TURING.version, torch="2")
+    monkeypatch.setattr(stub_driver, "has_real", lambda: True)
+    monkeypatch.setattr(environment_probe, "warm_import", lambda *_: versions)
+    monkeypatch.setattr(own_options, "read_parser", lambda *_: own())
+
+
+@pytest.mark.parametrize(("how", "said"), [("stub", "with a stand-in"), ("none", "not imported")])
+def test_without_a_driver_the_check_stays_to_be_finished(
+    how: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed(tmp_path, "turing", imported_with=how)
+    monkeypatch.setattr(stub_driver, "has_real", lambda: False)
+    (finding,) = first_import(tmp_path)
+    assert finding.status == "unavailable"
+    assert said in finding.message
+    assert "machine with the GPU" in str(finding.fix)
+    assert imported_with(tmp_path) == how
+
+
+@pytest.mark.parametrize("how", ["stub", "none"])
+@pytest.mark.usefixtures("driver")
+def test_with_a_driver_doctor_finishes_the_check_once(how: str, tmp_path: Path) -> None:
+    root = installed(tmp_path, "turing", imported_with=how)
+    (finding,) = first_import(tmp_path)
+    assert (finding.status, TURING.version in finding.message) == ("ok", True)
+    assert imported_with(tmp_path) == "real"
+    assert (root / own_options.STORED).exists()
+    assert first_import(tmp_path) == []
+
+
+@pytest.mark.usefixtures("driver")
+def test_an_engine_that_fails_with_the_real_driver_stays_unproved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> environment_probe.Versions:
+        raise QlaunchError("no kernels", code="x", exit_code=ExitCode.ENGINE, fix="again")
+
+    installed(tmp_path, "turing", imported_with="stub")
+    monkeypatch.setattr(environment_probe, "warm_import", broken)
+    (finding,) = first_import(tmp_path)
+    assert (finding.status, finding.message) == ("problem", "no kernels")
+    assert imported_with(tmp_path) == "stub"
+
+
+def test_an_engine_that_needs_no_driver_has_nothing_to_finish(tmp_path: Path) -> None:
+    installed(tmp_path)
+    assert list(engine_checks.first_import_findings(CPU, tmp_path)) == []

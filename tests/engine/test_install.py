@@ -16,7 +16,13 @@ import msgspec
 import pytest
 
 from launcher.engine import releases
-from launcher.engine.environments import bytecode, environment_probe, install, pip
+from launcher.engine.environments import (
+    bytecode,
+    environment_probe,
+    install,
+    pip,
+    stub_driver,
+)
 from launcher.engine.release import InstalledEngine, Release
 from launcher.errors import ExitCode, QlaunchError
 from tests.patience import PATIENCE_S
@@ -35,6 +41,7 @@ class FakePip:
         self.holds = CPU.version
         self.packages = frozenset({"torch"})
         """What pip would install for the requirements."""
+        self.driver: stub_driver.Driver = "real"
 
     def _step(self, name: str) -> None:
         self.steps.append(name)
@@ -60,6 +67,10 @@ class FakePip:
     def compile_bytecode(self, *_args: object) -> None:
         self._step("compile")
 
+    def versions(self, _python: Path) -> environment_probe.Versions:
+        self._step("metadata")
+        return environment_probe.Versions(sglang=self.holds, torch="2.8.0+cu128")
+
     def warm_import(self, *_args: object) -> environment_probe.Versions:
         self._step("import")
         return environment_probe.Versions(sglang=self.holds, torch="2.13.0+cpu")
@@ -78,6 +89,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> FakePip:
         monkeypatch.setattr(pip, name, getattr(found, name))
     monkeypatch.setattr(bytecode, "compile_bytecode", found.compile_bytecode)
     monkeypatch.setattr(environment_probe, "warm_import", found.warm_import)
+    monkeypatch.setattr(environment_probe, "versions", found.versions)
+    monkeypatch.setattr(stub_driver, "available", lambda *_: found.driver)
     monkeypatch.setattr(install, "_keep_options", lambda *_: None, raising=False)
     free_space(monkeypatch, 10**12)
     return found
@@ -162,6 +175,41 @@ class TestOnce:
         assert install.find(CPU, tmp_path) is not None
         (root / "bin" / "python").unlink()
         assert install.find(CPU, tmp_path) is None
+
+
+class TestWithoutADriver:
+    """A CUDA release on a machine where images are built: no GPU, no libcuda.so.1."""
+
+    TURING = releases.release("turing")
+
+    def marked(self, engines: Path) -> InstalledEngine:
+        data = (engines / "turing" / install.MARKER).read_bytes()
+        return msgspec.json.decode(data, type=InstalledEngine)
+
+    def test_the_import_is_tried_with_the_stand_in(self, fake: FakePip, tmp_path: Path) -> None:
+        fake.driver, fake.holds = "stub", self.TURING.version
+        said: list[str] = []
+        install.install(self.TURING, tmp_path, progress=said.append)
+        assert fake.steps == ["venv", "lock", "compile", "import"]
+        assert self.marked(tmp_path).imported_with == "stub"
+        assert "qlaunch doctor" in said[-1]
+
+    def test_without_a_compiler_it_is_postponed_and_said(
+        self, fake: FakePip, tmp_path: Path
+    ) -> None:
+        fake.driver, fake.holds = "none", self.TURING.version
+        said: list[str] = []
+        install.install(self.TURING, tmp_path, progress=said.append)
+        assert fake.steps == ["venv", "lock", "compile", "metadata"]
+        assert self.marked(tmp_path).imported_with == "none"
+        assert "the import is not tried" in said[-1]
+
+    def test_a_marker_of_before_counts_as_proved(self, fake: FakePip, tmp_path: Path) -> None:
+        root = installed(tmp_path)
+        data = json.loads((root / install.MARKER).read_text())
+        del data["imported_with"]
+        (root / install.MARKER).write_text(json.dumps(data))
+        assert marker(tmp_path).imported_with == "real"
 
 
 class TestInterrupted:

@@ -14,6 +14,7 @@ import msgspec
 
 from launcher import child_environment
 from launcher.engine import command
+from launcher.engine.environments import stub_driver
 from launcher.engine.release import Engine, Release
 from launcher.engine.releases import releases
 from launcher.errors import ExitCode, QlaunchError
@@ -50,9 +51,9 @@ def warm_import(release: Release, python: Path) -> Versions:
     Raises:
         QlaunchError: `engine_broken` (exit 5) with the import's last words.
     """
-    environment = child_environment.foreign_python(os.environ) | command.base_environment(
-        release, plugin=False
-    )
+    environment = child_environment.foreign_python(os.environ)
+    environment |= command.base_environment(release, plugin=False)
+    environment |= stub_driver.environment(release, python, environment)
     try:
         done = subprocess.run(
             [str(python), "-c", _WARM],
@@ -106,7 +107,7 @@ def own_engine(python: Path, *, device: str) -> Engine:
         QlaunchError: `engine_missing` (exit 5): no such Python, or no sglang in it;
             `engine_unknown` (exit 5): a version qlaunch has no entry for.
     """
-    found = _versions(python)
+    found = versions(python)
     for release in releases().values():
         if release.version == found.sglang and release.device == device:
             return Engine(
@@ -169,7 +170,12 @@ def _interpreter(script: Path) -> Path | None:
     return Path(first[0]) if first else None
 
 
-def _versions(python: Path) -> Versions:
+def versions(python: Path) -> Versions:
+    """The versions that an environment's packages say they have; nothing of them is imported.
+
+    Raises:
+        QlaunchError: `engine_missing` (exit 5): no such Python, or no sglang and torch in it.
+    """
     why = ""
     try:
         done = subprocess.run(

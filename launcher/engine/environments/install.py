@@ -21,7 +21,7 @@ from typing import Final
 import msgspec
 
 from launcher import pip_settings
-from launcher.engine.environments import bytecode, environment_probe, pip
+from launcher.engine.environments import bytecode, environment_probe, pip, stub_driver
 from launcher.engine.options import own_options
 from launcher.engine.release import Engine, InstalledEngine, Release
 from launcher.engine.releases import LOCKS, this_host, why_not_here
@@ -94,7 +94,7 @@ def install(release: Release, engines: Path, *, progress: Progress, force: bool 
     with _locked(engines / f".{release.name}.lock", release, progress):
         found = find(release, engines)
         if found is not None and not force and _marked_lock(found) == lock_hash(release):
-            if own_options.stored(found) is None:
+            if own_options.stored(found) is None and _importable(found):
                 _keep_options(found, progress)
             return found
         return _install_locked(release, engines, progress, clean=force)
@@ -190,8 +190,8 @@ def _build(release: Release, root: Path, progress: Progress) -> Engine:
         pip.install_lock(release, python, lock, progress=progress)
     progress("compiling bytecode")
     bytecode.compile_bytecode(root)
-    progress("importing the engine once, so that the first start does not pay for it")
-    found = environment_probe.warm_import(release, python)
+    driver = stub_driver.available(release, root)
+    found = _imported(release, python, driver, progress)
     engine = Engine(
         release=release,
         python=python,
@@ -200,7 +200,8 @@ def _build(release: Release, root: Path, progress: Progress) -> Engine:
         torch=found.torch,
         cuda_home=environment_probe.cuda_home(release, python),
     )
-    _keep_options(engine, progress)
+    if driver != "none":
+        _keep_options(engine, progress)
     marker = InstalledEngine(
         version=1,
         release=release.name,
@@ -210,10 +211,34 @@ def _build(release: Release, root: Path, progress: Progress) -> Engine:
         lock_sha256=lock_hash(release),
         bytes=_tree_bytes(root),
         installed=datetime.now(UTC).isoformat(timespec="seconds"),
+        imported_with=driver,
     )
     write_atomic(root / MARKER, msgspec.json.encode(marker), mode=0o644)
     (root / _UNFINISHED).unlink(missing_ok=True)
     return engine
+
+
+def _imported(
+    release: Release, python: Path, driver: stub_driver.Driver, progress: Progress
+) -> environment_probe.Versions:
+    """Try the import as far as this machine allows, and say how far that is."""
+    later = "`qlaunch doctor` on the machine with the GPU finishes the check"
+    if driver == "none":
+        progress(
+            "there is no NVIDIA driver here, and no C compiler to make a stand-in for it: "
+            f"the import is not tried; {later}"
+        )
+        return environment_probe.versions(python)
+    progress("importing the engine once, so that the first start does not pay for it")
+    found = environment_probe.warm_import(release, python)
+    if driver == "stub":
+        progress(f"imported with a stand-in for the NVIDIA driver, which is not here: {later}")
+    return found
+
+
+def _importable(engine: Engine) -> bool:
+    assert engine.root is not None
+    return stub_driver.available(engine.release, engine.root) != "none"
 
 
 def _keep_options(engine: Engine, progress: Progress) -> None:
@@ -224,6 +249,21 @@ def _keep_options(engine: Engine, progress: Progress) -> None:
         own_options.store(engine, engine.root)
     except (QlaunchError, OSError) as error:
         progress(f"{error}; plans are checked against the table of the release alone")
+
+
+def note_import(engine: Engine, progress: Progress = lambda _line: None) -> None:
+    """Write down that an engine imports with the machine's own driver, and read its options.
+
+    Raises:
+        OSError: the marker cannot be written.
+    """
+    assert engine.root is not None
+    data = read_bounded(engine.root / MARKER, 65_536)
+    marker = msgspec.json.decode(data, type=InstalledEngine)
+    if own_options.stored(engine) is None:
+        _keep_options(engine, progress)
+    proved = msgspec.structs.replace(marker, imported_with="real")
+    write_atomic(engine.root / MARKER, msgspec.json.encode(proved), mode=0o644)
 
 
 def _same_unfinished(root: Path, release: Release) -> bool:

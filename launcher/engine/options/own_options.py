@@ -21,6 +21,7 @@ import msgspec
 
 from launcher import child_environment
 from launcher.engine import command
+from launcher.engine.environments import stub_driver
 from launcher.engine.options import flags
 from launcher.engine.options.flags import Option, Table
 from launcher.engine.release import Engine, Release
@@ -83,9 +84,9 @@ def read_parser(release: Release, python: Path, *, timeout_s: float = TIMEOUT_S)
     Raises:
         QlaunchError: `engine_options_unreadable` (exit 5), with the engine's last words.
     """
-    env = child_environment.foreign_python(os.environ) | command.base_environment(
-        release, plugin=False
-    )
+    env = child_environment.foreign_python(os.environ)
+    env |= command.base_environment(release, plugin=False)
+    env |= stub_driver.environment(release, python, env)
     try:
         done = subprocess.run(
             # As text: a script's folder comes first on the path, and ours has a module `types`.

@@ -59,6 +59,10 @@ WITHOUT: Final[Mapping[str, tuple[str, ...]]] = {
 """By release: what nothing on an embedding server's way imports (seen by `tests/engines_cuda`)."""
 
 
+BESIDES: Final = ("dill",)
+"""What SGLang imports without asking for it: it comes with `datasets`, which is left out."""
+
+
 @dataclass
 class Package:
     """One pinned package of a lock."""
@@ -197,7 +201,7 @@ def _marker(pythons: Iterable[str]) -> str:
 
 def make(name: str, requirement: str) -> str:
     """Resolve a release for every Python; the text of its lock."""
-    return text(name, {p: resolve([requirement], p, WITHOUT[name]) for p in PYTHONS})
+    return text(name, {p: resolve([requirement, *BESIDES], p, WITHOUT[name]) for p in PYTHONS})
 
 
 def pins(lock: str, python: str) -> list[str]:

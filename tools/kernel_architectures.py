@@ -6,7 +6,7 @@
 `write` reads the libraries of an environment that decide whether a release serves a card, and keeps
 what they hold in `tests/engine/kernels/<release>.json`, which the catalogue is held to. Nothing is
 executed and no CUDA tool is needed: nvcc puts its output as "fat binaries" into the ELF section
-`.nv_fatbin`, one entry an architecture, compiled for it (SASS) or to be compiled by the driver (PTX).
+`.nv_fatbin`, one entry an architecture, compiled for it (SASS) or left to the driver (PTX).
 """
 
 from __future__ import annotations

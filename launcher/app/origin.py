@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from launcher.argv import options
 from launcher.config.settings import SETTINGS, Resolved
 from launcher.documents.plan import Origin
 from launcher.engine import command
 from launcher.errors import ExitCode, QlaunchError
-from launcher.plan import context
 from launcher.service.supervisor.engine_environment import allowed
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def of(
     kept["model"] = _model(asked.model, checkpoint, card)
     if asked.engine_python is None:
         kept["engine"] = settings.engine
-    again = {word.partition("=")[0].removeprefix("--") for word in context.options(extra)}
+    again = options(extra)
     flags = {
         name: value
         for name, value in settings.flags.items()

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from launcher.argv import options
 from launcher.config.profile import FlagValue
 from launcher.errors import ExitCode, QlaunchError
 from launcher.model.checkpoint import Checkpoint
 from launcher.model.inspect import OFFSET_POSITIONS
+from launcher.plan.decision import Decision, Flags
 
 FLAG: Final = "context-length"
 POOL: Final = "max-total-tokens"
@@ -26,41 +28,53 @@ def most(checkpoint: Checkpoint) -> int:
     return checkpoint.context_length + checkpoint.encoder
 
 
-def environment(
-    used: Mapping[str, FlagValue], extra: tuple[str, ...], checkpoint: Checkpoint
-) -> dict[str, str]:
+def environment(asked: Mapping[str, FlagValue], checkpoint: Checkpoint) -> dict[str, str]:
     """The variable without which the engine refuses a context that exceeds config.json's.
 
     Args:
-        used: the plan's flags.
-        extra: the user's own options.
+        asked: the plan's flags, the user's own among them.
         checkpoint: what is served.
     """
-    context = as_given(used, extra).get(FLAG)
+    context = asked.get(FLAG)
     beyond = isinstance(context, int) and checkpoint.context_length < context <= most(checkpoint)
     return {LONGER: "1"} if beyond and checkpoint.model_type not in OFFSET_POSITIONS else {}
 
 
-def flags(
+def decide(
     wanted: Mapping[str, FlagValue], extra: tuple[str, ...], checkpoint: Checkpoint
-) -> dict[str, FlagValue]:
+) -> Decision[Flags]:
     """What `--context-length` must be beside the flags `wanted`; empty where they are right.
 
     Args:
-        wanted: the plan's flags.
-        extra: the user's own options.
+        wanted: the plan's flags so far.
+        extra: the user's own options, which win: of a context that is among them and too long for
+            the cache, the reasons tell alone.
         checkpoint: what is served.
     """
-    given, limit = wanted.get(FLAG), most(checkpoint)
-    out: dict[str, FlagValue] = {}
-    too_long = isinstance(given, int) and given > limit
-    if too_long or (given is None and limit > checkpoint.context_length):
+    asked, limit = wanted.get(FLAG), most(checkpoint)
+    decision = _within(asked, limit, checkpoint.context_length)
+    given = as_given({**wanted, **decision.value}, extra)
+    held = _below(given, checkpoint)
+    if FLAG in options(extra):
+        waits = f"a text of {held} tokens or more would wait for ever: --{POOL} {given.get(POOL)}"
+        return Decision({}, () if held is None else (waits,))
+    if held is None:
+        return decision
+    # The scheduler lets a longer text wait for ever, and everything behind it too.
+    why = f"context {held}: the KV cache (--{POOL} {given[POOL]}) holds no longer text"
+    return Decision({FLAG: held}, (why,))
+
+
+def _within(asked: FlagValue | None, limit: int, has: int) -> Decision[Flags]:
+    """The context as far as the checkpoint's positions decide it."""
+    if isinstance(asked, int) and asked > limit:
         # A longer context than the checkpoint's is refused by the engine.
-        out[FLAG] = limit
-    if (held := _below(as_given({**wanted, **out}, extra), checkpoint)) is not None:
-        # The scheduler lets a longer text wait for ever, and everything behind it too.
-        out[FLAG] = held
-    return out
+        why = f"context {has}: the checkpoint has no more (the profile says {asked})"
+        return Decision({FLAG: limit}, (why,))
+    if limit > has and asked in (None, limit):
+        why = f"context {limit}: {has} positions can be used, all of them by texts"
+        return Decision({FLAG: limit}, (why,))
+    return Decision({})
 
 
 def _below(asked: Mapping[str, FlagValue], checkpoint: Checkpoint) -> int | None:
@@ -97,50 +111,11 @@ def check(asked: Mapping[str, FlagValue], checkpoint: Checkpoint) -> None:
     )
 
 
-def reasons(
-    asked: Mapping[str, FlagValue],
-    used: Mapping[str, FlagValue],
-    extra: tuple[str, ...],
-    checkpoint: Checkpoint,
-) -> tuple[str, ...]:
-    """Why the context is what it is, where no profile says so.
-
-    Args:
-        asked: the settings' flags.
-        used: the plan's.
-        extra: the user's own options.
-        checkpoint: what is served.
-    """
-    wanted, has = asked.get(FLAG), checkpoint.context_length
-    out: list[str] = []
-    if isinstance(wanted, int) and wanted > most(checkpoint):
-        out.append(f"context {has}: the checkpoint has no more (the profile says {wanted})")
-    elif used.get(FLAG) == most(checkpoint) > has:
-        out.append(f"context {most(checkpoint)}: {has} positions can be used, all of them by texts")
-    given = as_given(used, extra)
-    unbound = {name: value for name, value in given.items() if name != FLAG}
-    held = _below(given, checkpoint)
-    if held is not None:
-        out.append(f"a text of {held} tokens or more would wait for ever: --{POOL} {given[POOL]}")
-    elif (held := _below(unbound, checkpoint)) is not None and used.get(FLAG) == held:
-        out.append(f"context {held}: the KV cache (--{POOL} {given[POOL]}) holds no longer text")
-    return tuple(out)
-
-
-def as_given(flags: Mapping[str, FlagValue], extra: tuple[str, ...]) -> dict[str, FlagValue]:
+def as_given(flags: Mapping[str, FlagValue], extra: tuple[str, ...]) -> Flags:
     """Flags with the whole numbers of the user's own options in them, for the prediction."""
-    out = dict(flags)
-    for position, word in enumerate(extra):
-        if not word.startswith("--"):
-            continue
-        name, _, value = word.removeprefix("--").partition("=")
-        following = extra[position + 1] if position + 1 < len(extra) else ""
-        text = value or following
-        if text.lstrip("-").isdecimal():
-            out[name] = int(text)
-    return out
-
-
-def options(words: tuple[str, ...]) -> list[str]:
-    """The options among the words of a command line."""
-    return [word for word in words if word.startswith("--")]
+    numbers = {
+        name: int(values[0])
+        for name, values in options(extra).items()
+        if values and values[0].lstrip("-").isdecimal()
+    }
+    return {**flags, **numbers}

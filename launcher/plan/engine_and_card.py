@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from launcher.config.profile import FlagValue, HardwareNeed
+from launcher.config.profile import HardwareNeed
 from launcher.engine import releases as catalogue
 from launcher.engine.release import Release
 from launcher.engine.releases import Host
@@ -15,8 +15,10 @@ from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.inventory import Gpu, Hardware
 from launcher.model.checkpoint import Checkpoint
 from launcher.plan import fit
+from launcher.plan.decision import Decision, Flags
 
 AUTO: Final = "auto"
+BACKEND: Final = "attention-backend"
 
 TRITON_HEAD_DIM: Final = 32
 """FlashInfer has no kernels for heads this small (flashinfer issue 1048); Triton compiles them."""
@@ -119,33 +121,40 @@ def require_kernels(hardware: Hardware) -> None:
         )
 
 
-def backend(choice: Choice | None, checkpoint: Checkpoint) -> tuple[dict[str, FlagValue], str]:
-    """The attention backend that follows from the card and the model: flag and reason.
+def backend(
+    choice: Choice | None, checkpoint: Checkpoint, *, taken: Collection[str] = ()
+) -> Decision[Flags]:
+    """The attention backend that follows from the card and the model.
 
-    Empty where the engine's own choice is right (FlashInfer on compute capability 8.x).
+    Empty where the engine's own choice is right (FlashInfer on compute capability 8.x), and where
+    the user's or the profile's own is among the options `taken`.
     """
-    if choice is None or choice.gpu is None:
-        return {}, ""
-    gpu, flag = choice.gpu, "attention-backend"
-    if gpu.compute_capability < (8, 0):
-        return {flag: "triton"}, (
-            f"attention backend triton: FlashAttention 3 needs compute capability 8.0, and"
-            f" FlashInfer gives trouble on {fit.dots(gpu.compute_capability)}"
+    if choice is None or choice.gpu is None or BACKEND in taken:
+        return Decision({})
+    have = choice.gpu.compute_capability
+    if have < (8, 0):
+        name = "triton"
+        why = (
+            "FlashAttention 3 needs compute capability 8.0, and FlashInfer gives trouble on"
+            f" {fit.dots(have)}"
         )
-    if checkpoint.encoder or checkpoint.head_dim <= TRITON_HEAD_DIM:
-        return {flag: "triton"}, (
-            f"attention backend triton: FlashInfer has no kernels for encoders with heads of"
-            f" {checkpoint.head_dim} in every release"
-        )
-    if gpu.compute_capability[0] == 9:
-        return {flag: "fa3"}, "attention backend fa3: FlashAttention 3 is written for this card"
-    return {}, ""
+    elif checkpoint.encoder or checkpoint.head_dim <= TRITON_HEAD_DIM:
+        name = "triton"
+        heads = f"heads of {checkpoint.head_dim}"
+        why = f"FlashInfer has no kernels for encoders with {heads} in every release"
+    elif have[0] == 9:
+        name, why = "fa3", "FlashAttention 3 is written for this card"
+    else:
+        return Decision({})
+    return Decision({BACKEND: name}, (f"attention backend {name}: {why}",))
 
 
-def workarounds(release: Release) -> tuple[dict[str, FlagValue], tuple[str, ...]]:
+def workarounds(release: Release) -> Decision[Flags]:
     """The flags that every plan on a release must pass, and why."""
-    flags: dict[str, FlagValue] = {w.flag: w.value for w in release.workarounds}
-    return flags, tuple(f"--{w.flag}: {w.reason}" for w in release.workarounds)
+    return Decision(
+        {w.flag: w.value for w in release.workarounds},
+        tuple(f"--{w.flag}: {w.reason}" for w in release.workarounds),
+    )
 
 
 def check_card(choice: Choice | None, checkpoint: Checkpoint, dtype: str, method: object) -> None:

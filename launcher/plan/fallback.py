@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from launcher.argv import options
 from launcher.config.profile import FlagValue
 from launcher.documents.plan import Fallback, Plan
 
@@ -48,7 +49,7 @@ def resolved(given: Inputs, make: Callable[[Inputs], Plan]) -> tuple[Fallback, .
 
 def _users_own(given: Inputs) -> set[str]:
     """Engine options that the command line set."""
-    own = {word[2:].partition("=")[0] for word in given.extra if word.startswith("--")}
+    own = set(options(given.extra))
     for key, source in given.settings.sources.items():
         if key.startswith("flags.") and source == "command line":
             own.add(key.removeprefix("flags."))

@@ -86,6 +86,11 @@ class Misfit:
     remedy: str | None
     """The engine option that would make it fit, with its effect; None where none would."""
 
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """Both for people."""
+        return (self.reason,) if self.remedy is None else (self.reason, self.remedy)
+
 
 def why_not_memory(
     predicted: MemoryPrediction,

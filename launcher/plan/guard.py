@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from launcher.argv import options
 from launcher.config.profile import FlagValue
 from launcher.documents.plan import Guard, MemoryPrediction, Term
 from launcher.engine.command import GUARD
@@ -104,8 +105,9 @@ class Reach:
 
 def switches(flags: Mapping[str, FlagValue], extra: tuple[str, ...]) -> frozenset[str]:
     """Names of the engine options that are given and not switched off, the user's own included."""
-    own = {word.partition("=")[0].removeprefix("--") for word in extra if word.startswith("--")}
-    return frozenset({name for name, value in flags.items() if value is not False} | own)
+    return frozenset(
+        {name for name, value in flags.items() if value is not False} | {*options(extra)}
+    )
 
 
 def make_guard(

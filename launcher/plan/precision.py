@@ -7,6 +7,7 @@ from typing import Final
 from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.inventory import BF16_FLAGS, INT8_FLAGS, Cpu, Gpu
 from launcher.model.checkpoint import Checkpoint
+from launcher.plan.decision import Decision
 
 INT8: Final = "int8"
 """Linear layers of encoders in 8-bit integers, computed by qlaunch's plugin, on a CPU."""
@@ -19,20 +20,23 @@ kept to these by `ONEDNN_MAX_CPU_ISA`)."""
 _WITHOUT_INT8: Final = "this CPU has neither VNNI nor AMX"
 
 
-def automatic(device: str, cpu: Cpu, gpus: tuple[Gpu, ...]) -> tuple[str, str]:
-    """The dtype that `auto` means here, and why."""
+def automatic(device: str, cpu: Cpu, gpus: tuple[Gpu, ...]) -> Decision[str]:
+    """The dtype that `auto` means here."""
     if device == "cpu":
         if cpu.computes_bf16:
-            return "bfloat16", "dtype bfloat16: this CPU computes it (AVX512-BF16, AMX or Arm bf16)"
-        return "float32", f"dtype float32: {_WITHOUT_BF16}{cpu.masked(*BF16_FLAGS)}"
-    if min((gpu.compute_capability for gpu in gpus), default=(8, 0)) < (8, 0):
-        return "float16", "dtype float16: GPUs older than sm80 have no bfloat16"
-    return "bfloat16", "dtype bfloat16: the GPU computes it, and float16 can overflow to NaN"
+            name, why = "bfloat16", "this CPU computes it (AVX512-BF16, AMX or Arm bf16)"
+        else:
+            name, why = "float32", f"{_WITHOUT_BF16}{cpu.masked(*BF16_FLAGS)}"
+    elif min((gpu.compute_capability for gpu in gpus), default=(8, 0)) < (8, 0):
+        name, why = "float16", "GPUs older than sm80 have no bfloat16"
+    else:
+        name, why = "bfloat16", "the GPU computes it, and float16 can overflow to NaN"
+    return Decision(name, (f"dtype {name}: {why}",))
 
 
 def of_engine(dtype: str, cpu: Cpu) -> str:
     """What `--dtype` is to say: for int8, the format of all that is not a product of int8."""
-    return automatic("cpu", cpu, ())[0] if dtype == INT8 else dtype
+    return automatic("cpu", cpu, ()).value if dtype == INT8 else dtype
 
 
 def environment(dtype: str) -> dict[str, str]:

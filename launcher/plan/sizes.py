@@ -9,7 +9,6 @@ memory that is free. What they say is never touched.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
@@ -20,6 +19,7 @@ from launcher.engine.release import Engine
 from launcher.hardware.inventory import Hardware
 from launcher.model.checkpoint import Checkpoint
 from launcher.plan import context, memory
+from launcher.plan.decision import Decision, Flags
 from launcher.plan.fit import free_bytes
 from launcher.units import size
 
@@ -57,14 +57,6 @@ BATCH_SHARE: Final = 0.25
 """Shares of the memory that is left beside weights and engine, for the cache and for one batch."""
 
 
-@dataclass(frozen=True)
-class Filled:
-    """Flags that were left out, and why they are what they are."""
-
-    flags: dict[str, FlagValue]
-    reasons: tuple[str, ...] = ()
-
-
 def fill(
     said: Mapping[str, FlagValue],
     checkpoint: Checkpoint,
@@ -73,7 +65,7 @@ def fill(
     *,
     width: int,
     predict: Callable[[memory.Knobs], MemoryPrediction],
-) -> Filled:
+) -> Decision[Flags]:
     """The flags that nobody gave.
 
     Args:
@@ -100,7 +92,7 @@ def fill(
             f"not in the profile, computed from the model and {free} of free memory: "
             + _words({**sizes, **running})
         )
-    return Filled({**switches, **sizes, **running}, tuple(reasons))
+    return Decision({**switches, **sizes, **running}, tuple(reasons))
 
 
 def _switches(said: Mapping[str, FlagValue], engine: Engine) -> dict[str, FlagValue]:

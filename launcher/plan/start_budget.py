@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from launcher.plan.calibration import Observed
+from launcher.plan.decision import Decision
 
 LATEST: Final = 5
 """Verified starts looked at, newest first."""
@@ -21,8 +22,8 @@ LEAST_S: Final = 60.0
 
 def learned(
     runs: Iterable[Observed], *, fingerprint: str, version: str, device: str, limit_s: float
-) -> tuple[float, str] | None:
-    """Budget in seconds for a start until healthy, and where it comes from; None: nothing known.
+) -> Decision[float] | None:
+    """Budget in seconds for a start until healthy; None: nothing known.
 
     Args:
         runs: this host's verified runs, newest first.
@@ -42,4 +43,4 @@ def learned(
         return None
     budget = min(limit_s, max(LEAST_S, FACTOR * max(found)))
     starts = "the last start" if len(found) == 1 else f"the slowest of the last {len(found)} starts"
-    return round(budget, 1), f"{FACTOR:g} times {starts} here ({max(found):.1f} s)"
+    return Decision(round(budget, 1), (f"{FACTOR:g} times {starts} here ({max(found):.1f} s)",))

@@ -123,9 +123,10 @@ def _choice(card: str, release: str, driver: str | None = None) -> Choice:
 def test_the_attention_backend_follows_the_card(
     card: str, release: str, backend: str | None
 ) -> None:
-    flags, why = engine_and_card.backend(_choice(card, release), qwen3())
-    assert flags.get("attention-backend") == backend
-    assert (backend or "") in why
+    decision = engine_and_card.backend(_choice(card, release), qwen3())
+    assert decision.value.get("attention-backend") == backend
+    assert (backend or "") in " ".join(decision.reasons)
+    assert bool(decision.reasons) is (backend is not None)
 
 
 @pytest.mark.parametrize("card", ["A10", "H100", "T4"])
@@ -133,7 +134,7 @@ def test_heads_of_32_and_encoders_take_triton_on_every_card(card: str) -> None:
     choice = engine_and_card.choose("auto", ANY_GPU, on(card), HOST)
     small = inputs().checkpoint
     assert (small.encoder, small.head_dim) == (True, 32)
-    assert engine_and_card.backend(choice, small)[0] == {"attention-backend": "triton"}
+    assert engine_and_card.backend(choice, small).value == {"attention-backend": "triton"}
 
 
 def _plan(choice: Choice | None, **changes: Any) -> Any:

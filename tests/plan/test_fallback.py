@@ -15,6 +15,7 @@ from launcher.documents.plan import Plan
 from launcher.errors import QlaunchError
 from launcher.plan import start_budget
 from launcher.plan.calibration import Observed
+from launcher.plan.decision import Decision
 from launcher.plan.inputs import Inputs
 from launcher.plan.resolve import make_plan
 from tests.plan.inputs import inputs, qwen3
@@ -118,7 +119,7 @@ def run(ready_s: float | None, **changes: Any) -> Observed:
     return Observed(plan=plan(**changes), peak_bytes=1, began="2026-01-01", ready_s=ready_s)
 
 
-def learned(*runs: Observed, limit_s: float = 600.0) -> tuple[float, str] | None:
+def learned(*runs: Observed, limit_s: float = 600.0) -> Decision[float] | None:
     return start_budget.learned(runs, fingerprint="f", version="1", device="cpu", limit_s=limit_s)
 
 
@@ -136,14 +137,15 @@ def test_nothing_is_known_without_a_run_like_this_one() -> None:
 def test_three_times_the_slowest_of_the_last_five() -> None:
     found = learned(*(run(t) for t in (20.0, 30.0, 40.0, 21.0, 22.0, 500.0)))
     assert found is not None
-    assert found[0] == 120.0
-    assert found[1] == "3 times the slowest of the last 5 starts here (40.0 s)"
+    assert found.value == 120.0
+    assert found.reasons == ("3 times the slowest of the last 5 starts here (40.0 s)",)
 
 
 def test_a_budget_is_a_minute_at_least_and_the_limit_at_most() -> None:
-    assert learned(run(2.0)) == (60.0, "3 times the last start here (2.0 s)")
-    assert (learned(run(400.0)) or (0, ""))[0] == 600.0
-    assert (learned(run(2.0), limit_s=30.0) or (0, ""))[0] == 30.0
+    assert learned(run(2.0)) == Decision(60.0, ("3 times the last start here (2.0 s)",))
+    for found, budget in ((learned(run(400.0)), 600.0), (learned(run(2.0), limit_s=30.0), 30.0)):
+        assert found is not None
+        assert found.value == budget
 
 
 def test_the_plan_carries_the_budget_unless_the_user_said_how_long() -> None:

@@ -261,7 +261,7 @@ def test_every_shipped_profile_passes_every_release_it_allows(name: str) -> None
         releases = [found] + ([release(found.fallback)] if found.fallback else [])
         for one in releases:
             given = for_release(resolve(loaded, {}, {}, UserConfig()), loaded, one.name)
-            flags = given.flags | engine_and_card.workarounds(one)[0]
+            flags = given.flags | engine_and_card.workarounds(one).value
             problems = flag_tables.check(render(flags), one.version)
             assert not [p.message for p in problems], (one.name, problems)
 

@@ -1,0 +1,210 @@
+"""What is decided of a plan, step by step: number format, threads, flags. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from launcher.argv import options
+from launcher.config.profile import FlagValue
+from launcher.documents.plan import Calibration, MemoryPrediction, ModelKind, StartMethod
+from launcher.engine import support
+from launcher.plan import (
+    calibration,
+    context,
+    engine_and_card,
+    memory,
+    precision,
+    replicas,
+    sizes,
+)
+from launcher.plan.decision import Decision, Flags
+from launcher.plan.inputs import Inputs
+
+ENCODER_FLAGS: Final[Mapping[str, FlagValue]] = {
+    "disable-radix-cache": True,
+    "chunked-prefill-size": -1,
+    # With chunking off SGLang reserves for the largest prefill, and may leave nothing for the KV
+    # cache ("Loaded weights leave no GPU memory …"), unless the fraction is explicit.
+    "mem-fraction-static": 0.5,
+}
+"""What keeps the vectors right of encoders and of all that pools or attends over whole texts: a
+cached or split prefix changes them (cosine 0.25 to 0.88 with the reference)."""
+
+MATRYOSHKA_FLAGS: Final[Mapping[str, FlagValue]] = {
+    "json-model-override-args": '{"is_matryoshka": true}',
+}
+"""Models whose card says that vectors may be cut do not say so in config.json, and the engine
+answers a request for fewer `dimensions` with 400 until it is told."""
+MATRYOSHKA_SINCE: Final = "0.5.6"
+"""First SGLang that cuts vectors (layers/pooler.py cuts before it normalises)."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """The decisions that a plan follows from."""
+
+    dtype: Decision[str]
+    """The format that vectors are served in."""
+    computed: str
+    """The engine's own `--dtype`: another one for int8, which the plugin computes."""
+    replicas: int
+    """Schedulers side by side on a CPU."""
+    method: StartMethod
+    calibration: Decision[Calibration | None]
+    threads: Decision[int | None]
+    """Compute threads of each replica; None on a GPU."""
+    left_out: Decision[Flags]
+    """What profile, user's config and command line are silent about."""
+    context: Decision[Flags]
+    backend: Decision[Flags]
+    """The attention backend that follows from the card."""
+    workarounds: Decision[Flags]
+    """What goes around the release's own faults."""
+    flags: Flags
+    """All flags without those that the user gives again after `--`: theirs win."""
+    asked: Flags
+    """The same with the whole numbers of the user's own."""
+    cuts_vectors: bool
+    """Whether vectors may be cut to fewer dimensions."""
+
+    def predict(self, inputs: Inputs, knobs: memory.Knobs, pool_bytes: int) -> MemoryPrediction:
+        """The memory of one scheduler with these sizes."""
+        return _predict(inputs, self.computed, self.method, self.calibration, knobs, pool_bytes)
+
+
+def make_draft(inputs: Inputs) -> Draft:
+    """Decide everything that a plan follows from."""
+    dtype = _dtype(inputs)
+    computed = precision.of_engine(dtype.value, inputs.hardware.cpu)
+    said = context.as_given(inputs.settings.flags, inputs.extra)
+    side_by_side = memory.replicas(said) if inputs.engine.release.device == "cpu" else 1
+    method = _start_method(inputs)
+    own = _calibration(inputs, method, side_by_side)
+    left_out = sizes.fill(
+        {**dict.fromkeys(options(inputs.extra), True), **said},
+        inputs.checkpoint,
+        inputs.engine,
+        inputs.hardware,
+        width=memory.DTYPE_BYTES.get(computed, 2),
+        predict=lambda knobs: _predict(inputs, computed, method, own, knobs, 0),
+    )
+    cuts = _cuts_vectors(inputs)
+    again = options(inputs.extra)
+    backend = engine_and_card.backend(
+        inputs.choice, inputs.checkpoint, taken={*inputs.settings.flags, *again}
+    )
+    workarounds = engine_and_card.workarounds(inputs.engine.release)
+    flags = backend.value | _flags(inputs, left_out.value, cuts=cuts) | workarounds.value
+    length = context.decide(flags, inputs.extra, inputs.checkpoint)
+    flags = {name: value for name, value in (flags | length.value).items() if name not in again}
+    return Draft(
+        dtype=dtype,
+        computed=computed,
+        replicas=side_by_side,
+        method=method,
+        calibration=own,
+        threads=_threads(inputs, side_by_side),
+        left_out=left_out,
+        context=length,
+        backend=backend,
+        workarounds=workarounds,
+        flags=flags,
+        asked=context.as_given(flags, inputs.extra),
+        cuts_vectors=cuts,
+    )
+
+
+def model_kind(inputs: Inputs) -> ModelKind:
+    """The kind of the model, by which engines of different size are told apart."""
+    return "encoder" if inputs.checkpoint.encoder else "decoder"
+
+
+def _dtype(inputs: Inputs) -> Decision[str]:
+    wanted, device, cpu = inputs.settings.dtype, inputs.engine.release.device, inputs.hardware.cpu
+    if wanted == "auto":
+        choice = inputs.choice
+        gpus = (choice.gpu,) if choice and choice.gpu else inputs.hardware.gpus
+        return precision.automatic(device, cpu, gpus)
+    source = inputs.settings.sources.get("dtype", "as given")
+    return Decision(wanted, (f"dtype {wanted}: {source}{precision.emulated(wanted, device, cpu)}",))
+
+
+def _start_method(inputs: Inputs) -> StartMethod:
+    """How the engine starts its processes: it forks them only under qlaunch's plugin, on a CPU."""
+    forks = (
+        inputs.engine.release.device == "cpu"
+        and inputs.settings.plugin
+        and inputs.engine.release.plugin == "framework"
+        and inputs.settings.start_method != "spawn"
+    )
+    return "fork" if forks else "spawn"
+
+
+def _calibration(
+    inputs: Inputs, method: StartMethod, side_by_side: int
+) -> Decision[Calibration | None]:
+    own = calibration.calibrate(
+        inputs.observed,
+        version=inputs.engine.version,
+        method=method,
+        model=model_kind(inputs),
+        replicas=side_by_side,
+    )
+    if own is None:
+        return Decision(None)
+    return Decision(own, (f"memory of the engine's processes: {own.source} on this host",))
+
+
+def _predict(
+    inputs: Inputs,
+    dtype: str,
+    method: StartMethod,
+    own: Decision[Calibration | None],
+    knobs: memory.Knobs,
+    pool_bytes: int,
+) -> MemoryPrediction:
+    return memory.predict(
+        inputs.checkpoint,
+        knobs,
+        device=inputs.engine.release.device,
+        dtype=dtype,
+        method=method,
+        kv_pool_bytes=pool_bytes,
+        calibration=own.value,
+    )
+
+
+def _threads(inputs: Inputs, side_by_side: int) -> Decision[int | None]:
+    if inputs.engine.release.device != "cpu":
+        return Decision(None)
+    wanted, cpu = inputs.settings.threads, inputs.hardware.cpu
+    if wanted == "auto":
+        threads, source = replicas.threads_each(cpu.usable, side_by_side), cpu.usable_source
+    else:
+        threads, source = wanted, inputs.settings.sources.get("threads", "as given")
+    words = f"{threads} threads"
+    if side_by_side > 1:
+        words = f"{side_by_side} replicas of {threads} {'thread' if threads == 1 else 'threads'}"
+    return Decision(threads, (f"{words}: {source}",))
+
+
+def _flags(inputs: Inputs, left_out: Flags, *, cuts: bool) -> Flags:
+    """What the model needs, and what was said outright, which wins."""
+    flags = {**left_out, **inputs.settings.flags}
+    if inputs.checkpoint.whole_texts:
+        flags = {**ENCODER_FLAGS, **flags}
+    if cuts:
+        flags = {**MATRYOSHKA_FLAGS, **flags}
+    if more := support.overrides(inputs.checkpoint):
+        flags[support.OVERRIDE] = support.merged(flags.get(support.OVERRIDE), more)
+    return flags
+
+
+def _cuts_vectors(inputs: Inputs) -> bool:
+    from packaging.version import Version
+
+    if inputs.card is None or not inputs.card.matryoshka:
+        return False
+    return Version(inputs.engine.version) >= Version(MATRYOSHKA_SINCE)

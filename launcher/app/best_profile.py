@@ -73,7 +73,11 @@ def best_profile(
         if usable:
             return _best(_nearest(usable, checkpoint, where), why)
         refusals += judged
-    reason = f": {refusals[0].verdict.reason}" if refusals else ""
+    # What keeps a profile for this machine's hardware from running says most.
+    refusals.sort(
+        key=lambda each: (each.verdict.release is None, each.profile.hardware.device != "cpu")
+    )
+    reason = f": {refusals[0].verdict.profile}: {refusals[0].verdict.reason}" if refusals else ""
     machine = "such a machine" if hardware.assumed else "this machine"
     raise QlaunchError(
         f"no profile serves {model} on {machine}{reason}",

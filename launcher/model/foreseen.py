@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from launcher.errors import QlaunchError
-from launcher.model.checkpoint import ModelCard, Shape, Source
+from launcher.model.checkpoint import ModelCard, Pooling, Shape, Source
 from launcher.model.files import read_json_object
 from launcher.model.hub import locate_hub
 from launcher.model.inspect import ENCODERS
@@ -58,7 +58,7 @@ def _from_folder(folder: Path, source: Source) -> ModelCard | None:
         stored_dtype=_dtype(raw),
         encoder=encoder,
     )
-    head = read_head(folder, hidden_size=hidden, encoder=encoder, class_name=classes[0])
+    pooling, normalize, dense = _head(folder, hidden, classes[0], encoder=encoder)
     name = source.location.rpartition("/")[2]
     return ModelCard(
         name=name,
@@ -66,13 +66,25 @@ def _from_folder(folder: Path, source: Source) -> ModelCard | None:
         sources=(source,),
         architecture=classes[0],
         parameters=_parameters(folder, shape),
-        pooling=head.pooling,
-        normalize=head.normalize,
-        dimensions=head.dense_dims[-1] if head.dense_dims else hidden,
+        pooling=pooling,
+        normalize=normalize,
+        dimensions=dense[-1] if dense else hidden,
         context_length=context,
         licence="unverified",
         shape=shape,
     )
+
+
+def _head(
+    folder: Path, hidden: int, class_name: str, *, encoder: bool
+) -> tuple[Pooling, bool, tuple[int, ...]]:
+    """Pooling, normalisation and widths of Dense modules; the defaults where only some of the files
+    that say so are cached."""
+    try:
+        head = read_head(folder, hidden_size=hidden, encoder=encoder, class_name=class_name)
+    except QlaunchError:
+        return ("cls" if encoder else "last"), True, ()
+    return head.pooling, head.normalize, head.dense_dims
 
 
 def _dtype(raw: dict[str, Any]) -> Literal["float32", "bfloat16", "float16"]:

@@ -151,6 +151,8 @@ class TestAModelInsteadOfAProfile:
         answer = run("plan", "./my-decoder", "--json")
         assert (answer.code, answer.error["code"]) == (4, "does_not_fit")
         assert "no profile serves" in answer.error["message"]
+        assert "on this machine: cpu-" in answer.error["message"]
+        assert " of RAM" in answer.error["message"]
 
     def test_of_profiles_that_suit_alike_the_one_for_a_model_of_its_size(
         self, run: Run, folder: Path, on: SetMachine
@@ -222,6 +224,9 @@ class TestWhatIsNotHere:
         assert (data["profile"], data["service"]) == ("cpu-qwen3-0.6b", "some-decoder")
         assert data["model"] == "Some-Decoder"
         assert "planned from the hub's metadata in this machine's cache" in str(data["absent"])
+        (whole / "1_Pooling" / "config.json").unlink()  # a client fetches file by file
+        again = run("plan", "hf:nobody/Some-Decoder", "--json").data
+        assert again["memory"]["predicted"] == data["memory"]["predicted"]
         (whole / "config.json").write_text("{}")
         assert from_cache(Source(kind="hf", location="nobody/Some-Decoder")) is None
 

@@ -27,9 +27,14 @@ LINES = 3
 """Of each kind that a person is shown."""
 
 
-def of_plan(plan: Plan, where: Dirs) -> dict[str, Any]:
-    """The evidence for a plan on this machine, as `plan` and `recommend` print it."""
-    return document(evidence(plan, plan.profile, candidates.past_runs(where)), plan, where)
+def of_plan(plan: Plan, where: Dirs, start: str | None = None) -> dict[str, Any]:
+    """The evidence for a plan on this machine, as `plan` and `recommend` print it.
+
+    Args:
+        start: the word after `qlaunch up` that starts it, where it is not the profile's name.
+    """
+    found = evidence(plan, plan.profile, candidates.past_runs(where), start)
+    return document(found, plan, where)
 
 
 def document(found: Evidence, plan: Plan | None, where: Dirs | None) -> dict[str, Any]:

@@ -31,6 +31,6 @@ def command(words: tuple[str, ...], everything: bool, **given: Any) -> Result:
     data = service_text.prepared_data(prepared)
     lines = service_text.prepared(prepared, brief=not everything)
     if not prepared.hardware.assumed:  # runs of this machine say nothing of another
-        data["evidence"] = evidence.of_plan(plan, dirs())
+        data["evidence"] = evidence.of_plan(plan, dirs(), asked.profile)
         lines += evidence.lines(data["evidence"])
     return Result(data=data, lines=screen.shorten(lines, everything=everything, keep=1))

@@ -3,6 +3,7 @@ any more. Pure."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -76,12 +77,15 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """Newest first, supporting ones before stale ones."""
 
 
-def evidence(plan: Plan | None, profile: str, runs: Sequence[PastRun]) -> Evidence:
+def evidence(
+    plan: Plan | None, profile: str, runs: Sequence[PastRun], start: str | None = None
+) -> Evidence:
     """The runs of a profile that were proved right, those of this very plan first.
 
     Args:
         plan: what would run now; None where it cannot be said.
         runs: newest first.
+        start: the word after `qlaunch up` that starts the plan, where it is not the profile's name.
     """
     own = [run for run in runs if run.profile == profile and run.verified]
     if not own:
@@ -89,7 +93,7 @@ def evidence(plan: Plan | None, profile: str, runs: Sequence[PastRun]) -> Eviden
             measured=False,
             text=(
                 "not measured: no run on this host supports this yet:"
-                f" qlaunch up {profile} proves it"
+                f" qlaunch up {shlex.quote(start or profile)} proves it"
             ),
         )
     cited = [_cited(plan, run) for run in own]

@@ -68,6 +68,12 @@ class TestAModelInsteadOfAProfile:
         lines = run("plan", str(folder / "my-decoder")).out.splitlines()
         assert lines[0].startswith("note      profile cpu-qwen3-0.6b: the best here for a decoder")
 
+    def test_what_would_prove_it_is_the_command_that_was_asked_about(
+        self, run: Run, folder: Path
+    ) -> None:
+        text = run("plan", "./My Encoder", "--json").data["evidence"]["text"]
+        assert text.endswith("qlaunch up './My Encoder' proves it")
+
     def test_a_folder_without_a_slash_works_where_no_profile_has_its_name(
         self, run: Run, folder: Path
     ) -> None:

@@ -100,14 +100,22 @@ def environment(environ: Mapping[str, str], settings: Settings) -> dict[str, str
     return {**kept, **settings.variables}
 
 
-def indexes(settings: Settings) -> tuple[str, ...]:
-    """The addresses that pip asks, first the main index; none with `no-index`."""
+def named_indexes(settings: Settings) -> tuple[str | None, ...]:
+    """The addresses that pip asks: the main index (None: pip's own default) and the others.
+
+    None at all with `no-index`.
+    """
     held = settings.variables
     if held.get("PIP_NO_INDEX", "0").strip().lower() not in ("", "0", "false", "no", "off"):
         return ()
-    main = held.get("PIP_INDEX_URL") or held.get("PIP_PYPI_URL") or default_index()
-    extra = held.get("PIP_EXTRA_INDEX_URL", "").split()
-    return tuple(dict.fromkeys(url for url in (main, *extra) if url))
+    main = held.get("PIP_INDEX_URL") or held.get("PIP_PYPI_URL")
+    return tuple(dict.fromkeys((main, *held.get("PIP_EXTRA_INDEX_URL", "").split())))
+
+
+def main_index(settings: Settings) -> str:
+    """The address of the main index; words for it where it is not known."""
+    named = next(iter(named_indexes(settings)), None)
+    return named or default_index() or "the package index"
 
 
 def default_index() -> str | None:

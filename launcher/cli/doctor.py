@@ -18,13 +18,14 @@ from launcher.cli.base import all_option, wants_json, wants_reasons
 from launcher.cli.base import command as declare
 from launcher.cli.result import Problem, Result
 from launcher.config.profile import Profile
+from launcher.config.settings import is_offline, load_user_config
 from launcher.doctor import engines as engine_checks
-from launcher.doctor import folders, gpu, host, runner, services, surroundings
+from launcher.doctor import folders, gpu, host, network, runner, services, surroundings
 from launcher.doctor.host import GIB
 from launcher.doctor.runner import DoctorCheck, Finding, Status
 from launcher.engine import releases as catalogue
 from launcher.engine.environments import install
-from launcher.errors import ExitCode
+from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.nvml import Unavailable
 from launcher.paths import Dirs, dirs
 
@@ -59,18 +60,30 @@ def _finite(_ctx: click.Context, _param: click.Parameter, value: float | None) -
     metavar="SECONDS",
     help="Time limit of each check, instead of its own (3 s for most).",
 )
+@click.option(
+    "--offline", is_flag=True, help="Ask no package index and no hub (also: QLAUNCH_OFFLINE=1)."
+)
 @all_option("Also what was found where all is well.")
-def command(deep: str | None, limit_s: float | None, everything: bool) -> Result:
-    """Look at this machine: hardware, drivers, limits, folders, engines, services.
+def command(deep: str | None, limit_s: float | None, offline: bool, everything: bool) -> Result:
+    """Look at this machine: hardware, drivers, limits, folders, engines, services, network.
 
+    The package indexes and model hubs that are configured are really asked, for 5 s at most.
     Changes nothing. Ends with 0 where all is well, 1 after warnings, 2 after problems; what is
     unavailable and not needed counts as well.
     """
-    wanted = list(_checks(dirs(), deep))
+    wanted = list(_checks(dirs(), deep, offline=offline or _settled_offline()))
     if limit_s is not None:
         wanted = [replace(check, limit_s=limit_s) for check in wanted]
     everything = everything or wants_reasons()
     return result(runner.run(wanted), as_json=wants_json(), everything=everything)
+
+
+def _settled_offline() -> bool:
+    """Whether the environment or the user's configuration says that nothing may be fetched."""
+    try:
+        return is_offline({}, os.environ, load_user_config(dirs().config))
+    except QlaunchError:  # a setting that is wrong does not keep the rest from being looked at
+        return False
 
 
 def result(findings: list[Finding], *, as_json: bool, everything: bool = False) -> Result:
@@ -118,7 +131,7 @@ def _counted(count: int, noun: str) -> str:
     return f"{count or 'no'} {noun}{'s' * (count != 1)}"
 
 
-def _checks(where: Dirs, deep: str | None) -> Iterator[DoctorCheck]:
+def _checks(where: Dirs, deep: str | None, *, offline: bool) -> Iterator[DoctorCheck]:
     """Every check, in the order of the report."""
     yield DoctorCheck("python", lambda: [engine_checks.python_finding()])
     # It asks the driver as well, which may not answer.
@@ -134,6 +147,7 @@ def _checks(where: Dirs, deep: str | None) -> Iterator[DoctorCheck]:
     port = _default_port()
     yield DoctorCheck(f"port {port}", lambda: [services.port_finding(port)])
     yield DoctorCheck("environment", _environment)
+    yield from network.checks(os.environ, offline=offline)
     yield DoctorCheck("surroundings", lambda: surroundings.findings(os.environ, where))
 
 

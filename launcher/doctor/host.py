@@ -96,9 +96,10 @@ def memory_findings(root: Path = Path("/")) -> Iterator[Finding]:
     fix = "end other processes, or raise the memory limit"
     if free < LEAST_RAM:
         text += f"; the smallest profile takes {_amount(LEAST_RAM)}"
-        yield problem("memory", text, fix)
+        yield problem("memory", text, _end(fix))
     elif free < ROOM_RAM:
-        yield warning("memory", f"{text}: hardly enough for the smallest profile", fix)
+        text += ": hardly enough for the smallest profile"
+        yield warning("memory", text, _end(fix))
     else:
         yield ok("memory", text)
     swap = read_swap(root)
@@ -111,9 +112,29 @@ def memory_findings(root: Path = Path("/")) -> Iterator[Finding]:
         text = f"{_amount(used)} of {_amount(swap.total_bytes)} in use"
         if used >= GIB and used * 2 > swap.total_bytes:
             text += ": weights that were swapped out make the first calls slow"
-            yield warning("swap", text, "end what takes the memory")
+            yield warning("swap", text, _end("end what takes the memory"))
         else:
             yield ok("swap", text)
+
+
+def _end(fix: str) -> str:
+    """The advice, with who takes the most memory; libraries and tensors that they share count."""
+    import psutil
+
+    taken = [
+        (process.info["memory_info"].rss, f"{process.info['name']} (PID {process.pid})")
+        for process in psutil.process_iter(["name", "memory_info"])
+        if process.info["memory_info"] is not None
+    ]
+    largest = sorted(taken, reverse=True)[:_SHOWN]
+    if not largest:
+        return fix
+    names = ", ".join(f"{name} with {_amount(bytes_)}" for bytes_, name in largest)
+    return f"{fix}; the largest are {names}"
+
+
+_SHOWN: Final = 3
+"""Processes that an advice names."""
 
 
 def disk_findings(role: str, path: Path, *, needs: int, why: str) -> Iterator[Finding]:

@@ -68,6 +68,8 @@ class DoctorCheck:
     if_cut: Status = "warning"
     """Status where it does not end within its limit."""
     fix_if_cut: str | None = None
+    asks: str = ""
+    """Who is asked, for the message where it is cut."""
 
 
 @dataclass
@@ -169,11 +171,16 @@ def _cut(job: _Running) -> list[Finding]:
         Finding(
             name=job.check.name,
             status=job.check.if_cut,
-            message=f"there was no answer within {job.check.limit_s:g} s",
+            message=_no_answer(job.check),
             fix=job.check.fix_if_cut,
             seconds=round(time.monotonic() - job.began, 3),
         )
     ]
+
+
+def _no_answer(check: DoctorCheck) -> str:
+    who = f"{check.asks} gave" if check.asks else "there was"
+    return f"{who} no answer within {check.limit_s:g} s"
 
 
 def _reap(pid: int) -> None:

@@ -16,7 +16,7 @@ from launcher import child_environment, extras
 from launcher.errors import ExitCode, QlaunchError
 from launcher.model.download import disk_error, network_error, not_found, offline, unreachable
 from launcher.model.inspect import inspect
-from launcher.network import classify
+from launcher.network import classify, hubs
 from launcher.network.causes import HUGGING_FACE, MODELSCOPE
 from launcher.paths import dirs
 
@@ -175,7 +175,7 @@ def _explain(source: Source, error: Exception, is_offline: bool) -> QlaunchError
             "the proxy is a SOCKS one, for which the hub's client lacks a package",
             fix=f"{sys.executable} -m pip install socksio PySocks, or name an http proxy",
         )
-    cause = classify.of_exception(error, endpoint(source.kind))
+    cause = classify.of_exception(error, hubs.endpoint(source.kind))
     if cause is None:
         return unreachable(source, f"the hub's client failed ({type(links[-1]).__name__})")
     return network_error(source, cause, _CLIENTS[source.kind])
@@ -205,19 +205,3 @@ def _refused(source: Source, names: set[str], links: list[BaseException]) -> Qla
         fix = f"check the spelling{mirror}; for a private one set {token}"
         return not_found(source, why, fix=fix)
     return None
-
-
-def endpoint(kind: str) -> str:
-    """The address of a hub that its library asks, by its own variables and default."""
-    if kind == "hf":
-        from huggingface_hub import constants
-
-        return str(constants.ENDPOINT)
-    named = os.environ.get("MODELSCOPE_ENDPOINT") or os.environ.get("MODELSCOPE_DOMAIN")
-    if named:
-        return named if "://" in named else f"https://{named}"
-    try:
-        from modelscope.hub import constants as theirs
-    except ImportError:
-        return "https://modelscope"
-    return str(getattr(theirs, "DEFAULT_MODELSCOPE_DATA_ENDPOINT", "https://modelscope"))

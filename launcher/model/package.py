@@ -187,7 +187,7 @@ def _pip_failure(
             places = (folder, Path(tempfile.gettempdir()))
             return disk_full(source, min(places, key=lambda place: shutil.disk_usage(place).free))
         return disk_error(source, folder, PermissionError(errno.EACCES, "Permission denied", path))
-    index = next(iter(pip_settings.indexes(settings)), "the package index")
+    index = pip_settings.main_index(settings)
     cause = pip_output.cause(output, index, settings.variables.get("PIP_PROXY"))
     if cause is not None:
         # Without an answer pip also says that no version matches; that would mislead.

@@ -72,7 +72,7 @@ def test_the_text_names_what_is_well_on_one_line() -> None:
 
 def test_this_machine(home: Path, run: Run) -> None:
     with no_hang():
-        answer = run("doctor", "--json")
+        answer = run("doctor", "--offline", "--json")
     assert answer.code in (0, 1, 2)
     found = statuses(answer.data)
     assert set(found.values()) <= STATUSES
@@ -91,7 +91,7 @@ def test_this_machine(home: Path, run: Run) -> None:
 
 
 def test_the_text_goes_to_stdout(home: Path, run: Run) -> None:
-    answer = run("doctor", "--all")
+    answer = run("doctor", "--offline", "--all")
     assert answer.err == ""
     assert answer.out.splitlines()[0].split()[1] == "python"
 
@@ -99,7 +99,7 @@ def test_the_text_goes_to_stdout(home: Path, run: Run) -> None:
 def test_an_engine_with_a_damaged_marker_ends_with_2(home: Path, run: Run) -> None:
     root = installed(home / "data" / "engines")
     (root / "installed.json").write_text("{")
-    answer = run("doctor", "--json")
+    answer = run("doctor", "--offline", "--json")
     assert answer.code == 2
     assert statuses(answer.data)["engine cpu"] == "problem"
     errors = answer.document["errors"]
@@ -109,17 +109,19 @@ def test_an_engine_with_a_damaged_marker_ends_with_2(home: Path, run: Run) -> No
 
 def test_a_state_folder_that_is_a_file_ends_with_2(home: Path, run: Run) -> None:
     (home / "state").write_text("a file")
-    answer = run("doctor", "--json")
+    answer = run("doctor", "--offline", "--json")
     assert answer.code == 2
     assert statuses(answer.data)["folder state"] == "problem"
 
 
 def test_an_engine_that_is_asked_for_and_not_there(home: Path, run: Run) -> None:
-    answer = run("doctor", "--engine", "cpu-0.5.15", "--json")
+    answer = run("doctor", "--offline", "--engine", "cpu-0.5.15", "--json")
     assert answer.code == 2
     assert statuses(answer.data)["engine cpu-0.5.15 import"] == "problem"
     assert (
-        statuses(run("doctor", "--engine", "--json").data).keys().isdisjoint({"engine cpu import"})
+        statuses(run("doctor", "--offline", "--engine", "--json").data)
+        .keys()
+        .isdisjoint({"engine cpu import"})
     )
 
 
@@ -140,7 +142,7 @@ def test_a_hanging_driver_is_cut_at_the_limit(tmp_path: Path) -> None:
         "from launcher.cli.main import main\n"
         "began, out = time.monotonic(), io.StringIO()\n"
         "with contextlib.redirect_stdout(out):\n"
-        "    code = main(['doctor', '--json', '--limit', '2'])\n"
+        "    code = main(['doctor', '--offline', '--json', '--limit', '2'])\n"
         "print(json.dumps([code, time.monotonic() - began, json.loads(out.getvalue())]))\n"
     )
     code, seconds, document = machine("driver-hangs").run(
@@ -164,7 +166,7 @@ def test_a_machine_with_a_card_is_reported_whole(tmp_path: Path) -> None:
         "from launcher.cli.main import main\n"
         "out = io.StringIO()\n"
         "with contextlib.redirect_stdout(out):\n"
-        "    main(['doctor', '--json'])\n"
+        "    main(['doctor', '--offline', '--json'])\n"
         "print(out.getvalue())\n"
     )
     document = machine("t4").run(tmp_path, program, QLAUNCH_HOME=str(tmp_path / "home"))
@@ -280,7 +282,7 @@ def test_every_check_of_the_command_ends_within_its_limit(home: Path) -> None:
     """The limits are those of the checks, and what is looked at by default has small ones."""
     from launcher.paths import dirs
 
-    checks: list[DoctorCheck] = list(doctor._checks(dirs(), None))
+    checks: list[DoctorCheck] = list(doctor._checks(dirs(), None, offline=True))
     assert max(check.limit_s for check in checks) <= 15
     assert sum(check.limit_s == 3.0 for check in checks) >= 10
     names = [check.name for check in checks]

@@ -49,7 +49,7 @@ SAMPLES: dict[str, tuple[list[str], int]] = {
     "model pull": (["model", "pull", "./absent"], 2),
     "model inspect": (["model", "inspect", "./absent"], 2),
     "model remove": (["model", "remove", "./absent"], 2),
-    "doctor": (["doctor", "--engine", "absent"], 5),
+    "doctor": (["doctor", "--offline", "--engine", "absent"], 5),
     "gateway": (["gateway", "absent", "--cache", "none"], 3),
     "cache stats": (["cache", "stats"], 0),
     "cache purge": (["cache", "purge"], 0),

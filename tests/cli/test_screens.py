@@ -49,7 +49,7 @@ COMMANDS = (
     "runs show nope",
     "runs diff nope",
     "runs prune --keep 1 --dry-run",
-    "doctor",
+    "doctor --offline",
     "export systemd nope",
     "stop svc-01",
     "ls",

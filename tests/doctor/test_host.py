@@ -5,7 +5,9 @@ from __future__ import annotations
 import resource
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from launcher.doctor import host
@@ -132,6 +134,30 @@ def test_available_memory(tmp_path: Path, available: float, status: str) -> None
     assert found.status == status
     assert f"{size(available * GIB)} of 17.2 GB" in found.message
     assert bool(found.fix) == (status != "ok")
+
+
+def test_who_takes_the_memory_is_named_where_there_is_too_little(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = {"small": 1, "huge": 9, "large": 5, "middle": 3}
+    processes = [
+        SimpleNamespace(
+            pid=pid, info={"name": name, "memory_info": SimpleNamespace(rss=gb * 10**9)}
+        )
+        for pid, (name, gb) in enumerate(taken.items(), 100)
+    ]
+    ours = SimpleNamespace(pid=99, info={"name": "not readable", "memory_info": None})
+    monkeypatch.setattr(psutil, "process_iter", lambda _fields: iter([ours, *processes]))
+    root = tree(tmp_path, {"proc/meminfo": memory(16, 0.5)})
+    fix = by_name(host.memory_findings(root))["memory"].fix or ""
+    assert fix.endswith(
+        "; the largest are huge (PID 101) with 9.00 GB, large (PID 102) with 5.00 GB, middle"
+        " (PID 103) with 3.00 GB"
+    )
+
+
+def test_the_largest_processes_are_read_from_this_machine() -> None:
+    assert " (PID " in host._end("end other processes")
 
 
 def test_the_limit_of_the_control_group_counts(tmp_path: Path) -> None:

@@ -119,7 +119,13 @@ def test_no_file_or_pipe_of_ours_is_read_in_the_locales_encoding(tmp_path: Path)
         "PYTHONWARNINGS": "always::EncodingWarning",
         "QLAUNCH_HOME": str(tmp_path),
     }
-    for words in ("doctor", "profiles list", "recommend", "engine list", "plan cpu-minilm"):
+    for words in (
+        "doctor --offline",
+        "profiles list",
+        "recommend",
+        "engine list",
+        "plan cpu-minilm",
+    ):
         program = [sys.executable, "-P", "-m", "launcher", *words.split()]
         done = subprocess.run(
             program, env=env | {"PYTHONPATH": str(ROOT)}, capture_output=True, check=False

@@ -43,10 +43,11 @@ def listen(talk: Talk, tls: ssl.SSLContext | None = None) -> Iterator[Server]:
                 connection = self.request
                 if tls is not None:
                     connection = tls.wrap_socket(connection, server_side=True)
-                connection.settimeout(60)
-                head = read_head(connection)
-                server.asked.append(head.split(b"\r\n", 1)[0])
-                talk(connection)
+                with connection:
+                    connection.settimeout(60)
+                    head = read_head(connection)
+                    server.asked.append(head.split(b"\r\n", 1)[0])
+                    talk(connection)
 
     class Threaded(socketserver.ThreadingTCPServer):
         daemon_threads = True
@@ -94,6 +95,17 @@ def says_nothing(stop: threading.Event) -> Talk:
         stop.wait(60)
 
     return wait
+
+
+def trickles(stop: threading.Event) -> Talk:
+    """Answers a byte at a time, and never to the end."""
+
+    def send(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+        while not stop.wait(0.2):
+            connection.sendall(b"x")
+
+    return send
 
 
 def resets(connection: socket.socket) -> None:

@@ -209,7 +209,7 @@ def _explain(
     what = f"engine {release.name} could not be installed"
     if (refused := pip_output.trouble(text) or pip_output.trouble(details)) is not None:
         return _refused(what, *refused)
-    index = next(iter(pip_settings.indexes(settings)), "the package index")
+    index = pip_settings.main_index(settings)
     proxy = settings.variables.get("PIP_PROXY")
     cause = pip_output.cause(f"{details}\n{text}", index, proxy)
     if cause is not None:

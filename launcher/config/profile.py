@@ -37,6 +37,13 @@ Host = Annotated[
         extra={"words": "a host name in lower-case letters, without a port"},
     ),
 ]
+Alias = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$(?!\n)",
+        extra={"words": "a model's name (letters, digits, `.`, `_`, `-`, `/`; 128 at most)"},
+    ),
+]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
@@ -99,6 +106,9 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     platform."""
     model: str
     """Name of a model card, or a source (`hf:…`, `package:…`, `modelscope:…`, a folder)."""
+    aliases: list[Alias] = []
+    """Further names that clients may give the model (`text-embedding-3-small`, say): listed by
+    `/v1/models`, and taken in calls. Left out: its own name alone."""
     checkpoint: CheckpointNeed | None = None
     """What the model's own files must be; left out where any checkpoint of the model will do."""
     dtype: Dtype = "auto"

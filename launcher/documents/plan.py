@@ -125,6 +125,8 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str
     """The served name; calls that name another model are refused."""
+    aliases: tuple[str, ...] = ()
+    """Further names that calls may give it."""
     vocabulary: int
     """Rows of the embedding table: token ids are 0 to one less."""
     text_tokens: int | None

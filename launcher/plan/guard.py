@@ -117,6 +117,7 @@ def make_guard(
     served_name: str,
     switches: frozenset[str],
     reach: Reach,
+    aliases: tuple[str, ...] = (),
 ) -> Guard:
     """The limits of one service.
 
@@ -126,6 +127,7 @@ def make_guard(
         served_name: of the model, for clients.
         switches: from `switches`.
         reach: who may ask.
+        aliases: further names of the model, for clients.
     """
     most = text_tokens(checkpoint, sizes.context)
     many = OPEN[sizes.device]
@@ -135,6 +137,7 @@ def make_guard(
     inputs = min(max(INPUTS, sizes.running + OVERFLOW), MOST_INPUTS)
     return Guard(
         model=served_name,
+        aliases=tuple(name for name in aliases if name != served_name),
         vocabulary=checkpoint.vocab_size,
         text_tokens=None if "allow-auto-truncate" in switches else most,
         text_bytes=text_bytes,

@@ -157,6 +157,7 @@ def _guard(inputs: Inputs, draft: Draft, knobs: memory.Knobs) -> Guard:
             tuple(inputs.profile.allowed_hosts),
             tuple(inputs.profile.cors_origins),
         ),
+        aliases=tuple(inputs.profile.aliases),
     )
 
 

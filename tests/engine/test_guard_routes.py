@@ -502,3 +502,61 @@ class TestClientsThatGo:
         asyncio.run(service.guard.serve(service.app, None, scope, receive, send))
         assert service.last.passed is None
         assert service.guard.calls == service.guard.bytes == 0
+
+
+class TestNames:
+    """The model under its own name and its aliases, and every other name refused."""
+
+    def service(self, **changes: Any) -> Service:
+        async def answer(scope: Any, receive: Any, send: Any) -> None:
+            model = {"id": "tiny", "object": "model", "max_model_len": 12}
+            listed = {"object": "list", "data": [model]}
+            found = listed if scope["path"] == "/v1/models" else model
+            status = 200 if scope["path"] in ("/v1/models", "/v1/models/tiny") else 404
+            await send({"type": "http.response.start", "status": status, "headers": []})
+            await send({"type": "http.response.body", "body": json.dumps(found).encode()})
+
+        return Service(app=answer, aliases=("ada", "org/ada-2"), **changes)
+
+    def test_the_list_has_them_all(self) -> None:
+        said = self.service().ask("GET", "/v1/models")
+        listed = json.loads(said.body)["data"]
+        assert [model["id"] for model in listed] == ["tiny", "ada", "org/ada-2"]
+        assert {model["max_model_len"] for model in listed} == {10}
+
+    @pytest.mark.parametrize("name", ["tiny", "ada", "org/ada-2"])
+    def test_each_can_be_asked_about(self, name: str) -> None:
+        said = self.service().ask("GET", f"/v1/models/{name}")
+        assert said.status == 200
+        assert json.loads(said.body)["id"] == name
+
+    @pytest.mark.parametrize("name", ["nope", "ada2", "tiny/..", "TINY"])
+    def test_another_is_not_found_by_its_name(self, name: str) -> None:
+        said = self.service().ask("GET", f"/v1/models/{name}")
+        assert said.status == 404
+        assert said.error["code"] == "model_not_found"
+        assert said.error["param"] == "model"
+        assert "this service has 'tiny', 'ada', 'org/ada-2'" in said.error["message"]
+        assert said.passed is None
+
+    def test_who_has_no_key_is_not_told_the_names(self) -> None:
+        said = Service("secret", aliases=("ada",)).ask("GET", "/v1/models/nope")
+        assert said.status in (401, 404)
+        assert b"ada" not in said.body
+        assert b"tiny" not in said.body
+
+    @pytest.mark.parametrize("name", ["tiny", "ada", None])
+    def test_calls_may_use_each_and_the_engine_gets_its_own(self, name: str | None) -> None:
+        service = Service(aliases=("ada",))
+        body = json.dumps({"model": name, "input": "a"}).encode()
+        said = service.ask("POST", "/v1/embeddings", body)
+        assert said.status == 200
+        assert json.loads(said.given)["model"] == "tiny"
+
+    def test_a_call_with_another_is_refused_with_the_served_names(self) -> None:
+        body = json.dumps({"model": "nope", "input": "a"}).encode()
+        said = Service(aliases=("ada",)).ask("POST", "/v1/embeddings", body)
+        assert (said.status, said.error["code"]) == (404, "model_not_found")
+        assert said.error["message"] == (
+            "the model 'nope' is not served here; this service has 'tiny', 'ada'"
+        )

@@ -5,7 +5,7 @@ import asyncio
 from qlaunch_guard import body, listing, routes
 from qlaunch_guard.held import Held
 from qlaunch_guard.memory import Memory
-from qlaunch_guard.refusal import Refused, busy, of_engine
+from qlaunch_guard.refusal import Refused, busy, no_model, of_engine
 
 MARK = (b"x-qlaunch-guard", b"1")
 """On every answer: by it the supervisor knows that the guard is there."""
@@ -89,10 +89,26 @@ class Guard:
         if path == routes.EMBEDDINGS:
             await self._embed(app, scope, headers, receive, answer)
         else:
-            most = self.settings.text_tokens
-            if path.startswith(routes.LISTING) and most is not None:
-                answer.edit(lambda content: listing.told(content, most))
+            if path.startswith(routes.LISTING):
+                scope = self._listing(path, scope, answer)
             await self._look(app, scope, headers, receive, answer)
+
+    def _listing(self, path, scope, answer):
+        """The question for models as the engine is asked: it knows one name only.
+
+        Raises:
+            Refused: 404.
+        """
+        name = routes.named(path)
+        if name is not None and name not in self.settings.names:
+            raise no_model(name, self.settings)
+        if self.settings.text_tokens is not None or self.settings.aliases:
+            answer.edit(lambda content: listing.told(content, self.settings, name))
+        if name in self.settings.aliases:
+            asked = routes.MODELS + self.settings.model
+            scope = {**scope, "path": scope.get("root_path", "") + asked}
+            scope.pop("raw_path", None)
+        return scope
 
     def _free(self, headers):
         """Whether a request is the supervisor's own."""

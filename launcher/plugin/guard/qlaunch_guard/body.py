@@ -8,7 +8,7 @@ import re
 
 import msgspec
 
-from qlaunch_guard.refusal import Refused, shown, too_long
+from qlaunch_guard.refusal import Refused, no_model, shown, too_long
 
 FIELDS = ("model", "input", "encoding_format", "dimensions", "user")
 """OpenAI's own. `user` names somebody for a provider's records: it is checked, and ends here."""
@@ -91,12 +91,11 @@ def _no_other_fields(found):
 
 
 def _model(name, settings):
-    if name is None or name == settings.model:
+    if name is None or name in settings.names:
         return
     if not isinstance(name, str):
         raise Refused(400, "model must be a string", param="model")
-    message = f"the model {shown(name)} is not served here; this service has '{settings.model}'"
-    raise Refused(404, message, param="model", code="model_not_found")
+    raise no_model(name, settings)
 
 
 def _dimensions(width, settings):

@@ -40,6 +40,13 @@ def shown(value, limit=80):
     return f"'{text}'" + ("…" if len(str(value)) > limit else "")
 
 
+def no_model(name, settings):
+    """A model that is not served, with the names of the one that is."""
+    has = ", ".join(f"'{known}'" for known in settings.names)
+    message = f"the model {shown(name)} is not served here; this service has {has}"
+    return Refused(404, message, param="model", code="model_not_found")
+
+
 _TOO_LONG = re.compile(r"input \((\d+) tokens\)(?:.*context length \((\d+) tokens\))?", re.DOTALL)
 _PATH = re.compile(r"(?:File \"[^\"]*\"(?:, line \d+(?:, in \S+)?)?)|(?:~?/[^\s'\",:;)]+)+")
 

@@ -31,9 +31,14 @@ def methods(path, settings):
     """The methods that `path`, decoded, takes; empty where it is not reachable."""
     if path == METRICS:
         return ("GET",) if settings.metrics else ()
-    if path == MODELS + settings.model:
+    if named(path) in settings.names:
         return ("GET",)
     return ROUTES.get(path, ())
+
+
+def named(path):
+    """The model that a path asks about: `x` of `/v1/models/x`; None of any other path."""
+    return path[len(MODELS) :] if path.startswith(MODELS) else None
 
 
 def decide(scope, headers, settings, token):
@@ -47,6 +52,8 @@ def decide(scope, headers, settings, token):
     if path in own.PATHS and _same(headers.get(own.HEADER.encode()), token):
         return None
     allowed = methods(path, settings)
+    if named(path) and method == "GET":
+        allowed = ("GET",)  # of a model that is not served, the key decides who is told
     if not allowed or not _plain(scope, path):
         raise Refused(404, "there is nothing at this path", code="unknown_path")
     if method not in allowed and method != "OPTIONS":

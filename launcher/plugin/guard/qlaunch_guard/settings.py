@@ -31,6 +31,8 @@ class Settings:
     """Most bytes of all texts of one call in UTF-8."""
     body_bytes: int = 4_194_304
     """Most bytes of one body."""
+    aliases: tuple = ()
+    """Further names that calls may give the model."""
     cut: bool = False
     """Whether fewer `dimensions` may be asked for."""
     metrics: bool = False
@@ -52,6 +54,11 @@ class Settings:
     body_seconds: float = 30.0
     """Longest time that a body may take to arrive."""
 
+    @property
+    def names(self):
+        """Every name of the model, the served one first."""
+        return (self.model, *self.aliases)
+
 
 def read(text):
     """The settings in `text`.
@@ -62,6 +69,6 @@ def read(text):
     found = json.loads(text)
     names = {field.name for field in fields(Settings)}
     known = {name: value for name, value in found.items() if name in names}
-    for name in ("hosts", "origins"):
+    for name in ("hosts", "origins", "aliases"):
         known[name] = tuple(known.get(name, ()))
     return Settings(**known)

@@ -32,6 +32,7 @@ SAMPLES: dict[str, tuple[list[str], int]] = {
     "verify": (["verify", "absent"], 3),
     "bench": (["bench", "absent"], 3),
     "client": (["client", "absent"], 3),
+    "embed": (["embed", "absent.txt", "-o", "absent.jsonl", "absent"], 2),
     "compare": (["compare", "no-such-profile"], 2),
     "tune": (["tune", "no-such-profile"], 2),
     "plan": (["plan", "cpu-minilm"], 0),

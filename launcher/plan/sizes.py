@@ -41,6 +41,17 @@ CPU_SWITCHES: Final[Mapping[str, FlagValue]] = MappingProxyType(
 )
 """The switches that every shipped profile for a CPU has, with the measurements beside them."""
 
+TURING: Final = "turing"
+TURING_SWITCHES: Final[Mapping[str, FlagValue]] = MappingProxyType(
+    {
+        # FlashInfer gives trouble on these cards, for sampling too.
+        "sampling-backend": "pytorch",
+        # Graphs speed up decoding, which an embedding server never does.
+        "disable-cuda-graph": True,
+    }
+)
+"""Those that every shipped profile has on that release. Not measured by us."""
+
 TEXTS: Final = 16_384
 """Tokens of cache that are worth having for short texts: 64 texts of 256."""
 BESIDE: Final = 512
@@ -77,7 +88,7 @@ def fill(
         predict: the memory of a plan with the given sizes.
     """
     on_cpu = engine.release.device == "cpu"
-    switches = _switches(said, engine) if on_cpu else {}
+    switches = _switches(said, engine)
     running = _running(checkpoint, on_cpu=on_cpu) if RUNNING not in said else {}
     sizes = {}
     if context.POOL not in said:
@@ -85,7 +96,8 @@ def fill(
         sizes = _sizes(said, checkpoint, spare, width, on_cpu=on_cpu)
     reasons = []
     if switches:
-        reasons.append(f"not in the profile, set for a CPU: {_words(switches)}")
+        what = "a CPU" if on_cpu else f"engine {engine.release.name}"
+        reasons.append(f"not in the profile, set for {what}: {_words(switches)}")
     if sizes or running:
         free = size(_free(hardware, on_cpu=on_cpu))
         reasons.append(
@@ -96,13 +108,16 @@ def fill(
 
 
 def _switches(said: Mapping[str, FlagValue], engine: Engine) -> dict[str, FlagValue]:
-    """Those of `CPU_SWITCHES` that this engine has."""
+    """The switches for this engine, as far as it has them."""
     table = engine.options or flag_tables.table(engine.version)
     known = table.index() if table else {}
+    switches: Mapping[str, FlagValue] = {}
+    if engine.release.device == "cpu":
+        switches = CPU_SWITCHES
+    elif engine.release.name == TURING:
+        switches = TURING_SWITCHES
     return {
-        name: value
-        for name, value in CPU_SWITCHES.items()
-        if name not in said and f"--{name}" in known
+        name: value for name, value in switches.items() if name not in said and f"--{name}" in known
     }
 
 

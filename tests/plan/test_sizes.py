@@ -11,6 +11,7 @@ import pytest
 from launcher.config.loading import load_profile, shipped_dir
 from launcher.documents.plan import Plan
 from launcher.plan import sizes
+from launcher.plan.engine_and_card import candidates
 from launcher.plan.resolve import make_plan
 from tests.plan.inputs import checkpoint, inputs, qwen3
 from tests.samples import GIB, gpu, machine
@@ -61,6 +62,10 @@ def test_nothing_is_added_to_a_shipped_profile(name: str) -> None:
     assert {"max-total-tokens", "max-running-requests"} <= profile.flags.keys()
     if profile.hardware.device == "cpu":
         assert profile.flags.keys() >= sizes.CPU_SWITCHES.keys()
+    releases = {each.name for each in candidates(profile.engine, profile.hardware)}
+    if sizes.TURING in releases:
+        flags = {**profile.flags, **profile.flags_by_engine.get(sizes.TURING, {})}
+        assert flags.keys() >= sizes.TURING_SWITCHES.keys()
 
 
 def test_a_decoder_gets_a_context_a_cache_for_it_and_pieces() -> None:
@@ -80,6 +85,9 @@ def test_a_decoder_on_a_card_gets_room_for_several_long_texts() -> None:
     assert number(plan, "max-total-tokens") == 32768
     assert plan.fits
     assert option(plan.engine.argv, "sleep-on-idle") is None
+    assert option(plan.engine.argv, "sampling-backend") == "pytorch"
+    assert "--disable-cuda-graph" in plan.engine.argv
+    assert any("set for engine turing: --sampling-backend" in each for each in plan.reasons)
 
 
 def test_a_small_card_gets_a_smaller_cache_and_context() -> None:

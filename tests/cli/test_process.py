@@ -146,3 +146,25 @@ def test_ctrl_c_while_things_are_made_ready(as_json: bool, home: Path, tmp_path:
     else:
         assert "interrupted" in err
     assert not (home / "state").exists()
+
+
+@pytest.mark.parametrize("platform", ["darwin", "win32", "freebsd14"])
+def test_elsewhere_than_on_linux_there_is_one_sentence(platform: str) -> None:
+    """Before a module is imported that exists on Linux alone, or that no wheel brought."""
+    script = (
+        "import sys\n"
+        "for name in ('fcntl', 'resource', 'pwd', 'grp', 'termios', 'click', 'msgspec'):\n"
+        "    sys.modules[name] = None\n"
+        f"sys.platform = {platform!r}\n"
+        "from launcher.cli.main import entry\n"
+        "entry()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == (
+        f"Error: qlaunch runs on Linux only, and this is {platform}\n"
+        "  Try: a Linux machine, a container, or WSL 2 on Windows\n"
+    )

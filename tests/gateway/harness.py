@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from array import array
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
@@ -32,6 +32,12 @@ T = TypeVar("T")
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run to the end, within patience."""
     return asyncio.run(asyncio.wait_for(work, PATIENCE_S))
+
+
+async def until(check: Callable[[], bool]) -> None:
+    """Let others run until it is so; `run` ends what never happens."""
+    for _ in iter(check, True):
+        await asyncio.sleep(0.001)
 
 
 class Memory:

@@ -47,6 +47,8 @@ class ScriptedServer:
         self.base64 = True
         self.gate: asyncio.Event | None = None
         """Calls wait for it."""
+        self.delay_s = 0.0
+        """Before each answer."""
         self.drop = False
         """Whether connections are closed instead of an answer."""
         self.url = ""
@@ -60,6 +62,7 @@ class ScriptedServer:
         self.headers.append(request.headers)
         if self.gate is not None:
             await self.gate.wait()
+        await asyncio.sleep(self.delay_s)
         if self.drop:
             assert request.transport is not None
             request.transport.close()

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from launcher.gateway.identity import Identity
 from launcher.gateway.pool import Limits
-from tests.gateway.harness import Bench, Memory, run
+from tests.gateway.harness import Bench, Memory, run, until
 from tests.gateway.scripted_server import truth
 from tests.patience import PATIENCE_S
-
-
-async def until(check: Callable[[], bool]) -> None:
-    """Let others run until it is so; `run` ends what never happens."""
-    for _ in iter(check, True):
-        await asyncio.sleep(0.001)
 
 
 def test_what_many_miss_at_once_is_made_once() -> None:

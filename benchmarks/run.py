@@ -28,7 +28,17 @@ from benchmarks.table import RESULTS, section
 from launcher.errors import QlaunchError
 from launcher.linux.files import write_atomic
 
-NAMES = ("cli", "sampler", "start", "memory", "plain", "plain_qwen", "client", "agreement")
+NAMES = (
+    "cli",
+    "sampler",
+    "start",
+    "memory",
+    "plain",
+    "plain_qwen",
+    "client",
+    "agreement",
+    "gateway",
+)
 MET, MISSED, BROKEN, INTERRUPTED = 0, 1, 2, 130
 
 

@@ -10,7 +10,7 @@ import msgspec
 from benchmarks.figures import VERSION, Report, markdown
 
 RESULTS = Path(__file__).resolve().parent / "results"
-ORDER = ("cli", "start", "memory", "plain", "plain_qwen", "client", "agreement")
+ORDER = ("cli", "start", "memory", "plain", "plain_qwen", "client", "agreement", "gateway")
 
 
 def main() -> int:

@@ -34,6 +34,13 @@ _PATH = click.Path(path_type=Path)
     "--cache-max-bytes", metavar="SIZE", help="Bound of the cache on disk (default 1GiB)."
 )
 @click.option(
+    "--cache-memory",
+    metavar="SIZE",
+    default="64MiB",
+    show_default=True,
+    help="Of vectors used last that are kept in memory too, for a minute at most; 0 for none.",
+)
+@click.option(
     "--cache-dtype",
     type=click.Choice(["float32", "float16"]),
     default="float32",
@@ -91,6 +98,7 @@ def _log_to_stderr() -> None:
 
 def _settings(targets: tuple[str, ...], options: dict[str, Any]) -> Any:
     from launcher.app.gateway import parse_targets
+    from launcher.config.size import parse_size
     from launcher.gateway.access import is_loopback
     from launcher.gateway.pool import Limits
     from launcher.gateway.run import GatewaySettings
@@ -116,6 +124,7 @@ def _settings(targets: tuple[str, ...], options: dict[str, Any]) -> Any:
         ),
         dtype=options["cache_dtype"],
         budget_s=options["cache_wait_ms"] / 1000,
+        memory_bytes=parse_size(options["cache_memory"]),
         secret=cache_secret(options["cache_key_file"]),
         keys_file=options["api_key_file"],
         tls=_tls(options["tls_cert"], options["tls_key"]),

@@ -21,6 +21,7 @@ from launcher.gateway.backends.opening import caution, open_backend
 from launcher.gateway.entry import Dtype
 from launcher.gateway.identity import Identity
 from launcher.gateway.pool import Group, Limits, Replica, Source
+from launcher.gateway.recent import MEMORY_BYTES
 from launcher.gateway.resolver import Resolver
 from launcher.gateway.server import Gateway, ServerSettings
 from launcher.gateway.store import BUDGET_S, Store
@@ -65,6 +66,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     cache: CacheSettings | None = None
     dtype: Dtype = "float32"
     budget_s: float = BUDGET_S
+    memory_bytes: int = MEMORY_BYTES
+    """Of the vectors used last."""
     secret: bytes = b""
     keys_file: Path | None = None
     tls: tuple[Path, Path] | None = None
@@ -142,6 +145,7 @@ async def _store(settings: GatewaySettings) -> AsyncIterator[Store | None]:
         settings.secret,
         dtype=settings.dtype,
         budget_s=settings.budget_s,
+        memory_bytes=settings.memory_bytes,
     )
     try:
         yield store

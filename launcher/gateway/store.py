@@ -19,6 +19,7 @@ import msgspec
 from launcher.gateway.backends.backend import Backend
 from launcher.gateway.breaker import Breaker
 from launcher.gateway.entry import BadEntryError, Dtype, as_kept, pack, unpack
+from launcher.gateway.recent import MEMORY_BYTES, RecentVectors
 
 BUDGET_S: Final = 0.005
 """Longest that a request waits for the store."""
@@ -56,6 +57,7 @@ class Store:
         *,
         dtype: Dtype = "float32",
         budget_s: float = BUDGET_S,
+        memory_bytes: int = MEMORY_BYTES,
         breaker: Breaker | None = None,
     ) -> None:
         """Nothing is read or written yet; needs a running event loop when used."""
@@ -67,6 +69,7 @@ class Store:
         self._secret = secret
         self._dtype = dtype
         self._budget_s = budget_s
+        self._recent = RecentVectors(memory_bytes)
         self._readers = ThreadPoolExecutor(_READERS, "cache-read")
         self._writer = ThreadPoolExecutor(1, "cache-write")
         self._pending: dict[bytes, bytes] = {}
@@ -83,11 +86,13 @@ class Store:
         vectors: dict[bytes, bytes] = {}
         rest = []
         for key in keys:
-            entry = self._pending.get(key)
-            if entry is None:
-                rest.append(key)
-            else:
+            vector = self._recent.get(key)
+            if vector is not None:
+                vectors[key] = vector
+            elif (entry := self._pending.get(key)) is not None:
                 vectors[key] = unpack(self._secret, key, entry)
+            else:
+                rest.append(key)
         if rest:
             budget_s = self._budget_s if budget_s is None else budget_s
             vectors.update(await self._from_backend(rest, budget_s))
@@ -112,7 +117,9 @@ class Store:
                 continue
             if self._pending_bytes + len(entry) > _PENDING_BYTES:
                 self.counts.dropped += 1
-            elif key not in self._pending:
+                continue
+            self._recent.put(key, kept[key])
+            if key not in self._pending:
                 self._pending[key] = entry
                 self._pending_bytes += len(entry)
         if self._pending and (self._writing is None or self._writing.done()):
@@ -174,6 +181,8 @@ class Store:
                 vectors[key] = unpack(self._secret, key, entry)
             except BadEntryError:
                 corrupt += 1
+            else:
+                self._recent.put(key, vectors[key])
         self.counts.corrupt += corrupt
         if corrupt:
             why = f"{corrupt} entries were not what had been stored"

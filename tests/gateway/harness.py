@@ -138,12 +138,13 @@ class Bench:
         budget_s: float = PATIENCE_S,
         keys: Keys | None = None,
         dtype: Any = "float32",
+        memory_bytes: int = 0,
     ) -> None:
         self.backend = backend
         self.servers = [ScriptedServer() for _ in range(servers)]
         self.sources: list[FixedSource] = []
         self._limits, self._settings, self._budget_s = limits, settings, budget_s
-        self._keys, self._dtype = keys, dtype
+        self._keys, self._dtype, self._memory_bytes = keys, dtype, memory_bytes
         self._stack = AsyncExitStack()
 
     @property
@@ -158,7 +159,13 @@ class Bench:
         session = await self._stack.enter_async_context(aiohttp.ClientSession())
         self.store = None
         if self.backend is not None:
-            self.store = Store(self.backend, SECRET, dtype=self._dtype, budget_s=self._budget_s)
+            self.store = Store(
+                self.backend,
+                SECRET,
+                dtype=self._dtype,
+                budget_s=self._budget_s,
+                memory_bytes=self._memory_bytes,
+            )
         self.group = Group("m", [Replica(s) for s in self.sources], SECRET, self._limits)
         self.resolver = Resolver(session, SECRET, self.store)
         self.gateway = Gateway(

@@ -49,8 +49,8 @@ class ScriptedServer:
         """Calls wait for it."""
         self.delay_s = 0.0
         """Before each answer."""
-        self.drop = False
-        """Whether connections are closed instead of an answer."""
+        self.drop = 0
+        """Of so many calls the connection is closed instead of an answer."""
         self.url = ""
         self._called = asyncio.Event()
 
@@ -64,6 +64,7 @@ class ScriptedServer:
             await self.gate.wait()
         await asyncio.sleep(self.delay_s)
         if self.drop:
+            self.drop -= 1
             assert request.transport is not None
             request.transport.close()
             return web.Response()

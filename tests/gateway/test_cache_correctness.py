@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from launcher.gateway.backends.backend import Backend
 from launcher.gateway.identity import Identity
 from launcher.gateway.pool import Limits
+from launcher.gateway.recent import RecentVectors
 from tests.gateway.harness import Bench, Memory, run
 from tests.gateway.scripted_server import truth
 from tests.patience import PATIENCE_S
@@ -267,16 +268,19 @@ BATCHES = st.lists(
 )
 
 
+@pytest.mark.parametrize("memory_bytes", [0, 1500, 1 << 20])
 @given(batches=BATCHES)
 @settings(
-    max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+    max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
 )
-def test_any_batches_are_answered_as_without_a_cache(backend: Backend, batches: Any) -> None:
+def test_any_batches_are_answered_as_without_a_cache(
+    backend: Backend, memory_bytes: int, batches: Any
+) -> None:
     """Whatever was asked before, hits are what the server would say; batches run in pairs."""
 
     async def work() -> None:
         limits = Limits(call_inputs=3, timeout_s=PATIENCE_S)
-        async with Bench(backend, limits=limits) as bench:
+        async with Bench(backend, limits=limits, memory_bytes=memory_bytes) as bench:
 
             async def one(inputs: Any, size: Any, encoding: str, wait: bool) -> None:
                 fields: dict[str, Any] = {"encoding_format": encoding}
@@ -355,5 +359,41 @@ def test_float16_answers_the_same_first_and_later() -> None:
             assert second.hits == 2
             assert second.vectors == first.vectors
             assert first.vectors[0] == pytest.approx(truth("a"), abs=1e-3)
+
+    run(work())
+
+
+def test_the_vectors_used_last_are_in_memory_for_a_minute() -> None:
+    now = [0.0]
+    recent = RecentVectors(4000, lambda: now[0])
+    for n in range(10):
+        recent.put(b"%d" % n, bytes(700))
+        assert recent.get(b"0") == bytes(700)  # used: it stays
+        assert recent.bytes <= 4000
+    assert [n for n in range(10) if recent.get(b"%d" % n)] == [0, 7, 8, 9]
+    now[0] = 59.0
+    recent.put(b"0", b"new")
+    assert recent.get(b"9")
+    now[0] = 61.0
+    assert recent.get(b"9") is None
+    assert recent.get(b"0") == b"new"
+    recent.put(b"huge", bytes(5000))
+    assert recent.get(b"huge") is None
+    nothing = RecentVectors(0)
+    nothing.put(b"a", b"b")
+    assert nothing.get(b"a") is None
+
+
+def test_what_is_in_memory_is_answered_while_the_store_is_down() -> None:
+    async def work() -> None:
+        memory = Memory()
+        async with Bench(memory, memory_bytes=1 << 20) as bench:
+            await bench.ask(["a", "b"])
+            await bench.kept()
+            memory.fail = True
+            for _ in range(5):
+                reply = await bench.ask(["b", "a"])
+                assert reply.vectors == [truth("b"), truth("a")]
+                assert reply.hits == 2
 
     run(work())

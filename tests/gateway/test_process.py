@@ -165,7 +165,7 @@ def test_killed_under_load_it_leaves_no_wrong_vector(
     url = cache.url if cache is not None else str(tmp_path / "cache" / "v.db")
     answered = 0
     for life in range(3):
-        made = gateway(server.url, "--cache", url)
+        made = gateway(server.url, "--cache", url, "--cache-memory", "0")
         stop = threading.Event()
 
         def load(seed: int, url: str = made.url, stop: threading.Event = stop) -> int:
@@ -265,7 +265,7 @@ def test_a_port_that_is_taken(home: Path) -> None:
 
 
 def test_warm_stats_and_purge(gateway: Spawn, server: Process, home: Path, tmp_path: Path) -> None:
-    made = gateway(server.url)
+    made = gateway(server.url, "--cache-memory", "0")
     (tmp_path / "texts.jsonl").write_text('"one\\ntwo"\n"three"\n\n"three"\n')
     words = ["--model", "m", "--gateway", made.url]
     code, document = command(home, "cache", "warm", str(tmp_path / "texts.jsonl"), *words)

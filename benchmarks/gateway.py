@@ -1,0 +1,227 @@
+"""The gateway before a real service: what hits save, what misses cost, and half of each.
+
+Everything is asked of the engine and of the gateway in turn, by one client with one connection,
+and every vector of the gateway is held against the engine's own of the same text.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import itertools
+import json
+import math
+import statistics
+import subprocess
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from benchmarks import machine
+from benchmarks.errors import BenchError
+from benchmarks.figures import Report, Row, compared, single
+from benchmarks.home import QLAUNCH, Home, home, provide
+from benchmarks.options import Options
+from benchmarks.start import ENGINE, MODEL, PROFILE
+
+BATCHES = (1, 16)
+REQUESTS = {1: 60, 16: 12}
+"""Of one round at the engine; hits are quick and get ten times as many."""
+HIT_SHARE, HIT_MS, MISS_COST, RATE, HALF = 1 / 20, 1.0, 1.05, 100.0, 1.8
+CLOSE = 0.9999
+"""Cosine of one text in two batches of an engine that computes in bfloat16 is no 1."""
+
+
+@dataclass
+class Seen:
+    """Median milliseconds of a request by round, for each batch size."""
+
+    engine: dict[int, list[float]] = field(default_factory=dict)
+    misses: dict[int, list[float]] = field(default_factory=dict)
+    hits: dict[int, list[float]] = field(default_factory=dict)
+    half: dict[int, list[float]] = field(default_factory=dict)
+    least_cosine: float = 1.0
+
+
+class Asker:
+    """One connection to a server."""
+
+    def __init__(self, url: str, model: str) -> None:
+        parts = urlsplit(url)
+        self._connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=300)
+        self._path, self._model = f"{parts.path}/embeddings", model
+
+    def ask(self, texts: list[str]) -> tuple[float, list[Any], int]:
+        """Milliseconds, vectors, and how many inputs came from the cache.
+
+        Raises:
+            BenchError: it refused.
+        """
+        body = {"model": self._model, "input": texts, "encoding_format": "base64"}
+        data = json.dumps(body).encode()
+        began = time.perf_counter()
+        self._connection.request("POST", self._path, data, {"Content-Type": "application/json"})
+        response = self._connection.getresponse()
+        answer = response.read()
+        took = 1000 * (time.perf_counter() - began)
+        if response.status != 200:
+            raise BenchError(f"{self._path}: {response.status} {answer[:200]!r}")
+        vectors = [item["embedding"] for item in json.loads(answer)["data"]]
+        return took, vectors, int(response.getheader("X-Cache-Hits") or 0)
+
+
+def run(options: Options) -> Report:
+    """Measure, and return what was seen.
+
+    Raises:
+        BenchError: something did not start, or answers were wrong.
+    """
+    provide(options.say, engine=ENGINE, model=MODEL)
+    facts, times, seen = machine.facts(), options.times(usual=5), Seen()
+    with home() as place:
+        options.say("starting the engine")
+        up = place.up("bench-gateway", PROFILE)
+        model = str(place.data("plan", PROFILE)["model"])
+        with gateway(place, "bench-gateway") as url:
+            engine, front = Asker(str(up.data["endpoint"]), model), Asker(url, model)
+            fresh = texts()
+            for number in range(times):
+                for batch in BATCHES:
+                    options.say(f"round {number + 1} of {times}: {batch} texts a request")
+                    machine.look_again(facts)
+                    count = max(3, REQUESTS[batch] // (10 if options.quick else 1))
+                    one_round(seen, engine, front, partial(next_batch, fresh, batch), count, batch)
+        version = str(up.data["engine"]["version"])
+    return Report(
+        benchmark="gateway",
+        title="The gateway before `cpu-minilm`, cache on disk",
+        ours="through the gateway",
+        other="the engine itself, other texts of the same length, in turn",
+        made=machine.now(),
+        quick=options.quick,
+        machine=facts,
+        versions=machine.versions({"sglang": version}),
+        settings={"repeats": times, "requests": REQUESTS, "batches": BATCHES},
+        rows=tuple(rows(seen)),
+        notes=(
+            "One client, one connection; medians of a round, ratios of neighbours.",
+            f"Least cosine of the gateway's vectors with the engine's: {seen.least_cosine:.6f}.",
+        ),
+        raw=msgspec.to_builtins(seen),
+    )
+
+
+def one_round(
+    seen: Seen,
+    engine: Asker,
+    front: Asker,
+    batch_of: Callable[[], list[str]],
+    count: int,
+    batch: int,
+) -> None:
+    """The engine, misses, hits and halves, one after the other; misses and engine interleaved.
+
+    Raises:
+        BenchError: what should have been a hit was none, or a vector is another's.
+    """
+    direct, missed, hit, half, known = [], [], [], [], []
+    for _ in range(count):
+        direct.append(engine.ask(batch_of())[0])
+        asked = batch_of()
+        took, vectors, _hits = front.ask(asked)
+        missed.append(took)
+        known.append((asked, vectors))
+    for asked, vectors in known * 10:
+        took, again, hits = front.ask(asked)
+        if hits == len(asked) and again != vectors:
+            raise BenchError("a hit is another vector than the miss before it")
+        if hits == len(asked):
+            hit.append(took)
+    for asked, _vectors in known:
+        if batch > 1:
+            half.append(front.ask(asked[: batch // 2] + batch_of()[batch // 2 :])[0])
+    asked, vectors = known[0]
+    for mine, its in zip(vectors, engine.ask(asked)[1], strict=True):
+        seen.least_cosine = min(seen.least_cosine, cosine(mine, its))
+    if seen.least_cosine < CLOSE:
+        raise BenchError(f"a vector is not the engine's: cosine {seen.least_cosine:.6f}")
+    for figures, name in ((direct, "engine"), (missed, "misses"), (hit, "hits"), (half, "half")):
+        if figures:
+            getattr(seen, name).setdefault(batch, []).append(statistics.median(figures))
+
+
+def rows(seen: Seen) -> Iterator[Row]:
+    """The table."""
+    for batch in BATCHES:
+        name = f"{batch} text{'s' if batch > 1 else ''} a request"
+        engine = seen.engine[batch]
+        yield compared(
+            f"{name}, all hits: p50", "ms", seen.hits[batch], engine, "at most", HIT_SHARE
+        )
+        yield compared(
+            f"{name}, misses: p50", "ms", seen.misses[batch], engine, "at most", MISS_COST
+        )
+    yield single("1 text a request, all hits: p50", "ms", seen.hits[1], "at most", HIT_MS)
+    rate, base = rates(seen.hits[16], 16), rates(seen.engine[16], 16)
+    yield compared("16 texts a request, all hits: rate", "texts/s", rate, base, "at least", RATE)
+    half = rates(seen.half[16], 16)
+    yield compared("16 texts a request, half hits: rate", "texts/s", half, base, "at least", HALF)
+
+
+def rates(milliseconds: list[float], batch: int) -> list[float]:
+    """Texts a second of one client."""
+    return [1000 * batch / each for each in milliseconds]
+
+
+def texts() -> Iterator[str]:
+    """Texts of one length, each another."""
+    for number in itertools.count(time.time_ns() % 10**9):
+        yield f"text {number:012d}: the quick brown fox jumps over the lazy dogs by the river bank"
+
+
+def next_batch(fresh: Iterator[str], batch: int) -> list[str]:
+    """As many new texts."""
+    return list(itertools.islice(fresh, batch))
+
+
+def cosine(one: Any, other: Any) -> float:
+    """Of two vectors as they came."""
+    a, b = numbers(one), numbers(other)
+    lengths = math.sqrt(math.fsum(x * x for x in a) * math.fsum(x * x for x in b))
+    return math.fsum(x * y for x, y in zip(a, b, strict=True)) / lengths
+
+
+def numbers(value: Any) -> array[float]:
+    """A vector in either encoding."""
+    found = array("f")
+    if isinstance(value, str):
+        found.frombytes(base64.b64decode(value))
+    else:
+        found.extend(value)
+    return found
+
+
+@contextlib.contextmanager
+def gateway(place: Home, service: str) -> Iterator[str]:
+    """A gateway before a service, in a process of its own; its URL."""
+    with subprocess.Popen(
+        [QLAUNCH, "gateway", service, "--port", "0"],
+        env=place.environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            line = process.stdout.readline()
+            if not line:
+                raise BenchError("the gateway did not start")
+            yield line.split()[-1]
+        finally:
+            process.terminate()

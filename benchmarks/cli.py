@@ -28,6 +28,7 @@ from launcher.linux import processes
 from launcher.linux.files import write_atomic
 from launcher.paths import private_dir
 from launcher.service import store
+from launcher.units import now
 
 HELP_S, PS_S = 0.15, 0.25
 _STATES: tuple[State, ...] = ("ready", "ready", "stopped")
@@ -107,7 +108,7 @@ def _know_services(place: Home) -> None:
             service=name,
             profile="cpu-minilm",
             state=state,
-            since=store.now(),
+            since=now(),
             run=f"20260101T000000Z-{name}-0000",
             endpoint=f"http://127.0.0.1:{30000 + number}/v1",
             supervisor=alive,

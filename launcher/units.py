@@ -1,6 +1,16 @@
-"""Numbers with units, for people."""
+"""Sizes for people, times for records."""
 
 from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+GIB: Final = 1 << 30
+
+
+def now() -> str:
+    """The time of day as records hold it: ISO 8601, UTC, milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def size(count: float | None) -> str:

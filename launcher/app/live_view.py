@@ -26,6 +26,7 @@ from launcher.record.run_writer import SAMPLES
 from launcher.record.sampler import Sampler
 from launcher.service import control, logs, store
 from launcher.service.supervisor.batch_counter import BatchCounter
+from launcher.units import now
 
 if TYPE_CHECKING:
     from launcher.hardware.nvml import Nvml
@@ -65,7 +66,7 @@ class LiveView:
                 if everything or at_work(state) or state.service in self._views
             ]
         return {
-            "at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "at": now(),
             "services": [self._look(state) for state in states],
         }
 

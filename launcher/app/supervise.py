@@ -7,12 +7,9 @@ the classifier that tells from a log why an engine died.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 
-from launcher.documents.plan import Plan
-from launcher.documents.service_state import ServiceState
 from launcher.errors import QlaunchError
-from launcher.service import control, store
+from launcher.service import store
 from launcher.service.supervisor.supervisor import Supervisor
 from launcher.service.supervisor.timing import Dependencies
 
@@ -22,17 +19,6 @@ def wiring() -> Dependencies:
     from launcher.engine.failures.classify import classify
 
     return Dependencies(classify=classify)
-
-
-def foreground(
-    plan: Plan, *, on_change: Callable[[ServiceState], object] = lambda _: None
-) -> ServiceState:
-    """Be the supervisor of `plan` until its service ends (`up --foreground`).
-
-    Raises:
-        QlaunchError: as `client.foreground`.
-    """
-    return control.foreground(plan, wiring(), on_change=on_change)
 
 
 def main(argv: list[str]) -> int:

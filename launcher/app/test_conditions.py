@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 from launcher import __version__
@@ -18,6 +17,7 @@ from launcher.hardware.idle import idle_share
 from launcher.hardware.inventory import Hardware
 from launcher.hardware.memory import read_memory
 from launcher.plan import fit
+from launcher.units import now
 
 IDLE_S = 0.5
 _INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "bf16")
@@ -27,7 +27,7 @@ def header(store: Store, hardware: Hardware) -> Header:
     """The circumstances of a comparison that begins now."""
     return Header(
         id=store.id,
-        made=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        made=now(),
         machine=facts(hardware),
         versions={"qlaunch": __version__, "python": platform.python_version()},
     )

@@ -112,7 +112,7 @@ def measure_level(
         return unmeasured(target.mode, level, problem)
     tally, watch = (
         _Tally(),
-        ResourceWatch(target.leader, gpu=target.gpu, gpu_uuids=target.gpu_uuids),
+        ResourceWatch(target.leader, gpu=target.gpu),
     )
     run = _Run(target, level, texts, bounds, tally, progress, watch)
     stopped = False

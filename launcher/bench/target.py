@@ -32,8 +32,6 @@ class Target:
     """Process id of the engine's leader, to measure the memory of its tree; None: not measured."""
     gpu: bool = False
     """Whether it may use GPUs."""
-    gpu_uuids: tuple[str, ...] | None = None
-    """The devices it can see; None is every card."""
     longest: int | None = None
     """Tokens of the longest text it takes; None: not known."""
 

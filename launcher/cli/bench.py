@@ -25,7 +25,8 @@ from launcher.documents.plan import Plan
 from launcher.documents.service_state import UP
 from launcher.errors import QlaunchError
 from launcher.paths import dirs
-from launcher.service import control, store
+from launcher.service import control
+from launcher.units import now
 
 IDLE_S = 0.5
 """How long the machine is looked at before the load begins."""
@@ -238,7 +239,7 @@ class Work:
         from launcher.bench.load import Interrupted, measure_level
         from launcher.bench.texts import TextError, texts_for
 
-        measurement = store.now()
+        measurement = now()
         self.run = control.status(plan.service).run
         key = api_key(plan)
         target = self._target(plan, endpoint, leader=None, key=key)
@@ -279,7 +280,7 @@ class Work:
         self.rows.append(row)
         self.progress.line(f"{benchtable.name_of(row)}: {benchtable.brief(row)}")
         document = {
-            "made": store.now(),
+            "made": now(),
             "measurement": measurement,
             **facts_of(plan),
             "encoding": self.encoding,

@@ -21,13 +21,13 @@ from launcher.config.profile import Profile
 from launcher.config.settings import is_offline, load_user_config
 from launcher.doctor import engines as engine_checks
 from launcher.doctor import folders, gpu, host, network, runner, services, surroundings
-from launcher.doctor.host import GIB
 from launcher.doctor.runner import DoctorCheck, Finding, Status
 from launcher.engine import releases as catalogue
 from launcher.engine.environments import install
 from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.nvml import Unavailable
 from launcher.paths import Dirs, dirs
+from launcher.units import GIB
 
 _ALL: Final = "*"
 _MODEL_BYTES: Final = int(1.2e9)

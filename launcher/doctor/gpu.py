@@ -12,14 +12,14 @@ from launcher.hardware.inventory import Gpu, GpuProcess
 from launcher.hardware.nvml import Devices, Unavailable, open_nvml, remedy
 from launcher.hardware.visible import misread, visible_gpus
 from launcher.linux.pseudofiles import read_text
-from launcher.units import size
+from launcher.units import GIB, size
 
 LIMIT_S: Final = 10.0
 """For all questions to the driver: initialising eight cards without the persistence daemon takes
 seconds."""
 FIX_IF_CUT: Final = "see `dmesg` for NVRM and Xid lines; reset the card or reboot"
 
-LITTLE: Final = 4 * (1 << 30)
+LITTLE: Final = 4 * GIB
 """Below this a 16-bit 0.6B model with its KV cache does not fit (the seed article's threshold)."""
 
 _VARIABLE: Final = "CUDA_VISIBLE_DEVICES"

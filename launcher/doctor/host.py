@@ -17,9 +17,7 @@ from launcher.hardware.inventory import BF16_FLAGS, Cpu, Disk
 from launcher.hardware.memory import read_memory, read_swap
 from launcher.hardware.numa import read_numa
 from launcher.linux import limits
-from launcher.units import size
-
-GIB: Final = 1 << 30
+from launcher.units import GIB, size
 
 LEAST_RAM: Final = int(1.3e9)
 """What the smallest profile takes, forked (measured: MiniLM, PSS of the three processes)."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from launcher.config.profile import FlagValue
 from launcher.engine.release import Engine, Release
 
 _PLUGIN: Final = Path(__file__).resolve().parents[1] / "plugin"
@@ -38,8 +39,6 @@ EXTERNAL_PACKAGES: Final = {
 PRIMITIVE_CACHES: Final = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128", "LRU_CACHE_CAPACITY": "16"}
 """Compiled products that oneDNN, and PyTorch above it, keep by shape. Every number of tokens in a
 batch is another shape: with their own 1024 each, mixed lengths grow a scheduler by a gigabyte."""
-
-FlagValue = bool | int | float | str | list[str]
 
 
 def base_environment(release: Release, *, plugin: bool) -> dict[str, str]:

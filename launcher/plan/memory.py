@@ -13,10 +13,10 @@ from typing import Final, Literal
 from launcher.config.profile import FlagValue
 from launcher.documents.plan import Calibration, MemoryPrediction, ModelKind, StartMethod, Term
 from launcher.model.checkpoint import Checkpoint
+from launcher.units import GIB
 
 Device = Literal["ram", "gpu"]
 MIB: Final = 1 << 20
-GIB: Final = 1 << 30
 DTYPE_BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 CPU_BASE_BYTES: Final[Mapping[str, Mapping[str, Mapping[str, int]]]] = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,6 +13,7 @@ from launcher.linux.files import write_atomic
 from launcher.record.bounded_lines import LINE_LIMIT_BYTES, BoundedLines
 from launcher.record.peak import merge
 from launcher.record.scrub import Scrubber
+from launcher.units import now
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -81,7 +81,7 @@ class RunWriter:
         """Add `{"t_s": …, "at": …, "event": name, **fields}`; when full, the middle is dropped."""
         event = {
             "t_s": round(self._clock() - self._began, 3),
-            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "at": now(),
             "event": name,
         }
         event |= {key: value for key, value in fields.items() if key not in event}

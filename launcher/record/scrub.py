@@ -89,11 +89,6 @@ class Scrubber:
         return _cut_lines(self(_strip(text)), limit)
 
 
-def scrub(text: str, secrets: Iterable[str]) -> str:
-    """`text` with every occurrence of a secret replaced; see Scrubber, which is quicker reused."""
-    return Scrubber(secrets)(text)
-
-
 def terminal_safe(text: str | bytes, *, limit: int = LINE_LIMIT) -> str:
     """`text` as it can be printed: no escape sequences, no control characters but tab and newline.
 

@@ -13,8 +13,6 @@ from launcher.record.peak import PeakTracker
 from launcher.record.sampler import Pacer, Sampler
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from launcher.hardware.nvml import Nvml, Unavailable
 
 JOIN_S = 15.0
@@ -29,12 +27,9 @@ class ResourceWatch:
     Args:
         leader: process id of the engine's leader; None: there is nothing to sample.
         gpu: whether the engine uses GPUs at all.
-        gpu_uuids: the devices it can see; None is every card.
     """
 
-    def __init__(
-        self, leader: int | None, *, gpu: bool, gpu_uuids: Iterable[str] | None = None
-    ) -> None:
+    def __init__(self, leader: int | None, *, gpu: bool) -> None:
         self._peaks = PeakTracker()
         self._pacer = Pacer()
         self._over = threading.Event()
@@ -43,7 +38,7 @@ class ResourceWatch:
         self._sampler: Sampler | None = None
         if leader is not None:
             self._nvml = _nvml(gpu=gpu)
-            self._sampler = Sampler(leader, nvml=self._nvml, gpu_uuids=gpu_uuids)
+            self._sampler = Sampler(leader, nvml=self._nvml)
 
     def __enter__(self) -> Self:
         if self._sampler is not None:

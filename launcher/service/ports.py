@@ -246,11 +246,6 @@ def ownership(pids: Iterable[int], host: str, port: int) -> Literal["ours", "for
     return "ours" if inodes <= held else "foreign"
 
 
-def owned_by(pids: Iterable[int], host: str, port: int) -> bool:
-    """Whether `pids` certainly hold every socket that could answer for `host`:`port`."""
-    return ownership(pids, host, port) == "ours"
-
-
 def holder(port: int) -> str:
     """Who holds `port`, for messages: `process 4711 (nginx)`, or `another process`."""
     names = []

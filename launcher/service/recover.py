@@ -26,6 +26,7 @@ from launcher.linux.processes import ProcessId
 from launcher.paths import dirs
 from launcher.service import failures, note, reading, scratch, store
 from launcher.service.store import Folder, Lock
+from launcher.units import now
 
 MARKER = "QLAUNCH_RUN"
 """Variable in the environment of every process of an engine: the run it belongs to."""
@@ -122,7 +123,7 @@ def _bury(where: Folder, state: ServiceState) -> ServiceState:
     settled = msgspec.structs.replace(
         state,
         state="failed",
-        since=store.now(),
+        since=now(),
         engine=state.engine if left else None,
         failure=failure,
         detail=failure.message,

@@ -15,7 +15,6 @@ import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -38,11 +37,6 @@ STATE_LIMIT = 4 * 1024 * 1024
 NOTE_BYTES = 2048
 """Size of the note in a held lock file: below a page, so that it is written in one piece."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-
-
-def now() -> str:
-    """The time of day as records hold it: ISO 8601, UTC, milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def check_name(name: str) -> str:

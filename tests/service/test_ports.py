@@ -46,7 +46,7 @@ def test_the_listener_of_another_process_is_foreign() -> None:
         port = int(other.stdout.readline())
         assert ports.ownership([os.getpid()], "127.0.0.1", port) == "foreign"
         assert ports.ownership([os.getpid(), other.pid], "127.0.0.1", port) == "ours"
-        assert not ports.owned_by([], "127.0.0.1", port)
+        assert ports.ownership([], "127.0.0.1", port) != "ours"
         other.kill()
 
 
@@ -54,14 +54,14 @@ def test_a_listener_on_another_address_does_not_count() -> None:
     with socket.create_server(("127.0.0.2", 0)) as server:
         port = server.getsockname()[1]
         assert ports.ownership([os.getpid()], "127.0.0.1", port) == "unseen"
-        assert ports.owned_by([os.getpid()], "127.0.0.2", port)
-        assert ports.owned_by([os.getpid()], "0.0.0.0", port)
+        assert ports.ownership([os.getpid()], "127.0.0.2", port) == "ours"
+        assert ports.ownership([os.getpid()], "0.0.0.0", port) == "ours"
 
 
 def test_a_wildcard_listener_answers_for_every_address() -> None:
     with socket.create_server(("", 0)) as server:
         port = server.getsockname()[1]
-        assert ports.owned_by([os.getpid()], "127.0.0.1", port)
+        assert ports.ownership([os.getpid()], "127.0.0.1", port) == "ours"
 
 
 def test_the_kernel_table_is_read_in_both_families() -> None:

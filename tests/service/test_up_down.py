@@ -82,7 +82,7 @@ def test_a_port_of_zero_takes_a_free_one(home: Home) -> None:
     port = int(state.endpoint.rsplit(":", 1)[1].removesuffix("/v1"))
     assert ALL_PORTS[0] <= port <= ALL_PORTS[1]
     assert state.engine is not None
-    assert ports.owned_by([state.engine.pid], "127.0.0.1", port)
+    assert ports.ownership([state.engine.pid], "127.0.0.1", port) == "ours"
 
 
 def test_down_of_what_never_ran_or_is_stopped_says_so(home: Home) -> None:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from launcher import child_environment
-from launcher.engine import command
-from launcher.engine.environments import stub_driver
+from launcher.engine.environments.ask import NoAnswerError, ask_python, engine_environment
 from launcher.engine.release import Engine, Release
 from launcher.engine.releases import releases
 from launcher.errors import ExitCode, QlaunchError
@@ -51,35 +48,16 @@ def warm_import(release: Release, python: Path) -> Versions:
     Raises:
         QlaunchError: `engine_broken` (exit 5) with the import's last words.
     """
-    environment = child_environment.foreign_python(os.environ)
-    environment |= command.base_environment(release, plugin=False)
-    environment |= stub_driver.environment(release, python, environment)
+    env = engine_environment(release, python)
     try:
-        done = subprocess.run(
-            [str(python), "-c", _WARM],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            env=environment,
-            timeout=600,
-            check=False,
-        )
-        if done.returncode == 0:
-            return msgspec.json.decode(done.stdout, type=Versions)
-        why = _last_line(done.stderr)
-    except subprocess.TimeoutExpired:
-        why = "it did not finish within 600 s"
-    except msgspec.MsgspecError:
-        why = "it printed something unexpected"
-    except OSError as error:
-        why = error.strerror or str(error)
-    raise QlaunchError(
-        f"engine {release.name} is installed but does not import: {why}",
-        code="engine_broken",
-        exit_code=ExitCode.ENGINE,
-        fix=f"start again from nothing: qlaunch engine install {release.name} --force",
-    )
+        return ask_python(python, _WARM, Versions, timeout_s=600, env=env)
+    except NoAnswerError as error:
+        raise QlaunchError(
+            f"engine {release.name} is installed but does not import: {error}",
+            code="engine_broken",
+            exit_code=ExitCode.ENGINE,
+            fix=f"start again from nothing: qlaunch engine install {release.name} --force",
+        ) from error
 
 
 def cuda_home(release: Release, python: Path) -> Path | None:
@@ -176,31 +154,17 @@ def versions(python: Path) -> Versions:
     Raises:
         QlaunchError: `engine_missing` (exit 5): no such Python, or no sglang and torch in it.
     """
-    why = ""
+    why = "there is no sglang and torch in it"
     try:
-        done = subprocess.run(
-            [str(python), "-c", _VERSIONS],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env=child_environment.foreign_python(os.environ),
-            timeout=60,
-            check=False,
-        )
-        if done.returncode == 0:
-            return msgspec.json.decode(done.stdout, type=Versions)
-        why = f"it ended with {done.returncode}"
-    except msgspec.MsgspecError:
-        why = "there is no sglang and torch in it"
-    except (OSError, subprocess.TimeoutExpired) as error:
-        why = getattr(error, "strerror", None) or "it did not answer"
+        found = ask_python(python, _VERSIONS, dict[str, str | None], timeout_s=60, env=None)
+    except NoAnswerError as error:
+        found, why = {}, str(error)
+    sglang, torch = found.get("sglang"), found.get("torch")
+    if sglang is not None and torch is not None:
+        return Versions(sglang=sglang, torch=torch)
     raise QlaunchError(
         f"{python} is not the Python of an engine: {why}",
         code="engine_missing",
         exit_code=ExitCode.ENGINE,
         fix="name the python of an environment that has sglang installed",
     )
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "no output"

@@ -14,7 +14,6 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +27,7 @@ from launcher.engine.releases import LOCKS, this_host, why_not_here
 from launcher.errors import ExitCode, QlaunchError
 from launcher.linux import locks
 from launcher.linux.files import read_bounded, write_atomic
+from launcher.units import now
 
 MARKER: Final = "installed.json"
 _UNFINISHED: Final = "unfinished.json"
@@ -210,7 +210,7 @@ def _build(release: Release, root: Path, progress: Progress) -> Engine:
         python=platform.python_version(),
         lock_sha256=lock_hash(release),
         bytes=_tree_bytes(root),
-        installed=datetime.now(UTC).isoformat(timespec="seconds"),
+        installed=now(),
         imported_with=driver,
     )
     write_atomic(root / MARKER, msgspec.json.encode(marker), mode=0o644)

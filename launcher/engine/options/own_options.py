@@ -10,18 +10,14 @@ first plan for the user's own (kept under the cache folder until that SGLang's f
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
 
-from launcher import child_environment
-from launcher.engine import command
-from launcher.engine.environments import stub_driver
+from launcher.engine.environments.ask import NoAnswerError, ask_python, engine_environment
 from launcher.engine.options import flags
 from launcher.engine.options.flags import Option, Table
 from launcher.engine.release import Engine, Release
@@ -84,35 +80,17 @@ def read_parser(release: Release, python: Path, *, timeout_s: float = TIMEOUT_S)
     Raises:
         QlaunchError: `engine_options_unreadable` (exit 5), with the engine's last words.
     """
-    env = child_environment.foreign_python(os.environ)
-    env |= command.base_environment(release, plugin=False)
-    env |= stub_driver.environment(release, python, env)
+    env = engine_environment(release, python)
     try:
-        done = subprocess.run(
-            # As text: a script's folder comes first on the path, and ours has a module `types`.
-            [str(python), "-c", _WORKER.read_text("utf-8")],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env=env,
-            timeout=timeout_s,
-            check=False,
-        )
-        if done.returncode == 0:
-            return _table(msgspec.json.decode(done.stdout, type=_Parser))
-        words = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        why = words[-1].strip()[:300] if words else f"it ended with {done.returncode}"
-    except subprocess.TimeoutExpired:
-        why = f"it did not answer within {timeout_s:g} s"
-    except (msgspec.MsgspecError, UnicodeError):
-        why = "it printed something unexpected"
-    except OSError as error:
-        why = error.strerror or str(error)
-    raise QlaunchError(
-        f"the options of engine {release.name} cannot be read from its own parser: {why}",
-        code="engine_options_unreadable",
-        exit_code=ExitCode.ENGINE,
-        fix=f"see whether it imports at all: qlaunch doctor --engine {release.name}",
-    )
+        code = _WORKER.read_text("utf-8")
+        return _table(ask_python(python, code, _Parser, timeout_s=timeout_s, env=env))
+    except NoAnswerError as error:
+        raise QlaunchError(
+            f"the options of engine {release.name} cannot be read from its own parser: {error}",
+            code="engine_options_unreadable",
+            exit_code=ExitCode.ENGINE,
+            fix=f"see whether it imports at all: qlaunch doctor --engine {release.name}",
+        ) from error
 
 
 def store(engine: Engine, root: Path) -> Table:
@@ -168,17 +146,10 @@ def _cached(engine: Engine, cache: Path, progress: Callable[[str], None]) -> Tab
 def _stamp(engine: Engine) -> str:
     """Changes whenever a file that declares options does: an editable SGLang keeps its version."""
     try:
-        done = subprocess.run(
-            [str(engine.python), "-c", _STAMP],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env=child_environment.foreign_python(os.environ),
-            timeout=60,
-            check=True,
-        )
-    except subprocess.SubprocessError as error:
-        raise OSError(f"{engine.python} does not say where its SGLang is") from error
-    return done.stdout.decode("utf-8", "replace")
+        found = ask_python(engine.python, _STAMP, Any, timeout_s=60, env=None)
+    except NoAnswerError as error:
+        raise OSError(f"{engine.python} does not say where its SGLang is: {error}") from error
+    return msgspec.json.encode(found).decode()
 
 
 def _load(path: Path, version: str) -> Table | None:

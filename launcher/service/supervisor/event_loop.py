@@ -13,7 +13,7 @@ import os
 import selectors
 import signal
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from types import FrameType
 from typing import Any
 
@@ -69,17 +69,13 @@ class Loop:
         if fd in self._selector.get_map():
             self._selector.unregister(fd)
 
-    def drive(self, steps: Generator[float, None, Any], done: Call | None = None) -> None:
+    def drive(self, steps: Generator[float, None, Any]) -> None:
         """Run a generator that yields the seconds to wait before its next step."""
-        try:
-            delay = next(steps)
-        except StopIteration:
-            if done is not None:
-                done()
-            return
-        self.call_later(delay, lambda: self.drive(steps, done))
+        delay = next(steps, None)
+        if delay is not None:
+            self.call_later(delay, lambda: self.drive(steps))
 
-    def on_signals(self, handlers: dict[int, Call], ignored: Iterable[int] = ()) -> None:
+    def on_signals(self, handlers: dict[int, Call]) -> None:
         """From now on have signals call these from the loop; a handler itself only takes note.
 
         A signal that comes a hundred times before the loop turns is one call.
@@ -90,8 +86,6 @@ class Loop:
         self._handlers = handlers
         for signum in handlers:
             self._restore.append((signum, signal.signal(signum, self._note)))
-        for signum in ignored:
-            self._restore.append((signum, signal.signal(signum, signal.SIG_IGN)))
         self.watch(reading, self._woken)
 
     def _note(self, signum: int, _frame: FrameType | None) -> None:

@@ -15,7 +15,7 @@ from launcher.documents.service_state import LastCheck, ServiceState, State
 from launcher.documents.smoke import Check, SmokeReport
 from launcher.linux import processes
 from launcher.record.scrub import Scrubber
-from launcher.service import failures, keys, scratch, store
+from launcher.service import failures, keys, scratch
 from launcher.service.process_tree import StopReport
 from launcher.service.store import Folder, Lock, not_written
 from launcher.service.supervisor import fallback_steps
@@ -24,6 +24,7 @@ from launcher.service.supervisor.http_probe import seconds_since
 from launcher.service.supervisor.run_recorder import RunRecorder, cleaner
 from launcher.service.supervisor.state_writer import Journal, Members, StateWriter, first_state
 from launcher.service.supervisor.states import START
+from launcher.units import now
 
 
 class ServiceRecords:
@@ -121,7 +122,7 @@ class ServiceRecords:
         `cosine`: with the vector that was verified.
         """
         if latency_ms is not None and latency_ms != self.status.now.last_check.latency_ms:
-            found = LastCheck(latency_ms=latency_ms, cosine=cosine, at=store.now())
+            found = LastCheck(latency_ms=latency_ms, cosine=cosine, at=now())
             self.status.change(last_check=found)
 
     def drifted(self, detail: str) -> None:

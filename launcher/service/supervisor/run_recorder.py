@@ -22,11 +22,10 @@ from launcher.record.peak import PeakTracker
 from launcher.record.runs import RunWriter, new_run_id
 from launcher.record.sampler import Pacer, Sampler
 from launcher.record.scrub import Scrubber
-from launcher.service import store
 from launcher.service.logs import LOG_NAME
 from launcher.service.supervisor.engine_log import LINE_BYTES, LogFile
 from launcher.service.supervisor.http_probe import seconds_since
-from launcher.units import size
+from launcher.units import now, size
 
 if TYPE_CHECKING:
     from launcher.hardware.nvml import Nvml, Unavailable
@@ -77,7 +76,7 @@ class RunRecorder:
             run=self.run_id,
             service=plan.service,
             profile=plan.profile,
-            began=store.now(),
+            began=now(),
             plan=plan,
             versions={"engine": plan.engine.version, "release": plan.engine.release},
         )
@@ -199,7 +198,7 @@ class RunRecorder:
         self._run = msgspec.structs.replace(
             self._run,
             outcome=outcome,
-            ended=store.now(),
+            ended=now(),
             failure=failure,
         )
         self.save(state)

@@ -28,6 +28,7 @@ from launcher.service.supervisor import states, systemd_notify
 from launcher.service.supervisor.engine_log import LogFile
 from launcher.service.supervisor.event_loop import Loop
 from launcher.service.supervisor.http_probe import seconds_since
+from launcher.units import now
 
 JOURNAL_BYTES = 2 * 1024 * 1024
 """Two files of this size: a service that flaps for years must not fill the disk."""
@@ -42,7 +43,7 @@ class Journal:
 
     def write(self, text: str) -> None:
         """Add a line; a full disk is not a reason to stop serving."""
-        self._file.write(self._clean(f"{store.now()} {text}").rstrip("\n") + "\n")
+        self._file.write(self._clean(f"{now()} {text}").rstrip("\n") + "\n")
 
     def close(self) -> None:
         """Close the file."""
@@ -108,7 +109,7 @@ class StateWriter:
         self.now = msgspec.structs.replace(
             self.now,
             state=state,
-            since=store.now(),
+            since=now(),
             detail=detail,
             phases=(*self.now.phases[-99:], Phase(name=state, t_s=t_s)),
             **changes,
@@ -233,7 +234,7 @@ def first_state(plan: Plan, run: str, measured: Peak, began: float) -> ServiceSt
         service=plan.service,
         profile=plan.profile,
         state="starting",
-        since=store.now(),
+        since=now(),
         run=run,
         endpoint=None,
         supervisor=processes.process_id(os.getpid()),

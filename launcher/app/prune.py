@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final, Literal, get_args
 
@@ -44,10 +45,10 @@ def find(where: Dirs, *, keep: int, kinds: Iterable[Kind] = KINDS) -> list[Item]
         keep: newest run records that stay.
         kinds: which to look for.
     """
-    finders = {
+    finders: dict[Kind, Callable[[], Iterable[Item]]] = {
         "runs": lambda: _runs(where, keep),
         "logs": lambda: _logs(where, keep),
-        "engines": lambda: _engines(where),
+        "engines": lambda: chain(_engines(where), _peers(where)),
         "caches": lambda: _caches(where),
         "leftovers": lambda: _leftovers(where),
     }
@@ -110,6 +111,17 @@ def _engines(where: Dirs) -> Iterator[Item]:
             yield Item("engines", path, bytes_of(path), why, usage.of(path))
 
 
+def _peers(where: Dirs) -> Iterator[Item]:
+    """Other servers that `compare` installed."""
+    folder = where.data / "peers"
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    for path in sorted(folder.iterdir()):
+        if not path.name.startswith(".") and path.is_dir() and not path.is_symlink():
+            why = "a server for comparisons, installed again when asked for"
+            yield Item("engines", path, bytes_of(path), why, usage.of(path))
+
+
 def _release_of(service: str) -> str | None:
     try:
         return store.read_plan(store.folder(service)).engine.release
@@ -123,7 +135,10 @@ def _caches(where: Dirs) -> Iterator[Item]:
     users = tuple(state.service for state in control.services() if at_work(state))
     for path in sorted(where.cache.iterdir()):
         if not path.name.startswith(".") and not path.is_symlink():
-            yield Item("caches", path, bytes_of(path), "is computed again when needed", users)
+            why = "is computed again when needed"
+            if path.name == "gateway":
+                why = "the gateway's vectors, computed again when asked for"
+            yield Item("caches", path, bytes_of(path), why, users or usage.of(path))
 
 
 def _leftovers(where: Dirs) -> Iterator[Item]:

@@ -12,7 +12,8 @@ from launcher.service import control, store
 
 
 def of(folder: Path) -> tuple[str, ...]:
-    """Services at work with something in `folder`, by name; else processes (`process 7 (tail)`).
+    """Services at work with something in `folder`, by name; else processes (`process 7 (tail)`)
+    that were started from it or have something in it open.
 
     Processes count whichever home they belong to: environments may be shared.
     """
@@ -22,7 +23,7 @@ def of(folder: Path) -> tuple[str, ...]:
     if named:
         return named
     me = os.getpid()
-    pids = [pid for pid in processes.all_processes() if pid != me and _started_with(pid, root)]
+    pids = [pid for pid in processes.all_processes() if pid != me and _uses(pid, root)]
     return tuple(_describe(pid) for pid in sorted(pids))
 
 
@@ -61,14 +62,29 @@ def _inside(path: str, root: Path) -> bool:
     )
 
 
-def _started_with(pid: int, root: Path) -> bool:
-    """Whether a word of its command line names something in `root`."""
+def _uses(pid: int, root: Path) -> bool:
+    """Whether a process was started with something in `root`, or has something there open.
+
+    Loaded libraries and weights are in its maps, whatever it made of its command line. Of another
+    user's process only the command line can be read.
+    """
+    base = Path(f"/proc/{pid}")
+    below = os.fsencode(root) + b"/"
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        words = (base / "cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
-    paths = [os.fsdecode(word) for word in words if word.startswith(b"/")]
-    return any(_inside(path, root) for path in paths if len(path) < os.pathconf("/", "PC_PATH_MAX"))
+    limit = os.pathconf("/", "PC_PATH_MAX")
+    paths = [os.fsdecode(word) for word in words if word.startswith(b"/") and len(word) < limit]
+    if any(_inside(path, root) for path in paths):
+        return True
+    try:
+        return below in (base / "maps").read_bytes() or any(
+            os.fsencode(os.readlink(one)).startswith(below)  # noqa: PTH115 - may be no path at all
+            for one in (base / "fd").iterdir()
+        )
+    except OSError:
+        return False
 
 
 def _describe(pid: int) -> str:

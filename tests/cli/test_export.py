@@ -220,6 +220,19 @@ def test_a_relative_folder_becomes_absolute(
     assert str(own_model) in exec_start(unit)
 
 
+def test_a_folder_that_was_started_by_itself_is_exported(
+    run: Run, ready: Path, own_model: Path
+) -> None:
+    """`up ./folder`: the profile was chosen by the machine, and is named."""
+    unit = run("export", "systemd", str(own_model), "--json").data["unit"]
+    words = exec_start(unit)
+    assert words[words.index("--model") + 1] == str(own_model)
+    planned = run(*up_words(unit), "--json").data
+    whole = run("plan", str(own_model), "--json").data
+    assert planned["fingerprint"] == whole["fingerprint"]
+    assert planned["engine"]["argv"] == whole["engine"]["argv"]
+
+
 def test_options_given_with_the_export_go_first(run: Run, ready: Path) -> None:
     service(name="svc", port="30500", dtype="float32")
     words = exec_start(run("export", "systemd", "svc", "--port", "30501", "--json").data["unit"])

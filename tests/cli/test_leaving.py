@@ -204,6 +204,32 @@ class TestPrune:
         assert [item["used_by"] for item in whole.data["kept"]] == [["svc"]]
         assert (ready / "cache" / "references").is_dir()
 
+    def test_a_cache_that_a_process_has_open_stays(self, run: Run, ready: Path) -> None:
+        """A gateway that runs keeps its vectors open, and no word of its command names them."""
+        store = ready / "cache" / "gateway" / "vectors.db"
+        store.parent.mkdir(parents=True)
+        store.write_text("x")
+        program = "import os, sys; f = open(os.environ['F']); print(flush=True); sys.stdin.read()"
+        with subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "F": str(store)},
+        ) as gateway:
+            assert gateway.stdout is not None
+            gateway.stdout.readline()
+            answer = run("prune", "caches", "--yes", "--json")
+            assert gateway.stdin is not None
+            gateway.stdin.close()
+        assert answer.code == 9
+        assert f"process {gateway.pid} (" in answer.error["message"]
+        assert store.exists()
+
+    def test_servers_for_comparisons_go_with_the_engines(self, run: Run, ready: Path) -> None:
+        (ready / "data" / "peers" / "infinity").mkdir(parents=True)
+        paths = [i["path"] for i in run("prune", "engines", "--json").data["items"]]
+        assert str(ready / "data" / "peers" / "infinity") in paths
+
     def test_what_lies_behind_a_link_is_not_ours_alone(
         self, run: Run, ready: Path, tmp_path_factory: pytest.TempPathFactory
     ) -> None:

@@ -122,10 +122,11 @@ def _require_same_profile(name: str, came_from: Origin) -> None:
     if why is None:
         return
     raise QlaunchError(
-        f"service {name!r} was started from another {came_from.profile}: {why}",
+        f"service {name!r} was started from profile {came_from.profile} as it was before: {why}",
         code="profile_changed",
         exit_code=ExitCode.CONFLICT,
-        fix=f"qlaunch restart {name} --reread, and export then; or export with --from-profile",
+        fix=f"qlaunch restart {name} --reread, and export then; or export {came_from.profile} "
+        "--from-profile, with the options it needs",
     )
 
 

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from launcher import child_environment, extras
 from launcher.errors import ExitCode, QlaunchError
@@ -32,6 +36,17 @@ _PAGES = {"hf": "its page on the Hugging Face hub", "modelscope": "its page on M
 _CLIENTS = {"hf": HUGGING_FACE, "modelscope": MODELSCOPE}
 
 
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What the process that fetches says at its end, on the last line of its stdout."""
+
+    folder: str | None = None
+    error: str = ""
+    """Code, exit code, sentence and fix of the error; where there is no folder."""
+    exit_code: int = 1
+    message: str = ""
+    fix: str | None = None
+
+
 def locate_hub(source: Source) -> Path | None:
     """The folder of `source` in the library's cache, or None; touches no network."""
     try:
@@ -51,17 +66,15 @@ def pull_hub(source: Source, *, is_offline: bool, progress: Callable[[str], None
             `forbidden`, `model_not_found`, `model_gated`, `model_unsupported` (no safetensors
             there), `extra_missing` (ModelScope's client).
     """
-    if not is_offline:
-        progress(f"fetching {source}")
-    try:
-        folder = _snapshot(source, local_only=is_offline)
-    except QlaunchError:  # a library that is not installed
-        raise
-    except Exception as error:
-        raise _explain(source, error, is_offline) from error
     if is_offline:
+        folder = snapshot(source, local_only=True)
         _must_be_whole(source, folder)
-    elif (folder / "config.json").exists() and not any(folder.glob("*.safetensors")):
+        return folder
+    progress(f"fetching {source}")
+    if source.kind == "modelscope":
+        extras.require("modelscope")
+    folder = _in_a_child(source)
+    if (folder / "config.json").exists() and not any(folder.glob("*.safetensors")):
         raise QlaunchError(
             f"{source} has no safetensors weights",
             code="model_unsupported",
@@ -86,6 +99,49 @@ def _must_be_whole(source: Source, folder: Path) -> None:
             "only part of it is on this machine, and qlaunch is offline",
             fix="pull the model again while online",
         )
+
+
+def _in_a_child(source: Source) -> Path:
+    """Fetch in a process that can be ended: the libraries' threads go on to the end of their files.
+
+    What was fetched of a file stays in the library's cache, and the next fetch goes on from there.
+    """
+    argv = [sys.executable, "-P", "-m", "launcher.model.hub_worker", str(os.getpid())]
+    wanted = [source.kind, source.location, source.revision or ""]
+    with subprocess.Popen(
+        [*argv, *wanted], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True
+    ) as child:
+        try:
+            out, _ = child.communicate()
+        except BaseException:
+            os.killpg(child.pid, signal.SIGKILL)
+            raise
+    try:
+        # What else is on its stdout was written by a library past Python's own.
+        outcome = msgspec.json.decode(out.rpartition(b"\n")[2], type=Outcome)
+    except msgspec.MsgspecError as error:
+        how = f"signal {-child.returncode}" if child.returncode < 0 else f"exit {child.returncode}"
+        raise unreachable(source, f"the hub's client ended without an answer ({how})") from error
+    if outcome.folder is None:
+        exit_code = ExitCode(outcome.exit_code)
+        raise QlaunchError(
+            outcome.message, code=outcome.error, exit_code=exit_code, fix=outcome.fix
+        )
+    return Path(outcome.folder)
+
+
+def snapshot(source: Source, *, local_only: bool) -> Path:
+    """The folder of `source` in its library's cache, fetched there unless `local_only`.
+
+    Raises:
+        QlaunchError: see `pull_hub`.
+    """
+    try:
+        return _snapshot(source, local_only=local_only)
+    except QlaunchError:  # a library that is not installed
+        raise
+    except Exception as error:
+        raise _explain(source, error, local_only) from error
 
 
 def _snapshot(source: Source, *, local_only: bool) -> Path:
@@ -125,9 +181,8 @@ def _give_up_on_silence() -> None:
 
     session: Any = get_session()
     if hasattr(session, "event_hooks"):
-        before = session.event_hooks.get("request", [])
-        kept = [hook for hook in before if hook.__qualname__ != limit.__qualname__]
-        session.event_hooks = {**session.event_hooks, "request": [*kept, limit]}
+        hooks = session.event_hooks
+        session.event_hooks = {**hooks, "request": [*hooks.get("request", []), limit]}
 
 
 def _spare_caches() -> None:

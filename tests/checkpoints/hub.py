@@ -25,6 +25,10 @@ class Hub:
     """Answer everything with this HTTP status."""
     cut: dict[str, int] = field(default_factory=dict)
     """File name -> bytes after which the connection breaks, once."""
+    always_cut: bool = False
+    """It breaks there every time."""
+    spoilt: set[str] = field(default_factory=set)
+    """File names whose last byte is another than was promised."""
     stall: dict[str, int] = field(default_factory=dict)
     """File name -> bytes after which sending waits for `go_on`."""
     stalled: threading.Event = field(default_factory=threading.Event)
@@ -184,7 +188,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        cut = self.hub.cut.pop(path.name, None)
+        if path.name in self.hub.spoilt:
+            body = body[:-1] + bytes([body[-1] ^ 1])
+        cut = self.hub.cut.get(path.name)
+        if not self.hub.always_cut:
+            self.hub.cut.pop(path.name, None)
         stall = self.hub.stall.pop(path.name, None)
         limit = stall if cut is None else cut
         self.wfile.write(body[:limit])

@@ -11,8 +11,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from launcher.model.source import parse_source
 folder = Path(sys.argv[1])
 def engine():
     options = [*pip._OPTIONS, *pip._log_option(folder), "--target", str(folder / "target")]
-    argv = [sys.executable, "-m", "pip", "install", *options, "--", "tiny-engine==1.0"]
+    argv = [sys.argv[3], "-m", "pip", "install", *options, "--", "tiny-engine==1.0"]
     pip._run(release("cpu"), folder, argv, lambda _line: None)
 
 def model(text):
@@ -95,11 +95,16 @@ def environment(folder: Path, url: str, changes: dict[str, str]) -> dict[str, st
 
 
 def fetch(
-    folder: Path, url: str, changes: dict[str, str] | None = None, *, fetchers: Iterable[str] = ALL
+    folder: Path,
+    url: str,
+    changes: dict[str, str] | None = None,
+    *,
+    fetchers: Iterable[str] = ALL,
+    python: str = sys.executable,
 ) -> Answers:
     """What each fetcher says; None where it got what it asked for."""
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(folder), ",".join(fetchers)],
+        [sys.executable, "-c", PROGRAM, str(folder), ",".join(fetchers), python],
         env=environment(folder, url, changes or {}),
         capture_output=True,
         text=True,
@@ -183,17 +188,24 @@ CASES = [
 ]  # fmt: skip
 
 
+@contextmanager
+def served(case: Case, folder: Path) -> Iterator[str]:
+    """The address where a case is served; where it is that nobody listens, of a free port."""
+    if case.talk is None:
+        yield f"http://127.0.0.1:{servers.free_port()}"
+        return
+    stop = threading.Event()
+    context = servers.certificate(folder)[0] if case.tls else None
+    with servers.listen(case.talk(stop), context) as server:
+        try:
+            yield server.url
+        finally:
+            stop.set()
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_failed_fetch_says_its_own_name(case: Case, tmp_path: Path) -> None:
-    stop = threading.Event()
-    with ExitStack() as stack:
-        if case.talk is None:
-            url = f"http://127.0.0.1:{servers.free_port()}"
-        else:
-            context = servers.certificate(tmp_path)[0] if case.tls else None
-            server = stack.enter_context(servers.listen(case.talk(stop), context))
-            stack.callback(stop.set)
-            url = server.url
+    with served(case, tmp_path) as url:
         answers = fetch(tmp_path, url, fetchers=case.fetchers)
     for name in case.fetchers:
         check(name, answers[name], case)
@@ -283,3 +295,40 @@ def test_a_proxy_that_is_not_there_is_not_called_a_hub(
         if host == "127.0.0.1":
             assert says in answer["message"], f"{fetcher}: {answer}"
         assert "no_proxy" in answer["fix"]
+
+
+# --- the pip that engines are installed with: the one of Python's own `ensurepip` -----------------
+
+
+@pytest.fixture(scope="module")
+def bundled(tmp_path_factory: pytest.TempPathFactory) -> str:
+    root = tmp_path_factory.mktemp("bundled") / "venv"
+    subprocess.run([sys.executable, "-P", "-m", "venv", str(root)], check=True, timeout=600)
+    return str(root / "bin" / "python")
+
+
+@pytest.mark.parametrize("name", ["refused", "reset", "401", "429", "503", "self-signed"])
+def test_the_pip_of_an_engines_environment_is_understood_too(
+    name: str, bundled: str, tmp_path: Path
+) -> None:
+    case = next(case for case in CASES if case.name == name)
+    with served(case, tmp_path) as url:
+        answers = fetch(tmp_path, url, fetchers=["engine"], python=bundled)
+    check("engine", answers["engine"], case)
+
+
+def test_the_pip_of_an_engines_environment_behind_a_proxy(bundled: str, tmp_path: Path) -> None:
+    url, only = "https://index.example", ["engine"]
+    with servers.listen(servers.answers("407 Proxy Authentication Required")) as proxy:
+        asked = fetch(tmp_path, url, {"https_proxy": proxy.url}, fetchers=only, python=bundled)
+    assert asked["engine"]["code"] == "proxy_auth_required", asked
+    nowhere = {"https_proxy": f"http://127.0.0.1:{servers.free_port()}"}
+    asked = fetch(tmp_path, url, nowhere, fetchers=only, python=bundled)
+    assert asked["engine"]["code"] == "proxy_failed", asked
+
+
+def test_the_pip_of_an_engines_environment_without_dns(bundled: str, tmp_path: Path) -> None:
+    url = "https://no-such-index.invalid"
+    asked = fetch(tmp_path, url, fetchers=["engine"], python=bundled)
+    assert asked["engine"]["code"] == "dns_failed", asked
+    assert "the name no-such-index.invalid cannot be resolved" in asked["engine"]["message"]

@@ -25,6 +25,8 @@ _NO_VECTORS: Final = frozenset(
     {"--host", "--port", "--config", "--served-model-name", "--api-key", "--log-level"}
 )
 """Options of the engine that change no vector."""
+_NO_VECTOR_VARIABLES: Final = frozenset({"TMPDIR", "REQUEST_GUARD"})
+"""The guard refuses requests; what it lets through it leaves as it is."""
 _PLUGIN: Final = Path(__file__).resolve().parents[1] / "plugin"
 _LOG: Final = logging.getLogger("qlaunch.gateway")
 Stamp = tuple[tuple[int, int, int] | None, ...]
@@ -132,7 +134,7 @@ def _settings(argv: tuple[str, ...]) -> list[str]:
 
 
 def _variables(env: dict[str, str]) -> list[str]:
-    return [f"{name}={value}" for name, value in env.items() if "TMPDIR" not in name]
+    return [f"{name}={value}" for name, value in env.items() if name not in _NO_VECTOR_VARIABLES]
 
 
 @functools.cache
@@ -180,15 +182,24 @@ def parse_targets(
             urls.append(UrlGroup(name=name or None, urls=targets, key=key, revision=revision))
         else:
             sources = tuple(ServiceSource(target) for target in targets)
-            limits = service_limits(sources[0].plan, timeout_s)
-            services.append(
-                ServiceGroup(name=name or sources[0].model, sources=sources, limits=limits)
-            )
+            services.append(_service_group(name, sources, timeout_s))
     names = [one.name for one in services] + [one.name for one in urls if one.name]
     for name in names:
         if names.count(name) > 1:
             raise _bad_target(f"two servers are called {name!r}: replicas are NAME=A,B")
     return tuple(services), tuple(urls)
+
+
+def _service_group(name: str, sources: tuple[ServiceSource, ...], timeout_s: float) -> ServiceGroup:
+    """Services under a name of their own, or under all the names that their model has."""
+    plan = sources[0].plan
+    aliases = plan.guard.aliases if plan.guard is not None and not name else ()
+    return ServiceGroup(
+        name=name or plan.model_name,
+        sources=sources,
+        limits=service_limits(plan, timeout_s),
+        aliases=aliases,
+    )
 
 
 def _is_named(word: str) -> bool:

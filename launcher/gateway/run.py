@@ -53,6 +53,8 @@ class ServiceGroup(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     sources: tuple[Source, ...]
     limits: Limits
+    aliases: tuple[str, ...] = ()
+    """Further names, where nothing else has them."""
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +114,9 @@ async def _serve(settings: GatewaySettings, announce: Callable[[str], None]) -> 
             )
             for one in settings.services
         }
+        for one in settings.services:
+            for alias in one.aliases:
+                groups.setdefault(alias, groups[one.name])
         keys = None if settings.keys_file is None else Keys(settings.keys_file)
         gateway = Gateway(groups, resolver, store, keys, settings.server)
         watchers = [

@@ -6,13 +6,20 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 import msgspec
 import pytest
 
-from launcher.app.gateway import ServiceSource, identity_of, parse_targets, service_limits
+from launcher.app.gateway import (
+    ServiceSource,
+    _service_group,
+    identity_of,
+    parse_targets,
+    service_limits,
+)
 from launcher.documents.plan import Plan
 from launcher.errors import QlaunchError
 from launcher.gateway.identity import space_of
@@ -65,6 +72,7 @@ SAME = {
     "port": changed(port=1),
     "metrics": changed(metrics_port=1),
     "start": changed(start_timeout_s=1.0),
+    "guard": engine(env={**samples.plan().engine.env, "REQUEST_GUARD": "{}"}),
 }
 
 
@@ -140,6 +148,13 @@ def test_a_service_whose_processes_were_killed_has_no_url(home: Home) -> None:
     eventually(lambda: source.look().url is None)
 
 
+class Known(ServiceSource):
+    """A service of which nothing but its plan is known."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.model = plan, plan.model_name
+
+
 class TestTargets:
     def test_names_replicas_and_urls(self, home: Home) -> None:
         home.up(home.plan())
@@ -155,6 +170,17 @@ class TestTargets:
             (None, ("http://c:1/v1?x=y",)),
         ]
         assert {one.key for one in urls} == {"k"}
+
+    def test_a_service_has_the_other_names_of_its_model(self) -> None:
+        plan = samples.plan()
+        names = ("text-embedding-3-small",)
+        guard: Any = SimpleNamespace(aliases=names, inputs=10, call_bytes=1 << 16)
+        source = Known(msgspec.structs.replace(plan, guard=guard))
+        group = _service_group("", (source,), 1.0)
+        assert (group.name, group.aliases) == (plan.model_name, names)
+        assert (group.limits.call_inputs, group.limits.call_bytes) == (10, 1 << 16)
+        named = _service_group("mine", (source,), 1.0)
+        assert (named.name, named.aliases) == ("mine", ())
 
     @pytest.mark.parametrize(
         ("words", "code"),

@@ -174,11 +174,11 @@ class TestTargets:
     def test_a_service_has_the_other_names_of_its_model(self) -> None:
         plan = samples.plan()
         names = ("text-embedding-3-small",)
-        guard: Any = SimpleNamespace(aliases=names, inputs=10, call_bytes=1 << 16)
+        guard: Any = SimpleNamespace(aliases=names, inputs=3, call_bytes=1 << 16)
         source = Known(msgspec.structs.replace(plan, guard=guard))
         group = _service_group("", (source,), 1.0)
         assert (group.name, group.aliases) == (plan.model_name, names)
-        assert (group.limits.call_inputs, group.limits.call_bytes) == (10, 1 << 16)
+        assert (group.limits.call_inputs, group.limits.call_bytes) == (3, 1 << 16)
         named = _service_group("mine", (source,), 1.0)
         assert (named.name, named.aliases) == ("mine", ())
 

@@ -63,6 +63,10 @@ def remove(model: Stored) -> None:
     if strategy is None:
         discard(model.path)
         return
+    if strategy.repos:  # its only revision: the whole folder, which one rename takes away
+        for folder in strategy.repos:
+            discard(folder)
+        return
     strategy.execute()
     if model.path.exists():  # the library logs what it cannot remove, and goes on
         raise QlaunchError(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -110,6 +113,56 @@ class TestModelRemove:
         pruned = run("prune", "leftovers", "--yes", "--json").data
         assert [item["kind"] for item in pruned["items"]] == ["leftovers"]
         assert discarded(dirs().models) == []
+
+
+class TestHubCache:
+    """The Hugging Face library's cache, which other programs use too."""
+
+    COMMITS = ("a" * 40, "b" * 40)
+
+    @pytest.fixture
+    def hub(self, home: Path) -> Path:
+        """A cache with two revisions of one model, which share a file."""
+        repo = home / "hub" / "models--acme--tiny"
+        (repo / "refs").mkdir(parents=True)
+        (repo / "blobs").mkdir()
+        for commit, name, seed in zip(self.COMMITS, ("main", "old"), (1, 2), strict=True):
+            (repo / "refs" / name).write_text(commit)
+            snapshot = make_bert(repo / "snapshots" / commit, seed=seed)
+            for file in [path for path in snapshot.rglob("*") if path.is_file()]:
+                blob = repo / "blobs" / hashlib.sha256(file.read_bytes()).hexdigest()
+                file.replace(blob)
+                file.symlink_to(os.path.relpath(blob, file.parent))
+        return home / "hub"
+
+    def remove(self, hub: Path, model: str) -> tuple[int, dict[str, Any]]:
+        ran = subprocess.run(
+            [sys.executable, "-m", "launcher", "model", "remove", model, "--json"],
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "HF_HUB_CACHE": str(hub), "HF_HUB_OFFLINE": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        document: dict[str, Any] = json.loads(ran.stdout)
+        return ran.returncode, document
+
+    def test_one_revision_goes_and_the_other_stays_whole(self, hub: Path) -> None:
+        repo = hub / "models--acme--tiny"
+        code, document = self.remove(hub, "hf:acme/tiny@old")
+        assert code == 0, document
+        assert document["data"]["removed"][0]["bytes"] > 0
+        assert [p.name for p in (repo / "snapshots").iterdir()] == [self.COMMITS[0]]
+        left = [path for path in (repo / "snapshots").rglob("*") if path.is_symlink()]
+        assert left
+        assert all(path.exists() for path in left)
+
+    def test_the_only_revision_takes_its_folder_along(self, hub: Path) -> None:
+        assert self.remove(hub, "hf:acme/tiny@old")[0] == 0
+        assert self.remove(hub, "hf:acme/tiny")[0] == 0
+        assert list(hub.glob("models--*")) == []
+        code, document = self.remove(hub, "hf:acme/tiny")
+        assert (code, document["errors"][0]["code"]) == (2, "model_not_found")
 
 
 class TestForget:

@@ -22,3 +22,23 @@ def size(count: float | None) -> str:
     if count >= 1e6:
         return f"{count / 1e6:.0f} MB"
     return f"{count / 1e3:.0f} kB"
+
+
+def off(error: float | None) -> str:
+    """How far a prediction was off, in words: `9 % too high`; nothing where it is not known.
+
+    Args:
+        error: predicted / measured - 1.
+    """
+    if error is None:
+        return ""
+    percent = round(100 * abs(error))
+    return f"{percent} % too {'high' if error > 0 else 'low'}" if percent else "as measured"
+
+
+_METHODS = {"pss": "PSS", "rss": "RSS", "per_process": "by process", "device_delta": "whole GPU"}
+
+
+def peak(method: str | None) -> str:
+    """`peak (PSS)`: that the figure before it is the largest, and how it was measured."""
+    return f"peak ({_METHODS[method]})" if method in _METHODS else "(unavailable)"

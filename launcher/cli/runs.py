@@ -8,6 +8,7 @@ from typing import Any
 import click
 import msgspec
 
+from launcher import units
 from launcher.cli import screen
 from launcher.cli import service_text as words
 from launcher.cli.base import all_option, group
@@ -66,8 +67,8 @@ def show(run: str, everything: bool) -> Result:
         f"service   {found.service} ({found.profile})",
         f"began     {found.began}, ended {found.ended or '-'}",
         f"record    {data['path']}",
-        f"RAM       {size(peak.ram_peak_bytes)} {words.peak(peak.method.get('ram'))}",
-        f"GPU       {size(peak.gpu_peak_bytes)} {words.peak(peak.method.get('gpu'))}",
+        f"RAM       {size(peak.ram_peak_bytes)} {units.peak(peak.method.get('ram'))}",
+        f"GPU       {size(peak.gpu_peak_bytes)} {units.peak(peak.method.get('gpu'))}",
         *words.timings(found.timings),
         *_phases(found.phases, everything=everything),
         *words.failure(found.failure),

@@ -16,7 +16,7 @@ from launcher.documents.service_state import FINAL, ServiceState
 from launcher.documents.smoke import SmokeReport
 from launcher.model.checkpoint import Prompts
 from launcher.service.document import prediction_error
-from launcher.units import size
+from launcher.units import off, peak, size
 
 if TYPE_CHECKING:
     from launcher.app.prepare import Prepared
@@ -91,28 +91,16 @@ def memory(state: ServiceState) -> list[str]:
     predicted, measured, off = state.predicted, state.measured, prediction_error(state)
     ram, gpu = (predicted.ram_bytes, predicted.gpu_bytes) if predicted else (None, None)
     how = {device: peak(measured.method.get(device)) for device in ("ram", "gpu")}
-    used, foreseen = size(measured.ram_peak_bytes), size(ram) + _off(off.ram)
+    used, foreseen = size(measured.ram_peak_bytes), size(ram) + _after_comma(off.ram)
     lines = [f"RAM       {used} {how['ram']}, predicted {foreseen}"]
     if gpu is not None or measured.gpu_peak_bytes is not None:
-        used, foreseen = size(measured.gpu_peak_bytes), size(gpu) + _off(off.gpu)
+        used, foreseen = size(measured.gpu_peak_bytes), size(gpu) + _after_comma(off.gpu)
         lines.append(f"GPU       {used} {how['gpu']}, predicted {foreseen}")
     return lines
 
 
-_METHODS = {"pss": "PSS", "rss": "RSS", "per_process": "by process", "device_delta": "whole GPU"}
-
-
-def peak(method: str | None) -> str:
-    """`peak (PSS)`: that the figure before it is the largest, and how it was measured."""
-    return f"peak ({_METHODS.get(method, method)})" if method in _METHODS else "(unavailable)"
-
-
-def _off(error: float | None) -> str:
-    """How far a prediction was off, in words: `, 9 % too high`."""
-    if error is None:
-        return ""
-    percent = round(100 * abs(error))
-    return f", {percent} % too {'high' if error > 0 else 'low'}" if percent else ", as measured"
+def _after_comma(error: float | None) -> str:
+    return f", {off(error)}" if error is not None else ""
 
 
 def timings(found: Timings) -> list[str]:

@@ -21,7 +21,7 @@ def throughput(doc: Doc) -> str | None:
     if not found:
         return None
 
-    def paint(_figure: Figure, axes: Axes) -> None:
+    def paint(figure: Figure, axes: Axes) -> None:
         for number, mode, points in found:
             _series(axes, number, _short(formatting.plain(mode["name"])), points)
         _logarithmic(axes, "x")
@@ -29,7 +29,21 @@ def throughput(doc: Doc) -> str | None:
         axes.set_xlabel("embeddings per second (more is better)")
         axes.set_ylabel("p50 latency, ms (less is better)")
         axes.margins(0.08)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=min(4, len(found)))
+        longest = max(len(_short(formatting.plain(mode["name"]))) for _, mode, _ in found)
+        figure.legend(loc="outside upper center", ncols=max(1, min(4, 84 // (longest + 6))))
+        svg.place_labels(
+            figure,
+            axes,
+            [
+                (
+                    formatting.short_level(cell["level"]),
+                    cell["embeddings_per_s"]["median"],
+                    cell["p50_ms"]["median"],
+                )
+                for _, _, points in found
+                for cell in points
+            ],
+        )
 
     said = [
         f"{formatting.plain(mode['name'])}: "
@@ -46,7 +60,7 @@ def throughput(doc: Doc) -> str | None:
         paint,
         title="Latency against throughput by mode and level",
         description=". ".join(said),
-        height=4.6,
+        height=4.6 + 0.25 * (len(found) // 4),
     )
 
 
@@ -93,14 +107,6 @@ def _series(axes: Axes, number: int, name: str, points: list[Doc]) -> None:
         capsize=3,
         label=name,
     )
-    for cell in points:
-        axes.annotate(
-            formatting.short_level(cell["level"]),
-            (cell["embeddings_per_s"]["median"], cell["p50_ms"]["median"]),
-            xytext=(7, 5),
-            textcoords="offset points",
-            fontsize=9,
-        )
 
 
 def _whiskers(found: list[Doc]) -> list[list[float]]:
@@ -151,7 +157,7 @@ def memory_bars(doc: Doc) -> str | None:
         )
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel("RAM at most over the whole life, GB (bars); predicted (lines)")
+        axes.set_xlabel("Peak RAM over the whole life, GB (bars); predicted (lines)")
 
     said = [
         f"{name}: {formatting.size(peak)}"

@@ -1,7 +1,7 @@
 """A comparison of modes (`qlaunch compare`) as a page, Markdown and CSV.
 
-The document is the one of `compare --json`. A mode that was not measured keeps its place in every
-table, with the reason and without a figure.
+The document is the one of `compare --json`. A mode that was not measured stands in the
+table of the modes, with the reason and without a figure; why, is said there once.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from launcher import units
 from launcher.report import formatting
 from launcher.report.formatting import ABSENT
 
@@ -23,6 +24,7 @@ FIGURES = (
     ("tokens_per_s", "tokens/s", ""),
 )
 """Figures of a cell, with their headings."""
+NOT_MEASURED = "not measured"
 
 
 def comparison_html(doc: Doc) -> str:
@@ -190,7 +192,7 @@ def mode_row(mode: Doc) -> dict[str, Any]:
         "verified_ram": formatting.size(measured_ram),
         "predicted_ram": formatting.size(foreseen),
         "predicted_gpu": formatting.size(predicted.get("gpu_bytes")),
-        "off": formatting.percent(foreseen / measured_ram - 1)
+        "off": units.off(foreseen / measured_ram - 1)
         if foreseen is not None and measured_ram
         else "",
         "cosine": f"{quality['cosine_min']:.5f}"
@@ -211,15 +213,18 @@ def _start(mode: Doc) -> str:
 
 
 def level_group(doc: Doc, level: Doc) -> dict[str, Any]:
-    """A level with a row for every mode, the best figure of each column marked."""
+    """A level with a row for every mode that has figures, the best of each column marked.
+
+    Why a mode has none stands in the table of the modes, once.
+    """
     best = best_of(doc, level)
     rows = []
-    for mode in doc["modes"]:
+    for mode in filter(measured, doc["modes"]):
         cell = cell_of(mode, level)
         rows.append(
             {
                 "name": formatting.plain(mode["name"]),
-                "why": "" if cell else absent_words(mode),
+                "why": "" if cell else NOT_MEASURED,
                 "cells": [
                     (*formatting.spread(cell.get(name)), best.get(name) == mode["name"])
                     for name, _, _ in FIGURES
@@ -232,11 +237,6 @@ def level_group(doc: Doc, level: Doc) -> dict[str, Any]:
             }
         )
     return {"title": formatting.level(level), "rows": rows}
-
-
-def absent_words(mode: Doc) -> str:
-    """What stands in place of a mode's figures at a level."""
-    return "not measured" if measured(mode) else why_not(mode)
 
 
 def best_of(doc: Doc, level: Doc) -> dict[str, str]:
@@ -255,7 +255,7 @@ def best_of(doc: Doc, level: Doc) -> dict[str, str]:
 
 def _modes_table(doc: Doc) -> list[str]:
     headings = [
-        *("mode", "what", "RAM at most", "predicted", "GPU at most", "start"),
+        *("mode", "what", "RAM peak", "predicted", "GPU peak", "start"),
         *("cosine, least", "recall@10"),
     ]
     rows: list[tuple[object, ...]] = []
@@ -273,10 +273,10 @@ def _modes_table(doc: Doc) -> list[str]:
 def _level_table(doc: Doc, level: Doc) -> list[str]:
     headings = ["mode", *(f"{name} ({unit})" if unit else name for _, name, unit in FIGURES)]
     rows = []
-    for mode in doc["modes"]:
+    for mode in filter(measured, doc["modes"]):
         cell = cell_of(mode, level)
         if cell is None:
-            rows.append([mode["name"], *[ABSENT] * (len(FIGURES) + 2), absent_words(mode)])
+            rows.append([mode["name"], *[ABSENT] * (len(FIGURES) + 2), NOT_MEASURED])
             continue
         texts = [
             f"{median} ({around})" if around else median

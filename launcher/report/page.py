@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from launcher import units
 from launcher.report import formatting
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -26,5 +27,6 @@ def render(template: str, **values: Any) -> str:
         figure=formatting.figure,
         seconds=formatting.seconds,
         plain=formatting.plain,
+        peak=units.peak,
     )
     return environment.get_template(template).render(ABSENT=formatting.ABSENT, **values)

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from launcher import units
 from launcher.argv import grouped
 from launcher.documents.failure import Failure
 from launcher.documents.run import Run, Sample
@@ -59,7 +60,7 @@ def run_markdown(run: Run, samples: Sequence[Sample], bench: Sequence[Doc] = ())
     lines += formatting.markdown_table(("phase", "took"), phases)
     lines += ["", "## Memory", ""]
     peaks = [(role, formatting.size(peak)) for role, peak in _peak_by_role(samples).items()]
-    lines += formatting.markdown_table(("process", "RAM at most"), peaks)
+    lines += formatting.markdown_table(("process", "RAM peak"), peaks)
     if checks := _checks(run):
         lines += ["", "## Checks", ""]
         rows = [(check.name, "ok" if check.ok else "FAILED", check.detail) for check in checks]
@@ -157,13 +158,13 @@ def _memory_words(run: Run) -> list[str]:
         peak = getattr(run.peak, f"{kind}_peak_bytes")
         if peak is None:
             continue
-        text = f"{name}: {formatting.size(peak)} at most ({run.peak.method.get(kind)})"
+        text = f"{name}: {formatting.size(peak)} {units.peak(run.peak.method.get(kind))}"
         foreseen = getattr(run.plan.predicted, f"{kind}_bytes") if run.plan else None
         held = getattr(run.verified_peak, f"{kind}_peak_bytes", None)
         if foreseen is not None and held:
-            off = formatting.percent(foreseen / held - 1)
-            text += f"; until verified {formatting.size(held)},"
-            text += f" predicted {formatting.size(foreseen)} ({off})"
+            until = "" if held == peak else f"; {formatting.size(held)} until verified"
+            text += f"{until}, predicted {formatting.size(foreseen)}"
+            text += f", {units.off(foreseen / held - 1)}"
         sentences.append(f"{text}.")
     return sentences
 

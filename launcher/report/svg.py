@@ -11,7 +11,7 @@ import io
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -106,6 +106,92 @@ def draw(
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(out, format="svg", metadata=nothing)
     return _inline(out.getvalue(), name, title, description)
+
+
+_LABEL_PT = 9
+_CHARACTER = 0.64
+"""Width of a character of a label, in its height: DejaVu's digits have 0.636, and the page's own
+sans-serif is not wider."""
+_MARK_PT = 5.0
+"""Half a mark."""
+_PLACES = tuple(
+    (x * distance, y * distance)
+    for distance in (1.0, 2.2, 3.6)
+    for x, y in ((1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1.6), (0, -1.6), (1.4, 0), (-1.4, 0))
+)
+"""Where a label may stand, nearest first: to the right of its mark (1) or the left (-1), above or
+below it, in units of the mark's own half."""
+
+Box = tuple[float, float, float, float]
+
+
+def place_labels(
+    figure: Figure, axes: Axes, labels: Sequence[tuple[str, float, float]]
+) -> list[str]:
+    """Write labels beside their marks so that none lies on another one or on a mark.
+
+    What has no place is left out: the page's table has it. To be called when everything else of the
+    figure is there; returns what was left out.
+
+    Args:
+        figure: whose layout decides where a mark is.
+        axes: of the marks.
+        labels: text and position in data units.
+    """
+    figure.draw_without_rendering()
+    figure.draw_without_rendering()  # the layout moves a little once more when it is done again
+    scale = 72 / figure.dpi
+    at = [scale * axes.transData.transform((x, y)) for _, x, y in labels]
+    whole = scale * axes.bbox.get_points()
+    frame: Box = (*whole[0], *whole[1])
+    taken: list[Box] = [(x - _MARK_PT, y - _MARK_PT, x + _MARK_PT, y + _MARK_PT) for x, y in at]
+    left_out = []
+    for (text, x, y), (left, bottom) in zip(labels, at, strict=True):
+        width, height = len(text) * _LABEL_PT * _CHARACTER, _LABEL_PT * 1.35
+        for shift in _PLACES:
+            box = _beside(left, bottom, width, height, shift)
+            if _inside(box, frame) and not any(_overlap(box, other) for other in taken):
+                break
+        else:
+            left_out.append(text)
+            continue
+        taken.append(box)
+        label = axes.annotate(
+            text,
+            (x, y),
+            xytext=((box[0] + box[2]) / 2 - left, (box[1] + box[3]) / 2 - bottom),
+            textcoords="offset points",
+            fontsize=_LABEL_PT,
+            ha="center",
+            va="center",
+        )
+        label.set_in_layout(False)
+    return left_out
+
+
+def _beside(x: float, y: float, width: float, height: float, shift: tuple[float, float]) -> Box:
+    """The box of a label beside a mark at `x`, `y`; points."""
+    right, up = shift
+    middle_x = x + right * _MARK_PT + (right > 0) * width / 2 - (right < 0) * width / 2
+    middle_y = y + up * _MARK_PT + (up > 0) * height / 2 - (up < 0) * height / 2
+    return (
+        middle_x - width / 2, middle_y - height / 2, middle_x + width / 2, middle_y + height / 2
+    )  # fmt: skip
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _inside(box: Box, frame: Box) -> bool:
+    """Whether a label stays within the axes, a little more to the right and above."""
+    room = 2 * _LABEL_PT
+    return (
+        frame[0] <= box[0]
+        and frame[1] <= box[1]
+        and box[2] <= frame[2] + room
+        and box[3] <= frame[3] + room
+    )
 
 
 @contextmanager

@@ -24,10 +24,16 @@ pytestmark = pytest.mark.skipif(
     not (BROWSER and DRIVER), reason="no chromium: make packages installs it"
 )
 
+CROWD = tuple(
+    given.mode(given.HOSTILE if n == 3 else f"a mode of number {n}", given.LEVELS, 60.0 + 2 * n)
+    for n in range(7)
+)
+"""Modes whose marks lie on each other."""
 PAGES = {
     "comparison": lambda: report.comparison_html(comparison(given.HOSTILE)),
     "run": lambda: life(given.run(given.HOSTILE)),
     "failed": lambda: life(given.failed(given.HOSTILE)),
+    "crowded": lambda: report.comparison_html(comparison(given.HOSTILE, modes=CROWD)),
 }
 
 
@@ -104,6 +110,58 @@ const body = getComputedStyle(document.body);
 const text = getComputedStyle(document.querySelector('figure svg text'));
 return [body.backgroundColor, body.color, text.fill];
 """
+
+
+HIDDEN_HINTS = """
+return [...document.querySelectorAll('.scroll, .plot')].filter(node => {
+  const hint = node.querySelector('.hint');
+  const shown = hint !== null && getComputedStyle(hint).display !== 'none';
+  return shown !== (node.scrollWidth > node.clientWidth);
+}).map(node => [node.scrollWidth, node.clientWidth, node.outerHTML.slice(0, 120)]);
+"""
+"""What is wider than its place and does not say so, or says so and is not."""
+OVERLAPS = """
+const found = [];
+for (const figure of document.querySelectorAll('figure svg')) {
+  const texts = [...figure.querySelectorAll('text')].filter(node => node.textContent.trim());
+  const boxes = texts.map(node => node.getBoundingClientRect());
+  for (let a = 0; a < boxes.length; a++) for (let b = a + 1; b < boxes.length; b++) {
+    const [x, y] = [boxes[a], boxes[b]];
+    const spare = 0.25 * Math.min(x.height, y.height);  // air above and below the letters
+    if (x.left < y.right - spare && y.left < x.right - spare
+        && x.top < y.bottom - spare && y.top < x.bottom - spare)
+      found.push(texts[a].textContent + ' | ' + texts[b].textContent);
+  }
+}
+return found;
+"""
+
+
+@pytest.mark.parametrize("width", [500, 1200])
+@pytest.mark.parametrize("name", PAGES)
+def test_what_is_wider_than_the_page_says_so(
+    name: str, width: int, browser: Any, files: dict[str, Path]
+) -> None:
+    show(browser, files[name], width, "light")
+    browser.execute_script(
+        "document.querySelectorAll('details').forEach(node => { node.open = true; })"
+    )
+    assert browser.execute_script(HIDDEN_HINTS) == []
+
+
+def test_a_page_at_500_px_has_something_to_scroll(browser: Any, files: dict[str, Path]) -> None:
+    show(browser, files["comparison"], 500, "light")
+    wide = "return [...document.querySelectorAll('.hint')].map(n => getComputedStyle(n).display)"
+    assert "block" in browser.execute_script(wide)
+
+
+@pytest.mark.parametrize("width", [500, 1200])
+@pytest.mark.parametrize("name", PAGES)
+def test_labels_of_a_figure_do_not_overlap(
+    name: str, width: int, browser: Any, files: dict[str, Path]
+) -> None:
+    show(browser, files[name], width, "light")
+    assert browser.execute_script(OVERLAPS) == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -94,6 +94,8 @@ class Pool:
         self._timeout_s = timeout_s
         self._answered = time.monotonic()
         self._last_error = "none has been asked"
+        self._over: QlaunchError | None = None
+        """What the last service that is over said of itself."""
 
     async def __aenter__(self) -> Self:
         self._answered = time.monotonic()
@@ -121,7 +123,7 @@ class Pool:
             RefusedError: a server says that it will not take these texts.
             FailedError: calls failed `TRIES` times, by servers that could be reached.
             QlaunchError: `embed_failed` (exit 1): no server will do; (8) none answered for as
-                long as it may take.
+                long as it may take; a service's own, where the last of them is over.
         """
         failures = 0
         while True:
@@ -197,7 +199,7 @@ class Pool:
                 each for each in (self.endpoints if only is None else [only]) if each.out is None
             ]
             if not usable:
-                raise QlaunchError(
+                raise self._over or QlaunchError(
                     f"no endpoint will do: {self._last_error}",
                     code="embed_failed",
                     exit_code=ExitCode.UNEXPECTED,
@@ -228,7 +230,7 @@ class Pool:
         try:
             url = await asyncio.to_thread(endpoint.refresh)
         except QlaunchError as error:
-            endpoint.out = self._last_error = error.message
+            endpoint.out, self._over = error.message, error
             return
         if url is not None and url != endpoint.url:
             # Calls under way on the old address end by themselves: the server there is gone.

@@ -272,13 +272,14 @@ class _Work:
         }
 
     def _embed(self, output: Output, outcome: Outcome) -> None:
-        with serving(self._job.servers, self._say, self._follow) as endpoints:
+        servers, before = self._job.servers, output.at.started
+        with serving(servers, before, self._say, self._follow) as (endpoints, life):
             outcome.endpoints = [endpoint.name for endpoint in endpoints]
             with asyncio.Runner() as runner:
-                outcome.interrupted = runner.run(self._ask(endpoints, output))
+                outcome.interrupted = runner.run(self._ask(endpoints, output, life))
         outcome.seconds = time.monotonic() - self._began
 
-    async def _ask(self, endpoints: list[Endpoint], output: Output) -> bool:
+    async def _ask(self, endpoints: list[Endpoint], output: Output, life: str | None) -> bool:
         job = self._job
         pool = Pool(
             endpoints,
@@ -297,6 +298,7 @@ class _Work:
             _hold_to(output, probe)
             encoder = self._encoder(len(probe))
             output.open(encoder)
+            output.started(life)
             self._share_before = self._inputs.share(output.at.position)
             before = output.at.rows + output.at.bad
             return await Run(

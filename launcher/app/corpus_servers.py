@@ -102,7 +102,8 @@ def _startable(name: str, *, known: bool, offline: bool, say: Say) -> Plan:
 
 
 def _prepared(profile: str, *, offline: bool, say: Say) -> Plan:
-    given = {"offline": True} if offline else {}
+    # Nobody else asks a service that lives as long as this run: any free port will do.
+    given = {"port": "0", **({"offline": True} if offline else {})}
     prepared = prepare(Request(profile=profile, given=given), say)
     require_fit(prepared)
     return prepared.plan
@@ -153,8 +154,16 @@ def the_one_that_runs() -> str:
 
 
 @contextlib.contextmanager
-def serving(servers: Servers, say: Say, follow: Follow) -> Iterator[list[Endpoint]]:
-    """All servers, up; what this started is stopped at the end, whatever the end is.
+def serving(
+    servers: Servers, ours: str | None, say: Say, follow: Follow
+) -> Iterator[tuple[list[Endpoint], str | None]]:
+    """All servers, up, and the life of the one that is stopped at the end, whatever the end is.
+
+    Args:
+        servers: running, or to be started.
+        ours: the life that an earlier run started, and did not come to stop.
+        say: told of steps.
+        follow: told of a start's states.
 
     Raises:
         QlaunchError: a start's own; `not_running` (exit 3); `models_unknown` (exit 1).
@@ -162,15 +171,26 @@ def serving(servers: Servers, say: Say, follow: Follow) -> Iterator[list[Endpoin
     started = servers.to_start
     if started is not None:
         say(f"starting {started.service}: {started.model_name} on {started.engine.release}")
-        control.launch(started, on_change=follow)
+        ours = control.launch(started, on_change=follow).run
+    else:
+        started = _started_before(servers, ours)
+        ours = None if started is None else ours
     try:
         endpoints = [_endpoint(plan) for plan in servers.plans]
         endpoints += [_of_url(url, servers) for url in servers.urls]
-        yield endpoints
+        yield endpoints, ours
     finally:
         if started is not None:
             done = control.down(started.service)
             say(f"{started.service}: stopped in {done.seconds:.1f} s, nothing left running")
+
+
+def _started_before(servers: Servers, life: str | None) -> Plan | None:
+    """The service that an earlier run of the same output started, while it is in that life."""
+    for plan in servers.plans if life is not None else ():
+        if (state := _state(plan.service)) is not None and state.run == life:
+            return plan
+    return None
 
 
 def _endpoint(plan: Plan) -> Endpoint:

@@ -38,6 +38,8 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     """Of the file of bad rows."""
     reasons: dict[str, int] = {}
     """Bad rows by reason."""
+    started: str | None = None
+    """The life (run id) of a service that was started for this, and is to be stopped after it."""
     whole: bool = False
     """All rows are done: what is left is to give the files their names."""
 

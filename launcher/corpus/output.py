@@ -165,7 +165,13 @@ class Output:
             bytes=self._next.bytes + len(data),
             bad_bytes=self._next.bad_bytes + len(lines),
             reasons=reasons,
+            started=self._next.started,
         )
+
+    def started(self, life: str | None) -> None:
+        """Note, for good, that a service was started for this run; None: that it is gone."""
+        self._next = msgspec.structs.replace(self._next, started=life)
+        self.commit()
 
     def _line(self, row: Row) -> bytes:
         problem = row.problem or Problem("failed", "")

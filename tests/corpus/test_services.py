@@ -153,7 +153,11 @@ def test_a_service_that_is_stopped_meanwhile_ends_the_run(home: Home, tmp_path: 
     assert np.array_equal(np.load(out), wanted(texts))
 
 
-def test_an_interrupt_stops_what_was_started(home: Home, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_what_was_started_is_stopped_after_any_interruption(
+    number: signal.Signals, home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At once after Ctrl-C; after kill -9, by the run that goes on."""
     home.up(home.plan())
     control.down("svc")
     source = write(tmp_path / "i.txt", [f"text {at}" for at in range(3000)])
@@ -175,10 +179,17 @@ def test_an_interrupt_stops_what_was_started(home: Home, tmp_path: Path) -> None
     )
     part = Path(f"{out}.part")
     eventually(lambda: run.poll() is not None or (part.exists() and part.stat().st_size > 1000))
-    run.send_signal(signal.SIGINT)
+    run.send_signal(number)
     _, err = run.communicate(timeout=PATIENCE_S)
-    assert run.returncode == 130, err
-    assert b"svc: stopped in" in err
-    assert b"run the same command again to go on" in err
-    assert control.status("svc").state == "stopped"
     assert part.exists()
+    if number == signal.SIGINT:
+        assert run.returncode == 130, err
+        assert b"svc: stopped in" in err
+        assert b"run the same command again to go on" in err
+    else:
+        assert run.returncode == -number
+        answer = embed(capsys, str(source), "-o", str(out), "svc", "--batch", "5")
+        assert answer.code == 0
+        assert "going on after" in answer.err
+        assert "svc: stopped in" in answer.err
+    assert control.status("svc").state == "stopped"

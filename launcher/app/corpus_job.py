@@ -44,6 +44,8 @@ PROBE: Final = "The quick brown fox jumps over the lazy dog."
 """What every server is asked first: all must answer alike, and as when the run was begun."""
 SAME: Final = 0.999
 """Least cosine of two answers to it: another dtype or batch is above, another model far below."""
+ABSENT_S: Final = 10.0
+"""After so long one of several servers that does not answer at the start is left out."""
 CALL_BYTES: Final = 256 << 10
 """Most bytes of text of one call to a server that names no limit."""
 
@@ -290,7 +292,7 @@ class _Work:
         async with pool:
             self._began = time.monotonic()
             try:
-                probe = await _probe(pool)
+                probe = await _probe(pool, job.patience_s, self._say)
             except asyncio.CancelledError:
                 return True
             if not output.resumed:
@@ -336,11 +338,11 @@ class _Work:
         self._watch(Moment(at.rows, at.bad, share, rate, left))
 
     def _finish(self, output: Output, outcome: Outcome, inputs: tuple[InputIdentity, ...]) -> None:
-        for known in inputs:
-            facts = Path(known.path).stat()
+        for path, known in zip(self._files, inputs, strict=True):
+            facts = path.stat()
             if (facts.st_size, facts.st_mtime_ns) != (known.bytes, known.mtime_ns):
                 raise QlaunchError(
-                    f"{known.path} was changed while it was read",
+                    f"{path} was changed while it was read",
                     code="input_changed",
                     exit_code=ExitCode.CONFLICT,
                     fix="run it again with --restart, once the file stays as it is",
@@ -378,16 +380,23 @@ def _limits(job: Job, plan: Plan | None) -> Limits:
     return Limits(texts, min(CALL_BYTES, guard.call_bytes), guard.text_bytes, job.truncate)
 
 
-async def _probe(pool: Pool) -> Vector:
+async def _probe(pool: Pool, patience_s: float, say: Say) -> Vector:
     """The answer of the first server, once all have answered alike.
 
+    One of several that is not there is left out: nobody would know what it serves later.
+
     Raises:
-        QlaunchError: `probe_refused` (exit 2), `servers_differ` (exit 7); as `Pool.ask`.
+        QlaunchError: `probe_refused` (exit 2), `servers_differ` (exit 7); as `Pool.ask`, where
+            no server answers.
     """
-    first: Vector | None = None
+    answers: list[tuple[Endpoint, Vector]] = []
+    absent: QlaunchError | None = None
+    if len(pool.endpoints) > 1:
+        patience_s = min(patience_s, ABSENT_S)
     for endpoint in pool.endpoints:
         try:
-            vectors, _ = await pool.ask([PROBE], endpoint)
+            vectors, _ = await pool.ask([PROBE], endpoint, patience_s)
+            answers.append((endpoint, vectors[0]))
         except (RefusedError, FailedError) as error:
             refused = isinstance(error, RefusedError)
             raise QlaunchError(
@@ -396,18 +405,29 @@ async def _probe(pool: Pool) -> Vector:
                 exit_code=ExitCode.USAGE if refused else ExitCode.UNEXPECTED,
                 fix="look at the service, or leave out --dimensions",
             ) from None
-        if first is None:
-            first = vectors[0]
-        elif (same := cosine(first, vectors[0])) < SAME:
+        except QlaunchError as error:
+            absent = error
+            endpoint.out = error.message
+            if len(pool.endpoints) > 1:
+                say(f"{endpoint.name} is left out: {error.message}")
+    if not answers:
+        assert absent is not None  # there is a server at least
+        raise absent
+    _check_alike(answers)
+    return answers[0][1]
+
+
+def _check_alike(answers: Sequence[tuple[Endpoint, Vector]]) -> None:
+    first, expected = answers[0]
+    for endpoint, vector in answers[1:]:
+        if (same := cosine(expected, vector)) < SAME:
             raise QlaunchError(
-                f"{endpoint.name} and {pool.endpoints[0].name} give other vectors for one text"
+                f"{endpoint.name} and {first.name} give other vectors for one text"
                 f" (cosine {same:.4f})",
                 code="servers_differ",
                 exit_code=ExitCode.VERIFY_FAILED,
                 fix="take servers of one model, with the same settings",
             )
-    assert first is not None
-    return first
 
 
 def _hold_to(output: Output, probe: Vector) -> None:

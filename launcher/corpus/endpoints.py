@@ -111,13 +111,17 @@ class Pool:
             await self._drop(endpoint)
 
     async def ask(
-        self, texts: Sequence[str], only: Endpoint | None = None
+        self,
+        texts: Sequence[str],
+        only: Endpoint | None = None,
+        patience_s: float | None = None,
     ) -> tuple[list[Vector], int | None]:
         """Vectors of `texts` in their order, and the tokens counted.
 
         Args:
             texts: of one call.
             only: the server to ask; None asks any.
+            patience_s: how long it may be away; None takes the pool's.
 
         Raises:
             RefusedError: a server says that it will not take these texts.
@@ -127,7 +131,9 @@ class Pool:
         """
         failures = 0
         while True:
-            endpoint = await self._free(only)
+            endpoint = await self._free(
+                only, self._patience_s if patience_s is None else patience_s
+            )
             endpoint.calls += 1
             try:
                 return await self._call(endpoint, texts)
@@ -192,7 +198,7 @@ class Pool:
         if client is not None:
             await client.__aexit__(None, None, None)
 
-    async def _free(self, only: Endpoint | None) -> Endpoint:
+    async def _free(self, only: Endpoint | None, patience_s: float) -> Endpoint:
         """The server with the fewest calls that is not resting."""
         while True:
             usable = [
@@ -209,9 +215,9 @@ class Pool:
             awake = [each for each in usable if each.awake <= now]
             if awake:
                 return min(awake, key=lambda each: each.calls)
-            if now - self._answered > self._patience_s:
+            if now - self._answered > patience_s:
                 raise QlaunchError(
-                    f"no endpoint has answered for {self._patience_s:.0f} s: {self._last_error}",
+                    f"no endpoint has answered for {patience_s:.0f} s: {self._last_error}",
                     code="embed_failed",
                     exit_code=ExitCode.TIMEOUT,
                     fix="look at the service, then run the same command again to go on",

@@ -67,7 +67,7 @@ def identify(path: Path) -> InputIdentity:
     except OSError as error:
         raise unreadable(path, error.strerror or str(error)) from error
     return InputIdentity(
-        path=str(path),
+        path=str(path).encode("utf-8", "backslashreplace").decode(),  # of any bytes, in JSON
         bytes=facts.st_size,
         mtime_ns=facts.st_mtime_ns,
         digest=digest.hexdigest(),
@@ -127,7 +127,7 @@ class Inputs:
             if format == "text":
                 self._sources.append(self._text(path, column, carry))
             elif format == "jsonl":
-                self.column = column or _text_key(path)
+                self.column = column or (self.column if self._sources else _text_key(path))
                 self._sources.append(JsonlSource(path, self.column, taken, carry))
             else:
                 self._sources.append(self._tabular(path, format, column, carry))

@@ -212,6 +212,31 @@ def test_calls_go_to_all_servers_and_away_from_a_dead_one(
     assert all(len(each.calls) >= 5 for each in servers)
 
 
+def test_one_of_several_servers_that_is_not_there_is_left_out(
+    server: Start, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from launcher.service import ports
+
+    monkeypatch.setattr("launcher.app.corpus_job.ABSENT_S", 0.2)
+    absent = f"http://127.0.0.1:{ports.pick_free('127.0.0.1')}/v1"
+    source, out = str(write(tmp_path / "i.txt", ["a"])), tmp_path / "o.npy"
+    words = ("--url", absent, "--url", server().url, "--model", "m")
+    answer = run("embed", source, "-o", str(out), *words)
+    assert answer.code == 0
+    assert f"{absent} is left out: no endpoint has answered" in answer.err
+    assert np.array_equal(np.load(out), wanted(["a"]))
+
+
+def test_a_name_of_any_bytes(engine: str, run: Run, tmp_path: Path) -> None:
+    """Names are bytes: these are no UTF-8, and JSON must hold them."""
+    source = write(tmp_path / os.fsdecode(b"caf\xe9.txt"), ["a", ""])
+    out = tmp_path / os.fsdecode(b"\xe9.jsonl")
+    answer = run("embed", str(source), "-o", str(out), "--url", engine, "--json")
+    assert answer.code == 10
+    assert answer.data["rows"] == 1
+    assert json.loads(Path(f"{out}.bad.jsonl").read_text())["file"].endswith("caf\\udce9.txt")
+
+
 def test_servers_of_other_models_do_not_mix(server: Start, run: Run, tmp_path: Path) -> None:
     def other(texts: list[str]) -> list[list[float]]:
         return [vector("other " + text, 8)[::-1] for text in texts]

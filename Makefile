@@ -15,7 +15,7 @@ STAMP := $(VENV)/installed
 # Keeps PyTorch's libraries to AVX2, so that a newer processor shows what one without AVX-512 would.
 AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2
 
-.PHONY: help setup smoke test test-avx2 soak fuzz check bench docs pictures engine packages
+.PHONY: help setup smoke test test-avx2 soak fuzz check bench docs pictures engine engines packages
 
 help:
 	@echo "make setup    the environment in $(VENV)"
@@ -24,6 +24,7 @@ help:
 	@echo "make test-avx2  all tests as on a processor without AVX-512, bf16 and VNNI"
 	@echo "make soak     hundreds of lives of a service: nothing may grow"
 	@echo "make fuzz     20,000 requests of every kind to the real engine: it lives, vectors and memory stay"
+	@echo "make engines  the CUDA releases installed and tried without a GPU: docs/gpu.md"
 	@echo "make check    ruff and mypy"
 	@echo "make bench    the benchmarks of the README"
 	@echo "make pictures the pictures of docs/images, from real records"
@@ -79,6 +80,11 @@ docs: setup
 # Returns at once where it is installed.
 engine: setup
 	@$(RUN)/qlaunch engine install cpu
+
+# The CUDA releases on a machine without a GPU: up to 12 GB each, one after the other.
+engines: setup
+	@$(RUN)/qlaunch model pull all-minilm-l6-v2
+	@$(RUN)/python -m tests.engines_cuda $(ARGS)
 
 # From the latest run and what runs now; `ARGS="--comparison FILE"` for that of a comparison too.
 pictures: setup

@@ -35,6 +35,35 @@ def head(path: str) -> Any:
     }
 
 
+def half(factor: float) -> Any:
+    """A float16 decoder whose feed-forward blocks give numbers of about `factor`.
+
+    Returns:
+        How its states agree with the same decoder's in float32 (the least cosine of a token, with
+        the huge column and without it), as the plugin computes them and as SGLang's own layers
+        would; None where a number is not finite.
+    """
+    import torch
+    from half_model import HUGE, Model, plain  # type: ignore[import-not-found]  # beside this script
+    from qlaunch_sglang.half import keep_float32
+
+    exact, ours = Model(factor), Model(factor).half()
+    keep_float32(ours)
+    ids, positions = torch.arange(24), torch.arange(24)
+    right = plain(exact, ids, positions)
+
+    def agreement(states: Any) -> float | None:
+        if not states.isfinite().all():
+            return None
+        rest = torch.arange(states.shape[1]) != HUGE
+        parts = (states, right), (states[:, rest], right[:, rest])
+        return min(float(torch.cosine_similarity(a.double(), b.double()).min()) for a, b in parts)
+
+    found = ours.forward(ids, positions, None)
+    stock = plain(Model(factor).half(), ids, positions)
+    return {"ours": agreement(found), "plain": agreement(stock), "dtype": str(found.dtype)}
+
+
 def served(
     path: str,
     states: list[list[float]],
@@ -289,6 +318,7 @@ ASKS = {
         pooled,
         head,
         served,
+        half,
         attended,
         why_not_whole,
         layers,

@@ -10,6 +10,7 @@ import logging
 
 from sglang.srt.layers.radix_attention import AttentionType
 
+from qlaunch_sglang.half import keep_float32
 from qlaunch_sglang.loading import released
 from qlaunch_sglang.pooling import CheckpointPooler
 
@@ -37,6 +38,7 @@ class Embedding:
         self.pooler = CheckpointPooler.for_model(config, default="last")
         if getattr(config, "is_causal", None) is False:
             attend_both_ways(self.model)
+        keep_float32(self.model)
 
     def load_weights(self, weights):
         """Load as SGLang does; the checkpoint's pages are given back on the way."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from launcher import child_environment
 from launcher.config.loading import list_profiles, load_profile
+from launcher.config.profile import FlagValue
 from launcher.engine import command
 from launcher.engine.environments import install, stub_driver
 from launcher.engine.options import flags, own_options
@@ -122,7 +123,7 @@ def served(engine: Engine) -> dict[str, Any]:
         QLAUNCH_START_METHOD="spawn",
         SGLANG_EXTERNAL_MODEL_PACKAGE="qlaunch_sglang.encoders",
     )
-    options: dict[str, command.FlagValue] = {
+    options: dict[str, FlagValue] = {
         "device": "cpu",
         "attention-backend": "torch_native",
         "disable-radix-cache": True,

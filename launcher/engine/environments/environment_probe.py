@@ -17,6 +17,9 @@ from launcher.engine.releases import releases
 from launcher.errors import ExitCode, QlaunchError
 
 SYSTEM_TOOLKIT: Final = Path("/usr/local/cuda")
+IMPORT_LIMIT_S: Final = 3600.0
+"""For what hangs: a CUDA release's first import, its bytecode and 9 GB of libraries not in memory,
+took more than 600 s on two cores that thirty other processes wanted, and 76 s before."""
 _VERSIONS: Final = """
 import importlib.metadata as m, json, sys
 def version(name):
@@ -50,7 +53,7 @@ def warm_import(release: Release, python: Path) -> Versions:
     """
     env = engine_environment(release, python)
     try:
-        return ask_python(python, _WARM, Versions, timeout_s=600, env=env)
+        return ask_python(python, _WARM, Versions, timeout_s=IMPORT_LIMIT_S, env=env)
     except NoAnswerError as error:
         raise QlaunchError(
             f"engine {release.name} is installed but does not import: {error}",

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import msgspec
 
-from launcher.documents.run import Run
 from launcher.documents.service_state import FINAL, ServiceState
 from launcher.linux import processes
 from launcher.linux.files import read_bounded, write_atomic
 from launcher.linux.processes import ProcessId
 from launcher.paths import dirs
+from launcher.record.runs import decode_run
 from launcher.service import failures, note, reading, scratch, store
 from launcher.service.store import Folder, Lock
 from launcher.units import now
@@ -148,7 +148,7 @@ def _close_record(state: ServiceState) -> None:
     path = dirs().runs / state.run / "run.json"
     try:
         _sweep(path.parent, "*")
-        run = msgspec.json.decode(read_bounded(path, _RUN_LIMIT), type=Run)
+        run = decode_run(read_bounded(path, _RUN_LIMIT))
         if run.outcome == "running":
             ended = msgspec.structs.replace(
                 run, outcome="failed", ended=state.since, failure=state.failure

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from launcher.documents.smoke import SmokeReport, VerifyRequest
+from launcher.documents.smoke import Check, SmokeReport, VerifyRequest
 from launcher.verify import checks, texts
 from launcher.verify.beat import BEAT
 from launcher.verify.diagnose import diagnose
@@ -162,9 +162,19 @@ def judge(evidence: Observations, edges: Edges, began: float) -> SmokeReport:
     reading = read(evidence)
     parity = checks.measure_parity(reading)
     results = (*checks.run(reading, parity), check_edges(edges, vectors=not reading.faults))
+    return report(evidence, reading, results, parity, began)
+
+
+def report(
+    evidence: Observations,
+    reading: Reading,
+    results: tuple[Check, ...],
+    parity: checks.Parity,
+    began: float,
+) -> SmokeReport:
+    """What was seen, with the verdict on it; `began` is the monotonic time of the first call."""
     verdict = diagnose(reading, results, parity)
-    worst = parity.worst
-    after = evidence.asks["after"].answer
+    worst, after = parity.worst, evidence.asks["after"].answer
     return SmokeReport(
         ok=all(check.ok for check in results),
         checks=results,

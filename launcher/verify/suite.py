@@ -16,6 +16,8 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from launcher.documents.smoke import GroupCosine, SuiteReport
 from launcher.verify import (
     card_and_token_checks,
@@ -25,13 +27,12 @@ from launcher.verify import (
     suite_checks,
     texts,
 )
-from launcher.verify.diagnose import diagnose
 from launcher.verify.edges import ask_edges
 from launcher.verify.embedding_client import EmbeddingClient
 from launcher.verify.instruction import wording
 from launcher.verify.observations import Ask, Observations, read
 from launcher.verify.reference import Outcome, obtain
-from launcher.verify.smoke import OVERFLOW_EXTRA, OVERFLOW_LIMIT, sample, too_long
+from launcher.verify.smoke import OVERFLOW_EXTRA, OVERFLOW_LIMIT, report, too_long
 from launcher.verify.suite_checks import Probes
 from launcher.verify.texts import Text
 from launcher.verify.timed_session import Session, estimate
@@ -243,22 +244,10 @@ def _judge(evidence: Observations, session: Session, probes: Probes, began: floa
         checks.related_closer(reading),
         checks.overflow(reading),
     )
-    verdict = diagnose(reading, results, parity)
-    worst, after = parity.worst, evidence.asks["after"].answer
     asked = {name for ask in evidence.asks.values() if ask.answer for name in ask.names}
     longs = [_length(ask) for ask in evidence.asks.values() if ask.name.startswith("long:")]
     return SuiteReport(
-        ok=all(check.ok for check in results),
-        checks=results,
-        suspect=verdict.suspect,
-        explanation=verdict.explanation,
-        worst_cosine=worst[0] if worst else None,
-        mean_cosine=parity.mean,
-        worst_text=worst[1] if worst else None,
-        sample=sample(reading),
-        latency_ms=round(after.seconds * 1000, 2) if after else None,
-        seconds=round(time.monotonic() - began, 3),
-        reference=evidence.outcome.status,
+        **msgspec.structs.asdict(report(evidence, reading, results, parity, began)),
         groups=by_group(parity),
         texts=len(asked),
         tokens=session.tokens or None,

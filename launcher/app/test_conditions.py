@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from typing import Any
 
 from launcher import __version__
 from launcher.bench.compare import Header
 from launcher.bench.load import Bounds
 from launcher.bench.store import Store
 from launcher.bench.test_machine import Machine
-from launcher.documents.comparison import Level
+from launcher.documents.comparison import Level, MachineFacts
 from launcher.hardware.detect import detect
 from launcher.hardware.idle import idle_share
 from launcher.hardware.inventory import Hardware
@@ -33,20 +32,21 @@ def header(store: Store, hardware: Hardware) -> Header:
     )
 
 
-def facts(hardware: Hardware) -> dict[str, Any]:
+def facts(hardware: Hardware) -> MachineFacts:
     """The machine, as far as figures depend on it."""
-    return {
-        "cpu": hardware.cpu.model,
-        "instruction_sets": [name for name in _INSTRUCTION_SETS if name in hardware.cpu.flags],
-        "masks": list(hardware.cpu.masks),
-        "threads": hardware.cpu.usable,
-        "ram_bytes": hardware.memory.usable_bytes,
-        "gpus": [gpu.name for gpu in hardware.gpus],
-        "gpu_status": hardware.gpu_status,
-        "driver_version": hardware.driver_version,
-        "kernel": platform.release(),
-        "machine": hardware.cpu.machine,
-    }
+    cpu = hardware.cpu
+    return MachineFacts(
+        cpu=cpu.model,
+        instruction_sets=tuple(name for name in _INSTRUCTION_SETS if name in cpu.flags),
+        masks=tuple(cpu.masks),
+        threads=cpu.usable,
+        ram_bytes=hardware.memory.usable_bytes,
+        gpus=tuple(gpu.name for gpu in hardware.gpus),
+        gpu_status=hardware.gpu_status,
+        driver_version=hardware.driver_version,
+        kernel=platform.release(),
+        machine=cpu.machine,
+    )
 
 
 def tools(

@@ -213,8 +213,8 @@ def _evidence(base: LoadedProfile, found: Tuning) -> Iterable[str]:
     for mode in found.comparison.modes if found.comparison else ():
         yield from _wrapped(_mode(mode, found))
     machine = found.machine
-    gpus = f"; {', '.join(machine['gpus'])}" if machine.get("gpus") else ""
-    yield from _wrapped(f"Machine: {machine.get('cpu')}, {machine.get('threads')} threads{gpus}.")
+    gpus = f"; {', '.join(machine.gpus)}" if machine.gpus else ""
+    yield from _wrapped(f"Machine: {machine.cpu}, {machine.threads} threads{gpus}.")
     versions = {**found.versions, **_engines(found)}
     yield from _wrapped(
         "Versions: " + ", ".join(f"{name} {value}" for name, value in versions.items()) + "."

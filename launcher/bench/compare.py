@@ -21,6 +21,7 @@ from launcher.documents.comparison import (
     Cell,
     Comparison,
     Level,
+    MachineFacts,
     Mode,
     Objective,
     Outcome,
@@ -49,7 +50,7 @@ class Header:
 
     id: str
     made: str
-    machine: dict[str, Any] = field(default_factory=dict)
+    machine: MachineFacts = field(default_factory=MachineFacts)
     versions: dict[str, str | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -189,7 +190,6 @@ class Comparing:
             column, life = self._again
             place = self._columns.index(column)
             modes[place] = _with_run(modes[place], life)
-        least = {} if self._idle_before is None else {"idle_before": self._idle_before}
         found = Comparison(
             id=self._header.id,
             made=self._header.made,
@@ -200,7 +200,7 @@ class Comparing:
             levels=self._course.levels,
             modes=tuple(modes),
             remeasured=self._remeasured,
-            machine=self._header.machine | least,
+            machine=msgspec.structs.replace(self._header.machine, idle_before=self._idle_before),
             versions=self._header.versions,
             notes=(*self._header.notes, *self._notes),
         )

@@ -17,7 +17,7 @@ import msgspec
 from launcher.bench import verdict
 from launcher.bench.compare import counts
 from launcher.bench.trial import Contender, Tools, live
-from launcher.documents.comparison import Comparison, Level, Mode, Row
+from launcher.documents.comparison import Comparison, Level, MachineFacts, Mode, Row
 
 VERSION = 1
 KEEP = 0.03
@@ -114,7 +114,7 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     comparison: Comparison | None = None
     """That measurement."""
     verdict: tuple[str, ...] = ()
-    machine: dict[str, Any] = {}
+    machine: MachineFacts = MachineFacts()
     versions: dict[str, str | None] = {}
 
 

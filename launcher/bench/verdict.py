@@ -114,7 +114,7 @@ def _sentences(found: Comparison) -> Iterable[str]:
     if level is not None:
         yield from _ranking(found, level)
     yield from _about_modes(found)
-    idle = found.machine.get("idle_before")
+    idle = found.machine.idle_before
     if idle is not None and idle < QUIET:
         yield f"The machine was not quiet: {idle:.0%} of it was idle before one of the lives."
     if found.remeasured is not None:

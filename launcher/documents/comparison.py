@@ -7,7 +7,7 @@ None with a reason beside it, never 0.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -160,6 +160,25 @@ class Remeasured(msgspec.Struct, frozen=True, kw_only=True):
     figure: Figure = "embeddings_per_s"
 
 
+class MachineFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The machine that was measured on, as far as figures depend on it; nothing names the host."""
+
+    cpu: str | None = None
+    instruction_sets: tuple[str, ...] = ()
+    masks: tuple[str, ...] = ()
+    """Variables that hide instruction sets."""
+    threads: int | None = None
+    ram_bytes: int | None = None
+    gpus: tuple[str, ...] = ()
+    gpu_status: str | None = None
+    driver_version: str | None = None
+    kernel: str | None = None
+    machine: str | None = None
+    """Architecture: x86_64, aarch64."""
+    idle_before: float | None = None
+    """The least idle share of the processors before a measurement, 0 to 1."""
+
+
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """`compare`: modes side by side. Written after every step, so that nothing measured is lost."""
 
@@ -180,7 +199,6 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     verdict: tuple[str, ...] = ()
     """The outcome in words, a sentence each."""
     remeasured: Remeasured | None = None
-    machine: dict[str, Any] = {}
-    """CPU, threads, RAM, GPUs, kernel; `idle_before` the least idle share before a measurement."""
+    machine: MachineFacts = MachineFacts()
     versions: dict[str, str | None] = {}
     notes: tuple[str, ...] = ()

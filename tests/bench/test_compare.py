@@ -66,7 +66,7 @@ def test_modes_take_turns_and_the_order_turns_round() -> None:
     assert found.remeasured is not None
     assert (found.remeasured.first, found.remeasured.again) == (60.0, 60.0)
     assert found.modes[0].runs == ("run-a-1", "run-a-2", "run-a-3", "run-a-4")
-    assert found.machine["idle_before"] == 0.9
+    assert found.machine.idle_before == 0.9
 
 
 def test_one_at_a_time() -> None:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from launcher.documents.comparison import Cell, Comparison, Level, Mode, Quality, Remeasured, Spread
+from launcher.documents.comparison import (
+    Cell,
+    Comparison,
+    Level,
+    MachineFacts,
+    Mode,
+    Quality,
+    Remeasured,
+    Spread,
+)
 from launcher.documents.failure import Failure
 from launcher.documents.plan import Term
 from launcher.documents.run import Peak, Phase, ProcessSample, Run, Sample, Timings
@@ -76,7 +85,7 @@ def comparison(name: str = "b", **changes: Any) -> Comparison:
         "winner": name,
         "verdict": (f"{name} is 5 times as quick as plain.",),
         "remeasured": Remeasured(mode=name, level=LEVELS[2], first=180.0, again=170.0),
-        "machine": {"cpu": name, "ram_bytes": 25_000_000_000, "gpus": []},
+        "machine": MachineFacts(cpu=name, ram_bytes=25_000_000_000),
         "versions": {"sglang": "0.5.23", "peer": None},
     }
     return Comparison(**values | changes)

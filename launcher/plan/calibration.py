@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from launcher.documents.plan import Calibration, ModelKind, Plan, StartMethod
+from launcher.plan import whole_texts
 
 LATEST: Final = 20
 """Runs looked at, newest first: an environment that changed is forgotten soon."""
@@ -42,6 +43,7 @@ def calibrate(
     method: StartMethod,
     model: ModelKind,
     replicas: int = 1,
+    cached: bool = True,
 ) -> Calibration | None:
     """The calibration for such an engine, or None where too few runs were one.
 
@@ -51,9 +53,13 @@ def calibrate(
         method: how the engine's processes are started.
         model: kind of the model.
         replicas: schedulers side by side.
+        cached: whether it has a cache of keys and values. Not all of a cache's pages are touched
+            by the smoke, so a base found beside one is too small for an engine without.
     """
     bases: list[tuple[int, str]] = []
     for run in runs:
+        if whole_texts.keeps_cache(run.plan) is not cached:
+            continue
         base = base_bytes(run, version=version, method=method, model=model, replicas=replicas)
         if base is not None:
             bases.append((base, run.began))

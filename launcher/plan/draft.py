@@ -18,6 +18,7 @@ from launcher.plan import (
     precision,
     replicas,
     sizes,
+    whole_texts,
 )
 from launcher.plan.decision import Decision, Flags
 from launcher.plan.inputs import Inputs
@@ -66,6 +67,8 @@ class Draft:
     """All flags without those that the user gives again after `--`: theirs win."""
     asked: Flags
     """The same with the whole numbers of the user's own."""
+    no_cache: str | None
+    """Why the engine needs no memory for keys and values; None where it does."""
     cuts_vectors: bool
     """Whether vectors may be cut to fewer dimensions."""
 
@@ -99,6 +102,7 @@ def make_draft(inputs: Inputs) -> Draft:
     flags = backend.value | _flags(inputs, left_out.value, cuts=cuts) | workarounds.value
     length = context.decide(flags, inputs.extra, inputs.checkpoint)
     flags = {name: value for name, value in (flags | length.value).items() if name not in again}
+    asked = context.as_given(flags, inputs.extra)
     return Draft(
         dtype=dtype,
         computed=computed,
@@ -111,7 +115,8 @@ def make_draft(inputs: Inputs) -> Draft:
         backend=backend,
         workarounds=workarounds,
         flags=flags,
-        asked=context.as_given(flags, inputs.extra),
+        asked=asked,
+        no_cache=whole_texts.no_cache(asked, inputs),
         cuts_vectors=cuts,
     )
 
@@ -145,12 +150,16 @@ def _start_method(inputs: Inputs) -> StartMethod:
 def _calibration(
     inputs: Inputs, method: StartMethod, side_by_side: int
 ) -> Decision[Calibration | None]:
+    said = context.as_given(inputs.settings.flags, inputs.extra)
+    whole = ENCODER_FLAGS if inputs.checkpoint.whole_texts else {}
+    likely = {**sizes.CPU_SWITCHES, **whole, **said}
     own = calibration.calibrate(
         inputs.observed,
         version=inputs.engine.version,
         method=method,
         model=model_kind(inputs),
         replicas=side_by_side,
+        cached=whole_texts.no_cache(likely, inputs) is None,
     )
     if own is None:
         return Decision(None)

@@ -11,7 +11,13 @@ from launcher.documents.plan import MemoryPrediction
 from launcher.engine.release import Release
 from launcher.hardware.inventory import Gpu, Hardware
 from launcher.model.checkpoint import Checkpoint
-from launcher.plan.memory import DTYPE_BYTES, SLACK, Knobs, kv_bytes_per_token
+from launcher.plan.memory import (
+    DTYPE_BYTES,
+    SLACK,
+    Knobs,
+    activation_bytes,
+    kv_bytes_per_token,
+)
 from launcher.units import size
 
 _DEVICE: Final = {"cpu": "the CPU, and it needs a GPU", "cuda": "a GPU, and it needs the CPU"}
@@ -110,7 +116,8 @@ def why_not_memory(
         lacking = _lacks(used, have, "RAM")
     if lacking is None:
         return None
-    return Misfit(lacking, _smaller_kv(checkpoint, sizes, dtype, spare=have / SLACK - used))
+    smaller = _smaller_batch if sizes.no_kv else _smaller_kv
+    return Misfit(lacking, smaller(checkpoint, sizes, dtype, spare=have / SLACK - used))
 
 
 def _lacks(need: int, have: int, what: str) -> str | None:
@@ -129,6 +136,17 @@ def _smaller_kv(checkpoint: Checkpoint, sizes: Knobs, dtype: str, *, spare: floa
         return None
     saved = (tokens - fitting) * per_token
     return f"--max-total-tokens {fitting} would fit (saves {size(saved)} of KV cache)"
+
+
+def _smaller_batch(checkpoint: Checkpoint, sizes: Knobs, dtype: str, *, spare: float) -> str | None:
+    per_token = activation_bytes(checkpoint, DTYPE_BYTES.get(dtype, 2))
+    tokens = sizes.prefill_tokens + int(spare // per_token)
+    tokens -= tokens % 512
+    # With chunking off a text of the whole context is computed in one piece, whatever the limit.
+    if tokens < max(512, sizes.context):
+        return None
+    saved = (sizes.prefill_tokens - tokens) * per_token
+    return f"--max-prefill-tokens {tokens} would fit (saves {size(saved)} of the largest batch)"
 
 
 def _why_not_gpu(need: HardwareNeed, release: Release, gpu: Gpu) -> str | None:

@@ -44,6 +44,7 @@ CUDA_CONTEXT_BYTES: Final = 512 * MIB
 0.4 to 0.7 GiB is what operators commonly report."""
 CUDA_HOST_BYTES: Final = 6_000 * MIB
 """RAM of a CUDA engine's processes. Estimated, not measured."""
+NO_CACHE: Final = "prefill-only-disable-kv-cache"
 SLACK: Final = 1.05
 """What must be left beside the prediction: allocators and page tables are not modelled."""
 DEFAULT_PREFILL_TOKENS: Final = 16_384
@@ -62,18 +63,28 @@ class Knobs:
     """Weights that --cpu-offload-gb keeps in RAM; decoders only: encoders ignore the option."""
     quantised_online: bool = False
     """--quantization fp8 on a checkpoint of 16 or 32 bits: the layers' matrices become one byte."""
-    no_kv: bool = False
-    """--prefill-only-disable-kv-cache."""
+    no_kv: str | None = None
+    """Why there is no cache of keys and values; None where there is one."""
 
 
-def knobs(flags: Mapping[str, FlagValue], checkpoint: Checkpoint) -> Knobs:
-    """Read the sizes from the engine's flags, with SGLang's defaults where they are not given."""
+def knobs(
+    flags: Mapping[str, FlagValue], checkpoint: Checkpoint, *, no_kv: str | None = None
+) -> Knobs:
+    """Read the sizes from the engine's flags, with SGLang's defaults where they are not given.
+
+    Args:
+        flags: the engine's options as they will be given.
+        checkpoint: what is served.
+        no_kv: why the plugin leaves out the cache of keys and values, if it does.
+    """
     context = _count(flags, "context-length") or checkpoint.context_length
     prefill = _count(flags, "max-prefill-tokens") or DEFAULT_PREFILL_TOKENS
     chunk = _count(flags, "chunked-prefill-size")
     tokens = _count(flags, "max-total-tokens")
-    # One forward pass holds at most a chunk, the prefill limit, and what the cache has room for.
-    limits = [n for n in (prefill, chunk if chunk and chunk > 0 else None, tokens) if n]
+    # One forward pass holds at most a chunk, the prefill limit, and what the cache has room for;
+    # with chunking off a single text may be longer than the limit: it then goes alone.
+    longest = context if chunk is not None and chunk <= 0 else 0
+    limits = [n for n in (max(prefill, longest), chunk if (chunk or 0) > 0 else None, tokens) if n]
     return Knobs(
         kv_tokens=tokens,
         running_requests=_count(flags, "max-running-requests") or 2048,
@@ -81,7 +92,7 @@ def knobs(flags: Mapping[str, FlagValue], checkpoint: Checkpoint) -> Knobs:
         prefill_tokens=min(limits),
         offload_bytes=0 if checkpoint.encoder else (_count(flags, "cpu-offload-gb") or 0) * GIB,
         quantised_online=checkpoint.quantization is None and flags.get("quantization") == "fp8",
-        no_kv=flags.get("prefill-only-disable-kv-cache") is True,
+        no_kv=f"--{NO_CACHE}" if flags.get(NO_CACHE) is True else no_kv,
     )
 
 
@@ -185,7 +196,7 @@ def _weights(
 
 def _kv(checkpoint: Checkpoint, sizes: Knobs, where: Device, width: int, pool: int) -> Term:
     if sizes.no_kv:
-        return _model_term("KV cache", where, 0, "--prefill-only-disable-kv-cache")
+        return _model_term("KV cache", where, 0, sizes.no_kv)
     if sizes.kv_tokens is None:
         why = "no --max-total-tokens: the engine takes its memory fraction of what is free"
         return _model_term("KV cache", where, pool, why)

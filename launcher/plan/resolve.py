@@ -30,6 +30,7 @@ from launcher.plan import (
     precision,
     replicas,
     start_budget,
+    whole_texts,
 )
 from launcher.plan.decision import Decision, Flags
 from launcher.plan.draft import Draft, make_draft, model_kind
@@ -57,7 +58,7 @@ def make_plan(inputs: Inputs) -> Plan:
     context.check(draft.asked, inputs.checkpoint)
     argv = _argv(inputs, draft)
     warnings = _check_argv(argv, inputs)
-    knobs = memory.knobs(draft.asked, inputs.checkpoint)
+    knobs = memory.knobs(draft.asked, inputs.checkpoint, no_kv=draft.no_cache)
     environment = _environment(inputs, draft)
     guard.check_doors(draft.flags, inputs.extra, environment)
     limits = _guard(inputs, draft, knobs)
@@ -253,6 +254,7 @@ def _environment(inputs: Inputs, draft: Draft) -> dict[str, str]:
     env |= context.environment(draft.asked, inputs.checkpoint)
     env |= replicas.environment(draft.replicas, draft.threads.value)
     env |= precision.environment(draft.dtype.value)
+    env |= whole_texts.ENVIRONMENT if draft.no_cache else {}
     if inputs.checkpoint.lower_case:
         env["QLAUNCH_LOWER_CASE"] = "1"
     return env | _visible(inputs) | inputs.profile.env

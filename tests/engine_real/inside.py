@@ -104,13 +104,16 @@ def attended(
     prefixes: list[int] | None = None,
     dtype: str = "float32",
     scores: int | None = None,
+    kv_heads: int = 2,
+    causal: bool = False,
 ) -> Any:
-    """Two heads of 4 over rows [q, k, v] of 24, the texts one after the other.
+    """Two heads of 4 over rows [q, k, v] of 24 (16 with one key head), texts one after the other.
 
     With `prefixes` the stock layer would be asked: it is replaced by one that says so.
     """
     import torch
     from qlaunch_sglang import attention
+    from sglang.srt.layers.radix_attention import AttentionType
 
     class Stock(attention.WholeTextAttention.__base__):  # type: ignore[misc]
         def forward(self, *given: Any, **more: Any) -> Any:
@@ -120,14 +123,21 @@ def attended(
     attention.WholeTextAttention.__bases__ = (Stock,)
     try:
         layer = attention.WholeTextAttention(
-            num_heads=2, head_dim=4, scaling=0.5, num_kv_heads=2, layer_id=0
+            num_heads=2,
+            head_dim=4,
+            scaling=0.5,
+            num_kv_heads=kv_heads,
+            layer_id=0,
+            attn_type=AttentionType.DECODER if causal else AttentionType.ENCODER_ONLY,
         )
         batch = SimpleNamespace(
             extend_seq_lens_cpu=lengths,
             extend_prefix_lens_cpu=prefixes or [0] * len(lengths),
         )
         attention.SCORES, before = scores or attention.SCORES, attention.SCORES
-        q, k, v = torch.tensor(states, dtype=getattr(torch, dtype)).split(8, dim=-1)
+        q, k, v = torch.tensor(states, dtype=getattr(torch, dtype)).split(
+            [8, 4 * kv_heads, 4 * kv_heads], dim=-1
+        )
         found = layer(q, k, v, batch).tolist()
         attention.SCORES = before
         return found

@@ -135,6 +135,33 @@ def test_attention_stays_within_each_text(ask: Ask) -> None:
         np.testing.assert_allclose(found, expected_rows, rtol=1e-5, atol=1e-6)
 
 
+def causal_attention(rows: NDArray[np.float32], kv_heads: int) -> NDArray[np.float32]:
+    """Two heads of 4 over one text, each token seeing itself and those before it."""
+    out = np.empty((len(rows), 8), dtype=np.float32)
+    hidden = np.triu(np.full((len(rows), len(rows)), -np.inf), 1)
+    for head in range(2):
+        shared = head * kv_heads // 2
+        query = rows[:, 4 * head : 4 * head + 4]
+        key = rows[:, 8 + 4 * shared : 12 + 4 * shared]
+        value = rows[:, 8 + 4 * (kv_heads + shared) : 12 + 4 * (kv_heads + shared)]
+        scores = query @ key.T * 0.5 + hidden
+        scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        out[:, 4 * head : 4 * head + 4] = scores / scores.sum(axis=-1, keepdims=True) @ value
+    return out
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2])
+def test_causal_attention_sees_what_came_before_in_its_own_text(ask: Ask, kv_heads: int) -> None:
+    width = 8 + 8 * kv_heads
+    for lengths in ([3, 3, 1, 5, 5, 5, 2], [1], [3000, 2, 2]):
+        rows = RANDOM.standard_normal((sum(lengths), width)).astype(np.float32)
+        question = {"ask": "attended", "lengths": lengths, "causal": True, "kv_heads": kv_heads}
+        (found,) = ask({**question, "states": rows.tolist()})
+        parts = np.split(rows, np.cumsum(lengths)[:-1])
+        expected_rows = np.concatenate([causal_attention(part, kv_heads) for part in parts])
+        np.testing.assert_allclose(found, expected_rows, rtol=1e-4, atol=1e-5)
+
+
 def test_attention_in_bfloat16_is_the_same_however_texts_are_grouped(ask: Ask) -> None:
     rows = RANDOM.standard_normal((30, 24)).astype(np.float32)
     question = {"ask": "attended", "states": rows.tolist(), "lengths": [6] * 5, "dtype": "bfloat16"}

@@ -80,13 +80,17 @@ def test_two_runs_are_not_enough_and_the_median_of_more_decides() -> None:
 
 
 def test_a_plan_uses_the_hosts_own_figures_and_says_so() -> None:
-    runs = tuple(observed(base * MB) for base in (700, 710, 720))
+    none = {"env": {"QLAUNCH_KV_CACHE": "none"}}
+    runs = tuple(observed(base * MB, engine=none) for base in (700, 710, 720))
+    with_cache = tuple(observed(base * MB) for base in (700, 710, 720))
     plain, own = make_plan(inputs()), make_plan(replace(inputs(), observed=runs))
     [term] = [t for t in own.predicted.terms if t.kind == "engine"]
     assert term.bytes == 710 * MB
     assert "this host" in term.source
     assert any("3 runs" in reason for reason in own.reasons)
     assert not any("on this host" in reason for reason in plain.reasons)
+    # Not all of a cache's pages are touched by the smoke: beside one the base looks smaller.
+    assert make_plan(replace(inputs(), observed=with_cache)).predicted == plain.predicted
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])

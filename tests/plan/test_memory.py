@@ -172,7 +172,9 @@ class TestKnobs:
     def test_one_pass_is_bound_by_the_smallest_of_its_limits(self) -> None:
         model = qwen3()
         assert knobs({"chunked-prefill-size": 2048}, model).prefill_tokens == 2048
-        assert knobs({"chunked-prefill-size": -1}, model).prefill_tokens == 16384
+        assert knobs({"chunked-prefill-size": -1}, model).prefill_tokens == 32768  # one text
+        short = {"chunked-prefill-size": -1, "context-length": 8192}
+        assert knobs(short, model).prefill_tokens == 16384
         assert knobs({"max-total-tokens": 1000}, model).prefill_tokens == 1000
         assert knobs({"max-prefill-tokens": 500}, model).prefill_tokens == 500
 

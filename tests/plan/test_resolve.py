@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from launcher.config.profile import FlagValue
 from launcher.documents.plan import Plan
 from launcher.errors import ExitCode, QlaunchError
 from launcher.plan.draft import ENCODER_FLAGS
@@ -314,15 +316,25 @@ def test_a_colon_in_a_folders_name_does_not_become_an_adapter() -> None:
 
 
 def test_a_plan_that_does_not_fit_says_so_first() -> None:
-    plan = make_plan(
-        inputs(hardware=machine(available=int(1.3 * GIB)), flags={"max-total-tokens": 65536})
-    )
+    flags: dict[str, FlagValue] = {"max-total-tokens": 65536, "disable-radix-cache": False}
+    plan = make_plan(inputs(hardware=machine(available=int(1.3 * GIB)), flags=flags))
     assert plan.fits is False
     assert plan.misfit is not None
     assert plan.remedy is not None
     assert "predicted to take" in plan.misfit
     assert plan.remedy.startswith("--max-total-tokens ")
     assert plan.reasons[:2] == (plan.misfit, plan.remedy)
+
+
+def test_without_a_cache_a_smaller_batch_is_what_helps() -> None:
+    flags: dict[str, FlagValue] = {"max-total-tokens": 65536, "max-prefill-tokens": 65536}
+    small = machine(available=int(1.3 * GIB))
+    plan = make_plan(inputs(hardware=small, flags=flags))
+    assert plan.fits is False
+    tokens = re.match(r"--max-prefill-tokens (\d+) would fit", plan.reasons[1])
+    assert tokens is not None
+    flags["max-prefill-tokens"] = int(tokens[1])
+    assert make_plan(inputs(hardware=small, flags=flags)).fits
 
 
 def test_a_plan_survives_its_file() -> None:

@@ -5,8 +5,8 @@ Two ways in, both official, neither touches an installed file:
 - the entry point `sglang.srt.plugins` (SGLang ≥ 0.5.12) calls `register` in the front and in the
   scheduler; it hooks the place where the front chooses how to start its children (`fork_start`),
   the loop of what hands requests to several schedulers (`calm_controller`), the scheduler's sleep
-  between requests (`trimming`), and the making of the tokenizer where texts go to it in lower case
-  (`lower_case`);
+  between requests (`trimming`), the making of the tokenizer where texts go to it in lower case
+  (`lower_case`), and the making of the cache of keys and values (`no_cache`);
 - `SGLANG_EXTERNAL_MODEL_PACKAGE=qlaunch_sglang.encoders` (or `.decoders`) makes SGLang's model
   registry take the classes of that package over its own of the same name.
 
@@ -20,7 +20,7 @@ def register() -> None:
     """Entry point of SGLang's plugin framework."""
     import gc
 
-    from qlaunch_sglang import calm_controller, fork_start, lower_case, trimming
+    from qlaunch_sglang import calm_controller, fork_start, lower_case, no_cache, trimming
 
     # CPython's own, which sitecustomize.py raised while the engine was importing.
     gc.set_threshold(700, 10, 10)
@@ -28,3 +28,4 @@ def register() -> None:
     calm_controller.register()
     trimming.register()
     lower_case.register()
+    no_cache.register()

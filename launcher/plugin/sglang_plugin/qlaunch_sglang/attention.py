@@ -1,25 +1,29 @@
-"""Attention of encoders on a CPU, straight over the texts of a batch.
+"""Attention on a CPU, straight over the texts of a batch.
 
 SGLang's torch_native backend writes keys and values to its cache, gathers them from there text by
-text, and copies queries and results once more each. For an encoder that is a detour: a text's keys
-are all in the batch, and nobody reads them again. Measured on two Zen 5 cores, 16 texts of 128
-tokens through MiniLM in bfloat16: 36 % of the scheduler's time went into those copies.
+text, and copies queries and results once more each. For an embedding that is a detour: a text's
+keys are all in the batch, and nobody reads them again. Measured on two Zen 5 cores, 16 texts of 128
+tokens through MiniLM in bfloat16: 36 % of the scheduler's time went into those copies. And the
+cache itself takes memory that nobody reads: `no_cache` leaves it out.
 
 Only where every text is whole in its batch: no prefix cache, no chunks. Elsewhere the stock way is
-kept, wrong vectors and all, for the smoke to find.
+kept, wrong vectors of encoders and all, for the smoke to find.
 """
 
 import logging
 import math
 
 import torch
-from sglang.srt.layers.radix_attention import RadixAttention
+from sglang.srt.layers.radix_attention import AttentionType, RadixAttention
 from torch.nn.functional import scaled_dot_product_attention
 
+from qlaunch_sglang import no_cache
 from qlaunch_sglang.pooling import by_text, lengths_of
 
 logger = logging.getLogger(__name__)
 
+TOKENS = 2048
+"""Tokens that causal attention takes at a time: its keys and values are repeated for each head."""
 SCORES = 1 << 20
 """Scores computed at a time: 2 MiB in bfloat16 stay near the processor."""
 LOG2_E = math.log2(math.e)
@@ -29,13 +33,14 @@ and a row's products with the values need some room."""
 
 
 class WholeTextAttention(RadixAttention):
-    """SGLang's layer for bidirectional attention; its forward reads no cache and writes none."""
+    """SGLang's attention layer; its forward reads no cache and writes none."""
 
     def forward(self, q, k, v, forward_batch, save_kv_cache=True, **kwargs):
         """Attend within each text.
 
         Args:
-            q, k, v: [tokens, heads × head size], the batch's texts one after the other.
+            q: [tokens, heads × head size], the batch's texts one after the other.
+            k, v: [tokens, key heads × head size].
 
         Returns:
             [tokens, heads × head size].
@@ -43,20 +48,54 @@ class WholeTextAttention(RadixAttention):
         lengths = lengths_of(forward_batch)
         if any(by_text(forward_batch, "extend_prefix_lens")) or sum(lengths) != q.shape[0]:
             return super().forward(q, k, v, forward_batch, save_kv_cache, **kwargs)
-        parts = [x.view(-1, self.tp_q_head_num, self.head_dim) for x in (q, k, v)]
+        parts = [x.view(len(q), -1, self.head_dim) for x in (q, k, v)]
         out = torch.empty_like(parts[0], memory_format=torch.contiguous_format)
         start = 0
         for length, count in _alike(lengths):
             end = start + length * count
             # [count, length, heads, head size], views of what the projection gave.
             group = [part[start:end].view(count, length, *part.shape[1:]) for part in parts]
-            step = max(1, SCORES // (self.tp_q_head_num * length * length))
+            step = self._at_once(length)
             for at in range(0, count, step):
                 some = [part[at : at + step] for part in group]
                 texts = out[start + at * length : start + min(at + step, count) * length]
-                texts.view(some[0].shape).copy_(attend(*some, self.scaling))
+                texts.view(some[0].shape).copy_(self._attend(*some))
             start = end
-        return out.view(q.shape[0], -1)
+        return out.view(len(q), -1)
+
+    @property
+    def _causal(self) -> bool:
+        return self.attn_type == AttentionType.DECODER
+
+    def _at_once(self, length: int) -> int:
+        """Texts of that length that are computed together."""
+        if self._causal:
+            return max(1, TOKENS // length)
+        return max(1, SCORES // (self.tp_q_head_num * length * length))
+
+    def _attend(self, query, key, value):
+        group = self.tp_q_head_num // self.tp_k_head_num
+        if group > 1:
+            # PyTorch's own way for fewer keys than queries keeps all scores of a text in memory.
+            key, value = (x.repeat_interleave(group, dim=2) for x in (key, value))
+        if self._causal:
+            return attend_before(query, key, value, self.scaling)
+        return attend(query, key, value, self.scaling)
+
+
+def attend_before(query, key, value, scale: float):
+    """Attention of each token to itself and those before it, by PyTorch's kernel.
+
+    Its memory grows with the length, not with its square.
+
+    Args:
+        query, key, value: [texts, length, heads, head size].
+
+    Returns:
+        [texts, length, heads, head size].
+    """
+    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+    return scaled_dot_product_attention(q, k, v, scale=scale, is_causal=True).transpose(1, 2)
 
 
 def attend(query, key, value, scale: float):
@@ -97,15 +136,20 @@ def _scores(q, k, scale: float):
     return q.new_empty(texts, length, length).baddbmm_(q, k.transpose(1, 2), beta=0, alpha=scale)
 
 
-def whole_texts(encoder) -> None:
-    """Give a BertEncoder's layers this attention, where the server's settings allow it."""
-    why_not = _why_not()
+def whole_texts(owners) -> None:
+    """Give the modules that hold an `attn` this attention, where settings and layers allow it.
+
+    Args:
+        owners: the self-attention modules of all layers of the model.
+    """
+    owners = list(owners)
+    why_not = _why_not() or next(filter(None, map(_odd, owners)), None)
     logger.info("qlaunch: attention over whole texts: %s", why_not or "yes")
     if why_not:
         return
-    for layer in encoder.layer:
-        stock = layer.attention.self_attn.attn
-        layer.attention.self_attn.attn = WholeTextAttention(
+    for owner in owners:
+        stock = owner.attn
+        owner.attn = WholeTextAttention(
             num_heads=stock.tp_q_head_num,
             head_dim=stock.head_dim,
             scaling=stock.scaling,
@@ -113,6 +157,19 @@ def whole_texts(encoder) -> None:
             layer_id=stock.layer_id,
             attn_type=stock.attn_type,
         )
+    no_cache.leave_out()
+
+
+def _odd(owner) -> str | None:
+    """What a layer's attention has that this one has not; None where that is nothing."""
+    stock = owner.attn
+    if type(stock) is not RadixAttention or getattr(stock, "quant_method", None) is not None:
+        return f"no, a layer attends by {type(stock).__name__}"
+    if stock.is_cross_attention or stock.v_head_dim != stock.head_dim:
+        return "no, a layer's keys and values differ in size or in source"
+    if stock.logit_cap or stock.sliding_window_size > 0:
+        return "no, a layer caps its scores or looks through a window"
+    return None
 
 
 def _why_not() -> str | None:

@@ -10,6 +10,7 @@ import logging
 
 from sglang.srt.layers.radix_attention import AttentionType
 
+from qlaunch_sglang.attention import whole_texts
 from qlaunch_sglang.half import keep_float32
 from qlaunch_sglang.loading import released
 from qlaunch_sglang.pooling import CheckpointPooler
@@ -36,6 +37,7 @@ class Embedding:
         config.tie_word_embeddings = True
         super().__init__(config=config, **kwargs)
         self.pooler = CheckpointPooler.for_model(config, default="last")
+        whole_texts(layer.self_attn for layer in self.model.layers)
         if getattr(config, "is_causal", None) is False:
             attend_both_ways(self.model)
         keep_float32(self.model)

@@ -19,7 +19,7 @@ class BertModel(stock.BertModel):
         with Activation(config) as activation:
             super().__init__(config=config, **kwargs)
         activation.put_into(self.encoder)
-        whole_texts(self.encoder)
+        whole_texts(layer.attention.self_attn for layer in self.encoder.layer)
         if not self.use_bert_pooler:
             self.pooler = CheckpointPooler.for_model(config)
 

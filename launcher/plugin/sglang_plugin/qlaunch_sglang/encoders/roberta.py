@@ -21,7 +21,7 @@ class XLMRobertaModel(stock.XLMRobertaModel):
         with Activation(config) as activation:
             super().__init__(config=config, **kwargs)
         activation.put_into(self.roberta.encoder)
-        whole_texts(self.roberta.encoder)
+        whole_texts(layer.attention.self_attn for layer in self.roberta.encoder.layer)
         # With SGLANG_EMBEDDINGS_SPARSE_HEAD the user asks for sparse vectors: SGLang's own matter.
         if not getattr(self, "_is_sparse", False):
             self.pooler = CheckpointPooler.for_model(config)

@@ -1,0 +1,48 @@
+"""Attention over whole texts, without a cache of keys and values: where it holds. Pure.
+
+On a CPU the plugin's attention reads a text's keys from its batch (`qlaunch_sglang/attention.py`),
+and the engine's cache is left out (`qlaunch_sglang/no_cache.py`): an embedding reads none of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from launcher.config.profile import FlagValue
+from launcher.documents.plan import Plan
+from launcher.engine import command
+from launcher.plan.inputs import Inputs
+
+ENVIRONMENT: Final = {"QLAUNCH_KV_CACHE": "none"}
+"""What tells the plugin."""
+SOURCE: Final = "none: the plugin attends over whole texts, and the tokens are only counted"
+WANTED: Final[Mapping[str, FlagValue]] = {
+    "attention-backend": "torch_native",
+    "disable-radix-cache": True,
+    "chunked-prefill-size": -1,
+}
+"""Options under which every text is whole in its batch; the plugin looks at the same ones."""
+
+
+def keeps_cache(plan: Plan) -> bool:
+    """Whether the engine of a plan has a cache of keys and values."""
+    return not ENVIRONMENT.items() <= plan.engine.env.items()
+
+
+def no_cache(flags: Mapping[str, FlagValue], inputs: Inputs) -> str | None:
+    """Why the engine needs no memory for keys and values; None where it does.
+
+    Args:
+        flags: the engine's options as they will be given, the user's own included.
+        inputs: engine, checkpoint and settings of the plan.
+    """
+    release = inputs.engine.release
+    without = (
+        inputs.settings.plugin
+        and release.device == "cpu"
+        and release.plugin == "framework"
+        and inputs.checkpoint.engine_class in command.EXTERNAL_PACKAGES
+        and all(flags.get(name) == value for name, value in WANTED.items())
+    )
+    return SOURCE if without else None

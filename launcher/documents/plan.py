@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -14,6 +14,9 @@ TermKind = Literal["model", "engine", "replicas", "requests"]
 processes of further replicas, requests in the engine's front."""
 StartMethod = Literal["fork", "spawn"]
 ModelKind = Literal["encoder", "decoder"]
+
+NO_KV_CACHE: Final = "QLAUNCH_KV_CACHE"
+"""Variable by which a plan tells the plugin to leave out the cache of keys and values (`none`)."""
 
 
 class Term(msgspec.Struct, frozen=True, kw_only=True):
@@ -226,6 +229,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """None: the engine is started without a guard (an engine that is no SGLang, in tests)."""
     origin: Origin | None = None
     """None: made for a machine elsewhere, or by a version before there were origins."""
+
+    @property
+    def has_kv_cache(self) -> bool:
+        """Whether the engine keeps a cache of keys and values."""
+        return self.engine.env.get(NO_KV_CACHE) != "none"
 
     @property
     def longest_text(self) -> int:

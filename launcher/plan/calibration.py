@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from launcher.documents.plan import Calibration, ModelKind, Plan, StartMethod
-from launcher.plan import whole_texts
 
 LATEST: Final = 20
 """Runs looked at, newest first: an environment that changed is forgotten soon."""
@@ -58,7 +57,7 @@ def calibrate(
     """
     bases: list[tuple[int, str]] = []
     for run in runs:
-        if whole_texts.keeps_cache(run.plan) is not cached:
+        if run.plan.has_kv_cache is not cached:
             continue
         base = base_bytes(run, version=version, method=method, model=model, replicas=replicas)
         if base is not None:

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from launcher.config.profile import FlagValue
-from launcher.documents.plan import Plan
+from launcher.documents.plan import NO_KV_CACHE
 from launcher.engine import command
 from launcher.plan.inputs import Inputs
 
-ENVIRONMENT: Final = {"QLAUNCH_KV_CACHE": "none"}
+ENVIRONMENT: Final = {NO_KV_CACHE: "none"}
 """What tells the plugin."""
 SOURCE: Final = "none: the plugin attends over whole texts, and the tokens are only counted"
 WANTED: Final[Mapping[str, FlagValue]] = {
@@ -23,11 +23,6 @@ WANTED: Final[Mapping[str, FlagValue]] = {
     "chunked-prefill-size": -1,
 }
 """Options under which every text is whole in its batch; the plugin looks at the same ones."""
-
-
-def keeps_cache(plan: Plan) -> bool:
-    """Whether the engine of a plan has a cache of keys and values."""
-    return not ENVIRONMENT.items() <= plan.engine.env.items()
 
 
 def no_cache(flags: Mapping[str, FlagValue], inputs: Inputs) -> str | None:

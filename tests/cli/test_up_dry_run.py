@@ -149,6 +149,10 @@ class TestEngineOptions:
         data = dry(run, "cpu-minilm", "--", "--max-total-tokens", "4096", "--log-level", "debug")
         assert option(data, "--max-total-tokens") == "4096"
         assert option(data, "--log-level") == "debug"
+
+    def test_what_they_change_is_predicted(self, run: Run, ready: Path) -> None:
+        words = ("--max-total-tokens", "4096", "--chunked-prefill-size", "512")
+        data = dry(run, "cpu-minilm", "--", *words)
         kv = next(t for t in data["memory"]["predicted"]["terms"] if t["name"] == "KV cache")
         assert kv["source"].startswith("4096 tokens")
 

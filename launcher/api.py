@@ -97,7 +97,7 @@ def _check(texts: Sequence[str], kind: str | None) -> None:
             text.encode()
         except UnicodeEncodeError as error:
             raise ValueError(
-                f"texts[{at}] is no valid Unicode: half a character (a lone surrogate) stands at"
+                f"texts[{at}] is not valid Unicode: half a character (a lone surrogate) stands at"
                 f" {error.start}"
             ) from None
 

@@ -117,7 +117,7 @@ def check_paths(files: Sequence[Path], out: Path) -> tuple[tuple[Path, ...], Pat
         if not path.exists():
             raise unreadable(path, "there is no such file")
         if not path.is_file():
-            raise unreadable(path, "it is no file", fix="write the texts into a file first")
+            raise unreadable(path, "it is not a file", fix="write the texts into a file first")
         inputs.append(path.resolve())
     real = out.resolve()
     for path in (real, *(beside(real, end) for end in (".part", ".bad.jsonl", ".journal"))):
@@ -130,7 +130,7 @@ def check_paths(files: Sequence[Path], out: Path) -> tuple[tuple[Path, ...], Pat
     if not folder.is_dir():
         raise _unusable(out, f"there is no folder {folder}")
     if real.exists() and not real.is_file():
-        raise _unusable(out, "it is no file")
+        raise _unusable(out, "it is not a file")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise _unusable(out, f"the folder {folder} cannot be written")
     return tuple(inputs), real
@@ -443,7 +443,7 @@ def _hold_to(output: Output, probe: Vector) -> None:
             f" (cosine {same:.4f})",
             code="embed_differs",
             exit_code=ExitCode.CONFLICT,
-            fix="serve the model it was begun with, or begin anew: --restart",
+            fix="serve the model it was begun with, or start over: --restart",
         )
 
 

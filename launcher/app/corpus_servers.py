@@ -242,7 +242,7 @@ def clean_url(url: str) -> str:
         right = False
     if not right or parts.query or parts.fragment or parts.username is not None:
         raise QlaunchError(
-            f"{url!r} is no address of a server",
+            f"{url!r} is not the address of a server",
             code="bad_url",
             exit_code=ExitCode.USAGE,
             fix="give it as http://127.0.0.1:30000/v1",

@@ -223,7 +223,7 @@ def latency(state: ServiceState) -> dict[str, Any]:
         return {"ms": check.latency_ms, "source": "check", "age_s": age}
     if smoke is not None and smoke.latency_ms is not None:
         return {"ms": round(smoke.latency_ms, 1), "source": "smoke", "age_s": None}
-    return {"ms": None, "reason": "no embedding of ours was answered yet"}
+    return {"ms": None, "reason": "no embedding of qlaunch's own was answered yet"}
 
 
 def _age(at: str | None) -> float | None:

@@ -164,7 +164,7 @@ def require_fingerprint(
         return
     if not _FINGERPRINT.fullmatch(expected):
         raise QlaunchError(
-            f"{expected[:80]!r} is no fingerprint: it has 12 to 64 hexadecimal digits",
+            f"{expected[:80]!r} is not a fingerprint, which has 12 to 64 hexadecimal digits",
             code="usage",
             exit_code=ExitCode.USAGE,
             fix="take `fingerprint` from qlaunch plan --json, or qlaunch model inspect",

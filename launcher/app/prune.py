@@ -106,7 +106,7 @@ def _engines(where: Dirs) -> Iterator[Item]:
         if path.name in known and path.name in needed:
             continue
         whole = (path / install.MARKER).exists()
-        why = "no service uses it" if path.name in known else "no release of that name any more"
+        why = "no service uses it" if path.name in known else "no release has that name"
         if whole or path.name not in known:
             yield Item("engines", path, bytes_of(path), why, usage.of(path))
 

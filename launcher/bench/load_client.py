@@ -162,7 +162,7 @@ class Client:
         try:
             answer = _decoder.decode(data)
         except (msgspec.DecodeError, RecursionError) as error:
-            raise AskError(f"the answer is no embedding response: {error}") from None
+            raise AskError(f"the answer is not an embedding response: {error}") from None
         if len(answer.data) != texts:
             raise AskError(f"{len(answer.data)} vectors came back for {texts} texts")
         vectors = []

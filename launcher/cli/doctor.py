@@ -200,7 +200,7 @@ def _folder(role: str, path: Path) -> Look:
 def _disk(role: str, path: Path, where: Dirs) -> Look:
     def look() -> Iterable[Finding]:
         if role != "data":
-            return host.disk_findings(role, path, needs=GIB, why="to be at ease")
+            return host.disk_findings(role, path, needs=GIB, why="for records and caches")
         releases = catalogue.releases()
         if any(install.find(release, where.engines) for release in releases.values()):
             return host.disk_findings(role, path, needs=_MODEL_BYTES, why="for a model")

@@ -25,7 +25,7 @@ from launcher.service import control
     help="Seconds for one service, at most.",
 )
 def command(names: tuple[str, ...], everything: bool, timeout: float) -> Result:
-    """Stop services. Stopping what is not running is no error, an unknown name is."""
+    """Stop services. One that is not running counts as stopped; an unknown name is an error."""
     if bool(names) == everything:
         raise click.UsageError("name the services to stop, or give --all")
     targets = [state.service for state in control.services()] if everything else list(names)

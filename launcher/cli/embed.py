@@ -79,7 +79,7 @@ LOGGED_S = 60.0
     show_default=True,
     help="Seconds to wait for servers none of which answers.",
 )
-@click.option("--restart", is_flag=True, help="Begin anew where an earlier run was not finished.")
+@click.option("--restart", is_flag=True, help="Start over where an earlier run was not finished.")
 @click.option("--force", is_flag=True, help="Replace OUT where it exists.")
 @click.option("--offline", is_flag=True, help="Fetch nothing for a start.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")

@@ -30,7 +30,7 @@ from launcher.service import control, logs
 )
 @click.option("--since", metavar="TIME", help="From then on: 30s, 10m, 2h, 1d ago, or a time.")
 @click.option("--run", "run_id", metavar="RUN", help="A run of SERVICE other than its last one.")
-@click.option("--crash", is_flag=True, help="What the engine that died last had said.")
+@click.option("--crash", is_flag=True, help="Show the log of the most recent crash.")
 def command(
     service: str,
     follow: bool,

@@ -26,7 +26,7 @@ from launcher.service import control, store
 def command(service: str, reread: bool, quiet: bool) -> Result:
     """Stop SERVICE and start it again from the plan it was started with.
 
-    Says where the profile changed since then; --reread makes the plan anew from it, before the
+    Says where the profile changed since then; --reread makes a new plan from it, before the
     running service is stopped. A checkpoint that changed is refused without --reread.
     """
     control.status(service)

@@ -71,7 +71,7 @@ def profile_problems(profile: Profile) -> Iterator[Located]:
     yield from flags_problems(profile.flags)
     for release, flags in profile.flags_by_engine.items():
         if not re.fullmatch(RELEASE, release, re.ASCII):
-            message = f"`flags_by_engine.{shown(release, 60)}` is no name of an engine release"
+            message = f"`flags_by_engine.{shown(release, 60)}` is not the name of an engine release"
             yield ("flags_by_engine", release), ProfileProblem(message, "see `qlaunch engine list`")
         for path, problem in flags_problems(flags):
             yield ("flags_by_engine", release, *path[1:]), problem
@@ -131,7 +131,7 @@ def flag_problem(key: str, value: FlagValue) -> ProfileProblem | None:
         plain = re.sub("[^a-z0-9]+", "-", key[:100].lower()).strip("-")
         fix = f"write `{plain}`" if plain else "write the long name of an engine option"
         return ProfileProblem(
-            f"`flags.{shown(key, 60)}` is no option name without dashes in front", fix
+            f"`flags.{shown(key, 60)}` is not an option name without dashes in front", fix
         )
     if key in OWNED_FLAGS:
         return ProfileProblem(f"`flags.{key}` is set by qlaunch itself", OWNED_FLAGS[key])
@@ -159,7 +159,7 @@ def env_problem(name: str) -> ProfileProblem | None:
     if _SECRET.search(_HARMLESS.sub("", name.upper())):
         advice = "for the endpoint's own key give `--api-key-file`; for a hub's, export it instead"
         return ProfileProblem(
-            f"`env.{name}` looks like a secret; a profile is no place for one", advice
+            f"`env.{name}` looks like a secret; secrets do not belong in a profile", advice
         )
     return None
 

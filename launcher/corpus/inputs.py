@@ -60,7 +60,7 @@ def identify(path: Path) -> InputIdentity:
         with path.open("rb") as file:
             facts = os.fstat(file.fileno())
             if not stat.S_ISREG(facts.st_mode):
-                raise unreadable(path, "it is no file", fix="write the texts into a file first")
+                raise unreadable(path, "it is not a file", fix="write the texts into a file first")
             digest = hashlib.blake2b(digest_size=16)
             while block := file.read(_BLOCK):
                 digest.update(block)

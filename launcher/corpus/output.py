@@ -104,7 +104,7 @@ class Output:
                     f"{path} is there without its journal, and may be anything",
                     code="embed_damaged",
                     exit_code=ExitCode.CONFLICT,
-                    fix="remove it, or begin anew: --restart",
+                    fix="remove it, or start over: --restart",
                 )
         return False
 
@@ -121,7 +121,7 @@ class Output:
             f"{self.journal.path} is of another run: {'; '.join(found)}",
             code="embed_differs",
             exit_code=ExitCode.CONFLICT,
-            fix="run it as it was begun, choose another --output, or begin anew: --restart",
+            fix="run it as it was begun, choose another --output, or start over: --restart",
         )
 
     def open(self, encoder: Encoder) -> None:
@@ -142,7 +142,7 @@ class Output:
                     f"{path} has {there} bytes, and its journal counts {size}",
                     code="embed_damaged",
                     exit_code=ExitCode.CONFLICT,
-                    fix="begin anew: --restart",
+                    fix="start over: --restart",
                 )
             file.truncate(size)
             file.seek(size)

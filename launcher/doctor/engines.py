@@ -127,7 +127,7 @@ def options_finding(name: str, version: str, own: flags.Table | None, again: str
         return ok(title, f"its parser has the {len(own.options)} options that the table has")
     text = f"{len(differing)} of its options differ from the table of SGLang {version}: "
     text += "; ".join(differing[:_SHOWN]) + ("; …" if len(differing) > _SHOWN else "")
-    return warning(title, text, "was it changed by hand? " + again + " --force makes it anew")
+    return warning(title, text, "was it changed by hand? " + again + " --force makes it again")
 
 
 def deep_findings(release: Release, engines: Path) -> Iterator[Finding]:

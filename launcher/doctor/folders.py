@@ -86,7 +86,7 @@ def hub_finding(environ: Mapping[str, str]) -> Finding:
     present = [variable for variable in _HUB if environ.get(variable)]
     endpoint = environ.get("HF_ENDPOINT")
     if endpoint and urlsplit_safe(endpoint)[0] not in ("http", "https"):
-        text = "HF_ENDPOINT is no http or https address"
+        text = "HF_ENDPOINT is not an http or https address"
         return warning(name, text, "give it as https://HOST, or unset it")
     if not present:
         return ok(name, "no variable of theirs is set: public models, default addresses")
@@ -107,7 +107,9 @@ def proxy_finding(environ: Mapping[str, str]) -> Finding:
     shown = ", ".join(f"{variable}={_address(value)}" for variable, value in given.items())
     wrong = [variable for variable, value in given.items() if not urlsplit_safe(value)[1]]
     if wrong:
-        return warning(name, f"{wrong[0]} is no address of a proxy", "give it as http://HOST:PORT")
+        return warning(
+            name, f"{wrong[0]} is not the address of a proxy", "give it as http://HOST:PORT"
+        )
     excepted = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
     entries = {entry.strip().lstrip(".") for entry in excepted.split(",")}
     if not entries & {"*", "127.0.0.1", "127.0.0.0/8"}:

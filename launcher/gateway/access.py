@@ -147,5 +147,5 @@ def _no_secret(path: Path, why: str) -> QlaunchError:
         f"the cache's key {path} cannot be used: {why}",
         code="cache_key",
         exit_code=ExitCode.UNEXPECTED,
-        fix="remove it (the cache begins anew), or give --cache-key-file another one, mode 0600",
+        fix="remove it (the cache starts empty then), or give --cache-key-file another, mode 0600",
     )

@@ -102,7 +102,7 @@ def _check(vectors: Sequence[bytes], expected: Expected) -> None:
         values = numbers_of(vector)
         # Infinities and NaN stay in a sum; finite float32 numbers cannot overflow a double.
         if not math.isfinite(sum(values)):
-            raise WrongAnswerError("a vector holds a number that is none (NaN or infinite)")
+            raise WrongAnswerError("a vector holds NaN or an infinite number")
         length = math.sqrt(math.fsum(map(_square, values)))
         if not length:
             raise WrongAnswerError("a vector is zero")

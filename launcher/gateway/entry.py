@@ -46,7 +46,7 @@ def unpack(secret: bytes, key: bytes, entry: bytes) -> bytes:
         BadEntryError: it is damaged, of another key, or not ours.
     """
     if len(entry) < OVERHEAD:
-        raise BadEntryError(f"{len(entry)} bytes are no entry")
+        raise BadEntryError(f"{len(entry)} bytes are not an entry")
     magic, version, code, count = _HEAD.unpack_from(entry)
     if magic != _MAGIC or version != _VERSION or code not in _WIDTH:
         raise BadEntryError("not an entry of this version")

@@ -132,7 +132,7 @@ class UrlSource:
         if book.holders:  # a replica that differs from the others is not asked
             return whole
         if book.current is not None:
-            _LOG.warning("%s makes other vectors than before: its cache begins anew", self.name)
+            _LOG.warning("%s makes other vectors than before: its cache starts empty", self.name)
         book.current = whole
         book.holders.add(self)
         if store is not None:

@@ -131,7 +131,7 @@ def check_head(folder: Path, head: PoolingHead, decoder: Decoder) -> None:
             folder / "tokenizer.json",
             "appends no end token, and the model pools the last token: whatever a text ends with"
             " would decide",
-            fix="fetch the tokenizer again: one saved anew may have lost its post_processor",
+            fix="fetch the tokenizer again: one saved again may have lost its post_processor",
         )
 
 

@@ -138,7 +138,7 @@ def _folder(path: Path) -> Path:
         # A hub cache keeps the folder a user means two levels down.
         inside += sorted(found.parent for found in path.glob("snapshots/*/config.json"))
         fix = f"did you mean {inside[0]}?" if inside else None
-        raise missing(path, "is no model folder: it has no config.json", fix=fix)
+        raise missing(path, "is not a model folder: it has no config.json", fix=fix)
     return path
 
 

@@ -126,7 +126,7 @@ def _indexed(folder: Path, index: Path) -> tuple[Header, ...]:
             or Path(name).name != name
             or not name.endswith(".safetensors")
         ):
-            raise broken(index, f"names a shard that is no file of this folder: {str(name)[:80]!r}")
+            raise broken(index, f"names a shard that is not in this folder: {str(name)[:80]!r}")
     shards = sorted(set(weight_map.values()))
     absent = [name for name in shards if not (folder / name).exists()]
     if absent:
@@ -172,7 +172,7 @@ def read_header(path: Path) -> Header:
 
 def _tensors(path: Path, header: Any, data_size: int) -> tuple[Tensor, ...]:
     if not isinstance(header, dict):
-        raise broken(path, "has a header that is no JSON object")
+        raise broken(path, "has a header that is not a JSON object")
     found = [_tensor(path, name, said) for name, said in header.items() if name != "__metadata__"]
     if not found:
         raise missing(path, "holds no tensors")

@@ -48,7 +48,7 @@ def parse_source(text: str, *, base: Path | None = None) -> Source:
         return Source(kind="path", location=_absolute(text, base))
     kind = next((k for k in _KINDS if k == scheme[1]), None)
     if kind is None:
-        _refuse(text, f"starts with `{shown(scheme[1], 20)}:`, which is no kind of source")
+        _refuse(text, f"starts with `{shown(scheme[1], 20)}:`, which is not a kind of source")
     location, at, revision = text[scheme.end() :].partition("@")
     if at and not revision:
         _refuse(text, "ends with `@` but names no revision")

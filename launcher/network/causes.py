@@ -112,7 +112,7 @@ _WORDINGS: Final = (
     ),
     _Wording(
         code="address_invalid",
-        says="{address} is no address to fetch from{detail}",
+        says="{address} is not an address to fetch from{detail}",
         fix="give {address_variable} as https://HOST, and proxies as http://HOST:PORT",
     ),
     _Wording(

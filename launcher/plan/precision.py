@@ -137,7 +137,7 @@ def check_int8(dtype: str, device: str, cpu: Cpu, checkpoint: Checkpoint, *, plu
     why = why_not_int8(device, cpu, checkpoint, plugin=plugin) if dtype == INT8 else None
     if why is not None:
         raise QlaunchError(
-            f"dtype int8 cannot be had: {why}",
+            f"dtype int8 is not available here: {why}",
             code="does_not_fit",
             exit_code=ExitCode.DOES_NOT_FIT,
             fix="leave the dtype auto",

@@ -112,7 +112,7 @@ def hung(detail: str, log: str) -> Failure:
         code="engine_hung",
         exit_code=ExitCode.START_FAILED,
         failure_class="wedged",
-        message=f"the engine answers no embedding any more ({detail}), and is not at work",
+        message=f"the engine stopped answering embedding requests ({detail}), and is not at work",
         fix=f"read the engine's log: {log}",
     )
 
@@ -196,7 +196,7 @@ def unguarded() -> Failure:
         failure_class="unguarded",
         message="the engine answers without qlaunch's guard before it, and was stopped",
         fix="see whether PYTHONPATH or a sitecustomize of this engine's environment hides the"
-        " guard's: qlaunch up … --dry-run prints both, and qlaunch engine install makes it anew",
+        " guard's: qlaunch up … --dry-run prints both, and qlaunch engine install makes it again",
     )
 
 

@@ -175,8 +175,8 @@ def _call(ask: str, error: CallError) -> Diagnosis:
     if error.status is not None and error.status < 500:
         return Diagnosis(
             "engine_flags",
-            "The server refuses embedding calls. If its message says that the model is no "
-            "embedding model, start it with --is-embedding.",
+            "The server refuses embedding calls. If its message says that the model is not "
+            "an embedding model, start it with --is-embedding.",
         )
     return Diagnosis("engine_error", "The engine failed while computing: its log says why.")
 
@@ -191,7 +191,7 @@ def _not_finite(reading: Reading, parity: Parity) -> Diagnosis:
     dtype = reading.evidence.request.dtype
     return Diagnosis(
         "dtype",
-        f"The engine returns numbers that are none (NaN, infinite or zero vectors) in {dtype}; "
+        f"The engine returns invalid values (NaN, infinity or zero vectors) in {dtype}; "
         "float16 overflows in some models. Use bfloat16 or float32.",
     )
 

@@ -134,7 +134,7 @@ def _fault(found: Edges, *, vectors: bool) -> str:
         if isinstance(probe, CallError):
             return f"{found.most} {what} are not answered: {probe}"
         if isinstance(probe, EmbeddingAnswer) and vectors and not _usable(probe):
-            return f"{found.most} {what} are answered with a vector that is none"
+            return f"{found.most} {what} are answered with an invalid vector"
     more = found.most + 1
     for what, probe in (("token ids", found.more_ids), ("tokens of text", found.more_text)):
         if isinstance(probe, EmbeddingAnswer):

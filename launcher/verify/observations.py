@@ -106,7 +106,7 @@ def _place(reading: Reading, ask: Ask, items: Sequence[Item]) -> dict[str, Vecto
     if None in times:
         reading.fault("order", f"{times[None]} vectors came without an index ({ask.name})")
     elif strange:
-        reading.fault("order", f"index {strange[0]} is none of 0 to {asked - 1} ({ask.name})")
+        reading.fault("order", f"index {strange[0]} is not from 0 to {asked - 1} ({ask.name})")
     twice = [index for index, count in times.items() if count > 1 and index is not None]
     if twice:
         reading.fault("order", f"index {twice[0]} came {times[twice[0]]} times ({ask.name})")

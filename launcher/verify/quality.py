@@ -121,7 +121,7 @@ def _served(request: VerifyRequest, key: str | None, asked: Sequence[Text]) -> d
         client.close()
     bad = [name for name, vector in vectors.items() if not _usable(vector, request.dimensions)]
     if bad:
-        raise CallError("unreadable", f"{len(bad)} vectors are none, such as that of {bad[0]}")
+        raise CallError("unreadable", f"{len(bad)} vectors are invalid, such as that of {bad[0]}")
     return vectors
 
 
@@ -142,7 +142,7 @@ def _compared(
         return msgspec.structs.replace(measured, reason=reason)
     cosines = [cosine(vector, reference.vectors[name]) for name, vector in served.items()]
     if not all(math.isfinite(each) for each in cosines):
-        reason = "the reference has vectors that are none, or of another width"
+        reason = "the reference has invalid vectors, or vectors of another width"
         return msgspec.structs.replace(measured, reason=reason)
     theirs = recall(found, reference.vectors)
     assert measured.recall_at_10 is not None  # `measured` was made with it

@@ -197,7 +197,7 @@ def empty(found: tuple[Probed, ...]) -> Check:
         if isinstance(probe, EmbeddingAnswer) and not all(
             usable(each.vector) for each in probe.items
         ):
-            detail = f"{what} is answered with a vector that is none (zero, NaN or null)"
+            detail = f"{what} is answered with an invalid vector (zero, NaN or null)"
             return Check(name="empty", ok=False, detail=detail)
     answered = sum(isinstance(probe, EmbeddingAnswer) for probe in found)
     shown = next((str(probe) for probe in found if isinstance(probe, CallError)), "")

@@ -128,12 +128,12 @@ class TestAModelInsteadOfAProfile:
     @pytest.mark.parametrize(
         ("word", "message", "fix"),
         [
-            (".", "is no model folder: it has no config.json", "did you mean"),
+            (".", "is not a model folder: it has no config.json", "did you mean"),
             ("./absent", "work/absent does not exist", "check the path"),
             ("org/name", "work/org/name does not exist", "write hf:org/name"),
             ("./my-decoder/config.json", "config.json is a file", "ends in .yaml"),
             ("hf:name", "does not name a repository as ORG/NAME", "hf:ORG/NAME"),
-            ("https://x/y", "starts with `https:`, which is no kind of source", "hf:ORG/NAME"),
+            ("https://x/y", "starts with `https:`, which is not a kind of source", "hf:ORG/NAME"),
             ("cpu-minlm", "no profile `cpu-minlm`; did you mean `cpu-minilm`", "profiles list"),
         ],
     )

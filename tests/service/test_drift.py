@@ -136,7 +136,7 @@ def test_no_answer_whatever_ends_the_look(body: Any) -> None:
         if isinstance(found, list):
             assert proof().look(found).fault
         else:
-            assert found == "the answer to an embedding call is none"
+            assert found == "the response is not an embedding"
 
 
 def test_every_replica_is_asked() -> None:

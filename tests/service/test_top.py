@@ -262,7 +262,7 @@ def test_latency_words() -> None:
     state = store.unreadable("svc", "x")
     assert live_view.latency(state) == {
         "ms": None,
-        "reason": "no embedding of ours was answered yet",
+        "reason": "no embedding of qlaunch's own was answered yet",
     }
     report = SmokeReport(ok=True, checks=(), latency_ms=23.456)
     smoked = msgspec.structs.replace(state, smoke=report)

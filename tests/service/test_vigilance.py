@@ -128,7 +128,7 @@ def test_a_start_past_its_budget_fails_once_nothing_happens_in_it(home: Home) ->
     plan = home.plan("--never-listen", start_budget_s=0.3, start_budget_source="3 times the last")
     error = refused(home, plan)
     assert (error.code, error.exit_code) == ("timed_out", 8)
-    assert "0.3 s (3 times the last), and nothing happens in it any more" in error.message
+    assert "0.3 s (3 times the last), and nothing happens in it" in error.message
     limit = status_of(error)["start_limit"]
     assert limit == {"budget_s": 0.3, "limit_s": START_TIMEOUT_S, "source": "3 times the last"}
 

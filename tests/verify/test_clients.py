@@ -268,7 +268,7 @@ def test_one_text_is_no_list_of_texts() -> None:
     [
         (["a", 1], None, TypeError, r"texts\[1\] is of type int"),
         (["a", None], "query", TypeError, r"texts\[1\] is of type NoneType"),
-        (["a\ud800"], None, ValueError, r"texts\[0\] is no valid Unicode.* at 1"),
+        (["a\ud800"], None, ValueError, r"texts\[0\] is not valid Unicode.* at 1"),
         (["a"], "querry", ValueError, "kind is 'querry'"),
     ],
 )

@@ -124,7 +124,7 @@ def test_a_vector_that_is_none_at_the_longest_length_is_a_fault(bad: list[float]
     served = engine(
         vector=lambda _call, text: bad if words_and_marks(text) == MOST else vector_of(text)
     )
-    assert "511 token ids are answered with a vector that is none" in tried(served)[1].detail
+    assert "511 token ids are answered with an invalid vector" in tried(served)[1].detail
 
 
 def test_longer_inputs_that_are_cut_on_purpose_are_not_asked() -> None:

@@ -193,9 +193,9 @@ def test_a_reference_of_another_width_is_no_reference() -> None:
     [
         (FakeEngine(raw=lambda _c: (500, "text/plain", b"boom")), "HTTP 500: boom"),
         (FakeEngine(vector=served, edit=lambda _c, data: data[1:]), "one vector for each text"),
-        (FakeEngine(vector=lambda _c, _t: [0.0] * WIDTH), "vectors are none"),
-        (FakeEngine(vector=lambda _c, _t: [math.nan] * WIDTH, base64=False), "vectors are none"),
-        (FakeEngine(vector=lambda _c, _t: [1.0]), "vectors are none"),
+        (FakeEngine(vector=lambda _c, _t: [0.0] * WIDTH), "vectors are invalid"),
+        (FakeEngine(vector=lambda _c, _t: [math.nan] * WIDTH, base64=False), "vectors are invalid"),
+        (FakeEngine(vector=lambda _c, _t: [1.0]), "vectors are invalid"),
     ],
 )
 def test_an_engine_that_fails_has_no_figure_and_a_reason(engine: FakeEngine, reason: str) -> None:

@@ -42,7 +42,7 @@ def _scheme(url: str) -> str:
         return "redis"
     if scheme == "memcached":
         return "memcached"
-    raise bad_cache(f"{scheme!r} is no cache we know")
+    raise bad_cache(f"{scheme!r} is not a kind of cache that qlaunch knows")
 
 
 def caution(url: str) -> str | None:

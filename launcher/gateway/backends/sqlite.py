@@ -264,7 +264,7 @@ class SqliteBackend:
             text = str(error)
             if any(word in text.lower() for word in _DAMAGED):
                 self._begin_anew()
-                text = f"{text}; the file was begun anew"
+                text = f"{text}; a new file was started"
             raise BackendError(text) from error
 
     def _begin_anew(self) -> None:

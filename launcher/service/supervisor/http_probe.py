@@ -185,7 +185,7 @@ def embeddings(answer: HttpAnswer) -> list[object] | str:
     try:
         return [each["embedding"] for each in json.loads(answer.body)["data"]]
     except (ValueError, RecursionError, LookupError, TypeError):
-        return "the answer to an embedding call is none"
+        return "the response is not an embedding"
 
 
 def _failed(status: int) -> HttpAnswer:

@@ -191,7 +191,7 @@ class Supervisor:
             self._timers.after("budget", self._timing.stalled_s / 4, self._past_budget)
             return
         limit, source = self._plan.start_budget_s, self._plan.start_budget_source
-        self._start_timed_out(f"{limit:g} s ({source}), and nothing happens in it any more")
+        self._start_timed_out(f"{limit:g} s ({source}), and nothing happens in it")
 
     def _start_timed_out(self, limit: str = "") -> None:
         assert self._life is not None

@@ -1,0 +1,86 @@
+"""Words and phrases that messages, help texts and the README do without, and what to say instead.
+
+A message is read at three in the morning, by people whose English is technical: what happened,
+where, what to do. Add a phrase here when a reader stumbles over it, and rewrite what has it.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from tools import cli_reference
+
+ROOT = Path(__file__).resolve().parents[1]
+
+UNUSED = {
+    r"cannot be had": "is not available here",
+    r"(?<!there )\b(?:is|are) no (?!longer\b|more\b|closer\b|such\b)": "is not a",
+    r"(?<!there )\b(?:is|are) none\b": "what is wrong: is not valid, is NaN or infinite",
+    r"\bany ?more\b": "no longer",
+    r"\banew\b": "again, or from the start",
+    r"\bof ours\b": "of qlaunch",
+    r"\bhad said\b": "the log of",
+    r"\bat ease\b": "how much is needed, and for what",
+    r"\b(?:whoever|whosoever|thereof|hence|whereas|herewith|henceforth)\b": "a plain word",
+    r"\bshall\b": "must, or is",
+    r"\bhas not (?:the|a|any)\b": "does not have",
+    r"\bwhat came of\b": "the result of",
+}
+"""Regular expressions, and what to say instead."""
+
+
+def messages() -> Iterator[tuple[str, str]]:
+    """Every text of the launcher that a person may be shown, with its place: no docstring, no key.
+
+    The plugin's own are left out: what it says stands in the engine's log.
+    """
+    for path in sorted((ROOT / "launcher").rglob("*.py")):
+        if "plugin/sglang_plugin" in path.as_posix():
+            continue
+        tree = ast.parse(path.read_text("utf-8"))
+        documentation = {
+            id(node.value)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        }
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
+                continue
+            if id(node) not in documentation and " " in node.value:
+                yield f"{path.relative_to(ROOT)}:{node.lineno}", node.value
+
+
+def helps() -> Iterator[tuple[str, str]]:
+    """The help of every command and option, and the README."""
+    for name, command, _keys in cli_reference.commands():
+        yield f"qlaunch {name} --help", command.help or ""
+        for option in command.params:
+            if isinstance(option, click.Option):
+                yield f"qlaunch {name} {option.opts[0]}", option.help or ""
+    readme = re.sub(r"```.*?```", "", (ROOT / "README.md").read_text("utf-8"), flags=re.DOTALL)
+    yield "README.md", readme
+
+
+@pytest.mark.parametrize("phrase", UNUSED, ids=list(UNUSED.values()))
+def test_a_phrase_we_do_not_use(phrase: str) -> None:
+    pattern = re.compile(phrase, re.IGNORECASE)
+    found = [
+        f"{place}: {text[max(0, match.start() - 30) : match.end() + 30]!r}"
+        for place, text in [*messages(), *helps()]
+        for match in pattern.finditer(text)
+    ]
+    assert found == [], f"say instead: {UNUSED[phrase]}"
+
+
+def test_the_phrases_are_found_where_they_stand() -> None:
+    wrong = ["it is no file", "vectors are none", "it answers no more and any more", "begin anew"]
+    right = ["there is no file here", "it is no longer there", "no closer", "is not a file"]
+    patterns = [re.compile(phrase, re.IGNORECASE) for phrase in UNUSED]
+    assert all(any(p.search(text) for p in patterns) for text in wrong)
+    assert not any(p.search(text) for p in patterns for text in right)

@@ -39,8 +39,6 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """File under `launcher/engine/locks/`: every other package pinned, installed as it is."""
     disk_bytes: int
     """Space the finished environment takes, rounded up."""
-    install_seconds: int | None = None
-    """How long an install took when it was measured; None where it was not."""
     disk_bytes_cuda_build: int | None = None
     """The same where the index has only a CUDA build of torch."""
     min_glibc: str | None = None

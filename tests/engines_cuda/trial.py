@@ -77,7 +77,7 @@ def environment(engine: Engine, **more: str) -> dict[str, str]:
 
 
 def profile_arguments(release: Release) -> dict[str, list[str]]:
-    """The options of every shipped profile that may run on a release."""
+    """The options of every shipped GPU profile that is not pinned to another release."""
     listed = {}
     for ref in list_profiles(Path("/nonexistent")):
         profile = load_profile(ref.name, Path("/nonexistent")).profile

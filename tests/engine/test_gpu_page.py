@@ -1,0 +1,60 @@
+"""docs/gpu.md is what `make engines` saw, and every shipped profile is among what it tried."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from launcher.engine import releases
+from tests.engines_cuda import page, trial
+from tests.engines_cuda.__main__ import RAW, ROOT
+
+SEEN = {path.stem: json.loads(path.read_text("utf-8")) for path in RAW.glob("*.json")}
+
+
+def test_the_page_is_made_of_the_raw_results() -> None:
+    text = (ROOT / "docs" / "gpu.md").read_text("utf-8")
+    assert text == page.text(RAW), "python -m tests.engines_cuda --report-only"
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_what_was_seen_is_of_the_release_as_it_is(name: str) -> None:
+    seen = SEEN[name]
+    assert seen["sglang"] == releases.release(name).version, f"make engines ARGS={name}"
+    assert seen["install"]["bytes"] <= releases.release(name).disk_bytes
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_no_folder_of_a_machine_is_in_the_raw_results(name: str) -> None:
+    text = (RAW / f"{name}.json").read_text("utf-8")
+    assert "/root/" not in text
+    assert "/home/" not in text
+
+
+def test_the_profiles_of_a_release_and_their_fallbacks_are_tried() -> None:
+    tried = trial.profile_arguments(releases.release("turing"))
+    assert {"t4-fp16", "t4-fp16 max-total-tokens=16384", "gpu-minilm"} <= set(tried)
+    assert not [name for name in tried if name.startswith("cpu-")]
+    words = tried["gpu-minilm"]
+    assert "--disable-cuda-graph" in words, "what the profile says for this release alone"
+
+
+def test_a_cosine_is_of_each_text_with_its_own_reference() -> None:
+    served = np.array([[1.0, 0.0], [0.0, 2.0]])
+    assert trial.cosines(served, np.array([[3.0, 0.0], [1.0, 1.0]])) == [1.0, 0.7071068]
+
+
+def test_a_release_that_does_not_install_has_a_column_all_the_same(tmp_path: Path) -> None:
+    failed = {
+        "release": "turing",
+        "sglang": "1",
+        "date": "2026-01-01",
+        "install": {"exit_code": 5, "seconds": 7, "bytes": None},
+    }
+    (tmp_path / "turing.json").write_text(json.dumps(failed))
+    text = page.text(tmp_path)
+    assert "| exit 5 in 7 s |" in text
+    assert "| start | not reached |" in text

@@ -283,7 +283,9 @@ def test_every_check_of_the_command_ends_within_its_limit(home: Path) -> None:
     from launcher.paths import dirs
 
     checks: list[DoctorCheck] = list(doctor._checks(dirs(), None, offline=True))
-    assert max(check.limit_s for check in checks) <= 15
+    # It imports an engine once: the first time that one installed without a GPU sees one.
+    once = {"engine first import"}
+    assert max(check.limit_s for check in checks if check.name not in once) <= 15
     assert sum(check.limit_s == 3.0 for check in checks) >= 10
     names = [check.name for check in checks]
     assert len(set(names)) == len(names)

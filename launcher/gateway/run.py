@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 MOST_MODELS: Final = 8
 """Of a server that is given without a model's name: each of them is probed."""
+IDLE_S: Final = 4.0
+"""A connection to a server is kept for: uvicorn, which most servers run on, closes it after 5 s."""
 _LOOK_S: Final = 1.0
 _LOG: Final = logging.getLogger("qlaunch.gateway")
 
@@ -104,7 +106,7 @@ async def _serve(settings: GatewaySettings, announce: Callable[[str], None]) -> 
     async with (
         _store(settings) as store,
         aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0), auto_decompress=True
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S)
         ) as session,
     ):
         resolver = Resolver(session, settings.secret, store)

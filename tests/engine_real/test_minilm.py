@@ -82,6 +82,41 @@ def test_clients_get_384_numbers(service: Service) -> None:
     assert len(document["data"][0]["embedding"]) == 384
 
 
+def test_the_gateway_before_it_answers_the_same_from_its_cache(service: Service) -> None:
+    """Clients need no key of the engine's; what was asked before is answered without it."""
+    process = service.home.start("gateway", "cpu-minilm", "--port", "0", "--cache-wait-ms", "1000")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        url = process.stdout.readline().split()[-1]
+        direct = openai.OpenAI(base_url=service.endpoint, api_key=KEY, max_retries=0)
+        front = openai.OpenAI(base_url=url, api_key="none", max_retries=0)
+        ids = [[101, 2054, 102], [101, 7592, 2088, 102]]
+        with direct, front:
+            for value in (["bridges", "and ships", "bridges"], "one", ids, ids[0]):
+                expected = vectors(direct, value)
+                first, second = vectors(front, value), vectors(front, value)
+                assert first == second
+                for ours, engines in zip(first, expected, strict=True):
+                    assert sum(a * b for a, b in zip(ours, engines, strict=True)) > 0.999
+            raw = front.embeddings.with_raw_response.create(
+                model="all-minilm-l6-v2", input=["ships", "bridges"]
+            )
+            assert raw.headers["X-Cache-Hits"] == "1"
+            with pytest.raises(openai.BadRequestError):
+                front.embeddings.create(model="all-minilm-l6-v2", input="word " * 2000)
+    finally:
+        process.terminate()
+        _out, errors = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert KEY not in errors
+
+
+def vectors(client: openai.OpenAI, value: Any) -> list[list[float]]:
+    answer = client.embeddings.create(model="all-minilm-l6-v2", input=value)
+    return [item.embedding for item in answer.data]
+
+
 @pytest.mark.parametrize("key", [None, "canary-wrong"])
 def test_without_the_key_it_refuses(service: Service, key: str | None) -> None:
     assert service.post(key) == (401, None)

@@ -15,6 +15,7 @@ from launcher.gateway.backends.backend import Backend
 from launcher.gateway.identity import Identity
 from launcher.gateway.pool import Limits
 from launcher.gateway.recent import RecentVectors
+from launcher.gateway.store import BUDGET_S, budget_for
 from tests.gateway.harness import Bench, Memory, run
 from tests.gateway.scripted_server import truth
 from tests.patience import PATIENCE_S
@@ -397,3 +398,8 @@ def test_what_is_in_memory_is_answered_while_the_store_is_down() -> None:
                 assert reply.hits == 2
 
     run(work())
+
+
+def test_a_large_batch_may_wait_longer() -> None:
+    assert budget_for(1) == budget_for(63) == BUDGET_S == 0.005
+    assert budget_for(2048) == pytest.approx(33 * BUDGET_S)

@@ -137,7 +137,8 @@ def _folder(path: Path) -> Path:
         )
         # A hub cache keeps the folder a user means two levels down.
         inside += sorted(found.parent for found in path.glob("snapshots/*/config.json"))
-        fix = f"did you mean {inside[0]}?" if inside else None
+        files = "a model's folder holds config.json, its weights (*.safetensors) and its tokenizer"
+        fix = f"did you mean {inside[0]}?" if inside else files
         raise missing(path, "is not a model folder: it has no config.json", fix=fix)
     return path
 

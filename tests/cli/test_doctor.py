@@ -264,8 +264,8 @@ def test_an_endpoint_that_is_none(value: str) -> None:
         ({"http_proxy": "proxy:3128", "NO_PROXY": "*"}, "ok", "http_proxy=http://proxy:3128"),
         ({"http_proxy": "http://proxy:1"}, "warning", "leaves 127.0.0.1 out"),
         ({"http_proxy": "http://proxy:1", "no_proxy": "localhost"}, "warning", "127.0.0.1"),
-        ({"all_proxy": "http://[bad"}, "warning", "all_proxy is no address"),
-        ({"all_proxy": "secret words"}, "warning", "all_proxy is no address"),
+        ({"all_proxy": "http://[bad"}, "warning", "all_proxy is not the address"),
+        ({"all_proxy": "secret words"}, "warning", "all_proxy is not the address"),
     ],
 )
 def test_proxies_are_shown_without_credentials(

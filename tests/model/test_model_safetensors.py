@@ -56,7 +56,7 @@ def test_a_header_is_read(tmp_path: Path) -> None:
         (b"version https://git-lfs.github.com/spec/v1\noid x", "model_incomplete", "git-lfs"),
         (bytes(8), "model_corrupt", "JSON"),
         (b"\x02" + bytes(7) + b"{}", "model_incomplete", "no tensors"),
-        (b"\x02" + bytes(7) + b"[]", "model_corrupt", "no JSON object"),
+        (b"\x02" + bytes(7) + b"[]", "model_corrupt", "not a JSON object"),
         (b"\x04" + bytes(7) + b"oops", "model_corrupt", "JSON"),
     ],
 )

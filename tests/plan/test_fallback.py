@@ -94,7 +94,7 @@ def test_a_plan_with_steps_survives_its_file() -> None:
     ("text", "words"),
     [
         ("fallback: [{}]", "fallback"),
-        ("fallback: [{--max-total-tokens: 1}]", "no option name"),
+        ("fallback: [{--max-total-tokens: 1}]", "is not an option name"),
         ("fallback: [{model-path: /x}]", "set by qlaunch itself"),
         ("fallback: {max-total-tokens: 1}", "fallback"),
     ],

@@ -213,8 +213,9 @@ def _disk(role: str, path: Path, where: Dirs) -> Look:
 
 def _engine_checks(engines: Path, deep: str | None) -> Iterator[DoctorCheck]:
     yield DoctorCheck("engines", lambda: _installed(engines), limit_s=_ENGINE_LIMIT_S)
-    limit = engine_checks.IMPORT_LIMIT_S
-    yield DoctorCheck("engine first import", lambda: _first_imports(engines), limit_s=limit)
+    if engine_checks.first_imports_wanted(catalogue.releases().values(), engines):
+        limit = engine_checks.IMPORT_LIMIT_S
+        yield DoctorCheck("engine first import", lambda: _first_imports(engines), limit_s=limit)
     if deep is not None:
         releases = catalogue.releases()
         names = list(releases) if deep == _ALL else [catalogue.release(deep).name]

@@ -149,6 +149,13 @@ def deep_findings(release: Release, engines: Path) -> Iterator[Finding]:
     yield msgspec.structs.replace(finding, name=title)
 
 
+def first_imports_wanted(releases: Iterable[Release], engines: Path) -> bool:
+    """Whether an engine is here whose import was not tried with a real driver."""
+    whole = (install.find(release, engines) for release in releases)
+    roots = [engine.root for engine in whole if engine is not None and engine.root is not None]
+    return any(_marker(root).imported_with != "real" for root in roots)
+
+
 def first_import_findings(release: Release, engines: Path) -> Iterator[Finding]:
     """Finish the check of an engine that was installed on a machine without the NVIDIA driver.
 

@@ -72,8 +72,8 @@ def replaced(value: Any) -> Callable[[int, list[Entry]], list[Entry]]:
         (replaced("AAA"), "vector 2 is not base64 of whole numbers"),
         (replaced("AA=="), "vector 2 is not base64 of whole numbers"),
         (replaced("é"), "vector 2 is not base64 of whole numbers"),
-        (replaced(None), "no embedding response"),
-        (replaced([0.5, None]), "no embedding response"),
+        (replaced(None), "not an embedding response"),
+        (replaced([0.5, None]), "not an embedding response"),
     ],
 )
 def test_a_wrong_vector_is_an_error_in_words(
@@ -107,7 +107,7 @@ def test_sums_that_overflow_are_no_error() -> None:
 def test_what_is_no_embedding_response_is_an_error_in_words(body: bytes) -> None:
     with (
         serving(body=lambda _n: body or b" ") as server,
-        pytest.raises(AskError, match="no embedding response"),
+        pytest.raises(AskError, match="not an embedding response"),
     ):
         ask(server)
 

@@ -18,6 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 from launcher.cli.main import main
+from launcher.cli.service_text import PLACEHOLDERS
 from launcher.engine import command
 from launcher.engine.release import Engine
 from launcher.verify.reference import WORKER
@@ -103,9 +104,10 @@ def test_vectors_are_transformers_own(
     planned = here.run("plan", "row", "--json")
     texts = [*TEXTS]
     argv = planned["engine"]["argv"]
+    picked = PLACEHOLDERS["{port}"]
     found = many.ask(
         {
-            "argv": ["0" if word == "{port}" else word for word in argv[argv.index("serve") + 1 :]],
+            "argv": ["0" if word == picked else word for word in argv[argv.index("serve") + 1 :]],
             "env": planned["engine"]["env"],
             "texts": texts,
         }

@@ -50,7 +50,7 @@ def test_case_8_a_causal_qwen3_keeps_its_prefix_cache(
     run: Run, ready: Path, tmp_path: Path
 ) -> None:
     model = edited(make_qwen3, config(is_causal=True))(tmp_path / "checkpoint")
-    plan = run("plan", "cpu-qwen3-0.6b", "--model", str(model), "--json")
+    plan = run("plan", "t4-fp16", "--gpu", "T4", "--model", str(model), "--json")
     assert "--disable-radix-cache" not in plan.data["engine"]["argv"]
 
 

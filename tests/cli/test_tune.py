@@ -190,7 +190,7 @@ def test_candidates_reach_the_plan_as_settings(ready: Path) -> None:
 
 
 def test_a_candidate_that_does_not_fit_is_refused(ready: Path, on: SetMachine) -> None:
-    big = Overlay(flags={"max-total-tokens": 100_000_000})
+    big = Overlay(flags={"max-total-tokens": 100_000_000, "max-prefill-tokens": 100_000_000})
     made, prepared = contenders.profile_contender(
         "cpu-minilm", lambda _: None, command_name="tune", fetch=False, given=big.given
     )

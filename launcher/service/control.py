@@ -37,6 +37,8 @@ ENTRY = (sys.executable, "-P", "-m", "launcher.app.supervise")
 POLL_S = 0.05
 SUPERVISOR_START_S = 20.0
 """For the supervisor's own start: about 0.2 s, more on a machine that is short of everything."""
+KILL_S = 3.0
+"""For the kernel to end what got SIGKILL."""
 LAST_STEPS_S = 2.0
 """From a supervisor's last state to its end: it closes its files, which takes milliseconds."""
 FROZEN_S = 30.0
@@ -394,7 +396,9 @@ def _stop_supervisor(where: Folder, supervisor: ProcessId, began: float, timeout
     if _ended(where, supervisor):
         return False
     processes.send(supervisor, signal.SIGKILL)
-    while _lives(supervisor) and time.monotonic() < began + timeout - 3.0:
+    # The kernel needs a moment, and on a busy machine more, however short the time-out is.
+    deadline = max(began + timeout - 3.0, time.monotonic() + KILL_S)
+    while _lives(supervisor) and time.monotonic() < deadline:
         time.sleep(POLL_S)
     return True
 

@@ -6,7 +6,8 @@ store behind them; they neither read nor check the entries they hold.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -22,6 +23,25 @@ ANSWER_S: Final = 0.25
 
 class BackendError(Exception):
     """The store behind is down, slow, full or makes no sense; the message names no entry."""
+
+
+@contextmanager
+def server_errors(kinds: tuple[type[Exception], ...]) -> Iterator[None]:
+    """One kind of error for all that a server, or what stands in its place, may do.
+
+    Args:
+        kinds: what the server's client raises by itself.
+
+    Raises:
+        BackendError: instead of those, and of what a client trips over where the answer is none
+            of its server.
+    """
+    try:
+        yield
+    except kinds as error:
+        raise BackendError(f"{type(error).__name__}: {error}"[:300]) from error
+    except (AttributeError, IndexError, TypeError, KeyError) as error:
+        raise BackendError(f"its answer makes no sense ({type(error).__name__})") from error
 
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -15,6 +14,7 @@ from launcher.gateway.backends.backend import (
     CacheSettings,
     Stats,
     bad_cache,
+    server_errors,
 )
 
 PREFIX: Final = "qlaunch:v1:"
@@ -55,7 +55,7 @@ class MemcachedBackend:
         """Entries in the order of `keys`."""
         names = [_name(key) for key in keys]
         values: dict[Any, Any] = {}
-        with self._errors():
+        with server_errors(self._errors_of):
             for begin in range(0, len(names), _MOST_KEYS):
                 values.update(self._client.get_many(names[begin : begin + _MOST_KEYS]))
         answer = [values.get(name) for name in names]
@@ -66,7 +66,7 @@ class MemcachedBackend:
     def set_many(self, entries: Mapping[bytes, bytes]) -> None:
         """Keep entries; it says where the server would not."""
         named = {_name(key): entry for key, entry in entries.items()}
-        with self._errors():
+        with server_errors(self._errors_of):
             refused = self._client.set_many(named, expire=self._ttl_s, noreply=False)
         if refused:
             raise BackendError(f"{len(refused)} of {len(named)} entries were refused")
@@ -83,7 +83,7 @@ class MemcachedBackend:
 
     def stats(self) -> Stats:
         """Of the whole server."""
-        with self._errors():
+        with server_errors(self._errors_of):
             found = {_text(name): value for name, value in self._client.stats().items()}
         return Stats(
             entries=_number(found.get("curr_items")),
@@ -94,17 +94,6 @@ class MemcachedBackend:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """One kind of error for all that a server, or what stands in its place, may do."""
-        try:
-            yield
-        except self._errors_of as error:
-            raise BackendError(f"{type(error).__name__}: {error}"[:300]) from error
-        except (AttributeError, IndexError, TypeError, KeyError) as error:
-            # What pymemcache trips over where the answer is none of Memcached.
-            raise BackendError(f"its answer makes no sense ({type(error).__name__})") from error
 
 
 def _name(key: bytes) -> str:

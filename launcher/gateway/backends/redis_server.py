@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -14,6 +14,7 @@ from launcher.gateway.backends.backend import (
     CacheSettings,
     Stats,
     bad_cache,
+    server_errors,
 )
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class RedisBackend:
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Entries in the order of `keys`, by one MGET."""
-        with self._errors():
+        with server_errors(self._errors_of):
             answer: Any = self._redis.mget([PREFIX + key for key in keys])
         if not isinstance(answer, list) or len(answer) != len(keys):
             raise BackendError("MGET answered something else")
@@ -66,7 +67,7 @@ class RedisBackend:
 
     def set_many(self, entries: Mapping[bytes, bytes]) -> None:
         """Keep entries, by one pipeline."""
-        with self._errors():
+        with server_errors(self._errors_of):
             pipeline: Any = self._redis.pipeline(transaction=False)
             for key, entry in entries.items():
                 pipeline.set(PREFIX + key, entry, px=self._ttl_ms)
@@ -75,7 +76,7 @@ class RedisBackend:
     def purge(self, space: bytes | None = None) -> int | None:
         """Remove ours alone: other keys of that Redis stay."""
         gone = 0
-        with self._errors():
+        with server_errors(self._errors_of):
             keys = []
             for key in self._redis.scan_iter(match=_pattern(space), count=_SCAN):
                 keys.append(key)
@@ -88,7 +89,7 @@ class RedisBackend:
 
     def stats(self) -> Stats:
         """Our entries; bytes and the bound are the whole Redis's."""
-        with self._errors():
+        with server_errors(self._errors_of):
             count = sum(1 for _ in self._redis.scan_iter(match=_pattern(None), count=_SCAN))
             memory: Any = self._redis.info("memory")
         return Stats(
@@ -105,17 +106,6 @@ class RedisBackend:
     def _removed(self, keys: list[Any]) -> int:
         removed: Any = self._redis.unlink(*keys)
         return int(removed)
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """One kind of error for all that a server, or what stands in its place, may do."""
-        try:
-            yield
-        except self._errors_of as error:
-            raise BackendError(f"{type(error).__name__}: {error}"[:300]) from error
-        except (AttributeError, IndexError, TypeError, KeyError) as error:
-            # What redis-py trips over where the answer is none of Redis.
-            raise BackendError(f"its answer makes no sense ({type(error).__name__})") from error
 
 
 def _port(url: str) -> int:

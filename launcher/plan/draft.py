@@ -84,9 +84,10 @@ def make_draft(inputs: Inputs) -> Draft:
     said = context.as_given(inputs.settings.flags, inputs.extra)
     side_by_side = memory.replicas(said) if inputs.engine.release.device == "cpu" else 1
     method = _start_method(inputs)
-    own = _calibration(inputs, method, side_by_side)
+    own = _calibration(inputs, said, method, side_by_side)
+    again = options(inputs.extra)
     left_out = sizes.fill(
-        {**dict.fromkeys(options(inputs.extra), True), **said},
+        {**dict.fromkeys(again, True), **said},
         inputs.checkpoint,
         inputs.engine,
         inputs.hardware,
@@ -94,7 +95,6 @@ def make_draft(inputs: Inputs) -> Draft:
         predict=lambda knobs: _predict(inputs, computed, method, own, knobs, 0),
     )
     cuts = _cuts_vectors(inputs)
-    again = options(inputs.extra)
     backend = engine_and_card.backend(
         inputs.choice, inputs.checkpoint, taken={*inputs.settings.flags, *again}
     )
@@ -148,9 +148,8 @@ def _start_method(inputs: Inputs) -> StartMethod:
 
 
 def _calibration(
-    inputs: Inputs, method: StartMethod, side_by_side: int
+    inputs: Inputs, said: Flags, method: StartMethod, side_by_side: int
 ) -> Decision[Calibration | None]:
-    said = context.as_given(inputs.settings.flags, inputs.extra)
     whole = ENCODER_FLAGS if inputs.checkpoint.whole_texts else {}
     likely = {**sizes.CPU_SWITCHES, **whole, **said}
     own = calibration.calibrate(

@@ -24,8 +24,7 @@ from launcher.plan.decision import Decision, Flags
 from launcher.plan.inputs import Inputs
 
 ENCODER_FLAGS: Final[Mapping[str, FlagValue]] = {
-    "disable-radix-cache": True,
-    "chunked-prefill-size": -1,
+    **whole_texts.WHOLE,
     # With chunking off SGLang reserves for the largest prefill, and may leave nothing for the KV
     # cache ("Loaded weights leave no GPU memory …"), unless the fraction is explicit.
     "mem-fraction-static": 0.5,

@@ -17,12 +17,13 @@ from launcher.plan.inputs import Inputs
 ENVIRONMENT: Final = {NO_KV_CACHE: "none"}
 """What tells the plugin."""
 SOURCE: Final = "none: the plugin attends over whole texts, and the tokens are only counted"
-WANTED: Final[Mapping[str, FlagValue]] = {
-    "attention-backend": "torch_native",
+WHOLE: Final[Mapping[str, FlagValue]] = {
     "disable-radix-cache": True,
     "chunked-prefill-size": -1,
 }
-"""Options under which every text is whole in its batch; the plugin looks at the same ones."""
+"""Options under which every text is whole in its batch."""
+WANTED: Final[Mapping[str, FlagValue]] = {"attention-backend": "torch_native", **WHOLE}
+"""Options under which nobody reads the cache; the plugin looks at the same ones."""
 
 
 def no_cache(flags: Mapping[str, FlagValue], inputs: Inputs) -> str | None:

@@ -97,6 +97,7 @@ def run_page(wanted: str) -> str:
 def top_page() -> str | None:
     """What `qlaunch top` shows now, as a page in a terminal's type."""
     from rich.console import Console
+    from rich.text import Text
 
     with contextlib.closing(LiveView()) as watch:
         watch.look()
@@ -105,7 +106,7 @@ def top_page() -> str | None:
     if not found["services"]:
         return None
     console = Console(record=True, width=80, color_system="standard", file=io.StringIO())
-    console.print(top_view.screen(found, 80, 24))
+    console.print(Text.from_ansi("\n".join(top_view.screen(found, 80, 24))))
     body = console.export_html(inline_styles=True, code_format="{code}")
     title = html.escape("qlaunch top")
     return (

@@ -5,14 +5,19 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from launcher.cli.result import Result, failure, render
 from launcher.errors import ExitCode, QlaunchError
 
-Body = Callable[..., Result]
+if TYPE_CHECKING:
+    from launcher.cli.result import Result
+    from launcher.cli.screen import Choice
+
+Body = Callable[..., "Result"]
+COMPLETION_VARIABLE: Final = "_QLAUNCH_COMPLETE"
+"""Set by the shell's script: `bash_complete`, `zsh_complete` or `fish_complete`."""
 _META: Final = "launcher.cli."
 
 
@@ -153,6 +158,12 @@ def wants_reasons() -> bool:
     return bool(_asked("verbose"))
 
 
+def color_choice() -> Choice:
+    """What `--color` says to the command that runs now."""
+    choice: Choice = _asked("color") or "auto"
+    return choice
+
+
 def group(name: str, text: str) -> CommandGroup:
     """A group of commands; `text` is its help."""
     made = CommandGroup(name, help=text)
@@ -162,6 +173,10 @@ def group(name: str, text: str) -> CommandGroup:
 
 def run(name: str, body: Callable[[], Result]) -> None:
     """Call a command's body, print what it returns, and exit with its code."""
+    from launcher.cli.result import failure, render
+    from launcher.linux import limits
+
+    limits.raise_soft()
     try:
         result = body()
     except QlaunchError as error:
@@ -170,7 +185,7 @@ def run(name: str, body: Callable[[], Result]) -> None:
             from launcher.cli import debugging
 
             click.echo(debugging.note(error), err=True)
-    render(name, result, as_json=wants_json(), colour=_asked("color") or "auto")
+    render(name, result, as_json=wants_json(), colour=color_choice())
     click.get_current_context().exit(int(result.exit_code))
 
 

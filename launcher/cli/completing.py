@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from launcher.cli.base import COMPLETION_VARIABLE
+
 if TYPE_CHECKING:
     import click
     from click.shell_completion import CompletionItem
 
-VARIABLE: Final = "_QLAUNCH_COMPLETE"
-"""Set by the shell's script: `bash_complete`, `zsh_complete` or `fish_complete`."""
 TABLE: Final = Path(__file__).with_name("completion_table.json")
 _PACKAGE: Final = Path(__file__).resolve().parents[1]
 _RUNS: Final = 30
@@ -43,7 +43,7 @@ def _answer(program: click.Command, instruction: str) -> int:
     kind = get_completion_class(instruction.partition("_")[0])
     if kind is None or not instruction.endswith("_complete"):
         return 1
-    shell = kind(program, {}, "qlaunch", VARIABLE)
+    shell = kind(program, {}, "qlaunch", COMPLETION_VARIABLE)
     table = json.loads(TABLE.read_text("utf-8"))
     words, incomplete = shell.get_completion_args()
     items = completions(table, words, incomplete)

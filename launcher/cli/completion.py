@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from launcher.cli import completing
+from launcher.cli.base import COMPLETION_VARIABLE
 from launcher.cli.base import command as declare
 from launcher.cli.result import Result
 
@@ -28,5 +28,5 @@ def command(shell: str) -> Result:
 
     kind = get_completion_class(shell)
     assert kind is not None  # click knows the three shells of the choice above
-    script = kind(cli, {}, "qlaunch", completing.VARIABLE).source()
+    script = kind(cli, {}, "qlaunch", COMPLETION_VARIABLE).source()
     return Result(data={"shell": shell, "script": script}, lines=script.splitlines(), verbatim=True)

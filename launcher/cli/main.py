@@ -5,15 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from launcher import __version__
-from launcher.cli import completing, screen, streams
-from launcher.cli.base import LazyGroup, output_options
-from launcher.cli.result import Problem, Result, failure, render
+from launcher.cli import streams
+from launcher.cli.base import COMPLETION_VARIABLE, LazyGroup, output_options
 from launcher.errors import ExitCode, QlaunchError
+
+if TYPE_CHECKING:
+    from launcher.cli.result import Result
+    from launcher.cli.screen import Choice
 
 _COMMANDS: Final = {
     "up": ("launcher.cli.up", "Start a service and return when its vectors are proved right."),
@@ -131,12 +134,11 @@ def cli() -> None:
 
 def entry() -> None:
     """Run the command line; every way out has its exit code and, with `--json`, its document."""
-    if instruction := os.environ.get(completing.VARIABLE):
-        sys.exit(completing.answer(cli, instruction))
-    from launcher.linux import limits
+    if instruction := os.environ.get(COMPLETION_VARIABLE):
+        from launcher.cli import completing
 
+        sys.exit(completing.answer(cli, instruction))
     streams.prepare()
-    limits.raise_soft()
     sys.exit(main(sys.argv[1:]))
 
 
@@ -151,16 +153,10 @@ def main(arguments: list[str]) -> int:
     except click.UsageError as error:
         return _usage(arguments, error)
     except (click.Abort, KeyboardInterrupt):
-        return _report(
-            arguments,
-            Result(
-                data={},
-                exit_code=ExitCode.INTERRUPTED,
-                status="error",
-                problems=(Problem("interrupted", "interrupted"),),
-            ),
-        )
+        return _report(arguments, _failed("interrupted", "interrupted", ExitCode.INTERRUPTED))
     except QlaunchError as error:
+        from launcher.cli.result import failure
+
         return _report(arguments, failure(error))
     except click.ClickException as error:
         return _report(arguments, _failed("usage", error.format_message(), ExitCode.USAGE))
@@ -195,6 +191,8 @@ def _unexpected(error: Exception, *, debug: bool = False) -> Result:
     from launcher.linux import limits
 
     if (short := limits.explain(error)) is not None:
+        from launcher.cli.result import failure
+
         return failure(short)
     place = traceback.extract_tb(error.__traceback__)[-1]
     return _failed(
@@ -206,12 +204,14 @@ def _unexpected(error: Exception, *, debug: bool = False) -> Result:
 
 
 def _failed(code: str, message: str, exit_code: ExitCode, *, fix: str | None = None) -> Result:
-    return Result(
-        data={}, exit_code=exit_code, status="error", problems=(Problem(code, message, fix),)
-    )
+    from launcher.cli.result import failure
+
+    return failure(QlaunchError(message, code=code, exit_code=exit_code, fix=fix))
 
 
 def _report(arguments: list[str], result: Result) -> int:
+    from launcher.cli.result import render
+
     render(_name(arguments), result, as_json=_wants_json(arguments), colour=_colour(arguments))
     return int(result.exit_code)
 
@@ -220,7 +220,7 @@ def _wants_json(arguments: list[str]) -> bool:
     return "--json" in _own(arguments)
 
 
-def _colour(arguments: list[str]) -> screen.Choice:
+def _colour(arguments: list[str]) -> Choice:
     """What `--color` says, for errors from before it was parsed."""
     words = " ".join(_own(arguments)).replace("--color ", "--color=").split()
     said = [word.removeprefix("--color=") for word in words if word.startswith("--color=")]

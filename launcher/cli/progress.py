@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import Any, Self
+from typing import Final, Self
+
+_BEFORE: Final = 12
+"""Columns that the elapsed seconds take."""
+_BETWEEN_S: Final = 0.25
+"""Between two drawings of a bar: they take time of the process that measures."""
 
 
 class Progress:
@@ -34,7 +39,7 @@ class Progress:
         if self._quiet or not self._terminal:
             return
         self._clear()
-        width = max(20, _columns() - 12)
+        width = max(20, _columns() - _BEFORE)
         self._write(f"[{time.monotonic() - self._began:6.1f} s] {text[:width]}")
         self._live = True
 
@@ -75,10 +80,10 @@ class Bar:
     def __init__(self, progress: Progress, *, quiet: bool = False) -> None:
         self._progress = progress
         self._shown = progress.live and not quiet
-        self._rich: Any = None
-        self._task: Any = None
+        self._text: str | None = None
         self._total = 0
         self._limit_s: float | None = None
+        self._drawn = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -91,35 +96,24 @@ class Bar:
         self.clear()
         if not self._shown:
             return
-        from rich.console import Console
-        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-        from rich.progress import Progress as Rich
-
-        self._progress.done()
-        self._total, self._limit_s = total, limit_s
-        self._rich = Rich(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[done]} done"),
-            TimeElapsedColumn(),
-            console=Console(stderr=True),
-            transient=True,
-            # Drawing takes a millisecond or two of the process that measures.
-            refresh_per_second=4,
-        )
-        self._rich.start()
-        self._task = self._rich.add_task(text, total=1.0, done=0)
+        self._text, self._total, self._limit_s = text, total, limit_s
+        self._draw(0, 0.0)
+        self._drawn = 0.0
 
     def at(self, done: int, seconds: float = 0.0) -> None:
         """So much is done, after so many seconds."""
-        if self._rich is not None:
+        if self._text is not None and time.monotonic() >= self._drawn + _BETWEEN_S:
             share = done / max(self._total, 1)
-            if self._limit_s:
-                share = max(share, seconds / self._limit_s)
-            self._rich.update(self._task, completed=min(share, 1.0), done=done)
+            self._draw(done, max(share, seconds / self._limit_s) if self._limit_s else share)
+            self._drawn = time.monotonic()
+
+    def _draw(self, done: int, share: float) -> None:
+        room = max(_columns() - _BEFORE - len(f"{self._text}  {done} done"), 0)
+        full = round(min(share, 1.0) * room)
+        self._progress.now(f"{self._text} {'━' * full}{'─' * (room - full)} {done} done")
 
     def clear(self) -> None:
         """Take the bar away, so that a line can stand in its place."""
-        if self._rich is not None:
-            self._rich.stop()
-            self._rich = None
+        if self._text is not None:
+            self._progress.done()
+            self._text = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Final, Literal, TextIO
@@ -16,14 +15,14 @@ _COLUMNS: Final = 80
 _LINES: Final = 24
 """Of a screen whose size nobody tells: a pipe's reader has a terminal of its own."""
 
-_GREEN, _YELLOW, _RED, _BOLD, _DIM = "32", "33", "31", "1", "2"
+GREEN, YELLOW, RED, BOLD, DIM = "32", "33", "31", "1", "2"
 _WORDS: Final = {
-    _GREEN: ("ok", "ready", "yes", "stopped", "valid"),
-    _YELLOW: (
+    GREEN: ("ok", "ready", "yes", "stopped", "valid"),
+    YELLOW: (
         *("warning", "degraded", "starting", "loading", "warming", "verifying", "stopping"),
         *("backoff", "unknown", "unavailable"),
     ),
-    _RED: ("FAIL", "failed", "problem", "broken"),
+    RED: ("FAIL", "failed", "problem", "broken"),
 }
 _BY_WORD: Final = {word: colour for colour, words in _WORDS.items() for word in words}
 # A word is a state where it is a column of its own, or ends a line after a colon.
@@ -41,16 +40,23 @@ def _is_terminal(stream: TextIO | None) -> bool:
         return False
 
 
+def size() -> os.terminal_size:
+    """Columns and lines of the terminal that stdout is, COLUMNS and LINES where they are set."""
+    import shutil  # with bz2 and lzma: 3 ms that `--help` does without
+
+    return shutil.get_terminal_size((_COLUMNS, _LINES))
+
+
 def width() -> int | None:
     """Columns of the terminal that stdout is; None where it is a pipe or a file."""
-    return shutil.get_terminal_size().columns if _is_terminal(sys.stdout) else None
+    return size().columns if _is_terminal(sys.stdout) else None
 
 
 def height() -> int:
     """Lines of the terminal that stdout is, 24 elsewhere."""
     if not _is_terminal(sys.stdout):
         return _LINES
-    return max(shutil.get_terminal_size((_COLUMNS, _LINES)).lines, 10)
+    return max(size().lines, 10)
 
 
 def colours(stream: TextIO | None, choice: Choice) -> bool:
@@ -65,15 +71,16 @@ def colours(stream: TextIO | None, choice: Choice) -> bool:
 def paint(line: str) -> str:
     """One line with its headings bold and its states in colour; the same characters otherwise."""
     if _HEADING.fullmatch(line):
-        return _styled(line, _BOLD)
+        return styled(line, BOLD)
     label = _LABEL.match(line)
     if label:
-        style = {"Error:": f"{_RED};{_BOLD}", "  Try:": _BOLD}.get(label[0], _DIM)
-        return _styled(label[0], style) + line[label.end() :]
-    return _STATE.sub(lambda found: _styled(found[0], _BY_WORD[found[1]]), line)
+        style = {"Error:": f"{RED};{BOLD}", "  Try:": BOLD}.get(label[0], DIM)
+        return styled(label[0], style) + line[label.end() :]
+    return _STATE.sub(lambda found: styled(found[0], _BY_WORD[found[1]]), line)
 
 
-def _styled(text: str, style: str) -> str:
+def styled(text: str, style: str) -> str:
+    """`text` with a style of SGR codes, such as `31;1`, and back to none."""
     return f"\x1b[{style}m{text}\x1b[0m"
 
 

@@ -15,8 +15,9 @@ import click
 
 from launcher.app.live_view import LiveView
 from launcher.cli import screen, top_view
+from launcher.cli.base import color_choice, wants_json
 from launcher.cli.base import command as declare
-from launcher.cli.base import wants_json
+from launcher.cli.full_screen import FullScreen
 from launcher.cli.result import Result, stream_document
 from launcher.errors import ExitCode
 
@@ -110,24 +111,18 @@ def _plain(look: Look, interval: float, count: int | None) -> Result:
 
 def _live(look: Look, interval: float, count: int | None) -> Result:
     """On the terminal's other screen, which is put back at the end, however it ends."""
-    from rich.console import Console
-    from rich.live import Live
-
-    console = Console(highlight=False)
-    with (
-        _ended_by_signals(),
-        Live(console=console, screen=True, auto_refresh=False, vertical_overflow="crop") as live,
-    ):
+    colour = screen.colours(sys.stdout, color_choice())
+    with _ended_by_signals(), FullScreen() as shown:
         taken = 0
         while count is None or taken < count:
             due = time.monotonic() + interval
             found = look()
             taken += 1
             size = None
-            while size != console.size or time.monotonic() < due:
-                if size != console.size:
-                    size = console.size
-                    live.update(top_view.screen(found, size.width, size.height), refresh=True)
+            while size != (now := screen.size()) or time.monotonic() < due:
+                if size != now:
+                    size = now
+                    shown.draw(top_view.screen(found, *size, colour=colour))
                 time.sleep(max(0.0, min(SLICE_S, due - time.monotonic())))
     return Result(data={}, streamed=True)
 

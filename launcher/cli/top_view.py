@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from launcher.cli.full_screen import cut, printable
 from launcher.cli.result import table
-
-if TYPE_CHECKING:
-    from rich.text import Text
+from launcher.cli.screen import BOLD, DIM, GREEN, RED, YELLOW, styled
 
 HEADINGS = (
     *("SERVICE", "STATE", "PORT", "UP", "RAM", "GPU", "CPU%", "TEXT/S", "MS", "QUEUE", "REST"),
@@ -99,41 +98,46 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 86400:.0f}d"
 
 
-def screen(found: dict[str, Any], width: int, height: int) -> Text:
-    """A look as rich draws it, no wider and no higher than the terminal."""
-    from rich.text import Text
-
+def screen(found: dict[str, Any], width: int, height: int, *, colour: bool = True) -> list[str]:
+    """A look as lines for a terminal, no wider and no higher than it."""
     services = found["services"]
-    head = Text("qlaunch top", style="bold")
-    head.append(f"  {found['at'][11:19]} UTC", style="not bold dim")
-    lines = [head, Text("")]
-    if services:
-        lines += _rows(services, width)
-    else:
-        lines.append(Text("no services are running"))
+    rows = _rows(services, width) if services else [[("no services are running", "")]]
+    lines = [[("qlaunch top", BOLD), (f"  {found['at'][11:19]} UTC", DIM)], [], *rows]
     if len(lines) > height - 1:
         hidden = len(lines) - (height - 2)
-        lines = [*lines[: height - 2], Text(f"… {hidden} more lines", style="dim")]
-    for line in lines:
-        line.truncate(width, overflow="ellipsis")
-    return Text("\n").join(lines)
+        lines = [*lines[: height - 2], [(f"… {hidden} more lines", DIM)]]
+    return [_drawn(line, width, colour=colour) for line in lines]
 
 
-def _rows(services: list[dict[str, Any]], width: int) -> list[Text]:
+Part = tuple[str, str]
+"""Text and its style."""
+
+
+def _rows(services: list[dict[str, Any]], width: int) -> list[list[Part]]:
     """Aligned columns, the name cut where they would not fit; under each service what is more."""
-    from rich.text import Text
-
     rows = [list(HEADINGS), *(list(cells(row)) for row in services)]
     widths = [max(len(row[at]) for row in rows) for at in range(len(HEADINGS))]
     rest = sum(widths[1:]) + len(widths) - 1
     widths[0] = min(widths[0], max(6, width - rest))
-    lines = [Text(_aligned(rows[0], widths), style="bold")]
+    lines: list[list[Part]] = [[(_aligned(rows[0], widths), BOLD)]]
     for row, texts in zip(services, rows[1:], strict=True):
-        line = Text(_aligned(texts, widths))
-        at = widths[0] + 1
-        line.stylize(_style(row["state"]), at, at + len(row["state"]))
-        lines += [line, *(Text(f"  {text}", style="dim") for text in more(row))]
+        line = _aligned(texts, widths)
+        begin = widths[0] + 1
+        end = begin + len(row["state"])
+        state = (line[begin:end], _style(row["state"]))
+        lines.append([(line[:begin], ""), state, (line[end:], "")])
+        lines += [[(f"  {printable(text)}", DIM)] for text in more(row)]
     return lines
+
+
+def _drawn(parts: list[Part], width: int, *, colour: bool) -> str:
+    """Parts one after the other, cut where the terminal ends."""
+    rest = cut("".join(text for text, _ in parts), width)
+    line = ""
+    for text, style in parts:
+        piece, rest = rest[: len(text)], rest[len(text) :]
+        line += styled(piece, style) if colour and style and piece else piece
+    return line
 
 
 def _aligned(texts: list[str], widths: list[int]) -> str:
@@ -147,4 +151,4 @@ def _aligned(texts: list[str], widths: list[int]) -> str:
 
 
 def _style(state: str) -> str:
-    return "green" if state in _GOOD else "red" if state in _BAD else "yellow"
+    return GREEN if state in _GOOD else RED if state in _BAD else YELLOW

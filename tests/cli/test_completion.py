@@ -13,6 +13,7 @@ import pexpect
 import pytest
 
 from launcher.cli import completing
+from launcher.cli.base import COMPLETION_VARIABLE
 from tests.cli.commandline import Run
 from tests.cli.services import leave_run, leave_service
 from tests.patience import PATIENCE_S
@@ -97,7 +98,7 @@ def test_no_command_is_imported(filled: Path) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
-        env={**os.environ, completing.VARIABLE: "bash_complete", **_words("qlaunch up cpu-mi", 2)},
+        env={**os.environ, COMPLETION_VARIABLE: "bash_complete", **_words("qlaunch up cpu-mi", 2)},
         capture_output=True,
         text=True,
         check=True,
@@ -113,7 +114,7 @@ def test_what_fails_says_nothing(tmp_path: Path) -> None:
             env={
                 **os.environ,
                 "QLAUNCH_HOME": home,
-                completing.VARIABLE: instruction,
+                COMPLETION_VARIABLE: instruction,
                 **_words("qlaunch status ", 2),
             },
             capture_output=True,

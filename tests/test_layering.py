@@ -49,6 +49,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "fleet": {"documents", "plan", "service"},
     "doctor": {"documents", "hardware", "engine", "service"},
     "corpus": {"documents", "bench"},
+    "quantize": {"documents", "engine", "model", "verify"},
+    "prove": {"documents", "record", "report"},
     "bench": {"documents", "hardware", "engine", "plan", "service", "verify", "record"},
 }
 """Folder → folders it may import; `app` may import all of them, `cli` those and `app`."""
@@ -67,6 +69,7 @@ IN_ENGINE = {
     LAUNCHER / "engine" / "options" / "options_worker.py",
     LAUNCHER / "verify" / "reference_worker.py",
     LAUNCHER / "bench" / "peers" / "peer_worker.py",
+    LAUNCHER / "quantize" / "quantize_worker.py",
 }
 """Programs that the engine's Python runs; they import nothing of ours."""
 

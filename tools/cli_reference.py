@@ -157,6 +157,20 @@ KEYS: Final = {
         "`models[].{name,title,sources,parameters,dimensions,pooling,context_length,licence,path}`"
     ),
     "model pull": "`model`, `path`",
+    "model quantize": (
+        "`name`, `path`, `card`, `new`, `made`, `to`, `source`, `fingerprint`, `source_bytes`, "
+        "`weight_bytes`, `matrices`, `profile`, `engines`, `seconds`, `versions`, "
+        "`measured.{texts,cosine_worst,cosine_mean,worst_text,recall_at_10,"
+        "recall_at_10_float32}`; refused for its quality (exit 7): `measured`"
+    ),
+    "prove": (
+        "`id`, `device`, `machine`, `began`, `ended`, `page`, `bundle`, "
+        "`chapters[].{name,title,outcome,why,seconds,steps[]}`, "
+        "`chapters[].steps[].{name,command,outcome,exit_code,seconds,why,data}`, "
+        "`claims[].{profile,release,ok,worst_cosine,recall_difference,ram_predicted_bytes,"
+        "ram_measured_bytes,gpu_predicted_bytes,gpu_measured_bytes,gpu_method,ready_s}`; `outcome` "
+        "is `ok`, `failed`, `timed_out`, `skipped` or `interrupted`"
+    ),
     "model remove": "`model`, `dry_run`, `removed[].{source,path,bytes}`",
     "model inspect": (
         f"what the checkpoint says of itself, field by field; {_PROMPTS}, `similarity`"

@@ -112,14 +112,18 @@ def _engines(where: Dirs) -> Iterator[Item]:
 
 
 def _peers(where: Dirs) -> Iterator[Item]:
-    """Other servers that `compare` installed."""
-    folder = where.data / "peers"
-    if folder.is_symlink() or not folder.is_dir():
-        return
-    for path in sorted(folder.iterdir()):
-        if not path.name.startswith(".") and path.is_dir() and not path.is_symlink():
-            why = "a server for comparisons, installed again when asked for"
-            yield Item("engines", path, bytes_of(path), why, usage.of(path))
+    """Other servers that `compare` installed, and the quantiser."""
+    kinds = {
+        "peers": "a server for comparisons, installed again when asked for",
+        "tools": "what `model quantize` works with, installed again when asked for",
+    }
+    for name, why in kinds.items():
+        folder = where.data / name
+        if folder.is_symlink() or not folder.is_dir():
+            continue
+        for path in sorted(folder.iterdir()):
+            if not path.name.startswith(".") and path.is_dir() and not path.is_symlink():
+                yield Item("engines", path, bytes_of(path), why, usage.of(path))
 
 
 def _release_of(service: str) -> str | None:

@@ -55,6 +55,7 @@ _COMMANDS: Final = {
         "launcher.cli.client",
         "Print a program that asks a service, ready to run.",
     ),
+    "prove": ("launcher.cli.prove", "Run all that the profiles claim of this machine."),
     "plan": ("launcher.cli.plan", "Show what `up` would run, and what it would need."),
     "recommend": (
         "launcher.cli.recommend",
@@ -65,7 +66,7 @@ _COMMANDS: Final = {
         "List, show and validate profiles; make and edit your own.",
     ),
     "engine": ("launcher.cli.engine", "List, install and remove engine releases."),
-    "model": ("launcher.cli.model", "List, fetch, inspect and remove models."),
+    "model": ("launcher.cli.model", "List, fetch, inspect, quantise and remove models."),
     "doctor": ("launcher.cli.doctor", "Look at the machine, and say what to do about it."),
     "gateway": (
         "launcher.cli.gateway",

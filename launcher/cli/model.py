@@ -10,7 +10,7 @@ import msgspec
 
 from launcher.app import usage
 from launcher.app.prepare import profiles_dir
-from launcher.cli import screen, service_text
+from launcher.cli import quantize, screen, service_text
 from launcher.cli.base import all_option, group
 from launcher.cli.base import command as declare
 from launcher.cli.progress import Progress
@@ -22,9 +22,10 @@ from launcher.model.cards import list_cards, resolve_model
 from launcher.model.fetch import locate, obtain
 from launcher.model.inspect import inspect as inspect_checkpoint
 from launcher.paths import Dirs, dirs
+from launcher.quantize import cards
 from launcher.units import size
 
-command = group("model", "List, fetch, inspect and remove models.")
+command = group("model", "List, fetch, inspect, quantise and remove models.")
 
 
 @declare("model list")
@@ -118,7 +119,7 @@ def remove(model: str, dry_run: bool) -> Result:
     One that a running service serves is refused; a folder of your own is never touched.
     """
     where = dirs()
-    _card, sources = resolve_model(model, _cards(where))
+    card, sources = resolve_model(model, _cards(where))
     models = removing.stored(sources, models_dir=where.models)
     if not models:
         raise QlaunchError(
@@ -132,6 +133,7 @@ def remove(model: str, dry_run: bool) -> Result:
     if not dry_run:
         for one in models:
             removing.remove(one)
+        cards.remove(card)
     verb = "would be removed" if dry_run else "removed"
     removed = [{"source": str(m.source), "path": str(m.path), "bytes": m.bytes} for m in models]
     lines = [f"{m.source}: {verb}, {size(m.bytes)} in {m.path}" for m in models]
@@ -156,5 +158,11 @@ def _cards(where: Dirs) -> Any:
     return profiles_dir(where) / "models"
 
 
-for _command, _name in ((list_, "list"), (pull, "pull"), (inspect, "inspect"), (remove, "remove")):
+for _command, _name in (
+    (list_, "list"),
+    (pull, "pull"),
+    (inspect, "inspect"),
+    (quantize.command, "quantize"),
+    (remove, "remove"),
+):
     command.add_command(_command, _name)

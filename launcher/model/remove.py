@@ -32,14 +32,15 @@ def stored(sources: Sequence[Source], *, models_dir: Path) -> tuple[Stored, ...]
     """Every one of `sources` that is on this machine.
 
     Raises:
-        QlaunchError: `model_own` (exit 2): a folder of the user's own, which nobody fetched.
+        QlaunchError: `model_own` (exit 2): a folder of the user's own, which nobody fetched. One
+            under `models_dir` was made here (`model quantize`), and is no such folder.
     """
     found: list[Stored] = []
     for source in sources:
         path = locate((source,), models_dir=models_dir)
         if path is None:
             continue
-        if source.kind == "path":
+        if source.kind == "path" and not path.is_relative_to(models_dir.absolute()):
             raise QlaunchError(
                 f"{path} is a folder of your own: qlaunch did not fetch it",
                 code="model_own",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Collection
 from typing import Final
 
 from launcher.errors import ExitCode, QlaunchError
@@ -81,6 +83,12 @@ def cautions(device: str, cpu: Cpu) -> tuple[str, ...]:
         why = f"this CPU has no AVX2{cpu.masked('avx2')}"
         return (f"{why}: PyTorch computes right on it, without vector kernels, which is slow",)
     return ()
+
+
+def quantize_command(model: str, methods: Collection[str]) -> str:
+    """The command that makes a copy of `model` with one of these `quant_method`s."""
+    to = "int4" if {"awq", "gptq"} & set(methods) else "int8"
+    return f"qlaunch model quantize {shlex.quote(model)} --to {to}"
 
 
 def check_quantised(device: str, checkpoint: Checkpoint, method: object) -> None:

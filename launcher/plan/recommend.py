@@ -17,7 +17,7 @@ from launcher.config.profile import Profile
 from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.cards import bare_name
 from launcher.hardware.inventory import Gpu, Hardware
-from launcher.plan import engine_and_card, fit
+from launcher.plan import engine_and_card, fit, precision
 from launcher.plan.past_runs import Evidence, PastRun, age, evidence
 from launcher.plan.suitability import Bucket, Candidate, Verdict, World, judge
 
@@ -99,7 +99,8 @@ class Judged:
         if self.profile.checkpoint is None:
             return None
         formats = " or ".join(self.profile.checkpoint.quantization)
-        return f"a checkpoint quantised with {formats}, given with --model"
+        makes = precision.quantize_command(self.profile.model, self.profile.checkpoint.quantization)
+        return f"a checkpoint quantised with {formats}, given with --model; `{makes}` makes one"
 
 
 def judge_all(candidates: Iterable[Candidate], world: World) -> list[Judged]:

@@ -238,8 +238,16 @@ def _check_model(inputs: Inputs, dtype: str, flags: Flags) -> None:
         f" {inputs.checkpoint.path} is {found or 'not quantised'}",
         code="checkpoint_unsuitable",
         exit_code=ExitCode.USAGE,
-        fix="give one with --model (a folder, or hf:ORG/NAME), or take another profile",
+        fix=f"make one: `{precision.quantize_command(_unquantised(inputs), need.quantization)}`;"
+        " or give one with --model (a folder, or hf:ORG/NAME), or take another profile",
     )
+
+
+def _unquantised(inputs: Inputs) -> str:
+    """The model that a quantised copy can be made of, as a user names it."""
+    if inputs.checkpoint.quantization is not None:
+        return inputs.profile.model
+    return inputs.card.name if inputs.card is not None else str(inputs.checkpoint.path)
 
 
 def _environment(inputs: Inputs, draft: Draft) -> dict[str, str]:

@@ -19,7 +19,7 @@ import msgspec
 
 from launcher.documents.smoke import QualityReport
 from launcher.verify.embedding_client import CallError, EmbeddingClient
-from launcher.verify.instruction import wording
+from launcher.verify.instruction import Wording, wording
 from launcher.verify.observations import FLOAT32_MAX, cosine, norm
 from launcher.verify.reference import obtain
 from launcher.verify.texts import Text
@@ -98,7 +98,11 @@ def measure_quality(
 
 def texts_of(found: RetrievalSet, request: VerifyRequest) -> tuple[Text, ...]:
     """Documents and queries as clients should send them, named by their ids."""
-    wanted = wording(request)
+    return worded(found, wording(request))
+
+
+def worded(found: RetrievalSet, wanted: Wording) -> tuple[Text, ...]:
+    """Documents and queries with what `wanted` puts before them, named by their ids."""
     return (
         *(Text(each.id, wanted.document(each.text)) for each in found.documents),
         *(Text(each.id, wanted.query(each.text)) for each in found.queries),

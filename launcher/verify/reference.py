@@ -168,7 +168,7 @@ def compute(request: VerifyRequest, texts: Sequence[str]) -> WorkerAnswer:
             argv,
             input=msgspec.json.encode(question),
             capture_output=True,
-            env=_environment(request.engine_env),
+            env=worker_environment(request.engine_env),
             timeout=request.reference_timeout_s,
             check=False,
         )
@@ -203,7 +203,7 @@ def _threads(env: Mapping[str, str]) -> int | None:
     return None if "OMP_NUM_THREADS" in env else len(os.sched_getaffinity(0))
 
 
-def _environment(extra: Mapping[str, str]) -> dict[str, str]:
+def worker_environment(extra: Mapping[str, str]) -> dict[str, str]:
     """The worker's environment: few variables, no network, no GPU, no secrets."""
     env = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     env |= child_environment.for_engines(env, dirs().cache, hosts=())

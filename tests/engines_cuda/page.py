@@ -61,6 +61,53 @@ ROWS: Final[tuple[Row, ...]] = (
 )
 
 
+_PROVED: Final = """
+## Proved on a card
+
+From the records in `docs/gpu/proofs/`: the `proof.json` of what `qlaunch prove` leaves on a machine
+with a GPU. A profile for a GPU says `measured: true` only with such a record.
+
+"""
+_NONE: Final = """\
+There is no record yet. `qlaunch prove` makes one in 20 minutes, in one file that can be sent.
+"""
+_COLUMNS: Final = (
+    *("profile", "card", "engine", "proved", "cosine, least", "GPU, predicted", "GPU, measured"),
+    *("start", "record"),
+)
+
+
+def _claims(proof: dict[str, Any], name: str) -> list[list[str]]:
+    cards = ", ".join(card["name"] for card in proof["machine"].get("cards", ())) or "none"
+    return [
+        [
+            f"`{claim['profile']}`", cards, str(claim["release"]), "yes" if claim["ok"] else "no",
+            _figure(claim["worst_cosine"], 4), _mib(claim["gpu_predicted_bytes"]),
+            _mib(claim["gpu_measured_bytes"]), _figure(claim["ready_s"], 1), f"`{name}`",
+        ]
+        for claim in proof["claims"]
+    ]  # fmt: skip
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "not measured" if value is None else f"{value:.{digits}f}"
+
+
+def _mib(value: int | None) -> str:
+    return "not measured" if value is None else f"{value / 2**20:.0f} MiB"
+
+
+def proved(proofs: Path) -> str:
+    """What records from machines with a GPU say, a row a profile."""
+    rows: list[list[str]] = []
+    for path in sorted(proofs.glob("*.json")):
+        rows += _claims(json.loads(path.read_text("utf-8")), path.name)
+    if not rows:
+        return _PROVED + _NONE
+    table = [list(_COLUMNS), ["---"] * len(_COLUMNS), *rows]
+    return _PROVED + "".join(f"| {' | '.join(row)} |\n" for row in table)
+
+
 def write(raw: Path, target: Path) -> None:
     """Make the page of the files in `raw`."""
     target.write_text(text(raw), "utf-8")
@@ -72,4 +119,5 @@ def text(raw: Path) -> str:
     heading = ["", *(f"`{one['release']}`" for one in seen)]
     table = [heading, ["---"] * len(heading)]
     table += [[name, *(of(one) for one in seen)] for name, of in ROWS]
-    return _HEAD + "".join(f"| {' | '.join(row)} |\n" for row in table)
+    trials = "".join(f"| {' | '.join(row)} |\n" for row in table)
+    return _HEAD + trials + proved(raw / "proofs")

@@ -112,8 +112,8 @@ def test_what_hides_instruction_sets_reaches_the_engine_and_the_reference(
 ) -> None:
     monkeypatch.setenv(name, "AVX2")
     assert allowed(name)
-    assert reference._environment({})[name] == "AVX2"
-    assert reference._environment({name: "AVX"})[name] == "AVX"  # the plan's comes on top
+    assert reference.worker_environment({})[name] == "AVX2"
+    assert reference.worker_environment({name: "AVX"})[name] == "AVX"  # the plan's comes on top
 
 
 def test_doctor_says_what_is_masked_and_how_to_undo_it(tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def test_the_worker_speaks_utf8_in_any_locale(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("LC_ALL", "de_DE.ISO-8859-1")
     monkeypatch.setenv("LANG", "zh_CN.GB18030")
     monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
-    found = reference._environment({"OMP_NUM_THREADS": "1"})
+    found = reference.worker_environment({"OMP_NUM_THREADS": "1"})
     assert {name: found[name] for name in child_environment.TEXT} == dict(child_environment.TEXT)
     assert "LANG" not in found
 

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import os
-import platform
-import shutil
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
 
-from launcher import pip_settings
-from launcher.engine.environments import pip
-from launcher.engine.release import Release
-from launcher.errors import ExitCode, QlaunchError
-from launcher.linux import locks
-from launcher.linux.files import read_bounded, write_atomic
+from launcher.engine.environments import tools
 
 Progress = Callable[[str], None]
 
 _HERE: Final = Path(__file__).resolve().parent
-MARKER: Final = "installed.json"
+MARKER: Final = tools.MARKER
 LOCKS: Final = _HERE / "locks"
 WORKER: Final = _HERE / "peer_worker.py"
 PeerDtype = Literal["float32", "bfloat16", "float16"]
@@ -54,14 +44,6 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     counts_tokens: bool = True
     """Whether the `usage` of its answers counts tokens."""
     dtypes: tuple[PeerDtype, ...]
-
-
-class Installed(msgspec.Struct, frozen=True, kw_only=True):
-    """`installed.json`: written last, so its presence says the environment is whole."""
-
-    name: str
-    version: str
-    identity: str
 
 
 @functools.cache
@@ -108,106 +90,32 @@ def folder(peer: Peer, data: Path) -> Path:
 
 def python(root: Path) -> Path:
     """The environment's Python."""
-    return root / "bin" / "python"
+    return tools.python(root)
 
 
 def find(peer: Peer, data: Path) -> Path | None:
     """The environment, where it is whole and of this very version."""
-    root = folder(peer, data)
-    try:
-        found = msgspec.json.decode(read_bounded(root / MARKER, 65_536), type=Installed)
-    except (OSError, ValueError, msgspec.MsgspecError):
-        return None
-    return root if found.identity == identity(peer) and python(root).exists() else None
-
-
-def identity(peer: Peer) -> str:
-    """What an install would put in: requirements and lock."""
-    digest = hashlib.sha256("\n".join((*peer.requirements, *peer.then)).encode())
-    digest.update((LOCKS / peer.lock).read_bytes())
-    return digest.hexdigest()
+    return tools.find(_tool(peer), folder(peer, data))
 
 
 def install(peer: Peer, data: Path, *, progress: Progress) -> Path:
     """The environment's folder; made first where it is not there.
 
     Raises:
-        QlaunchError: exit 5 with code `engine_unsupported`, `disk_full`, `engines_dir_unusable`,
-            `engine_install_failed`, or what lies between us and the package index.
+        QlaunchError: as `tools.install`.
     """
-    found = find(peer, data)
-    if found is not None:
-        return found
-    _check(peer)
-    root = folder(peer, data)
-    try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        _check_space(peer, root.parent)
-        lock = root.parent / f".{peer.name}.lock"
-        with locks.held(lock, lambda: progress(f"another install of {peer.name} is running")):
-            return find(peer, data) or _build(peer, root, progress)
-    except OSError as error:
-        raise QlaunchError(
-            f"{peer.name} cannot be installed in {root}: {error.strerror or error}",
-            code="engine_install_failed",
-            exit_code=ExitCode.ENGINE,
-            fix="make that path writable, or set QLAUNCH_HOME to a folder of your own",
-        ) from error
+    return tools.install(_tool(peer), folder(peer, data), progress=progress)
 
 
-def _build(peer: Peer, root: Path, progress: Progress) -> Path:
-    if (ignored := pip_settings.told(pip_settings.read(os.environ, "install"))) is not None:
-        progress(ignored)
-    progress(f"installing {peer.package} {peer.version} once, in {root}")
-    if root.exists():
-        shutil.rmtree(root)
-    root.mkdir()
-    release = _as_release(peer)
-    pip.create_environment(release, root)
-    lock = LOCKS / peer.lock
-    # torch by itself: what the rest asks for must not choose another build of it.
-    pip.install(release, python(root), peer.requirements, constraint=lock, progress=progress)
-    pip.install(release, python(root), peer.then, constraint=lock, progress=progress)
-    marker = Installed(name=peer.name, version=peer.version, identity=identity(peer))
-    write_atomic(root / MARKER, msgspec.json.encode(marker), mode=0o644)
-    return root
-
-
-def _as_release(peer: Peer) -> Release:
-    """The peer as pip's helper knows what is installed: by name."""
-    return Release(
+def _tool(peer: Peer) -> tools.Tool:
+    return tools.Tool(
         name=peer.name,
-        version=peer.version,
         title=peer.title,
-        device="cpu",
+        package=peer.package,
+        version=peer.version,
         python=peer.python,
-        machine=(platform.machine(),),
-        start=peer.start,
+        requirements=peer.requirements,
+        then=peer.then,
+        lock=LOCKS / peer.lock,
         disk_bytes=peer.disk_bytes,
     )
-
-
-def _check(peer: Peer) -> None:
-    from packaging.specifiers import SpecifierSet
-    from packaging.version import Version
-
-    version = ".".join(str(part) for part in sys.version_info[:3])
-    if Version(version) not in SpecifierSet(peer.python):
-        raise QlaunchError(
-            f"{peer.name} {peer.version} needs Python {peer.python}, this is {version}",
-            code="engine_unsupported",
-            exit_code=ExitCode.ENGINE,
-            fix="run qlaunch with a Python that fits",
-        )
-
-
-def _check_space(peer: Peer, where: Path) -> None:
-    free = shutil.disk_usage(where).free
-    if free < peer.disk_bytes:
-        raise QlaunchError(
-            f"{peer.name} needs {peer.disk_bytes / 1e9:.1f} GB in {where}, which has"
-            f" {free / 1e9:.1f} GB free",
-            code="disk_full",
-            exit_code=ExitCode.ENGINE,
-            fix="free space there, or set QLAUNCH_HOME to a folder on a larger disk",
-        )

@@ -1,0 +1,112 @@
+"""From a model as the user names it to a quantised copy with a card."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from launcher.app import usage
+from launcher.app.prepare import profiles_dir
+from launcher.engine import support
+from launcher.engine.environments import tools
+from launcher.model.cards import resolve_model
+from launcher.model.checkpoint import Checkpoint, ModelCard
+from launcher.model.fetch import obtain
+from launcher.model.inspect import inspect
+from launcher.paths import dirs
+from launcher.quantize import cards, environment, make
+from launcher.quantize.formats import Format
+from launcher.verify.instruction import Wording
+
+NAME: Final = r"[a-z0-9][a-z0-9._-]{0,63}"
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What there is now."""
+
+    name: str
+    path: Path
+    card: Path
+    record: make.Record
+    wanted: Format
+    made: bool
+    """Whether it was made by this call; else it was here."""
+
+
+def limits(wanted: Format, cosine: float | None, recall_loss: float | None) -> Format:
+    """`wanted` with the user's own limits; one cosine holds the worst and the mean."""
+    if cosine is not None:
+        wanted = dataclasses.replace(wanted, worst_cosine=cosine, mean_cosine=cosine)
+    if recall_loss is not None:
+        wanted = dataclasses.replace(wanted, recall_loss=recall_loss)
+    return wanted
+
+
+def quantize(
+    model: str,
+    wanted: Format,
+    *,
+    name: str | None,
+    again: bool,
+    offline: bool,
+    progress: Callable[[str], None],
+) -> Quantized:
+    """Make the copy, or say that it is here.
+
+    Raises:
+        QlaunchError: as `make.make`, `tools.install` and `obtain`; `model_card_exists` (exit 9).
+    """
+    where = dirs()
+    own_cards = profiles_dir(where) / "models"
+    card, sources = resolve_model(model, own_cards)
+    path = obtain(sources, models_dir=where.models, card=card, offline=offline, progress=progress)
+    source = inspect(path)
+    support.require_any(source)
+    make.check(source)
+    name = name or default_name(card, source, wanted)
+    cards.require_free(name, own_cards)
+    target = where.models.absolute() / "quantized" / name
+    record = None if again else _same(target, source, wanted)
+    is_new = record is None
+    if record is None:
+        usage.refuse(target, f"model {name}")
+        root = tools.install(environment.TOOL, environment.folder(where.data), progress=progress)
+        order = make.Order(
+            model, source, _wording(source, card), wanted, target, tools.python(root)
+        )
+        record = make.make(order, progress)
+    written = cards.write(name, target, record, (source, card), own_cards)
+    return Quantized(name, target, written, record, wanted, is_new)
+
+
+def default_name(card: ModelCard | None, source: Checkpoint, wanted: Format) -> str:
+    """`MODEL-TO`, in the letters that a card's name may have."""
+    base = card.name if card else source.path.name.lower()
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in base)
+    return f"{kept.strip('._-')[:50] or 'model'}-{wanted.name}"
+
+
+def _same(target: Path, source: Checkpoint, wanted: Format) -> make.Record | None:
+    """The record of what is in `target`, if it was made of the same and is good enough."""
+    record = make.made(target)
+    if record is None or (record.source_fingerprint, record.to) != (
+        source.fingerprint,
+        wanted.name,
+    ):
+        return None
+    from launcher.quantize.quality import shortfalls
+
+    return None if shortfalls(record.measured, wanted) else record
+
+
+def _wording(source: Checkpoint, card: ModelCard | None) -> Wording:
+    prompts = source.prompts
+    return Wording(
+        card.instruction if card else None,
+        prompts.query if prompts else "",
+        prompts.document if prompts else "",
+    )

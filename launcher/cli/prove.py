@@ -1,0 +1,89 @@
+"""`qlaunch prove`: everything that the profiles claim of this machine, run and written down."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import msgspec
+
+from launcher.app import interrupts, proving
+from launcher.cli.base import command as declare
+from launcher.cli.progress import Progress
+from launcher.cli.result import Problem, Result, table
+from launcher.errors import ExitCode
+from launcher.prove.bundle import PAGE
+from launcher.prove.page import verdict
+
+
+@declare("prove")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0.1, max=600),
+    default=20.0,
+    show_default=True,
+    help="Time for all of it; what does not fit is named, and done by the next call.",
+)
+@click.option(
+    "--profile",
+    "profiles",
+    metavar="PROFILE",
+    multiple=True,
+    help="Prove this profile only; may be given more than once; without it, all that run here.",
+)
+@click.option("--again", is_flag=True, help="All from the start, also where one was cut short.")
+@click.option("--offline", is_flag=True, help="Fetch nothing; what is not here is skipped.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
+def command(
+    minutes: float, profiles: tuple[str, ...], again: bool, offline: bool, quiet: bool
+) -> Result:
+    """Run everything that the profiles claim of this machine, and leave one file to send.
+
+    Each profile that runs here from start to stop (vectors against float32, retrieval, load,
+    predicted and measured memory), the table of direct, offloaded and CPU, quantised copies, two
+    services on one card, and what happens when a process is killed. A step that fails is written
+    down, and the rest goes on. One that was cut short, by time or Ctrl-C, goes on where it ended
+    when it is called again. Exit 10 unless everything was done and ended well.
+    """
+    progress = Progress(quiet=quiet)
+    try:
+        with interrupts.ends_by_interrupt():
+            found = proving.prove(
+                minutes=minutes,
+                only=profiles,
+                offline=offline,
+                again=again,
+                progress=progress.line,
+            )
+    finally:
+        progress.done()
+    return _result(found)
+
+
+def _result(found: proving.Proved) -> Result:
+    data: dict[str, Any] = msgspec.to_builtins(found.proof)
+    data |= {"page": str(found.folder / PAGE), "bundle": str(found.bundle)}
+    rows = [
+        (c.outcome.replace("_", " "), f"{c.seconds:.0f} s", c.title, c.why or "")
+        for c in found.proof.chapters
+    ]
+    lines = [
+        verdict(found.proof),
+        *table(("OUTCOME", "TOOK", "WHAT", "WHY"), rows),
+        f"page: {found.folder / PAGE}",
+        f"to send: {found.bundle}",
+    ]
+    if found.whole:
+        return Result(data=data, lines=lines)
+    problems = [
+        Problem(
+            code="not_proved",
+            message=f"{chapter.title}: {chapter.why}",
+            fix="qlaunch prove goes on with what was cut short; --again does all of it",
+        )
+        for chapter in found.proof.chapters
+        if chapter.outcome != "ok"
+    ]
+    return Result(
+        data=data, lines=lines, exit_code=ExitCode.PARTIAL, status="partial", problems=problems
+    )

@@ -1,0 +1,1 @@
+"""`qlaunch prove`: everything that the profiles claim of this machine, run and written down."""

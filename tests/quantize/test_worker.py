@@ -1,0 +1,91 @@
+"""What the quantising program keeps of a library's config, and what is copied beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.errors import QlaunchError
+from launcher.model.inspect import inspect
+from launcher.quantize import make, quantize_worker
+from tests.checkpoints import make_bert, make_qwen3
+
+FULL: dict[str, Any] = {
+    "actorder": None, "block_structure": None, "dynamic": False, "group_size": None, "num_bits": 8,
+    "observer": "memoryless_minmax", "observer_kwargs": {}, "scale_dtype": None,
+    "strategy": "channel", "symmetric": True, "type": "int", "zp_dtype": None,
+}  # fmt: skip
+
+
+def test_a_config_keeps_the_model_s_words_and_only_fields_that_every_release_knows() -> None:
+    source = {
+        "architectures": ["Qwen3ForCausalLM"],
+        "rope_theta": 1000000,
+        "torch_dtype": "bfloat16",
+    }
+    group = {"targets": ["Linear"], "weights": FULL, "input_activations": {**FULL, "dynamic": True},
+             "output_activations": None, "format": "int-quantized"}  # fmt: skip
+    written = {
+        "rope_parameters": {"rope_type": "default"},
+        "quantization_config": {
+            "quant_method": "compressed-tensors", "format": "int-quantized", "ignore": ["lm_head"],
+            "config_groups": {"group_0": group}, "version": "0.19.0", "transform_config": {},
+        },
+    }  # fmt: skip
+    kept = quantize_worker.kept_config(source, written)
+    made = kept.pop("quantization_config")
+    assert kept == source
+    assert set(made) == {
+        "quant_method", "format", "quantization_status", "config_groups", "ignore"
+    }  # fmt: skip
+    assert made["config_groups"]["group_0"] == {
+        "targets": ["Linear"],
+        "weights": {"num_bits": 8, "type": "int", "strategy": "channel", "symmetric": True,
+                    "dynamic": False},
+        "input_activations": {"num_bits": 8, "type": "int", "strategy": "channel",
+                              "symmetric": True, "dynamic": True},
+    }  # fmt: skip
+
+
+def test_awq_and_a_bare_class() -> None:
+    made = {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "sym": False,
+            "modules_to_not_convert": [], "autoround_version": "0"}  # fmt: skip
+    kept = quantize_worker.kept_config(
+        {"architectures": ["Qwen3Model"]}, {"quantization_config": made}
+    )
+    assert kept["architectures"] == ["Qwen3ForCausalLM"]
+    assert kept["quantization_config"] == {
+        "quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True,
+        "modules_to_not_convert": [], "version": "gemm",
+    }  # fmt: skip
+
+
+def test_a_library_that_quantised_nothing_is_no_success() -> None:
+    with pytest.raises(quantize_worker.RefusedError, match="no quantization_config"):
+        quantize_worker.kept_config({}, {})
+
+
+def test_all_but_the_transformer_s_weights_is_copied_as_it_is(tmp_path: Path) -> None:
+    source = make_qwen3(tmp_path / "source", shards=2)
+    (source / "onnx").mkdir()
+    (source / ".cache").mkdir()
+    make.copy_others(source, tmp_path / "copy")
+    names = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
+    copied = {
+        path.relative_to(tmp_path / "copy").as_posix()
+        for path in (tmp_path / "copy").rglob("*")
+        if path.is_file()
+    }
+    assert names - copied == {name for name in names if "safetensors" in name}
+    assert (tmp_path / "copy" / "tokenizer.json").read_bytes() == (
+        source / "tokenizer.json"
+    ).read_bytes()
+    assert not (tmp_path / "copy" / "onnx").exists()
+
+
+def test_an_encoder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(QlaunchError, match="is an encoder") as error:
+        make.check(inspect(make_bert(tmp_path / "bert")))
+    assert error.value.exit_code == 2

@@ -17,6 +17,7 @@ import subprocess
 import time
 from array import array
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -35,6 +36,8 @@ BATCHES = (1, 16)
 REQUESTS = {1: 60, 16: 12}
 """Of one round at the engine; hits are quick and get ten times as many."""
 HIT_SHARE, HIT_MS, MISS_COST, RATE, HALF = 1 / 20, 1.0, 1.05, 100.0, 1.8
+CLIENTS, TOGETHER = 4, 8
+"""At once, and requests of each, of 16 texts."""
 IDLE_S = 2.0
 CLOSE = 0.9999
 """Cosine of one text in two batches of an engine that computes in bfloat16 is no 1."""
@@ -48,6 +51,10 @@ class Seen:
     misses: dict[int, list[float]] = field(default_factory=dict)
     hits: dict[int, list[float]] = field(default_factory=dict)
     half: dict[int, list[float]] = field(default_factory=dict)
+    together: list[float] = field(default_factory=list)
+    """Texts a second of `CLIENTS` at once, all of them new, straight to the engine."""
+    together_half: list[float] = field(default_factory=list)
+    """Through the gateway, half of them known."""
     least_cosine: float = 1.0
 
 
@@ -105,6 +112,8 @@ def run(options: Options) -> Report:
                     machine.look_again(facts)
                     count = max(3, REQUESTS[batch] // (10 if options.quick else 1))
                     one_round(seen, engine, front, partial(next_batch, fresh, batch), count, batch)
+                options.say(f"round {number + 1} of {times}: {CLIENTS} clients at once")
+                at_once(seen, str(up.data["endpoint"]), url, model, fresh)
         version = str(up.data["engine"]["version"])
     return Report(
         benchmark="gateway",
@@ -164,6 +173,32 @@ def one_round(
             getattr(seen, name).setdefault(batch, []).append(statistics.median(figures))
 
 
+def at_once(seen: Seen, engine: str, front: str, model: str, fresh: Iterator[str]) -> None:
+    """Several clients: the engine with new texts, and the gateway with half of them known."""
+    known = next_batch(fresh, 8 * CLIENTS * TOGETHER)
+    Asker(front, model).ask(known)
+    new = [next_batch(fresh, 16) for _ in range(CLIENTS * TOGETHER)]
+    mixed = [
+        [*known[8 * at : 8 * at + 8], *next_batch(fresh, 8)] for at in range(CLIENTS * TOGETHER)
+    ]
+    seen.together.append(rate_of(engine, model, new))
+    seen.together_half.append(rate_of(front, model, mixed))
+
+
+def rate_of(url: str, model: str, batches: list[list[str]]) -> float:
+    """Texts a second of `CLIENTS` connections that share the batches."""
+
+    def client(mine: list[list[str]]) -> None:
+        asker = Asker(url, model)
+        for batch in mine:
+            asker.ask(batch)
+
+    began = time.perf_counter()
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        list(pool.map(client, [batches[at::CLIENTS] for at in range(CLIENTS)]))
+    return sum(map(len, batches)) / (time.perf_counter() - began)
+
+
 def rows(seen: Seen) -> Iterator[Row]:
     """The table."""
     for batch in BATCHES:
@@ -180,6 +215,8 @@ def rows(seen: Seen) -> Iterator[Row]:
     yield compared("16 texts a request, all hits: rate", "texts/s", rate, base, "at least", RATE)
     half = rates(seen.half[16], 16)
     yield compared("16 texts a request, half hits: rate", "texts/s", half, base, "at least", HALF)
+    name = f"{CLIENTS} clients at once, half hits: rate"
+    yield compared(name, "texts/s", seen.together_half, seen.together, "at least", HALF)
 
 
 def rates(milliseconds: list[float], batch: int) -> list[float]:

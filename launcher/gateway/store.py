@@ -29,6 +29,8 @@ _BATCH_BYTES: Final = 512 << 10
 """Written in one go."""
 _PENDING_BYTES: Final = 32 << 20
 """Most that waits to be written; more is not kept."""
+_WRITE_AFTER_S: Final = 0.05
+"""Vectors wait so long for company: one transaction for many, and none while an answer is made."""
 _LOG: Final = logging.getLogger("qlaunch.gateway")
 
 
@@ -76,6 +78,8 @@ class Store:
         self._pending: dict[bytes, bytes] = {}
         self._pending_bytes = 0
         self._writing: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
+        """Set: what waits is written at once."""
 
     async def read(
         self, keys: Sequence[bytes], budget_s: float | None = None
@@ -130,8 +134,10 @@ class Store:
 
     async def flush(self) -> None:
         """Wait until what was to be kept is written, or given up."""
+        self._hurry.set()
         while self._writing is not None and not self._writing.done():
             await asyncio.wait({self._writing})
+        self._hurry.clear()
 
     async def close(self, limit_s: float = 5.0) -> None:
         """Write what waits, within `limit_s`, and let the backend go."""
@@ -195,6 +201,8 @@ class Store:
 
     async def _write(self) -> None:
         loop = asyncio.get_running_loop()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), _WRITE_AFTER_S)
         while self._pending:
             batch = self._next_batch()
             written = False

@@ -242,6 +242,7 @@ class TestServers:
                 assert bench.store is not None
                 assert bench.store.breaker.state == "open"
                 start_cache(kind, port=server.port)
+                await bench.kept()  # what waits to be written is a hit as well
                 while (await bench.ask("x")).hits == 0:
                     await bench.kept()
                     await asyncio.sleep(0.05)

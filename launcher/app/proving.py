@@ -115,6 +115,7 @@ def _runnable(judged: Judged, where: Dirs) -> Runnable:
         cuda=profile.hardware.device == "cuda",
         offloads=bool(profile.flags.get("cpu-offload-gb")),
         quantised=profile.checkpoint is not None,
+        release=judged.verdict.release,
         here=locate(sources, models_dir=where.models) is not None,
     )
 

@@ -12,6 +12,8 @@ from launcher.app import usage
 from launcher.app.prepare import profiles_dir
 from launcher.engine import support
 from launcher.engine.environments import tools
+from launcher.errors import ExitCode, QlaunchError
+from launcher.hardware import memory
 from launcher.model.cards import resolve_model
 from launcher.model.checkpoint import Checkpoint, ModelCard
 from launcher.model.fetch import obtain
@@ -19,8 +21,12 @@ from launcher.model.inspect import inspect
 from launcher.paths import dirs
 from launcher.quantize import cards, environment, make
 from launcher.quantize.formats import Format
+from launcher.units import size
 from launcher.verify.instruction import Wording
 
+_BYTES_A_PARAMETER: Final = 6
+"""Four in float32, one or less of the copy, and room for one layer's work."""
+_LIBRARIES: Final = 1_000_000_000
 NAME: Final = r"[a-z0-9][a-z0-9._-]{0,63}"
 
 
@@ -67,20 +73,39 @@ def quantize(
     source = inspect(path)
     support.require_any(source)
     make.check(source)
+    _check_memory(source)
     name = name or default_name(card, source, wanted)
     cards.require_free(name, own_cards)
     target = where.models.absolute() / "quantized" / name
-    record = None if again else _same(target, source, wanted)
+    record = None if again else make.same(target, source, wanted)
     is_new = record is None
     if record is None:
         usage.refuse(target, f"model {name}")
         root = tools.install(environment.TOOL, environment.folder(where.data), progress=progress)
         order = make.Order(
-            model, source, _wording(source, card), wanted, target, tools.python(root)
+            model, source, _wording(source, card), wanted, target, tools.python(root), again=again
         )
         record = make.make(order, progress)
     written = cards.write(name, target, record, (source, card), own_cards)
     return Quantized(name, target, written, record, wanted, is_new)
+
+
+def _check_memory(source: Checkpoint) -> None:
+    """Refuse what the kernel would kill half-way: the model is held in float32, beside its copy.
+
+    Raises:
+        QlaunchError: `does_not_fit` (exit 4).
+    """
+    needed = _BYTES_A_PARAMETER * source.parameters + _LIBRARIES
+    available = memory.read_memory().available_bytes
+    if needed > available:
+        raise QlaunchError(
+            f"quantising {source.path} needs about {size(needed)} of memory, and"
+            f" {size(available)} is available",
+            code="does_not_fit",
+            exit_code=ExitCode.DOES_NOT_FIT,
+            fix="free memory, or make the copy on a larger machine and serve its folder here",
+        )
 
 
 def default_name(card: ModelCard | None, source: Checkpoint, wanted: Format) -> str:
@@ -88,19 +113,6 @@ def default_name(card: ModelCard | None, source: Checkpoint, wanted: Format) -> 
     base = card.name if card else source.path.name.lower()
     kept = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in base)
     return f"{kept.strip('._-')[:50] or 'model'}-{wanted.name}"
-
-
-def _same(target: Path, source: Checkpoint, wanted: Format) -> make.Record | None:
-    """The record of what is in `target`, if it was made of the same and is good enough."""
-    record = make.made(target)
-    if record is None or (record.source_fingerprint, record.to) != (
-        source.fingerprint,
-        wanted.name,
-    ):
-        return None
-    from launcher.quantize.quality import shortfalls
-
-    return None if shortfalls(record.measured, wanted) else record
 
 
 def _wording(source: Checkpoint, card: ModelCard | None) -> Wording:

@@ -19,6 +19,13 @@ QUANTISED: Final = {"int8": "gpu-2gb-int8", "int4": "gpu-2gb-int4"}
 """`--to` → the profile that serves it."""
 
 
+WHOLE_TEXTS: Final = (
+    *("--", "--attention-backend", "torch_native"),
+    *("--disable-radix-cache", "--chunked-prefill-size", "-1"),
+)
+"""Options under which the plugin attends over whole texts (`qlaunch_sglang/attention.py`)."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One call of the program, or one drill on a service."""
@@ -58,6 +65,8 @@ class Runnable:
     """Weights in RAM, layer by layer."""
     quantised: bool = False
     """Asks for a checkpoint that is quantised already."""
+    release: str | None = None
+    """Engine release that serves it."""
     here: bool = True
     """Its model is on this machine."""
 
@@ -82,7 +91,8 @@ def agenda(machine: Machine) -> tuple[Chapter, ...]:
     if plain:
         chapters += [_profile(plain[0], machine, drills=True), _table(plain, machine)]
     if machine.device == "cuda":
-        chapters += [*_quantised(wanted, machine), *_shared(plain, machine)]
+        chapters += [*_whole_texts(plain, machine), *_quantised(wanted, machine)]
+        chapters += _shared(plain, machine)
     chapters += [_profile(each, machine, drills=False) for each in plain[1:]]
     return tuple(chapters)
 
@@ -111,17 +121,19 @@ def _absent(runnable: Runnable, machine: Machine) -> str | None:
 
 
 def _up(profile: str, service: str, machine: Machine, *more: str) -> Step:
-    words = ("up", profile, "--name", service, "--port", "0", *more)
-    return Step("up", words + (("--offline",) if machine.offline else ()), _UP_S)
+    offline = ("--offline",) if machine.offline else ()
+    return Step("up", ("up", profile, "--name", service, "--port", "0", *offline, *more), _UP_S)
 
 
 def _down(service: str) -> Step:
     return Step("down", ("down", service), _SHORT_S, always=True)
 
 
-def _life(profile: str, machine: Machine, *more: str, drills: bool = False) -> Iterator[Step]:
+def _life(
+    profile: str, machine: Machine, *more: str, name: str = "", drills: bool = False
+) -> Iterator[Step]:
     """One profile from its start to its stop."""
-    service = f"{SERVICE}-{profile}"
+    service = f"{SERVICE}-{name or profile}"
     yield _up(profile, service, machine, *more)
     yield Step("vectors", ("verify", service, "--quality", "--seconds", "45"), _VECTORS_S)
     load = ("bench", service, "--batch", "1,4", "--tokens", "128", "--requests", "100")
@@ -161,6 +173,20 @@ def _table(plain: Sequence[Runnable], machine: Machine) -> Chapter:
     words += ("--requests", "100", "--seconds", "45", "--repeats", "1", "--no-quality")
     title = f"The table: {', '.join(modes)}; 128 tokens, batches of 1 and 4, 100 requests"
     return Chapter("table", title, (Step("compare", words, _UP_S),), _absent(plain[0], machine))
+
+
+def _whole_texts(plain: Sequence[Runnable], machine: Machine) -> Iterator[Chapter]:
+    """Turing's profile again, with the attention that has tensor cores there.
+
+    Its chapter beside the profile's own says whether the profile should take it: Triton, which it
+    takes, compiles products in float16 to FMA on Turing.
+    """
+    if not plain or plain[0].release != "turing":
+        return
+    service = f"{SERVICE}-whole-texts"
+    steps = tuple(_life(plain[0].name, machine, *WHOLE_TEXTS, name="whole-texts"))
+    title = f"{plain[0].name} with attention by PyTorch's kernels, over whole texts"
+    yield Chapter("whole texts", title, steps, _absent(plain[0], machine), (service,))
 
 
 def _quantised(wanted: Sequence[Runnable], machine: Machine) -> Iterator[Chapter]:

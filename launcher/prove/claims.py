@@ -7,6 +7,8 @@ from typing import Any, Final
 
 from launcher.documents.proof import Chapter, Claim, StepRecord
 
+OTHER_OPTIONS: Final = "whole texts"
+"""A chapter whose service has other options than its profile: no claim of the profile's."""
 NEEDED: Final = ("up", "vectors", "load", "memory")
 """Steps without which a profile is not proved."""
 
@@ -14,7 +16,11 @@ NEEDED: Final = ("up", "vectors", "load", "memory")
 def claims(chapters: Iterable[Chapter]) -> tuple[Claim, ...]:
     """One for every profile that was started by itself."""
     lives = [(each, _by_name(each)) for each in chapters]
-    return tuple(_claim(steps) for _, steps in lives if "up" in steps and "vectors" in steps)
+    return tuple(
+        _claim(steps)
+        for chapter, steps in lives
+        if "up" in steps and "vectors" in steps and chapter.name != OTHER_OPTIONS
+    )
 
 
 def _by_name(chapter: Chapter) -> dict[str, StepRecord]:

@@ -17,6 +17,7 @@ def html(proof: Proof) -> str:
         title=f"qlaunch proof {proof.id}",
         proof=proof,
         verdict=verdict(proof),
+        whole=all(c.outcome == "ok" for c in proof.chapters),
         claims=[_claim(each) for each in proof.claims],
         rows=[row for c in proof.chapters for s in c.steps for row in _rows(c.name, s)],
     )
@@ -38,8 +39,8 @@ def _claim(claim: Claim) -> dict[str, Any]:
         "profile": claim.profile,
         "release": claim.release or formatting.ABSENT,
         "ok": claim.ok,
-        "cosine": formatting.figure(claim.worst_cosine),
-        "recall": formatting.figure(claim.recall_difference),
+        "cosine": _digits(claim.worst_cosine),
+        "recall": _digits(claim.recall_difference),
         "ram": formatting.size(claim.ram_measured_bytes),
         "ram_off": _off(claim.ram_predicted_bytes, claim.ram_measured_bytes),
         "gpu": formatting.size(claim.gpu_measured_bytes),
@@ -49,24 +50,34 @@ def _claim(claim: Claim) -> dict[str, Any]:
     }
 
 
+def _digits(value: float | None) -> str:
+    """A cosine or a share: three significant digits would make 0.9999 a 1."""
+    return formatting.ABSENT if value is None else f"{value:.4f}"
+
+
 def _off(predicted: int | None, measured: int | None) -> str:
     return off(predicted / measured - 1) if predicted and measured else formatting.ABSENT
 
 
 def _rows(chapter: str, step: StepRecord) -> list[dict[str, Any]]:
     """Levels of load that a step measured; a comparison has them by mode."""
-    found = step.data.get("rows")
-    if not isinstance(found, list):
-        return []
-    return [_row(chapter, row) for row in found if isinstance(row, dict)]
+    modes = [mode for mode in _list(step.data, "modes") if isinstance(mode, dict)]
+    found = [(str(mode.get("name", "")), row) for mode in modes for row in _list(mode, "rows")]
+    found += [("", row) for row in _list(step.data, "rows")]
+    return [_row(chapter, mode, row) for mode, row in found if isinstance(row, dict)]
 
 
-def _row(chapter: str, row: dict[str, Any]) -> dict[str, Any]:
+def _list(data: dict[str, Any], key: str) -> list[Any]:
+    value = data.get(key)
+    return value if isinstance(value, list) else []
+
+
+def _row(chapter: str, mode: str, row: dict[str, Any]) -> dict[str, Any]:
     inner = row.get("level")
     level = inner if isinstance(inner, dict) else row
     return {
         "chapter": chapter,
-        "mode": row.get("mode") or "",
+        "mode": mode or row.get("mode") or "",
         "batch": level.get("batch"),
         "tokens": level.get("tokens"),
         "p50": formatting.figure(row.get("p50_ms")),

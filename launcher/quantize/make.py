@@ -69,6 +69,8 @@ class Order:
     """Folder that the result is kept in."""
     python: Path
     """Of the quantiser's environment."""
+    again: bool = False
+    """Make it also where another call has just made the same."""
 
 
 def made(target: Path) -> Record | None:
@@ -77,6 +79,16 @@ def made(target: Path) -> Record | None:
         return msgspec.json.decode((target / RECORD).read_bytes(), type=Record)
     except (OSError, ValueError, msgspec.MsgspecError):
         return None
+
+
+def same(target: Path, source: Checkpoint, wanted: Format) -> Record | None:
+    """The record of what is in `target`, if it was made of the same and is good enough."""
+    record = made(target)
+    if record is None or record.to != wanted.name:
+        return None
+    if record.source_fingerprint != source.fingerprint:
+        return None
+    return None if quality.shortfalls(record.measured, wanted) else record
 
 
 def check(checkpoint: Checkpoint) -> None:
@@ -113,6 +125,8 @@ def make(order: Order, progress: Progress) -> Record:
         lock = folder / f".{order.target.name}.lock"
         waiting = f"another command is making {order.target.name}"
         with locks.held(lock, lambda: progress(waiting)):
+            if not order.again and (found := same(order.target, order.checkpoint, order.wanted)):
+                return found
             for left in folder.glob(f".{order.target.name}.partial-*"):
                 shutil.rmtree(left)
             draft = Path(tempfile.mkdtemp(prefix=f".{order.target.name}.partial-", dir=folder))

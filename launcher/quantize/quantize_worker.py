@@ -165,6 +165,14 @@ def kept_group(group: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
+def written_in(out: Path) -> Path:
+    """The folder below `out` that the library wrote to: AutoRound adds one of its own naming."""
+    folders = [path.parent for path in sorted(out.rglob("config.json"))]
+    if len(folders) != 1:
+        raise RefusedError(f"the library wrote {len(folders)} checkpoints")
+    return folders[0]
+
+
 def stored(out: Path) -> Iterator[tuple[str, Any]]:
     """Names and tensors of what the library wrote; an output head is no part of an embedding."""
     from safetensors import safe_open  # type: ignore[import-not-found]
@@ -306,20 +314,21 @@ def answer(worker: ModuleType, request: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=target.parent) as out:
         quantise(recipe.transformer, request, out)
         config = worker.read_json(recipe.transformer / "config.json")
-        written = worker.read_json(Path(out) / "config.json") or {}
+        made = written_in(Path(out))
+        written = worker.read_json(made / "config.json") or {}
         place = target / recipe.transformer.relative_to(source)
-        tensors = keep(Path(out), place, kept_config(config, written))
+        tensors = keep(made, place, kept_config(config, written))
     times["quantise"] = time.monotonic() - began
     step(f"{len(request['texts'])} texts in float32")
     loaded = worker.load_model(recipe.transformer)
     reference = vectors(worker, recipe, loaded, request)
     step(f"the same texts with the {request['to']} weights, as they are stored")
     matrices = take_weights(loaded[0], tensors, request["to"])
-    made = vectors(worker, recipe, loaded, request)
+    quantised = vectors(worker, recipe, loaded, request)
     times["check"] = time.monotonic() - began - times["quantise"]
     return {
         "reference": reference,
-        "vectors": made,
+        "vectors": quantised,
         "matrices": matrices,
         "seconds": {name: round(value, 2) for name, value in times.items()},
         "versions": {

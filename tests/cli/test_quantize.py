@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.hardware.inventory import Memory
 from tests.cli.commandline import Run
 from tests.patience import eventually
 from tests.quantize import quantizer
@@ -84,6 +85,16 @@ def test_what_cannot_be_quantised_is_refused_before_anything_is_installed(
     assert not (ready / "data" / "tools").exists()
     odd = run("model", "quantize", MODEL, "--to", "int8", "--name", "No Name")
     assert odd.code == 2
+
+
+def test_a_model_that_memory_cannot_hold_is_refused(
+    run: Run, ready: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    little = Memory(total_bytes=2**30, available_bytes=2**29, limit_bytes=None)
+    monkeypatch.setattr("launcher.hardware.memory.read_memory", lambda: little)
+    answer = run("model", "quantize", MODEL, "--to", "int8", "--json")
+    assert (answer.code, answer.error["code"]) == (4, "does_not_fit")
+    assert not (ready / "data" / "tools").exists()
 
 
 def test_a_card_written_by_hand_is_never_replaced(run: Run, ready: Path) -> None:

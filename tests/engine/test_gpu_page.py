@@ -58,3 +58,40 @@ def test_a_release_that_does_not_install_has_a_column_all_the_same(tmp_path: Pat
     text = page.text(tmp_path)
     assert "| exit 5 in 7 s |" in text
     assert "| start | not reached |" in text
+
+
+def test_compiled_kernels_stand_beside_what_a_card_has(tmp_path: Path) -> None:
+    row = {"what": "attention of encoders", "head": 32, "card": "7.5"}
+    figures = {"mma": 0, "registers": 168, "spill_bytes": 8, "shared_bytes": 24576}
+    rows = [row | figures, row | {"head": 64, "error": "OutOfResources: too much\nmore"}]
+    (tmp_path / "kernels").mkdir()
+    path = tmp_path / "kernels" / "turing.json"
+    path.write_text(json.dumps({"triton": "3.4.0", "rows": rows}))
+    text = page.kernels(tmp_path)
+    assert "| attention of encoders, head of 32 | none; 168; 8; 24,576 |" in text
+    assert "does not compile (OutOfResources: too much)" in text
+    assert "| shared memory, at most | 65,536 |" in text
+    assert page.kernels(tmp_path / "absent") == ""
+
+
+def kernel_rows() -> list[tuple[str, dict[str, object]]]:
+    """Every compiled kernel of a release on the cards that the release is for."""
+    rows = []
+    for path in (RAW / "kernels").glob("*.json"):
+        release = releases.release(path.stem)
+        for row in json.loads(path.read_text("utf-8"))["rows"]:
+            low, high = release.min_compute_capability, release.max_compute_capability
+            card = tuple(map(int, row["card"].split(".")))
+            fits = _pair(low) <= card and (high is None or card <= _pair(high))
+            rows += [(path.stem, row)] * fits
+    return rows
+
+
+def _pair(capability: str | None) -> tuple[int, ...]:
+    return tuple(map(int, (capability or "0.0").split(".")))
+
+
+def test_no_kernel_of_a_release_takes_more_shared_memory_than_its_cards_have() -> None:
+    for name, row in kernel_rows():
+        assert "error" not in row, (name, row)
+        assert int(str(row["shared_bytes"])) <= page.SHARED[str(row["card"])], (name, row)

@@ -145,8 +145,10 @@ def attended(
         attention.WholeTextAttention.__bases__ = kept
 
 
-def why_not_whole(**settings: Any) -> Any:
-    """The plugin's verdict on a server started like this."""
+def why_not_whole(*, old: bool = False, **settings: Any) -> Any:
+    """The plugin's verdict on a server started like this; `old`: by SGLang 0.5.1.post2."""
+    import types
+
     from qlaunch_sglang import attention
     from sglang.srt import runtime_context
 
@@ -156,6 +158,19 @@ def why_not_whole(**settings: Any) -> Any:
         "disable_radix_cache": True,
         "chunked_prefill_size": -1,
     }
+    if old:
+        names = ("sglang.srt.runtime_context", "sglang.srt.managers.schedule_batch")
+        there = {name: sys.modules.get(name) for name in names}
+        sys.modules[names[0]] = None  # type: ignore[assignment]  # cannot be imported
+        sys.modules[names[1]] = types.ModuleType(names[1])
+        sys.modules[names[1]].global_server_args_dict = usual | settings  # type: ignore[attr-defined]
+        try:
+            return attention._why_not()
+        finally:
+            for name, module in there.items():
+                sys.modules.pop(name)
+                if module is not None:
+                    sys.modules[name] = module
     kept = runtime_context.get_server_args
     runtime_context.get_server_args = lambda: SimpleNamespace(**usual | settings)
     try:

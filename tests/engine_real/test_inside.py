@@ -268,7 +268,7 @@ def test_attention_over_whole_texts_is_for_engines_that_keep_them_whole(ask: Ask
                 {"chunked_prefill_size": 2048},
                 {"disable_radix_cache": False},
                 {"attention_backend": "triton"},
-                {"device": "cuda"},
+                {"device": "xpu"},
             )
         )
     )
@@ -277,8 +277,21 @@ def test_attention_over_whole_texts_is_for_engines_that_keep_them_whole(ask: Ask
         "no, texts are cut into chunks of 2048",
         "no, the prefix cache is on",
         "no, triton on cpu has an attention of its own",
-        "no, torch_native on cuda has an attention of its own",
+        "no, torch_native on xpu has an attention of its own",
     ]
+
+
+def test_on_a_gpu_only_who_asks_for_torch_s_kernels_gets_this_attention(ask: Ask) -> None:
+    """On Turing: nobody's default, and SGLang 0.5.1.post2 keeps its settings elsewhere."""
+    card = {"ask": "why_not_whole", "device": "cuda"}
+    said = ask(
+        card, card | {"old": True}, card | {"old": True, "attention_backend": "triton"},
+        card | {"attention_backend": "flashinfer"},
+    )  # fmt: skip
+    assert said == [
+        None, None, "no, triton on cuda has an attention of its own",
+        "no, flashinfer on cuda has an attention of its own",
+    ]  # fmt: skip
 
 
 def test_pages_of_loaded_weights_are_given_back_and_nothing_else(ask: Ask, tmp_path: Path) -> None:

@@ -61,6 +61,48 @@ ROWS: Final[tuple[Row, ...]] = (
 )
 
 
+SHARED: Final = {
+    "7.5": 65_536, "8.0": 166_912, "8.6": 101_376, "8.9": 101_376, "9.0": 232_448,
+    "10.0": 232_448, "12.0": 101_376,
+}  # fmt: skip
+"""Most shared memory of a block, by compute capability (CUDA C++ Programming Guide, table of
+technical specifications)."""
+_KERNELS: Final = """
+## Triton's attention, compiled for cards that are not here
+
+By `tools/kernel_worker.py`: the release's own launch functions choose the blocks, its Triton
+compiles them, and Triton's ptxas says what they take. Not run. A cell: tensor-core instructions in
+the PTX, registers a thread, bytes spilled, shared memory of a block; the last row is what a block
+may have.
+
+"""
+
+
+def kernels(raw: Path) -> str:
+    """The table of compiled kernels, a column a card; empty without files."""
+    return "".join(_kernel_table(path) for path in sorted((raw / "kernels").glob("*.json")))
+
+
+def _kernel_table(path: Path) -> str:
+    found = json.loads(path.read_text("utf-8"))
+    cards = list(dict.fromkeys(row["card"] for row in found["rows"]))
+    table = [[f"`{path.stem}`, Triton {found['triton']}", *cards]]
+    table.append(["---"] * len(table[0]))
+    cells = {(r["what"], r["head"], r["card"]): _cell(r) for r in found["rows"]}
+    for what, head in dict.fromkeys((r["what"], r["head"]) for r in found["rows"]):
+        table.append([f"{what}, head of {head}", *(cells[what, head, card] for card in cards)])
+    table.append(["shared memory, at most", *(f"{SHARED[card]:,}" for card in cards)])
+    return _KERNELS + "".join(f"| {' | '.join(row)} |\n" for row in table)
+
+
+def _cell(row: dict[str, Any]) -> str:
+    if "error" in row:
+        return f"does not compile ({row['error'].splitlines()[0][:60]})"
+    return (
+        f"{row['mma'] or 'none'}; {row['registers']}; {row['spill_bytes']}; {row['shared_bytes']:,}"
+    )
+
+
 _PROVED: Final = """
 ## Proved on a card
 
@@ -120,4 +162,4 @@ def text(raw: Path) -> str:
     table = [heading, ["---"] * len(heading)]
     table += [[name, *(of(one) for one in seen)] for name, of in ROWS]
     trials = "".join(f"| {' | '.join(row)} |\n" for row in table)
-    return _HEAD + trials + proved(raw / "proofs")
+    return _HEAD + trials + kernels(raw) + proved(raw / "proofs")

@@ -42,6 +42,10 @@ def test_a_t4_is_proved_from_its_own_profile_to_two_services_on_the_card(tmp_pat
     (compare,) = words(found["table"])
     assert compare.startswith("compare t4-fp16 offload-t4 cpu-qwen3-0.6b --clients 1 --batch 1,4")
     assert "--tokens 128 --requests 100" in compare
+    whole = words(found["whole texts"])
+    assert whole[0].startswith(
+        "up t4-fp16 --name prove-whole-texts --port 0 -- --attention-backend"
+    )
     for to, profile in (("int8", "gpu-2gb-int8"), ("int4", "gpu-2gb-int4")):
         steps = words(found[f"quantised {to}"])
         assert steps[0] == f"model quantize qwen3-embedding-0.6b --to {to}"
@@ -55,7 +59,9 @@ def test_a_t4_is_proved_from_its_own_profile_to_two_services_on_the_card(tmp_pat
 
 
 def test_a_card_with_fp8_is_proved_in_fp8_too(tmp_path: Path) -> None:
-    assert "profile gpu-fp8" in chapters(machine("l4").detect(tmp_path))
+    found = chapters(machine("l4").detect(tmp_path))
+    assert "profile gpu-fp8" in found
+    assert "whole texts" not in found  # its Triton has tensor cores
 
 
 def test_a_machine_without_a_card_proves_its_cpu_profiles() -> None:

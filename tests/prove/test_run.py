@@ -242,6 +242,20 @@ def test_the_bundle_holds_the_records_and_no_secret(
     assert path.stat().st_mode & 0o077 == 0
 
 
+def test_the_page_shows_the_levels_of_a_comparison_and_cosines_to_four_digits(
+    program: Program, tmp_path: Path
+) -> None:
+    row = {"level": {"batch": 1, "tokens": 128}, "p50_ms": 48.25}
+    modes = {"modes": [{"name": "offload-t4", "rows": [row]}, {"name": "cannot", "rows": None}]}
+    program.told["bench a"] = lambda: record("load", data=modes)
+    program.told["up a"] = lambda: record("up", data={"smoke": {"worst_cosine": 0.99987}})
+    text = page.html(go([life("a")], tmp_path))
+    assert "offload-t4" in text
+    assert "48.2" in text
+    assert "0.9999" in text
+    assert 'class="verdict"' in text
+
+
 def test_the_page_shows_every_step_and_obeys_no_name(program: Program, tmp_path: Path) -> None:
     program.told["bench a"] = lambda: record(
         "load", data={"rows": [{"batch": 4, "tokens": 128, "p50_ms": 12.5, "mode": "<i>m</i>"}]}
@@ -251,4 +265,5 @@ def test_the_page_shows_every_step_and_obeys_no_name(program: Program, tmp_path:
     assert "&lt;script&gt;" in text
     assert "<script>" not in text
     assert "12.5" in text
+    assert 'class="verdict bad"' in text
     assert "1 of 2 chapters ended well (1 skipped)." in text

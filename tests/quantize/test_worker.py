@@ -67,6 +67,16 @@ def test_a_library_that_quantised_nothing_is_no_success() -> None:
         quantize_worker.kept_config({}, {})
 
 
+def test_a_library_may_write_into_a_folder_of_its_own_naming(tmp_path: Path) -> None:
+    """AutoRound made `OUT/model-w4g32/`, and the copy was refused as not quantised."""
+    folder = tmp_path / "model-w4g32"
+    folder.mkdir()
+    with pytest.raises(quantize_worker.RefusedError, match="wrote 0 checkpoints"):
+        quantize_worker.written_in(tmp_path)
+    (folder / "config.json").touch()
+    assert quantize_worker.written_in(tmp_path) == folder
+
+
 def test_all_but_the_transformer_s_weights_is_copied_as_it_is(tmp_path: Path) -> None:
     source = make_qwen3(tmp_path / "source", shards=2)
     (source / "onnx").mkdir()

@@ -1,10 +1,17 @@
-"""Attention on a CPU, straight over the texts of a batch.
+"""Attention by PyTorch's kernels, straight over the texts of a batch: on a CPU, and on Turing.
 
 SGLang's torch_native backend writes keys and values to its cache, gathers them from there text by
 text, and copies queries and results once more each. For an embedding that is a detour: a text's
 keys are all in the batch, and nobody reads them again. Measured on two Zen 5 cores, 16 texts of 128
 tokens through MiniLM in bfloat16: 36 % of the scheduler's time went into those copies. And the
 cache itself takes memory that nobody reads: `no_cache` leaves it out.
+
+On a GPU it is for Turing, where a server is started with `--attention-backend torch_native`: the
+Triton of its release compiles products in float16 to FMA there, without the tensor cores, and
+torch_native hands PyTorch fewer keys than queries, for which no fused kernel of PyTorch is made, so
+that scores are computed in float32. Here keys are repeated for each head, and PyTorch's
+memory-efficient kernels take them, which the wheel has for sm75. Not run on a card by us; the cache
+stays.
 
 Only where every text is whole in its batch: no prefix cache, no chunks. Elsewhere the stock way is
 kept, wrong vectors of encoders and all, for the smoke to find.
@@ -157,7 +164,8 @@ def whole_texts(owners) -> None:
             layer_id=stock.layer_id,
             attn_type=stock.attn_type,
         )
-    no_cache.leave_out()
+    if _settings()[0] == "cpu":
+        no_cache.leave_out()
 
 
 def _odd(owner) -> str | None:
@@ -175,20 +183,33 @@ def _odd(owner) -> str | None:
 def _why_not() -> str | None:
     """What keeps a text from being whole in its batch; None where nothing does."""
     try:
-        from sglang.srt.runtime_context import get_server_args
-
-        args = get_server_args()
-        device, backend = args.device, args.attention_backend
-        radix, chunk = not args.disable_radix_cache, args.chunked_prefill_size
-    except (ImportError, AttributeError) as error:
+        device, backend, no_radix, chunk = _settings()
+    except (ImportError, AttributeError, KeyError) as error:
         return f"no, this SGLang does not say how it was started ({error})"
-    if device != "cpu" or backend != "torch_native":
+    if device not in ("cpu", "cuda") or backend != "torch_native":
         return f"no, {backend} on {device} has an attention of its own"
-    if radix:
+    if not no_radix:
         return "no, the prefix cache is on"
     if chunk is not None and chunk > 0:
         return f"no, texts are cut into chunks of {chunk}"
     return None
+
+
+def _settings():
+    """How the server was started: device, attention backend, no prefix cache, size of chunks.
+
+    Raises:
+        ImportError, AttributeError, KeyError: this SGLang keeps them elsewhere.
+    """
+    names = ("device", "attention_backend", "disable_radix_cache", "chunked_prefill_size")
+    try:
+        from sglang.srt.runtime_context import get_server_args
+    except ImportError:  # 0.5.1.post2
+        from sglang.srt.managers.schedule_batch import global_server_args_dict as kept
+
+        return tuple(kept[name] for name in names)
+    args = get_server_args()
+    return tuple(getattr(args, name) for name in names)
 
 
 def _alike(lengths: list[int]):

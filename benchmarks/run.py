@@ -38,6 +38,7 @@ NAMES = (
     "client",
     "agreement",
     "gateway",
+    "encoders_cpu",
 )
 MET, MISSED, BROKEN, INTERRUPTED = 0, 1, 2, 130
 

@@ -27,13 +27,14 @@ def machine(
     gpus: tuple[Gpu, ...] = (),
     arch: str = "x86_64",
     int8: bool = False,
+    vectors: bool = True,
 ) -> Hardware:
     """An x86-64 machine without a GPU, unless told otherwise. Sizes in bytes."""
     return Hardware(
         cpu=Cpu(
             model="test",
             machine=arch,
-            flags=("avx2", *["avx512_bf16"] * bf16, *["avx512_vnni"] * int8),
+            flags=(*["avx2"] * vectors, *["avx512_bf16"] * bf16, *["avx512_vnni"] * int8),
             logical=16,
             usable=threads,
             usable_source="cgroup quota",

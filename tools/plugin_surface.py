@@ -69,6 +69,10 @@ def surface(tree: Tree) -> dict[str, Any]:
         "knows_gelu": '"gelu": nn.GELU()' in (tree.text("sglang/srt/layers/activation.py") or ""),
         "front_tokenizer": "self.tokenizer = get_tokenizer("
         in (tree.text("sglang/srt/managers/tokenizer_manager.py") or ""),
+        "answer_is_built_in": _methods(
+            tree, "srt/entrypoints/openai/serving_embedding.py", "OpenAIServingEmbedding"
+        ),
+        "channels": _channels(tree),
         "external_model_package": "SGLANG_EXTERNAL_MODEL_PACKAGE" in registry,
         "registry_models_dict": "self.models" in registry and "ModelRegistry = " in registry,
         "plugin_framework": tree.text("sglang/srt/plugins/hook_registry.py") is not None
@@ -113,6 +117,23 @@ def _loader(module: ast.Module) -> list[str]:
             words.append(node.slice)
     passed = {word.value for word in words if isinstance(word, ast.Constant)}
     return sorted({"config", "quant_config", "sparse_head", "model_path"} & passed)
+
+
+def _methods(tree: Tree, path: str, name: str) -> list[str]:
+    """The method of a class that makes the answer to a call; empty where there is none."""
+    if tree.text(f"sglang/{path}") is None:
+        return []
+    found = [n.name for n in _class(_parse(tree, path), name).body if hasattr(n, "args")]
+    return [method for method in found if method == "_build_embedding_response"]
+
+
+def _channels(tree: Tree) -> list[str]:
+    """A scheduler's senders, where it opens its sockets in a class of its own."""
+    path = "srt/managers/scheduler_components/ipc_channels.py"
+    if tree.text(f"sglang/{path}") is None:
+        return []
+    found = _class(_parse(tree, path), "SchedulerIpcChannels")
+    return [name for name in _annotated(found) if name.startswith("send_to_")]
 
 
 def _start_method(module: ast.Module) -> list[str]:

@@ -132,7 +132,7 @@ def _dtype(inputs: Inputs) -> Decision[str]:
         gpus = (choice.gpu,) if choice and choice.gpu else inputs.hardware.gpus
         return precision.automatic(device, cpu, gpus)
     source = inputs.settings.sources.get("dtype", "as given")
-    return Decision(wanted, (f"dtype {wanted}: {source}{precision.emulated(wanted, device, cpu)}",))
+    return Decision(wanted, (f"dtype {wanted}: {source}{precision.remark(wanted, device, cpu)}",))
 
 
 def _start_method(inputs: Inputs) -> StartMethod:

@@ -57,20 +57,24 @@ def why_not_int8(device: str, cpu: Cpu, checkpoint: Checkpoint, *, plugin: bool)
     if not plugin:
         return "it is qlaunch's plugin that computes it, and --no-plugin leaves that out"
     if cpu.machine != "x86_64":
-        return f"it is for x86-64 with VNNI or AMX, and this CPU is {cpu.machine}"
-    if not cpu.computes_int8:
-        # On AVX2 and AVX-512 alone two products are summed in 16 bits, which saturate: 255 times
-        # 127 over 384 columns gives 6,291,264 instead of 12,435,840 (torch 2.13.0).
-        why = f"{_WITHOUT_INT8}{cpu.masked(*INT8_FLAGS)}"
-        return f"{why}, without which it is slow and can overflow"
+        return f"it is for x86-64, and this CPU is {cpu.machine}"
+    if not cpu.vector_kernels:
+        return f"this CPU has no AVX2{cpu.masked('avx2')}, without which it is slow"
     return None
 
 
-def emulated(dtype: str, device: str, cpu: Cpu) -> str:
-    """What is to be said of a bfloat16 that was asked for and that this processor emulates."""
-    if device != "cpu" or dtype != "bfloat16" or cpu.computes_bf16:
+def remark(dtype: str, device: str, cpu: Cpu) -> str:
+    """What is to be said of a format that was asked for and that this processor has no part for."""
+    if device != "cpu":
         return ""
-    return f"; {_WITHOUT_BF16}{cpu.masked(*BF16_FLAGS)}, and float32 is faster on it"
+    if dtype == "bfloat16" and not cpu.computes_bf16:
+        return f"; {_WITHOUT_BF16}{cpu.masked(*BF16_FLAGS)}, and float32 is faster on it"
+    if dtype == INT8 and not cpu.computes_int8:
+        # On AVX2 and AVX-512 alone two products are summed in 16 bits, which saturate: 255 times
+        # 127 over 384 columns gives 6,291,264 instead of 12,435,840 (torch 2.13.0). The plugin
+        # asks the operator itself and takes weights of 7 bits then (int8.py).
+        return f"; weights in 7 bits, for {_WITHOUT_INT8}{cpu.masked(*INT8_FLAGS)}"
+    return ""
 
 
 def cautions(device: str, cpu: Cpu) -> tuple[str, ...]:
@@ -104,7 +108,7 @@ def check_quantised(device: str, checkpoint: Checkpoint, method: object) -> None
         return
     if checkpoint.quantization is None:
         why = f"--quantization {method} needs kernels that this engine has for GPUs only"
-        fix = "leave it out; on a CPU with VNNI or AMX an encoder takes dtype int8"
+        fix = "leave it out; an encoder takes dtype int8 on an x86-64 CPU"
     else:
         why = (
             f"{checkpoint.path / 'config.json'} says the weights are quantised"

@@ -122,6 +122,7 @@ class TestEnvironment:
         found = environment("cpu")
         assert found == {
             "CUDA_VISIBLE_DEVICES": "",
+            "GOMP_SPINCOUNT": "10000",
             "HF_HUB_OFFLINE": "1",
             "LRU_CACHE_CAPACITY": "16",
             "OMP_NUM_THREADS": "2",

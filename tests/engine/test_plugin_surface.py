@@ -129,3 +129,12 @@ def test_activations_are_put_where_the_plugin_puts_them(release: Release) -> Non
 )
 def test_the_front_makes_its_tokenizer_where_the_plugin_hooks_it(release: Release) -> None:
     assert record(release)["front_tokenizer"]
+
+
+@pytest.mark.parametrize(
+    "release", [r for r in EVERY if r.plugin == "framework"], ids=lambda r: r.name
+)
+def test_vectors_and_answers_are_made_where_the_plugin_hooks_them(release: Release) -> None:
+    said = record(release)
+    assert said["answer_is_built_in"] == ["_build_embedding_response"]
+    assert said["channels"] == ["send_to_tokenizer", "send_to_detokenizer"]

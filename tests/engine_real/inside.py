@@ -186,20 +186,22 @@ def layers(way: str, lengths: list[int], *, seed: int = 3, **broken: Any) -> Any
         way: `packed` or `int8`.
         lengths: tokens of each text.
         broken: another `activation`, or `partial`: an attention that is not over whole texts; or
-            fewer `steps` of an activation than a byte has.
+            another `dtype` than bfloat16; or `least` and `most` tokens of a portion.
     """
     import torch
     from inside_model import Model  # type: ignore[import-not-found]  # beside this script
-    from qlaunch_sglang import int8, packed
+    from qlaunch_sglang import int8, packed, portions
 
+    portions.LEAST, portions.MOST = broken.get("least", 128), broken.get("most", 512)
     torch.manual_seed(seed)
-    model = Model(whole=not broken.get("partial"))
+    model = Model(whole=not broken.get("partial")).to(
+        getattr(torch, broken.get("dtype", "bfloat16"))
+    )
     texts = [torch.randint(0, 50, (length,)).tolist() for length in lengths]
     given = int8.batch_of(texts)
     with torch.no_grad():
         before = model(*given, get_embedding=True)
         int8.tokenized = lambda _: [torch.randint(0, 50, (n,)).tolist() for n in (4, 9, 30, 60)]
-        int8._STEPS = broken.get("steps", 255)
         os.environ.update(QLAUNCH_DTYPE=way, QLAUNCH_MODEL_PATH="/")
         packed.pack_layers(model, model.encoder, broken.get("activation", "gelu"))
         kinds = [type(module).__name__ for module in model.encoder.layer[0].modules()]
@@ -219,6 +221,77 @@ def packs_bfloat16() -> bool:
     import torch
 
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def written(numbers: list[float], answer_format: str = "float") -> Any:
+    """An answer of SGLang's as FastAPI would write it, and as the plugin does."""
+    import base64
+    import struct
+
+    from fastapi.encoders import jsonable_encoder  # type: ignore[import-not-found]
+    from qlaunch_sglang import answers
+    from sglang.srt.entrypoints.openai import protocol
+
+    packed = base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode()
+    response = protocol.EmbeddingResponse(
+        data=[
+            protocol.EmbeddingObject(
+                embedding=packed if answer_format == "base64" else numbers, index=index
+            )
+            for index in range(2)
+        ],
+        model="/a/model",
+        usage=protocol.UsageInfo(prompt_tokens=5, total_tokens=5),
+    )
+    ours = answers.written(response)
+    other = object()
+    return {
+        "theirs": jsonable_encoder(response),
+        "ours": json.loads(ours.body),
+        "type": ours.headers["content-type"],
+        "status": ours.status_code,
+        "left": answers.written(other) is other,
+    }
+
+
+def ways_of_results() -> Any:
+    """Who is sent what by a scheduler's two senders, as the plugin sorts them."""
+    from dataclasses import dataclass
+
+    from qlaunch_sglang import straight
+    from sglang.srt.managers import io_struct
+
+    sent: list[tuple[str, str]] = []
+
+    @dataclass(frozen=True)
+    class Channels:
+        send_to_tokenizer: Any
+        send_to_detokenizer: Any
+
+    def sender(name: str) -> Any:
+        def send_output(output: Any, recv_obj: Any = None) -> None:
+            sent.append((name, type(output).__name__))
+
+        return SimpleNamespace(send_output=send_output, socket=name)
+
+    def embeddings(fronts: list[str | None]) -> Any:
+        return io_struct.BatchEmbeddingOutput(
+            rids=["a"],
+            http_worker_ipcs=fronts,
+            finished_reasons=[None],
+            embeddings=[[1.0]],
+            prompt_tokens=[1],
+            cached_tokens=[0],
+            placeholder_tokens_idx=None,
+            placeholder_tokens_val=None,
+        )
+
+    made = Channels(sender("front"), sender("detokenizer"))
+    channels = straight._around(lambda *_given, **_more: made)
+    channels.send_to_detokenizer.send_output(embeddings([None]))
+    channels.send_to_detokenizer.send_output(embeddings(["ipc:///one/of/several"]))
+    channels.send_to_detokenizer.send_output(io_struct.FreezeGCReq(), None)
+    return {"sent": sent, "socket": channels.send_to_detokenizer.socket}
 
 
 def waited(after_s: float) -> Any:
@@ -348,6 +421,8 @@ ASKS = {
         why_not_whole,
         layers,
         packs_bfloat16,
+        written,
+        ways_of_results,
         waited,
         controller_source,
         loaded,

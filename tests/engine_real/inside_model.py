@@ -63,6 +63,17 @@ class Layer(nn.Module):  # type: ignore[misc]
         return self.output(self.intermediate(x), x)
 
 
+class Encoder(nn.Module):  # type: ignore[misc]
+    def __init__(self, *, whole: bool) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(Layer(whole=whole) for _ in range(2))
+
+    def forward(self, hidden_states: Any, forward_batch: Any) -> Any:
+        for layer in self.layer:
+            hidden_states = layer(hidden_states, forward_batch)
+        return hidden_states
+
+
 class Model(nn.Module):  # type: ignore[misc]
     """Two layers of 32 columns, one of whose feed-forward channels is huge, as MiniLM's are.
 
@@ -72,12 +83,8 @@ class Model(nn.Module):  # type: ignore[misc]
     def __init__(self, *, whole: bool) -> None:
         super().__init__()
         self.words = nn.Embedding(50, 32).to(torch.bfloat16)
-        self.encoder = nn.Module()
-        self.encoder.layer = nn.ModuleList(Layer(whole=whole) for _ in range(2))
+        self.encoder = Encoder(whole=whole)
 
     def forward(self, ids: Any, _: Any, batch: Any, *, get_embedding: bool) -> Any:
         assert get_embedding
-        x = self.words(ids)
-        for layer in self.encoder.layer:
-            x = layer(x, batch)
-        return x
+        return self.encoder(self.words(ids), forward_batch=batch)

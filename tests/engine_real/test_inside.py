@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 
 from launcher.engine import command
 from launcher.engine.release import Engine
-from launcher.hardware.cpu import read_cpu
 from tests.checkpoints import make_bert
 from tests.engine_real.qlaunch import environment
 
@@ -162,6 +160,16 @@ def test_causal_attention_sees_what_came_before_in_its_own_text(ask: Ask, kv_hea
         np.testing.assert_allclose(found, expected_rows, rtol=1e-4, atol=1e-5)
 
 
+def test_attention_in_float32_of_long_texts_is_pytorch_s(ask: Ask) -> None:
+    lengths = [64, 65, 65, 1]
+    rows = RANDOM.standard_normal((sum(lengths), 24)).astype(np.float32)
+    (found,) = ask({"ask": "attended", "states": rows.tolist(), "lengths": lengths})
+    parts = np.split(rows, np.cumsum(lengths)[:-1])
+    np.testing.assert_allclose(
+        found, np.concatenate([attention(part) for part in parts]), rtol=1e-4, atol=1e-5
+    )
+
+
 def test_attention_in_bfloat16_is_the_same_however_texts_are_grouped(ask: Ask) -> None:
     rows = RANDOM.standard_normal((30, 24)).astype(np.float32)
     question = {"ask": "attended", "states": rows.tolist(), "lengths": [6] * 5, "dtype": "bfloat16"}
@@ -171,70 +179,42 @@ def test_attention_in_bfloat16_is_the_same_however_texts_are_grouped(ask: Ask) -
     np.testing.assert_allclose(whole, np.concatenate(parts), atol=0.03)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("keys", [[1.0] * 6, [1.0, 1.25, 1.5, 1.75, 2.0, 3.0]])
 @pytest.mark.parametrize("scores", [[-256.0] * 6, [256.0] * 6, [-256.0, 0.0, 256.0] * 2])
-def test_attention_in_bfloat16_of_scores_far_from_zero(
-    ask: Ask, keys: list[float], scores: list[float]
+def test_attention_of_scores_far_from_zero(
+    ask: Ask, keys: list[float], scores: list[float], dtype: str
 ) -> None:
-    """Powers of two of such scores leave bfloat16's range; its softmax does not."""
+    """Powers of two of such scores leave the range of both formats; softmax does not."""
     rows = np.zeros((6, 24), dtype=np.float32)
     rows[:, 0], rows[:, 4] = 2 * np.array(scores), 2 * np.array(scores)[::-1]
     rows[:, 8] = rows[:, 12] = keys
     rows[:, 16:] = RANDOM.integers(-8, 9, (6, 8))
-    question = {"ask": "attended", "states": rows.tolist(), "lengths": [6], "dtype": "bfloat16"}
+    question = {"ask": "attended", "states": rows.tolist(), "lengths": [6], "dtype": dtype}
     (found,) = ask(question)
     np.testing.assert_allclose(found, attention(rows), rtol=0.01, atol=0.02)
 
 
-def cosines(one: Any, two: Any) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = (normalized(np.array(one)) * normalized(np.array(two))).sum(-1)
-    return found
+@pytest.mark.parametrize("answer_format", ["float", "base64"])
+def test_an_answer_is_what_fastapi_would_have_written(ask: Ask, answer_format: str) -> None:
+    numbers = RANDOM.standard_normal(5).astype(np.float32).astype(float).tolist()
+    question = {"ask": "written", "numbers": numbers, "answer_format": answer_format}
+    (found,) = ask(question)
+    assert found["ours"] == found["theirs"]
+    assert list(found["ours"]) == list(found["theirs"])
+    assert len(found["ours"]["data"]) == 2
+    assert (found["status"], found["type"]) == (200, "application/json")
+    assert found["left"]
 
 
-def test_packed_layers_answer_as_the_layers_they_replace(ask: Ask) -> None:
-    if not ask({"ask": "packs_bfloat16"})[0]:
-        pytest.skip(
-            "oneDNN packs bfloat16 from AVX-512 on; below, the stock layers stay: seen next"
-        )
-    for lengths in ([1], [5, 5, 3], [40, 7]):
-        (found,) = ask({"ask": "layers", "way": "packed", "lengths": lengths})
-        assert "PackedProjection" in found["kinds"]
-        assert found["kinds"].count("PackedOutput") == 2
-        np.testing.assert_allclose(found["after"], found["before"], atol=0.06)
-        assert cosines(found["after"], found["before"]).min() > 0.9999
-        assert found["kept"] < 3000  # the weights are there once: no copy stays
-
-
-@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the mask is x86-64's")
-def test_without_bfloat16_arithmetic_the_stock_layers_stay(engine: Engine) -> None:
-    inside = Inside(engine, ONEDNN_MAX_CPU_ISA="AVX2", ATEN_CPU_CAPABILITY="avx2")
-    packs, found = inside.ask(
-        {"ask": "packs_bfloat16"}, {"ask": "layers", "way": "packed", "lengths": [5, 5, 3]}
-    )
-    inside.close()
-    assert packs is False
-    assert not [kind for kind in found["kinds"] if kind.startswith("Packed")]
-    assert found["after"] == found["before"]
-
-
-def test_int8_layers_are_near_and_the_same_in_any_company(ask: Ask) -> None:
-    """Without VNNI sums of two products saturate; in half the steps they cannot."""
-    steps = 255 if read_cpu().computes_int8 else 127
-    for lengths in ([1], [5, 5, 3], [40, 7]):
-        (found,) = ask({"ask": "layers", "way": "int8", "lengths": lengths, "steps": steps})
-        assert "Int8Projection" in found["kinds"]
-        assert 0.99 < cosines(found["after"], found["before"]).min() < 1
-        np.testing.assert_allclose(found["alone"], found["after"], atol=0.1)
-        assert cosines(found["alone"], found["after"]).min() > 0.9999
-        assert found["kept"] < 3000
-
-
-def test_int8_that_cannot_be_had_ends_the_start(ask: Ask) -> None:
-    question = {"ask": "layers", "way": "int8", "lengths": [3]}
-    said = ask({**question, "activation": "relu"}, {**question, "partial": True})
-    assert {each["error"] for each in said} == {"RuntimeError"}
-    assert "its activation is relu" in said[0]["message"]
-    assert "texts are not computed whole" in said[1]["message"]
+def test_vectors_go_straight_to_the_front_and_all_else_by_the_detokenizer(ask: Ask) -> None:
+    (found,) = ask({"ask": "ways_of_results"})
+    assert found["sent"] == [
+        ["front", "BatchEmbeddingOutput"],
+        ["detokenizer", "BatchEmbeddingOutput"],  # of one of several fronts
+        ["detokenizer", "FreezeGCReq"],
+    ]
+    assert found["socket"] == "detokenizer"
 
 
 def test_the_controller_sleeps_until_something_comes(ask: Ask) -> None:

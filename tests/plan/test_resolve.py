@@ -77,10 +77,20 @@ class TestInt8:
         # While it loads, the weights are there in the other format.
         assert plan.predicted.ram_bytes == same.predicted.ram_bytes
 
+    def test_without_vnni_weights_have_7_bits_and_the_plan_says_so(self) -> None:
+        asked: dict[str, Any] = {"dtype": "int8", "sources": {"dtype": "command line"}}
+        reasons = make_plan(inputs(hardware=machine(int8=False), **asked)).reasons
+        why = "weights in 7 bits, for this CPU has neither VNNI nor AMX"
+        assert f"dtype int8: command line; {why}" in reasons
+        assert (
+            "dtype int8: command line"
+            in make_plan(inputs(hardware=machine(int8=True), **asked)).reasons
+        )
+
     @pytest.mark.parametrize(
         ("changes", "why"),
         [
-            ({"hardware": machine()}, "neither VNNI nor AMX"),
+            ({"hardware": machine(vectors=False)}, "this CPU has no AVX2"),
             ({"model": qwen3()}, "this model is a decoder"),
             ({"plugin": False}, "--no-plugin leaves that out"),
             ({"model": checkpoint(quantization="gptq")}, "quantised already (gptq)"),

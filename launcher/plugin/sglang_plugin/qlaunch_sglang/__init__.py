@@ -6,7 +6,8 @@ Two ways in, both official, neither touches an installed file:
   scheduler; it hooks the place where the front chooses how to start its children (`fork_start`),
   the loop of what hands requests to several schedulers (`calm_controller`), the scheduler's sleep
   between requests (`trimming`), the making of the tokenizer where texts go to it in lower case
-  (`lower_case`), and the making of the cache of keys and values (`no_cache`);
+  (`lower_case`), the making of the cache of keys and values (`no_cache`), the way of vectors from
+  the scheduler to the front (`straight`), and the writing of answers (`answers`);
 - `SGLANG_EXTERNAL_MODEL_PACKAGE=qlaunch_sglang.encoders` (or `.decoders`) makes SGLang's model
   registry take the classes of that package over its own of the same name.
 
@@ -20,7 +21,15 @@ def register() -> None:
     """Entry point of SGLang's plugin framework."""
     import gc
 
-    from qlaunch_sglang import calm_controller, fork_start, lower_case, no_cache, trimming
+    from qlaunch_sglang import (
+        answers,
+        calm_controller,
+        fork_start,
+        lower_case,
+        no_cache,
+        straight,
+        trimming,
+    )
 
     # CPython's own, which sitecustomize.py raised while the engine was importing.
     gc.set_threshold(700, 10, 10)
@@ -29,3 +38,5 @@ def register() -> None:
     trimming.register()
     lower_case.register()
     no_cache.register()
+    straight.register()
+    answers.register()

@@ -33,10 +33,12 @@ TOKENS = 2048
 """Tokens that causal attention takes at a time: its keys and values are repeated for each head."""
 SCORES = 1 << 20
 """Scores computed at a time: 2 MiB in bfloat16 stay near the processor."""
+SHORT = 64
+"""Tokens of a text up to which powers in float32 are faster than PyTorch's kernel."""
 LOG2_E = math.log2(math.e)
 FAR = 2.0**90
-"""Sums of powers beyond this or its inverse are not trusted; bfloat16 reaches from 2^-126 to 2^127,
-and a row's products with the values need some room."""
+"""Sums of powers beyond this or its inverse are not trusted; bfloat16 and float32 reach from 2^-126
+to 2^127, and a row's products with the values need some room."""
 
 
 class WholeTextAttention(RadixAttention):
@@ -56,9 +58,14 @@ class WholeTextAttention(RadixAttention):
         if any(by_text(forward_batch, "extend_prefix_lens")) or sum(lengths) != q.shape[0]:
             return super().forward(q, k, v, forward_batch, save_kv_cache, **kwargs)
         parts = [x.view(len(q), -1, self.head_dim) for x in (q, k, v)]
+        alike = list(_alike(lengths))
+        if len(alike) == 1 and alike[0][1] <= self._at_once(alike[0][0]):
+            length, count = alike[0]
+            texts = self._attend(*(x.view(count, length, *x.shape[1:]) for x in parts))
+            return texts.reshape(len(q), -1)
         out = torch.empty_like(parts[0], memory_format=torch.contiguous_format)
         start = 0
-        for length, count in _alike(lengths):
+        for length, count in alike:
             end = start + length * count
             # [count, length, heads, head size], views of what the projection gave.
             group = [part[start:end].view(count, length, *part.shape[1:]) for part in parts]
@@ -113,7 +120,8 @@ def attend(query, key, value, scale: float):
     subtracted from a row and whatever its base, so the greatest score is not looked for, and the
     division comes last, where a row has as many numbers as a head, not as a text has tokens. Where
     sums of powers come near the ends of the numbers' range, PyTorch's softmax is taken. Scores are
-    rounded, which PyTorch's kernel keeps in float32. In float32 that kernel is the faster one.
+    rounded, which PyTorch's kernel keeps in float32. In float32 that kernel is the faster one for
+    longer texts, and always where there is no room for powers.
 
     Args:
         query, key, value: [texts, length, heads, head size].
@@ -122,7 +130,9 @@ def attend(query, key, value, scale: float):
         [texts, length, heads, head size].
     """
     texts, length, heads, size = query.shape
-    if query.dtype != torch.bfloat16:
+    if query.dtype not in (torch.bfloat16, torch.float32) or (
+        query.dtype == torch.float32 and length > SHORT
+    ):
         q, k, v = (x.transpose(1, 2) for x in (query, key, value))
         return scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2)
     q, k, v = (x.transpose(1, 2).reshape(texts * heads, length, size) for x in (query, key, value))

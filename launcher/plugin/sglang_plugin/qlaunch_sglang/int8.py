@@ -14,6 +14,7 @@ sums between layers are in float32. What keeps the vectors near the model's own:
   a handful a layer) are computed apart, in float32.
 """
 
+import functools
 import logging
 import os
 from pathlib import Path
@@ -34,11 +35,44 @@ MARGIN = 1.1
 _GELU_LEAST = -0.17
 """No GELU gives less (its minimum is -0.16997)."""
 _STEPS = 255
+_WHOLE = 127
+"""Levels of a weight on each side of 0 where products are summed in 32 bits."""
+_SATURATING = 64
+"""The same where two products are summed in 16 bits first: 2 × 255 × 64 still fits into them."""
 
 
 def wanted() -> bool:
     """Whether the launcher asked for it."""
     return os.environ.get("QLAUNCH_DTYPE") == "int8"
+
+
+@functools.cache
+def levels() -> int:
+    """Levels of a weight on each side of 0, by what this processor's product makes of 255 × 127.
+
+    Without VNNI and AMX two products are summed in 16 bits, which saturate; a weight of 7 bits
+    leaves them room, and activations keep their 8.
+    """
+    length, channels = 64, 16
+    steps = torch.full((1, length), _STEPS, dtype=torch.uint8)
+    weight = torch.full((channels, length), _WHOLE, dtype=torch.int8)
+    found = torch.ops.onednn.qlinear_pointwise(
+        steps,
+        1.0,
+        0,
+        torch.ops.onednn.qlinear_prepack(weight, None),
+        torch.ones(channels),
+        torch.zeros(channels, dtype=torch.int64),
+        None,
+        1.0,
+        0,
+        torch.float32,
+        "none",
+        [],
+        "none",
+    )
+    exact = float(found.min()) == float(found.max()) == length * _STEPS * _WHOLE
+    return _WHOLE if exact else _SATURATING
 
 
 class Int8Linear(nn.Module):
@@ -61,7 +95,7 @@ class Int8Linear(nn.Module):
             weight[:, without] = 0
         self.scale, self.zero = quantiser(seen.within(even, without))
         weight = weight * even
-        steps = weight.abs().amax(dim=1).clamp(min=1e-8) / 127
+        steps = weight.abs().amax(dim=1).clamp(min=1e-8) / levels()
         whole = torch.round(weight / steps.unsqueeze(1)).to(torch.int8)
         self._weight = torch.ops.onednn.qlinear_prepack(whole, None)
         self._steps, self._zeros = steps, torch.zeros(len(steps), dtype=torch.int64)

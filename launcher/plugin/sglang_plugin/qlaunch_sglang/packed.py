@@ -1,10 +1,12 @@
 """Linear layers of encoders on a CPU with weights laid out for oneDNN once, and fused.
 
-PyTorch lays a bfloat16 weight out anew for every product, and writes a layer's GELU and the sum
-with its input as passes of their own over memory. oneDNN does both inside the product. The
-operators are PyTorch's own; its compiler uses them for what it freezes, and needs no compiler here.
+PyTorch lays a weight out anew for every product (bfloat16: oneDNN; float32: MKL's packing), and
+writes a layer's GELU and the sum with its input as passes of their own over memory. oneDNN does
+both inside the product. The operators are PyTorch's own; its compiler uses them for what it
+freezes, and needs no compiler here. float32 stays float32: oneDNN computes it in lower precision
+only where a program asks for that.
 
-Measured on two Zen 5 cores: see docs/decisions.md.
+Measured by processor: see docs/decisions.md.
 """
 
 import logging
@@ -12,7 +14,7 @@ import logging
 import torch
 from torch import nn
 
-from qlaunch_sglang import int8
+from qlaunch_sglang import int8, portions
 
 logger = logging.getLogger(__name__)
 
@@ -21,18 +23,22 @@ ROWS = 1024
 
 
 class PackedLinear(nn.Module):
-    """`activation(x W + b)`, where SGLang has a linear layer and an activation."""
+    """`x W + b`, or with `gelu` that of it: where SGLang has a linear layer and an activation."""
 
-    def __init__(self, dense, activation: str = "none"):
+    def __init__(self, dense, *, gelu: bool = False):
         super().__init__()
+        # oneDNN's GELU in float32 takes three times PyTorch's own with AVX2, and with AVX-512 as
+        # much; in bfloat16 a pass of its own would round once more.
+        self._after = gelu and dense.weight.dtype == torch.float32
+        self._fused = "gelu" if gelu and not self._after else "none"
         self._weight, self._bias = pack(dense)
-        self._activation = activation
 
     def forward(self, x):
         """[tokens, in] → [tokens, out]."""
-        return torch.ops.mkldnn._linear_pointwise(
-            x, self._weight, self._bias, self._activation, [], "none"
+        product = torch.ops.mkldnn._linear_pointwise(
+            x, self._weight, self._bias, self._fused, [], "none"
         )
+        return torch.ops.aten.gelu_(product) if self._after else product
 
 
 class PackedProjection(PackedLinear):
@@ -75,7 +81,12 @@ def pack_layers(model, encoder, activation: str) -> None:
     """
     if int8.wanted():
         int8.quantise(model, encoder, activation)
-        return
+    else:
+        _pack(encoder, activation)
+    portions.divide(encoder)
+
+
+def _pack(encoder, activation: str) -> None:
     why_not = _why_not(encoder, activation)
     logger.info("qlaunch: packed linear layers: %s", why_not or "yes")
     if why_not:
@@ -84,22 +95,26 @@ def pack_layers(model, encoder, activation: str) -> None:
         attention = layer.attention.self_attn
         attention.qkv_proj = PackedProjection(attention.qkv_proj)
         layer.attention.output = PackedOutput(layer.attention.output)
-        layer.intermediate = PackedLinear(layer.intermediate.dense, activation)
+        layer.intermediate = PackedLinear(layer.intermediate.dense, gelu=True)
         layer.output = PackedOutput(layer.output)
 
 
 def _why_not(encoder, activation: str) -> str | None:
-    first = encoder.layer[0].intermediate.dense.weight
-    if first.device.type != "cpu" or first.dtype != torch.bfloat16:
-        return f"no, for {first.dtype} on {first.device.type}"
     if activation != "gelu":
         return f"no, the activation is {activation}"
     if getattr(encoder, "quant_config", None) is not None:
         return "no, the weights are quantised"
+    return why_not_packed(encoder.layer[0].intermediate.dense.weight)
+
+
+def why_not_packed(weight) -> str | None:
+    """What keeps a linear layer with that weight from being packed; None where nothing does."""
+    if weight.device.type != "cpu" or weight.dtype not in (torch.bfloat16, torch.float32):
+        return f"no, for {weight.dtype} on {weight.device.type}"
     operators = torch.ops.mkldnn
     needed = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
     if not all(hasattr(operators, name) for name in needed):
         return "no, this PyTorch has not the operators"
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if weight.dtype == torch.bfloat16 and not operators._is_mkldnn_bf16_supported():
         return "no, this processor does not compute bfloat16"
     return None

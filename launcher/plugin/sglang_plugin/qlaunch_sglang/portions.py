@@ -1,0 +1,139 @@
+"""An encoder's layers over a batch in portions of whole texts, one compute thread each.
+
+With all threads at every product a batch of 2048 tokens writes intermediate results of 12 MB, which
+come from memory again for the next product, and at the end of each product the threads wait for the
+slowest: on a machine whose cores also serve HTTP, for the one that was interrupted. Texts have
+nothing to do with each other, so here each thread takes a portion of the texts through all layers,
+with products of its own, and then the next portion. A batch that is too small for that is computed
+by all threads together.
+"""
+
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import torch
+
+from qlaunch_sglang.attention import WholeTextAttention
+from qlaunch_sglang.pooling import by_text, lengths_of
+
+logger = logging.getLogger(__name__)
+
+MOST = 512
+"""Tokens of a portion, if it has more than one text."""
+LEAST = 128
+"""Tokens for each thread below which a batch is not divided."""
+EVEN = 0.8
+"""Share of the threads' time that must be work; else all of them do better together."""
+
+
+class Portions:
+    """What stands for a BertEncoder's `forward`."""
+
+    def __init__(self, layers):
+        self._layers = layers
+        self._workers = None
+
+    def __call__(self, hidden_states, forward_batch):
+        """[tokens, width] of a batch → the same after all layers."""
+        lengths, threads = lengths_of(forward_batch), torch.get_num_threads()
+        portions = portions_of(lengths, threads)
+        odd = any(by_text(forward_batch, "extend_prefix_lens"))
+        if not portions or odd or sum(lengths) != len(hidden_states):
+            return self._through(hidden_states, forward_batch)
+        return self._by_threads(hidden_states, portions, threads)
+
+    def _through(self, states, forward_batch):
+        for layer in self._layers:
+            states = layer(states, forward_batch)
+        return states
+
+    def _by_threads(self, states, portions, threads):
+        if self._workers is None:
+            self._workers = workers(threads)
+        inference, out = torch.is_inference_mode_enabled(), torch.empty_like(states)
+
+        def compute(portion):
+            start, end, texts = portion
+            with torch.inference_mode(inference), torch.no_grad():
+                out[start:end] = self._through(states[start:end], whole(texts))
+
+        for _ in self._workers.map(compute, portions):
+            pass
+        return out
+
+
+def workers(count: int) -> ThreadPoolExecutor:
+    """Threads that compute with one thread each; this one keeps its own."""
+    ready = threading.Barrier(count + 1)
+
+    def alone():
+        torch.set_num_threads(1)
+        ready.wait()
+
+    pool = ThreadPoolExecutor(count, "portion", initializer=alone)
+    for _ in range(count):
+        pool.submit(int)
+    ready.wait()
+    # The figure is also the one that threads begin with.
+    torch.set_num_threads(count)
+    return pool
+
+
+def portions_of(lengths: list[int], threads: int) -> list[tuple[int, int, list[int]]]:
+    """Portions that keep `threads` threads at work; none where the batch is better left whole."""
+    each = sum(lengths) // threads
+    if len(lengths) < 2 or each < LEAST:
+        return []
+    sizes = [size for size in (min(MOST, each), min(MOST, each // 2)) if size >= LEAST]
+    ways = [list(divided(lengths, size)) for size in sizes]
+    best = max(ways, key=lambda way: share_of_work(way, threads))
+    return best if share_of_work(best, threads) >= EVEN else []
+
+
+def share_of_work(portions: list[tuple[int, int, list[int]]], threads: int) -> float:
+    """How much of the threads' time is work, when each takes the next portion as it is done."""
+    busy = [0] * threads
+    for start, end, _ in portions:
+        first = busy.index(min(busy))
+        busy[first] += end - start
+    return sum(busy) / (threads * max(busy))
+
+
+def divided(lengths: list[int], size: int):
+    """(first token, end, lengths) of neighbouring texts that have `size` tokens or fewer together;
+    a longer text stands alone.
+    """
+    start = end = 0
+    texts: list[int] = []
+    for length in lengths:
+        if texts and end - start + length > size:
+            yield start, end, texts
+            start, texts = end, []
+        texts.append(length)
+        end += length
+    if texts:
+        yield start, end, texts
+
+
+def whole(lengths: list[int]) -> SimpleNamespace:
+    """What attention reads of a batch, of texts that are whole in it."""
+    return SimpleNamespace(extend_seq_lens_cpu=lengths, extend_prefix_lens_cpu=[0] * len(lengths))
+
+
+def divide(encoder) -> None:
+    """Let a BertEncoder compute its batches in portions, where its attention allows it."""
+    why_not = _why_not(encoder)
+    logger.info("qlaunch: batches in portions, one thread each: %s", why_not or "yes")
+    if why_not is None:
+        encoder.forward = Portions(encoder.layer)
+
+
+def _why_not(encoder) -> str | None:
+    if any(
+        type(layer.attention.self_attn.attn) is not WholeTextAttention for layer in encoder.layer
+    ):
+        return "no, texts are not computed whole"
+    device = next(iter(encoder.parameters())).device.type
+    return None if device == "cpu" else f"no, the model is on {device}"

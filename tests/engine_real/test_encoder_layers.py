@@ -1,0 +1,110 @@
+"""Linear layers of encoders as the plugin computes them: packed, in int8, in portions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from launcher.engine.release import Engine
+from tests.engine_real.test_inside import Ask, Inside, normalized
+
+
+@pytest.fixture(scope="module")
+def ask(engine: Engine) -> Iterator[Ask]:
+    inside = Inside(engine)
+    yield inside.ask
+    inside.close()
+
+
+def cosines(one: Any, two: Any) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = (normalized(np.array(one)) * normalized(np.array(two))).sum(-1)
+    return found
+
+
+def test_packed_layers_answer_as_the_layers_they_replace(ask: Ask) -> None:
+    if not ask({"ask": "packs_bfloat16"})[0]:
+        pytest.skip(
+            "oneDNN packs bfloat16 from AVX-512 on; below, the stock layers stay: seen next"
+        )
+    for lengths in ([1], [5, 5, 3], [40, 7]):
+        (found,) = ask({"ask": "layers", "way": "packed", "lengths": lengths})
+        assert "PackedProjection" in found["kinds"]
+        assert found["kinds"].count("PackedOutput") == 2
+        np.testing.assert_allclose(found["after"], found["before"], atol=0.06)
+        assert cosines(found["after"], found["before"]).min() > 0.9999
+        assert found["kept"] < 3000  # the weights are there once: no copy stays
+
+
+def test_packed_layers_in_float32_are_float32(ask: Ask) -> None:
+    """No processor is asked for more than PyTorch needs: the same layers, whatever computes."""
+    for lengths in ([1], [5, 5, 3], [40, 7]):
+        question = {"ask": "layers", "way": "packed", "lengths": lengths, "dtype": "float32"}
+        (found,) = ask(question)
+        assert "PackedProjection" in found["kinds"]
+        assert found["kinds"].count("PackedOutput") == 2
+        np.testing.assert_allclose(found["after"], found["before"], rtol=1e-4, atol=2e-5)
+        np.testing.assert_allclose(found["alone"], found["after"], rtol=1e-4, atol=2e-5)
+        assert found["kept"] < 3000
+
+
+@pytest.fixture
+def ask_avx2(engine: Engine) -> Iterator[Ask]:
+    """A process that computes as on a processor with AVX2 and nothing later."""
+    inside = Inside(engine, ONEDNN_MAX_CPU_ISA="AVX2", ATEN_CPU_CAPABILITY="avx2")
+    yield inside.ask
+    inside.close()
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the mask is x86-64's")
+def test_without_bfloat16_arithmetic_float32_alone_is_packed(ask_avx2: Ask) -> None:
+    question = {"ask": "layers", "way": "packed", "lengths": [5, 5, 3]}
+    packs, half, single = ask_avx2(
+        {"ask": "packs_bfloat16"}, question, {**question, "dtype": "float32"}
+    )
+    assert packs is False
+    assert not [kind for kind in half["kinds"] if kind.startswith("Packed")]
+    assert half["after"] == half["before"]
+    assert "PackedProjection" in single["kinds"]
+    np.testing.assert_allclose(single["after"], single["before"], rtol=1e-4, atol=2e-5)
+
+
+def test_a_batch_in_portions_is_the_batch(ask: Ask) -> None:
+    """Two threads, each with portions of its own: every text as if it had come alone."""
+    question = {"ask": "layers", "way": "packed", "dtype": "float32", "least": 4}
+    for lengths in ([5] * 7, [3, 40, 1, 1, 9, 2, 30], [60, 1]):
+        for most in (1, 8, 16):
+            (found,) = ask({**question, "lengths": lengths, "most": most})
+            np.testing.assert_allclose(found["after"], found["before"], rtol=1e-4, atol=2e-5)
+            np.testing.assert_allclose(found["alone"], found["after"], rtol=1e-4, atol=2e-5)
+
+
+def near_in_any_company(ask: Ask) -> None:
+    for lengths in ([1], [5, 5, 3], [40, 7]):
+        (found,) = ask({"ask": "layers", "way": "int8", "lengths": lengths})
+        assert "Int8Projection" in found["kinds"]
+        assert 0.99 < cosines(found["after"], found["before"]).min() < 1
+        np.testing.assert_allclose(found["alone"], found["after"], atol=0.1)
+        assert cosines(found["alone"], found["after"]).min() > 0.9999
+        assert found["kept"] < 3000
+
+
+def test_int8_layers_are_near_and_the_same_in_any_company(ask: Ask) -> None:
+    near_in_any_company(ask)
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the mask is x86-64's")
+def test_int8_layers_are_near_where_sums_of_two_products_saturate(ask_avx2: Ask) -> None:
+    near_in_any_company(ask_avx2)
+
+
+def test_int8_that_cannot_be_had_ends_the_start(ask: Ask) -> None:
+    question = {"ask": "layers", "way": "int8", "lengths": [3]}
+    said = ask({**question, "activation": "relu"}, {**question, "partial": True})
+    assert {each["error"] for each in said} == {"RuntimeError"}
+    assert "its activation is relu" in said[0]["message"]
+    assert "texts are not computed whole" in said[1]["message"]

@@ -27,7 +27,7 @@ import msgspec
 from benchmarks import machine
 from benchmarks.client import engine_target, sound
 from benchmarks.errors import BenchError
-from benchmarks.figures import Report, Row, compared
+from benchmarks.figures import Relation, Report, Row, compared
 from benchmarks.home import home, provide
 from benchmarks.options import Options
 from benchmarks.start import ENGINE, MODEL, PROFILE
@@ -186,7 +186,7 @@ def _measure(
 
 def _rows(side: Side, seen: Seen) -> list[Row]:
     rate, wait = f"{side.name}: 16 clients", f"{side.name}: 1 client, p50"
-    slower = "at most" if side.dtype == "float32" else None
+    slower: Relation | None = "at most" if side.dtype == "float32" else None
     wanted = 1.3 if side.more else 1.0
     return [
         compared(rate, "texts/s", seen.texts_per_s, seen.ort_texts_per_s, "at least", wanted),

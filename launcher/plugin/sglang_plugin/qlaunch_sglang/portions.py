@@ -86,7 +86,7 @@ def portions_of(lengths: list[int], threads: int) -> list[tuple[int, int, list[i
     each = sum(lengths) // threads
     if len(lengths) < 2 or each < LEAST:
         return []
-    sizes = [size for size in (min(MOST, each), min(MOST, each // 2)) if size >= LEAST]
+    sizes = [max(LEAST, min(MOST, size)) for size in (each, each // 2)]
     ways = [list(divided(lengths, size)) for size in sizes]
     best = max(ways, key=lambda way: share_of_work(way, threads))
     return best if share_of_work(best, threads) >= EVEN else []

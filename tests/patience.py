@@ -19,9 +19,9 @@ from typing import Any, Final
 
 FACTOR: Final = float(os.environ.get("QLAUNCH_TEST_PATIENCE", "1"))
 
-PATIENCE_S: Final = 60.0 * FACTOR
+PATIENCE_S: Final = 120.0 * FACTOR
 """For one thing that happens soon."""
-HANG_S: Final = 100.0 * FACTOR
+HANG_S: Final = 200.0 * FACTOR
 """What a test lets a fault wait for, and longer: a program that sleeps, a back-off, a grace."""
 
 

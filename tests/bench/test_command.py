@@ -31,6 +31,7 @@ from launcher.paths import dirs
 from launcher.record.bench import read_bench
 from launcher.service import control, store
 from tests.cli.commandline import Answer, Run
+from tests.patience import PATIENCE_S
 from tests.service.home import Home, eventually
 
 SHORT = ("--tokens", "20", "--requests", "5")
@@ -315,7 +316,7 @@ def test_ended_half_way_it_keeps_what_was_measured_and_leaves_nothing(
             eventually(lambda: kept() or process.poll() is not None)
             time.sleep(0.3)  # into the second level
             process.send_signal(number)
-            out, err = process.communicate(timeout=30)
+            out, err = process.communicate(timeout=PATIENCE_S)
         finally:
             process.kill()
     assert process.returncode == 130, err

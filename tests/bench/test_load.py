@@ -92,10 +92,10 @@ def test_time_bounds_a_level_too() -> None:
 
 
 def test_the_warm_up_is_not_measured() -> None:
-    with serving(seconds=lambda number: 0.5 if number < 2 else 0.0) as server:
+    with serving(seconds=lambda number: 2.0 if number < 2 else 0.0) as server:
         row = measure(server)
     assert row.p99_ms is not None
-    assert row.p99_ms < 400
+    assert row.p99_ms < 1900  # beside any other work: what is answered at once takes a millisecond
 
 
 def test_an_open_loop_counts_from_when_a_request_was_due() -> None:
@@ -115,7 +115,7 @@ def test_an_open_loop_counts_from_when_a_request_was_due() -> None:
     assert row.late_ms is not None
     assert row.late_ms > 400  # the client had but one connection
     assert omitted.p50_ms is not None
-    assert omitted.p50_ms < 100
+    assert omitted.p50_ms < 400  # a stall is one of its thirty, whatever else is slow
 
 
 def test_an_open_loop_starts_requests_at_its_rate_whatever_the_answers() -> None:

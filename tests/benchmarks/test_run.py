@@ -19,7 +19,7 @@ from benchmarks.options import Options
 from launcher.bench import unsupervised
 from launcher.linux import processes
 from launcher.service import ports
-from tests.patience import PATIENCE_S
+from tests.patience import HANG_S, PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 FAKE = ROOT / "tests" / "fake_engine.py"
@@ -199,7 +199,7 @@ def test_the_command_line_is_measured_end_to_end(tmp_path: Path) -> None:
         env=os.environ | {"QLAUNCH_HOME": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=HANG_S,
         check=False,
     )
     assert done.returncode in (0, 1), done.stderr  # how fast is not for a test to say

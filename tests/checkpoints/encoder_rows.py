@@ -44,7 +44,6 @@ _SAVED_BY = (
         "transformers#41170, vllm#30770",
         edited(bert, config(**_FIVE, transformers_version="5.2.0", add_cross_attention=False)),
         how="the attribute that SGLang reads is given its default",
-        start=True,
     ),
     Row(
         "xlm-roberta-transformers-5",
@@ -104,7 +103,6 @@ _ARCHITECTURES = (
             added(*_HEAD),
         ),
         how="by BertModel, its head left out",
-        start=True,
     ),
     Row(
         "bert-pre-training",

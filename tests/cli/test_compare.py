@@ -56,7 +56,7 @@ class Command:
         return sum(len(mode["rows"]) for mode in document["modes"])
 
     def finish(self) -> tuple[int, dict[str, Any]]:
-        out, err = self.process.communicate(timeout=90)
+        out, err = self.process.communicate(timeout=HANG_S)
         assert "Traceback" not in err, err
         return self.process.returncode, json.loads(out)
 

@@ -18,6 +18,7 @@ from launcher.service import store
 from tests.cli.commandline import Run
 from tests.cli.conftest import SetMachine
 from tests.cli.services import leave_run, leave_service
+from tests.patience import PATIENCE_S
 from tests.samples import GIB, gpu, installed, machine
 
 LINES, COLUMNS = 24, 80
@@ -220,7 +221,7 @@ class TestColour:
             env={**kept, "TERM": "xterm", **environment, "QLAUNCH_HOME": str(tmp_path)},
             dimensions=(LINES, COLUMNS),
             encoding="utf-8",
-            timeout=120,
+            timeout=PATIENCE_S,
         )
         shown = child.read()
         assert ("\x1b[" in shown) is coloured

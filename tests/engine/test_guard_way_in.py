@@ -18,6 +18,7 @@ from launcher.engine import command
 from launcher.plan import guard
 from launcher.plan.resolve import make_plan
 from tests.engine.guarding import Settings, idle, limits, memory, own, settings
+from tests.patience import PATIENCE_S
 from tests.plan.inputs import inputs
 
 FASTAPI = """
@@ -53,7 +54,7 @@ def run(folder: Path, code: str, env: dict[str, str]) -> subprocess.CompletedPro
         env=whole,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 

@@ -15,6 +15,7 @@ import pytest
 
 from launcher.engine import command, releases
 from launcher.engine.release import Engine
+from tests.patience import PATIENCE_S
 
 REGISTRY = """
 class Registry:
@@ -30,6 +31,7 @@ def run():
 SERVER = """
 import json, multiprocessing, sys
 from sglang.scheduler import run
+
 if __name__ == "__main__":
     multiprocessing.set_start_method("spawn", force=True)
     process = multiprocessing.Process(target=run)
@@ -52,7 +54,7 @@ def run(folder: Path, **env: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PYTHONPATH": paths, **env},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 

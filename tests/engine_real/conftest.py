@@ -11,7 +11,9 @@ from launcher.engine.environments import install
 from launcher.engine.release import Engine
 from launcher.paths import Dirs, dirs
 from tests.engine_real import qlaunch
-from tests.engine_real.qlaunch import Home
+from tests.engine_real.forked import Here, Many
+from tests.engine_real.inside_process import Ask, Inside
+from tests.engine_real.qlaunch import Finished, Home, alive, assert_port_is_free, finish, tree
 
 HERE = Path(__file__).parent
 INSTALL_S = 1800.0
@@ -61,6 +63,54 @@ def new_home(
     yield make
     for home in homes:
         home.sweep()
+
+
+class Running:
+    """MiniLM in a service that several modules ask, each of which leaves it as it was."""
+
+    def __init__(self, home: Home, up: Finished, loser: Finished) -> None:
+        self.home, self.up, self.loser = home, up, loser
+        self.data = up.data
+        self.endpoint = str(self.data["endpoint"])
+
+
+@pytest.fixture(scope="session")
+def running(new_home: Callable[[str], Home]) -> Iterator[Running]:
+    """cpu-minilm, started twice at once: it is the winner's, and its end is proved."""
+    home = new_home("running")
+    ups = [home.start("up", "cpu-minilm", "--port", "0", "--json") for _ in range(2)]
+    winner, loser = sorted((finish(each) for each in ups), key=lambda done: done.code)
+    made = Running(home, winner.ok(), loser)
+    yield made
+    processes = tree(made.data["supervisor_pid"])
+    home.run("down", "cpu-minilm", "--json").ok()
+    assert alive(processes) == []
+    assert_port_is_free(made.endpoint)
+
+
+@pytest.fixture(scope="module")
+def ask(engine: Engine) -> Iterator[Ask]:
+    """Questions to the plugin's own parts, all to one process."""
+    inside = Inside(engine)
+    yield inside.ask
+    inside.close()
+
+
+@pytest.fixture(scope="session")
+def many(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Many]:
+    """Engines and references in processes forked from one."""
+    made = Many(engine, tmp_path_factory.mktemp("many") / "log")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def here(home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
+    """Commands run in this process, in a home for one test."""
+    for name in [name for name in os.environ if name.startswith("QLAUNCH_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("QLAUNCH_HOME", str(home.root))
+    return Here(home, capsys)
 
 
 @pytest.fixture

@@ -2,11 +2,12 @@
 
     python many.py < questions > answers
 
-A question is a JSON line. `{"argv": [...], "env": {...}, "texts": [...]}` starts the engine with
-these options, as `sglang serve` does, asks it for the texts' vectors and stops it.
-`{"request": {...}, "worker": PATH}` computes a reference with launcher/verify/reference_worker.py.
-Each is answered by a process forked from this one, which has imported SGLang and transformers and
-computed nothing: nothing that one row changes is there for the next.
+A line is a JSON list of questions. `{"argv": [...], "env": {...}, "texts": [...]}` starts the
+engine with these options, as `sglang serve` does, asks it for the texts' vectors (together, again,
+in reverse, each alone) and stops it. `{"request": {...}, "worker": PATH}` computes a reference
+with launcher/verify/reference_worker.py. Each is answered by a process forked from this one, those
+of a line at the same time. This one has imported SGLang and transformers and computed nothing:
+nothing that one row changes is there for the next.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import os
 import sys
 import tempfile
 import traceback
-from typing import Any
+from typing import IO, Any
 
 TEXT_LIMIT = 4000
 """Characters of a traceback's end that go into an answer."""
@@ -38,14 +39,15 @@ def engine(question: dict[str, Any]) -> Any:
 
     served = Engine(server_args=prepare_server_args(question["argv"]))
     try:
-        together = served.encode(question["texts"])
-        alone = [served.encode([text])[0] for text in question["texts"][:2]]
+        texts = question["texts"]
+        asked = {"together": served.encode(texts), "again": served.encode(texts)}
+        asked["turned"] = served.encode(texts[::-1])
+        asked["alone"] = [served.encode([text])[0] for text in texts]
     finally:
         served.shutdown()
-    return {
-        "vectors": [each["embedding"] for each in together],
-        "alone": [each["embedding"] for each in alone],
-        "tokens": [each["meta_info"]["prompt_tokens"] for each in together],
+    tokens = [each["meta_info"]["prompt_tokens"] for each in asked["together"]]
+    return {"tokens": tokens} | {
+        name: [each["embedding"] for each in answers] for name, answers in asked.items()
     }
 
 
@@ -71,22 +73,33 @@ def answer(question: dict[str, Any], file: int) -> None:
         json.dump(found, out)
 
 
+def begin(question: dict[str, Any]) -> tuple[int, IO[str]]:
+    """A process that works on the question, and the file that gets its answer."""
+    file = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - `end` closes it
+    pid = os.fork()
+    if pid == 0:
+        answer(question, os.dup(file.fileno()))
+        os._exit(0)
+    return pid, file
+
+
+def end(pid: int, file: IO[str]) -> Any:
+    """The answer, when the process has ended."""
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    with file:
+        file.seek(0)
+        return json.loads(file.read() or json.dumps({"error": f"ended with status {status}"}))
+
+
 def main() -> None:
-    """Import everything, then answer one question after the other."""
+    """Import everything, then answer one line of questions after the other."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     for name in ("sglang.srt.managers.scheduler", "sglang.srt.entrypoints.engine"):
         importlib.import_module(name)
     for line in sys.stdin:
-        with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
-            pid = os.fork()
-            if pid == 0:
-                answer(json.loads(line), os.dup(file.fileno()))
-                os._exit(0)
-            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            file.seek(0)
-            found = file.read() or json.dumps({"error": f"ended with status {status}"})
-        answers.write(found + "\n")
+        begun = [begin(question) for question in json.loads(line)]
+        answers.write(json.dumps([end(*each) for each in begun]) + "\n")
         answers.flush()
 
 

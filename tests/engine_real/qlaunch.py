@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from launcher.documents.service_state import ServiceState
 from launcher.linux import processes as procs
 from launcher.linux.processes import ProcessId
-from launcher.service import ports
+from launcher.service import ports, store
 from tests.cgroups import MemoryGroup
 from tests.patience import FACTOR, eventually
 
@@ -23,6 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 UP_S = 400.0 * FACTOR
 """For one `up` and no more: a start takes 12 s alone on two cores, and several times that beside
 other work."""
+LONG_S = 3 * UP_S
+"""For the long suite and retrieval: references of hundreds of texts are computed first."""
 PROFILE = """\
 title: A checkpoint made by the tests
 hardware:
@@ -110,14 +113,12 @@ class Home:
         (root / "cache").symlink_to(cache)  # references are computed once, not once a test
         self.root = root
         self.env = environment(root)
-        self._used = False
 
     def start(self, *arguments: str, inside: MemoryGroup | None = None) -> subprocess.Popen[str]:
-        self._used = True
         return start(self.env, *arguments, inside=inside)
 
-    def run(self, *arguments: str) -> Finished:
-        return finish(self.start(*arguments))
+    def run(self, *arguments: str, limit_s: float = UP_S) -> Finished:
+        return finish(self.start(*arguments), limit_s)
 
     def profile(self, name: str, model: Path, *more: str) -> str:
         """A user's profile for the checkpoint in `model`; returns its name."""
@@ -131,11 +132,15 @@ class Home:
         """The engine's log, as `qlaunch logs` prints it."""
         return self.run("logs", service, "-n", "100000").ok().stdout
 
+    def state(self, service: str) -> ServiceState:
+        """What the supervisor wrote last."""
+        path = self.root / "state" / "services" / service / "state.json"
+        return store.decode_state(service, path.read_bytes())
+
     def sweep(self) -> None:
-        """Stop what a failed test may have left; nothing to do where nothing ran since."""
-        if self._used:
-            finish(self.start("down", "--all", "--json"), 120)
-            self._used = False
+        """Stop what a failed test may have left; nothing to do where nothing runs."""
+        if procs.marked(f"QLAUNCH_HOME={self.root}"):
+            finish(self.start("down", "--all", "--json"))
 
 
 def tree(leader: int) -> list[ProcessId]:

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.engine_real import fuzz
+from tests.engine_real.conftest import Running
 from tests.engine_real.fuzz import Case, send
 from tests.engine_real.qlaunch import Home
 from tests.report.test_report_browser import BROWSER, DRIVER, FLAGS
@@ -196,9 +197,9 @@ def readable(found: dict[str, Any]) -> list[str]:
 
 
 def test_a_page_of_another_origin_reads_and_does_nothing(
-    home: Home, browser: Any, page: int, tmp_path: Path
+    running: Running, browser: Any, page: int, tmp_path: Path
 ) -> None:
-    data = home.run("up", "cpu-minilm", "--port", "0", "--json").ok().data
+    home, data = running.home, running.data
     port = int(urlsplit(data["endpoint"]).port or 0)
     before = control(port)
     batches = executed(home.log("cpu-minilm"))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from tests.engine_real.qlaunch import Home
+from tests.engine_real.qlaunch import LONG_S, Home
 
 
 def test_a_comparison_of_one(home: Home) -> None:
     found = home.run(
         *("compare", "cpu-minilm", "t4-fp16", "--repeats", "1", "--requests", "6"),
         *("--clients", "1,4", "--tokens", "64", "--quiet", "--json"),
+        limit_s=LONG_S,
     ).ok()
     data = found.data
     minilm, t4 = data["modes"]

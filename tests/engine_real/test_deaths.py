@@ -38,7 +38,7 @@ from tests.engine_real.qlaunch import (
     finish,
     tree,
 )
-from tests.patience import PATIENCE_S, no_hang
+from tests.patience import FACTOR, HANG_S, PATIENCE_S, no_hang
 
 SOAK = pytest.mark.soak
 
@@ -90,7 +90,7 @@ class Watched:
             found = [p for p in tree(state.engine.pid) if role_of(title("/proc", p.pid)) == role]
             return found[0] if found else None
 
-        found: ProcessId = eventually(there, 60)
+        found: ProcessId = eventually(there, UP_S)
         return found
 
     def down(self) -> Finished:
@@ -139,7 +139,7 @@ class Load:
 
     def stop(self) -> set[str]:
         self._over = True
-        self._thread.join(30)
+        self._thread.join(PATIENCE_S)
         return set(self.seen)
 
 
@@ -190,7 +190,7 @@ def a_part_is_killed(service: Watched, role: str, number: int) -> None:
     old = tree(before.engine.pid)
     assert procs.send(service.part(role), signal.SIGKILL)
     # Before the next look at its health, which is 30 s away.
-    eventually(lambda: (s := service.state()) and s.state != "ready", 25)
+    eventually(lambda: (s := service.state()) and s.state != "ready", 25 * FACTOR)
     again = service.wait_for("ready", "failed")
     assert (again.state, again.restarts) == ("ready", number), role
     assert again.endpoint == before.endpoint
@@ -274,16 +274,16 @@ def test_a_cache_that_is_too_small_serves_what_it_can(service: Watched) -> None:
     endpoint = up.data["endpoint"]
     answers: list[str] = []
     calls = [
-        threading.Thread(target=lambda: answers.append(embed(endpoint, "word " * 400, 60)))
+        threading.Thread(target=lambda: answers.append(embed(endpoint, "word " * 400)))
         for _ in range(16)
     ]
     for call in calls:
         call.start()
     for call in calls:
-        call.join(90)
+        call.join(HANG_S)
     assert len(answers) == 16
     assert "hangs" not in answers
-    assert eventually(lambda: embed(endpoint, "short") == "ok", 60)
+    assert eventually(lambda: embed(endpoint, "short") == "ok")
     service.down()
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from launcher.linux import processes as procs
-from tests.engine_real.qlaunch import UP_S, Home, eventually, finish
+from tests.engine_real.conftest import Running
+from tests.engine_real.qlaunch import UP_S, Home, eventually
 
 ROWS = 300
 
 
-def test_a_corpus_killed_half_way(home: Home, tmp_path: Path) -> None:
+def test_a_corpus_killed_half_way(home: Home, running: Running, tmp_path: Path) -> None:
     source, out = tmp_path / "corpus.jsonl", tmp_path / "vectors.npy"
     texts = [f"Sentence {at} is about the number {at * at}." for at in range(ROWS)]
     texts[7], texts[100] = "", "word " * 2000
@@ -36,8 +37,13 @@ def test_a_corpus_killed_half_way(home: Home, tmp_path: Path) -> None:
     assert procs.marked(f"QLAUNCH_HOME={home.root}") == []
 
     whole = tmp_path / "whole.jsonl"
-    once = home.start("embed", str(source), "-o", str(whole), "cpu-minilm", "--truncate", "--json")
-    assert finish(once).code == 10  # the empty one alone
+    once = running.home.run(
+        "embed", str(source), "-o", str(whole), "cpu-minilm", "--truncate", "--json"
+    )
+    assert once.code == 10  # the empty one alone
+    # What ran already goes on running.
+    status = running.home.run("status", "cpu-minilm", "--json").ok().data
+    assert (status["state"], status["pid"]) == ("ready", running.data["pid"])
     rows = [json.loads(line) for line in whole.read_bytes().splitlines()]
     assert [row["text"] for row in rows] == [text for text in texts if text]
     vectors = np.array([row.pop("embedding") for row in rows], np.float32)

@@ -11,14 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from launcher.engine.release import Engine
-from tests.engine_real.test_inside import Ask, Inside, normalized
-
-
-@pytest.fixture(scope="module")
-def ask(engine: Engine) -> Iterator[Ask]:
-    inside = Inside(engine)
-    yield inside.ask
-    inside.close()
+from tests.engine_real.inside_process import Ask, Inside
+from tests.engine_real.test_inside import normalized
 
 
 def cosines(one: Any, two: Any) -> NDArray[np.float32]:

@@ -16,7 +16,14 @@ from pathlib import Path
 import pytest
 
 from tests.engine_real import qlaunch
-from tests.engine_real.qlaunch import Finished, Home, eventually
+from tests.engine_real.qlaunch import (
+    Finished,
+    Home,
+    alive,
+    assert_port_is_free,
+    eventually,
+    tree,
+)
 from tests.environments import locales
 
 ROOT = Path(__file__).parents[2]
@@ -90,20 +97,34 @@ def test_gb18030_a_long_tmpdir_proxies_pips_settings_and_a_uid_without_an_accoun
     assert len(references) == 1
 
 
-def test_latin_1_and_a_supervisor_that_is_killed_leaves_no_temporary_folder(
+def test_latin_1_spawned_in_float32_until_the_supervisor_is_killed(
     fresh: Home, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Case 9: under Latin-1 the reference was wrong, and cached; and nothing is left in TMPDIR."""
+    """Case 9: under Latin-1 the reference was wrong, and cached; and nothing is left in TMPDIR.
+
+    Beside it the other way to start the engine's children, in the other dtype.
+    """
     base = Path("/tmp") / f"r{os.getpid()}"
     base.mkdir()
     try:
         fresh.env |= locales.environment("de_DE.ISO-8859-1", tmp_path_factory)
         fresh.env |= {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0", "TMPDIR": str(base)}
-        up = fresh.run("up", "cpu-minilm", "--port", "0", "--json").ok()
+        arguments = ("--start-method", "spawn", "--dtype", "float32", "--port", "0", "--json")
+        up = fresh.run("up", "cpu-minilm", *arguments).ok()
         assert up.checks["parity"]
+        assert up.data["smoke"]["worst_cosine"] >= 0.9999
+        log = fresh.log("cpu-minilm")
+        assert "qlaunch: children are spawned, not forked: as asked" in log
+        assert "children are forked" not in log
+        processes = tree(up.data["supervisor_pid"])
+        assert up.data["pid"] in {process.pid for process in processes}
         assert [path.stat().st_mode & 0o777 for path in base.iterdir()] == [0o700]
         os.kill(up.data["supervisor_pid"], signal.SIGKILL)
-        eventually(lambda: fresh.run("status", "cpu-minilm", "--json").code == 3)
+        eventually(lambda: not alive(processes))
+        assert_port_is_free(up.data["endpoint"])
+        status = fresh.run("status", "cpu-minilm", "--json")
+        assert (status.code, status.data["state"]) == (3, "failed")
+        assert "supervisor" in status.data["failure"]["message"]
         assert list(base.iterdir()) == []
     finally:
         fresh.sweep()

@@ -28,14 +28,19 @@ def vector(port: int, key: str = "none") -> list[float]:
 
 
 def test_the_exported_unit_serves_the_service_s_own_model(home: Home, tmp_path: Path) -> None:
-    """The trap: it came out with the profile's model and exit code 0, and was proved right."""
-    model = make_bert(tmp_path / "walk", pooling="mean", layers=2)
-    given = ("--model", str(model), "--name", "walk2", "--port", "0", "--dtype", "float32")
-    up = home.run("up", "cpu-minilm", *given, "--json").ok().data
+    """The trap: it came out with the profile's model and exit code 0, and was proved right.
+
+    A folder alone is enough for the start.
+    """
+    model = make_bert(tmp_path / "My Finetune", pooling="mean", layers=2)
+    began = home.run("up", str(model), "--port", "0", "--dtype", "float32", "--json").ok()
+    assert all(began.checks.values())
+    up = began.data
+    assert (up["service"], up["profile"]) == ("my-finetune", "cpu-minilm")
     port = int(up["endpoint"].split(":")[-1].removesuffix("/v1"))
     before = vector(port)
-    unit = home.run("export", "systemd", "walk2", "--json").ok().data["unit"]
-    home.run("down", "walk2").ok()
+    unit = home.run("export", "systemd", "my-finetune", "--json").ok().data["unit"]
+    home.run("down", "my-finetune").ok()
     user = {"HOME": os.environ.get("HOME", "/"), "USER": "me"}
     folder = tmp_path / "run"
     folder.mkdir()
@@ -46,13 +51,13 @@ def test_the_exported_unit_serves_the_service_s_own_model(home: Home, tmp_path: 
         run = home.run("runs", "show", "latest", "--json").ok().data
         assert run["plan"]["fingerprint"] == up["fingerprint"]
     finally:
-        code, err = started.stop(120)
+        code, err = started.stop(UP_S)
     assert code == 0, err
     _change_a_weight(model / "model.safetensors")
     (folder / "notify").unlink()
     refused = Started(unit, folder, user)
-    assert not refused.ready(60)
-    code, err = refused.stop(60)
+    assert not refused.ready(UP_S)
+    code, err = refused.stop(UP_S)
     assert code == 2
     assert "changed: its fingerprint is" in err
 
@@ -116,5 +121,5 @@ def test_the_compose_file_s_command_serves_the_service_s_own_model(
             assert len(vector(port, "secret-of-the-test")) == 64
         finally:
             started.terminate()
-            _out, err = started.communicate(timeout=120)
+            _out, err = started.communicate(timeout=UP_S)
     assert started.returncode == 0, err.decode()

@@ -24,6 +24,7 @@ from hypothesis import HealthCheck, given, seed, settings
 
 from launcher.verify.embedding_client import read_vector
 from tests.engine_real import fuzz
+from tests.engine_real.conftest import Running
 from tests.engine_real.fuzz import Case, Heard, send
 from tests.engine_real.qlaunch import Home, tree
 
@@ -164,9 +165,8 @@ def bombard(watched: Watched, requests: int) -> None:
 
 
 @pytest.mark.timeout(2400 + REQUESTS)  # the first test pays for the install
-def test_nothing_that_clients_send_harms_the_service(home: Home) -> None:
-    up = home.run("up", "cpu-minilm", "--port", "0", "--json").ok()
-    watched = Watched(home, up.data)
+def test_nothing_that_clients_send_harms_the_service(running: Running) -> None:
+    watched = Watched(running.home, running.data)
     bombard(watched, REQUESTS)
     assert watched.ask_control() == watched.control
     deadline = time.monotonic() + SETTLE_S

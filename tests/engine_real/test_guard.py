@@ -10,7 +10,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,11 +22,10 @@ import pytest
 from tests.checkpoints import make_roberta
 from tests.checkpoints.edit import added_token
 from tests.engine import route_page
-from tests.engine_real.qlaunch import Home
+from tests.engine_real.conftest import Running
+from tests.engine_real.qlaunch import UP_S, Home
 
 MODEL = "all-minilm-l6-v2"
-PATIENCE_S = 300.0
-"""For one answer on a loaded machine."""
 CONTROL = {"model": MODEL, "input": ["a text whose vector must stay", "and another"]}
 
 
@@ -42,7 +41,7 @@ class Target:
     def ask(
         self, method: str, path: str, body: bytes | None = None, **headers: str
     ) -> tuple[int, bytes, dict[str, str]]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=UP_S)
         try:
             names = {name.replace("_", "-"): value for name, value in headers.items()}
             if body is not None:
@@ -66,10 +65,8 @@ class Target:
 
 
 @pytest.fixture(scope="module")
-def target(new_home: Callable[[str], Home]) -> Iterator[Target]:
-    home = new_home("guard")
-    yield Target(home, home.run("up", "cpu-minilm", "--port", "0", "--json").ok().data)
-    home.sweep()
+def target(running: Running) -> Target:
+    return Target(running.home, running.data)
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +80,9 @@ def unharmed(target: Target, before: list[list[float]]) -> Iterator[None]:
     """After every test: the same vectors, the same process, no restart."""
     yield
     assert target.vectors() == before
-    data = target.home.run("status", target.name, "--json").ok().data
-    assert (data["state"], data["restarts"], data["pid"]) == ("ready", 0, target.pid)
+    state = target.home.state(target.name)
+    assert state.engine is not None
+    assert (state.state, state.restarts, state.engine.pid) == ("ready", 0, target.pid)
 
 
 always_unharmed = pytest.mark.usefixtures("unharmed")
@@ -238,10 +236,10 @@ def test_clients_that_send_nothing_more_do_not_keep_others_out(target: Target) -
             silent.append(connection)
         began = time.monotonic()
         assert target.embed(CONTROL)[0] == 200
-        assert time.monotonic() - began < PATIENCE_S
+        assert time.monotonic() - began < UP_S
         # Both kinds are ended by the guard: by a 408, and by closing.
         for connection in silent[:2]:
-            connection.settimeout(PATIENCE_S)
+            connection.settimeout(UP_S)
             answer = connection.recv(1000)
             assert answer == b"" or answer.startswith(b"HTTP/1.1 408")
     finally:
@@ -266,7 +264,7 @@ def test_more_than_is_planned_for_is_told_to_come_again_and_the_rest_answered(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(PATIENCE_S * 2)
+        thread.join(UP_S * 2)
     assert len(found) == count
     assert {status for status, _ in found} <= {200, 503}
     assert all(headers["retry-after"] for status, headers in found if status == 503)
@@ -275,7 +273,7 @@ def test_more_than_is_planned_for_is_told_to_come_again_and_the_rest_answered(
 
 @always_unharmed
 def test_ordinary_clients_see_nothing_of_all_this(target: Target) -> None:
-    with openai.OpenAI(base_url=target.endpoint, api_key="none", timeout=PATIENCE_S) as client:
+    with openai.OpenAI(base_url=target.endpoint, api_key="none", timeout=UP_S) as client:
         assert client.models.list().data[0].id == MODEL
         assert client.models.retrieve(MODEL).id == MODEL
         answer = client.embeddings.create(model=MODEL, input=["one", "two"])

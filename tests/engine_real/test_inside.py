@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,54 +11,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from launcher.engine import command
 from launcher.engine.release import Engine
 from tests.checkpoints import make_bert
-from tests.engine_real.qlaunch import environment
+from tests.engine_real.inside_process import Ask, Inside
 
-Ask = Callable[..., list[Any]]
-INSIDE = Path(__file__).with_name("inside.py")
 RANDOM = np.random.default_rng(7)
 LENGTHS = [3, 1, 5]
 STATES = RANDOM.standard_normal((9, 8)).astype(np.float32)
 PARTS = [STATES[:3], STATES[3:4], STATES[4:]]
-
-
-class Inside:
-    """One process with the engine's Python: its import of SGLang is paid for once."""
-
-    def __init__(self, engine: Engine, **more: str) -> None:
-        env = environment(None) | command.base_environment(engine.release, plugin=True) | more
-        self._process = subprocess.Popen(
-            [str(engine.python), str(INSIDE)],
-            env=env | {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-
-    def ask(self, *questions: dict[str, Any]) -> list[Any]:
-        """The answers, in order."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        found = []
-        for question in questions:
-            self._process.stdin.write(json.dumps(question) + "\n")
-            self._process.stdin.flush()
-            found.append(json.loads(self._process.stdout.readline()))
-        return found
-
-    def close(self) -> None:
-        """Let it end."""
-        self._process.communicate(timeout=60)
-
-
-@pytest.fixture(scope="module")
-def ask(engine: Engine) -> Iterator[Ask]:
-    inside = Inside(engine)
-    yield inside.ask
-    inside.close()
 
 
 @pytest.fixture

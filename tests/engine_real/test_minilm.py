@@ -14,7 +14,15 @@ import openai
 import pytest
 
 from launcher.linux import processes as procs
-from tests.engine_real.qlaunch import Finished, Home, alive, assert_port_is_free, texts_of, tree
+from tests.engine_real.qlaunch import (
+    UP_S,
+    Finished,
+    Home,
+    alive,
+    assert_port_is_free,
+    texts_of,
+    tree,
+)
 
 KEY = "canary-4f9a1c7e2b8d"
 
@@ -35,7 +43,7 @@ class Service:
             | ({"Authorization": f"Bearer {key}"} if key else {}),
         )
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=UP_S) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             with error:
@@ -73,7 +81,7 @@ def test_its_memory_is_measured_over_the_tree(service: Service) -> None:
 
 
 def test_clients_get_384_numbers(service: Service) -> None:
-    client = openai.OpenAI(base_url=service.endpoint, api_key=KEY, max_retries=0, timeout=60)
+    client = openai.OpenAI(base_url=service.endpoint, api_key=KEY, max_retries=0, timeout=UP_S)
     with client:
         answer = client.embeddings.create(model="all-minilm-l6-v2", input=["one", "two"])
     assert [len(each.embedding) for each in answer.data] == [384, 384]
@@ -107,7 +115,7 @@ def test_the_gateway_before_it_answers_the_same_from_its_cache(service: Service)
                 front.embeddings.create(model="all-minilm-l6-v2", input="word " * 2000)
     finally:
         process.terminate()
-        _out, errors = process.communicate(timeout=60)
+        _out, errors = process.communicate(timeout=UP_S)
     assert process.returncode == 0
     assert KEY not in errors
 
@@ -167,7 +175,7 @@ def test_smoke_passes_again_with_the_cached_reference(service: Service) -> None:
 
 
 def test_an_over_long_text_is_refused_and_the_next_served(service: Service) -> None:
-    client = openai.OpenAI(base_url=service.endpoint, api_key=KEY, max_retries=0, timeout=60)
+    client = openai.OpenAI(base_url=service.endpoint, api_key=KEY, max_retries=0, timeout=UP_S)
     with client:
         with pytest.raises(openai.BadRequestError, match=r"at most|context length"):
             client.embeddings.create(model="all-minilm-l6-v2", input="word " * 600)

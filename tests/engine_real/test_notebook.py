@@ -1,6 +1,6 @@
 """The example notebook against the real engine: it runs, and shows what it says it shows.
 
-Its service is the winner of two `up`s at once, and its end is proved: one start for all of this.
+Its service is the winner of two `up`s at once, which other modules ask too.
 """
 
 from __future__ import annotations
@@ -10,43 +10,29 @@ import re
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.engine_real.conftest import Running
 from tests.engine_real.notebook import code_cells
-from tests.engine_real.qlaunch import ROOT, Finished, Home, alive, assert_port_is_free, finish, tree
+from tests.engine_real.qlaunch import LONG_S, ROOT, UP_S, Home
+from tests.patience import HANG_S
 
 NOTEBOOK = ROOT / "docs" / "examples" / "embeddings.ipynb"
 NUMBER = re.compile(r"-?\d+\.\d+")
 
 
-@pytest.fixture(scope="module")
-def both(new_home: Callable[[str], Home]) -> Iterator[tuple[Home, Finished, Finished]]:
-    """A home where cpu-minilm was started twice at once: winner and loser, by exit code."""
-    home = new_home("examples")
-    ups = [home.start("up", "cpu-minilm", "--port", "0", "--json") for _ in range(2)]
-    winner, loser = sorted((finish(each) for each in ups), key=lambda done: done.code)
-    yield home, winner, loser
-    processes = tree(winner.data["supervisor_pid"])
-    home.run("down", "cpu-minilm", "--json").ok()
-    assert alive(processes) == []
-    assert_port_is_free(winner.data["endpoint"])
-
-
 @pytest.fixture
-def service(both: tuple[Home, Finished, Finished]) -> Home:
+def service(running: Running) -> Home:
     """A home where cpu-minilm runs."""
-    return both[0]
+    return running.home
 
 
-def test_of_two_ups_at_once_one_wins(both: tuple[Home, Finished, Finished]) -> None:
-    _, winner, loser = both
-    winner.ok()
-    assert loser.code == 9, loser.stdout
-    assert loser.document["errors"][0]["code"] in ("already_running", "busy")
-    with urllib.request.urlopen(f"{winner.data['endpoint']}/models", timeout=30) as answer:
+def test_of_two_ups_at_once_one_wins(running: Running) -> None:
+    assert running.loser.code == 9, running.loser.stdout
+    assert running.loser.document["errors"][0]["code"] in ("already_running", "busy")
+    with urllib.request.urlopen(f"{running.endpoint}/models", timeout=HANG_S) as answer:
         assert answer.status == 200
 
 
@@ -57,7 +43,7 @@ def test_the_notebook_runs_and_prints_what_is_saved_in_it(service: Home) -> None
         env=service.env,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=UP_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -76,25 +62,20 @@ def test_the_printed_program_runs(service: Home, tmp_path: Path) -> None:
     file = tmp_path / "client.py"
     file.write_text(snippet)
     done = subprocess.run(
-        [sys.executable, str(file)], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, str(file)], capture_output=True, text=True, timeout=UP_S, check=True
     )
     ferry, bread = json.loads(done.stdout)
     assert ferry > 0.4 > bread
 
 
 def test_the_long_suite_and_retrieval(service: Home) -> None:
-    """Served and sentence-transformers' way find the same documents; warm, it takes seconds."""
-    service.run("verify", "cpu-minilm", "--quality", "--json").ok()
-    again = service.run("verify", "cpu-minilm", "--quality", "--json").ok().data
-    suite, quality = again["verify"], again["quality"]
-    assert quality["reference"] == "cached"
-    # Beside other work the two runs may have time for different texts: each set has its own file.
-    assert suite["reference"] == "cached" or suite["tokens_per_s"] < 1500
+    """Served and sentence-transformers' way find the same documents."""
+    first = service.run("verify", "cpu-minilm", "--quality", "--json", limit_s=LONG_S).ok().data
+    suite, quality = first["verify"], first["quality"]
+    assert {suite["reference"], quality["reference"]} <= {"computed", "cached"}
     assert suite["worst_cosine"] >= 0.999
     assert suite["longest_tokens"] == 512
     assert suite["left_out"] == [] or suite["tokens_per_s"] < 1500
-    # Two cores to itself: some 5,000 tokens/s and 3 s. Beside other work nothing is promised.
-    assert suite["seconds"] <= 20 or suite["tokens_per_s"] < 1500
     assert quality["cosine_min"] >= 0.999
     assert abs(quality["recall_difference"]) <= 0.01
     languages = next(group for group in suite["groups"] if group["group"] == "languages")

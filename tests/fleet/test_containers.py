@@ -22,6 +22,7 @@ from launcher.errors import QlaunchError
 from launcher.fleet import compose, container, kubernetes, start_command
 from launcher.fleet.container import Contained
 from tests.fleet.plans import origin, plan
+from tests.patience import PATIENCE_S
 
 GOLDEN = Path(__file__).parent / "golden"
 VERSION = "1.31"
@@ -121,7 +122,7 @@ def test_compose_accepts_the_file_and_reads_what_was_meant(name: str, tmp_path: 
         [program, "-f", str(path), "config"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
         env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "LC_ALL": "C.UTF-8"},
     )

@@ -20,6 +20,7 @@ from launcher.errors import QlaunchError
 from launcher.fleet import systemd
 from launcher.fleet.systemd import Start, unit
 from tests.fleet.plans import origin, plan
+from tests.patience import PATIENCE_S
 
 GOLDEN = Path(__file__).parent / "golden"
 PROGRAM = ("/usr/local/bin/qlaunch",)
@@ -94,7 +95,7 @@ def test_systemd_accepts_the_unit(tmp_path: Path, scope: systemd.Scope) -> None:
         [program, "verify", "--man=no", f"--{scope}", str(path)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
         env={"XDG_RUNTIME_DIR": str(tmp_path), "PATH": "/usr/bin:/bin"},
     )

@@ -25,7 +25,7 @@ from launcher.gateway.entry import unpack
 from tests.gateway.conftest import Start, free_port
 from tests.gateway.harness import Bench, run
 from tests.gateway.scripted_server import truth
-from tests.patience import eventually, no_hang
+from tests.patience import PATIENCE_S, eventually, no_hang
 
 SPACE = b"*space?[]-^\\\x00\r\n"[:16].ljust(16, b"x")
 OTHER = bytes(range(16))
@@ -421,7 +421,7 @@ class Impostor:
                 try:
                     while self.request.recv(65536):
                         if what == "silence":
-                            held.wait(30)
+                            held.wait(PATIENCE_S)
                         elif what == "close":
                             return
                         elif what == "garbage":

@@ -147,7 +147,7 @@ def test_requests_under_way_are_finished_when_it_is_ended(spawn: Spawn, gateway:
         metrics = made.url[:-2] + "metrics"
         eventually(
             lambda: (
-                'open_calls{model="m"' in (page := requests.get(metrics, timeout=60).text)
+                'open_calls{model="m"' in (page := requests.get(metrics, timeout=PATIENCE_S).text)
                 and f'server="{slow.url}"}} 4.0' in page
             )
         )

@@ -75,7 +75,7 @@ class Client:
     def pull(self, *asked: tuple[str, bool], **environment: str) -> list[dict[str, Any]]:
         """The answers to (source, offline) pairs, asked one after the other."""
         child = self.start(*asked, **environment)
-        out, err = child.communicate(timeout=60)
+        out, err = child.communicate(timeout=PATIENCE_S)
         assert child.returncode == 0, err
         assert "Traceback" not in err
         answers: list[dict[str, Any]] = json.loads(out)  # nothing else may be on stdout

@@ -25,6 +25,7 @@ import msgspec
 import pytest
 
 from launcher.hardware.inventory import Hardware
+from tests.patience import PATIENCE_S
 
 MIB = 1 << 20
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _DETECT = """
 import msgspec, sys
 from launcher.hardware.detect import detect
+
 sys.stdout.buffer.write(msgspec.json.encode(detect()))
 """
 
@@ -109,7 +111,7 @@ class Machine:
             env=self.environment(folder) | extra,
             cwd=ROOT,
             capture_output=True,
-            timeout=60,
+            timeout=PATIENCE_S,
             check=False,
         )
         assert done.returncode == 0, done.stderr.decode()
@@ -146,7 +148,9 @@ def library() -> Path:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     target, source = folder / "libnvidia-ml.so.1", Path(__file__).with_name("nvml.c")
     options = ["-std=gnu11", "-O1", "-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1"]
-    subprocess.run([compiler, *options, "-o", str(target), str(source)], check=True, timeout=60)
+    subprocess.run(
+        [compiler, *options, "-o", str(target), str(source)], check=True, timeout=PATIENCE_S
+    )
     return folder
 
 

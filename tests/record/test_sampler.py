@@ -207,7 +207,7 @@ class TestRealProcesses:
             "print(json.dumps([heavy, peak, writer.problem]))\n"
         )
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, check=True, timeout=60
+            [sys.executable, "-c", code], capture_output=True, check=True, timeout=PATIENCE_S
         )
         heavy, peak_kib, problem = json.loads(done.stdout)
         assert heavy in ([], ["pynvml"])  # pynvml only where there is a driver

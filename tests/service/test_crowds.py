@@ -18,6 +18,7 @@ from launcher.errors import QlaunchError
 from launcher.linux import processes
 from launcher.paths import dirs
 from launcher.service import control, store
+from tests.patience import PATIENCE_S
 from tests.service.home import Home, eventually
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +46,7 @@ def test_ups_and_downs_from_everywhere_end_in_one_true_state(home: Home) -> None
         except QlaunchError as error:
             codes.add(error.code)
         for call in ups:
-            found = call.join(60).error
+            found = call.join().error
             assert found is None or isinstance(found, QlaunchError)
             if found is not None:
                 codes.add(found.code)
@@ -69,7 +70,7 @@ def test_two_downs_at_once_both_end_well(home: Home) -> None:
         subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    said = [each.communicate(timeout=60)[0].strip() for each in both]
+    said = [each.communicate(timeout=PATIENCE_S)[0].strip() for each in both]
     assert "() False" in said
     assert set(said) <= {"() False", "busy"}
     assert control.status("svc").state == "stopped"
@@ -113,7 +114,7 @@ def test_nohup_keeps_up_foreground_when_the_terminal_is_closed(home: Home) -> No
         time.sleep(0.5)
         assert control.status("svc").state == "ready"
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE_S) == 0
 
 
 def test_state_of_another_user_is_refused_in_a_sentence(

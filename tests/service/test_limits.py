@@ -16,6 +16,7 @@ from launcher.linux import limits
 from launcher.service import control, failures
 from tests.cli.commandline import Run
 from tests.cli.conftest import run
+from tests.patience import PATIENCE_S
 from tests.service.home import Home
 
 __all__ = ["run"]
@@ -121,7 +122,7 @@ def test_an_inherited_descriptor_above_the_limit_stops_no_start(home: Home) -> N
     plan = home.plan("--workers")
     within = ["bash", "-c", 'exec 251</dev/null; ulimit -n 128; exec "$@"', "bash"]
     with home.starter(plan, within=within) as started:
-        out, _ = started.communicate(timeout=60)
+        out, _ = started.communicate(timeout=PATIENCE_S)
     assert started.returncode == 0, out
     state = control.status("svc")
     assert state.state == "ready"
@@ -132,7 +133,7 @@ def test_an_inherited_descriptor_above_the_limit_stops_no_start(home: Home) -> N
 def test_files_that_may_not_grow_leave_gaps_in_the_record_and_no_more(home: Home) -> None:
     """`ulimit -f`: the engine's log is cut, the service goes on."""
     with home.starter(home.plan("--leak", "5"), within=["prlimit", "--fsize=65536"]) as started:
-        out, _ = started.communicate(timeout=60)
+        out, _ = started.communicate(timeout=PATIENCE_S)
     assert started.returncode == 0, out
     assert control.status("svc").state == "ready"
     assert control.down("svc").left == ()

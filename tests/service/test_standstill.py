@@ -71,7 +71,7 @@ def test_a_stopped_part_of_a_start_is_told_and_forgotten_when_it_goes_on(home: H
     assert processes.send(front, signal.SIGCONT)
     eventually(lambda: control.status("svc").detail == "")
     control.down("svc")
-    call.join(40)
+    call.join()
 
 
 def test_a_stopped_smoke_process_is_told(home: Home) -> None:
@@ -89,7 +89,7 @@ def test_a_stopped_smoke_process_is_told(home: Home) -> None:
     eventually(lambda: f"the smoke process {smoke.pid} is stopped" in control.status("svc").detail)
     assert processes.send(smoke, signal.SIGCONT)
     control.down("svc")
-    call.join(40)
+    call.join()
 
 
 def test_a_stopped_supervisor_is_not_answering(home: Home, run: Run) -> None:
@@ -152,7 +152,7 @@ def test_up_says_that_its_supervisor_stands_still_and_gives_up(
     seen: list[ServiceState] = []
     call = home.up_beside(home.plan("--never-listen"), seen)
     stop(home.wait_for("loading").supervisor)
-    error = call.join(40).error
+    error = call.join().error
     assert isinstance(error, QlaunchError)
     assert (error.code, error.exit_code) == ("supervisor_stuck", 8)
     assert any("is stopped (SIGSTOP)" in state.detail for state in seen)

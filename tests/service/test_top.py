@@ -106,7 +106,7 @@ def top(*words: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-c", PROGRAM, "top", *words],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 

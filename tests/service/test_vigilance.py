@@ -107,10 +107,10 @@ def test_embeddings_that_hang_while_health_is_fine_restart_the_engine(
 def test_a_busy_engine_is_neither_degraded_nor_restarted(home: Home, tmp_path: Path) -> None:
     flag = tmp_path / "flag"
     # Time enough for an answer beside other work: before it is busy no look may fail.
-    home.options["timing"] |= {"beat_s": 0.05, "health_timeout_s": 0.5}
+    home.options["timing"] |= {"beat_s": 0.05, "health_timeout_s": 1.5, "hang_failures": 2}
     first = home.up(home.plan("--busy-flag", str(flag)))
     flag.touch()
-    time.sleep(3.0)  # five looks at it, all of them failing; three would be a hang
+    time.sleep(5.0)  # three looks at it, all of them failing; two would be a hang
     busy = control.status("svc")
     flag.unlink()
     time.sleep(0.5)

@@ -17,6 +17,7 @@ from typing import Any
 from launcher.documents.smoke import VerifyRequest
 from launcher.verify import texts
 from launcher.verify.reference import Outcome, Reference
+from tests.patience import PATIENCE_S
 
 Vector = list[float]
 Entry = dict[str, Any]
@@ -149,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(400, json.dumps({"message": "The input is longer than the context"}))
             return
         if engine.hangs(call):
-            engine.released.wait(20)
+            engine.released.wait(PATIENCE_S)
             self.close_connection = True
             return
         status, kind, answer = engine.answer(call)

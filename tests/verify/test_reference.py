@@ -15,7 +15,7 @@ from launcher.documents.smoke import VerifyRequest
 from launcher.verify import reference, texts
 from launcher.verify.observations import cosine
 from launcher.verify.reference import cache_path, decode_vector, load, obtain
-from tests.patience import processor_time
+from tests.patience import PATIENCE_S, processor_time
 from tests.verify.fakes import request
 
 # Stand-ins for torch and transformers: a text's hidden states are its letters' codes and places.
@@ -99,7 +99,7 @@ def asked(tmp_path: Path) -> VerifyRequest:
         engine_python=sys.executable,
         engine_env={"PYTHONPATH": str(site)},
         reference_cache=str(tmp_path / "cache" / "references"),
-        reference_timeout_s=30.0,
+        reference_timeout_s=PATIENCE_S,
     )
 
 

@@ -2,7 +2,7 @@
 
 Those that need the real engine are in tests/engine_real/test_planted_faults.py: prefix cache on for
 an encoder, a changed 1_Pooling under a known name, a tokenizer without its end token, weights with
-NaN. (Plugin off is in tests/engine_real/test_lives.py.)
+NaN. (Plugin off is in tests/engine_real/test_planted_faults.py.)
 """
 
 from __future__ import annotations

@@ -42,3 +42,8 @@ _METHODS = {"pss": "PSS", "rss": "RSS", "per_process": "by process", "device_del
 def peak(method: str | None) -> str:
     """`peak (PSS)`: that the figure before it is the largest, and how it was measured."""
     return f"peak ({_METHODS[method]})" if method in _METHODS else "(unavailable)"
+
+
+def length(tokens: int, shortest: int | None = None, *, to: str = "-") -> str:
+    """Tokens of a text: `128`, or `16-400` where lengths are mixed."""
+    return f"{tokens}" if shortest is None else f"{shortest}{to}{tokens}"

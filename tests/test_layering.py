@@ -62,14 +62,19 @@ ENGINES_OWN = {
     "sgl_kernel",
     "vllm",
     "sentence_transformers",
+    "onnxruntime",
+    "openvino",
+    "nncf",
+    "accelerate",
+    "xllamacpp",
 }
 """They live in the engine's environment, which is another process."""
 
 IN_ENGINE = {
     LAUNCHER / "engine" / "options" / "options_worker.py",
     LAUNCHER / "verify" / "reference_worker.py",
-    LAUNCHER / "bench" / "peers" / "peer_worker.py",
     LAUNCHER / "quantize" / "quantize_worker.py",
+    *(LAUNCHER / "bench" / "peers" / "workers" / "qlaunch_peers").glob("*.py"),
 }
 """Programs that the engine's Python runs; they import nothing of ours."""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,9 +18,9 @@ from launcher.app.prepare import Prepared, Request, prepare, require_fit
 from launcher.app.running_service import api_key
 from launcher.bench import plain
 from launcher.bench.compare import quality_of
-from launcher.bench.peers import peers
+from launcher.bench.peers import catalogue, exports, installing, refusal
 from launcher.bench.trial import Ended, Running, Say, in_words
-from launcher.bench.unsupervised import BareEngine
+from launcher.bench.unsupervised import BareEngine, whole_environment
 from launcher.config.loading import NAME, SUFFIXES
 from launcher.documents.comparison import Mode, ModeKind, Quality
 from launcher.documents.plan import Plan
@@ -27,6 +29,7 @@ from launcher.documents.service_state import ServiceState
 from launcher.engine import command
 from launcher.errors import ExitCode, QlaunchError
 from launcher.model import naming
+from launcher.model.checkpoint import Checkpoint
 from launcher.model.source import parse_source
 from launcher.paths import dirs
 from launcher.plan import precision
@@ -35,6 +38,8 @@ from launcher.service import control, ports
 START_LIMIT_S = 600.0
 """For a server that nobody supervises; the plain command takes 41 s for Qwen3-0.6B's shape."""
 SAMPLE_S = 0.5
+CALIBRATION = command.PLUGIN / "qlaunch_sglang" / "calibration_texts.py"
+"""Texts that our own int8 measures activations with: a peer's int8 gets the same."""
 FAULTS_OF_THE_COMMAND = (
     "profile_unknown", "profile_invalid", "setting_invalid", "config_invalid", "usage"
 )  # fmt: skip
@@ -313,47 +318,99 @@ def plain_contender(found: Prepared, logs: Path) -> BareContender:
     return BareContender(facts, argv, env, plan, model=model, log=logs / "plain.log")
 
 
-def peer_contender(name: str, found: Prepared, logs: Path) -> BareContender | CannotRun:
-    """A peer with the model and the number format of a profile; installed when it is started."""
-    peer, plan = peers.peers()[name], found.plan
-    dtype = precision.of_engine(plan.expectation.dtype, found.hardware.cpu)
+def peer_contender(spec: str, found: Prepared, logs: Path) -> BareContender | CannotRun:
+    """A peer with the model of a profile, in the profile's number format or in one of its own.
+
+    Installed, and what it serves made of the checkpoint, when it is started.
+
+    Args:
+        spec: as `--peer` takes it: a name of the catalogue, `onnxruntime:int8`.
+    """
+    chosen, plan, cpu = catalogue.choose(spec), found.plan, found.hardware.cpu
+    peer = chosen.peer
+    dtype = precision.of_engine(plan.expectation.dtype, cpu)
     facts = Mode(
-        name=name,
+        name=spec,
         kind="peer",
         outcome="not_reached",
         model=plan.model_name,
         device="cpu",
-        dtype=dtype,
+        dtype=chosen.format or dtype,
         version=peer.version,
     )
-    if plan.device != "cpu" or dtype not in peer.dtypes:
-        why = f"it is set up for the CPU only; {plan.profile} computes on {plan.device}"
-        if plan.device == "cpu":
-            why = f"it does not serve {dtype}"
+    compiler = can_build()
+    why: str | None = f"it is set up for the CPU only; {plan.profile} computes on {plan.device}"
+    if plan.device == "cpu":
+        why = refusal.why_not(chosen, dtype, _model(found.checkpoint), cpu, compiler=compiler)
+    if why is not None:
         return CannotRun(msgspec.structs.replace(facts, outcome="cannot_run", reason=why))
     data = dirs().data
-    root = peers.folder(peer, data)
-    threads = int(plan.engine.env.get("OMP_NUM_THREADS", found.hardware.cpu.usable))
+    serving = _serving(chosen, dtype, found, native=peer.builds and compiler)
+    root = installing.folder(peer, data)
+    export = exports.place(peer, root, serving) if peer.export else ""
+    env = catalogue.environment(peer, serving.threads)
 
     def argv(port: int) -> list[str]:
-        return peers.command(
-            peer,
-            root,
-            model_path=plan.model_path,
-            model=plan.model_name,
-            dtype=dtype,
-            port=port,
-        )
+        return catalogue.command(peer, root, serving, export=str(export), port=port)
+
+    def ready(say: Say) -> None:
+        installing.install(peer, data, progress=say)
+        if peer.export:
+            exports.export(peer, root, serving, whole_environment(env), say)
 
     return BareContender(
-        msgspec.structs.replace(facts, argv=tuple(argv(0))),
+        msgspec.structs.replace(facts, argv=tuple(argv(0)), note=_note(chosen, serving)),
         argv,
-        peers.environment(peer, threads),
+        env,
         plan,
         model=plan.model_name,
-        log=logs / f"{name}.log",
+        log=logs / f"{spec.replace(':', '-')}.log",
         counts_tokens=peer.counts_tokens,
-        ready=lambda say: peers.install(peer, data, progress=say),
+        ready=ready,
+    )
+
+
+def _model(checkpoint: Checkpoint) -> refusal.ModelFacts:
+    return refusal.ModelFacts(
+        encoder=checkpoint.encoder,
+        model_type=checkpoint.model_type,
+        pooling=checkpoint.pooling,
+        dense=bool(checkpoint.dense_dims),
+        quantization=checkpoint.quantization,
+    )
+
+
+def _note(chosen: catalogue.Chosen, serving: catalogue.Serving) -> str | None:
+    peer = chosen.peer
+    made = [("native" if serving.native else "prebuilt")] if peer.builds else []
+    known = [peer.notes.get(word or "") for word in (chosen.variant, *made)]
+    return "; ".join(filter(None, known)) or None
+
+
+def can_build() -> bool:
+    """Whether there are cmake and a C++ compiler."""
+    compiler = os.environ.get("CXX") or "c++"
+    return all(shutil.which(program) is not None for program in ("cmake", compiler))
+
+
+def _serving(
+    chosen: catalogue.Chosen, dtype: str, found: Prepared, *, native: bool
+) -> catalogue.Serving:
+    plan, cpu = found.plan, found.hardware.cpu
+    return catalogue.Serving(
+        model_path=plan.model_path,
+        model=plan.model_name,
+        variant=chosen.variant or dtype,
+        dtype=chosen.format or dtype,
+        threads=int(plan.engine.env.get("OMP_NUM_THREADS", cpu.usable)),
+        pooling=plan.expectation.pooling,
+        normalize=plan.expectation.normalize,
+        longest=plan.longest_text or plan.expectation.context_length,
+        lower_case=found.checkpoint.lower_case,
+        seven_bits=not cpu.computes_int8,
+        native=native,
+        texts=str(CALIBRATION),
+        fingerprint=plan.fingerprint,
     )
 
 

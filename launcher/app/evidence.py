@@ -18,8 +18,8 @@ from launcher.plan.past_runs import Evidence, age, another, differences, evidenc
 from launcher.units import size
 
 ROW_KEYS = (
-    *("clients", "batch", "tokens", "loop", "rate", "p50_ms", "p95_ms", "embeddings_per_s"),
-    *("tokens_per_s", "ram_peak_bytes", "gpu_peak_bytes", "requests", "errors"),
+    *("clients", "batch", "tokens", "shortest", "loop", "rate", "p50_ms", "p95_ms"),
+    *("embeddings_per_s", "tokens_per_s", "ram_peak_bytes", "gpu_peak_bytes", "requests", "errors"),
 )
 """Of a bench row, what is cited."""
 COMPARISONS = 3
@@ -94,6 +94,7 @@ def _level(cell: Cell) -> dict[str, Any]:
         "clients": cell.level.clients,
         "batch": cell.level.batch,
         "tokens": cell.level.tokens,
+        "shortest": cell.level.shortest,
         "p50_ms": median("p50_ms"),
         "p95_ms": median("p95_ms"),
         "embeddings_per_s": median("embeddings_per_s"),
@@ -126,7 +127,12 @@ def _run(run: Mapping[str, Any]) -> Iterable[str]:
     yield ", ".join(parts) + _stale(run)
     for row in run["bench"][-LINES:]:
         if row["embeddings_per_s"] is not None:
-            level = Level(clients=row["clients"], batch=row["batch"], tokens=row["tokens"])
+            level = Level(
+                clients=row["clients"],
+                batch=row["batch"],
+                tokens=row["tokens"],
+                shortest=row["shortest"],
+            )
             yield f"  {_figures(label(level), row)}"
 
 

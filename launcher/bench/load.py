@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from launcher.bench.lengths import lengths
 from launcher.bench.load_client import AskError, Client
 from launcher.bench.stats import mean, percentile
 from launcher.bench.target import Bounds, Target, unmeasured
@@ -68,6 +69,8 @@ class _Tally:
     latencies: list[float] = field(default_factory=list)
     late: list[float] = field(default_factory=list)
     tokens: int = 0
+    asked: int = 0
+    """Tokens of the texts answered, as they were asked for."""
     uncounted: int = 0
     """Answers without a count of tokens."""
     started: int = 0
@@ -148,6 +151,15 @@ def _loop_factory(level: Level) -> Callable[[], asyncio.AbstractEventLoop] | Non
     return lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())
 
 
+@dataclass(frozen=True)
+class _Call:
+    """One request, ready to be sent."""
+
+    body: bytes
+    tokens: int
+    """Of its texts together, as they were asked for."""
+
+
 @dataclass
 class _Run:
     """One level under way."""
@@ -159,6 +171,10 @@ class _Run:
     tally: _Tally
     progress: Progress
     watch: ResourceWatch
+    _lengths: Iterator[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._lengths = lengths(self.level)
 
     async def whole(self) -> bool:
         """Warm up, then measure; whether it was interrupted.
@@ -184,21 +200,25 @@ class _Run:
 
         async def one() -> None:
             for _ in left:
-                data, _ = await client.send(self._body(client))
+                data, _ = await client.send(self._call(client).body)
                 client.check(data, self.level.batch)
 
         await _all([one() for _ in range(self.level.clients)])
+        # Whoever is measured gets the same lengths in the same order, however long the warm-up was.
+        self._lengths = lengths(self.level)
 
-    def _body(self, client: Client) -> bytes:
-        return client.body(self.texts.take(self.level.batch, self.level.tokens))
+    def _call(self, client: Client) -> _Call:
+        wanted = list(itertools.islice(self._lengths, self.level.batch))
+        texts = [text for tokens in wanted for text in self.texts.take(1, tokens)]
+        return _Call(client.body(texts), sum(wanted))
 
     async def _measure(self, client: Client) -> None:
         tally = self.tally
         schedule = self._schedule()
-        bodies = [self._body(client) for _ in range(self.level.clients)]
+        calls = [self._call(client) for _ in range(self.level.clients)]
         cpu = time.process_time()
         tally.began = tally.last = time.perf_counter()
-        workers = [self._worker(client, body, schedule) for body in bodies]
+        workers = [self._worker(client, call, schedule) for call in calls]
         ticker = asyncio.ensure_future(self._tick())
         try:
             await _all(workers)
@@ -226,7 +246,7 @@ class _Run:
         return itertools.accumulate(gaps)
 
     async def _worker(
-        self, client: Client, body: bytes | None, schedule: Iterator[float] | None
+        self, client: Client, call: _Call | None, schedule: Iterator[float] | None
     ) -> None:
         tally = self.tally
         while tally.given_up() is None:
@@ -242,21 +262,21 @@ class _Run:
                     return
                 tally.late.append(max(0.0, time.perf_counter() - due))
             try:
-                body = body or self._body(client)
+                call = call or self._call(client)
             except TextError as error:
                 tally.out_of_texts = str(error)
                 return
-            body = await self._one(client, body, due)
+            call = await self._one(client, call, due)
 
-    async def _one(self, client: Client, body: bytes, due: float) -> bytes | None:
-        """One request; the body of the next, made while the engine computes."""
+    async def _one(self, client: Client, call: _Call, due: float) -> _Call | None:
+        """One request; the next, made while the engine computes."""
         tally = self.tally
-        sending = asyncio.ensure_future(client.send(body))
-        following: bytes | None = None
+        sending = asyncio.ensure_future(client.send(call.body))
+        following: _Call | None = None
         try:
             await asyncio.sleep(0)  # let it be sent first
             with contextlib.suppress(TextError):  # the next attempt to make one will say so
-                following = self._body(client)
+                following = self._call(client)
             data, at = await sending
             counted = client.check(data, self.level.batch)
         except AskError as error:
@@ -272,6 +292,7 @@ class _Run:
             tally.latencies.append(at - due)
             tally.last = max(tally.last, at)
             tally.tokens += counted or 0
+            tally.asked += call.tokens
             tally.uncounted += counted is None
         return following
 
@@ -318,6 +339,8 @@ def _row(target: Target, level: Level, tally: _Tally, peak: Peak) -> Row:
         gpu_peak_bytes=peak.gpu_peak_bytes,
         loop=level.loop,
         tokens=level.tokens,
+        shortest=level.shortest,
+        tokens_asked=round(tally.asked / texts, 2) if texts and level.shortest else None,
         rate=level.rate,
         requests=answered,
         errors=tally.errors,

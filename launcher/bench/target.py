@@ -74,6 +74,7 @@ def unmeasured(mode: str, level: Level, reason: str) -> Row:
         gpu_peak_bytes=None,
         loop=level.loop,
         tokens=level.tokens,
+        shortest=level.shortest,
         rate=level.rate,
         reason=reason,
     )

@@ -15,6 +15,7 @@ import msgspec
 from launcher.bench.load import Interrupted, Target, TextError, TextSource
 from launcher.documents.comparison import Level, Mode, Quality, Row
 from launcher.errors import QlaunchError
+from launcher.units import length
 
 Say = Callable[[str], None]
 
@@ -210,7 +211,8 @@ def _counted(row: Row, running: Running) -> Row:
     """A row with our own count of tokens where the server counts something else."""
     if running.counts_tokens:
         return row
-    rate = None if row.embeddings_per_s is None else round(row.embeddings_per_s * row.tokens, 3)
+    tokens = row.tokens if row.tokens_asked is None else row.tokens_asked
+    rate = None if row.embeddings_per_s is None else round(row.embeddings_per_s * tokens, 3)
     return msgspec.structs.replace(row, tokens_per_s=rate, tokens_counted=None)
 
 
@@ -228,4 +230,5 @@ def label(level: Level) -> str:
     clients = "1 client" if level.clients == 1 else f"{level.clients} clients"
     texts = "1 text" if level.batch == 1 else f"{level.batch} texts"
     rate = f" at {level.rate:g} requests/s" if level.loop == "open" and level.rate else ""
-    return f"{clients}{rate}, {texts} of {level.tokens} tokens"
+    tokens = length(level.tokens, level.shortest, to=" to ")
+    return f"{clients}{rate}, {texts} of {tokens} tokens"

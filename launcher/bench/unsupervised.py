@@ -40,6 +40,12 @@ FLOOR_BYTES = 2 * 1024**3
 """An engine that leaves the machine less memory than this is stopped: others work here too."""
 
 
+def whole_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """Every variable of a process started here: what qlaunch's own engines get, `env` on top."""
+    own = child_environment.for_engines(os.environ, dirs().cache, ["127.0.0.1"])
+    return engine_environment(os.environ, env, (MARK, str(os.getpid())), own)
+
+
 class BareEngine:
     """A running engine. Use `bare_engine`, which stops it whatever happens."""
 
@@ -60,9 +66,7 @@ class BareEngine:
         self._health = health
         self._read = 0
         self._scratch = scratch.make(os.environ, spare=log.parent)
-        own = child_environment.for_engines(os.environ, dirs().cache, ["127.0.0.1"])
-        own["TMPDIR"] = str(self._scratch.path)
-        whole = engine_environment(os.environ, env, (MARK, str(os.getpid())), own)
+        whole = whole_environment({**env, "TMPDIR": str(self._scratch.path)})
         parent = os.getpid()
         self._began = time.monotonic()
         with log.open("wb") as output:

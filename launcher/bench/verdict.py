@@ -38,8 +38,14 @@ def deciding(found: Comparison) -> Level | None:
     if not found.levels:
         return None
     if found.objective == "latency":
-        return min(found.levels, key=lambda each: (each.clients, each.batch, each.tokens))
-    return max(found.levels, key=lambda each: (each.clients, each.batch, each.tokens))
+        return min(found.levels, key=_load)
+    return max(found.levels, key=_load)
+
+
+def _load(level: Level) -> tuple[float, ...]:
+    """How heavy a level is; of mixed lengths their mean counts."""
+    tokens = level.tokens if level.shortest is None else (level.shortest + level.tokens) / 2
+    return level.clients, level.batch, tokens
 
 
 def winner(found: Comparison) -> tuple[str, Level, float] | None:
@@ -169,6 +175,8 @@ def _about_modes(found: Comparison) -> Iterable[str]:
             yield f"{mode.name} cannot run here: {mode.reason}."
         elif mode.outcome in ("failed", "partial"):
             yield f"{mode.name} was {_MEASURED[mode.outcome]}: {mode.reason}."
+        if mode.note and mode.cells:
+            yield f"{mode.name}: {mode.note}."
         problem = wrong(mode)
         if problem is not None:
             yield f"{mode.name} cannot win: {problem}."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -12,10 +12,12 @@ from launcher.app.interrupts import ends_by_interrupt
 from launcher.app.measuring import facts_of, target_of
 from launcher.app.prepare import prepare, require_fit
 from launcher.app.running_service import api_key, running
+from launcher.bench.lengths import Length
+from launcher.bench.profiling import program
 from launcher.bench.target import Bounds, Encoding, Target, unmeasured
 from launcher.cli import benchtable
 from launcher.cli.base import command as declare
-from launcher.cli.benching import grid, numbers, requests_of
+from launcher.cli.benching import grid, lengths, numbers, requests_of
 from launcher.cli.options import plan_options, request, split
 from launcher.cli.progress import Bar, Progress
 from launcher.cli.result import Result
@@ -27,6 +29,9 @@ from launcher.errors import QlaunchError
 from launcher.paths import dirs
 from launcher.service import control
 from launcher.units import now
+
+if TYPE_CHECKING:
+    from launcher.bench.texts import TextSource
 
 IDLE_S = 0.5
 """How long the machine is looked at before the load begins."""
@@ -52,10 +57,10 @@ _SHAPING = "these options shape a start, and a running service is measured as it
 @click.option(
     "--tokens",
     metavar="N,N,…",
-    callback=numbers(int),
+    callback=lengths,
     default="128",
     show_default=True,
-    help="Tokens of a text, special tokens counted.",
+    help="Tokens of a text, special tokens counted; 16-400 or mixed: of lengths from 16 to 400.",
 )
 @click.option(
     "--rate",
@@ -95,18 +100,25 @@ _SHAPING = "these options shape a start, and a running service is measured as it
     show_default=True,
     help="Keep connections, as the OpenAI client does, or open one for every request.",
 )
+@click.option(
+    "--profile",
+    "profiling",
+    is_flag=True,
+    help="Also where the time goes: every level once more, with stacks sampled by py-spy.",
+)
 @click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
 def command(
     words: tuple[str, ...],
     clients: tuple[int, ...] | None,
     batch: tuple[int, ...],
-    tokens: tuple[int, ...],
+    tokens: tuple[Length, ...],
     rate: tuple[float, ...] | None,
     arrivals: Arrivals,
     requests: int | None,
     seconds: float,
     encoding: Encoding,
     keep_alive: bool,
+    profiling: bool,
     quiet: bool,
     **given: Any,
 ) -> Result:
@@ -124,7 +136,9 @@ def command(
     """
     levels = grid(clients, batch, tokens, rate, arrivals)
     progress = Progress(quiet=quiet)
-    work = Work(levels, requests, seconds, encoding, progress, keep_alive, quiet)
+    if profiling:
+        program()  # an hour of measuring must not end with the word that it is missing
+    work = Work(levels, requests, seconds, encoding, progress, keep_alive, profiling, quiet)
     with ends_by_interrupt():
         found = _running(words, given)
         if found is not None:
@@ -200,6 +214,7 @@ class Work:
     encoding: Encoding
     progress: Progress
     keep_alive: bool = True
+    profiling: bool = False
     quiet: bool = False
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -271,7 +286,28 @@ class Work:
                     self._keep(plan, measurement, idle, stopped.row)
                     raise
                 bar.clear()
+                if self.profiling and row.reason is None:
+                    try:
+                        row = self._profiled(row, here, level, texts, bounds)
+                    except Interrupted:
+                        self._keep(plan, measurement, idle, row)
+                        raise
                 self._keep(plan, measurement, idle, row)
+
+    def _profiled(
+        self, row: Row, target: Target, level: Level, texts: TextSource, bounds: Bounds
+    ) -> Row:
+        """The row with where its time goes: the level once more, under the sampler."""
+        from launcher.bench import profiling
+        from launcher.bench.load import measure_level
+
+        self.progress.now(f"{benchtable.name(level)}: sampling stacks")
+        short = replace(bounds, limit_s=min(bounds.limit_s, profiling.SECONDS))
+        found = profiling.profiled(
+            target.leader, lambda: measure_level(target, level, texts, short)
+        )
+        self.progress.done()
+        return msgspec.structs.replace(row, profile=found)
 
     def _keep(self, plan: Plan, measurement: str, idle: float | None, row: Row) -> None:
         """Show a level's row, and leave it in the run's record."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from launcher.bench.lengths import Length, read_length
 from launcher.documents.comparison import Arrivals, Level
 
 OPEN_CONNECTIONS = 64
@@ -37,10 +38,24 @@ def numbers(kind: type[int | float]) -> Callable[..., tuple[Any, ...] | None]:
     return read
 
 
+def lengths(
+    context: click.Context, option: click.Parameter, value: str | None
+) -> tuple[Length, ...] | None:
+    """A click callback that reads `--tokens`: `128`, `128,512`, `mixed`, `16-400`; each once."""
+    if value is None:
+        return None
+    try:
+        found = [read_length(word) for word in value.split(",")]
+    except ValueError:
+        said = f"{value!r} is not a list of lengths such as 128,512 or mixed or 16-400"
+        raise click.BadParameter(said, context, option) from None
+    return tuple(dict.fromkeys(found))
+
+
 def grid(
     clients: Sequence[int] | None,
     batches: Sequence[int],
-    tokens: Sequence[int],
+    tokens: Sequence[Length],
     rates: Sequence[float] | None = None,
     arrivals: Arrivals = "poisson",
 ) -> tuple[Level, ...]:
@@ -55,7 +70,8 @@ def grid(
             arrivals=arrivals,
             clients=count,
             batch=batch,
-            tokens=length,
+            tokens=length.tokens,
+            shortest=length.shortest,
             rate=rate,
         )
         for count in clients or ((1,) if rates is None else (OPEN_CONNECTIONS,))

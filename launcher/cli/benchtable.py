@@ -8,7 +8,7 @@ from typing import Any
 from launcher.cli.result import Problem, Result, Status, table
 from launcher.documents.comparison import Level, Row
 from launcher.errors import ExitCode
-from launcher.units import size
+from launcher.units import length, size
 
 QUIET = 0.9
 """Share of the processors that should be idle before a measurement."""
@@ -16,15 +16,15 @@ QUIET = 0.9
 
 def name(level: Level) -> str:
     """`16 clients, 4 × 128 tokens`."""
-    return _name(level.clients, level.batch, level.tokens, level.rate)
+    return _name(level.clients, level.batch, length(level.tokens, level.shortest), level.rate)
 
 
 def name_of(row: Row) -> str:
     """The same of a row."""
-    return _name(row.clients, row.batch, row.tokens, row.rate)
+    return _name(row.clients, row.batch, length(row.tokens, row.shortest), row.rate)
 
 
-def _name(clients: int, batch: int, tokens: int, rate: float | None) -> str:
+def _name(clients: int, batch: int, tokens: str, rate: float | None) -> str:
     load = f"{clients} client{'s' if clients > 1 else ''}" if rate is None else f"{rate:g}/s"
     return f"{load}, {batch} × {tokens} tokens"
 
@@ -67,7 +67,7 @@ def rows_table(rows: Iterable[Mapping[str, Any]]) -> list[str]:
             [
                 f"{row['rate']:g}" if row.get("rate") else row.get("clients"),
                 row.get("batch"),
-                row.get("tokens"),
+                length(row["tokens"], row.get("shortest")) if row.get("tokens") else None,
                 *(figure(row.get(key)) for key in ("mean_ms", "p50_ms", "p95_ms", "p99_ms")),
                 row.get("requests") if measured else "-",
                 figure(row.get("embeddings_per_s")),
@@ -80,6 +80,19 @@ def rows_table(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     return table(headings, cells)
 
 
+def stages_table(rows: Iterable[Row]) -> list[str]:
+    """Where the time of a text goes, a line a level; nothing where no row has a profile."""
+    seen = [(row, row.profile.stages) for row in rows if row.profile and row.profile.stages]
+    if not seen:
+        return []
+    headings = ["MS A TEXT", *(each.name.upper() for each in seen[0][1])]
+    cells = [
+        [name_of(row), *(f"{figure(each.ms)} ({each.share:.0%})" for each in stages)]
+        for row, stages in seen
+    ]
+    return ["", *table(headings, cells)]
+
+
 def remarks(rows: Sequence[Row], idle: float | None) -> list[str]:
     """What a reader of the table must know besides its figures."""
     said = []
@@ -90,12 +103,16 @@ def remarks(rows: Sequence[Row], idle: float | None) -> list[str]:
         place = name_of(row)
         if row.reason:
             said.append(f"{place}: {row.reason}")
+        if row.profile is not None and row.profile.reason is not None:
+            said.append(f"{place}: no profile: {row.profile.reason}")
+        if row.profile is not None and row.profile.behind:
+            said.append(f"{place}: the sampler fell behind: shares stand, times are too low")
         if row.errors and row.error and row.error not in (row.reason or ""):
             said.append(f"{place}: {row.errors} failed, the first with: {row.error}")
         if row.saturated:
             used = f"{row.client_cpu_percent:.0f} % of a core"
             said.append(f"{place}: the client itself used {used}: the engine may be faster")
-        if row.tokens_counted is not None and row.tokens_counted != row.tokens:
+        if row.tokens_counted not in (None, row.tokens_asked or row.tokens):
             said.append(f"{place}: texts had {row.tokens_counted:g} tokens")
         if row.ram_peak_bytes is None and row.p50_ms is not None:
             why = row.memory_method.get("ram_reason", "no reason known")
@@ -112,6 +129,7 @@ def result(
         f"engine    {data['release']} {data['engine']}, on the {data['device']}",
         f"run       {data['run'] or '-'}",
         *rows_table(data["rows"]),
+        *stages_table(rows),
         *remarks(rows, data["idle_before"]),
         *data["notes"],
     ]

@@ -15,6 +15,7 @@ from launcher.app.interrupts import ends_by_interrupt
 from launcher.app.prepare import Prepared, what_runs_here
 from launcher.bench import store, test_machine
 from launcher.bench.compare import Comparing, Course, failed
+from launcher.bench.peers.names import SPECS
 from launcher.cli import compare_text, grid, seed_table
 from launcher.cli.base import command as declare
 from launcher.cli.grid import grid_options
@@ -49,8 +50,11 @@ Contenders = list[ProfileContender | BareContender | CannotRun]
     "--peer",
     "others",
     multiple=True,
-    type=click.Choice(["infinity", "sentence-transformers"]),
-    help="Also another server, in an environment of its own; installed once.",
+    type=click.Choice(SPECS),
+    metavar="PEER[:FORMAT]",
+    help="Also another server, in an environment of its own, installed once: infinity,"
+    " sentence-transformers, onnxruntime[:int8], openvino[:bfloat16|:int8], llama.cpp[:Q4_K_M],"
+    " accelerate[:disk].",
 )
 @click.option(
     "--objective",
@@ -80,6 +84,7 @@ def command(profiles: tuple[str, ...], **given: Any) -> Result:
     \b
         qlaunch compare cpu-minilm --baseline
         qlaunch compare cpu-minilm cpu-bge-micro --clients 1,16 --repeats 5
+        qlaunch compare cpu-minilm --peer onnxruntime --peer openvino:int8 --tokens 128,mixed
     """
     files = {kind: given[kind] for kind in ("html", "markdown", "csv") if given[kind]}
     for file in files.values():

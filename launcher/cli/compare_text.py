@@ -5,7 +5,7 @@ from __future__ import annotations
 from launcher.bench import verdict
 from launcher.cli.result import table
 from launcher.documents.comparison import Cell, Comparison, Mode, Spread
-from launcher.units import size
+from launcher.units import length, size
 
 HEADINGS = (
     "MODE",
@@ -35,7 +35,8 @@ def _rows(found: Comparison, mode: Mode, plain: Mode | None) -> list[tuple[objec
         return [(mode.name, _WITHOUT[mode.outcome], *[""] * (len(HEADINGS) - 2))]
     rows: list[tuple[object, ...]] = []
     for place, cell in enumerate(mode.cells):
-        tokens = f" × {cell.level.tokens}" if cell.level.tokens != 128 else ""
+        tokens = length(cell.level.tokens, cell.level.shortest)
+        tokens = "" if tokens == "128" else f" × {tokens}"
         gain = None if plain in (None, mode) else _gain(found, mode, plain, cell)
         rows.append(
             (

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from launcher.bench.lengths import Length
 from launcher.bench.load import Bounds
-from launcher.cli.benching import grid, numbers, requests_of
+from launcher.cli.benching import grid, lengths, numbers, requests_of
 from launcher.documents.comparison import Level
 
 SEED_TOKENS = 128
@@ -29,8 +30,9 @@ _OPTIONS = (
     click.option(
         "--tokens",
         metavar="N,N,…",
-        callback=numbers(int),
-        help="Tokens of a text, special tokens counted (default 128).",
+        callback=lengths,
+        help="Tokens of a text, special tokens counted (default 128); 16-400 or mixed: of lengths"
+        " from 16 to 400.",
     ),
     click.option(
         "--requests",
@@ -56,12 +58,14 @@ def grid_options(body: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def levels(
-    clients: tuple[int, ...] | None, batch: tuple[int, ...] | None, tokens: tuple[int, ...] | None
+    clients: tuple[int, ...] | None,
+    batch: tuple[int, ...] | None,
+    tokens: tuple[Length, ...] | None,
 ) -> tuple[Level, ...]:
     """Every combination; the default levels where nothing was asked for."""
     if not (clients or batch or tokens):
         return DEFAULT
-    return grid(clients, batch or (1,), tokens or (SEED_TOKENS,))
+    return grid(clients, batch or (1,), tokens or (Length(SEED_TOKENS),))
 
 
 def bounds(requests: int | None, seconds: float) -> Callable[[Level], Bounds]:

@@ -22,6 +22,48 @@ Figure = Literal["embeddings_per_s", "p50_ms"]
 """What decides: of throughput, of latency."""
 
 
+StageName = Literal["front", "scheduler", "model", "back"]
+
+
+class Stage(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a text's time goes, by the way it takes: `front` reads the request and makes tokens,
+    `scheduler` gathers batches, `model` computes, `back` makes the answer."""
+
+    name: StageName
+    ms: float
+    """Milliseconds of busy threads, a text."""
+    share: float
+    """Of all four, 0 to 1."""
+
+
+class Frame(msgspec.Struct, frozen=True, kw_only=True):
+    """A function, with what it called: a bar of a flame graph."""
+
+    name: str
+    share: float
+    """Of all busy samples, 0 to 1, callees included."""
+    frames: tuple[Frame, ...] = ()
+    """What it called, the largest first; less than half a percent is left out."""
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """Stacks of the engine's processes, sampled while a level was run once more."""
+
+    embeddings_per_s: float | None = None
+    """Of that run: sampling costs a little, so the row's own figures are of a run without it."""
+    seconds: float = 0.0
+    samples: int = 0
+    rate: int = 0
+    """Samples a second, of every thread that is busy."""
+    behind: bool = False
+    """The sampler could not keep to its rate: shares stand, milliseconds are too few."""
+    stages: tuple[Stage, ...] = ()
+    frames: tuple[Frame, ...] = ()
+    """The engine's processes, with what they do."""
+    reason: str | None = None
+    """Why there is none."""
+
+
 class Level(msgspec.Struct, frozen=True, kw_only=True):
     """One point of the grid: how the load is made."""
 
@@ -31,7 +73,11 @@ class Level(msgspec.Struct, frozen=True, kw_only=True):
     batch: int = 1
     """Texts of one request."""
     tokens: int = 128
-    """Tokens of one text, special tokens counted, as the engine counts them."""
+    """Tokens of one text, special tokens counted, as the engine counts them; of the longest where
+    lengths are mixed."""
+    shortest: int | None = None
+    """Mixed lengths: texts have from `shortest` to `tokens` tokens, each length as likely, drawn
+    with a fixed seed. None: every text has `tokens`."""
     rate: float | None = None
     """Requests started a second, by a schedule that does not wait for answers; open loop only."""
     arrivals: Arrivals = "poisson"
@@ -55,7 +101,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     gpu_peak_bytes: int | None
     loop: Loop = "closed"
     tokens: int = 128
-    """Tokens asked for, a text."""
+    """Tokens asked for, a text; of the longest where lengths are mixed."""
+    shortest: int | None = None
+    """Mixed lengths: tokens of the shortest text."""
+    tokens_asked: float | None = None
+    """Mixed lengths: mean tokens of the texts that were answered, as they were asked for."""
     rate: float | None = None
     """Requests a second that were asked for (open loop)."""
     requests: int = 0
@@ -74,6 +124,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """Open loop: how far behind its schedule the client started requests, p99."""
     memory_method: dict[str, str] = {}
     """`{"ram": "pss", "gpu": "unavailable", "gpu_reason": …}`, as in run records."""
+    profile: Profile | None = None
+    """Where the time went; only with `--profile`."""
     reason: str | None = None
     """Why figures are None."""
 
@@ -123,6 +175,8 @@ class Mode(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome
     reason: str | None = None
     """Why it was not measured, or not wholly; the failure's class and fix where there is one."""
+    note: str | None = None
+    """What a reader of its figures must know, in a sentence without its full stop."""
     profile: str | None = None
     model: str | None = None
     device: str | None = None

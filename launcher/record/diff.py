@@ -13,7 +13,7 @@ from launcher.documents.run import Run
 Row = Mapping[str, Any]
 """A row of `bench`, as its line holds it."""
 
-LEVEL = ("loop", "clients", "batch", "tokens", "rate")
+LEVEL = ("loop", "clients", "batch", "tokens", "shortest", "rate")
 """What two rows of `bench` must share to be held against each other."""
 FIGURES = ("mean_ms", "p50_ms", "p95_ms", "p99_ms", "embeddings_per_s", "tokens_per_s")
 

@@ -75,7 +75,8 @@ def _points(mode: Doc) -> list[Doc]:
 
 
 def _load(level: Doc) -> tuple[Any, ...]:
-    return (level.get("loop"), level.get("tokens"), level.get("batch"), level.get("clients"))
+    tokens = level.get("tokens"), level.get("shortest") or level.get("tokens")
+    return (level.get("loop"), *tokens, level.get("batch"), level.get("clients"))
 
 
 def _positive(found: Doc | None) -> bool:

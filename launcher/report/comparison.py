@@ -70,7 +70,7 @@ def comparison_csv(doc: Doc) -> str:
     spreads = [f"{name}_{part}" for name, _, _ in FIGURES for part in ("median", "least", "most")]
     headings = [
         *("mode", "kind", "outcome", "reason", "profile", "model", "device", "dtype", "version"),
-        *("loop", "clients", "batch", "tokens", "rate"),
+        *("loop", "clients", "batch", "tokens", "shortest", "rate"),
         *spreads,
         *("repeats", "ram_peak_bytes", "gpu_peak_bytes", "errors", "saturated"),
         *("cosine_min", "recall_at_10", "ready_s", "verified_s", "predicted_ram_bytes"),
@@ -303,7 +303,7 @@ def _csv_row(mode: Doc, level: Doc, cell: Doc) -> list[object]:
     return [
         *(mode.get(key) for key in ("name", "kind", "outcome", "reason", "profile", "model")),
         *(mode.get(key) for key in ("device", "dtype", "version")),
-        *(level.get(key) for key in ("loop", "clients", "batch", "tokens", "rate")),
+        *(level.get(key) for key in ("loop", "clients", "batch", "tokens", "shortest", "rate")),
         *figures,
         max(counts) if cell else None,
         *(cell.get(key) for key in ("ram_peak_bytes", "gpu_peak_bytes", "errors", "saturated")),

@@ -76,7 +76,8 @@ def level(found: Mapping[str, Any]) -> str:
     who = f"{clients} client{'' if clients == 1 else 's'}"
     if found.get("loop") == "open":
         who = f"{found.get('rate') or 0:g} requests/s"
-    return f"{who} × batch {batch}, {found.get('tokens', 128)} tokens"
+    tokens = units.length(found.get("tokens", 128), found.get("shortest"), to=" to ")
+    return f"{who} × batch {batch}, {tokens} tokens"
 
 
 def short_level(found: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from launcher.documents.failure import Failure
 from launcher.documents.run import Run, Sample
 from launcher.documents.smoke import Check
 from launcher.record.peak import PeakTracker
-from launcher.report import formatting
+from launcher.report import flame, formatting
 from launcher.report.formatting import ABSENT
 from launcher.report.roles import ROLES, by_role
 
@@ -247,6 +247,11 @@ def bench_row(row: Doc) -> dict[str, Any]:
         "gpu": formatting.size(row.get("gpu_peak_bytes")),
         "requests": row.get("requests") or ABSENT,
         "notes": "; ".join(notes),
+        "stages": [
+            (each["name"], f"{each['ms']:.2f}", f"{each['share']:.0%}")
+            for each in (row.get("profile") or {}).get("stages", ())
+        ],
+        "flame": flame.graph((row.get("profile") or {}).get("frames", ())),
     }
 
 
@@ -258,7 +263,12 @@ def _bench_lines(rows: Sequence[Doc]) -> list[str]:
         (row["level"], *row["figures"], row["ram"], row["gpu"], row["notes"])
         for row in map(bench_row, rows)
     ]
-    return ["", "## Load", "", *formatting.markdown_table(headings, table)]
+    lines = ["", "## Load", "", *formatting.markdown_table(headings, table)]
+    for row in map(bench_row, rows):
+        if row["stages"]:
+            lines += ["", f"Where the time goes, {row['level']}:", ""]
+            lines += formatting.markdown_table(("part", "ms a text", "share"), row["stages"])
+    return lines
 
 
 def _failure_lines(failure: Failure | None) -> list[str]:

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from launcher.bench.lengths import Length
 from launcher.bench.load import measure_level
 from launcher.bench.target import Target
 from launcher.cli import benchtable
@@ -333,11 +334,11 @@ def test_ended_half_way_it_keeps_what_was_measured_and_leaves_nothing(
 
 
 def test_the_grid_is_every_combination() -> None:
-    closed = grid((1, 16), (1, 4), (128,))
+    closed = grid((1, 16), (1, 4), (Length(128),))
     assert [(level.clients, level.batch) for level in closed] == [(1, 1), (1, 4), (16, 1), (16, 4)]
     assert {level.loop for level in closed} == {"closed"}
-    assert grid(None, (1,), (128,)) == (Level(),)
-    (opened,) = grid(None, (1,), (128,), (5.0,), "constant")
+    assert grid(None, (1,), (Length(128),)) == (Level(),)
+    (opened,) = grid(None, (1,), (Length(128),), (5.0,), "constant")
     assert opened == Level(loop="open", clients=64, rate=5.0, arrivals="constant")
 
 

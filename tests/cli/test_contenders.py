@@ -15,7 +15,7 @@ from launcher.app import contenders
 from launcher.app.prepare import Prepared, Request, prepare
 from launcher.bench import unsupervised
 from launcher.bench.load import Bounds
-from launcher.bench.peers import peers
+from launcher.bench.peers import catalogue, installing, names
 from launcher.bench.test_machine import Machine
 from launcher.bench.trial import Life, live
 from launcher.documents.comparison import Level, Mode
@@ -132,19 +132,54 @@ def test_the_plain_command_of_a_profile(minilm: Prepared, tmp_path: Path) -> Non
     assert "OMP_NUM_THREADS" not in found._env
 
 
-def test_peers_have_the_profile_s_model_format_and_threads(
-    minilm: Prepared, tmp_path: Path
-) -> None:
-    for name in peers.peers():
-        found = contenders.peer_contender(name, minilm, tmp_path)
-        assert isinstance(found, contenders.BareContender)
-        assert any(minilm.plan.model_path in word for word in found.facts.argv)
-        assert found.facts.dtype == minilm.plan.expectation.dtype == "bfloat16"
+def test_peers_have_the_profile_s_model_and_threads(minilm: Prepared, tmp_path: Path) -> None:
+    serve = [spec for spec in names.SPECS if catalogue.choose(spec).peer.models[0] == "encoder"]
+    assert len(serve) >= 4
+    for spec in serve:
+        found = contenders.peer_contender(spec, minilm, tmp_path)
+        assert isinstance(found, contenders.BareContender), found.facts.reason
+        assert any(minilm.plan.model_path in word for word in found.facts.argv) or any(
+            "/exports/" in word for word in found.facts.argv
+        )
+        assert found.facts.name == spec
         assert found._env["OMP_NUM_THREADS"] == "4"
+
+
+@pytest.mark.parametrize(
+    ("spec", "dtype"),
+    [
+        ("infinity", "bfloat16"),
+        ("sentence-transformers", "bfloat16"),
+        ("onnxruntime", "float32"),
+        ("onnxruntime:int8", "int8"),
+        ("llama.cpp", "Q8_0"),
+        ("accelerate:disk", "bfloat16"),
+    ],
+)
+def test_a_peer_computes_in_the_profile_s_format_or_its_own(
+    minilm: Prepared, tmp_path: Path, spec: str, dtype: str
+) -> None:
+    assert minilm.plan.expectation.dtype == "bfloat16"
+    assert contenders.peer_contender(spec, minilm, tmp_path).facts.dtype == dtype
+
+
+def test_a_peer_that_cannot_serve_is_refused_before_anything_is_installed(
+    minilm: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installing, "install", lambda *_, **__: pytest.fail("installed"))
     on_gpu = replace(minilm, plan=msgspec.structs.replace(minilm.plan, device="cuda"))
-    refused = contenders.peer_contender("infinity", on_gpu, tmp_path)
-    assert refused.facts.outcome == "cannot_run"
-    assert "for the CPU only" in str(refused.facts.reason)
+    decoder = replace(
+        minilm,
+        checkpoint=msgspec.structs.replace(minilm.checkpoint, encoder=False, model_type="qwen3"),
+    )
+    for spec, found, said in (
+        ("infinity", on_gpu, "for the CPU only"),
+        ("onnxruntime", decoder, "set up for encoders, and this model is a decoder"),
+    ):
+        refused = contenders.peer_contender(spec, found, tmp_path)
+        assert isinstance(refused, contenders.CannotRun)
+        assert refused.facts.outcome == "cannot_run"
+        assert said in str(refused.facts.reason)
 
 
 def test_a_service_of_somebody_else_is_not_stopped(home: Path) -> None:

@@ -26,6 +26,9 @@ from launcher.linux.files import read_bounded, write_atomic
 
 Progress = Callable[[str], None]
 MARKER: Final = "installed.json"
+_LIMITS: Final = "constraints.txt"
+"""The pins of a lock without their hashes: torch has none in a lock, for which build of it there is
+depends on the index, and pip asks for the hash of everything as soon as it sees one."""
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +46,9 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     """Installed after them, within the lock."""
     lock: Path
     """Constraints for pip."""
+    hashed: bool = False
+    """The lock has every package but `requirements`, with hashes: it is installed first, as it
+    stands, and `requirements` within its pins."""
     disk_bytes: int
 
 
@@ -110,12 +116,23 @@ def _build(tool: Tool, root: Path, progress: Progress) -> Path:
     root.mkdir()
     release = _as_release(tool)
     pip.create_environment(release, root)
+    limits = tool.lock
+    if tool.hashed:
+        pip.install_lock(release, python(root), tool.lock, progress=progress)
+        limits = root / _LIMITS
+        limits.write_text("\n".join(pins(tool.lock.read_text("utf-8"))) + "\n", "utf-8")
     # torch by itself: what the rest asks for must not choose another build of it.
-    for wanted in (tool.requirements, tool.then):
-        pip.install(release, python(root), wanted, constraint=tool.lock, progress=progress)
+    for wanted in filter(None, (tool.requirements, tool.then)):
+        pip.install(release, python(root), wanted, constraint=limits, progress=progress)
     marker = Installed(name=tool.name, version=tool.version, identity=identity(tool))
     write_atomic(root / MARKER, msgspec.json.encode(marker), mode=0o644)
     return root
+
+
+def pins(lock: str) -> list[str]:
+    """The `name==version` of every package of a lock, with the marker where it has one."""
+    lines = (line.partition("--hash")[0].rstrip("\\ \n") for line in lock.splitlines())
+    return [line for line in lines if "==" in line and not line.startswith((" ", "#", "-"))]
 
 
 def _as_release(tool: Tool) -> Release:

@@ -1,43 +1,40 @@
-"""sentence-transformers as people use it in their own process, behind the least of a server.
-
-Runs in the peer's own Python and imports nothing of ours. One call of `encode` at a time, with the
-texts of one request, as a program without a server around it would do. Speaks `/health` and
-`/v1/embeddings` (base64 and decimal), so that the same client measures it.
-"""
+"""The least of a server: `/health` and `/v1/embeddings` (base64 and decimal), for one client to
+measure whatever computes behind it."""
 
 from __future__ import annotations
 
-import argparse
 import base64
 import json
-import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+WAITING = 512
+"""Connections that may wait to be accepted: 5, Python's own, makes the sixth of a burst wait for a
+second until the kernel asks again."""
 
-def main() -> None:
-    """Load the model and serve until the process is ended."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--model-path", required=True)
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--port", type=int, required=True)
-    given = parser.parse_args()
 
-    import torch
-    from sentence_transformers import SentenceTransformer
+@dataclass(frozen=True)
+class Answer:
+    """What came of the texts of one request."""
 
-    model = SentenceTransformer(
-        given.model_path, device="cpu", model_kwargs={"dtype": getattr(torch, given.dtype)}
-    )
-    model.encode(["warm-up"])
-    one_at_a_time = threading.Lock()
+    vectors: Any
+    """Array of shape (texts, dimensions)."""
+    tokens: int | None = None
+    """Of all texts together, special tokens counted; None: not counted."""
 
-    def encode(texts: list[str]) -> Any:
-        with one_at_a_time:
-            found = model.encode(
-                texts, batch_size=len(texts), convert_to_tensor=True, show_progress_bar=False
-            )
-        return found.float().numpy()
+
+Encode = Callable[[list[str]], Answer]
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = WAITING
+    daemon_threads = True
+
+
+def serve(port: int, encode: Encode) -> None:
+    """Answer requests on loopback, a thread a connection, until the process is ended."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -50,13 +47,18 @@ def main() -> None:
             try:
                 asked = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
                 texts = asked["input"]
-                texts = [texts] if isinstance(texts, str) else list(texts)
-                vectors = encode(texts)
+                answer = encode([texts] if isinstance(texts, str) else list(texts))
             except (ValueError, KeyError, TypeError, RuntimeError) as error:
                 self._answer(400, {"message": f"{type(error).__name__}: {error}"})
                 return
             as_text = asked.get("encoding_format") == "base64"
-            self._answer(200, {"object": "list", "data": _items(vectors, as_text=as_text)})
+            document: dict[str, Any] = {
+                "object": "list",
+                "data": _items(answer.vectors, as_text=as_text),
+            }
+            if answer.tokens is not None:
+                document["usage"] = {"prompt_tokens": answer.tokens, "total_tokens": answer.tokens}
+            self._answer(200, document)
 
         def _answer(self, status: int, document: dict[str, Any]) -> None:
             body = json.dumps(document).encode()
@@ -69,7 +71,7 @@ def main() -> None:
         def log_message(self, *_: Any) -> None:
             """No access lines."""
 
-    ThreadingHTTPServer(("127.0.0.1", given.port), Handler).serve_forever()
+    _Server(("127.0.0.1", port), Handler).serve_forever()
 
 
 def _items(vectors: Any, *, as_text: bool) -> list[dict[str, Any]]:
@@ -82,7 +84,3 @@ def _items(vectors: Any, *, as_text: bool) -> list[dict[str, Any]]:
         {"object": "embedding", "index": place, "embedding": shown(vector)}
         for place, vector in enumerate(vectors)
     ]
-
-
-if __name__ == "__main__":
-    main()

@@ -33,8 +33,12 @@ def export(model: str, folder: Path) -> None:
     network = AutoModel.from_pretrained(model, attn_implementation="eager", dtype=torch.float32)
 
     class States(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = network
+
         def forward(self, ids, mask, types):
-            found = network(input_ids=ids, attention_mask=mask, token_type_ids=types)
+            found = self.network(input_ids=ids, attention_mask=mask, token_type_ids=types)
             return found.last_hidden_state
 
     ids = torch.ones(2, 16, dtype=torch.long)

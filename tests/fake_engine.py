@@ -48,6 +48,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     start.add_argument("--never-ready", action="store_true", help="/health stays 503")
     start.add_argument("--never-listen", action="store_true", help="load for ever")
     start.add_argument("--exit-code", type=int, help="end with it instead of listening")
+    start.add_argument("--refuse-flag", metavar="FILE", help="end with 3 while FILE exists")
     start.add_argument("--print", metavar="FILE", help="print a real failure text first")
     start.add_argument("--old-info", action="store_true", help="only /get_model_info")
     start.add_argument("--wrong-model", action="store_true", help="names another model")
@@ -406,6 +407,8 @@ def main() -> int:
     while options.never_listen:
         time.sleep(60)
     time.sleep(options.slow_start)
+    if options.refuse_flag and Path(options.refuse_flag).exists():
+        return 3
     if options.exit_code is not None:
         return int(options.exit_code)
     log("Load weight end. elapsed=0.01 s, type=BertModel")

@@ -12,7 +12,7 @@ from launcher.cli import screen
 from launcher.documents.failure import Failure, TakenFallback
 from launcher.documents.plan import Plan
 from launcher.documents.run import Timings
-from launcher.documents.service_state import FINAL, ServiceState
+from launcher.documents.service_state import FINAL, ServiceState, at_work
 from launcher.documents.smoke import SmokeReport
 from launcher.model.checkpoint import Prompts
 from launcher.service.document import prediction_error
@@ -57,6 +57,8 @@ def service(state: ServiceState, *, brief: bool = False) -> list[str]:
         lines.append(f"note      {state.problem}")
     if metrics:
         lines.append(f"metrics   {metrics.url or metrics.problem}")
+    if state.template and at_work(state):
+        lines.append(f"template  pid {state.template.pid}, from which a new start is forked")
     if state.restarts:
         lines.append(f"restarts  {state.restarts}")
     lines += fallbacks(state.fallbacks)

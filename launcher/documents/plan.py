@@ -15,8 +15,22 @@ processes of further replicas, requests in the engine's front."""
 StartMethod = Literal["fork", "spawn"]
 ModelKind = Literal["encoder", "decoder"]
 
+EnginePart = Literal["front", "scheduler", "detokenizer", "template"]
+"""Processes of an engine on a CPU."""
+NO_DETOKENIZER: Final = "QLAUNCH_DETOKENIZER"
+"""Variable by which a plan tells the plugin to start no detokenizer (`none`)."""
 NO_KV_CACHE: Final = "QLAUNCH_KV_CACHE"
 """Variable by which a plan tells the plugin to leave out the cache of keys and values (`none`)."""
+
+
+def engine_parts(*, detokenizer: bool, template: bool) -> frozenset[EnginePart]:
+    """The processes of an engine: with one that hands vectors on, with one to be forked again."""
+    parts: set[EnginePart] = {"front", "scheduler"}
+    if detokenizer:
+        parts.add("detokenizer")
+    if template:
+        parts.add("template")
+    return frozenset(parts)
 
 
 class Term(msgspec.Struct, frozen=True, kw_only=True):
@@ -223,12 +237,20 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     fallbacks: tuple[Fallback, ...] = ()
     """What to start again with after memory failures, in this order."""
     restart: Restart = Restart()
+    template: bool = False
+    """Whether lives after the first are forked from an imported process that is kept for them."""
     reference_cache: str = ""
     """Folder for cached parity references."""
     guard: Guard | None = None
     """None: the engine is started without a guard (an engine that is no SGLang, in tests)."""
     origin: Origin | None = None
     """None: made for a machine elsewhere, or by a version before there were origins."""
+
+    @property
+    def parts(self) -> frozenset[EnginePart]:
+        """The processes of one scheduler's engine; in records of earlier versions too."""
+        straight = self.engine.env.get(NO_DETOKENIZER) == "none"
+        return engine_parts(detokenizer=not straight, template=self.template)
 
     @property
     def has_kv_cache(self) -> bool:

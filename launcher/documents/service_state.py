@@ -88,6 +88,8 @@ class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
     supervisor: ProcessId | None
     """None only where the state is `unknown`."""
     engine: ProcessId | None
+    template: ProcessId | None = None
+    """The imported process from which the next life is forked; None: an import starts it."""
     engine_plan: ExecutedEngine = ExecutedEngine()
     predicted: MemoryPrediction | None = None
     """None only where the state is `unknown`."""

@@ -14,10 +14,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from launcher.documents.plan import Calibration, ModelKind, Plan, StartMethod
+from launcher.documents.plan import (
+    Calibration,
+    EnginePart,
+    ModelKind,
+    Plan,
+    StartMethod,
+    engine_parts,
+)
 
 LATEST: Final = 20
 """Runs looked at, newest first: an environment that changed is forgotten soon."""
+PARTS: Final = engine_parts(detokenizer=True, template=False)
 ENOUGH: Final = 3
 """Runs below which one odd figure would decide."""
 
@@ -43,6 +51,7 @@ def calibrate(
     model: ModelKind,
     replicas: int = 1,
     cached: bool = True,
+    parts: frozenset[EnginePart] = PARTS,
 ) -> Calibration | None:
     """The calibration for such an engine, or None where too few runs were one.
 
@@ -54,10 +63,11 @@ def calibrate(
         replicas: schedulers side by side.
         cached: whether it has a cache of keys and values. Not all of a cache's pages are touched
             by the smoke, so a base found beside one is too small for an engine without.
+        parts: its processes.
     """
     bases: list[tuple[int, str]] = []
     for run in runs:
-        if run.plan.has_kv_cache is not cached:
+        if run.plan.has_kv_cache is not cached or run.plan.parts != parts:
             continue
         base = base_bytes(run, version=version, method=method, model=model, replicas=replicas)
         if base is not None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from launcher.argv import options
 from launcher.config.profile import FlagValue
-from launcher.documents.plan import Calibration, MemoryPrediction, ModelKind, StartMethod
+from launcher.documents.plan import (
+    Calibration,
+    EnginePart,
+    MemoryPrediction,
+    ModelKind,
+    StartMethod,
+    engine_parts,
+)
 from launcher.engine import support
 from launcher.plan import (
     calibration,
@@ -42,6 +49,15 @@ MATRYOSHKA_SINCE: Final = "0.5.6"
 
 
 @dataclass(frozen=True)
+class _Base:
+    """The engine's processes, as far as memory goes."""
+
+    method: StartMethod
+    parts: frozenset[EnginePart]
+    calibration: Calibration | None
+
+
+@dataclass(frozen=True)
 class Draft:
     """The decisions that a plan follows from."""
 
@@ -52,6 +68,9 @@ class Draft:
     replicas: int
     """Schedulers side by side on a CPU."""
     method: StartMethod
+    parts: frozenset[EnginePart]
+    """The engine's processes: with a template where a new start is to be forked, without a
+    detokenizer where nothing is generated."""
     calibration: Decision[Calibration | None]
     threads: Decision[int | None]
     """Compute threads of each replica; None on a GPU."""
@@ -73,7 +92,8 @@ class Draft:
 
     def predict(self, inputs: Inputs, knobs: memory.Knobs, pool_bytes: int) -> MemoryPrediction:
         """The memory of one scheduler with these sizes."""
-        return _predict(inputs, self.computed, self.method, self.calibration, knobs, pool_bytes)
+        base = _Base(self.method, self.parts, self.calibration.value)
+        return _predict(inputs, self.computed, base, knobs, pool_bytes)
 
 
 def make_draft(inputs: Inputs) -> Draft:
@@ -83,15 +103,17 @@ def make_draft(inputs: Inputs) -> Draft:
     said = context.as_given(inputs.settings.flags, inputs.extra)
     side_by_side = memory.replicas(said) if inputs.engine.release.device == "cpu" else 1
     method = _start_method(inputs)
-    own = _calibration(inputs, said, method, side_by_side)
     again = options(inputs.extra)
+    parts = _parts(inputs, method, {*said, *again})
+    own = _calibration(inputs, said, method, side_by_side, parts)
+    base = _Base(method, parts, own.value)
     left_out = sizes.fill(
         {**dict.fromkeys(again, True), **said},
         inputs.checkpoint,
         inputs.engine,
         inputs.hardware,
         width=memory.DTYPE_BYTES.get(computed, 2),
-        predict=lambda knobs: _predict(inputs, computed, method, own, knobs, 0),
+        predict=lambda knobs: _predict(inputs, computed, base, knobs, 0),
     )
     cuts = _cuts_vectors(inputs)
     backend = engine_and_card.backend(
@@ -107,6 +129,7 @@ def make_draft(inputs: Inputs) -> Draft:
         computed=computed,
         replicas=side_by_side,
         method=method,
+        parts=parts,
         calibration=own,
         threads=_threads(inputs, side_by_side),
         left_out=left_out,
@@ -146,8 +169,21 @@ def _start_method(inputs: Inputs) -> StartMethod:
     return "fork" if forks else "spawn"
 
 
+def _parts(inputs: Inputs, method: StartMethod, names: Collection[str]) -> frozenset[EnginePart]:
+    """The engine's processes, `names` being its options: a template needs a start to come."""
+    restart = inputs.profile.restart
+    return engine_parts(
+        detokenizer=not whole_texts.no_detokenizer(names, inputs),
+        template=method == "fork" and restart.template and restart.max_attempts > 0,
+    )
+
+
 def _calibration(
-    inputs: Inputs, said: Flags, method: StartMethod, side_by_side: int
+    inputs: Inputs,
+    said: Flags,
+    method: StartMethod,
+    side_by_side: int,
+    parts: frozenset[EnginePart],
 ) -> Decision[Calibration | None]:
     whole = ENCODER_FLAGS if inputs.checkpoint.whole_texts else {}
     likely = {**sizes.CPU_SWITCHES, **whole, **said}
@@ -158,6 +194,7 @@ def _calibration(
         model=model_kind(inputs),
         replicas=side_by_side,
         cached=whole_texts.no_cache(likely, inputs) is None,
+        parts=parts,
     )
     if own is None:
         return Decision(None)
@@ -167,8 +204,7 @@ def _calibration(
 def _predict(
     inputs: Inputs,
     dtype: str,
-    method: StartMethod,
-    own: Decision[Calibration | None],
+    base: _Base,
     knobs: memory.Knobs,
     pool_bytes: int,
 ) -> MemoryPrediction:
@@ -177,9 +213,10 @@ def _predict(
         knobs,
         device=inputs.engine.release.device,
         dtype=dtype,
-        method=method,
+        method=base.method,
         kv_pool_bytes=pool_bytes,
-        calibration=own.value,
+        calibration=base.calibration,
+        parts=base.parts,
     )
 
 

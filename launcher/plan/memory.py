@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from launcher.config.profile import FlagValue
-from launcher.documents.plan import Calibration, MemoryPrediction, ModelKind, StartMethod, Term
+from launcher.documents.plan import (
+    Calibration,
+    EnginePart,
+    MemoryPrediction,
+    ModelKind,
+    StartMethod,
+    Term,
+    engine_parts,
+)
 from launcher.model.checkpoint import Checkpoint
 from launcher.units import GIB
 
@@ -19,7 +27,8 @@ Device = Literal["ram", "gpu"]
 MIB: Final = 1 << 20
 DTYPE_BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
 
-CPU_BASE_BYTES: Final[Mapping[str, Mapping[str, Mapping[str, int]]]] = {
+PARTS: Final = engine_parts(detokenizer=True, template=False)
+CPU_BASE_BYTES: Final[Mapping[ModelKind, Mapping[StartMethod, Mapping[EnginePart, int]]]] = {
     "encoder": {
         "fork": {"front": 345_000_000, "scheduler": 325_000_000, "detokenizer": 230_000_000},
         "spawn": {"front": 575_000_000, "scheduler": 620_000_000, "detokenizer": 530_000_000},
@@ -110,6 +119,7 @@ def predict(
     method: StartMethod,
     kv_pool_bytes: int,
     calibration: Calibration | None = None,
+    parts: frozenset[EnginePart] = PARTS,
 ) -> MemoryPrediction:
     """The terms of one plan.
 
@@ -124,8 +134,10 @@ def predict(
         method: whether the engine forks its children (one import) or spawns them.
         kv_pool_bytes: what the engine would take for KV cache if the flags did not cap it.
         calibration: what this host's own runs say of the engine's processes.
+        parts: those processes.
     """
     where: Device = "ram" if device == "cpu" else "gpu"
+    kind: ModelKind = "encoder" if checkpoint.encoder else "decoder"
     width = DTYPE_BYTES.get(dtype, 2)
     terms = (
         *_weights(checkpoint, sizes, where, dtype, width),
@@ -137,7 +149,7 @@ def predict(
             "(max-running-requests + 1) × context × 4 B, SGLang's ReqToTokenPool",
         ),
         *_activations(checkpoint, sizes, where, width),
-        *_base(device, method, "encoder" if checkpoint.encoder else "decoder", calibration),
+        *_base(device, method, CPU_BASE_BYTES[kind][method], calibration, parts),
     )
 
     on_gpu = device == "cuda"
@@ -248,8 +260,9 @@ def _activation_columns(checkpoint: Checkpoint) -> tuple[int, str]:
 def _base(
     device: Literal["cpu", "cuda"],
     method: StartMethod,
-    kind: ModelKind,
+    sizes: Mapping[EnginePart, int],
     calibration: Calibration | None,
+    parts: frozenset[EnginePart],
 ) -> list[Term]:
     if device == "cuda":
         return [
@@ -262,7 +275,8 @@ def _base(
     source = "SGLang 0.5.23, PyTorch CPU build, x86-64; not on this host"
     return [
         _engine_term(f"engine: {process} ({method})", size, method, source, process=process)
-        for process, size in CPU_BASE_BYTES[kind][method].items()
+        for process, size in sizes.items()
+        if process in parts
     ]
 
 

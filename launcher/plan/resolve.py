@@ -95,6 +95,7 @@ def make_plan(inputs: Inputs) -> Plan:
         start_budget_source=start.reasons[0] if start else "",
         fallbacks=fallback.resolved(inputs, make_plan),
         restart=inputs.profile.restart,
+        template="template" in draft.parts,
         reference_cache=inputs.reference_cache,
         guard=limits,
     )
@@ -263,6 +264,7 @@ def _environment(inputs: Inputs, draft: Draft) -> dict[str, str]:
     env |= replicas.environment(draft.replicas, draft.threads.value)
     env |= precision.environment(draft.dtype.value)
     env |= whole_texts.ENVIRONMENT if draft.no_cache else {}
+    env |= {} if "detokenizer" in draft.parts else whole_texts.STRAIGHT
     if inputs.checkpoint.lower_case:
         env["QLAUNCH_LOWER_CASE"] = "1"
     return env | _visible(inputs) | inputs.profile.env

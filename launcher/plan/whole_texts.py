@@ -6,11 +6,11 @@ and the engine's cache is left out (`qlaunch_sglang/no_cache.py`): an embedding 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from launcher.config.profile import FlagValue
-from launcher.documents.plan import NO_KV_CACHE
+from launcher.documents.plan import NO_DETOKENIZER, NO_KV_CACHE
 from launcher.engine import command
 from launcher.plan.inputs import Inputs
 
@@ -24,6 +24,24 @@ WHOLE: Final[Mapping[str, FlagValue]] = {
 """Options under which every text is whole in its batch."""
 WANTED: Final[Mapping[str, FlagValue]] = {"attention-backend": "torch_native", **WHOLE}
 """Options under which nobody reads the cache; the plugin looks at the same ones."""
+
+
+STRAIGHT: Final = {NO_DETOKENIZER: "none"}
+"""What tells the plugin that the scheduler sends vectors straight to the front."""
+STRAIGHT_SINCE: Final = "0.5.23"
+"""First SGLang in which that way was tried."""
+FRONTS: Final = frozenset({"tokenizer-worker-num", "detokenizer-worker-num", "skip-tokenizer-init"})
+"""Options under which SGLang arranges the ways itself."""
+
+
+def no_detokenizer(flags: Collection[str], inputs: Inputs) -> bool:
+    """Whether no detokenizer is started with these options: it would only hand vectors on."""
+    from packaging.version import Version
+
+    release = inputs.engine.release
+    ours = inputs.settings.plugin and release.device == "cpu" and release.plugin == "framework"
+    known = Version(inputs.engine.version) >= Version(STRAIGHT_SINCE)
+    return ours and known and FRONTS.isdisjoint(flags)
 
 
 def no_cache(flags: Mapping[str, FlagValue], inputs: Inputs) -> str | None:

@@ -31,11 +31,14 @@ STEADY_BUDGET = 0.005
 MAX_PROCESSES = 64
 """Processes named in one sample; the totals count all of them."""
 
+TEMPLATE = "template"
+"""Not at work: an imported copy of the front, from which its next lives are forked."""
 _ROLES = (
     (b"sglang::scheduler", "scheduler"),
     (b"sglang::detokenizer", "detokenizer"),
     (b"sglang::schedul", "scheduler"),
     (b"sglang::detoken", "detokenizer"),
+    (b"qlaunch::templa", TEMPLATE),
 )
 """Titles that SGLang sets, in full (command line) and as the kernel cuts them (comm, 15 bytes)."""
 

@@ -14,6 +14,7 @@ from launcher.plan import memory
 def as_data(state: ServiceState) -> dict[str, Any]:
     """The status document of the command line's contract (docs/cli.md)."""
     known = state.predicted is not None
+    template = state.template if at_work(state) else None
     document: dict[str, Any] = {
         "service": state.service,
         "profile": state.profile,
@@ -40,6 +41,7 @@ def as_data(state: ServiceState) -> dict[str, Any]:
         "metrics": state.metrics if state.state not in FINAL else None,
         "phases": state.phases,
         "detail": state.detail,
+        **({} if template is None else {"template_pid": template.pid}),
         **({} if state.problem is None else {"problem": state.problem}),
     }
     data: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(document))

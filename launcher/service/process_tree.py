@@ -60,7 +60,8 @@ class Child:
     """A process that the supervisor started itself."""
 
     process: ProcessId
-    handle: subprocess.Popen[bytes]
+    handle: subprocess.Popen[bytes] | None
+    """None for one that was adopted."""
     output: int
     """Our end of its standard output, non-blocking."""
     returncode: int | None = None
@@ -74,7 +75,8 @@ class Child:
     def note_exit(self, status: int) -> None:
         """Take the wait status that the reaper got."""
         self.returncode = os.waitstatus_to_exitcode(status)
-        self.handle.returncode = self.returncode  # else Popen would wait for a reaped child
+        if self.handle is not None:
+            self.handle.returncode = self.returncode  # else Popen would wait for a reaped child
 
 
 def spawn(
@@ -112,11 +114,24 @@ def spawn(
         raise error if isinstance(error, OSError) else OSError(str(error)) from error
     finally:
         os.close(writing)
-    os.set_blocking(reading, False)
-    _enlarge(reading)
     stat = procs.read_stat(handle.pid)  # not reaped yet, so it is there, a zombie at least
     assert stat is not None
-    return Child(stat.identity, handle, reading)
+    return _child(stat.identity, handle, reading)
+
+
+def adopted(process: ProcessId, output: int) -> Child:
+    """A child that was forked elsewhere below this subreaper, and writes to the pipe `output`.
+
+    Raises:
+        OSError: the pipe cannot be read.
+    """
+    return _child(process, None, output)
+
+
+def _child(process: ProcessId, handle: subprocess.Popen[bytes] | None, output: int) -> Child:
+    os.set_blocking(output, False)
+    _enlarge(output)
+    return Child(process, handle, output)
 
 
 def _enlarge(pipe: int) -> None:
@@ -182,13 +197,15 @@ class Tree:
     def scan(self) -> list[ProcessId]:
         """The live processes of the tree, in the order in which they were first seen."""
         table = procs.all_processes()
-        for pid in sorted(self._members(table)):
+        others = procs.descendants(self._others(), table)
+        for pid in sorted(self._members(table, others)):
             self._seen.setdefault(table[pid].identity)
-        alive = {stat.identity for stat in table.values() if not stat.dead}
+        # One that was seen before it was known to be another's is no member any more.
+        alive = {s.identity for s in table.values() if not s.dead and s.pid not in others}
         self._seen = {process: None for process in self._seen if process in alive}
         return list(self._seen)
 
-    def _members(self, table: dict[int, procs.Stat]) -> set[int]:
+    def _members(self, table: dict[int, procs.Stat], others: set[int]) -> set[int]:
         known = {stat.pid for stat in table.values() if stat.identity in self._seen}
         roots = set(known)
         if any(table[pid].session == self.leader.pid for pid in known):
@@ -199,7 +216,6 @@ class Tree:
         }
         if self._searches:
             roots |= {process.pid for process in procs.marked(self._marker)} & set(table)
-        others = procs.descendants(self._others(), table)
         return procs.descendants(roots - others, table) - others - {os.getpid()}
 
     def _is_own(self, child: procs.Stat) -> bool:

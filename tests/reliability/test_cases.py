@@ -225,6 +225,7 @@ def test_case_28_arguments_arrive_as_they_are(home: Home, tmp_path: Path) -> Non
         assert list(tmp_path.glob("pwned")) == []
     finally:
         processes.send(child.process, signal.SIGKILL)
+        assert child.handle is not None
         child.handle.wait()
         os.close(child.output)
 

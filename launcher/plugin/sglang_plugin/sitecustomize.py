@@ -2,7 +2,8 @@
 
 Importing SGLang creates millions of objects that all stay, and the collector goes over them again
 and again: a fifth of the import. Its threshold is raised here and put back when the imports are
-done (`qlaunch_sglang.register`). Where another `sitecustomize` comes later on the path, it still
+done (`qlaunch_sglang.register`). What an embedding server never enters is left out of them
+(`qlaunch_sglang.lean_imports`). Where another `sitecustomize` comes later on the path, it still
 runs.
 """
 
@@ -14,6 +15,13 @@ import sys
 def _calm() -> None:
     if "QLAUNCH_START_METHOD" in os.environ:
         gc.set_threshold(200_000, 20, 100)
+
+
+def _lean() -> None:
+    if "QLAUNCH_START_METHOD" in os.environ:
+        from qlaunch_sglang import lean_imports
+
+        lean_imports.install()
 
 
 def _next_one() -> None:
@@ -29,4 +37,5 @@ def _next_one() -> None:
 
 
 _calm()
+_lean()
 _next_one()

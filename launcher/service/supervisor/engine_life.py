@@ -142,8 +142,9 @@ class EngineLife:
         clean: Callable[[str], str],
         timing: Timing,
         others: Callable[[], Iterable[int]],
+        start: Callable[[Command], process_tree.Child],
     ) -> None:
-        """Start it.
+        """Start it, by `start`.
 
         Raises:
             OSError: the engine cannot be started.
@@ -160,7 +161,7 @@ class EngineLife:
         self._ooms = oom.oom_kills()
         self.last_answer = "no answer yet"
         self.verified_at: float | None = None
-        self.child = process_tree.spawn(command.argv, command.env, cwd=command.cwd)
+        self.child = start(command)
         marker = f"{MARKER}={command.env.get(MARKER, '')}"
         self.tree = process_tree.Tree(self.child.process, others, marker=marker)
         self.traffic = BatchCounter()

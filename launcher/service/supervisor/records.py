@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 
 import msgspec
 
@@ -14,6 +14,7 @@ from launcher.documents.plan import Plan
 from launcher.documents.service_state import LastCheck, ServiceState, State
 from launcher.documents.smoke import Check, SmokeReport
 from launcher.linux import processes
+from launcher.linux.processes import ProcessId
 from launcher.record.scrub import Scrubber
 from launcher.service import failures, keys, scratch
 from launcher.service.process_tree import StopReport
@@ -25,6 +26,15 @@ from launcher.service.supervisor.run_recorder import RunRecorder, cleaner
 from launcher.service.supervisor.state_writer import Journal, Members, StateWriter, first_state
 from launcher.service.supervisor.states import START
 from launcher.units import now
+
+
+class SmokePlace(TypedDict):
+    """Where a smoke runs."""
+
+    key: str | None
+    cwd: Path
+    clean: Callable[[str], str]
+    log: Callable[[str], object]
 
 
 class ServiceRecords:
@@ -83,6 +93,12 @@ class ServiceRecords:
         self.recorder.phase(state)
         self.status.enter(state, detail, **changes)
 
+    def for_smoke(self) -> SmokePlace:
+        """What the smoke's process is given: key, folder, and where its words go."""
+        return SmokePlace(
+            key=self.key, cwd=self.recorder.path, clean=self.scrub, log=self.journal.write
+        )
+
     def fell_back(self, taken: TakenFallback, plan: Plan, failure: Failure) -> None:
         """Go to `backoff` before a start with less: `plan` is the one in force from now on."""
         self.recorder.replanned(plan)
@@ -102,6 +118,15 @@ class ServiceRecords:
         self.recorder.phase("ready")
         self.recorder.save(self.status.now)
         self.status.enter("ready", "verified", failure=None)
+
+    def template(self, process: ProcessId | None) -> None:
+        """Note which process the next lives are forked from; None: an import starts the next."""
+        if process is None:
+            self.recorder.event("template_ended")
+        else:
+            self.recorder.event("template", pid=process.pid)
+        self.roll.template(process)
+        self.status.change(template=process)
 
     def halted(self, found: str) -> None:
         """Tell which parts of a start were stopped; empty where all of them go on."""

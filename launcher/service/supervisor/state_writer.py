@@ -201,10 +201,24 @@ class Members:
         self._members: list[ProcessId] = []
         self.ever: set[int] = set()
         """PIDs of everything that was ever seen of this life."""
+        self._template: ProcessId | None = None
+        """The template, which outlives a life, or None."""
 
     def begin(self) -> None:
         """A new life: forget the last one's."""
         self.ever.clear()
+
+    def template(self, process: ProcessId | None) -> None:
+        """Another template, or none: it is measured and cleaned up with the engine."""
+        self._template = process
+        self._write()
+
+    def _write(self) -> None:
+        beside = [self._template] if self._template is not None else []
+        try:
+            store.write_tree(self._where, [*self._members, *beside])
+        except OSError as error:  # no descriptors, no space: written again when it next changes
+            self._journal.write(f"cannot note {self._where.tree}: {error.strerror or error}")
 
     def take(self, tree: Tree) -> None:
         """Look at the tree, and write down its members where they have changed."""
@@ -213,9 +227,9 @@ class Members:
             if members != self._members:
                 self._members = members
                 self.ever.update(member.pid for member in members)
-                store.write_tree(self._where, members)
-        except OSError as error:  # no descriptors, no space: look again at the next sample
-            self._journal.write(f"cannot note {self._where.tree}: {error.strerror or error}")
+                self._write()
+        except OSError as error:  # no descriptors: look again at the next sample
+            self._journal.write(f"cannot look at the engine's tree: {error.strerror or error}")
 
     @property
     def members(self) -> list[ProcessId]:
@@ -225,6 +239,10 @@ class Members:
     def pids(self) -> list[int]:
         """PIDs of the members when they were last looked at."""
         return [member.pid for member in self._members]
+
+    def measured(self) -> list[int]:
+        """The same, and the template: whose memory is counted."""
+        return self.pids() if self._template is None else [*self.pids(), self._template.pid]
 
 
 def first_state(plan: Plan, run: str, measured: Peak, began: float) -> ServiceState:

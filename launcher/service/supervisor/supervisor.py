@@ -13,6 +13,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
 
 import msgspec
 
@@ -34,6 +35,7 @@ from launcher.service.supervisor.records import ServiceRecords
 from launcher.service.supervisor.resources import PortReservation
 from launcher.service.supervisor.smoke_process import Verifier, verify_request
 from launcher.service.supervisor.states import START, RestartBudget
+from launcher.service.supervisor.template import Template
 from launcher.service.supervisor.timing import Dependencies
 
 _ORDER: dict[State, int] = {"starting": 0, "loading": 1, "warming": 2, "verifying": 3}
@@ -98,9 +100,11 @@ class Supervisor:
                 began=self._began,
                 on_change=self._on_change,
             )
-            self._status, self._recorder = self._records.status, self._records.recorder
+            records = self._records
+            self._status, self._recorder = records.status, records.recorder
+            self._template = Template(self._loop, records.journal.write, records.template)
             self._status.keep_noting(self._loop)
-            self._scrape = metrics.serve(self._loop, self._plan, self._records, self._traffic)
+            self._scrape = metrics.serve(self._loop, self._plan, records, self._traffic)
             return self._run()
         finally:
             self._loop.close()
@@ -110,7 +114,7 @@ class Supervisor:
         """Hear signals, adopt orphans, and leave behind what belongs to whoever started us."""
         self._loop.on_signals(
             {
-                signal.SIGTERM: self._asked_to_stop,
+                signal.SIGTERM: lambda: self._end("stopped"),
                 signal.SIGINT: self._interrupted,
                 signal.SIGHUP: self._terminal_closed,
                 signal.SIGCHLD: self._reap,
@@ -145,7 +149,7 @@ class Supervisor:
 
     def _spawn(self) -> None:
         command = self._records.command(self._plan, self._holders.port)
-        self._verifier = self._new_verifier()
+        self._verifier = self._verifier or self._new_verifier()
         self._life = EngineLife(
             self._loop,
             command,
@@ -154,6 +158,7 @@ class Supervisor:
             clean=self._records.clean,
             timing=self._timing,
             others=self._not_the_engines,
+            start=lambda command: self._template.start(command, self._plan),
         )
         self._status.change(
             engine=self._life.child.process,
@@ -163,7 +168,7 @@ class Supervisor:
         )
         self._records.roll.begin()
         self._look_at_tree(self._life)
-        self._recorder.begin_life(self._life.child.process.pid, self._records.roll.pids)
+        self._recorder.begin_life(self._life.child.process.pid, self._records.roll.measured)
         self._timers.after("start", self._plan.start_timeout_s, self._start_timed_out)
         if self._plan.start_budget_s is not None:
             self._timers.after("budget", self._plan.start_budget_s, self._past_budget)
@@ -174,15 +179,12 @@ class Supervisor:
             self._loop,
             self._wiring.verify_argv,
             verify_request(self._plan, ports.url(self._plan.host, self._holders.port)),
-            key=self._records.key,
-            cwd=self._recorder.path,
-            clean=self._records.scrub,
-            log=self._records.journal.write,
             done=self._smoke_answered,
+            **self._records.for_smoke(),
         )
 
     def _not_the_engines(self) -> Iterable[int]:
-        return self._verifier.pids() if self._verifier is not None else ()
+        return (*self._template.pids(), *(self._verifier.pids() if self._verifier else ()))
 
     def _past_budget(self) -> None:
         """A start longer than usual here goes on for as long as anything happens in it."""
@@ -376,12 +378,9 @@ class Supervisor:
 
     # Ending -----------------------------------------------------------------------------------
 
-    def _asked_to_stop(self) -> None:
-        self._end("stopped")
-
     def _terminal_closed(self) -> None:
         if self._foreground and not self._nohup:
-            self._asked_to_stop()
+            self._end("stopped")
 
     def _interrupted(self) -> None:
         if self._goal == "stopped":
@@ -423,8 +422,12 @@ class Supervisor:
                 ),
             )
             life.close()
+            if life.verified_at is None:
+                self._template.forget()  # the next one shall owe it nothing
         self._life = self._verifier = None
         self._recorder.end_life()
+        if self._goal != "restart":
+            report.left += yield from self._template.stop()
         self._wound_down(report)
 
     def _wound_down(self, report: process_tree.StopReport) -> None:
@@ -434,6 +437,8 @@ class Supervisor:
         if report.left:
             self._finish("failed", failures.left_over(report.left, self._failure))
         elif goal == "restart":
+            with suppress(OSError):  # the start tries again
+                self._verifier = self._new_verifier()  # its imports then cost the start nothing
             self._timers.after("restart", self._delay, self._again)
         elif goal == "failed":
             self._finish("failed", self._failure)
@@ -457,6 +462,7 @@ class Supervisor:
             members = self._life.tree.scan()
             process_tree.reap([self._life.child], lambda _: None)
             process_tree.kill_leftovers(members)
+        self._template.forget()
         if not self._status.final:
             self._finish("failed", failures.internal(error, str(self._where.log)))
 
@@ -488,5 +494,5 @@ class Supervisor:
             smoke = "" if self._verifier is None else self._verifier.halted()
             self._records.halted(self._life.workers.halted() or smoke)
         delay = self._recorder.sample(ready=self._status.state in UP)
-        self._status.change(measured=self._recorder.measured)
         self._timers.after("sample", delay, self._sample)
+        self._status.change(measured=self._recorder.measured)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from launcher.linux import processes
 from launcher.linux.processes import ProcessId
 from launcher.linux.procfs import TICKS_PER_S, read_stat, title
-from launcher.record.sampler import role_of
+from launcher.record.sampler import TEMPLATE, role_of
 from launcher.service.supervisor.event_loop import Loop, Timer
 
 PROC = "/proc"
@@ -54,7 +54,7 @@ class EngineWorkers:
         if stat is None or stat.start_ticks != process.start_ticks:
             return
         role = role_of(title(PROC, process.pid)) or role_of(stat.comm)
-        if role is None:
+        if role is None or role == TEMPLATE:  # it serves nothing, whoever ends it
             return
         try:
             pidfd = os.pidfd_open(process.pid)

@@ -10,6 +10,7 @@ pages), and turns the start method to fork, only where that is safe; otherwise s
 as auto, but a refusal is logged as a warning).
 """
 
+import ctypes
 import gc
 import importlib
 import logging
@@ -21,6 +22,7 @@ import time
 logger = logging.getLogger(__name__)
 
 _TARGET = "sglang.srt.entrypoints.engine._set_envs_and_config"
+_MADV_DONTNEED = 4
 _PRELOAD = (
     "sglang.srt.managers.scheduler",
     "sglang.srt.managers.detokenizer_manager",
@@ -44,11 +46,12 @@ def _around(original, server_args, *args, **kwargs):
         refusal = "as asked"
     elif (refusal := why_not_fork(device)) is None:
         # What cannot fork need not import what only its children use.
-        _preload()
+        preload()
         refusal = why_not_fork(device)
     if refusal is None:
         gc.collect()
         gc.freeze()
+        trim()
         multiprocessing.set_start_method("fork", force=True)
         logger.info(
             "qlaunch: children are forked; preloaded in %.1f s", time.perf_counter() - began
@@ -67,7 +70,8 @@ def wanted() -> str:
     return os.environ.get("QLAUNCH_START_METHOD", "auto")
 
 
-def _preload() -> None:
+def preload() -> None:
+    """Import what the children need."""
     external = os.environ.get("SGLANG_EXTERNAL_MODEL_PACKAGE")
     for name in (*_PRELOAD, *((external,) if external else ())):
         try:
@@ -75,6 +79,48 @@ def _preload() -> None:
         except Exception as error:
             # The child will import it itself and say what is wrong; the front must not die of it.
             logger.info("qlaunch: %s is not preloaded: %s", name, error)
+
+
+def trim() -> None:
+    """Give back what was only needed to import; with one thread running.
+
+    That is what was freed, and the pages of libraries that were read once: they stay in the page
+    cache, and come back one by one where they are needed.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
+    for begin, end in _unchanged():
+        libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_DONTNEED)
+
+
+def _unchanged() -> list[tuple[int, int]]:
+    """Mapped files that nobody has written to here: (begin, end) of each. None where /proc is mute.
+
+    A library's relocated part has pages of its own, which would be lost: it is left out.
+    """
+    mappings: list[tuple[int, int]] = []
+    current: tuple[int, int] | None = None
+    try:
+        with open("/proc/self/smaps", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                name, _, rest = line.partition(" ")
+                if not name.endswith(":"):
+                    current = _of_file(name, rest)
+                elif name == "Anonymous:" and current is not None and rest.split() == ["0", "kB"]:
+                    mappings.append(current)
+    except OSError:
+        return []
+    return mappings
+
+
+def _of_file(span: str, rest: str) -> tuple[int, int] | None:
+    """The span of a mapping that is of a file and not writable; None of any other."""
+    permissions, _offset, _device, inode = rest.split(maxsplit=4)[:4]
+    if permissions not in {"r-xp", "r--p"} or inode == "0":
+        return None
+    begin, end = span.split("-")
+    return int(begin, 16), int(end, 16)
 
 
 def why_not_fork(device: str | None) -> str | None:

@@ -1,0 +1,216 @@
+"""The template: an imported, idle copy of the engine's first process, from which lives are forked.
+
+The first life starts through `qlaunch_sglang.template` (in the engine's own Python), which imports,
+leaves a copy of itself behind and goes on as the engine. The copy and all that it forks are
+children of this process, which adopts them as a subreaper: they are reaped, watched and ended like
+what was started here. A template that has died, is stopped, or does not answer is done without: the
+next life imports, and leaves a new one behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Protocol
+
+from launcher.documents.plan import Plan
+from launcher.linux import processes
+from launcher.linux.processes import ProcessId
+from launcher.service import process_tree
+from launcher.service.process_tree import Child
+from launcher.service.supervisor.event_loop import Loop
+
+MODULE = "qlaunch_sglang.template"
+FORK_S = 3.0
+"""For a template to fork a life: tens of milliseconds. An import takes 5 to 20 s."""
+END_S = 3.0
+"""For a template to end after its socket was closed, and then after SIGKILL: milliseconds."""
+_OWN = frozenset({"TMPDIR"})
+"""Variables that each life has of its own; all others are read while importing."""
+_MESSAGE_BYTES = 4096
+
+
+class StartCommand(Protocol):
+    """What one life runs: the part of `Command` that a start needs."""
+
+    @property
+    def argv(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def env(self) -> dict[str, str]: ...  # noqa: D102
+    @property
+    def cwd(self) -> Path: ...  # noqa: D102
+
+
+class Template:
+    """Starts lives of one engine: from the template where there is one, else by an import."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        note: Callable[[str], object],
+        changed: Callable[[ProcessId | None], object],
+    ) -> None:
+        """`note` takes lines for the journal; `changed` hears which process the template is."""
+        self._loop, self._note, self._changed = loop, note, changed
+        self._channel: socket.socket | None = None
+        self._env: dict[str, str] = {}
+        self.process: ProcessId | None = None
+        """The template; None where there is none (yet)."""
+
+    def pids(self) -> list[int]:
+        """Its process, which is no part of any life."""
+        return [] if self.process is None else [self.process.pid]
+
+    def start(self, command: StartCommand, plan: Plan) -> Child:
+        """Start one life of the engine.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        if not plan.template or not process_tree.is_subreaper():
+            return process_tree.spawn(command.argv, command.env, cwd=command.cwd)
+        if self.process is not None:
+            child = self._fork(command)
+            if isinstance(child, Child):
+                return child
+            self._lost(child)
+        return self._import(command, plan.engine.python)
+
+    # By an import -----------------------------------------------------------------------------
+
+    def _import(self, command: StartCommand, python: str) -> Child:
+        self.forget()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        argv = (python, "-m", MODULE, *command.argv)
+        try:
+            child = process_tree.spawn(argv, command.env, cwd=command.cwd, stdin=theirs.fileno())
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._channel, self._env = ours, _shared(command.env)
+        ours.setblocking(False)
+        self._loop.watch(ours.fileno(), self._readable)
+        return child
+
+    def _readable(self) -> None:
+        """It is there, or has ended (or there will be none: forking was not safe)."""
+        message = self._receive()
+        if message is None:
+            return
+        process = processes.process_id(_number(message, "template"))
+        if process is not None:
+            self.process = process
+            self._note(
+                f"template: process {process.pid} is imported; the next start is a fork of it"
+            )
+            self._changed(process)
+        else:
+            self._lost("has ended")
+
+    def _receive(self) -> bytes | None:
+        """One message; empty where the other end is gone, None where nothing has come."""
+        assert self._channel is not None
+        try:
+            return self._channel.recv(_MESSAGE_BYTES)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+
+    def _lost(self, how: str) -> None:
+        if self.process is not None:
+            self._note(f"template: process {self.process.pid} {how}; the next start imports again")
+        self.forget()
+
+    def forget(self) -> None:
+        """End it without waiting: what waits is `stop`."""
+        if self._channel is not None:
+            self._loop.unwatch(self._channel.fileno())
+            self._channel.close()
+            self._channel = None
+        if self.process is not None:
+            processes.send(self.process, signal.SIGKILL)
+            self.process = None
+            self._changed(None)
+
+    # By a fork --------------------------------------------------------------------------------
+
+    def _fork(self, command: StartCommand) -> Child | str:
+        """A new life, or why there is none."""
+        assert self.process is not None
+        if self._env != _shared(command.env):
+            return "was imported in another environment"
+        if processes.is_stopped(self.process):
+            return "is stopped (SIGSTOP)"
+        began = time.monotonic()
+        try:
+            child = self._forked(command)
+        except OSError as error:
+            return f"could not be asked ({error.strerror or error})"
+        if child is None:
+            return f"forked nothing within {FORK_S:g} s"
+        taken = (time.monotonic() - began) * 1000
+        pid = child.process.pid
+        self._note(f"template: the engine, process {pid}, was forked in {taken:.0f} ms")
+        return child
+
+    def _forked(self, command: StartCommand) -> Child | None:
+        output, writing = os.pipe2(os.O_CLOEXEC)
+        waiting, go = os.pipe2(os.O_CLOEXEC)
+        child: Child | None = None
+        try:
+            process = self._ask(command, [writing, waiting])
+            if process is not None:
+                child = process_tree.adopted(process, output)
+                os.write(go, b"!")  # before this it does nothing, and ends with our end of the pipe
+        finally:
+            for descriptor in (writing, waiting, go, *(() if child is not None else (output,))):
+                os.close(descriptor)
+        return child
+
+    def _ask(self, command: StartCommand, descriptors: list[int]) -> ProcessId | None:
+        """The process of a new life, which waits for our word; None where none came in time."""
+        assert self._channel is not None
+        order = {
+            "argv": command.argv,
+            "cwd": os.fspath(command.cwd),
+            "tmpdir": command.env.get("TMPDIR", ""),
+        }
+        socket.send_fds(self._channel, [json.dumps(order).encode()], descriptors)
+        ready, _, _ = select.select([self._channel], [], [], FORK_S)
+        answer = self._receive() if ready else None
+        return processes.process_id(_number(answer or b"", "pid"))
+
+    # Its end ----------------------------------------------------------------------------------
+
+    def stop(self) -> Generator[float, None, list[str]]:
+        """End it, yielding the seconds to wait; what could not be ended, named."""
+        process = self.process
+        self.forget()
+        deadline = time.monotonic() + END_S
+        while processes.is_alive(process) and time.monotonic() < deadline:
+            yield 0.02
+        if process is not None and processes.is_alive(process):
+            return [f"template: process {processes.describe(process)}"]
+        return []
+
+
+def _shared(env: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in env.items() if name not in _OWN}
+
+
+def _number(message: bytes, name: str) -> int:
+    """The process of that name in a message; 0 where it speaks of none."""
+    try:
+        value = json.loads(message).get(name, 0) if message else 0
+    except (ValueError, AttributeError):
+        return 0
+    return value if isinstance(value, int) else 0

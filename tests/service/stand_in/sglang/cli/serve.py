@@ -1,0 +1,1 @@
+"""Nothing of the engine: the template imports it all the same."""

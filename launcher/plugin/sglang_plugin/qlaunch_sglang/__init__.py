@@ -7,8 +7,8 @@ Two ways in, both official, neither touches an installed file:
   the loop of what hands requests to several schedulers (`calm_controller`), the scheduler's sleep
   between requests (`trimming`), the making of the tokenizer where texts go to it in lower case
   (`lower_case`), the making of the cache of keys and values (`no_cache`), the way of vectors from
-  the scheduler to the front (`no_detokenizer`; `straight` where there is a detokenizer), and the
-  writing of answers (`answers`);
+  the scheduler to the front (`no_detokenizer`; `straight` where there is a detokenizer), the making
+  of a grammar backend (`no_grammar`), and the writing of answers (`answers`);
 - `SGLANG_EXTERNAL_MODEL_PACKAGE=qlaunch_sglang.encoders` (or `.decoders`) makes SGLang's model
   registry take the classes of that package over its own of the same name.
 
@@ -29,6 +29,7 @@ def register() -> None:
         lower_case,
         no_cache,
         no_detokenizer,
+        no_grammar,
         straight,
         trimming,
     )
@@ -42,4 +43,5 @@ def register() -> None:
     no_cache.register()
     if not no_detokenizer.register():
         straight.register()
+    no_grammar.register()
     answers.register()

@@ -18,11 +18,14 @@ import multiprocessing
 import os
 import threading
 import time
+from collections.abc import Iterable
 
 logger = logging.getLogger(__name__)
 
 _TARGET = "sglang.srt.entrypoints.engine._set_envs_and_config"
 _MADV_DONTNEED = 4
+_OWN_PAGES = {"Anonymous:", "Swap:"}
+"""What a mapping of a file has of its own."""
 _PRELOAD = (
     "sglang.srt.managers.scheduler",
     "sglang.srt.managers.detokenizer_manager",
@@ -97,21 +100,30 @@ def trim() -> None:
 def _unchanged() -> list[tuple[int, int]]:
     """Mapped files that nobody has written to here: (begin, end) of each. None where /proc is mute.
 
-    A library's relocated part has pages of its own, which would be lost: it is left out.
+    A library's relocated part has pages of its own, in memory or swapped out, which would be lost:
+    it is left out.
     """
-    mappings: list[tuple[int, int]] = []
-    current: tuple[int, int] | None = None
     try:
         with open("/proc/self/smaps", encoding="utf-8", errors="replace") as file:
-            for line in file:
-                name, _, rest = line.partition(" ")
-                if not name.endswith(":"):
-                    current = _of_file(name, rest)
-                elif name == "Anonymous:" and current is not None and rest.split() == ["0", "kB"]:
-                    mappings.append(current)
+            return unchanged(file)
     except OSError:
         return []
-    return mappings
+
+
+def unchanged(smaps: Iterable[str]) -> list[tuple[int, int]]:
+    """The same of the lines of a process's smaps."""
+    spans: list[tuple[int, int]] = []
+    current: tuple[int, int] | None = None
+    clean: set[str] = set()
+    for line in smaps:
+        name, _, rest = line.partition(" ")
+        if not name.endswith(":"):
+            current, clean = _of_file(name, rest), set()
+        elif name in _OWN_PAGES and rest.split() == ["0", "kB"]:
+            clean.add(name)
+            if current is not None and clean == _OWN_PAGES:
+                spans.append(current)
+    return spans
 
 
 def _of_file(span: str, rest: str) -> tuple[int, int] | None:

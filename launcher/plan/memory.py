@@ -27,24 +27,27 @@ Device = Literal["ram", "gpu"]
 MIB: Final = 1 << 20
 DTYPE_BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
 
+KINDS: Final[tuple[ModelKind, ...]] = ("encoder", "decoder")
 PARTS: Final = engine_parts(detokenizer=True, template=False)
 CPU_BASE_BYTES: Final[Mapping[ModelKind, Mapping[StartMethod, Mapping[EnginePart, int]]]] = {
-    "encoder": {
-        "fork": {"front": 345_000_000, "scheduler": 325_000_000, "detokenizer": 230_000_000},
+    kind: {
+        "fork": {
+            "front": 340_000_000,
+            "scheduler": 365_000_000,
+            "detokenizer": 120_000_000,
+            "template": 55_000_000,
+        },
         "spawn": {"front": 575_000_000, "scheduler": 620_000_000, "detokenizer": 530_000_000},
-    },
-    "decoder": {
-        "fork": {"front": 330_000_000, "scheduler": 300_000_000, "detokenizer": 220_000_000},
-        "spawn": {"front": 575_000_000, "scheduler": 620_000_000, "detokenizer": 530_000_000},
-    },
+    }
+    for kind in KINDS
 }
-"""PSS of each engine process without any model, by its kind and by how it was started, as the only
-engine there.
+"""Memory of each engine process without any model, by its kind and by how it was started.
 
-Measured less the computed terms: SGLang 0.5.23, PyTorch's CPU build, x86-64, 2 cores (fork: the
-middle of five quiet starts, 912 MB in all with MiniLM; docs/memory.md). Beside another engine the
-share is smaller, 730 to 820 MB: they share their libraries' pages. A host's own run records replace
-these (launcher/plan/calibration.py)."""
+PSS less the computed terms: SGLang 0.5.23, PyTorch's CPU build, x86-64, 2 cores, MiniLM (fork:
+769 MB once verified, 808 at the highest moment before). What several share is counted with front
+and scheduler; template and detokenizer add the pages of their own. Decoders' were not measured again
+since the processes changed: they took 50 MB less than encoders' before. A host's own run records
+replace these (launcher/plan/calibration.py)."""
 SMOKE_TOKENS: Final = 512
 """Tokens of the smoke's largest forward pass: what every service has seen when it is ready."""
 

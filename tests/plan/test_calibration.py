@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from launcher.documents.plan import StartMethod, Term
+from launcher.documents.plan import StartMethod, Term, engine_parts
 from launcher.plan.calibration import Observed, base_bytes, calibrate
 from launcher.plan.memory import error
 from launcher.plan.resolve import make_plan
@@ -80,9 +80,11 @@ def test_two_runs_are_not_enough_and_the_median_of_more_decides() -> None:
 
 
 def test_a_plan_uses_the_hosts_own_figures_and_says_so() -> None:
-    none = {"env": {"QLAUNCH_KV_CACHE": "none"}}
-    runs = tuple(observed(base * MB, engine=none) for base in (700, 710, 720))
-    with_cache = tuple(observed(base * MB) for base in (700, 710, 720))
+    none = {"QLAUNCH_KV_CACHE": "none", "QLAUNCH_DETOKENIZER": "none"}
+    alike: Any = {"engine": {"env": none}, "template": True}
+    cached = {**alike, "engine": {"env": {"QLAUNCH_DETOKENIZER": "none"}}}
+    runs = tuple(observed(base * MB, **alike) for base in (700, 710, 720))
+    with_cache = tuple(observed(base * MB, **cached) for base in (700, 710, 720))
     plain, own = make_plan(inputs()), make_plan(replace(inputs(), observed=runs))
     [term] = [t for t in own.predicted.terms if t.kind == "engine"]
     assert term.bytes == 710 * MB
@@ -91,6 +93,21 @@ def test_a_plan_uses_the_hosts_own_figures_and_says_so() -> None:
     assert not any("on this host" in reason for reason in plain.reasons)
     # Not all of a cache's pages are touched by the smoke: beside one the base looks smaller.
     assert make_plan(replace(inputs(), observed=with_cache)).predicted == plain.predicted
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"template": False, "engine": {"env": {"QLAUNCH_DETOKENIZER": "none"}}},
+        {"template": True},
+    ],
+    ids=["no template", "a detokenizer"],
+)
+def test_runs_with_other_processes_do_not_count(other: dict[str, Any]) -> None:
+    parts = engine_parts(detokenizer=False, template=True)
+    alike = {"template": True, "engine": {"env": {"QLAUNCH_DETOKENIZER": "none"}}}
+    assert calibrate([observed(700 * MB, **alike)] * 3, **SAME, parts=parts) is not None
+    assert calibrate([observed(700 * MB, **other)] * 3, **SAME, parts=parts) is None
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
@@ -117,7 +134,7 @@ def test_a_decoder_that_pools_whole_texts_calibrates_as_a_decoder() -> None:
     assert first.model_kind == "decoder"
     peak = first.predicted.ram_bytes or 0
     runs = [Observed(first, peak_bytes=peak, began="2026-11-22") for _ in range(3)]
-    same = {**SAME, "cached": False}
+    same = {**SAME, "cached": False, "parts": first.parts}
     assert calibrate(runs, **same) is None
     assert calibrate(runs, **{**same, "model": "decoder"}) is not None
 

@@ -55,7 +55,7 @@ class _Losses(importlib.abc.Loader):
     def exec_module(self, module):
         real = functools.cache(lambda: self._real(module))
         module.LOSS_MAPPING = _Table(real)
-        module.__getattr__ = lambda name: getattr(real(), name)
+        module.__getattr__ = functools.partial(_of_real, real)
 
     def _real(self, stand_in):
         spec = importlib.machinery.ModuleSpec(
@@ -65,6 +65,12 @@ class _Losses(importlib.abc.Loader):
         module = importlib.util.module_from_spec(spec)
         self._loader.exec_module(module)
         return module
+
+
+def _of_real(real, name):
+    if name.startswith("__"):  # asked for by import machinery itself
+        raise AttributeError(name)
+    return getattr(real(), name)
 
 
 class _Table:

@@ -158,6 +158,7 @@ def _run(command):
         sys.stderr.write(f"{ended.code}\n")
         return 1
     except BaseException:
+        # As an interpreter does with what reaches its top: shown, and a status of 1.
         sys.excepthook(*sys.exc_info())
         return 1
     finally:

@@ -105,7 +105,7 @@ def test_a_plan_uses_the_hosts_own_figures_and_says_so() -> None:
 )
 def test_runs_with_other_processes_do_not_count(other: dict[str, Any]) -> None:
     parts = engine_parts(detokenizer=False, template=True)
-    alike = {"template": True, "engine": {"env": {"QLAUNCH_DETOKENIZER": "none"}}}
+    alike: dict[str, Any] = {"template": True, "engine": {"env": {"QLAUNCH_DETOKENIZER": "none"}}}
     assert calibrate([observed(700 * MB, **alike)] * 3, **SAME, parts=parts) is not None
     assert calibrate([observed(700 * MB, **other)] * 3, **SAME, parts=parts) is None
 

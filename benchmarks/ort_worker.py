@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 TOKENS = 128
 BATCHES = (1, 16)
@@ -32,12 +33,12 @@ def export(model: str, folder: Path) -> None:
 
     network = AutoModel.from_pretrained(model, attn_implementation="eager", dtype=torch.float32)
 
-    class States(torch.nn.Module):
-        def __init__(self):
+    class States(torch.nn.Module):  # type: ignore[misc]  # torch is in its own Python only
+        def __init__(self) -> None:
             super().__init__()
             self.network = network
 
-        def forward(self, ids, mask, types):
+        def forward(self, ids: Any, mask: Any, types: Any) -> Any:
             found = self.network(input_ids=ids, attention_mask=mask, token_type_ids=types)
             return found.last_hidden_state
 

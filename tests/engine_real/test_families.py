@@ -28,7 +28,7 @@ Dtype = Literal["bfloat16", "float32", "int8"]
 TEXTS = tuple(each.text for each in texts.TEXTS)
 NEEDS_INT8 = pytest.mark.skipif(
     not read_cpu().computes_int8,
-    reason="int8 sums overflow without VNNI or AMX, and a plan refuses them: seen below",
+    reason="without VNNI or AMX weights have 7 bits, and the plan says so: seen below",
 )
 _bert = functools.partial(make_bert, hidden=384, heads=12, intermediate=768)
 _roberta = functools.partial(make_roberta, hidden=384, heads=12, intermediate=768)
@@ -133,16 +133,17 @@ def test_a_checkpoint_that_overflows_float16_keeps_its_vectors(
 
 
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="the mask is x86-64's")
-def test_a_processor_kept_to_avx2_serves_float32_and_refuses_int8(
+def test_a_processor_kept_to_avx2_serves_float32_and_says_of_int8_that_it_has_7_bits(
     checkpoints: Callable[[str], Path], home: Home
 ) -> None:
     """On any machine, what one with AVX2 only does: the mask reaches plan, engine and reference."""
     home.env["ONEDNN_MAX_CPU_ISA"] = "AVX2"
     home.env["ATEN_CPU_CAPABILITY"] = "avx2"
     model = checkpoints("bert-mean-dense")
-    refused = home.run("plan", home.profile("int8", model, "dtype: int8"), "--json")
-    assert refused.code == 4
-    assert "has neither VNNI nor AMX" in refused.document["errors"][0]["message"]
+    asked = home.run("plan", home.profile("int8", model, "dtype: int8"), "--json").ok()
+    (reason,) = (each for each in asked.data["reasons"] if each.startswith("dtype int8"))
+    assert "weights in 7 bits, for this CPU has neither VNNI nor AMX" in reason
+    assert asked.data["engine"]["env"]["QLAUNCH_DTYPE"] == "int8"
     smoke = home.run("smoke", "--up", home.profile("auto", model), "--json").ok()
     assert all(smoke.checks.values())
     assert smoke.data["smoke"]["worst_cosine"] >= parity_min("float32")

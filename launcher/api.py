@@ -52,8 +52,9 @@ def embed(
 
     Args:
         texts: what to embed; none of them empty.
-        service: name of a running service, or of one that ran before, or of a profile. One that
-            does not run is started and left running; its first start fetches what is missing.
+        service: name of a running service, or of one that ran before, or of a profile; or a model
+            as `qlaunch up` takes it (`./folder`, `hf:ORG/NAME`). One that does not run is started
+            and left running; its first start fetches what is missing.
         kind: `query` and `document` put before each text what the model wants there: the prompt of
             its own files, else, for queries, the instruction of the model card. None is a document,
             or takes the default prompt where the model's files name one, as sentence-transformers'
@@ -127,12 +128,17 @@ def _worded(
 
 def find(name: str, *, start: bool = True) -> Service:
     """The service called `name`, started if need be; raises as `embed`."""
+    from launcher.app import named_model
+    from launcher.app.prepare import profiles_dir
     from launcher.app.running_service import api_key, running
+    from launcher.paths import dirs
 
+    name = named_model.meant(name, profiles_dir(dirs()))
     try:
         plan, endpoint = running(name)
     except QlaunchError as error:
-        if error.code not in ("no_such_service", "not_running") or not start:
+        startable = ("no_such_service", "not_running", "bad_service_name")
+        if error.code not in startable or not start:
             raise
         plan, endpoint = _started(name, known=error.code == "not_running")
     card = plan.expectation.card

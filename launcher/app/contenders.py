@@ -234,11 +234,11 @@ def profile_contender(
     """A profile made ready to be measured, or why it cannot run here.
 
     Args:
-        name: of the profile, or its file.
+        name: of the profile, or its file; or a model, as `up` takes it.
         command_name: `compare` or `tune`: begins the service's name.
         fetch: whether to install the engine and fetch the model where they are missing.
         given: settings on top of the profile's.
-        label: the mode's name, else the profile's.
+        label: the mode's name, else the profile's, or that of the model's service.
         kind: the mode's kind.
 
     Raises:
@@ -257,7 +257,7 @@ def profile_contender(
             profile=bare_name(name),
         )
         return CannotRun(facts), None
-    facts = facts_of(found.plan, label or found.plan.profile, kind)
+    facts = facts_of(found.plan, label or bare_name(name), kind)
     return ProfileContender(facts, found.plan), found
 
 

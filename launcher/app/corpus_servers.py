@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from launcher.app import named_model
 from launcher.app.prepare import Request, prepare, profiles_dir, require_fit
 from launcher.app.running_service import api_key
-from launcher.config.loading import load_profile
 from launcher.corpus.endpoints import Endpoint
 from launcher.documents.plan import Plan
 from launcher.documents.service_state import FINAL, UP, ServiceState
@@ -46,26 +46,16 @@ class Servers:
 
 
 def names_service(word: str) -> bool:
-    """Whether `word` names a service of this home, or a profile."""
-    try:
-        store.check_name(word)
-        if store.folder(word).plan.exists():
-            return True
-    except QlaunchError:
-        pass
-    try:
-        load_profile(word, profiles_dir(dirs()))
-    except QlaunchError as error:
-        return error.code != "profile_unknown"
-    return True
+    """Whether `word` names a service of this home, or a profile or model that `up` takes."""
+    return named_model.names_service_or_start(word, profiles_dir(dirs()))
 
 
 def find(services: Sequence[str], profile: str | None, *, offline: bool, say: Say) -> Servers:
     """The services of these names; at most one of them need not run.
 
     Args:
-        services: running, or run before, or profiles.
-        profile: brought up for this run, under its own name.
+        services: running, or run before, or profiles, or models as `up` takes them.
+        profile: brought up for this run, under its own name; or a model.
         offline: fetch nothing for a start.
         say: told of what is fetched.
 
@@ -73,7 +63,7 @@ def find(services: Sequence[str], profile: str | None, *, offline: bool, say: Sa
         QlaunchError: `several_stopped` (exit 3), `not_one_model` (exit 2); those of `prepare`.
     """
     servers = Servers()
-    for name in services:
+    for name in (named_model.meant(each, profiles_dir(dirs())) for each in services):
         state = _state(name)
         if state is not None and state.state not in FINAL:
             servers.plans.append(store.read_plan(store.folder(name)))

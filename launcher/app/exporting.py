@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from launcher.app import origin
+from launcher.app import named_model, origin
 from launcher.app.prepare import Request, prepare, profiles_dir
 from launcher.config.loading import find_profile, load_profile
 from launcher.documents.plan import Origin, Plan
@@ -34,7 +34,8 @@ class Exported:
 def resolve(
     request: Request, progress: Callable[[str], None], *, from_profile: bool = False
 ) -> Exported:
-    """The plan of the service that `request.profile` names, else of the profile of that name.
+    """The plan of the service that `request.profile` names, or that serves the model it names;
+    else of the profile, or of the best one for the model.
 
     What the request gives besides goes before what the service was started with. Nothing is
     fetched or started.
@@ -43,7 +44,7 @@ def resolve(
         QlaunchError: `prepare`'s own; `checkpoint_changed` (exit 2), `profile_changed` (exit 9)
             where the service runs with what is not on the disk any more; `export_impossible` (2).
     """
-    name = request.profile or ""
+    name = named_model.meant(request.profile or "", profiles_dir(dirs()))
     notes: tuple[str, ...] = ()
     made_by: Origin | None = None
     if not from_profile and name in store.list_services() and store.folder(name).plan.exists():

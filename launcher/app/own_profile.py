@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from launcher.app.prepare import Prepared
 from launcher.config.loading import (
     LoadedProfile,
     check_name,
@@ -49,13 +50,22 @@ extends: {extends}
 
 # Options of the engine, by their long names without dashes. null takes out what the parent says;
 # a size that nobody gives is computed from the model and the free memory.
+{flags}
+"""
+_NO_FLAGS: Final = """\
 # flags:
 #   max-total-tokens: null       # tokens of KV cache
-#   max-running-requests: 64     # texts at once
-"""
+#   max-running-requests: 64     # texts at once"""
 
 
-def text(name: str, parent: LoadedProfile, model: str | None, *, by_path: bool) -> str:
+def text(
+    name: str,
+    parent: LoadedProfile,
+    model: str | None,
+    *,
+    by_path: bool,
+    flags: Mapping[str, int] | None = None,
+) -> str:
     """What `profiles new` writes. Pure.
 
     Args:
@@ -63,6 +73,7 @@ def text(name: str, parent: LoadedProfile, model: str | None, *, by_path: bool) 
         parent: the profile it starts from.
         model: as settings take it, a folder absolute; None leaves the parent's.
         by_path: whether the parent is a file that is found by its path only.
+        flags: options of the engine that it has besides the parent's.
     """
     place = {"cpu": "a CPU", "cuda": "a GPU"}[parent.profile.hardware.device]
     of = Path(model).name if model else parent.profile.model
@@ -73,11 +84,29 @@ def text(name: str, parent: LoadedProfile, model: str | None, *, by_path: bool) 
         parent=parent.name,
         extends=_scalar(str(parent.path) if by_path else parent.name),
         model=f"model: {_scalar(model)}" if model else f"# model: {parent.profile.model}",
+        flags="\n".join(["flags:", *(f"  {key}: {value}" for key, value in flags.items())])
+        if flags
+        else _NO_FLAGS,
     )
 
 
 def _scalar(value: str) -> str:
     return value if _PLAIN.fullmatch(value) else json.dumps(value, ensure_ascii=False)
+
+
+def of_model(prepared: Prepared, folder: Path) -> Path:
+    """A profile of the model that a plan was made for, as the plan has it, written into `folder`;
+    named after the plan's service.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    name = prepared.plan.service
+    path = folder / f"{name}.yaml"
+    model, flags = prepared.settings.model, prepared.fitting
+    content = text(name, prepared.profile, model, by_path=False, flags=flags)
+    path.write_text(content, encoding="utf-8")
+    return path
 
 
 def create(name: str, content: str, folder: Path) -> Path:

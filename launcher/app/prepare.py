@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -97,6 +97,8 @@ class Prepared:
     """What a start would fetch first; only where `foresee` was asked for."""
     notes: tuple[str, ...] = ()
     """How the request was understood, where that is not plain; in sentences."""
+    fitting: Mapping[str, int] = field(default_factory=dict)
+    """Engine options without which the model that was named would not fit this machine."""
 
 
 def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
@@ -164,6 +166,7 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
         card,
         absent=tuple(each for each in absent if each is not None and request.foresee),
         notes=chosen.notes,
+        fitting=chosen.fitting,
     )
 
 
@@ -177,6 +180,7 @@ class _Chosen:
     """Name of the service where nobody gives one; None: the profile's."""
     model: KnownModel | None = None
     notes: tuple[str, ...] = ()
+    fitting: Mapping[str, int] = field(default_factory=dict)
 
 
 def _chosen(
@@ -207,7 +211,12 @@ def _chosen(
     flags = {**best.flags, **_mapping(request.given.get("flags"))}
     given = {**request.given, "model": found.model, **({"flags": flags} if flags else {})}
     return _Chosen(
-        replace(request, given=given), best.profile, found.service, model, notes=(best.words,)
+        replace(request, given=given),
+        best.profile,
+        found.service,
+        model,
+        notes=(best.words,),
+        fitting=best.flags,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import shlex
 import tempfile
 import textwrap
 from collections.abc import Iterable
@@ -33,7 +34,9 @@ _WITHOUT: Final = re.compile(
 the new profile has been measured."""
 
 
-def write(path: Path, base: LoadedProfile, found: Tuning, folder: Path) -> None:
+def write(
+    path: Path, base: LoadedProfile, found: Tuning, folder: Path, *, word: str | None = None
+) -> None:
     """Write the profile to `path`: whole or not at all, and only where it is a valid one.
 
     Args:
@@ -41,11 +44,13 @@ def write(path: Path, base: LoadedProfile, found: Tuning, folder: Path) -> None:
         base: the profile that was tuned.
         found: what came of it.
         folder: the user's folder of profiles, where parents are looked for.
+        word: what was tuned, as it was typed; None is the profile's name.
 
     Raises:
         QlaunchError: `profile_invalid` (exit 2); `not_written` (exit 1).
     """
-    text = document(base, found.pick if found.confirmed else None, found, _inherited(base, folder))
+    pick = found.pick if found.confirmed else None
+    text = document(base, pick, found, _inherited(base, folder), word=word)
     with tempfile.TemporaryDirectory(prefix="qlaunch-tune-") as trials:
         trial = Path(trials, path.name)
         trial.write_text(text, encoding="utf-8")
@@ -68,7 +73,12 @@ def _inherited(base: LoadedProfile, folder: Path) -> Profile | None:
 
 
 def document(
-    base: LoadedProfile, pick: Overlay | None, found: Tuning, parent: Profile | None = None
+    base: LoadedProfile,
+    pick: Overlay | None,
+    found: Tuning,
+    parent: Profile | None = None,
+    *,
+    word: str | None = None,
 ) -> str:
     """The text of the profile: the old one's with its comments, the pick in it, the evidence above.
 
@@ -77,10 +87,11 @@ def document(
         pick: what is to be changed; None changes nothing.
         found: the evidence.
         parent: what `base` extends, merged.
+        word: what was tuned, as it was typed; None is the profile's name.
     """
     text = base.path.read_text("utf-8-sig")
     schema = f"# yaml-language-server: $schema={shipped_dir() / 'schema.json'}"
-    head = [schema, *(f"# {line}".rstrip() for line in _evidence(base, found))]
+    head = [schema, *(f"# {line}".rstrip() for line in _evidence(base, found, word or base.name))]
     body = edited(_WITHOUT.sub("", text), base, pick or Overlay(), parent)
     return "\n".join(head) + "\n" + body.lstrip("\n")
 
@@ -201,9 +212,9 @@ def _round_trip() -> Any:
     return yaml
 
 
-def _evidence(base: LoadedProfile, found: Tuning) -> Iterable[str]:
+def _evidence(base: LoadedProfile, found: Tuning, word: str) -> Iterable[str]:
     """Comment lines: what was measured, on what, when, and where the records are."""
-    yield f"Written by `qlaunch tune {base.name}` on {found.made}."
+    yield f"Written by `qlaunch tune {shlex.quote(word)}` on {found.made}."
     if found.confirmed and found.pick is not None:
         yield from _wrapped(f"Changed: {found.pick.words}.")
     else:

@@ -180,13 +180,21 @@ def run(name: str, body: Callable[[], Result]) -> None:
     try:
         result = body()
     except QlaunchError as error:
-        result = failure(error)
+        result = failure(_explained(name, error))
         if _asked("debug"):
             from launcher.cli import debugging
 
             click.echo(debugging.note(error), err=True)
     render(name, result, as_json=wants_json(), colour=color_choice())
     click.get_current_context().exit(int(result.exit_code))
+
+
+def _explained(name: str, error: QlaunchError) -> QlaunchError:
+    if error.code != "bad_service_name":
+        return error
+    from launcher.cli.service_words import explained
+
+    return explained(name, error)
 
 
 def command(

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from launcher.app import named_model
 from launcher.app.interrupts import ends_by_interrupt
 from launcher.app.measuring import facts_of, target_of
-from launcher.app.prepare import prepare, require_fit
+from launcher.app.prepare import prepare, profiles_dir, require_fit
 from launcher.app.running_service import api_key, running
 from launcher.bench.lengths import Length
 from launcher.bench.profiling import program
@@ -27,7 +28,7 @@ from launcher.documents.plan import Plan
 from launcher.documents.service_state import UP
 from launcher.errors import QlaunchError
 from launcher.paths import dirs
-from launcher.service import control
+from launcher.service import control, store
 from launcher.units import now
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def command(
     quiet: bool,
     **given: Any,
 ) -> Result:
-    """Measure a running SERVICE as it is, or a PROFILE from its start to its stop.
+    """Measure a running SERVICE as it is, or a PROFILE or MODEL from its start to its stop.
 
     Latency, throughput and the engine's memory at every level of a grid: clients × tokens × batch.
     Every request has fresh texts of exactly so many tokens, for a repeated text measures a cache.
@@ -158,10 +159,13 @@ def _running(words: tuple[str, ...], given: dict[str, Any]) -> tuple[Plan, str] 
         raise click.UsageError("name a running service or a profile")
     if given.get("name") is not None:
         return None  # a service of that name is to be started
+    folder = profiles_dir(dirs())
+    name = named_model.meant(name, folder)
     try:
         found = running(name)
-    except QlaunchError as error:
-        if error.code == "bad_service_name" or _is_profile(name):
+    except QlaunchError:
+        # A profile or model with a fault in it is one: bringing it up will say what is wrong.
+        if _is_no_service(name) or named_model.names_start(name, folder):
             return None
         raise
     shaping = sorted(option for option, value in given.items() if value is not None)
@@ -173,16 +177,13 @@ def _running(words: tuple[str, ...], given: dict[str, Any]) -> tuple[Plan, str] 
     return found
 
 
-def _is_profile(name: str) -> bool:
-    from launcher.app.prepare import profiles_dir
-    from launcher.config.loading import load_profile
-
+def _is_no_service(name: str) -> bool:
+    """Whether `name` can be none: a path, a source. Whoever starts it says what it lacks."""
     try:
-        load_profile(name, profiles_dir(dirs()))
-    except QlaunchError as error:
-        # A profile with a fault in it is one: bringing it up will say what is wrong.
-        return error.code != "profile_unknown"
-    return True
+        store.check_name(name)
+    except QlaunchError:
+        return True
+    return False
 
 
 def _from_start(words: tuple[str, ...], given: dict[str, Any], work: Work) -> Result:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,18 +12,31 @@ from launcher.cli.base import group
 from launcher.cli.cache_options import cache_options, cache_secret, cache_settings
 from launcher.cli.result import Result
 from launcher.errors import ExitCode, QlaunchError
-from launcher.gateway.backends.backend import Backend, BackendError
+from launcher.gateway.backends.backend import Backend, BackendError, CacheSettings
 
 command = group("cache", "Show, empty and fill the cache of the gateway.")
 
 
-def _opened(url: str | None, password_file: Path | None) -> Backend:
-    from launcher.gateway.backends.opening import open_backend
-
+def _settings(url: str | None, password_file: Path | None) -> CacheSettings:
     settings = cache_settings(url, password_file)
     if settings is None:
         raise click.UsageError("there is no cache called none")
-    return open_backend(settings)
+    return settings
+
+
+def _opened(settings: CacheSettings) -> Backend | None:
+    """The cache; None for a file that no gateway has made yet."""
+    from launcher.gateway.backends.opening import is_made, open_backend
+
+    return open_backend(settings) if is_made(settings) else None
+
+
+def _nothing(settings: CacheSettings, data: dict[str, Any]) -> Result:
+    """What is said of a cache that has not been made."""
+    return Result(
+        data={"cache": settings.url, **data},
+        lines=[f"there is no cache at {settings.url} yet: a gateway makes it"],
+    )
 
 
 def _unreachable(backend: Backend, error: BackendError) -> QlaunchError:
@@ -41,7 +55,10 @@ def stats(
 ) -> Result:
     """Show how full the cache is."""
     del cache_key_file  # counts need no key
-    backend = _opened(cache_url, cache_password_file)
+    settings = _settings(cache_url, cache_password_file)
+    backend = _opened(settings)
+    if backend is None:
+        return _nothing(settings, {"entries": 0, "bytes": 0, "max_bytes": settings.max_bytes})
     try:
         found = backend.stats()
     except BackendError as error:
@@ -73,8 +90,11 @@ def purge(
     service: str | None,
 ) -> Result:
     """Remove the cache's vectors; a gateway that runs goes on, with an empty cache."""
+    settings = _settings(cache_url, cache_password_file)
+    backend = _opened(settings)
+    if backend is None:
+        return _nothing(settings, {"removed": 0})
     space = None if service is None else _space(service, cache_key_file)
-    backend = _opened(cache_url, cache_password_file)
     try:
         gone = backend.purge(space)
     except BackendError as error:

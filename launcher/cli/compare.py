@@ -12,7 +12,8 @@ from launcher import extras
 from launcher.app import contenders, test_conditions
 from launcher.app.contenders import BareContender, CannotRun, ProfileContender
 from launcher.app.interrupts import ends_by_interrupt
-from launcher.app.prepare import Prepared, what_runs_here
+from launcher.app.prepare import Prepared, profiles_dir, what_runs_here
+from launcher.app.subject import subject
 from launcher.bench import store, test_machine
 from launcher.bench.compare import Comparing, Course, failed
 from launcher.bench.peers.names import SPECS
@@ -32,7 +33,7 @@ Contenders = list[ProfileContender | BareContender | CannotRun]
 
 
 @declare("compare")
-@click.argument("profiles", nargs=-1, metavar="[PROFILE]...")
+@click.argument("profiles", nargs=-1, metavar="[PROFILE|MODEL]...")
 @grid_options
 @click.option(
     "--repeats",
@@ -75,7 +76,7 @@ Contenders = list[ProfileContender | BareContender | CannotRun]
 @click.option("--csv", metavar="FILE", help="Write every row as CSV.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
 def command(profiles: tuple[str, ...], **given: Any) -> Result:
-    """Measure PROFILEs in turn and say which is best, by how much, and how sure that is.
+    """Measure PROFILEs and MODELs in turn and say which is best, by how much, and how sure that is.
 
     Each is brought up alone on a machine proved clean, in repeats that take turns; the winner is
     measured once more. Without PROFILE: those that run here and are installed. What was measured
@@ -107,8 +108,11 @@ def _modes(
     """Everything that was asked for, ready to be measured or with the reason why not.
 
     Raises:
-        QlaunchError: `does_not_fit` (exit 4) where no profile can run here at all.
+        QlaunchError: `does_not_fit` (exit 4) where no profile can run here at all; those of
+            `subject` (exit 2).
     """
+    for word in profiles:
+        subject(word, profiles_dir(dirs()))  # a slip of the hand is no mode that cannot run here
     names = profiles or what_runs_here(detect(), dirs())
     found: Contenders = []
     first: Prepared | None = None

@@ -95,8 +95,9 @@ def command(
     """Embed all texts of FILEs and write their vectors to OUT, in their order.
 
     FILEs are text (a text a line), JSONL, CSV, TSV or Parquet; OUT is JSONL, .npy or Parquet.
-    Other columns are carried along. SERVICE is a running service, or a service or profile to be
-    started and stopped. Run the same command again after any interruption: it goes on where it was.
+    Other columns are carried along. SERVICE is a running service, or a service, profile or model
+    (./DIR, hf:ORG/NAME) to be started and stopped. Run the same command again after any
+    interruption: it goes on where it was.
 
     \b
         qlaunch embed corpus.jsonl -o vectors.parquet cpu-minilm
@@ -121,10 +122,13 @@ def command(
 def _split(words: tuple[str, ...]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     """Files, and a service that is named after them: a word that is no file, and is a service."""
     last = words[-1]
-    is_name = not Path(last).exists() and "/" not in last and corpus_servers.names_service(last)
+    is_file = Path(last).exists() and not Path(last).is_dir()
+    is_name = not is_file and corpus_servers.names_service(last)
     files = words[:-1] if is_name else words
     if not files:
-        raise click.UsageError(f"name the files to embed: {last} is a service or a profile")
+        raise click.UsageError(
+            f"name the files to embed: {last} is a service, a profile or a model"
+        )
     return tuple(map(Path, files)), words[len(files) :]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 import click
 import msgspec
@@ -82,9 +82,19 @@ def pull(model: str, offline: bool) -> Result:
     return Result(data={"model": model, "path": str(path)}, lines=[str(path)])
 
 
+_FIRST: Final = (
+    *("path", "served_as", "parameters", "weight_bytes", "stored_dtype", "quantization"),
+    *("num_layers", "hidden_size", "context_length", "max_seq_length", "sliding_window"),
+    *("pooling", "pooling_source", "normalize", "normalize_source", "dense_dims", "dimensions"),
+    *("similarity", "fingerprint"),
+)
+"""What is shown without --all, where the checkpoint says it."""
+
+
 @declare("model inspect")
 @click.argument("model")
-def inspect(model: str) -> Result:
+@all_option("Also what is empty, and the sizes that only a plan needs.")
+def inspect(model: str, everything: bool) -> Result:
     """Show what the checkpoint of MODEL says of itself; reads headers, needs no torch."""
     where = dirs()
     _card, sources = resolve_model(model, _cards(where))
@@ -105,9 +115,12 @@ def inspect(model: str) -> Result:
     data["similarity"] = found.prompts.similarity if found.prompts else None
     data |= service_text.prompts_data(found.prompts)
     shown = data | {"weight_bytes": size(found.weight_bytes)}
+    if not everything:
+        shown = {key: shown[key] for key in _FIRST if shown[key] not in (None, (), [], "")}
     width = max(len(key) for key in shown)
     lines = [f"{key:<{width}}  {_one_line(value)}".rstrip() for key, value in shown.items()]
-    return Result(data=data, lines=[*lines, *service_text.prompts(found.prompts)])
+    lines += service_text.prompts(found.prompts)
+    return Result(data=data, lines=screen.shorten(lines, everything=everything))
 
 
 @declare("model remove")

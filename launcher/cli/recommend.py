@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
+import click
 import msgspec
 
 from launcher.app import candidates, evidence
@@ -13,6 +15,7 @@ from launcher.cli.base import command as declare
 from launcher.cli.options import machine_options
 from launcher.cli.result import Result, table
 from launcher.config.size import parse_card_memory
+from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware import detect as reading
 from launcher.hardware.cards import hypothetical
 from launcher.hardware.inventory import Hardware
@@ -20,12 +23,20 @@ from launcher.paths import dirs
 from launcher.plan import engine_and_card
 from launcher.plan.recommend import Recommendation
 from launcher.units import size
+from launcher.yaml_messages import shown
 
 
 @declare("recommend")
 @machine_options
 @all_option()
-def command(gpu: str | None, vram: str | None, driver: str | None, everything: bool) -> Result:
+@click.argument("words", nargs=-1, metavar="")
+def command(
+    gpu: str | None,
+    vram: str | None,
+    driver: str | None,
+    everything: bool,
+    words: tuple[str, ...],
+) -> Result:
     """Say which profile suits a machine, with its reasons (-v for all) and the evidence.
 
     \b
@@ -33,6 +44,14 @@ def command(gpu: str | None, vram: str | None, driver: str | None, everything: b
         qlaunch recommend --gpu T4         a machine with a T4
         qlaunch recommend --vram 4GB       a machine with some card of 4 GB
     """
+    if words:
+        raise QlaunchError(
+            f"`recommend` is about the machine, and takes neither profile nor model:"
+            f" {', '.join(map(shown, words))}",
+            code="usage",
+            exit_code=ExitCode.USAGE,
+            fix=f"the best profile for a model, and its plan: qlaunch plan {shlex.quote(words[0])}",
+        )
     where = dirs()
     hardware = machine(gpu, vram, driver)
     if gpu or vram:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ from typing import Any
 import click
 import msgspec
 
-from launcher.app import contenders, test_conditions, tuned_profile
+from launcher.app import contenders, own_profile, test_conditions, tuned_profile
 from launcher.app.interrupts import ends_by_interrupt
-from launcher.app.prepare import Prepared, profiles_dir
+from launcher.app.prepare import Prepared, Request, prepare, profiles_dir
+from launcher.app.subject import Subject, subject
 from launcher.app.tuning_space import dimensions
 from launcher.bench import store, test_machine
 from launcher.bench.compare import Comparing, Course, failed
@@ -34,7 +36,7 @@ FILE = "tuning.json"
 
 
 @declare("tune")
-@click.argument("profile")
+@click.argument("profile", metavar="PROFILE|MODEL")
 @click.option(
     "--objective",
     type=click.Choice(["throughput"]),
@@ -108,34 +110,46 @@ FILE = "tuning.json"
 @click.option("--force", is_flag=True, help="Replace that file where it is there already.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
 def command(profile: str, **given: Any) -> Result:
-    """Search settings that serve PROFILE's model better on this machine, and write a new profile.
+    """Search settings that serve a model better on this machine, and write a new profile.
 
-    Number format, threads, replicas, running requests, prefill and chunk sizes, attention backend,
-    one after the other. What does not fit is refused before a start, what serves wrong vectors is
-    out. The pick is measured against PROFILE once more, in turn; where it does not win beyond the
-    noise nothing is written, or with --output PROFILE as it is with that evidence.
+    The model is PROFILE's, or MODEL (./DIR, hf:ORG/NAME) with the best profile for it. Number
+    format, threads, replicas, running requests, prefill and chunk sizes, attention backend, one
+    after the other. What does not fit is refused before a start, what serves wrong vectors is out.
+    The pick is measured against the profile once more, in turn; where it does not win beyond the
+    noise nothing is written, or with --output the profile as it is with that evidence.
 
     \b
         qlaunch tune cpu-minilm
-        qlaunch tune cpu-minilm --max-p95 250 --budget 900
+        qlaunch tune ./my-finetune --max-p95 250 --budget 900
     """
     progress = Progress(quiet=given["quiet"])
-    base = load_profile(profile, profiles_dir(dirs()))
-    output = _output(base, given["output"], force=given["force"])
+    folder = profiles_dir(dirs())
+    named = subject(profile, folder)
+    output = _output(named.service or contenders.bare_name(profile), given)
     test_machine.refuse_company()
-    with ends_by_interrupt():
-        work = _prepared(profile, base, output, given, progress)
+    with ends_by_interrupt(), tempfile.TemporaryDirectory(prefix="qlaunch-tune-") as made:
+        word = profile if named.model is None else _profile_of(profile, named, made, progress)
+        work = _prepared(word, profile, output, given, progress)
         work.run()
         return work.result()
 
 
-def _output(base: LoadedProfile, asked: str | None, *, force: bool) -> Path:
-    """Where the profile goes.
+def _profile_of(word: str, named: Subject, folder: str, progress: Progress) -> str:
+    """The file of a profile for the model `word`, made for this search."""
+    name = named.service
+    given = {"name": name, "port": "0"}
+    prepared = prepare(Request(word, given), progress.line)
+    return str(own_profile.of_model(prepared, Path(folder)))
+
+
+def _output(name: str, given: dict[str, Any]) -> Path:
+    """Where the profile that comes of the one called `name` goes.
 
     Raises:
         QlaunchError: `output_exists` (exit 9); `usage` (exit 2) for a name that is no profile's.
     """
-    path = Path(asked) if asked else profiles_dir(dirs()) / f"{base.name}-tuned.yaml"
+    asked, force = given["output"], given["force"]
+    path = Path(asked) if asked else profiles_dir(dirs()) / f"{name}-tuned.yaml"
     if path.suffix not in (".yaml", ".yml"):
         raise QlaunchError(
             f"{path} would not be a profile: its name must end in .yaml",
@@ -153,15 +167,16 @@ def _output(base: LoadedProfile, asked: str | None, *, force: bool) -> Path:
 
 
 def _prepared(
-    name: str, base: LoadedProfile, output: Path, given: dict[str, Any], progress: Progress
+    name: str, word: str, output: Path, given: dict[str, Any], progress: Progress
 ) -> Work:
-    """The profile as it is, ready to be started.
+    """The profile as it is, ready to be started; `word` is what was typed for it.
 
     Raises:
         QlaunchError: as `launcher.app.prepare.prepare`; `does_not_fit` (exit 4).
     """
+    base = load_profile(name, profiles_dir(dirs()))
     prepared = contenders.prepared(name, progress.line, command_name="tune", fetch=True)
-    return Work(name, base, output, given, progress, prepared)
+    return Work(name, word, base, output, given, progress, prepared)
 
 
 @dataclass
@@ -169,6 +184,8 @@ class Work:
     """A tuning under way."""
 
     name: str
+    word: str
+    """What was typed."""
     base: LoadedProfile
     output: Path
     given: dict[str, Any]
@@ -271,7 +288,8 @@ class Work:
         """The new profile; the old one with the evidence only where a file was asked for."""
         found = self.document()
         if found.confirmed or self.given["output"]:
-            tuned_profile.write(self.output, self.base, found, profiles_dir(dirs()))
+            folder = profiles_dir(dirs())
+            tuned_profile.write(self.output, self.base, found, folder, word=self.word)
             self.written = self.output
 
     def document(self) -> Tuning:

@@ -8,7 +8,8 @@ import click
 import msgspec
 
 from launcher.app.running_service import api_key, running
-from launcher.cli import service_text
+from launcher.cli import screen, service_text
+from launcher.cli.base import all_option, wants_reasons
 from launcher.cli.base import command as declare
 from launcher.cli.progress import Progress
 from launcher.cli.result import Problem, Result, table
@@ -31,7 +32,8 @@ from launcher.errors import ExitCode
     help="Also measure retrieval: recall@10 served, of the float32 reference, and the difference.",
 )
 @click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
-def command(service: str, seconds: float, quality: bool, quiet: bool) -> Result:
+@all_option("Also the words of checks that are ok, and all that was left out.")
+def command(service: str, seconds: float, quality: bool, quiet: bool, everything: bool) -> Result:
     """Check the vectors of a running SERVICE at length. Exit 7 when a check fails.
 
     More than 80 texts in 31 languages, code and odd characters, in several orders, alone and in
@@ -52,18 +54,22 @@ def command(service: str, seconds: float, quality: bool, quiet: bool) -> Result:
 
         measured = measure_quality(asked, key=key, progress=progress.line)
     progress.done()
-    return _result(service, endpoint, report, measured)
+    return _result(service, endpoint, report, measured, everything=everything or wants_reasons())
 
 
 def _result(
-    service: str, endpoint: str, report: SuiteReport, quality: QualityReport | None
+    service: str,
+    endpoint: str,
+    report: SuiteReport,
+    quality: QualityReport | None,
+    *,
+    everything: bool,
 ) -> Result:
     data: dict[str, Any] = {"service": service, "endpoint": endpoint}
     data["verify"] = msgspec.to_builtins(report)
-    lines = _lines(report)
     if quality is not None:
         data["quality"] = msgspec.to_builtins(quality)
-        lines += _quality(quality)
+    lines = _fitting(report, quality, everything=everything)
     if report.ok:
         return Result(data=data, lines=[*lines, f"{service}: every check is ok"])
     failed = ", ".join(check.name for check in report.checks if not check.ok)
@@ -77,8 +83,21 @@ def _result(
     )
 
 
-def _lines(report: SuiteReport) -> list[str]:
-    lines = service_text.checks(report)
+_BELOW = 2
+"""Lines of the screen for the verdict."""
+
+
+def _fitting(report: SuiteReport, quality: QualityReport | None, *, everything: bool) -> list[str]:
+    """The report on one screen: what failed in any case, the figures of quality at the end."""
+    measured = _quality(quality) if quality is not None else []
+    lines = [*_lines(report), *measured]
+    if not everything and not screen.fits(lines, _BELOW):
+        lines = [*_lines(report, brief=True), *measured]
+    return screen.shorten(lines, everything=everything, keep=len(measured), below=_BELOW)
+
+
+def _lines(report: SuiteReport, *, brief: bool = False) -> list[str]:
+    lines = service_text.checks(report, brief=brief)
     if report.groups:
         rows = [
             (group.group, group.texts, _cosine(group.cosine_min), _cosine(group.cosine_mean))
@@ -93,7 +112,10 @@ def _lines(report: SuiteReport) -> list[str]:
     at = f" at about {rate:.0f} tokens/s" if rate else ""
     longest = f"longest {report.longest_tokens or '-'}; {report.seconds:.1f} s"
     lines.append(f"{asked}{at}, {longest}")
-    return lines + [f"left out  {each}" for each in report.left_out]
+    left = [f"left out  {each}" for each in report.left_out]
+    if brief and len(left) > 2:
+        left = [left[0], f"left out  {len(left) - 1} other parts: --all names them"]
+    return lines + left
 
 
 def _cosine(value: float) -> str:

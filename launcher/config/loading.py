@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,10 +113,17 @@ def find_profile(name_or_path: str, user_dir: Path) -> ProfileRef:
     if "/" in name_or_path:
         raise _unknown(
             f"`{shown(name_or_path)}` is neither a profile's name nor a .yaml file",
-            "for a model make a profile first: qlaunch profiles new NAME --model MODEL",
+            f"for a model make a profile first: qlaunch profiles new {_name_for(name_or_path)}"
+            f" --model {shlex.quote(shown(name_or_path))}",
         )
     hint = did_you_mean(name_or_path, {**shipped, **own})
     raise _unknown(f"there is no profile `{shown(name_or_path)}`{hint}")
+
+
+def _name_for(model: str) -> str:
+    """A name that a profile of a model may have."""
+    last = model.partition("@")[0].rstrip("/").rpartition("/")[2].lower()
+    return re.sub(r"[^a-z0-9._-]+", "-", last).strip("._-")[:64].rstrip("._-") or "mine"
 
 
 def load_profile(name_or_path: str, user_dir: Path) -> LoadedProfile:

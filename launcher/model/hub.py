@@ -49,12 +49,22 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 def locate_hub(source: Source) -> Path | None:
     """The folder of `source` in the library's cache, or None; touches no network."""
+    if source.kind == "modelscope" and not _has_modelscope_cache():
+        return None
     try:
         folder = _snapshot(source, local_only=True)
     except Exception:  # noqa: BLE001 - each library has its own idea of "not in the cache"
         return None
     # An interrupted download by ModelScope's client leaves its folder, with the parts in it.
     return None if any(folder.rglob("*.incomplete")) else folder
+
+
+def _has_modelscope_cache() -> bool:
+    """Whether anything may be cached; asked where nothing is, ModelScope's client makes its
+    folders and a session, also for what only prints."""
+    _spare_caches()
+    said = os.environ.get("MODELSCOPE_CACHE") or "~/.cache/modelscope"
+    return os.path.isdir(os.path.expanduser(said))  # noqa: PTH111, PTH112 - may be "~"
 
 
 def pull_hub(source: Source, *, is_offline: bool, progress: Callable[[str], None]) -> Path:

@@ -39,19 +39,27 @@ NOTE_BYTES = 2048
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
-def check_name(name: str) -> str:
-    """`name`, if it can name a service.
+class BadServiceNameError(QlaunchError):
+    """A word that cannot name a service: `bad_service_name`, exit 2."""
 
-    Raises:
-        QlaunchError: `bad_service_name` (exit 2).
-    """
-    if not _NAME.fullmatch(name):
-        raise QlaunchError(
-            f"{name[:80]!r} cannot name a service",
+    def __init__(self, word: str) -> None:
+        super().__init__(
+            f"{word[:80]!r} cannot name a service",
             code="bad_service_name",
             exit_code=ExitCode.USAGE,
             fix="use 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit",
         )
+        self.word = word
+
+
+def check_name(name: str) -> str:
+    """`name`, if it can name a service.
+
+    Raises:
+        BadServiceNameError: `bad_service_name` (exit 2).
+    """
+    if not _NAME.fullmatch(name):
+        raise BadServiceNameError(name)
     return name
 
 

@@ -92,7 +92,9 @@ def profile(home: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
     plan = home.plan()
     launch = functools.partial(control.launch, entry=home.entry)
     monkeypatch.setattr("launcher.cli.bench.control.launch", launch)
-    monkeypatch.setattr("launcher.cli.bench._is_profile", lambda name: name == "svc")
+    monkeypatch.setattr(
+        "launcher.cli.bench.named_model.names_start", lambda name, _folder: name == "svc"
+    )
     monkeypatch.setattr(
         "launcher.cli.bench.prepare",
         lambda request, _say: SimpleNamespace(plan=plan, given=request),
@@ -286,7 +288,7 @@ from launcher.documents.plan import Plan
 from launcher.service import control as client
 plan = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Plan)
 client.launch = functools.partial(client.launch, entry=tuple(sys.argv[2].split("|")))
-bench._is_profile = lambda name: True
+bench.named_model.names_start = lambda name, folder: True
 bench.prepare = lambda request, say: SimpleNamespace(plan=plan)
 bench.require_fit = lambda prepared: None
 sys.exit(main.main(sys.argv[3:]))

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pexpect
 import pytest
 
-from launcher.cli import screen
-from launcher.cli.main import main
+from launcher.cli import screen, verify
+from launcher.cli.main import cli, main
 from launcher.cli.result import table
 from launcher.documents.service_state import ServiceState
+from launcher.documents.smoke import Check, GroupCosine, QualityReport, SuiteReport
 from launcher.service import store
 from tests.cli.commandline import Run
 from tests.cli.conftest import SetMachine
@@ -26,6 +29,7 @@ OWN_PROFILE = "title: an own profile {n}\nhardware: {{device: cpu}}\nengine: cpu
 
 COMMANDS = (
     "",
+    "up nope",
     "ps",
     "status svc-01",
     "status nope",
@@ -33,30 +37,75 @@ COMMANDS = (
     "logs svc-01",
     "logs nope",
     "smoke nope",
+    "verify svc-01",
+    "bench svc-01",
+    "compare nope",
+    "tune nope",
+    "embed nope.txt -o out.jsonl nope",
     "client nope",
     "restart nope",
     "down nope",
     "down --all",
+    "forget svc-99",
     "plan cpu-minilm",
+    "plan own-01",
     "recommend",
     "profiles list",
     "profiles show nope",
+    "profiles new mine --from cpu-minilm",
+    "profiles edit nope",
+    "profiles path",
+    "profiles validate cpu-minilm nope",
     "engine list",
     "engine install turing",
+    "engine install cpu",
+    "engine remove nope",
     "model list",
     "model inspect nope",
+    "model inspect all-minilm-l6-v2",
+    "model pull nope",
+    "model remove nope",
+    "model quantize nope --to int8",
+    "prove --profile nope",
+    "gateway nope",
+    "cache stats",
+    "cache purge",
+    "cache warm nope.txt",
     "runs list",
     "runs show",
     "runs show nope",
     "runs diff nope",
+    "runs diff svc-01 svc-02",
+    "runs report nope",
     "runs prune --keep 1 --dry-run",
+    "prune",
+    "upgrade --dry-run",
     "doctor --offline",
     "export systemd nope",
+    "export compose nope",
+    "export k8s nope",
     "stop svc-01",
     "ls",
 )
-"""Left out: what prints a file (`client`, `export`, `profiles show`), what asks for all of it
-(`up --dry-run`, `--help`), and what measures for minutes."""
+FILES = {"completion": "the shell's script", "help": "every option of a command, as --help"}
+"""Commands that print a whole text because that was asked for. So do `export`, `client` and
+`profiles show` of what there is, `up --dry-run`, and every command with `--all`, `-v`, `--json`."""
+
+
+def test_no_command_is_forgotten() -> None:
+    def leaves(found: click.Command, path: tuple[str, ...]) -> Iterator[str]:
+        if not isinstance(found, click.Group):
+            yield " ".join(path)
+            return
+        context = click.Context(found)
+        for name in found.list_commands(context):
+            inner = found.get_command(context, name)
+            assert inner is not None
+            yield from leaves(inner, (*path, name))
+
+    every = set(leaves(cli, ()))
+    looked_at = {name for name in every for line in COMMANDS if f"{line} ".startswith(f"{name} ")}
+    assert every - looked_at == set(FILES)
 
 
 class Crowd:
@@ -153,6 +202,34 @@ def test_what_failed_is_shown_before_what_is_cut(run: Run, crowd: Crowd) -> None
     assert "FAIL  check 7" in out
     assert "15 ok: check 0, check 1" in out
     assert "more lines" not in out
+
+
+def test_the_long_suite_says_what_failed_and_the_figures_on_one_screen() -> None:
+    checks = tuple(Check(name=f"check {n}", ok=n != 9, detail="word " * 20) for n in range(20))
+    report = SuiteReport(
+        ok=False,
+        checks=checks,
+        groups=tuple(
+            GroupCosine(group=f"kind {n}", texts=3, cosine_min=0.9, cosine_mean=0.99)
+            for n in range(5)
+        ),
+        left_out=tuple(f"the call 'alone:{n}': the time was up" for n in range(40)),
+    )
+    quality = QualityReport(
+        documents=100,
+        queries=50,
+        recall_at_10=0.5,
+        reason="no reference",
+        seconds=1.0,
+        instructed=True,
+        reference="unavailable",
+    )
+    lines = verify._fitting(report, quality, everything=False)
+    assert sum(map(rows, lines)) + 2 < LINES
+    assert lines[1].startswith("  FAIL  check 9")
+    assert "left out  39 other parts: --all names them" in lines
+    assert lines[-2].startswith("quality   recall@10 0.5000 served")
+    assert len(verify._fitting(report, quality, everything=True)) > 60
 
 
 def test_a_reason_is_said_once(run: Run, ready: Path) -> None:

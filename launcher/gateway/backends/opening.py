@@ -21,8 +21,7 @@ def open_backend(settings: CacheSettings) -> Backend:
     if scheme == "sqlite":
         from launcher.gateway.backends.sqlite import SqliteBackend
 
-        path = settings.url.removeprefix("sqlite:").removeprefix("//")
-        return SqliteBackend(Path(path), settings)
+        return SqliteBackend(_file(settings.url), settings)
     if scheme == "redis":
         from launcher.gateway.backends.redis_server import RedisBackend
 
@@ -30,6 +29,21 @@ def open_backend(settings: CacheSettings) -> Backend:
     from launcher.gateway.backends.memcached import MemcachedBackend
 
     return MemcachedBackend(settings)
+
+
+def is_made(settings: CacheSettings) -> bool:
+    """Whether there is anything to open: a file may not have been made yet, a server may be there.
+
+    Raises:
+        QlaunchError: `bad_cache` (exit 2).
+    """
+    if _scheme(settings.url) != "sqlite":
+        return True
+    return _file(settings.url).expanduser().exists()
+
+
+def _file(url: str) -> Path:
+    return Path(url.removeprefix("sqlite:").removeprefix("//"))
 
 
 def _scheme(url: str) -> str:

@@ -15,7 +15,6 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from launcher.hardware.cpu import read_cpu
 from launcher.model.inspect import inspect
 from launcher.verify import texts
 from launcher.verify.thresholds import norm_tolerance, parity_min
@@ -26,10 +25,6 @@ from tests.engine_real.qlaunch import Home
 
 Dtype = Literal["bfloat16", "float32", "int8"]
 TEXTS = tuple(each.text for each in texts.TEXTS)
-NEEDS_INT8 = pytest.mark.skipif(
-    not read_cpu().computes_int8,
-    reason="without VNNI or AMX weights have 7 bits, and the plan says so: seen below",
-)
 _bert = functools.partial(make_bert, hidden=384, heads=12, intermediate=768)
 _roberta = functools.partial(make_roberta, hidden=384, heads=12, intermediate=768)
 """MiniLM's width. The first token alone, without a mean's averaging, is close to the bfloat16 line
@@ -63,10 +58,10 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
         ("bert-cls", "bfloat16"),
         ("bert-mean-dense", "bfloat16"),
         ("bert-mean-dense", "float32"),
-        pytest.param("bert-mean-dense", "int8", marks=NEEDS_INT8),
+        ("bert-mean-dense", "int8"),
         ("roberta-mean-shards", "bfloat16"),
         ("roberta-mean-shards", "float32"),
-        pytest.param("roberta-mean-shards", "int8", marks=NEEDS_INT8),
+        ("roberta-mean-shards", "int8"),
         ("xlm-roberta-cls", "bfloat16"),
         ("xlm-roberta-cls", "float32"),
         ("qwen3-last-shards", "bfloat16"),

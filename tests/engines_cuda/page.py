@@ -72,8 +72,8 @@ _KERNELS: Final = """
 
 By `tools/kernel_worker.py`: the release's own launch functions choose the blocks, its Triton
 compiles them, and Triton's ptxas says what they take. Not run. A cell: tensor-core instructions in
-the PTX, registers a thread, bytes spilled, shared memory of a block; the last row is what a block
-may have.
+the PTX, registers a thread, bytes of spills stored and loaded, shared memory of a block; the last
+row is what a block may have.
 
 """
 

@@ -113,6 +113,7 @@ def make_draft(inputs: Inputs) -> Draft:
         inputs.engine,
         inputs.hardware,
         width=memory.DTYPE_BYTES.get(computed, 2),
+        whole=whole_texts.left_open(said, inputs),
         predict=lambda knobs: _predict(inputs, computed, base, knobs, 0),
     )
     cuts = _cuts_vectors(inputs)
@@ -185,7 +186,8 @@ def _calibration(
     side_by_side: int,
     parts: frozenset[EnginePart],
 ) -> Decision[Calibration | None]:
-    whole = ENCODER_FLAGS if inputs.checkpoint.whole_texts else {}
+    whole_too = inputs.checkpoint.whole_texts or whole_texts.possible(inputs)
+    whole = ENCODER_FLAGS if whole_too else {}
     likely = {**sizes.CPU_SWITCHES, **whole, **said}
     own = calibration.calibrate(
         inputs.observed,

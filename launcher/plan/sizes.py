@@ -18,7 +18,7 @@ from launcher.engine.options import flags as flag_tables
 from launcher.engine.release import Engine
 from launcher.hardware.inventory import Hardware
 from launcher.model.checkpoint import Checkpoint
-from launcher.plan import context, memory
+from launcher.plan import context, memory, whole_texts
 from launcher.plan.decision import Decision, Flags
 from launcher.plan.fit import free_bytes
 from launcher.units import size
@@ -40,6 +40,15 @@ CPU_SWITCHES: Final[Mapping[str, FlagValue]] = MappingProxyType(
     }
 )
 """The switches that every shipped profile for a CPU has, with the measurements beside them."""
+
+WHOLE_TEXTS: Final[Mapping[str, FlagValue]] = MappingProxyType(
+    {
+        **whole_texts.WHOLE,
+        # Must be given with chunking off: the engine's own fraction comes out negative.
+        "mem-fraction-static": 0.5,
+    }
+)
+"""Those of decoders whose texts the plugin keeps whole, as `cpu-qwen3-0.6b` has them."""
 
 TURING: Final = "turing"
 TURING_SWITCHES: Final[Mapping[str, FlagValue]] = MappingProxyType(
@@ -75,6 +84,7 @@ def fill(
     hardware: Hardware,
     *,
     width: int,
+    whole: bool,
     predict: Callable[[memory.Knobs], MemoryPrediction],
 ) -> Decision[Flags]:
     """The flags that nobody gave.
@@ -85,15 +95,17 @@ def fill(
         engine: the release decides the device, and which switches there are.
         hardware: the memory that is free.
         width: bytes of one number of the cache.
+        whole: whether the plugin may keep a decoder's texts whole, without a cache.
         predict: the memory of a plan with the given sizes.
     """
     on_cpu = engine.release.device == "cpu"
-    switches = _switches(said, engine)
+    whole = whole and not checkpoint.encoder
+    switches = _switches(said, engine, whole=whole)
     running = _running(checkpoint, on_cpu=on_cpu) if RUNNING not in said else {}
     sizes = {}
     if context.POOL not in said:
         spare = _spare({**said, **running}, checkpoint, hardware, predict, on_cpu=on_cpu)
-        sizes = _sizes(said, checkpoint, spare, width, on_cpu=on_cpu)
+        sizes = _sizes(said, checkpoint, spare, width, on_cpu=on_cpu, whole=whole)
     reasons = []
     if switches:
         what = "a CPU" if on_cpu else f"engine {engine.release.name}"
@@ -107,13 +119,15 @@ def fill(
     return Decision({**switches, **sizes, **running}, tuple(reasons))
 
 
-def _switches(said: Mapping[str, FlagValue], engine: Engine) -> dict[str, FlagValue]:
+def _switches(
+    said: Mapping[str, FlagValue], engine: Engine, *, whole: bool
+) -> dict[str, FlagValue]:
     """The switches for this engine, as far as it has them."""
     table = engine.options or flag_tables.table(engine.version)
     known = table.index() if table else {}
     switches: Mapping[str, FlagValue] = {}
     if engine.release.device == "cpu":
-        switches = CPU_SWITCHES
+        switches = {**CPU_SWITCHES, **WHOLE_TEXTS} if whole else CPU_SWITCHES
     elif engine.release.name == TURING:
         switches = TURING_SWITCHES
     return {
@@ -155,6 +169,7 @@ def _sizes(
     width: int,
     *,
     on_cpu: bool,
+    whole: bool,
 ) -> dict[str, FlagValue]:
     """Cache, context, prefill and chunk, as far as nobody gave them."""
     out: dict[str, FlagValue] = {}
@@ -162,14 +177,17 @@ def _sizes(
     longest = wanted if isinstance(wanted, int) else checkpoint.context_length
     if not checkpoint.encoder and wanted is None:
         longest = min(longest, LONGEST)
-    room = int(spare * CACHE_SHARE / memory.kv_bytes_per_token(checkpoint, width))
+    token = memory.kv_bytes_per_token(checkpoint, width)
+    if whole:  # no cache, but the longest text is computed in one piece
+        token = memory.activation_bytes(checkpoint, width)
+    room = int(spare * CACHE_SHARE / token)
     goal = _goal(longest, checkpoint, on_cpu=on_cpu)
     pool = out[context.POOL] = max(2 * STEP, min(goal, room - room % STEP))
     if not checkpoint.encoder and wanted is None:
         longest = min(longest, pool - STEP)
         if longest < checkpoint.context_length:
             out[context.FLAG] = longest
-    if checkpoint.whole_texts:
+    if checkpoint.whole_texts or whole:
         # With chunking off this alone bounds one forward pass, which must hold a whole text.
         batch = int(spare * BATCH_SHARE / memory.activation_bytes(checkpoint, width))
         least = min(longest + 1, pool)

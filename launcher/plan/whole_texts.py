@@ -51,12 +51,23 @@ def no_cache(flags: Mapping[str, FlagValue], inputs: Inputs) -> str | None:
         flags: the engine's options as they will be given, the user's own included.
         inputs: engine, checkpoint and settings of the plan.
     """
+    without = possible(inputs) and all(flags.get(name) == value for name, value in WANTED.items())
+    return SOURCE if without else None
+
+
+def possible(inputs: Inputs) -> bool:
+    """Whether the plugin can attend over whole texts, under the right options."""
     release = inputs.engine.release
-    without = (
+    return (
         inputs.settings.plugin
         and release.device == "cpu"
         and release.plugin == "framework"
         and inputs.checkpoint.engine_class in command.EXTERNAL_PACKAGES
-        and all(flags.get(name) == value for name, value in WANTED.items())
     )
-    return SOURCE if without else None
+
+
+def left_open(said: Mapping[str, FlagValue], inputs: Inputs) -> bool:
+    """Whether texts can be kept whole, and nothing that was said is against it."""
+    return possible(inputs) and all(
+        said.get(name, value) == value for name, value in WANTED.items()
+    )

@@ -68,14 +68,41 @@ def test_nothing_is_added_to_a_shipped_profile(name: str) -> None:
         assert flags.keys() >= sizes.TURING_SWITCHES.keys()
 
 
-def test_a_decoder_gets_a_context_a_cache_for_it_and_pieces() -> None:
+def test_a_bare_decoder_on_a_cpu_keeps_its_texts_whole() -> None:
+    """Its plan had pieces and a cache of 0.9 GiB that the shipped profile does without."""
     plan = make_plan(inputs(model=qwen3()))
     assert number(plan, "context-length") == 8192
     assert number(plan, "max-total-tokens") == 8704
-    assert number(plan, "chunked-prefill-size") == 2048
+    assert number(plan, "chunked-prefill-size") == -1
+    assert number(plan, "max-prefill-tokens") > 8192
     assert number(plan, "max-running-requests") == 32
-    assert plan.expectation.context_length == 8192
+    assert "--disable-radix-cache" in plan.engine.argv
+    assert option(plan.engine.argv, "mem-fraction-static") == "0.5"
+    assert plan.engine.env["QLAUNCH_KV_CACHE"] == "none"
     assert plan.fits
+
+
+def test_a_bare_decoder_with_little_memory_gets_a_shorter_context() -> None:
+    model, free = qwen3(), int(2.9 * GIB)
+    plan = make_plan(inputs(hardware=machine(available=free), model=model))
+    assert 512 <= number(plan, "context-length") < 8192
+    assert plan.fits, plan.reasons[0]
+
+
+def test_a_decoder_gets_a_context_a_cache_for_it_and_pieces() -> None:
+    """Without the plugin, or where the user wants a prefix cache."""
+    kept = {"disable-radix-cache": False}
+    for plan in (
+        make_plan(inputs(model=qwen3(), plugin=False)),
+        make_plan(inputs(model=qwen3(), flags=kept)),
+    ):
+        assert number(plan, "context-length") == 8192
+        assert number(plan, "max-total-tokens") == 8704
+        assert number(plan, "chunked-prefill-size") == 2048
+        assert "QLAUNCH_KV_CACHE" not in plan.engine.env
+        assert number(plan, "max-running-requests") == 32
+        assert plan.expectation.context_length == 8192
+        assert plan.fits
 
 
 def test_a_decoder_on_a_card_gets_room_for_several_long_texts() -> None:
@@ -134,7 +161,7 @@ def test_what_the_profile_or_the_command_line_says_is_kept() -> None:
     assert number(plan, "max-running-requests") == 7
     assert "--sleep-on-idle" not in plan.engine.argv
     assert option(plan.engine.argv, "max-prefill-tokens") is None
-    plan = make_plan(inputs(model=qwen3(), flags={"context-length": 2048}))
+    plan = make_plan(inputs(model=qwen3(), flags={"context-length": 2048}, plugin=False))
     assert number(plan, "context-length") == 2048
     assert option(plan.engine.argv, "chunked-prefill-size") is None
 

@@ -8,8 +8,10 @@ saves its tensors without `model.` before them.
 
 import logging
 
+import torch
 from sglang.srt.layers.radix_attention import AttentionType
 
+from qlaunch_sglang import decoder_layers
 from qlaunch_sglang.attention import whole_texts
 from qlaunch_sglang.half import keep_float32
 from qlaunch_sglang.loading import released
@@ -41,10 +43,27 @@ class Embedding:
         if getattr(config, "is_causal", None) is False:
             attend_both_ways(self.model)
         keep_float32(self.model)
+        self._own = decoder_layers.own_layers(self.model, pooled=self.pooler.modes == ["last"])
+        if self._own is not None:
+            self.forward = self._by_own_layers
 
     def load_weights(self, weights):
-        """Load as SGLang does; the checkpoint's pages are given back on the way."""
-        return super().load_weights(named(released(weights)))
+        """Load as SGLang does; the checkpoint's pages are given back on the way.
+
+        Layers of our own take each layer's weights as soon as they are there.
+        """
+        weights = named(weights)
+        if self._own is not None:
+            weights = decoder_layers.by_layer(weights, self._own)
+        return super().load_weights(released(weights))
+
+    @torch.no_grad()
+    def _by_own_layers(self, input_ids, _positions, forward_batch, input_embeds=None, **_kwargs):
+        """Tokens of a batch → one vector a text, in the place of SGLang's `forward`."""
+        states = self._own(input_ids, forward_batch, input_embeds)
+        if self._own.pooled:
+            return self.pooler.finished(states, forward_batch)
+        return self.pooler(states, forward_batch)
 
 
 def attend_both_ways(model) -> None:

@@ -189,7 +189,12 @@ class CheckpointPooler(nn.Module):
         lengths = lengths_of(forward_batch)
         # A captured graph may have padded the batch at its end.
         states = hidden_states[: sum(lengths)]
-        vectors = torch.cat([pool(mode, states, lengths) for mode in self.modes], dim=-1)
+        pooled = [pool(mode, states, lengths) for mode in self.modes]
+        return self.finished(torch.cat(pooled, dim=-1), forward_batch)
+
+    def finished(self, vectors: torch.Tensor, forward_batch) -> EmbeddingPoolerOutput:
+        """Pooled states, [texts, width] → one vector a request, float32."""
+        vectors = vectors.float()
         for dense in self.dense:
             vectors = dense(vectors)
         # Matryoshka: truncated before normalising, as SGLang's own pooler does. Older releases

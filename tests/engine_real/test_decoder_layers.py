@@ -1,0 +1,72 @@
+"""The plugin's own layers of a decoder: right in every number format and in any company."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from launcher.engine.release import Engine
+from tests.engine_real.test_inside import Ask, Inside, cosines
+
+SHAPES: list[dict[str, Any]] = [
+    {},
+    {"normed": False, "bias": True},
+    {"keys": 4},
+    {"keys": 1, "causal": False},
+]
+"""Qwen3; Qwen2 with biases everywhere; as many key heads as query heads; both directions."""
+LENGTHS = [5, 5, 3, 1, 40]
+"""Neighbours of one length among them."""
+LONG = [600, 3]
+"""A text longer than what is computed together."""
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+"""Small products on several threads wait for each other, for long on a busy machine."""
+AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+
+
+@pytest.fixture(scope="module")
+def ask(engine: Engine) -> Iterator[Ask]:
+    inside = Inside(engine, **ONE_THREAD)
+    yield inside.ask
+    inside.close()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_layers_are_those_of_the_model(shape: dict[str, Any], ask: Ask) -> None:
+    question = {"ask": "decoder", "lengths": LENGTHS, **shape}
+    for found in ask(question, {**question, "pooled": False}):
+        assert found["kind"] == "Layers"
+        assert found["kept"] == 0
+        np.testing.assert_allclose(found["ours"], found["plain"], rtol=2e-4, atol=2e-4)
+        np.testing.assert_allclose(found["alone"], found["ours"], rtol=1e-4, atol=1e-4)
+
+
+def test_a_text_longer_than_a_group_goes_alone(ask: Ask) -> None:
+    (found,) = ask({"ask": "decoder", "lengths": LONG})
+    np.testing.assert_allclose(found["ours"], found["plain"], rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_layers_in_bfloat16(shape: dict[str, Any], ask: Ask) -> None:
+    if not ask({"ask": "packs_bfloat16"})[0]:
+        pytest.skip("oneDNN packs bfloat16 from AVX-512 on")
+    question = {"ask": "decoder", "lengths": LENGTHS, "dtype": "bfloat16", **shape}
+    for found in ask(question, {**question, "pooled": False}):
+        assert cosines(found["ours"], found["plain"]).min() > 0.9998
+        assert cosines(found["ours"], found["alone"]).min() > 0.99995
+
+
+def test_layers_without_avx512(engine: Engine) -> None:
+    inside = Inside(engine, **AVX2, **ONE_THREAD)
+    right, none, refused = inside.ask(
+        {"ask": "decoder", "lengths": [5, 5, 40]},
+        {"ask": "decoder", "lengths": [5], "dtype": "bfloat16"},
+        {"ask": "decoder", "lengths": [5], "odd": "act_fn"},
+    )
+    inside.close()
+    np.testing.assert_allclose(right["ours"], right["plain"], rtol=2e-4, atol=2e-4)
+    assert none is None, "SGLang's layers stay where bfloat16 is emulated"
+    assert refused is None, "a layer of another build keeps SGLang's"

@@ -6,9 +6,11 @@ For inside.py, in the engine's Python.
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import torch
+from qlaunch_sglang import decoder_layers
 from qlaunch_sglang.attention import AttentionType, WholeTextAttention
 from torch import nn
 
@@ -127,3 +129,58 @@ def attended(module: SelfAttention, x: Any) -> Any:
 def turned(x: Any, cos: Any, sin: Any) -> Any:
     low, high = x.chunk(2, dim=-1)
     return torch.cat((low * cos - high * sin, high * cos + low * sin), dim=-1)
+
+
+def decoded(
+    lengths: list[int], dtype: str = "float32", *, pooled: bool = True, **shape: Any
+) -> Any:
+    """A small decoder by the plugin's layers, over texts of these lengths.
+
+    Args:
+        lengths: of texts of random tokens, each beginning with token 1.
+        dtype: float32 or bfloat16.
+        pooled: whether only last tokens are computed to the end.
+        shape: of decoder_model.Model; `odd` names a part that its first layer lacks.
+
+    Returns:
+        The last tokens' states as the plugin's layers compute them together (`ours`) and text by
+        text (`alone`), and by the book in float32 (`plain`); elements of weights that stay in
+        SGLang's own layers (`kept`).
+    """
+    odd = shape.pop("odd", None)
+    model = Model(**shape)
+    words = model.embed_tokens.weight.shape[0]
+    ids = torch.randint(0, words, (sum(lengths),), generator=torch.Generator().manual_seed(4))
+    ends = torch.tensor(lengths).cumsum(0) - 1
+    ids[torch.tensor([0, *lengths[:-1]]).cumsum(0)] = FIRST
+    right = plain(model, ids, lengths)[ends]
+    if odd:
+        setattr(model.layers[0].mlp, odd, None)
+        delattr(model.layers[0].mlp, odd)
+    served = model.to(getattr(torch, dtype))
+    layers = decoder_layers.own_layers(served, pooled=pooled)
+    if layers is None:
+        return None
+    # A checkpoint's names, in the order of a file that sorts them.
+    names = [
+        f"model.layers.{number}.mlp.weight" for number in (1, 0, *range(2, len(served.layers)))
+    ]
+    for _ in decoder_layers.by_layer(
+        ((name, None) for name in [*names, "model.norm.weight"]), layers
+    ):
+        pass
+
+    def states(of: Any, sizes: list[int]) -> Any:
+        batch = SimpleNamespace(extend_seq_lens_cpu=sizes)
+        found = layers(of, batch)
+        return found if pooled else found[torch.tensor(sizes).cumsum(0) - 1]
+
+    alone = torch.cat([states(text, [len(text)]) for text in ids.split(lengths)])
+    linears = [each for each in served.modules() if isinstance(each, torch.nn.Linear)]
+    return {
+        "ours": states(ids, lengths).float().tolist(),
+        "alone": alone.float().tolist(),
+        "plain": right.tolist(),
+        "kept": sum(each.weight.numel() for each in linears),
+        "kind": type(layers).__name__,
+    }

@@ -216,63 +216,11 @@ def layers(way: str, lengths: list[int], *, seed: int = 3, **broken: Any) -> Any
     }
 
 
-def decoder(
-    lengths: list[int], dtype: str = "float32", *, pooled: bool = True, **shape: Any
-) -> Any:
-    """A small decoder by the plugin's layers, over texts of these lengths.
+def decoder(**question: Any) -> Any:
+    """A small decoder by the plugin's layers: see decoder_model.py."""
+    from decoder_model import decoded  # type: ignore[import-not-found]  # beside this script
 
-    Args:
-        lengths: of texts of random tokens, each beginning with token 1.
-        dtype: float32 or bfloat16.
-        pooled: whether only last tokens are computed to the end.
-        shape: of decoder_model.Model; `odd` names a part that its first layer lacks.
-
-    Returns:
-        The last tokens' states as the plugin's layers compute them together (`ours`) and text by
-        text (`alone`), and by the book in float32 (`plain`); elements of weights that stay in
-        SGLang's own layers (`kept`).
-    """
-    import torch
-    from decoder_model import FIRST, Model, plain  # type: ignore[import-not-found]
-    from qlaunch_sglang import decoder_layers
-
-    odd = shape.pop("odd", None)
-    model = Model(**shape)
-    words = model.embed_tokens.weight.shape[0]
-    ids = torch.randint(0, words, (sum(lengths),), generator=torch.Generator().manual_seed(4))
-    ends = torch.tensor(lengths).cumsum(0) - 1
-    ids[torch.tensor([0, *lengths[:-1]]).cumsum(0)] = FIRST
-    right = plain(model, ids, lengths)[ends]
-    if odd:
-        setattr(model.layers[0].mlp, odd, None)
-        delattr(model.layers[0].mlp, odd)
-    served = model.to(getattr(torch, dtype))
-    layers = decoder_layers.own_layers(served, pooled=pooled)
-    if layers is None:
-        return None
-    # A checkpoint's names, in the order of a file that sorts them.
-    names = [
-        f"model.layers.{number}.mlp.weight" for number in (1, 0, *range(2, len(served.layers)))
-    ]
-    for _ in decoder_layers.by_layer(
-        ((name, None) for name in [*names, "model.norm.weight"]), layers
-    ):
-        pass
-
-    def states(of: Any, sizes: list[int]) -> Any:
-        batch = SimpleNamespace(extend_seq_lens_cpu=sizes)
-        found = layers(of, batch)
-        return found if pooled else found[torch.tensor(sizes).cumsum(0) - 1]
-
-    alone = torch.cat([states(text, [len(text)]) for text in ids.split(lengths)])
-    linears = [each for each in served.modules() if isinstance(each, torch.nn.Linear)]
-    return {
-        "ours": states(ids, lengths).float().tolist(),
-        "alone": alone.float().tolist(),
-        "plain": right.tolist(),
-        "kept": sum(each.weight.numel() for each in linears),
-        "kind": type(layers).__name__,
-    }
+    return decoded(**question)
 
 
 def packs_bfloat16() -> bool:

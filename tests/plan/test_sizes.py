@@ -83,7 +83,7 @@ def test_a_bare_decoder_on_a_cpu_keeps_its_texts_whole() -> None:
 
 
 def test_a_bare_decoder_with_little_memory_gets_a_shorter_context() -> None:
-    model, free = qwen3(), int(2.9 * GIB)
+    model, free = qwen3(), int(2.5 * GIB)
     plan = make_plan(inputs(hardware=machine(available=free), model=model))
     assert 512 <= number(plan, "context-length") < 8192
     assert plan.fits, plan.reasons[0]

@@ -24,7 +24,7 @@ class Inside:
         env = environment(None) | command.base_environment(engine.release, plugin=True) | more
         self._process = subprocess.Popen(
             [str(engine.python), str(INSIDE)],
-            env=env | THREADS,
+            env=env | THREADS | more,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -115,7 +115,6 @@ def _worded(
             raise QlaunchError(
                 f"model {service.model} has no prompt named {prompt!r}",
                 code="prompt_unknown",
-                exit_code=ExitCode.USAGE,
                 fix=f"its prompts: {', '.join(own.named) or 'none'}",
             )
         return [own.named[prompt] + text for text in texts]
@@ -185,7 +184,9 @@ def ask(service: Service, texts: Sequence[str]) -> list[list[float]]:
             placed = {item.index: item.vector for item in answer.items}
             widths = {len(vector) for vector in placed.values()}
             if placed.keys() != set(range(len(batch))) or widths != {service.dimensions}:
-                raise CallError("unreadable", "not one whole vector came for each text")
+                raise CallError(
+                    "unreadable", "the answer does not hold one whole vector for each text"
+                )
             vectors += [placed[at] for at in range(len(batch))]
     except CallError as error:
         raise _failed(service, len(texts), error) from error
@@ -225,7 +226,6 @@ def _failed(service: Service, count: int, error: CallError) -> QlaunchError:
         return QlaunchError(
             message,
             code="embed_failed",
-            exit_code=ExitCode.USAGE,
             fix="change that text: cut it, or leave it out where it is empty",
         )
     return QlaunchError(

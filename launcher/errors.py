@@ -29,7 +29,8 @@ class QlaunchError(Exception):
     Args:
         message: what is wrong and where, in one sentence.
         code: stable identifier in snake_case, for scripts (`errors[].code` in JSON).
-        exit_code: the process exit code this failure ends with.
+        exit_code: the process exit code this failure ends with; what was asked for is wrong in
+            most of them.
         fix: what the user can do, in one sentence; None where nothing is known to help.
         data: what the command would have returned as `data`, as far as it is known.
     """
@@ -39,7 +40,7 @@ class QlaunchError(Exception):
         message: str,
         *,
         code: str,
-        exit_code: ExitCode,
+        exit_code: ExitCode = ExitCode.USAGE,
         fix: str | None = None,
         data: dict[str, Any] | None = None,
     ) -> None:

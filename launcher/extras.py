@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from launcher.errors import ExitCode, QlaunchError
+from launcher.errors import QlaunchError
 
 Extra = Literal["report", "modelscope", "embed", "redis", "memcached"]
 
@@ -44,7 +44,6 @@ def require(extra: Extra) -> Any:
         raise QlaunchError(
             f"{_PURPOSES[extra]}, {why}",
             code="extra_missing",
-            exit_code=ExitCode.USAGE,
             fix=install_command(extra),
         ) from error
 

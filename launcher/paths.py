@@ -62,10 +62,9 @@ def dirs() -> Dirs:
             `bad_home` (exit 2): QLAUNCH_HOME is not UTF-8.
     """
     home = os.environ.get("QLAUNCH_HOME")
-    if home:
-        _must_be_utf8(home)
     try:
         if home:
+            _must_be_utf8(home)
             root = Path(home).expanduser().absolute()
             return Dirs(root / "config", root / "data", root / "state", root / "cache")
         from platformdirs import PlatformDirs
@@ -88,7 +87,6 @@ def _must_be_utf8(home: str) -> None:
         raise QlaunchError(
             f"QLAUNCH_HOME is not UTF-8: {shown}",
             code="bad_home",
-            exit_code=ExitCode.USAGE,
             fix="give it another name",
         ) from error
 

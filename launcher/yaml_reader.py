@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import msgspec
 import yaml
 
-from launcher.errors import ExitCode, QlaunchError
+from launcher.errors import QlaunchError
 from launcher.yaml_messages import (
     KeyPath,
     did_you_mean,
@@ -167,7 +167,7 @@ def typed(document: Document, type_: type[T]) -> Loaded[T]:
 def _refusal(path: Path, what: str, code: str, problem: _ProblemError) -> QlaunchError:
     place = shown(str(path), 400) + (f":{problem.line}" if problem.line else "")
     message = f"{what} {place}: {problem.message}"
-    return QlaunchError(message, code=code, exit_code=ExitCode.USAGE, fix=problem.fix)
+    return QlaunchError(message, code=code, fix=problem.fix)
 
 
 # --- the file ------------------------------------------------------------------------------------

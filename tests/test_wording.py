@@ -17,6 +17,8 @@ import pytest
 from tools import cli_reference
 
 ROOT = Path(__file__).resolve().parents[1]
+FAILURES = ROOT / "launcher" / "engine" / "failures" / "failures.yaml"
+TEMPLATES = ROOT / "launcher" / "report" / "templates"
 
 UNUSED = {
     r"cannot be had": "is not available here",
@@ -31,6 +33,13 @@ UNUSED = {
     r"\bshall\b": "must, or is",
     r"\bhas not (?:the|a|any)\b": "does not have",
     r"\bwhat came of\b": "the result of",
+    r"\bfor ever\b": "forever",
+    r"\bspeaks? of\b": "is about, or names",
+    r"\btells? of\b|\btold of\b": "shows, reports",
+    r"\bnonsense\b": "cannot be read",
+    r"\bwithout a word\b": "wrote nothing",
+    r"\bsomething else than\b": "something other than",
+    r"\bended well\b": "succeeded",
 }
 """Regular expressions, and what to say instead."""
 
@@ -54,6 +63,10 @@ def messages() -> Iterator[tuple[str, str]]:
                 continue
             if id(node) not in documentation and " " in node.value:
                 yield f"{path.relative_to(ROOT)}:{node.lineno}", node.value
+    for path in [FAILURES, *sorted(TEMPLATES.glob("*.j2"))]:
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+            if path != FAILURES or re.match(r" *(?:- )?(?:cause|fix): ", line):
+                yield f"{path.relative_to(ROOT)}:{number}", line
 
 
 def helps() -> Iterator[tuple[str, str]]:

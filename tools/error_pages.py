@@ -23,6 +23,11 @@ FAILURES: Final = ROOT / "docs" / "failures.md"
 SIGNATURES: Final = LAUNCHER / "engine" / "failures" / "failures.yaml"
 
 
+_OUTCOMES = ("problem", "warning")
+_BY_PLACE = {"Problem", "_failed"}
+"""Take the code as their first word: a problem of a result, an error of the command line itself."""
+
+
 @dataclass(frozen=True)
 class Raised:
     """One place in the source that makes an error with a code."""
@@ -37,7 +42,8 @@ class Raised:
 
 def raised() -> list[Raised]:
     """Every call in the launcher that gives a `code`, by module and line."""
-    found = []
+    # Made from the outcome of a check.
+    found = [Raised(f"doctor_{how}", None, None, "launcher.cli.doctor") for how in _OUTCOMES]
     for path in sorted(LAUNCHER.rglob("*.py")):
         if LAUNCHER / "engine" / "plugin" in path.parents:
             continue
@@ -55,20 +61,41 @@ def _of(node: ast.AST, module: str) -> Iterator[Raised]:
         # A factory's default: `def broken(path, why, *, code="model_corrupt")`.
         named = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
         code = next((_text(default) for arg, default in named if arg.arg == "code"), None)
-        exits = [
-            _exit(keyword.value)
-            for call in ast.walk(node)
-            if isinstance(call, ast.Call)
-            for keyword in call.keywords
-            if keyword.arg == "exit_code"
-        ]
+        calls = [call for call in ast.walk(node) if isinstance(call, ast.Call)]
+        exits = [name for call in calls if (name := _exit_of(call)) is not None]
         if code is not None:
             yield Raised(code, next(iter(exits), None), None, module)
+    by_place = isinstance(node, ast.Call) and module.startswith("launcher.cli.") and node.args
+    if by_place and ast.unparse(node.func) in _BY_PLACE:
+        words = [_text(word) for word in node.args]
+        if words[0] is not None and "…" not in words[0]:
+            yield Raised(words[0], _exit_of(node), words[2] if len(words) > 2 else None, module)
     if isinstance(node, ast.Call):
         given = {word.arg: word.value for word in node.keywords if word.arg}
-        code = _text(given.get("code"))
-        if code is not None:
-            yield Raised(code, _exit(given.get("exit_code")), _text(given.get("fix")), module)
+        for code in _texts(given.get("code")):
+            yield Raised(code, _exit_of(node), _text(given.get("fix")), module)
+
+
+def _exit_of(call: ast.Call) -> str | None:
+    """The name of the exit code that a call gives; an error that gives none has the usual one."""
+    given = next((word.value for word in call.keywords if word.arg == "exit_code"), None)
+    if ast.unparse(call.func) == "_failed" and len(call.args) > 2:
+        given = call.args[2]
+    if given is None and ast.unparse(call.func) == "QlaunchError":
+        return "USAGE"
+    return (
+        given.attr
+        if isinstance(given, ast.Attribute) and ast.unparse(given.value) == "ExitCode"
+        else None
+    )
+
+
+def _texts(node: ast.expr | None) -> Iterator[str]:
+    """The strings that an expression may be: `"a" if x else "b"` is two."""
+    if isinstance(node, ast.IfExp):
+        yield from (*_texts(node.body), *_texts(node.orelse))
+    elif (text := _text(node)) is not None:
+        yield text
 
 
 def _text(node: ast.expr | None) -> str | None:
@@ -81,10 +108,6 @@ def _text(node: ast.expr | None) -> str | None:
     if isinstance(node, ast.BoolOp):  # `fix or "…"`
         return next((text for value in node.values if (text := _text(value))), None)
     return None
-
-
-def _exit(node: ast.expr | None) -> str | None:
-    return node.attr if isinstance(node, ast.Attribute) else None
 
 
 def errors_page() -> str:

@@ -78,7 +78,7 @@ def _ask(session: requests.Session, url: str, model: str, texts: list[str]) -> i
             f"the gateway refused ({answer.status_code}): {answer.text[:300]}",
             code="gateway_refused",
             exit_code=ExitCode.UNEXPECTED,
-            fix="what was made before is kept: run it again when that is mended",
+            fix="the vectors made so far are kept: run it again when that is fixed",
         )
     return int(answer.headers.get("X-Cache-Hits", "0"))
 
@@ -118,6 +118,5 @@ def _bad(file: Path, number: int | None, why: str) -> QlaunchError:
     return QlaunchError(
         f"{place} {why}",
         code="bad_text_file",
-        exit_code=ExitCode.USAGE,
         fix="give UTF-8 text, one text a line, or a JSON string on each line of a .jsonl file",
     )

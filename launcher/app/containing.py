@@ -10,7 +10,7 @@ from launcher.app.prepare import profiles_dir
 from launcher.config.loading import LoadedProfile, load_profile, shipped_dir
 from launcher.config.size import parse_size
 from launcher.documents.plan import Plan
-from launcher.errors import ExitCode, QlaunchError
+from launcher.errors import QlaunchError
 from launcher.fleet import container, start_command
 from launcher.fleet.container import Contained
 from launcher.model.cards import shipped_cards
@@ -32,7 +32,6 @@ def contained(plan: Plan, image: str | None) -> Contained:
             f"service {plan.service!r} runs in an environment of your own "
             f"({came_from.settings['engine_python']}), which no image has",
             code="export_impossible",
-            exit_code=ExitCode.USAGE,
             fix="start it on a release (qlaunch engine list), or export a systemd unit",
         )
     profile = load_profile(came_from.profile, profiles_dir(dirs()))
@@ -76,7 +75,6 @@ def _model(plan: Plan, given: str) -> tuple[str, str, str, bool]:
         raise QlaunchError(
             f"{path} holds links to files elsewhere, which a container does not see",
             code="export_impossible",
-            exit_code=ExitCode.USAGE,
             fix=f"copy it with its files (cp -rL {path} …) and start the service from there",
         )
     target = f"{container.MODELS}/{plan.model_name}"

@@ -141,7 +141,6 @@ def _unusable(out: Path, why: str) -> QlaunchError:
     return QlaunchError(
         f"cannot write {out}: {why}",
         code=code,
-        exit_code=ExitCode.USAGE,
         fix="choose another --output",
     )
 
@@ -166,7 +165,7 @@ def wording(plan: Plan | None, prompt: str | None) -> Callable[[str], str]:
     else:
         why = f"model {plan.model_name} has no prompt named {prompt!r}"
         fix = f"its prompts: {', '.join(('query', 'document', *own.named))}"
-    raise QlaunchError(why, code="prompt_unknown", exit_code=ExitCode.USAGE, fix=fix)
+    raise QlaunchError(why, code="prompt_unknown", fix=fix)
 
 
 def run_job(job: Job, say: Say, follow: Follow, watch: Watch) -> Outcome:
@@ -345,7 +344,7 @@ class _Work:
                     f"{path} was changed while it was read",
                     code="input_changed",
                     exit_code=ExitCode.CONFLICT,
-                    fix="run it again with --restart, once the file stays as it is",
+                    fix="run it again with --restart, once the file no longer changes",
                 )
         dimensions = len(_decoded(output.identity["probe"]))
         output.commit(whole=True)
@@ -371,7 +370,6 @@ def _limits(job: Job, plan: Plan | None) -> Limits:
                 f"this model's vectors have {whole} numbers"
                 + ("" if guard.cut else ", and cannot be cut"),
                 code="bad_dimensions",
-                exit_code=ExitCode.USAGE,
                 fix="leave --dimensions out" if not guard.cut else f"give at most {whole}",
             )
     if guard is None:
@@ -422,7 +420,7 @@ def _check_alike(answers: Sequence[tuple[Endpoint, Vector]]) -> None:
     for endpoint, vector in answers[1:]:
         if (same := cosine(expected, vector)) < SAME:
             raise QlaunchError(
-                f"{endpoint.name} and {first.name} give other vectors for one text"
+                f"{endpoint.name} and {first.name} give different vectors for the same text"
                 f" (cosine {same:.4f})",
                 code="servers_differ",
                 exit_code=ExitCode.VERIFY_FAILED,

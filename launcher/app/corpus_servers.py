@@ -118,9 +118,8 @@ def _check_one_model(plans: Sequence[Plan]) -> None:
         if plan.fingerprint != first.fingerprint:
             raise QlaunchError(
                 f"{plan.service} serves {plan.model_name} and {first.service} {first.model_name}:"
-                " their vectors do not belong into one output",
+                " their vectors do not belong in one output",
                 code="not_one_model",
-                exit_code=ExitCode.USAGE,
                 fix="name services of one model",
             )
 
@@ -138,7 +137,6 @@ def the_one_that_runs() -> str:
     raise QlaunchError(
         f"no service is named, and {listed}",
         code="service_unnamed",
-        exit_code=ExitCode.USAGE,
         fix="name a service or a profile after the files, such as cpu-minilm; or give --url",
     )
 
@@ -234,7 +232,6 @@ def clean_url(url: str) -> str:
         raise QlaunchError(
             f"{url!r} is not the address of a server",
             code="bad_url",
-            exit_code=ExitCode.USAGE,
             fix="give it as http://127.0.0.1:30000/v1",
         )
     path = parts.path.rstrip("/").removesuffix("/embeddings")

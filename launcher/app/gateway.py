@@ -13,7 +13,7 @@ from launcher import __version__, paths
 from launcher.app.running_service import api_key
 from launcher.documents.plan import Plan
 from launcher.documents.service_state import UP
-from launcher.errors import ExitCode, QlaunchError
+from launcher.errors import QlaunchError
 from launcher.gateway.identity import Identity
 from launcher.gateway.pool import Limits, Seen
 from launcher.gateway.run import ServiceGroup, UrlGroup
@@ -211,6 +211,5 @@ def _bad_target(message: str) -> QlaunchError:
     return QlaunchError(
         message,
         code="bad_target",
-        exit_code=ExitCode.USAGE,
         fix="give services (qlaunch ps), URLs such as http://host:port/v1, or NAME=TARGET,TARGET",
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from launcher.app import candidates
 from launcher.config.profile import Profile
-from launcher.errors import ExitCode, QlaunchError
+from launcher.errors import QlaunchError
 from launcher.model.cards import resolve_model
 from launcher.model.checkpoint import Checkpoint, ModelCard, Source
 from launcher.model.fetch import locate, obtain
@@ -76,21 +76,25 @@ def known_model(
     if how.foresee and any(source.kind != "path" for source in sources):
         return _foreseen(model, card, sources, profile, offline=how.offline)
     if not how.fetch and not all(source.kind == "path" for source in sources):
-        raise QlaunchError(
-            f"model {model} is not on this machine",
-            code="model_not_found",
-            exit_code=ExitCode.USAGE,
-            fix=f"qlaunch model pull {model}",
-        )
+        raise not_here(model)
     how.progress(f"fetching model {model}")
-    path = obtain(
+    fetched = obtain(
         sources,
         models_dir=where.models,
         card=card,
         offline=how.offline,
         progress=how.progress,
     )
-    return KnownModel(inspect(path), card)
+    return KnownModel(fetched, card)
+
+
+def not_here(model: str, fix: str | None = None) -> QlaunchError:
+    """The error for a model that is not on this machine."""
+    return QlaunchError(
+        f"model {model} is not on this machine",
+        code="model_not_found",
+        fix=fix or f"qlaunch model pull {model}",
+    )
 
 
 def _foreseen(
@@ -118,7 +122,6 @@ def _foreseen(
             f"model {model} is not on this machine, and nothing is known of it: no model card"
             " gives its sizes, and no hub's metadata are in the cache",
             code="model_not_found",
-            exit_code=ExitCode.USAGE,
             fix=f"qlaunch model pull {model}",
         )
     source = next(source for source in sources if source.kind != "path")

@@ -184,7 +184,7 @@ class _Log:
         while self._batches and self._batches[0][0] < now - WINDOW_S:
             self._batches.popleft()
         if state.state not in UP or not self._told:
-            why = "its log has told of no batch" if state.state in UP else f"it is {state.state}"
+            why = "its log shows no batch yet" if state.state in UP else f"it is {state.state}"
             return {
                 "rate": {"texts_per_s": None, "tokens_per_s": None, "reason": why},
                 "queue": {"requests": None, "reason": why},
@@ -223,7 +223,7 @@ def latency(state: ServiceState) -> dict[str, Any]:
         return {"ms": check.latency_ms, "source": "check", "age_s": age}
     if smoke is not None and smoke.latency_ms is not None:
         return {"ms": round(smoke.latency_ms, 1), "source": "smoke", "age_s": None}
-    return {"ms": None, "reason": "no embedding of qlaunch's own was answered yet"}
+    return {"ms": None, "reason": "none of qlaunch's own embedding calls was answered yet"}
 
 
 def _age(at: str | None) -> float | None:

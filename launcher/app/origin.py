@@ -20,7 +20,7 @@ from launcher.argv import options
 from launcher.config.settings import SETTINGS, Resolved
 from launcher.documents.plan import Origin
 from launcher.engine import command
-from launcher.errors import ExitCode, QlaunchError
+from launcher.errors import QlaunchError
 from launcher.service.supervisor.engine_environment import allowed
 
 if TYPE_CHECKING:
@@ -166,7 +166,6 @@ def require_fingerprint(
         raise QlaunchError(
             f"{expected[:80]!r} is not a fingerprint, which has 12 to 64 hexadecimal digits",
             code="usage",
-            exit_code=ExitCode.USAGE,
             fix="take `fingerprint` from qlaunch plan --json, or qlaunch model inspect",
         )
     if checkpoint.fingerprint.startswith(expected):
@@ -175,6 +174,5 @@ def require_fingerprint(
         f"the checkpoint in {checkpoint.path} changed: its fingerprint is "
         f"{checkpoint.fingerprint[:16]}, expected was {expected[:16]}",
         code="checkpoint_changed",
-        exit_code=ExitCode.USAGE,
         fix=fix,
     )

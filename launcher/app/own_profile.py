@@ -201,7 +201,7 @@ class Editing:
         again = f"qlaunch profiles edit {self.name}"
         fix = f"{error.fix}; " if error.fix else ""
         return QlaunchError(
-            f"the profile is as it was, for the edited text is not valid: {error.message}",
+            f"the profile was not changed, because the edited text is not valid: {error.message}",
             code=error.code,
             exit_code=error.exit_code,
             fix=f"{fix}{again} goes on with your text, which is kept in {self.draft}",
@@ -219,7 +219,6 @@ def begin(name_or_path: str, folder: Path) -> Editing:
         raise QlaunchError(
             f"{ref.name} ships with qlaunch and is not edited: the next upgrade would undo it",
             code="profile_shipped",
-            exit_code=ExitCode.USAGE,
             fix=f"make one of your own on top of it: qlaunch profiles new my-{ref.name} --from"
             f" {ref.name}",
         )
@@ -264,7 +263,7 @@ def run_editor(words: list[str], draft: Path) -> None:
         raise _no_editor(f"{shown(words[0])} cannot be run: {error.strerror or error}") from error
     if code:
         raise QlaunchError(
-            f"{shown(words[0])} ended with code {code}; the profile is as it was",
+            f"{shown(words[0])} ended with code {code}; the profile was not changed",
             code="editor_failed",
             exit_code=ExitCode.UNEXPECTED,
             fix=f"what it wrote, if anything, is in {draft}",
@@ -275,7 +274,6 @@ def _no_editor(why: str) -> QlaunchError:
     return QlaunchError(
         why,
         code="editor_missing",
-        exit_code=ExitCode.USAGE,
         fix="set EDITOR, such as EDITOR=nano; or edit the file itself: qlaunch profiles path NAME",
     )
 

@@ -144,19 +144,8 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
             choice=choice,
         )
     )
-    if not request.elsewhere:
-        came_from = origin.of(
-            profile,
-            asked,
-            settings,
-            checkpoint,
-            card,
-            request.extra,
-            by_path=name.endswith(SUFFIXES),
-        )
-        plan = msgspec.structs.replace(_within_limits(plan), origin=came_from)
     absent = (_absent_engine(engine, settings, where, request), model.absent)
-    return Prepared(
+    prepared = Prepared(
         plan,
         profile,
         settings,
@@ -168,6 +157,22 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
         notes=chosen.notes,
         fitting=chosen.fitting,
     )
+    return prepared if request.elsewhere else _for_here(prepared, asked, request.extra, name)
+
+
+def _for_here(prepared: Prepared, asked: Resolved, extra: tuple[str, ...], name: str) -> Prepared:
+    """The plan within what this machine lets a process have, with what it was made from."""
+    came_from = origin.of(
+        prepared.profile,
+        asked,
+        prepared.settings,
+        prepared.checkpoint,
+        prepared.card,
+        extra,
+        by_path=name.endswith(SUFFIXES),
+    )
+    plan = msgspec.structs.replace(_within_limits(prepared.plan), origin=came_from)
+    return replace(prepared, plan=plan)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from launcher.hardware import memory
 from launcher.model.cards import resolve_model
 from launcher.model.checkpoint import Checkpoint, ModelCard
 from launcher.model.fetch import obtain
-from launcher.model.inspect import inspect
 from launcher.paths import dirs
 from launcher.quantize import cards, environment, make
 from launcher.quantize.formats import Format
@@ -69,8 +68,7 @@ def quantize(
     where = dirs()
     own_cards = profiles_dir(where) / "models"
     card, sources = resolve_model(model, own_cards)
-    path = obtain(sources, models_dir=where.models, card=card, offline=offline, progress=progress)
-    source = inspect(path)
+    source = obtain(sources, models_dir=where.models, card=card, offline=offline, progress=progress)
     support.require_any(source)
     make.check(source)
     _check_memory(source)

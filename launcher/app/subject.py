@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.config.loading import SUFFIXES, find_profile
-from launcher.errors import ExitCode, QlaunchError
+from launcher.errors import QlaunchError
 from launcher.model.cards import list_cards
 from launcher.model.checkpoint import ModelCard, Source
 from launcher.model.naming import service_name
@@ -90,7 +90,6 @@ def _folder(word: str) -> Source:
     raise QlaunchError(
         f"{shown(source.location, 400)} {why}",
         code="model_not_found",
-        exit_code=ExitCode.USAGE,
         fix=fix,
     )
 
@@ -131,6 +130,5 @@ def given_once(found: Subject, given: object | None, word: str) -> None:
     raise QlaunchError(
         f"two models are given: {shown(word)} and --model {shown(str(given))}",
         code="usage",
-        exit_code=ExitCode.USAGE,
         fix="give one of them, or a profile and --model",
     )

@@ -20,10 +20,9 @@ def dimensions(found: Prepared) -> tuple[Dimension, ...]:
     plan, hardware = found.plan, found.hardware
     flags = found.settings.flags
     on_cpu = plan.device == "cpu"
+    backends = _backends(flags, hardware.cpu, hardware.gpus, on_cpu)
     offered = (
-        Dimension(
-            "attention backend", tuple(_backends(flags, hardware.cpu, hardware.gpus, on_cpu))
-        ),
+        Dimension("attention backend", tuple(backends)),
         Dimension("dtype", tuple(_dtypes(found, hardware.gpus if not on_cpu else ()))),
         Dimension("replicas × threads", tuple(_replicas(found)) if on_cpu else ()),
         Dimension(

@@ -21,7 +21,7 @@ from typing import Final
 import msgspec
 
 from launcher.documents.comparison import Frame, Profile, Row, Stage, StageName
-from launcher.errors import ExitCode, QlaunchError
+from launcher.errors import QlaunchError
 from launcher.linux.pdeathsig import die_with
 
 RATE: Final = 100
@@ -69,7 +69,6 @@ def program() -> str:
         raise QlaunchError(
             "stacks are sampled with py-spy, which is not installed",
             code="extra_missing",
-            exit_code=ExitCode.USAGE,
             fix=f"{sys.executable} -m pip install 'qlaunch[profile]'",
         )
     return found

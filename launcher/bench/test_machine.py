@@ -37,7 +37,7 @@ def refuse_company() -> None:
     names = [state.service for state in control.services() if at_work(state)]
     if names:
         raise QlaunchError(
-            f"these services run and would be measured too: {', '.join(names)}",
+            f"these services are running and would be measured too: {', '.join(names)}",
             code="not_quiet",
             exit_code=ExitCode.CONFLICT,
             fix=f"stop them first: qlaunch down {' '.join(names)}",
@@ -85,9 +85,9 @@ class Machine:
         if ram is not None and before is not None:
             lacking = before - ram
             if lacking > max(SPARE_BYTES, int(before * SPARE_SHARE)):
-                return f"{lacking / 1e9:.2f} GB of RAM less are available than at the beginning"
+                return f"{lacking / 1e9:.2f} GB less RAM is available than at the beginning"
         if gpu is not None and self._gpu_before and gpu < GPU_SHARE * self._gpu_before:
-            return f"{(self._gpu_before - gpu) / 1e9:.2f} GB of GPU memory are not back"
+            return f"{(self._gpu_before - gpu) / 1e9:.2f} GB of GPU memory have not been freed"
         return None
 
     def texts(self, model_path: str | None, target: Target) -> TextSource:

@@ -158,7 +158,7 @@ def _pair(
         return f"{first.name} and {other.name} do not differ beyond the noise ({figures})."
     if times < 1:
         faster = f"{other.name} is {1 / times:.1f} × as fast as {first.name}"
-        why = wrong(other) or "it was not measured wholly"
+        why = wrong(other) or "it was not measured completely"
         return f"{faster} ({figures}), but does not count: {why}."
     if found.objective == "latency":
         return f"{first.name} answers {times:.1f} × as fast as {other.name} ({figures})."

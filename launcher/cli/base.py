@@ -25,7 +25,7 @@ class CommandGroup(click.Group):
     """A group that says the nearest name for a command it does not have."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """A group alone shows its help; it is no success, for nothing was asked of it."""
+        """A group without a command shows its help and exits 2: nothing was asked of it."""
         if not args and not ctx.resilient_parsing:
             click.echo(self.first_screen(ctx), err=True)
             ctx.exit(int(ExitCode.USAGE))

@@ -11,7 +11,7 @@ import msgspec
 from launcher.app import named_model
 from launcher.app.interrupts import ends_by_interrupt
 from launcher.app.measuring import facts_of, target_of
-from launcher.app.prepare import prepare, profiles_dir, require_fit
+from launcher.app.prepare import profiles_dir
 from launcher.app.running_service import api_key, running
 from launcher.bench.lengths import Length
 from launcher.bench.profiling import program
@@ -19,10 +19,10 @@ from launcher.bench.target import Bounds, Encoding, Target, unmeasured
 from launcher.cli import benchtable
 from launcher.cli.base import command as declare
 from launcher.cli.benching import grid, lengths, numbers, requests_of
-from launcher.cli.options import plan_options, request, split
+from launcher.cli.options import plan_options, split
 from launcher.cli.progress import Bar, Progress
 from launcher.cli.result import Result
-from launcher.cli.up import Follow
+from launcher.cli.up import started
 from launcher.documents.comparison import Arrivals, Level, Row
 from launcher.documents.plan import Plan
 from launcher.documents.service_state import UP
@@ -86,7 +86,7 @@ _SHAPING = "these options shape a start, and a running service is measured as it
     type=click.FloatRange(min=0.1),
     default=60.0,
     show_default=True,
-    help="After so long a level starts no more requests.",
+    help="A level starts no more requests after this time.",
 )
 @click.option(
     "--encoding",
@@ -187,22 +187,9 @@ def _is_no_service(name: str) -> bool:
 
 
 def _from_start(words: tuple[str, ...], given: dict[str, Any], work: Work) -> Result:
-    progress = work.progress
-    prepared = prepare(request(words, given), progress.line)
-    require_fit(prepared)
-    plan = prepared.plan
-    progress.line(f"{plan.service}: {plan.model_name} on engine {plan.engine.release}")
-    try:
-        state = control.launch(plan, on_change=Follow(progress))
-    finally:
-        progress.done()
-    # What another command started is refused by launch, so what is stopped here was started here.
-    try:
+    with started(words, given, work.progress) as (plan, state):
         assert state.endpoint is not None  # launch returns services that are up
         return work.on(plan, state.endpoint, started=True)
-    finally:
-        done = control.down(plan.service)
-        progress.line(f"{plan.service}: stopped in {done.seconds:.1f} s, nothing left running")
 
 
 @dataclass

@@ -140,9 +140,8 @@ def _modes(
     twice = next((name for name in called if called.count(name) > 1), None)
     if twice is not None:
         raise QlaunchError(
-            f"two modes are called {twice}, and figures could not be told apart",
+            f"two modes are called {twice}, so their figures could not be told apart",
             code="usage",
-            exit_code=ExitCode.USAGE,
             fix="rename one of the profiles",
         )
     return found
@@ -226,9 +225,8 @@ def _writable(file: Path) -> None:
     if file.parent.is_dir() and not file.is_dir():
         return
     raise QlaunchError(
-        f"{file} cannot be written: its folder does not exist, or it is one",
+        f"{file} cannot be written: its folder does not exist, or the path is a folder",
         code="usage",
-        exit_code=ExitCode.USAGE,
     )
 
 

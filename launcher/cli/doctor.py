@@ -95,14 +95,13 @@ def result(findings: list[Finding], *, as_json: bool, everything: bool = False) 
         for f in sorted(findings, key=lambda f: f.status)
         if f.status in ("problem", "warning")
     ]
+    lines = list(_lines(findings, counts, everything=everything))
     return Result(
         data={
             "checks": [msgspec.to_builtins(finding) for finding in findings],
             "counts": {s: counts[s] for s in ("ok", "warning", "problem", "unavailable")},
         },
-        lines=screen.shorten(
-            list(_lines(findings, counts, everything=everything)), everything=everything, keep=1
-        ),
+        lines=screen.shorten(lines, everything=everything, keep=1),
         # The command's own contract: 0, 1 and 2 say how bad the worst finding is.
         exit_code=ExitCode(worst),
         status=("ok", "partial", "error")[worst],

@@ -57,7 +57,7 @@ LOGGED_S = 60.0
     help="query, document, or a prompt of the model's files, put before every text.",
 )
 @click.option("--truncate", is_flag=True, help="Cut texts that are too long, at the end of a word.")
-@click.option("--dimensions", type=click.IntRange(min=1), help="Cut vectors to so many numbers.")
+@click.option("--dimensions", type=click.IntRange(min=1), help="Cut vectors to this many numbers.")
 @click.option(
     "--batch",
     type=click.IntRange(1, 4096),
@@ -77,11 +77,13 @@ LOGGED_S = 60.0
     type=click.FloatRange(min=0),
     default=600.0,
     show_default=True,
-    help="Seconds to wait for servers none of which answers.",
+    help="Seconds to wait while no server answers.",
 )
 @click.option("--restart", is_flag=True, help="Start over where an earlier run was not finished.")
 @click.option("--force", is_flag=True, help="Replace OUT where it exists.")
-@click.option("--offline", is_flag=True, help="Fetch nothing for a start.")
+@click.option(
+    "--offline", is_flag=True, help="Do not install or fetch anything to start a profile."
+)
 @click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
 def command(
     words: tuple[str, ...],

@@ -21,7 +21,7 @@ from launcher.units import size
 
 @declare("forget")
 @click.argument("names", nargs=-1, metavar="[SERVICE]...")
-@click.option("--all", "everything", is_flag=True, help="Every service that does not run.")
+@click.option("--all", "everything", is_flag=True, help="Every service that is not running.")
 @click.option("--runs", is_flag=True, help="Remove their run records too.")
 def command(names: tuple[str, ...], everything: bool, runs: bool) -> Result:
     """Remove what is kept of services that are over: plan, state, supervisor's log.

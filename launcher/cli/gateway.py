@@ -13,7 +13,7 @@ from launcher.cli.base import command as declare
 from launcher.cli.base import wants_json
 from launcher.cli.cache_options import cache_options, cache_secret, cache_settings
 from launcher.cli.result import Result, stream, stream_document
-from launcher.errors import ExitCode, QlaunchError
+from launcher.errors import QlaunchError
 
 _PATH = click.Path(path_type=Path)
 
@@ -57,7 +57,9 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--api-key-file", type=_PATH, metavar="FILE", help="Keys that clients may send, one a line."
 )
-@click.option("--allow-unauthenticated", is_flag=True, help="Listen beyond this machine openly.")
+@click.option(
+    "--allow-unauthenticated", is_flag=True, help="Listen beyond this machine without a key."
+)
 @click.option("--allow-host", multiple=True, metavar="NAME", help="Another name for Host.")
 @click.option("--upstream-key-file", type=_PATH, metavar="FILE", help="The key that URLs ask for.")
 @click.option("--revision", default="", help="Of the models behind URLs: another one, other keys.")
@@ -144,7 +146,6 @@ def _check_bind(options: dict[str, Any]) -> None:
     raise QlaunchError(
         f"{options['host']} can be reached from other machines, and no API key is set",
         code="unauthenticated_bind",
-        exit_code=ExitCode.USAGE,
         fix="give --api-key-file FILE, or --allow-unauthenticated if that is what you want",
     )
 
@@ -164,6 +165,5 @@ def _upstream_key(file: Path | None) -> str | None:
         raise QlaunchError(
             f"cannot read the key in {file}: {error}",
             code="bad_api_key_file",
-            exit_code=ExitCode.USAGE,
             fix="give a file with the one key",
         ) from error

@@ -45,7 +45,7 @@ _OPTIONS = (
         type=click.FloatRange(min=0.1),
         default=60.0,
         show_default=True,
-        help="After so long a level starts no more requests.",
+        help="A level starts no more requests after this time.",
     ),
 )
 

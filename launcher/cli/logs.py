@@ -86,7 +86,6 @@ def _crash(
         raise QlaunchError(
             f"no engine of run {run} of {service!r} has died",
             code="no_crash_log",
-            exit_code=ExitCode.USAGE,
             fix=f"qlaunch logs {service} shows the log as it is; --run names an earlier run",
         )
     found = logs.read(kept[0], lines, since)
@@ -111,13 +110,12 @@ def _require_log(service: str, run: str, folder: Path) -> None:
     there = any((folder / name).exists() for name in (logs.LOG_NAME, f"{logs.LOG_NAME}.1"))
     if there or (folder.is_dir() and at_work(control.status(service))):
         return  # an engine that has said nothing yet has no file yet
-    what = "the engine ended without a word, or its log was removed"
+    what = "the engine wrote nothing, or its log was removed"
     if not folder.is_dir():
         what = f"its folder {folder} was removed"
     raise QlaunchError(
         f"there is no log of run {run or '?'} of {service!r}: {what}",
         code="log_gone",
-        exit_code=ExitCode.USAGE,
         fix="qlaunch runs list shows the runs there are; --run names one",
     )
 

@@ -28,7 +28,7 @@ EXIT_CODES: Final = {
 }
 _VARIABLES: Final = {
     "QLAUNCH_HOME": "One folder for configuration, engines, models, state and cache.",
-    "QLAUNCH_PORT, QLAUNCH_MODEL, …": "Settings: before the profile, behind the command line.",
+    "QLAUNCH_PORT, QLAUNCH_MODEL, …": "Settings: above the profile, below the command line.",
     "NO_COLOR": "Not empty: no colours, unless --color says otherwise.",
 }
 _FILES: Final = {

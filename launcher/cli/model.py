@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from launcher.app import usage
+from launcher.app.known_model import not_here
 from launcher.app.prepare import profiles_dir
 from launcher.cli import quantize, screen, service_text
 from launcher.cli.base import all_option, group
@@ -16,7 +17,6 @@ from launcher.cli.base import command as declare
 from launcher.cli.progress import Progress
 from launcher.cli.result import Result, table
 from launcher.engine import support
-from launcher.errors import ExitCode, QlaunchError
 from launcher.model import remove as removing
 from launcher.model.cards import list_cards, resolve_model
 from launcher.model.fetch import locate, obtain
@@ -76,7 +76,7 @@ def pull(model: str, offline: bool) -> Result:
             card=card,
             offline=offline,
             progress=progress.line,
-        )
+        ).path
     finally:
         progress.done()
     return Result(data={"model": model, "path": str(path)}, lines=[str(path)])
@@ -100,14 +100,9 @@ def inspect(model: str, everything: bool) -> Result:
     _card, sources = resolve_model(model, _cards(where))
     path = locate(sources, models_dir=where.models)
     if path is None and sources[0].kind == "path":
-        path = obtain(sources, models_dir=where.models)  # says what is wrong with the folder
+        path = obtain(sources, models_dir=where.models).path  # says what is wrong with the folder
     if path is None:
-        raise QlaunchError(
-            f"model {model} is not on this machine",
-            code="model_not_found",
-            exit_code=ExitCode.USAGE,
-            fix=f"qlaunch model pull {model}",
-        )
+        raise not_here(model)
     found = inspect_checkpoint(path)
     support.require_any(found)
     data: dict[str, Any] = msgspec.to_builtins(found, enc_hook=str)
@@ -135,12 +130,7 @@ def remove(model: str, dry_run: bool) -> Result:
     card, sources = resolve_model(model, _cards(where))
     models = removing.stored(sources, models_dir=where.models)
     if not models:
-        raise QlaunchError(
-            f"model {model} is not on this machine",
-            code="model_not_found",
-            exit_code=ExitCode.USAGE,
-            fix="qlaunch model list shows what is",
-        )
+        raise not_here(model, "qlaunch model list shows what is")
     for one in models:
         usage.refuse(one.path, f"model {model}")
     if not dry_run:

@@ -102,11 +102,7 @@ def split(words: tuple[str, ...], typed: list[str]) -> tuple[str | None, tuple[s
 
 
 def request(
-    words: tuple[str, ...],
-    given: dict[str, object],
-    *,
-    fetch: bool = True,
-    foresee: bool = False,
+    words: tuple[str, ...], given: dict[str, object], *, fetch: bool = True, foresee: bool = False
 ) -> Request:
     """The request that a command line states."""
     context = click.get_current_context()

@@ -49,11 +49,7 @@ def command(
     try:
         with interrupts.ends_by_interrupt():
             found = proving.prove(
-                minutes=minutes,
-                only=profiles,
-                offline=offline,
-                again=again,
-                progress=progress.line,
+                minutes=minutes, only=profiles, offline=offline, again=again, progress=progress.line
             )
     finally:
         progress.done()

@@ -92,7 +92,7 @@ def _lines(gone: list[prune.Item], in_use: list[prune.Item], *, doing: bool) -> 
         else:
             rows += [(kind, size(item.bytes), f"{item.path}: {item.why}") for item in ours]
     total = size(sum(item.bytes for item in gone))
-    end = f"{total} removed" if doing else f"{total} could go: give --yes to remove it"
+    end = f"{total} removed" if doing else f"{total} can be removed: give --yes to do it"
     return [
         *(table(("WHAT", "SIZE", ""), rows) if rows else []),
         *(f"stays: {item.path}, used by {', '.join(item.used_by)}" for item in in_use),

@@ -15,7 +15,7 @@ from launcher.cli.base import command as declare
 from launcher.cli.options import machine_options
 from launcher.cli.result import Result, table
 from launcher.config.size import parse_card_memory
-from launcher.errors import ExitCode, QlaunchError
+from launcher.errors import QlaunchError
 from launcher.hardware import detect as reading
 from launcher.hardware.cards import hypothetical
 from launcher.hardware.inventory import Hardware
@@ -49,7 +49,6 @@ def command(
             f"`recommend` is about the machine, and takes neither profile nor model:"
             f" {', '.join(map(shown, words))}",
             code="usage",
-            exit_code=ExitCode.USAGE,
             fix=f"the best profile for a model, and its plan: qlaunch plan {shlex.quote(words[0])}",
         )
     where = dirs()

@@ -136,7 +136,6 @@ def read_comparison(path: Path) -> dict[str, Any]:
         raise QlaunchError(
             f"{path} is not a comparison that can be read: {reason}",
             code="comparison_unreadable",
-            exit_code=ExitCode.USAGE,
             fix="give a file that qlaunch compare wrote, or the id of a run (qlaunch runs list)",
         ) from error
     doc: dict[str, Any] = msgspec.to_builtins(comparison)

@@ -271,7 +271,6 @@ def plan_data(found: Plan) -> dict[str, Any]:
     """The plan's document of the command line's contract."""
     import msgspec
 
-    predicted = msgspec.to_builtins(found.predicted)
     return {
         "service": found.service,
         "profile": found.profile,
@@ -285,7 +284,7 @@ def plan_data(found: Plan) -> dict[str, Any]:
             "argv": shown_argv(found.engine.argv),
             "env": found.engine.env,
         },
-        "memory": {"predicted": predicted},
+        "memory": {"predicted": msgspec.to_builtins(found.predicted)},
         "fits": found.fits,
         "reasons": list(found.reasons),
         "guard": msgspec.to_builtins(found.guard),

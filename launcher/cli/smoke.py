@@ -7,14 +7,13 @@ from typing import Any
 import click
 import msgspec
 
-from launcher.app.prepare import prepare, require_fit
 from launcher.app.running_service import api_key, running
 from launcher.cli import service_text
 from launcher.cli.base import command as declare
-from launcher.cli.options import plan_options, request
+from launcher.cli.options import plan_options
 from launcher.cli.progress import Progress
 from launcher.cli.result import Problem, Result
-from launcher.cli.up import Follow
+from launcher.cli.up import started
 from launcher.documents.smoke import SmokeReport
 from launcher.errors import ExitCode
 from launcher.service import control
@@ -69,16 +68,6 @@ def _verdict(name: str, data: dict[str, Any], report: SmokeReport) -> Result:
 
 
 def _from_start(words: tuple[str, ...], given: dict[str, Any]) -> Result:
-    progress = Progress()
-    prepared = prepare(request(words, given), progress.line)
-    require_fit(prepared)
-    plan = prepared.plan
-    progress.line(f"{plan.service}: {plan.model_name} on engine {plan.engine.release}")
-    try:
-        state = control.launch(plan, on_change=Follow(progress))
-    finally:
-        progress.done()
-    # What another command started is refused by launch, so what is stopped here was started here.
-    done = control.down(plan.service)
-    progress.line(f"{plan.service}: stopped in {done.seconds:.1f} s, nothing left running")
+    with started(words, given, Progress()) as (_plan, state):
+        pass  # its start proves it
     return Result(data=control.as_data(state), lines=service_text.service(state))

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 import click
 
+from launcher.app.interrupts import ends_by_interrupt
 from launcher.app.live_view import LiveView
 from launcher.cli import screen, top_view
 from launcher.cli.base import color_choice, wants_json
@@ -112,7 +110,7 @@ def _plain(look: Look, interval: float, count: int | None) -> Result:
 def _live(look: Look, interval: float, count: int | None) -> Result:
     """On the terminal's other screen, which is put back at the end, however it ends."""
     colour = screen.colours(sys.stdout, color_choice())
-    with _ended_by_signals(), FullScreen() as shown:
+    with ends_by_interrupt(), FullScreen() as shown:
         taken = 0
         while count is None or taken < count:
             due = time.monotonic() + interval
@@ -125,18 +123,3 @@ def _live(look: Look, interval: float, count: int | None) -> Result:
                     shown.draw(top_view.screen(found, *size, colour=colour))
                 time.sleep(max(0.0, min(SLICE_S, due - time.monotonic())))
     return Result(data={}, streamed=True)
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end it as Ctrl-C does: the terminal is put back first."""
-
-    def end(_signum: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -49,7 +49,7 @@ FILE = "tuning.json"
     "max_p95_ms",
     metavar="MS",
     type=click.FloatRange(min=0, min_open=True),
-    help="The most texts a second whose p95 latency is at most so many milliseconds.",
+    help="The most texts a second with a p95 latency of at most this many milliseconds.",
 )
 @click.option(
     "--clients",
@@ -78,7 +78,7 @@ FILE = "tuning.json"
     type=click.FloatRange(min=0.1),
     default=60.0,
     show_default=True,
-    help="A candidate's load ends after so long.",
+    help="A candidate's load ends after this time.",
 )
 @click.option(
     "--budget",
@@ -154,7 +154,6 @@ def _output(name: str, given: dict[str, Any]) -> Path:
         raise QlaunchError(
             f"{path} would not be a profile: its name must end in .yaml",
             code="usage",
-            exit_code=ExitCode.USAGE,
         )
     if path.exists() and not force:
         raise QlaunchError(

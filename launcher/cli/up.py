@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -17,6 +18,7 @@ from launcher.cli.progress import Progress
 from launcher.cli.result import Result
 from launcher.documents.plan import Plan
 from launcher.documents.service_state import ServiceState
+from launcher.service import control
 
 
 class Follow:
@@ -33,6 +35,31 @@ class Follow:
             self._progress.line(service_text.phase(state.state, ""))
         elif state.detail:
             self._progress.now(service_text.phase(state.state, state.detail))
+
+
+@contextlib.contextmanager
+def started(
+    words: tuple[str, ...], given: dict[str, Any], progress: Progress
+) -> Iterator[tuple[Plan, ServiceState]]:
+    """A service started for one command, and stopped after it whatever happens.
+
+    Raises:
+        QlaunchError: as `prepare`, `require_fit` and `launch`.
+    """
+    prepared = prepare(request(words, given), progress.line)
+    require_fit(prepared)
+    plan = prepared.plan
+    progress.line(f"{plan.service}: {plan.model_name} on engine {plan.engine.release}")
+    try:
+        state = control.launch(plan, on_change=Follow(progress))
+    finally:
+        progress.done()
+    # What another command started is refused by launch, so what is stopped here was started here.
+    try:
+        yield plan, state
+    finally:
+        done = control.down(plan.service)
+        progress.line(f"{plan.service}: stopped in {done.seconds:.1f} s, nothing left running")
 
 
 @declare("up")
@@ -83,8 +110,6 @@ def _up(
     progress.line(f"{plan.service}: {plan.model_name} on engine {plan.engine.release}")
     if foreground:
         return _foreground(plan, progress)
-    from launcher.service import control
-
     try:
         state = control.launch(plan, on_change=Follow(progress))
     finally:
@@ -94,15 +119,12 @@ def _up(
 
 def _foreground(plan: Any, progress: Progress) -> Result:
     from launcher.app.supervise import wiring
-    from launcher.service import control
 
     state = control.foreground(plan, wiring(), on_change=Follow(progress))
     return _result(plan, state)
 
 
 def _result(plan: Plan, state: ServiceState) -> Result:
-    from launcher.service import control
-
     data = control.as_data(state) | service_text.prompts_data(plan.expectation.prompts)
     data["fingerprint"] = plan.fingerprint
     return Result(

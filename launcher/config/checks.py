@@ -100,7 +100,7 @@ def _hardware_problems(need: HardwareNeed) -> Iterator[Located]:
         if text is None:
             continue
         if need.device == "cpu" and name != "min_ram":
-            message = f"`hardware.{name}` speaks of a GPU, but `hardware.device` is cpu"
+            message = f"`hardware.{name}` is about a GPU, but `hardware.device` is cpu"
             yield ("hardware", name), ProfileProblem(message, "remove it, or write `device: cuda`")
             continue
         try:
@@ -109,7 +109,7 @@ def _hardware_problems(need: HardwareNeed) -> Iterator[Located]:
             message = f"`hardware.{name}`: {error.message}"
             yield ("hardware", name), ProfileProblem(message, error.fix)
     if need.device == "cpu" and need.shared:
-        message = "`hardware.shared` speaks of a GPU, but `hardware.device` is cpu"
+        message = "`hardware.shared` is about a GPU, but `hardware.device` is cpu"
         yield ("hardware", "shared"), ProfileProblem(message, "remove it, or write `device: cuda`")
     low, high = parsed.get("min_compute_capability"), parsed.get("max_compute_capability")
     if isinstance(low, tuple) and isinstance(high, tuple) and low > high:
@@ -144,9 +144,8 @@ def flag_problem(key: str, value: FlagValue) -> ProfileProblem | None:
         message = f"`flags.{key}` takes whole gibibytes only, found {shown(str(value), 40)}"
         return ProfileProblem(message, "write a whole number such as 1")
     if isinstance(value, list) and not value:
-        return ProfileProblem(
-            f"`flags.{key}` is an empty list", "give at least one value, or remove it"
-        )
+        message = f"`flags.{key}` is an empty list"
+        return ProfileProblem(message, "give at least one value, or remove it")
     return None
 
 

@@ -14,7 +14,7 @@ import msgspec
 from launcher.config import extends
 from launcher.config.checks import profile_problems
 from launcher.config.profile import Profile
-from launcher.errors import ExitCode, QlaunchError
+from launcher.errors import QlaunchError
 from launcher.yaml_reader import Document, did_you_mean, read_document, shown, typed
 
 if TYPE_CHECKING:
@@ -162,7 +162,6 @@ def check_name(name: str, path: Path) -> None:
     raise QlaunchError(
         f"profile {shown(str(path), 400)}: the file's name cannot name a profile",
         code="profile_invalid",
-        exit_code=ExitCode.USAGE,
         fix="use lower-case letters, digits, dots, dashes and underscores, 64 at most",
     )
 
@@ -233,7 +232,6 @@ def _files(folder: Path) -> dict[str, Path]:
         raise QlaunchError(
             f"cannot read the profile folder {shown(str(folder), 400)}: {error.strerror}",
             code="profile_invalid",
-            exit_code=ExitCode.USAGE,
             fix="it must be a folder that you may read",
         ) from error
     found = [path for path in paths if path.suffix in SUFFIXES and not path.name.startswith(".")]
@@ -244,7 +242,6 @@ def _unknown(message: str, fix: str | None = None) -> QlaunchError:
     return QlaunchError(
         message,
         code="profile_unknown",
-        exit_code=ExitCode.USAGE,
         fix=fix
         or "`qlaunch profiles list` shows every profile; a file is given by a path to a .yaml",
     )

@@ -23,7 +23,7 @@ from launcher.config.checks import (
     path_problem,
 )
 from launcher.config.profile import Dtype, FlagValue, Name, Port, Seconds, StartMethod, Threads
-from launcher.errors import ExitCode, QlaunchError
+from launcher.errors import QlaunchError
 from launcher.yaml_reader import load_typed, shown, wanted_words
 
 if TYPE_CHECKING:
@@ -339,6 +339,4 @@ def _place(what: str, path: Path | None, lines: Lines, at: tuple[str, ...]) -> s
 
 
 def _invalid(source: str, problem: ProfileProblem, code: str = "setting_invalid") -> QlaunchError:
-    return QlaunchError(
-        f"{source}: {problem.message}", code=code, exit_code=ExitCode.USAGE, fix=problem.fix
-    )
+    return QlaunchError(f"{source}: {problem.message}", code=code, fix=problem.fix)

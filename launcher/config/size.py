@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from launcher.errors import ExitCode, QlaunchError
+from launcher.errors import QlaunchError
 from launcher.yaml_reader import shown
 
 UNITS = {
@@ -53,7 +53,6 @@ def _invalid(text: str) -> QlaunchError:
     return QlaunchError(
         f"`{shown(text, 40)}` is not a size",
         code="size_invalid",
-        exit_code=ExitCode.USAGE,
         fix="write a number and a unit (KiB, MiB, GiB, KB, MB, GB), such as 4GiB",
     )
 
@@ -69,7 +68,6 @@ def parse_capability(text: str) -> tuple[int, int]:
         raise QlaunchError(
             f"`{shown(text, 40)}` is not a compute capability",
             code="capability_invalid",
-            exit_code=ExitCode.USAGE,
             fix='write major and minor, quoted, such as "7.5"',
         )
     return int(found[1]), int(found[2])

@@ -15,7 +15,7 @@ from launcher.corpus.delimited import DelimitedSource
 from launcher.corpus.lines import TEXT_COLUMN, JsonlSource, TextSource, lines, open_bytes
 from launcher.corpus.parquet import ParquetSource
 from launcher.corpus.records import RECORD_LIMIT, Carry, Position, Row, Source, unreadable
-from launcher.errors import ExitCode, QlaunchError
+from launcher.errors import QlaunchError
 from launcher.yaml_messages import did_you_mean
 
 InputFormat = Literal["text", "jsonl", "csv", "tsv", "parquet"]
@@ -89,7 +89,6 @@ def format_of(path: Path, suffixes: dict[str, Any], asked: str | None, option: s
     raise QlaunchError(
         f"the format of {path} cannot be told: {named}{did_you_mean(suffix, list(suffixes))}",
         code="unknown_format",
-        exit_code=ExitCode.USAGE,
         fix=f"known are {', '.join(suffixes)}; or say it with {option}",
     )
 
@@ -133,9 +132,8 @@ class Inputs:
                 self._sources.append(self._tabular(path, format, column, carry))
         if carry != "nothing" and taken in self.columns:
             raise QlaunchError(
-                f"{paths[0]} has a column {taken!r} already, and the vectors would be called so",
+                f"{paths[0]} has a column {taken!r} already, the name that the vectors would get",
                 code="column_taken",
-                exit_code=ExitCode.USAGE,
                 fix="choose another name for them: --output-column NAME",
             )
 
@@ -231,7 +229,6 @@ def _unknown(path: Path, column: str, columns: Sequence[str], why: str = "") -> 
     return QlaunchError(
         f"{path} has no column {column!r} ({said}){did_you_mean(column, list(columns))}",
         code="column_unknown",
-        exit_code=ExitCode.USAGE,
         fix="name the column with the texts: --column NAME",
     )
 
@@ -240,6 +237,5 @@ def _unnamed(path: Path, columns: Sequence[str]) -> QlaunchError:
     return QlaunchError(
         f"{path} has several columns and none named {TEXT_COLUMN!r}: {', '.join(columns)}",
         code="column_unknown",
-        exit_code=ExitCode.USAGE,
         fix="name the one with the texts: --column NAME",
     )

@@ -167,7 +167,7 @@ def _json(batch: pa.RecordBatch, at: int, dicts: list[dict[str, Any]] | None) ->
     except UnicodeError as error:
         return utf8_problem(error)
     except (TypeError, ValueError) as error:
-        return Problem("wrong_type", f"a column has no form in JSON: {error}")
+        return Problem("wrong_type", f"a column cannot be written as JSON: {error}")
 
 
 def scan_jsonl(paths: Sequence[Path]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import msgspec
 
-from launcher.errors import ExitCode, QlaunchError
+from launcher.errors import QlaunchError
 
 RECORD_LIMIT = 16 << 20
 """Most bytes of one record: what is longer is no text of a sentence or a page."""
@@ -89,6 +89,4 @@ def utf8_problem(error: UnicodeError) -> Problem:
 
 def unreadable(path: Path, why: str, fix: str | None = None) -> QlaunchError:
     """The `input_unreadable` error (exit 2) of a whole file."""
-    return QlaunchError(
-        f"cannot read {path}: {why}", code="input_unreadable", exit_code=ExitCode.USAGE, fix=fix
-    )
+    return QlaunchError(f"cannot read {path}: {why}", code="input_unreadable", fix=fix)

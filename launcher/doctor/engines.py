@@ -5,17 +5,15 @@ that are.
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from launcher import child_environment
 from launcher.doctor.runner import Finding, ok, problem, unavailable, warning
 from launcher.engine.environments import environment_probe, install, stub_driver
+from launcher.engine.environments.ask import NoAnswerError, ask_python
 from launcher.engine.options import flags, own_options
 from launcher.engine.release import Engine, InstalledEngine, Release
 from launcher.engine.releases import Host, this_host, why_not_gpu, why_not_install
@@ -27,7 +25,7 @@ from launcher.linux.files import read_bounded
 IMPORT_LIMIT_S: Final = 300.0
 """For a check that imports an engine: 42 s were seen for the first import after an install."""
 
-_VERSION: Final = "import importlib.metadata as m, sys; sys.stdout.write(m.version('sglang'))"
+_VERSION: Final = "import importlib.metadata as m, json; print(json.dumps(m.version('sglang')))"
 _SHOWN: Final = 5
 """Differing options that a message names."""
 
@@ -222,20 +220,9 @@ def _installed_sglang(engine: Engine) -> Finding:
     name = f"engine {engine.release.name}"
     fix = f"qlaunch engine install {engine.release.name} --force"
     try:
-        done = subprocess.run(
-            [str(engine.python), "-I", "-c", _VERSION],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env=child_environment.foreign_python(os.environ),
-            check=False,
-        )
-    except OSError as error:
-        return problem(name, f"{engine.python} does not start: {error.strerror}", fix)
-    if done.returncode != 0:
-        words = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        why = words[-1][:300] if words else f"it ended with {done.returncode}"
-        return problem(name, f"{engine.python} does not find its SGLang: {why}", fix)
-    version = done.stdout.decode("utf-8", "replace").strip()
+        version = ask_python(engine.python, _VERSION, str, timeout_s=60, env=None)
+    except NoAnswerError as error:
+        return problem(name, f"{engine.python} cannot tell its SGLang's version: {error}", fix)
     if version != engine.version:
         text = f"{engine.root} says it holds SGLang {engine.version}, and holds {version[:40]}"
         return problem(name, text, fix)

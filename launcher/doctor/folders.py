@@ -107,9 +107,8 @@ def proxy_finding(environ: Mapping[str, str]) -> Finding:
     shown = ", ".join(f"{variable}={_address(value)}" for variable, value in given.items())
     wrong = [variable for variable, value in given.items() if not urlsplit_safe(value)[1]]
     if wrong:
-        return warning(
-            name, f"{wrong[0]} is not the address of a proxy", "give it as http://HOST:PORT"
-        )
+        text = f"{wrong[0]} is not the address of a proxy"
+        return warning(name, text, "give it as http://HOST:PORT")
     excepted = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
     entries = {entry.strip().lstrip(".") for entry in excepted.split(",")}
     if not entries & {"*", "127.0.0.1", "127.0.0.0/8"}:

@@ -35,10 +35,7 @@ EARLIEST: Final = datetime(2025, 8, 1, tzinfo=UTC)
 
 
 def cpu_findings(
-    root: Path = Path("/"),
-    *,
-    affinity: int | None = None,
-    environ: Mapping[str, str] = os.environ,
+    root: Path = Path("/"), *, affinity: int | None = None, environ: Mapping[str, str] = os.environ
 ) -> Iterator[Finding]:
     """Model and instruction sets, usable threads and what limits them, NUMA nodes."""
     cpu = read_cpu(root, affinity=affinity, environ=environ)
@@ -96,13 +93,13 @@ def memory_findings(root: Path = Path("/")) -> Iterator[Finding]:
         text += f"; the smallest profile takes {_amount(LEAST_RAM)}"
         yield problem("memory", text, _end(fix))
     elif free < ROOM_RAM:
-        text += ": hardly enough for the smallest profile"
+        text += ": barely enough for the smallest profile"
         yield warning("memory", text, _end(fix))
     else:
         yield ok("memory", text)
     swap = read_swap(root)
     if swap is None:
-        yield unavailable("swap", "the kernel does not tell of swap")
+        yield unavailable("swap", "the kernel does not report swap")
     elif not swap.total_bytes:
         yield ok("swap", "there is none")
     else:

@@ -63,7 +63,7 @@ def service_findings() -> Iterator[Finding]:
             seen.append(warning(name, why, f"ask there, or {again}"))
         elif state.state not in FINAL and not _lives(state):
             text = f"its supervisor died while it was {state.state}"
-            seen.append(warning(name, text, f"{again} (or ps, which says what became of it)"))
+            seen.append(warning(name, text, f"{again} (or ps, which says how it ended)"))
     up = [s.service for s in states if s.state not in FINAL and _lives(s)]
     yield from seen or [ok("services", f"{', '.join(up)} running" if up else "none is running")]
     yield from _leftovers(states)

@@ -74,7 +74,7 @@ def temporary_finding(environ: Mapping[str, str], where: Dirs) -> Finding:
         return problem(name, error.message, error.fix)
     if passed_over is None:
         return ok(name, f"engines use {used}")
-    return ok(name, f"engines use {used}, for TMPDIR does not serve: {passed_over}")
+    return ok(name, f"engines use {used}, because TMPDIR cannot be used: {passed_over}")
 
 
 def pip_finding(environ: Mapping[str, str]) -> Finding:

@@ -32,6 +32,8 @@ State = Literal[
 """`unknown` is never written: readers report it for a state file that cannot be read, and for a
 supervisor that lives but does not move."""
 
+START: tuple[State, ...] = ("starting", "loading", "warming", "verifying")
+"""States of a start that has not been verified, in their order."""
 FINAL: frozenset[State] = frozenset({"stopped", "failed", "unknown"})
 """States in which no supervisor is at work."""
 GONE: frozenset[State] = frozenset({"stopped", "failed"})

@@ -16,7 +16,7 @@ import msgspec
 
 from launcher.engine import command
 from launcher.engine.release import Release
-from launcher.errors import ExitCode, QlaunchError
+from launcher.errors import QlaunchError
 from launcher.model.checkpoint import Checkpoint
 from launcher.yaml_reader import shown
 
@@ -73,7 +73,6 @@ def require(checkpoint: Checkpoint, release: Release, version: str, *, plugin: b
             f"{checkpoint.path} says do_lower_case: true in sentence_bert_config.json, and engine"
             f" {release.name}{without} cannot put texts in lower case",
             code="model_unsupported",
-            exit_code=ExitCode.USAGE,
             fix="take the engine cpu or cuda13 with the plugin",
         )
 
@@ -83,7 +82,6 @@ def _no_class(checkpoint: Checkpoint, where: str) -> QlaunchError:
     return QlaunchError(
         f"{checkpoint.path / 'config.json'} describes a {said}, a class that {where}",
         code="model_unsupported",
-        exit_code=ExitCode.USAGE,
         fix="serve a model of another architecture",
     )
 

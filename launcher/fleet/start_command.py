@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from launcher.documents.plan import Origin, Plan
-from launcher.errors import ExitCode, QlaunchError
+from launcher.errors import QlaunchError
 
 OPTIONS: Final[Mapping[str, str]] = {
     "name": "--name",
@@ -54,10 +54,9 @@ def origin(plan: Plan) -> Origin:
     """
     if plan.origin is None:
         raise QlaunchError(
-            f"nothing tells what service {plan.service!r} was started with: an earlier version "
+            f"no record says what service {plan.service!r} was started with: an earlier version "
             "started it",
             code="export_impossible",
-            exit_code=ExitCode.USAGE,
             fix=f"start it again with its options: qlaunch down {plan.service}, qlaunch up …",
         )
     return plan.origin
@@ -90,10 +89,9 @@ def _require_ports(settings: Mapping[str, str | int | float | bool]) -> None:
         if name in settings and str(settings[name]) == "0":
             option = OPTIONS[name]
             raise QlaunchError(
-                f"a service that others find needs a port that stays the same, and {option} 0 is "
+                f"other programs need a port that stays the same, and {option} 0 is "
                 "another one at each start",
                 code="export_impossible",
-                exit_code=ExitCode.USAGE,
                 fix=f"give {option} with a number; or export while it runs: its port is kept then",
             )
 

@@ -214,7 +214,6 @@ def _text(text: str, keep: Sequence[str] = ()) -> str:
         raise QlaunchError(
             f"{text!r} holds a control character, which no unit file can",
             code="export_impossible",
-            exit_code=ExitCode.USAGE,
             fix="choose another value",
         )
     return text if text in keep else text.replace("%", "%%")

@@ -33,7 +33,6 @@ class Keys:
             raise QlaunchError(
                 problem,
                 code="bad_api_key_file",
-                exit_code=ExitCode.USAGE,
                 fix=f"one key of at least {_LEAST_LETTERS} letters a line",
             )
 

@@ -54,7 +54,7 @@ def unpack(secret: bytes, key: bytes, entry: bytes) -> bytes:
     if len(data) != count * _WIDTH[code]:
         raise BadEntryError(f"{len(data)} bytes for {count} numbers")
     if not hmac.compare_digest(seal, _seal(secret, key, head, data)):
-        raise BadEntryError("its seal does not fit")
+        raise BadEntryError("its checksum does not match")
     return data if code == 1 else _doubled(data, count)
 
 

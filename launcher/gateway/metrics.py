@@ -93,18 +93,13 @@ def _of_store(store: Store) -> Iterator[Metric]:
 def _of_groups(groups: Iterable[Group]) -> Iterator[Metric]:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+    before, both = "qlaunch_gateway_", ["model", "server"]
     waiting = GaugeMetricFamily(
-        "qlaunch_gateway_waiting", "Calls that wait for a server.", labels=["model"]
+        f"{before}waiting", "Calls that wait for a server.", labels=both[:1]
     )
-    open_calls = GaugeMetricFamily(
-        "qlaunch_gateway_open_calls", "Calls under way.", labels=["model", "server"]
-    )
-    calls = CounterMetricFamily(
-        "qlaunch_gateway_calls", "Calls to servers.", labels=["model", "server"]
-    )
-    failures = CounterMetricFamily(
-        "qlaunch_gateway_call_failures", "Calls that failed.", labels=["model", "server"]
-    )
+    open_calls = GaugeMetricFamily(f"{before}open_calls", "Calls under way.", labels=both)
+    calls = CounterMetricFamily(f"{before}calls", "Calls to servers.", labels=both)
+    failures = CounterMetricFamily(f"{before}call_failures", "Calls that failed.", labels=both)
     for group in groups:
         waiting.add_metric([group.name], group.waiting)
         for replica in group.replicas:

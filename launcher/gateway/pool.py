@@ -186,7 +186,9 @@ class Group:
             raise problem
         if space is not None and self.space() != space:
             raise IdentityChangedError
-        raise RequestError(503, "upstream_down", "no server of this model runs", retry_after=2)
+        raise RequestError(
+            503, "upstream_down", "no server of this model is running", retry_after=2
+        )
 
     def _choose(self, space: bytes | None, asked: set[Replica]) -> Replica | None:
         """The one with the fewest calls under way; one that rests only where no other is left.
@@ -214,7 +216,7 @@ class Group:
         name = replica.source.name
         if seen.identity is not None and not fits and name not in self._odd:
             self._odd.add(name)
-            _LOG.warning("%s is not asked: its vectors are not those of %s", name, self.name)
+            _LOG.warning("%s is not asked: its vectors differ from those of %s", name, self.name)
         return fits
 
     def _space_of(self, identity: Identity) -> bytes:
@@ -275,7 +277,7 @@ class Group:
     def _failed(self, replica: Replica) -> None:
         replica.failures += 1
         if replica.breaker.failure():
-            _LOG.warning("%s rests for %g s", replica.source.name, replica.breaker.rest_s)
+            _LOG.warning("%s is not asked for %g s", replica.source.name, replica.breaker.rest_s)
 
     def _refusal(self, replica: Replica, status: int, body: bytes) -> RequestError:
         if status in _ELSEWHERE:

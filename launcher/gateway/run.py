@@ -201,7 +201,6 @@ def _tls(certificate: Path, key: Path) -> ssl.SSLContext:
         raise QlaunchError(
             f"cannot use the certificate {certificate} with the key {key}: {error}",
             code="bad_tls",
-            exit_code=ExitCode.USAGE,
             fix="give PEM files: the certificate with its chain, and its key without a passphrase",
         ) from error
     return context
@@ -218,7 +217,6 @@ def _unbindable(settings: GatewaySettings, error: OSError) -> QlaunchError:
     return QlaunchError(
         f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}",
         code="bad_address",
-        exit_code=ExitCode.USAGE,
         fix="give --host an address of this machine",
     )
 

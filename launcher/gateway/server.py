@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _LOG: Final = logging.getLogger("qlaunch.gateway")
 _ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_LINE: Final = "request %s model %s status %d inputs %d hits %d %.2f ms"
 _REQUEST_ID: Final = ContextVar("request_id", default="")
 _OPEN: Final = frozenset({"/health", "/ready"})
 """Asked by load balancers, which have no key; they tell nothing."""
@@ -173,15 +174,7 @@ class Gateway:
                     self.metrics.inputs.labels(model, source).inc(count)
         if self._settings.log_requests:
             hits = outcome.hits if outcome else 0
-            _LOG.info(
-                "request %s model %s status %d inputs %d hits %d %.2f ms",
-                _REQUEST_ID.get(),
-                model,
-                status,
-                inputs,
-                hits,
-                took * 1000,
-            )
+            _LOG.info(_LINE, _REQUEST_ID.get(), model, status, inputs, hits, took * 1000)
 
     def _group(self, name: str) -> Group:
         group = self.groups.get(name)

@@ -193,7 +193,7 @@ class Store:
                 self._recent.put(key, vectors[key])
         self.counts.corrupt += corrupt
         if corrupt:
-            why = f"{corrupt} entries were not what had been stored"
+            why = f"{corrupt} entries differed from what was stored"
             self._failure(self.breaker, "is bypassed", why)
         else:
             self._success(self.breaker, "is used")

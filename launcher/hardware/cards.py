@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from launcher.errors import ExitCode, QlaunchError
+from launcher.errors import QlaunchError
 from launcher.hardware.inventory import Gpu, Hardware
 
 NEW_ENOUGH_DRIVER: Final = "580"
@@ -75,7 +75,6 @@ def find_card(name: str) -> Card:
     raise QlaunchError(
         f"there is no card `{shown(name, 60)}` in the list of GPUs{hint}",
         code="gpu_unknown",
-        exit_code=ExitCode.USAGE,
         fix="give its memory alone (--vram 8GB), or one of: "
         + ", ".join(card.name for card in known.values()),
     )
@@ -162,4 +161,4 @@ def _variant(card: Card, name: str) -> int:
 def _usage(message: str, given: str) -> QlaunchError:
     from launcher.yaml_messages import shown
 
-    return QlaunchError(f"`{shown(given, 60)}`: {message}", code="usage", exit_code=ExitCode.USAGE)
+    return QlaunchError(f"`{shown(given, 60)}`: {message}", code="usage")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import msgspec
 
-from launcher.errors import ExitCode, QlaunchError
+from launcher.errors import QlaunchError
 from launcher.model.checkpoint import ModelCard, Pooling, Shape, Source
 from launcher.model.source import looks_like_repository, parse_source
 from launcher.yaml_reader import Loaded, did_you_mean, load_typed, shown
@@ -65,7 +65,6 @@ def load_card(name: str, user_dir: Path | None) -> ModelCard:
         raise QlaunchError(
             f"there is no model card '{shown(name)}'{did_you_mean(name, paths)}",
             code="model_unknown",
-            exit_code=ExitCode.USAGE,
             fix="`qlaunch model list` shows the cards; a folder is written with a slash (./NAME)",
         )
     return _read(name, paths[name])
@@ -103,7 +102,6 @@ def resolve_model(
         raise QlaunchError(
             f"there is no folder {shown(source.location, 400)}",
             code="model_not_found",
-            exit_code=ExitCode.USAGE,
             fix=f"for the repository of that name on a hub write hf:{text} or modelscope:{text}",
         )
     return None, (source,)
@@ -161,6 +159,5 @@ def _invalid(
     return QlaunchError(
         f"model card {shown(str(path), 400)}:{loaded.line(where)}: {said}",
         code="model_card_invalid",
-        exit_code=ExitCode.USAGE,
         fix=fix,
     )

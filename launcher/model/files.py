@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from launcher.errors import ExitCode, QlaunchError
+from launcher.errors import QlaunchError
 from launcher.yaml_reader import shown
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ def broken(
     return QlaunchError(
         f"{shown(str(path), 400)} {why}",
         code=code,
-        exit_code=ExitCode.USAGE,
         fix=fix or "fetch the model again, or copy it completely",
     )
 

@@ -88,7 +88,6 @@ def pull_hub(source: Source, *, is_offline: bool, progress: Callable[[str], None
         raise QlaunchError(
             f"{source} has no safetensors weights",
             code="model_unsupported",
-            exit_code=ExitCode.USAGE,
             fix="use a repository or revision that has *.safetensors files",
         )
     return folder
@@ -254,15 +253,13 @@ def _refused(source: Source, names: set[str], links: list[BaseException]) -> Qla
         return QlaunchError(
             f"{source} is gated, or closed to this account (HTTP 403)",
             code="model_gated",
-            exit_code=ExitCode.USAGE,
             fix=f"accept its terms on {_PAGES[source.kind]}, then set {token}",
         )
     if "RevisionNotFoundError" in names:
         return not_found(source, f"the repository has no revision {source.revision or 'main'}")
-    if names & {"EntryNotFoundError", "RemoteEntryNotFoundError"} and status == 404:
-        missing = "LocalEntryNotFoundError" not in names
-        if missing:
-            return not_found(source, "the hub lists a file of it that it does not have")
+    gone = names & {"EntryNotFoundError", "RemoteEntryNotFoundError"} and status == 404
+    if gone and "LocalEntryNotFoundError" not in names:
+        return not_found(source, "the hub lists a file of it that it does not have")
     if names & {"RepositoryNotFoundError", "NotExistError"} or status == 404:
         why = "there is no such repository or revision, or it is private"
         variable = _CLIENTS[source.kind].address

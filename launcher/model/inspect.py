@@ -68,48 +68,41 @@ def inspect(path: Path) -> Checkpoint:
     config = raw["text_config"] if isinstance(raw.get("text_config"), dict) else raw
     sizes = {name: _size(config_path, config, name) for name in _ALIASES if name != "positions"}
     _check_own_code(config_path, raw)
-    architectures = _architectures(config_path, raw)
+    named = _architectures(config_path, raw)
     model_type = str(config.get("model_type") or raw.get("model_type") or "unknown")
     headers = read_headers(folder)
     _match(config_path, headers, sizes)
     quantization = _quantization(config_path, raw)
     _optional(config_path, config, *_ALIASES["positions"])
-    served_as = architectures[0] if architectures else UNNAMED.get(model_type, "")
+    served_as = named[0] if named else UNNAMED.get(model_type, "")
     encoder = model_type in ENCODERS or served_as.startswith(encoders.CLASSES)
     if encoder:
-        family = encoders.check(config_path, config, headers, sizes, architectures)
-        served_as = family.served_as
-    unnamed, architectures = not architectures, architectures or (served_as,)
+        served_as = encoders.check(config_path, config, headers, sizes, named).served_as
     if not served_as:
         raise broken(config_path, "does not say which class the model is (architectures)")
+    architectures = named or (served_as,)
     check_types(config_path, config, sizes["vocab_size"])
     check_finite(headers)
     check_tokenizer(folder, config, model_type=model_type, rows=sizes["vocab_size"])
     width, heads = sizes["hidden_size"], sizes["num_attention_heads"]
     kv_heads, head_dim = _attention(config_path, config, model_type, width, heads)
-    decoder = None
-    if not encoder:
-        shape = Sizes(heads=heads, kv_heads=kv_heads, head_dim=head_dim, **_decoder_sizes(sizes))
-        decoder = check_decoder(config_path, raw, architectures, shape, headers)
+    shape = Sizes(heads=heads, kv_heads=kv_heads, head_dim=head_dim, **_decoder_sizes(sizes))
+    decoder = None if encoder else check_decoder(config_path, raw, architectures, shape, headers)
     head = read_head(folder, hidden_size=width, encoder=encoder, class_name=architectures[0])
     if decoder is not None:
         check_head(folder, head, decoder)
     shared: dict[str, Any] = {**sizes, **{name: getattr(head, name) for name in _FROM_HEAD}}
-    tensors = [tensor for header in headers for tensor in header.tensors]
     return Checkpoint(
         path=folder,
         architectures=architectures,
         served_as=served_as,
-        unnamed=unnamed,
+        unnamed=not named,
         model_type=model_type,
         **shared,
         num_kv_heads=kv_heads,
         head_dim=head_dim,
         context_length=_bounded(_context(config_path, config, model_type, head), decoder),
-        stored_dtype=_stored_dtype(headers),
-        parameters=sum(tensor.elements for tensor in tensors),
-        weight_bytes=sum(tensor.end - tensor.begin for tensor in tensors),
-        weight_files=tuple(header.path.name for header in headers),
+        **_weights(headers),
         dimensions=head.dense_dims[-1] if head.dense_dims else width,
         encoder=encoder,
         both_ways=encoder or (decoder is not None and decoder.both_ways),
@@ -253,6 +246,17 @@ def _context(path: Path, config: dict[str, Any], model_type: str, head: PoolingH
     if positions < 1:
         raise broken(path, "leaves no position for a text")
     return positions
+
+
+def _weights(headers: Sequence[Header]) -> dict[str, Any]:
+    """The fields of Checkpoint that the weights' headers give."""
+    tensors = [tensor for header in headers for tensor in header.tensors]
+    return {
+        "stored_dtype": _stored_dtype(headers),
+        "parameters": sum(tensor.elements for tensor in tensors),
+        "weight_bytes": sum(tensor.end - tensor.begin for tensor in tensors),
+        "weight_files": tuple(header.path.name for header in headers),
+    }
 
 
 def _stored_dtype(headers: Sequence[Header]) -> str:

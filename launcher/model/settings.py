@@ -90,7 +90,7 @@ def _check_modality(path: Path, said: Any) -> None:
         return
     text = said.get("text") if isinstance(said, dict) else None
     if not isinstance(text, dict) or "message" in said:
-        raise _unsupported(path, "takes something else than plain texts (modality_config)")
+        raise _unsupported(path, "takes something other than plain texts (modality_config)")
     wanted = {"method": "forward", "method_output_name": "last_hidden_state"}
     for key, value in wanted.items():
         if text.get(key, value) != value:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from launcher.errors import ExitCode, QlaunchError
+from launcher.errors import QlaunchError
 from launcher.model.checkpoint import Source
 from launcher.yaml_reader import shown
 
@@ -99,6 +99,5 @@ def _refuse(text: str, why: str) -> NoReturn:
     raise QlaunchError(
         f"the model source '{shown(text)}' {why}",
         code="model_source_invalid",
-        exit_code=ExitCode.USAGE,
         fix=_FORMS,
     )

@@ -88,8 +88,8 @@ def _none(folder: Path) -> QlaunchError:
         return missing(folder, "has no tokenizer (tokenizer.json or a vocabulary)")
     return broken(
         folder / piece,
-        "is the only tokenizer, and reading it needs packages that an engine has not; there is no"
-        " tokenizer.json",
+        "is the only tokenizer, and reading it needs packages that an engine does not have;"
+        " there is no tokenizer.json",
         code="model_unsupported",
         fix="write a tokenizer.json beside it: AutoTokenizer.from_pretrained(folder)"
         ".save_pretrained(folder), where transformers, sentencepiece and protobuf are installed",

@@ -85,13 +85,13 @@ _WORDINGS: Final = (
     _Wording(
         code="connection_lost",
         says="the connection to {address} broke off{detail}",
-        fix="run it again: {kept}; where it breaks off again, look at the proxy and the firewall",
+        fix="run it again: {kept}; if it breaks off again, look at the proxy and the firewall",
     ),
     _Wording(
         code="network_timeout",
         says="{address} did not answer in time{detail}",
-        fix="run it again: {kept}; where it stays so, check the firewall and the proxy, or name a "
-        "mirror in {address_variable}",
+        fix="run it again: {kept}; if it happens again, check the firewall and the proxy, or name"
+        " a mirror in {address_variable}",
     ),
     _Wording(
         code="tls_failed",
@@ -102,7 +102,7 @@ _WORDINGS: Final = (
     ),
     _Wording(
         code="proxy_failed",
-        says="the proxy {proxy} gives no connection to {address}{detail}",
+        says="the proxy {proxy} refuses the connection to {address}{detail}",
         fix="correct http_proxy and https_proxy, or name the host in no_proxy",
     ),
     _Wording(
@@ -142,13 +142,14 @@ _WORDINGS: Final = (
     ),
     _Wording(
         code="unexpected_answer",
-        says="{address} answers with something else than was asked for{detail}",
+        says="{address} answers with something other than what was asked for{detail}",
         fix="check whether a login page or a proxy answers there, and {address_variable}",
     ),
     _Wording(
         code="download_corrupt",
         says="what came from {address} is not the file that was promised{detail}",
-        fix="run it again; where it stays so, that place or a proxy before it serves another file",
+        fix="run it again; if it happens again, that place or a proxy before it serves another"
+        " file",
     ),
 )
 _BY_KIND: Final = {wording.code: wording for wording in _WORDINGS}
@@ -158,7 +159,7 @@ def sentence(cause: Cause, client: Client) -> str:
     """What happened, for people: which address or proxy, and in which way."""
     detail = cause.detail
     if cause.retry_after_s is not None:
-        detail = f"it asks to wait {cause.retry_after_s} s"
+        detail = f"it asks you to wait {cause.retry_after_s} s"
     return _filled(_BY_KIND[cause.kind].says, cause, client, f" ({detail})" if detail else "")
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from launcher.argv import options
 from launcher.config.profile import FlagValue
-from launcher.errors import ExitCode, QlaunchError
+from launcher.errors import QlaunchError
 from launcher.model.checkpoint import Checkpoint
 from launcher.model.inspect import OFFSET_POSITIONS
 from launcher.plan.decision import Decision, Flags
@@ -47,8 +47,7 @@ def decide(
 
     Args:
         wanted: the plan's flags so far.
-        extra: the user's own options, which win: of a context that is among them and too long for
-            the cache, the reasons tell alone.
+        extra: the user's own options, which win: the reasons name a context there that is too long.
         checkpoint: what is served.
     """
     asked, limit = wanted.get(FLAG), most(checkpoint)
@@ -56,12 +55,12 @@ def decide(
     given = as_given({**wanted, **decision.value}, extra)
     held = _below(given, checkpoint)
     if FLAG in options(extra):
-        waits = f"a text of {held} tokens or more would wait for ever: --{POOL} {given.get(POOL)}"
+        waits = f"a text of {held} tokens or more would wait forever: --{POOL} {given.get(POOL)}"
         return Decision({}, () if held is None else (waits,))
     if held is None:
         return decision
     # The scheduler lets a longer text wait for ever, and everything behind it too.
-    why = f"context {held}: the KV cache (--{POOL} {given[POOL]}) holds no longer text"
+    why = f"context {held}: the KV cache (--{POOL} {given[POOL]}) cannot hold a longer text"
     return Decision({FLAG: held}, (why,))
 
 
@@ -106,7 +105,6 @@ def check(asked: Mapping[str, FlagValue], checkpoint: Checkpoint) -> None:
         f"--{FLAG} {context}: {checkpoint.path} has positions for {checkpoint.context_length}"
         " tokens, and longer texts would end the engine",
         code="context_too_long",
-        exit_code=ExitCode.USAGE,
         fix=f"give {limit} at most, or leave it out",
     )
 

@@ -72,9 +72,8 @@ def choose(wanted: str, need: HardwareNeed, hardware: Hardware, host: Host) -> C
             only = len(hardware.gpus) == 1 and hardware.gpu_status == "ok"
             return Choice(release, gpu, only, said)
         reasons[release.name] = why
-    raise QlaunchError(
-        _refusal(reasons, need, hardware), code="does_not_fit", exit_code=ExitCode.DOES_NOT_FIT
-    )
+    refusal = _refusal(reasons, need, hardware)
+    raise QlaunchError(refusal, code="does_not_fit", exit_code=ExitCode.DOES_NOT_FIT)
 
 
 def candidates(wanted: str, need: HardwareNeed) -> tuple[Release, ...]:

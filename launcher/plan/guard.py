@@ -16,7 +16,7 @@ from launcher.argv import options
 from launcher.config.profile import FlagValue
 from launcher.documents.plan import Guard, MemoryPrediction, Term
 from launcher.engine.command import GUARD
-from launcher.errors import ExitCode, QlaunchError
+from launcher.errors import QlaunchError
 from launcher.model.checkpoint import Checkpoint
 
 VARIABLE: Final = "REQUEST_GUARD"
@@ -188,7 +188,6 @@ def check_doors(
         raise QlaunchError(
             f"{open_[0]} lets requests into the engine that qlaunch's guard cannot check",
             code="unguarded",
-            exit_code=ExitCode.USAGE,
             fix="leave it out: qlaunch serves embeddings over HTTP only",
         )
 

@@ -47,7 +47,7 @@ def environment(dtype: str) -> dict[str, str]:
 
 
 def why_not_int8(device: str, cpu: Cpu, checkpoint: Checkpoint, *, plugin: bool) -> str | None:
-    """Why int8 cannot be had; None where it can."""
+    """Why int8 is not available; None where it is."""
     if device != "cpu":
         return "it is for CPUs; on a GPU take a quantised checkpoint or --quantization"
     if not checkpoint.encoder:
@@ -55,7 +55,7 @@ def why_not_int8(device: str, cpu: Cpu, checkpoint: Checkpoint, *, plugin: bool)
     if checkpoint.quantization is not None:
         return f"the checkpoint is quantised already ({checkpoint.quantization})"
     if not plugin:
-        return "it is qlaunch's plugin that computes it, and --no-plugin leaves that out"
+        return "qlaunch's plugin computes it, and --no-plugin leaves the plugin out"
     if cpu.machine != "x86_64":
         return f"it is for x86-64, and this CPU is {cpu.machine}"
     if not cpu.vector_kernels:
@@ -82,10 +82,10 @@ def cautions(device: str, cpu: Cpu) -> tuple[str, ...]:
     if device != "cpu":
         return ()
     if cpu.machine != "x86_64":
-        return (f"not run by us on {cpu.machine}: planned from what the packages say",)
+        return (f"not tested on {cpu.machine}: planned from what the packages say",)
     if not cpu.vector_kernels:
         why = f"this CPU has no AVX2{cpu.masked('avx2')}"
-        return (f"{why}: PyTorch computes right on it, without vector kernels, which is slow",)
+        return (f"{why}: PyTorch computes correctly on it, but slowly: without vector kernels",)
     return ()
 
 
@@ -115,7 +115,7 @@ def check_quantised(device: str, checkpoint: Checkpoint, method: object) -> None
             f" ({checkpoint.quantization}), for which the engine has kernels for GPUs only"
         )
         fix = "serve the checkpoint it was made from, in 16 or 32 bits, or take a profile for a GPU"
-    raise QlaunchError(why, code="model_unsupported", exit_code=ExitCode.USAGE, fix=fix)
+    raise QlaunchError(why, code="model_unsupported", fix=fix)
 
 
 def check_rotation(checkpoint: Checkpoint, version: str) -> None:
@@ -134,7 +134,6 @@ def check_rotation(checkpoint: Checkpoint, version: str) -> None:
         f"{checkpoint.path / 'config.json'} gives its rotation in rope_parameters, as"
         f" transformers 5 does, which SGLang {version} does not read",
         code="model_unsupported",
-        exit_code=ExitCode.USAGE,
         fix="write rope_theta (and rope_scaling, if it is not the default) beside it, or take a"
         " newer engine release",
     )

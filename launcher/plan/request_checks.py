@@ -7,7 +7,7 @@ from typing import Final
 
 from launcher.argv import options
 from launcher.config.settings import Resolved
-from launcher.errors import ExitCode, QlaunchError
+from launcher.errors import QlaunchError
 
 OWNED: Final = {
     "--model-path": "--model",
@@ -43,7 +43,6 @@ def _check_extra(extra: tuple[str, ...]) -> None:
             raise QlaunchError(
                 f"{name} is set by qlaunch itself and cannot be given after `--`",
                 code="usage",
-                exit_code=ExitCode.USAGE,
                 fix=f"use qlaunch's own {own}, before the `--`" if own else "leave it out",
             )
 
@@ -54,7 +53,6 @@ def _check_bind(settings: Resolved) -> None:
     raise QlaunchError(
         f"{settings.host} can be reached from other machines, and no API key is set",
         code="unauthenticated_bind",
-        exit_code=ExitCode.USAGE,
         fix="give --api-key-file FILE, or --allow-unauthenticated if that is what you want",
     )
 

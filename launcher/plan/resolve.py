@@ -17,7 +17,7 @@ from launcher.documents.plan import (
 )
 from launcher.engine import command, support
 from launcher.engine.options import flags as flag_tables
-from launcher.errors import ExitCode, QlaunchError
+from launcher.errors import QlaunchError
 from launcher.hardware.cpu import under
 from launcher.model.naming import folder_name
 from launcher.plan import (
@@ -238,7 +238,6 @@ def _check_model(inputs: Inputs, dtype: str, flags: Flags) -> None:
         f"profile {inputs.profile_name} needs a checkpoint quantised with {formats};"
         f" {inputs.checkpoint.path} is {found or 'not quantised'}",
         code="checkpoint_unsuitable",
-        exit_code=ExitCode.USAGE,
         fix=f"make one: `{precision.quantize_command(_unquantised(inputs), need.quantization)}`;"
         " or give one with --model (a folder, or hf:ORG/NAME), or take another profile",
     )

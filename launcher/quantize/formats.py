@@ -81,6 +81,6 @@ FORMATS: Final[Mapping[To, Format]] = MappingProxyType(
 """By the word of `--to`. The lines divide what others published of Qwen3-Embedding-0.6B
 (SmoothQuant int8 0.987 worst and 0.992 mean, int4 in blocks of 32 0.930 and 0.945) from what serves
 nobody (int8 without smoothing: 0.639 and 0.846). Engines: from the releases' own sources
-(srt/layers/quantization, configs/model_config.py), not run by us on a card. turing's
+(srt/layers/quantization, configs/model_config.py), not tested on a card. turing's
 compressed-tensors knows fp8 only, whose kernels its cards lack; with `--quantization w8a8_int8` it
 reads the int8 layout as its own."""

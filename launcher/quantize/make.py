@@ -106,7 +106,6 @@ def check(checkpoint: Checkpoint) -> None:
         raise QlaunchError(
             f"{checkpoint.path} {why}",
             code="checkpoint_unsuitable",
-            exit_code=ExitCode.USAGE,
             fix="give the model's own checkpoint of a decoder, in 16 or 32 bits",
         )
 

@@ -86,14 +86,12 @@ def run_directory(runs_dir: Path, wanted: str) -> Path:
         raise QlaunchError(
             f"{wanted!r} is the beginning of {len(matches)} runs: {', '.join(matches[:5])}",
             code="run_ambiguous",
-            exit_code=ExitCode.USAGE,
             fix="give more of the id",
         )
     near = difflib.get_close_matches(wanted[:200], names, n=3, cutoff=0.5) or names[:3]
     raise QlaunchError(
         f"there is no run {wanted[:200]!r} in {runs_dir}",
         code="run_unknown",
-        exit_code=ExitCode.USAGE,
         fix=f"did you mean {', '.join(near)}?" if near else "no run has been recorded yet",
     )
 

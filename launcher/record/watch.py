@@ -73,7 +73,7 @@ class ResourceWatch:
         if peak.method.get("gpu") != "device_delta":
             return peak
         why = peak.method.get("gpu_reason", "NVML does not tell processes apart")
-        reason = f"{why}, and how much was in use before the engine began is not known"
+        reason = f"{why}, and how much was in use before the engine started is not known"
         method = peak.method | {"gpu": "unavailable", "gpu_reason": reason}
         return msgspec.structs.replace(peak, gpu_peak_bytes=None, method=method)
 

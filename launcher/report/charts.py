@@ -31,19 +31,16 @@ def throughput(doc: Doc) -> str | None:
         axes.margins(0.08)
         longest = max(len(_short(formatting.plain(mode["name"]))) for _, mode, _ in found)
         figure.legend(loc="outside upper center", ncols=max(1, min(4, 84 // (longest + 6))))
-        svg.place_labels(
-            figure,
-            axes,
-            [
-                (
-                    formatting.short_level(cell["level"]),
-                    cell["embeddings_per_s"]["median"],
-                    cell["p50_ms"]["median"],
-                )
-                for _, _, points in found
-                for cell in points
-            ],
-        )
+        labels = [
+            (
+                formatting.short_level(c["level"]),
+                c["embeddings_per_s"]["median"],
+                c["p50_ms"]["median"],
+            )
+            for _, _, points in found
+            for c in points
+        ]
+        svg.place_labels(figure, axes, labels)
 
     said = [
         f"{formatting.plain(mode['name'])}: "

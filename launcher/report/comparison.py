@@ -89,8 +89,8 @@ def verdict(doc: Doc) -> list[str]:
     """The outcome in words; where it ended early, that first."""
     found = []
     if not doc["complete"]:
-        why = doc.get("interrupted") or "it did not come to its end"
-        found.append(f"Not complete: {why}. What was measured until then is below.")
+        why = doc.get("interrupted") or "it did not finish"
+        found.append(f"Not complete: {why}. What was measured until then is shown below.")
     found += doc.get("verdict") or ["No verdict: nothing was measured that could be compared."]
     again = doc.get("remeasured")
     if again and not any(sentence.startswith("Measured again") for sentence in found):

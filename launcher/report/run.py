@@ -12,6 +12,7 @@ from launcher import units
 from launcher.argv import grouped
 from launcher.documents.failure import Failure
 from launcher.documents.run import Run, Sample
+from launcher.documents.service_state import START
 from launcher.documents.smoke import Check
 from launcher.record.peak import PeakTracker
 from launcher.report import flame, formatting
@@ -23,7 +24,6 @@ Doc = Mapping[str, Any]
 EVENTS_SHOWN = 200
 """More are in `events.ndjson`."""
 ROW_FIGURES = ("mean_ms", "p50_ms", "p95_ms", "p99_ms", "embeddings_per_s", "tokens_per_s")
-_START = {"starting", "loading", "warming", "verifying"}
 
 
 def run_html(
@@ -184,12 +184,7 @@ def _trouble(run: Run) -> list[str]:
 def facts(run: Run) -> list[tuple[str, str]]:
     """What ran and when, name and value; what is not known is left out."""
     plan = run.plan
-    known = [
-        ("run", run.run),
-        ("profile", run.profile),
-        ("began", run.began),
-        ("ended", run.ended),
-    ]
+    known = [("run", run.run), ("profile", run.profile), ("began", run.began), ("ended", run.ended)]
     if plan is not None:
         known += [
             ("model", plan.model_name),
@@ -217,9 +212,9 @@ def _method(run: Run, kind: str) -> str:
 
 def start_phases(run: Run) -> list[tuple[str, float, float]]:
     """Name, beginning and length in seconds of the phases of the first start."""
-    start = []
+    start: list[tuple[str, float, float]] = []
     for phase, following in itertools.pairwise(run.phases):
-        if phase.name not in _START:
+        if phase.name not in START:
             break
         start.append((phase.name, phase.t_s, max(0.0, following.t_s - phase.t_s)))
     return start

@@ -1,6 +1,6 @@
 """Starting, stopping and asking services: what the command line calls.
 
-Nobody here writes state. A start leaves a plan and spawns the supervisor; a stop asks it by
+This module never writes state. A start leaves a plan and spawns the supervisor; a stop asks it by
 signal; everything else reads. `up.lock` serialises starts and stops of one service, and is held
 only for the moment of the start, so that `down` works while `up` still waits.
 """
@@ -37,7 +37,6 @@ ENTRY = (sys.executable, "-P", "-m", "launcher.app.supervise")
 POLL_S = 0.05
 SUPERVISOR_START_S = 20.0
 """For the supervisor's own start: about 0.2 s, more on a machine that is short of everything."""
-KILL_S = 3.0
 """For the kernel to end what got SIGKILL."""
 LAST_STEPS_S = 2.0
 """From a supervisor's last state to its end: it closes its files, which takes milliseconds."""
@@ -386,6 +385,8 @@ def _ended(where: Folder, supervisor: ProcessId) -> bool:
 
 def _stop_supervisor(where: Folder, supervisor: ProcessId, began: float, timeout: float) -> bool:
     """Ask it to stop and wait; kill it when its time is over, which returns True."""
+    from launcher.service.process_tree import Patience
+
     processes.send(supervisor, signal.SIGTERM)
     processes.send(
         supervisor, signal.SIGCONT
@@ -397,7 +398,7 @@ def _stop_supervisor(where: Folder, supervisor: ProcessId, began: float, timeout
         return False
     processes.send(supervisor, signal.SIGKILL)
     # The kernel needs a moment, and on a busy machine more, however short the time-out is.
-    deadline = max(began + timeout - 3.0, time.monotonic() + KILL_S)
+    deadline = max(began + timeout - 3.0, time.monotonic() + Patience().kill_s)
     while _lives(supervisor) and time.monotonic() < deadline:
         time.sleep(POLL_S)
     return True

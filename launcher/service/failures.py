@@ -112,7 +112,7 @@ def hung(detail: str, log: str) -> Failure:
         code="engine_hung",
         exit_code=ExitCode.START_FAILED,
         failure_class="wedged",
-        message=f"the engine stopped answering embedding requests ({detail}), and is not at work",
+        message=f"the engine stopped answering embedding requests ({detail}), and is idle",
         fix=f"read the engine's log: {log}",
     )
 

@@ -8,7 +8,7 @@ import re
 import stat
 from pathlib import Path
 
-from launcher.errors import ExitCode, QlaunchError
+from launcher.errors import QlaunchError
 from launcher.linux.files import write_atomic
 
 _TOKEN = re.compile(rb"[A-Za-z0-9._~+/=-]+")
@@ -57,6 +57,5 @@ def _unusable(path: str, why: str) -> QlaunchError:
     return QlaunchError(
         f"cannot use the API key file {path}: {why}",
         code="api_key_unusable",
-        exit_code=ExitCode.USAGE,
         fix=f"put the key alone into the file, then: chmod 600 {path}",
     )

@@ -17,7 +17,7 @@ _STAMP = re.compile(r"\[?(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)")
 
 
 def crash_logs(run_dir: Path) -> list[Path]:
-    """What the engines that died in this run had said, the latest first."""
+    """The last log lines of the engines that died in this run, the latest first."""
     found = [path for path in run_dir.glob("crash-*.log") if path.is_file()]
     return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 

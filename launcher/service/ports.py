@@ -90,7 +90,6 @@ def check_free(host: str, port: int) -> None:
             raise QlaunchError(
                 f"this user may not bind port {port}",
                 code="port_forbidden",
-                exit_code=ExitCode.USAGE,
                 fix="choose a port of 1024 or above, for example with --port",
             ) from error
         except OSError as error:
@@ -259,6 +258,5 @@ def _bad_host(host: str, why: str) -> QlaunchError:
     return QlaunchError(
         f"cannot listen on host {host!r}: {why}",
         code="bad_host",
-        exit_code=ExitCode.USAGE,
         fix="use an address of this machine, such as 127.0.0.1",
     )

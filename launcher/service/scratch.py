@@ -131,7 +131,7 @@ def _make_in(base: Path) -> Scratch:
         if fd is not None:
             return Scratch(path, fd)
         # Somebody sweeps at this very moment, and has removed it or will.
-    raise OSError(0, "it is being cleaned by somebody else all the time")
+    raise OSError(0, "another process keeps removing files in it")
 
 
 def _locked(path: Path) -> int | None:

@@ -46,7 +46,6 @@ class BadServiceNameError(QlaunchError):
         super().__init__(
             f"{word[:80]!r} cannot name a service",
             code="bad_service_name",
-            exit_code=ExitCode.USAGE,
             fix="use 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit",
         )
         self.word = word
@@ -276,7 +275,7 @@ def decode_state(name: str, data: bytes) -> ServiceState:
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         return unreadable(name, f"its state file is damaged: {_reason(error)}")
     if state.service != name:
-        return unreadable(name, f"its state file speaks of another service, {state.service!r}")
+        return unreadable(name, f"its state file is about another service, {state.service!r}")
     return state
 
 

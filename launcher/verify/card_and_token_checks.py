@@ -39,7 +39,7 @@ def card_check(request: VerifyRequest) -> Check:
     if faults:
         return Check(name="card", ok=False, detail="; ".join(each.what for each in faults))
     if request.card is None:
-        detail = "no model card names this checkpoint, so its own files are believed"
+        detail = "no model card names this checkpoint, so its own files are used"
         return Check(name="card", ok=True, detail=detail)
     detail = f"pooling, normalisation and width are those of model card {request.card.name}"
     return Check(name="card", ok=True, detail=detail)
@@ -68,10 +68,8 @@ def _card_faults(request: VerifyRequest, card: CardFacts) -> Iterator[Fault]:
         )
         yield Fault("normalization", what, fix)
     if request.dimensions != card.dimensions:
-        what = (
-            f"{card.file} says {card.dimensions} dimensions, {_at(request, 'config.json')} makes "
-            f"{request.dimensions}"
-        )
+        said = f"{_at(request, 'config.json')} makes {request.dimensions}"
+        what = f"{card.file} says {card.dimensions} dimensions, {said}"
         yield Fault("dimension", what, fix)
 
 

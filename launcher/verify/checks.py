@@ -215,10 +215,8 @@ def measure_parity(reading: Reading) -> Parity:
         if not math.isfinite(sum(vector)) or norm(vector) == 0:
             why = f"the checkpoint itself gives NaN, infinity or only zeros in float32 ({name})"
             return Parity(reason=why, broken_weights=True)
-    width, expected = (
-        len(next(iter(reference.vectors.values()))),
-        reading.evidence.request.dimensions,
-    )
+    width = len(next(iter(reference.vectors.values())))
+    expected = reading.evidence.request.dimensions
     if width != expected:
         return Parity(reason=f"the reference has {width} numbers a vector, {expected} are expected")
     return Parity(

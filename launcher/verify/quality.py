@@ -134,10 +134,7 @@ def _usable(vector: Vector, width: int) -> bool:
 
 
 def _compared(
-    found: RetrievalSet,
-    measured: QualityReport,
-    served: Mapping[str, Vector],
-    outcome: Outcome,
+    found: RetrievalSet, measured: QualityReport, served: Mapping[str, Vector], outcome: Outcome
 ) -> QualityReport:
     """`measured` with what the reference says of it."""
     reference = outcome.reference

@@ -105,12 +105,10 @@ def calls(
     inputs = {**texts.BY_NAME, texts.FRESH: texts.fresh_text()}
     for call, wanted in named:
         names = tuple(name for name in wanted if name not in left_out)
-        if not names:
-            continue
-        yield call, names, tuple(inputs[name] for name in names)
-    fillers = texts.overflow_texts(
-        min(request.max_running_requests + OVERFLOW_EXTRA, OVERFLOW_LIMIT)
-    )
+        if names:
+            yield call, names, tuple(inputs[name] for name in names)
+    count = min(request.max_running_requests + OVERFLOW_EXTRA, OVERFLOW_LIMIT)
+    fillers = texts.overflow_texts(count)
     yield "overflow", tuple(f"filler {each}" for each in fillers), fillers
     # Asked whatever its length: any answer shows that the engine lives.
     yield "after", (texts.AFTER,), (texts.BY_NAME[texts.AFTER],)

@@ -96,10 +96,10 @@ def profile(home: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
         "launcher.cli.bench.named_model.names_start", lambda name, _folder: name == "svc"
     )
     monkeypatch.setattr(
-        "launcher.cli.bench.prepare",
+        "launcher.cli.up.prepare",
         lambda request, _say: SimpleNamespace(plan=plan, given=request),
     )
-    monkeypatch.setattr("launcher.cli.bench.require_fit", lambda _prepared: None)
+    monkeypatch.setattr("launcher.cli.up.require_fit", lambda _prepared: None)
     return home
 
 

@@ -325,7 +325,7 @@ def test_what_failed_on_the_way_cannot_win() -> None:
     found = compare(three(events, a=late), events)
     assert found.winner == "b"
     assert any("a is 1.2 × as fast as b" in each for each in found.verdict)
-    assert any("does not count: it was not measured wholly" in each for each in found.verdict)
+    assert any("does not count: it was not measured completely" in each for each in found.verdict)
     events.clear()
     alone = compare(three(events, a=late, b=late, c=late), events)
     assert (alone.winner, alone.complete, alone.remeasured) == (None, True, None)

@@ -108,7 +108,7 @@ def test_memory_that_does_not_come_back_is_said(
     left = iter([8 << 30, *[5 << 30] * 50])
     found = tools(lambda: next(left))
     assert found.settle() is None
-    assert found.settle() == "3.22 GB of RAM less are available than at the beginning"
+    assert found.settle() == "3.22 GB less RAM is available than at the beginning"
     patient = iter([8 << 30, 5 << 30, 8 << 30])
     back = tools(lambda: next(patient))
     assert (back.settle(), back.settle()) == (None, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,14 @@ def test_a_format_string_shows_what_is_filled_in() -> None:
     )
     [found] = [one for node in ast.walk(tree) for one in error_pages._of(node, "m")]
     assert (found.code, found.exit_code, found.fix) == ("x_y", "USAGE", "do … now")
+
+
+def test_codes_of_problems_within_a_result_are_listed_too() -> None:
+    """Those that are no exception: `interrupted` and `level_failed` were in no page."""
+    codes = {one.code for one in error_pages.raised()}
+    assert {"interrupted", "unexpected", "level_failed", "mode_failed", "doctor_problem"} <= codes
+    golden = Path(__file__).with_name("golden") / "documents"
+    documents = [json.loads(path.read_text("utf-8")) for path in sorted(golden.glob("*.json"))]
+    given = {error["code"] for document in documents for error in document.get("errors", ())}
+    assert given
+    assert given <= codes

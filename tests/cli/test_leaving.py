@@ -301,7 +301,7 @@ class TestPrune:
         leave_run("20260101T000000Z-svc-0001", "svc", "x" * 10_000_000)
         out = run("prune", "runs", "--keep", "0").out
         assert "1 run record, older than the newest 0" in out
-        assert out.endswith("10 MB could go: give --yes to remove it\n")
+        assert out.endswith("10 MB can be removed: give --yes to do it\n")
         assert run("prune", "runs", "--keep", "0", "--yes").out.endswith("10 MB removed\n")
 
     def test_an_interruption_leaves_no_half_record(

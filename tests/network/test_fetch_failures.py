@@ -177,7 +177,7 @@ CASES = [
         always(servers.answers("503 Service Unavailable")),
     ),
     Case(
-        "login page", "unexpected_answer", "something else than was asked for", "login page",
+        "login page", "unexpected_answer", "something other than what was asked for", "login page",
         always(servers.answers("200 OK", "Content-Type: text/html", body=b"<html>Log in</html>")),
         fetchers=HUBS,
     ),
@@ -263,7 +263,7 @@ def test_a_file_of_certificates_that_is_not_there_is_named(tmp_path: Path) -> No
     ("status", "code", "says"),
     [
         ("407 Proxy Authentication Required", "proxy_auth_required", "asks for a user and a pass"),
-        ("403 Forbidden", "proxy_failed", "gives no connection to https://hub.example (403"),
+        ("403 Forbidden", "proxy_failed", "refuses the connection to https://hub.example (403"),
     ],
 )
 def test_a_proxy_that_lets_nobody_through(
@@ -291,7 +291,7 @@ def test_a_proxy_that_is_not_there_is_not_called_a_hub(
     answers = fetch(tmp_path, "https://hub.example", {"https_proxy": proxy})
     for fetcher, answer in answers.items():
         assert answer["code"] == "proxy_failed", f"{fetcher}: {answer}"
-        assert f"the proxy {proxy} gives no connection" in answer["message"], f"{fetcher}"
+        assert f"the proxy {proxy} refuses the connection" in answer["message"], f"{fetcher}"
         if host == "127.0.0.1":
             assert says in answer["message"], f"{fetcher}: {answer}"
         assert "no_proxy" in answer["fix"]

@@ -24,7 +24,7 @@ from tests.samples import machine
 
 GOLDEN: Final = Path(__file__).with_name("golden_cpus.json")
 PROFILES: Final = ("cpu-minilm", "cpu-qwen3-0.6b")
-WORDS: Final = ("dtype", "AVX2", "not run by us")
+WORDS: Final = ("dtype", "AVX2", "not tested on")
 """Of the reasons that a processor decides; the others have tests of their own."""
 MASKS: Final[Mapping[str, tuple[str, dict[str, str]]]] = {
     "zen4 masked to AVX2": ("zen4", {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}),

@@ -92,7 +92,7 @@ class TestInt8:
         [
             ({"hardware": machine(vectors=False)}, "this CPU has no AVX2"),
             ({"model": qwen3()}, "this model is a decoder"),
-            ({"plugin": False}, "--no-plugin leaves that out"),
+            ({"plugin": False}, "--no-plugin leaves the plugin out"),
             ({"model": checkpoint(quantization="gptq")}, "quantised already (gptq)"),
             (
                 {"hardware": machine(int8=True, gpus=(gpu(),)), "release": "turing"},
@@ -266,7 +266,7 @@ def test_a_text_that_the_kv_cache_cannot_hold_is_refused_and_not_kept_waiting(
     assert plan.expectation.context_length == 299
     assert plan.guard is not None
     assert plan.guard.text_tokens == 298
-    words = "context 299: the KV cache (--max-total-tokens 300) holds no longer text"
+    words = "context 299: the KV cache (--max-total-tokens 300) cannot hold a longer text"
     assert words in plan.reasons
 
 
@@ -281,7 +281,7 @@ def test_a_context_that_the_user_insists_on_stays_with_a_warning() -> None:
     extra = ("--max-total-tokens", "300", "--context-length", "400")
     plan = make_plan(inputs(extra=extra))
     assert value(plan.engine.argv, "--context-length") == "400"
-    words = "a text of 299 tokens or more would wait for ever: --max-total-tokens 300"
+    words = "a text of 299 tokens or more would wait forever: --max-total-tokens 300"
     assert words in plan.reasons
 
 

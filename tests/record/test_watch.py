@@ -122,5 +122,5 @@ def test_a_difference_to_the_middle_of_a_life_is_no_figure(monkeypatch: pytest.M
     peak = found.peak()
     assert peak.gpu_peak_bytes is None
     assert peak.method["gpu"] == "unavailable"
-    assert "before the engine began is not known" in peak.method["gpu_reason"]
+    assert "before the engine started is not known" in peak.method["gpu_reason"]
     assert peak.ram_peak_bytes is not None

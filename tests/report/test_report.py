@@ -226,7 +226,7 @@ def test_a_record_with_nothing_in_it() -> None:
     text = report.run_html(empty, (), ())
     assert "<svg" not in text
     assert "It was broken before it was verified." in text
-    assert "None was made." in text
+    assert "No checks were made." in text
     assert report.run_markdown(empty, ())
     assert len(report.run_csv(()).splitlines()) == 1
 

@@ -230,7 +230,7 @@ def test_rate_and_queue_are_those_of_the_log(home: Home) -> None:
     with contextlib.closing(LiveView()) as found:
         [row] = found.look()["services"]
         assert row["rate"]["texts_per_s"] is None
-        assert row["rate"]["reason"] == "its log has told of no batch"
+        assert row["rate"]["reason"] == "its log shows no batch yet"
         say(up, BATCH.format(1, 1, 0))
         [row] = found.look()["services"]
         assert row["rate"]["texts_per_s"] == 0.0
@@ -262,7 +262,7 @@ def test_latency_words() -> None:
     state = store.unreadable("svc", "x")
     assert live_view.latency(state) == {
         "ms": None,
-        "reason": "no embedding of qlaunch's own was answered yet",
+        "reason": "none of qlaunch's own embedding calls was answered yet",
     }
     report = SmokeReport(ok=True, checks=(), latency_ms=23.456)
     smoked = msgspec.structs.replace(state, smoke=report)

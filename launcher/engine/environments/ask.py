@@ -40,12 +40,13 @@ def ask_python(
     """
     try:
         done = subprocess.run(
-            [str(python), "-c", code],
+            [str(python.absolute()), "-c", code],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             env=child_environment.foreign_python(os.environ) if env is None else env,
             timeout=timeout_s,
             check=False,
+            cwd="/",  # the first place of `-c`'s path: a json.py beside the user is no module
         )
         if done.returncode == 0:
             return msgspec.json.decode(done.stdout, type=answer)

@@ -160,11 +160,11 @@ def require(options: Sequence[str], against: str | Table) -> list[FlagProblem]:
         return problems
     kinds = {problem.kind for problem in errors}
     unknown = kinds & {"unknown", "removed", "abbreviated"}
-    code = "flag_table_missing" if "no_table" in kinds else "flag_invalid"
+    no_table = "no_table" in kinds
     fixes = dict.fromkeys(problem.fix for problem in errors if problem.fix)
     raise QlaunchError(
         "; ".join(problem.message for problem in errors),
-        code="flag_unknown" if unknown else code,
+        code="flag_unknown" if unknown else "flag_table_missing" if no_table else "flag_invalid",
         exit_code=ExitCode.ENGINE,
         fix="; ".join(fixes) or None,
         data={"problems": msgspec.to_builtins(problems)},

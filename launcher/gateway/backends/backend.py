@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from launcher.errors import ExitCode, QlaunchError
+from launcher.errors import QlaunchError
 
 DEFAULT_BYTES: Final = 1 << 30
 LEAST_BYTES: Final = 32 << 20
@@ -113,6 +113,5 @@ def bad_cache(message: str) -> QlaunchError:
     return QlaunchError(
         message,
         code="bad_cache",
-        exit_code=ExitCode.USAGE,
         fix="give a file, redis://host:port/0, rediss://… or memcached://host:port",
     )

@@ -69,7 +69,7 @@ class Proof:
 
     def _compare(self, vector: object) -> Finding:
         if not isinstance(vector, list) or len(vector) != self._dimensions:
-            return Finding(None, f"it has not {self._dimensions} dimensions")
+            return Finding(None, f"it does not have {self._dimensions} dimensions")
         if not all(type(x) in {int, float} and abs(x) <= FLOAT32_MAX for x in vector):
             return Finding(None, "it holds values that are not finite")
         length = norm(vector)

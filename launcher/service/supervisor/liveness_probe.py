@@ -104,7 +104,7 @@ class LivenessProbe:
             self._proof.doubt(finding)
             self._embed(answer)
         elif finding.fault:
-            self._drifted(f"{finding.fault}, and so a second time")
+            self._drifted(f"{finding.fault}, twice in a row")
         else:
             self.latency_ms = round(1000 * (time.monotonic() - asked), 1)
             self.cosine = finding.cosine

@@ -11,7 +11,7 @@ import msgspec
 
 from launcher.documents.failure import Failure, TakenFallback
 from launcher.documents.plan import Plan
-from launcher.documents.service_state import LastCheck, ServiceState, State
+from launcher.documents.service_state import START, LastCheck, ServiceState, State
 from launcher.documents.smoke import Check, SmokeReport
 from launcher.linux import processes
 from launcher.linux.processes import ProcessId
@@ -24,7 +24,6 @@ from launcher.service.supervisor.engine_life import Command, engine_command
 from launcher.service.supervisor.http_probe import seconds_since
 from launcher.service.supervisor.run_recorder import RunRecorder, cleaner
 from launcher.service.supervisor.state_writer import Journal, Members, StateWriter, first_state
-from launcher.service.supervisor.states import START
 from launcher.units import now
 
 

@@ -168,7 +168,7 @@ def _report(data: object) -> SmokeReport | str:
     try:
         return msgspec.convert(data, SmokeReport)
     except msgspec.ValidationError as error:
-        return f"the smoke process answered nonsense: {error}"
+        return f"the smoke process sent an answer that cannot be read: {error}"
 
 
 def _vector(encoded: object) -> Numbers | None:

@@ -29,9 +29,6 @@ from dataclasses import dataclass
 from launcher.config.profile import Restart
 from launcher.documents.service_state import State
 
-START: frozenset[State] = frozenset({"starting", "loading", "warming", "verifying"})
-"""States of a start that has not been verified."""
-
 _ALWAYS: frozenset[State] = frozenset({"stopping", "failed"})
 NEXT: dict[State, frozenset[State]] = {
     "starting": _ALWAYS | {"loading", "warming", "verifying", "backoff"},

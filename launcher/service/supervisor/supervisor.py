@@ -19,7 +19,7 @@ import msgspec
 
 from launcher.documents.failure import Failure
 from launcher.documents.plan import Plan
-from launcher.documents.service_state import UP, ServiceState, State
+from launcher.documents.service_state import START, UP, ServiceState, State
 from launcher.documents.smoke import SmokeReport
 from launcher.errors import QlaunchError
 from launcher.linux.processes import ProcessId
@@ -34,11 +34,9 @@ from launcher.service.supervisor.liveness import Verdict
 from launcher.service.supervisor.records import ServiceRecords
 from launcher.service.supervisor.resources import PortReservation
 from launcher.service.supervisor.smoke_process import Verifier, verify_request
-from launcher.service.supervisor.states import START, RestartBudget
+from launcher.service.supervisor.states import RestartBudget
 from launcher.service.supervisor.template import Template
 from launcher.service.supervisor.timing import Dependencies
-
-_ORDER: dict[State, int] = {"starting": 0, "loading": 1, "warming": 2, "verifying": 3}
 
 
 class Supervisor:
@@ -224,7 +222,7 @@ class Supervisor:
     def life_phase(self, state: State, detail: str) -> None:
         """Phases only advance."""
         now = self._status.state
-        if now in START and _ORDER[state] > _ORDER[now]:
+        if now in START and START.index(state) > START.index(now):
             self._records.enter(state, detail)
         elif now == state and detail:
             self._status.change(detail=detail)
@@ -304,7 +302,11 @@ class Supervisor:
 
     def _smoke_answered(self, answer: SmokeReport | str) -> None:
         if self._status.state != "verifying":  # it ended before it was asked to begin
-            self._smoke_failed(answer if isinstance(answer, str) else "the smoke began too soon")
+            self._smoke_failed(
+                answer
+                if isinstance(answer, str)
+                else "the smoke began before the engine was healthy"
+            )
         elif isinstance(answer, SmokeReport) and answer.ok:
             self._verified(answer)
         else:

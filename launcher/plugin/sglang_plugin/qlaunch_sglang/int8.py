@@ -335,5 +335,5 @@ def _why_not(encoder, activation: str) -> str | None:
         (torch.ops.mkldnn, "_linear_pointwise"),
     )
     if not all(hasattr(library, name) for library, name in operators):
-        return f"PyTorch {torch.__version__} has not the operators"
+        return f"PyTorch {torch.__version__} does not have the operators"
     return None

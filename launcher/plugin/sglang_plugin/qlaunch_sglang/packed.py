@@ -114,7 +114,7 @@ def why_not_packed(weight) -> str | None:
     operators = torch.ops.mkldnn
     needed = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
     if not all(hasattr(operators, name) for name in needed):
-        return "no, this PyTorch has not the operators"
+        return "no, this PyTorch does not have the operators"
     if weight.dtype == torch.bfloat16 and not operators._is_mkldnn_bf16_supported():
         return "no, this processor does not compute bfloat16"
     return None

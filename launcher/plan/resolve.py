@@ -41,8 +41,7 @@ from launcher.plan.request_checks import check_request, is_loopback
 def make_plan(inputs: Inputs) -> Plan:
     """Resolve everything to what will run.
 
-    A plan that does not fit this machine's memory is returned with `fits` false, and `misfit` says
-    why; the caller decides whether to refuse.
+    A plan that does not fit this machine's memory has `fits` false and says why in `misfit`.
 
     Raises:
         QlaunchError: `flag_unknown` and its kin (exit 5) for options the engine does not have,

@@ -283,14 +283,14 @@ import functools, sys
 from pathlib import Path
 from types import SimpleNamespace
 import msgspec
-from launcher.cli import bench, main
+from launcher.cli import bench, main, up
 from launcher.documents.plan import Plan
 from launcher.service import control as client
 plan = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Plan)
 client.launch = functools.partial(client.launch, entry=tuple(sys.argv[2].split("|")))
 bench.named_model.names_start = lambda name, folder: True
-bench.prepare = lambda request, say: SimpleNamespace(plan=plan)
-bench.require_fit = lambda prepared: None
+up.prepare = lambda request, say: SimpleNamespace(plan=plan)
+up.require_fit = lambda prepared: None
 sys.exit(main.main(sys.argv[3:]))
 """
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from launcher.engine.release import Engine
+from tests.engine_real.inside_process import Ask, Inside
 from tests.engine_real.test_encoder_layers import cosines
-from tests.engine_real.test_inside import Ask, Inside
 
 SHAPES: list[dict[str, Any]] = [
     {},

@@ -115,9 +115,12 @@ class TestEncoders:
         assert value(argv, "--chunked-prefill-size") == "-1"
         assert value(argv, "--mem-fraction-static") == "0.5"
 
-    def test_decoders_are_left_alone(self) -> None:
-        argv = make_plan(inputs(model=qwen3(), flags=dict(SMALL))).engine.argv
-        assert not {f"--{name}" for name in ENCODER_FLAGS} & set(argv)
+    def test_a_decoder_that_may_be_cut_is_left_alone(self) -> None:
+        flags: dict[str, FlagValue] = {**SMALL, "chunked-prefill-size": 2048}
+        argv = make_plan(inputs(model=qwen3(), flags=flags)).engine.argv
+        assert value(argv, "--chunked-prefill-size") == "2048"
+        others = {f"--{name}" for name in ENCODER_FLAGS} - {"--chunked-prefill-size"}
+        assert not others & set(argv)
 
     def test_a_profile_that_sets_one_itself_is_followed(self) -> None:
         argv = make_plan(inputs(flags={"mem-fraction-static": 0.7})).engine.argv

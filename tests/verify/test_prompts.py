@@ -127,7 +127,7 @@ def test_model_inspect_says_that_the_server_adds_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = folder(tmp_path, prompts={"query": "Q:\n", "STS": "S"}, default_prompt_name="STS")
-    assert main(["model", "inspect", str(made)]) == 0
+    assert main(["model", "inspect", str(made), "--all"]) == 0
     lines = capsys.readouterr().out.splitlines()
     shown = dict(line.split(maxsplit=1) for line in lines)
     assert shown["query_prompt"] == r'"Q:\n"'  # on one line

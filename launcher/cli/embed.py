@@ -108,7 +108,7 @@ def command(
     the exit code is 10 then.
     """
     progress = Progress(quiet=quiet)
-    files, named = _split(words)
+    files, named = _split(words, served=bool(services or profile or urls))
     with ends_by_interrupt():
         try:
             servers = _servers((*services, *named), profile, urls, given, progress)
@@ -121,10 +121,13 @@ def command(
     return _result(outcome)
 
 
-def _split(words: tuple[str, ...]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """Files, and a service that is named after them: a word that is no file, and is a service."""
+def _split(words: tuple[str, ...], *, served: bool) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """Files, and a service that is named after them: a word that is no file, and is a service.
+
+    A folder is a model, unless it is said elsewhere (`served`) who makes the vectors.
+    """
     last = words[-1]
-    is_file = Path(last).exists() and not Path(last).is_dir()
+    is_file = Path(last).exists() and (served or not Path(last).is_dir())
     is_name = not is_file and corpus_servers.names_service(last)
     files = words[:-1] if is_name else words
     if not files:

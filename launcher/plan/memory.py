@@ -45,7 +45,8 @@ CPU_BASE_BYTES: Final[Mapping[ModelKind, Mapping[StartMethod, Mapping[EnginePart
 
 PSS less the computed terms: SGLang 0.5.23, PyTorch's CPU build, x86-64, 2 cores, MiniLM (fork:
 769 MB once verified, 808 at the highest moment before). What several share is counted with front
-and scheduler; template and detokenizer add the pages of their own. Decoders' were not measured
+and scheduler; template and detokenizer add the pages of their own. The detokenizer's under fork is
+estimated, not measured since the others shrank. Decoders' were not measured
 again since the processes changed: they took 50 MB less than encoders' before. A host's own runs
 replace these (launcher/plan/calibration.py)."""
 SMOKE_TOKENS: Final = 512

@@ -43,7 +43,7 @@ def command(
     predicted and measured memory), the table of direct, offloaded and CPU, quantised copies, two
     services on one card, and what happens when a process is killed. A step that fails is written
     down, and the rest goes on. One that was cut short, by time or Ctrl-C, goes on where it ended
-    when it is called again. Exit 10 unless everything was done and ended well.
+    when it is called again. Exit 10 unless everything was done and succeeded.
     """
     progress = Progress(quiet=quiet)
     try:

@@ -27,7 +27,7 @@ def verdict(proof: Proof) -> str:
     """The proof in one sentence."""
     bad = [c for c in proof.chapters if c.outcome != "ok"]
     good = len(proof.chapters) - len(bad)
-    words = f"{good} of {len(proof.chapters)} chapters ended well"
+    words = f"{good} of {len(proof.chapters)} chapters succeeded"
     counts = {o: sum(c.outcome == o for c in bad) for o in dict.fromkeys(c.outcome for c in bad)}
     said = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in counts.items())
     return f"{words}{f' ({said})' if said else ''}."

@@ -266,4 +266,4 @@ def test_the_page_shows_every_step_and_obeys_no_name(program: Program, tmp_path:
     assert "<script>" not in text
     assert "12.5" in text
     assert 'class="verdict bad"' in text
-    assert "1 of 2 chapters ended well (1 skipped)." in text
+    assert "1 of 2 chapters succeeded (1 skipped)." in text

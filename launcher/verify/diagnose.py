@@ -72,8 +72,8 @@ SUITE: dict[str, Diagnosis] = {
     ),
     "too_long": Diagnosis(
         "limits",
-        "A text beyond the context is not refused with a reason: its vector stands for something other "
-        "than the text. Cut texts in the client, and report this to the engine.",
+        "A text beyond the context is not refused with a reason: its vector stands for something "
+        "other than the text. Cut texts in the client, and report this to the engine.",
     ),
     "empty": Diagnosis(
         "limits",

@@ -88,9 +88,9 @@ def test_the_length_counts_where_the_direction_is_the_same() -> None:
         ([True, *unit(1)[1:]], "not finite"),
         ([None] * WIDTH, "not finite"),
         ([0.0] * WIDTH, "every number is 0"),
-        (unit(1)[:-1], "has not 16 dimensions"),
-        (None, "has not 16 dimensions"),
-        ("AAAA", "has not 16 dimensions"),
+        (unit(1)[:-1], "does not have 16 dimensions"),
+        (None, "does not have 16 dimensions"),
+        ("AAAA", "does not have 16 dimensions"),
     ],
 )
 def test_what_is_no_vector_is_no_proved_vector(vector: Any, words: str) -> None:
@@ -165,9 +165,9 @@ def events(state: ServiceState) -> list[str]:
     [
         ("other", "its cosine with the proved vector is"),
         ("nan", "not finite"),
-        ("null", "has not 8 dimensions"),
+        ("null", "does not have 8 dimensions"),
         ("zero", "every number is 0"),
-        ("short", "has not 8 dimensions"),
+        ("short", "does not have 8 dimensions"),
         ("long", "its length is 3.0000, and was 1.0000 when proved"),
     ],
 )

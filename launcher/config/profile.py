@@ -80,7 +80,7 @@ class Restart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     max_attempts: Annotated[int, msgspec.Meta(ge=0, le=100)] = 5
     """Starts after failures before the service is given up; 0 never starts it again."""
-    backoff_initial_s: Seconds = 1.0
+    backoff_initial_s: Seconds = 0.5
     """Pause before the first new start; doubled each time."""
     backoff_max_s: Seconds = 60.0
     """Longest pause."""

@@ -61,7 +61,7 @@ def levels() -> int:
         1.0,
         0,
         torch.ops.onednn.qlinear_prepack(weight, None),
-        torch.ones(channels),
+        torch.ones(channels, dtype=torch.float32),  # not the model's own dtype
         torch.zeros(channels, dtype=torch.int64),
         None,
         1.0,
@@ -90,7 +90,7 @@ class Int8Linear(nn.Module):
     def __init__(self, dense, seen: "Seen", *, without=None, smooth: bool = True):
         super().__init__()
         weight = dense.weight.data.float()
-        even = seen.evening(weight) if smooth else torch.ones(weight.shape[1])
+        even = seen.evening(weight) if smooth else torch.ones(weight.shape[1], dtype=weight.dtype)
         if without is not None:
             weight[:, without] = 0
         self.scale, self.zero = quantiser(seen.within(even, without))

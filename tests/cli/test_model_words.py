@@ -133,12 +133,23 @@ class TestWhereAProfileIsExpected:
     def test_embed_takes_a_folder_for_a_model_and_a_file_for_texts(self, here: Path) -> None:
         (here / "t.txt").write_text("a")
         file = Path("t.txt")
-        assert embed._split(("t.txt", "./my-finetune")) == ((file,), ("./my-finetune",))
-        assert embed._split(("t.txt", "my-finetune")) == ((file,), ("my-finetune",))
-        assert embed._split(("t.txt", ABSENT)) == ((file,), (ABSENT,))
-        assert embed._split(("t.txt", "gte-tiny")) == ((file,), ("gte-tiny",))
-        assert embed._split(("t.txt", "./more.jsonl")) == ((file, Path("./more.jsonl")), ())
-        assert embed._split(("t.txt", "more.jsonl")) == ((file, Path("more.jsonl")), ())
+        assert embed._split(("t.txt", "./my-finetune"), served=False) == (
+            (file,),
+            ("./my-finetune",),
+        )
+        assert embed._split(("t.txt", "my-finetune"), served=False) == ((file,), ("my-finetune",))
+        assert embed._split(("t.txt", ABSENT), served=False) == ((file,), (ABSENT,))
+        assert embed._split(("t.txt", "gte-tiny"), served=False) == ((file,), ("gte-tiny",))
+        assert embed._split(("t.txt", "./more.jsonl"), served=False) == (
+            (file, Path("./more.jsonl")),
+            (),
+        )
+        assert embed._split(("t.txt", "more.jsonl"), served=False) == (
+            (file, Path("more.jsonl")),
+            (),
+        )
+        folder = Path("my-finetune")
+        assert embed._split(("t.txt", "my-finetune"), served=True) == ((file, folder), ())
 
     def test_embed_of_a_model_alone_asks_for_files(self, run: Run, here: Path) -> None:
         answer = run("embed", "./my-finetune", "-o", "out.jsonl", "--json")

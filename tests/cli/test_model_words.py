@@ -4,6 +4,7 @@ or one sentence says the command to type."""
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -133,21 +134,13 @@ class TestWhereAProfileIsExpected:
     def test_embed_takes_a_folder_for_a_model_and_a_file_for_texts(self, here: Path) -> None:
         (here / "t.txt").write_text("a")
         file = Path("t.txt")
-        assert embed._split(("t.txt", "./my-finetune"), served=False) == (
-            (file,),
-            ("./my-finetune",),
-        )
-        assert embed._split(("t.txt", "my-finetune"), served=False) == ((file,), ("my-finetune",))
-        assert embed._split(("t.txt", ABSENT), served=False) == ((file,), (ABSENT,))
-        assert embed._split(("t.txt", "gte-tiny"), served=False) == ((file,), ("gte-tiny",))
-        assert embed._split(("t.txt", "./more.jsonl"), served=False) == (
-            (file, Path("./more.jsonl")),
-            (),
-        )
-        assert embed._split(("t.txt", "more.jsonl"), served=False) == (
-            (file, Path("more.jsonl")),
-            (),
-        )
+        alone = partial(embed._split, served=False)
+        assert alone(("t.txt", "./my-finetune")) == ((file,), ("./my-finetune",))
+        assert alone(("t.txt", "my-finetune")) == ((file,), ("my-finetune",))
+        assert alone(("t.txt", ABSENT)) == ((file,), (ABSENT,))
+        assert alone(("t.txt", "gte-tiny")) == ((file,), ("gte-tiny",))
+        assert alone(("t.txt", "./more.jsonl")) == ((file, Path("./more.jsonl")), ())
+        assert alone(("t.txt", "more.jsonl")) == ((file, Path("more.jsonl")), ())
         folder = Path("my-finetune")
         assert embed._split(("t.txt", "my-finetune"), served=True) == ((file, folder), ())
 

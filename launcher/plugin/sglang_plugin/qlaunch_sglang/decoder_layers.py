@@ -20,6 +20,7 @@ import torch
 from qlaunch_sglang import causal
 from qlaunch_sglang.attention import LOG2_E, AttentionType, WholeTextAttention
 from qlaunch_sglang.decoder_linears import PackedLinear
+from qlaunch_sglang.packed import why_not_packed
 from qlaunch_sglang.pooling import lengths_of
 
 logger = logging.getLogger(__name__)
@@ -53,16 +54,8 @@ def _why_not(model) -> str | None:
     layers = list(model.layers)
     if len(layers) != getattr(model, "end_layer", len(layers)) or getattr(model, "start_layer", 0):
         return "no, the layers are spread over stages"
-    weight = model.embed_tokens.weight
-    if weight.device.type != "cpu" or weight.dtype not in (torch.float32, torch.bfloat16):
-        return f"no, for {weight.dtype} on {weight.device.type}"
-    operators = torch.ops.mkldnn
-    needed = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
-    if not all(hasattr(operators, name) for name in needed):
-        return "no, this PyTorch has not the operators"
-    if weight.dtype == torch.bfloat16 and not operators._is_mkldnn_bf16_supported():
-        return "no, this processor does not compute bfloat16"
-    return next(filter(None, map(_odd, layers)), None)
+    why_not = why_not_packed(model.embed_tokens.weight)
+    return why_not or next(filter(None, map(_odd, layers)), None)
 
 
 def _odd(layer) -> str | None:

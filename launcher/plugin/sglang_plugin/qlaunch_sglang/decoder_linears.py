@@ -2,8 +2,7 @@
 
 import torch
 
-ROWS = 1024
-"""Tokens that the layout is chosen for; others work too."""
+from qlaunch_sglang.packed import ROWS
 
 
 class PackedLinear:

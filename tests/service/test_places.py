@@ -23,6 +23,7 @@ from launcher.service.recover import settle
 from launcher.service.supervisor import worker_watch
 from launcher.service.supervisor.event_loop import Loop
 from launcher.service.supervisor.worker_watch import EngineWorkers
+from tests.children import running
 from tests.patience import PATIENCE_S
 from tests.service.home import Home, eventually
 from tests.service.test_state import state as written
@@ -155,7 +156,7 @@ def elsewhere(boot: str = "other", namespace: int = 4711) -> ProcessId:
 
 
 def test_a_process_of_another_namespace_is_neither_alive_nor_signalled() -> None:
-    with subprocess.Popen(SLEEP) as sleeper:
+    with running(SLEEP) as sleeper:
         mine = processes.process_id(sleeper.pid)
         assert mine is not None
         assert mine.namespace == Path("/proc/self/ns/pid").stat().st_ino
@@ -279,7 +280,7 @@ def test_a_part_without_a_pidfd_is_told_once(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(worker_watch, "POLL_S", 0.01)
     told: list[str] = []
     loop = Loop()
-    with subprocess.Popen(SLEEP) as sleeper:
+    with running(SLEEP) as sleeper:
         process = processes.process_id(sleeper.pid)
         assert process is not None
         leader = ProcessId(pid=1, start_ticks=0, boot_id="")
@@ -347,7 +348,7 @@ def is_gone(state: ServiceState | None) -> bool:
 def test_a_reboot_makes_old_pids_nobodys(home: Home) -> None:
     """The same numbers after a reboot are other processes, whatever they are."""
     where = store.folder("svc", create=True)
-    with subprocess.Popen(SLEEP) as sleeper:
+    with running(SLEEP) as sleeper:
         real = processes.process_id(sleeper.pid)
         assert real is not None
         before = msgspec.structs.replace(real, boot_id="before")

@@ -13,6 +13,7 @@ import pytest
 
 from launcher.errors import QlaunchError
 from launcher.service import ports
+from tests.children import running
 
 
 def test_a_free_port_is_free_and_stays_so() -> None:
@@ -41,7 +42,7 @@ def test_the_listener_of_another_process_is_foreign() -> None:
         "import socket, sys, time\ns = socket.create_server(('127.0.0.1', 0))\n"
         "print(s.getsockname()[1], flush=True)\ntime.sleep(60)\n"
     )
-    with subprocess.Popen([sys.executable, "-S", "-c", code], stdout=subprocess.PIPE) as other:
+    with running([sys.executable, "-S", "-c", code], stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         port = int(other.stdout.readline())
         assert ports.ownership([os.getpid()], "127.0.0.1", port) == "foreign"

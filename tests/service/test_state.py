@@ -20,6 +20,7 @@ from launcher.linux import processes
 from launcher.linux.processes import ProcessId
 from launcher.service import store
 from launcher.service.recover import settle
+from tests.children import running
 
 
 @pytest.fixture(autouse=True)
@@ -171,7 +172,7 @@ def test_a_lock_has_one_holder_and_ends_with_it() -> None:
         "import sys\nfrom pathlib import Path\nfrom launcher.service.store import Lock\n"
         "assert Lock(Path(sys.argv[1])).acquire()\nprint('held', flush=True)\nsys.stdin.read()\n"
     )
-    with subprocess.Popen(
+    with running(
         [sys.executable, "-c", code, str(where.lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as holder:
         assert holder.stdout is not None

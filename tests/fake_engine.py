@@ -259,6 +259,8 @@ def change(rows: list[dict[str, Any]], flag: Path, dimensions: int) -> None:
         flag.unlink()
     for row in rows[1 if said[-1] == "half" else 0 :: 2 if said[-1] == "half" else 1]:
         found = row["embedding"]
+        if isinstance(found, str):
+            found = list(struct.unpack(f"<{dimensions}f", base64.b64decode(found)))
         row["embedding"] = {
             "other": vector("other weights", dimensions),
             "half": vector("other weights", dimensions),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 _BLOCK = re.compile(r"^```console\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_EXIT = re.compile(r"  # exit ([\d, or]+)$")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
@@ -19,6 +20,12 @@ class Typed:
     shown: tuple[str, ...]
     """Lines below it: each must begin a line of what it prints, numbers and blanks apart."""
     section: str
+
+    @property
+    def codes(self) -> set[int]:
+        """Exit codes that are right: 0, or those of a comment `# exit 0, 1 or 2` after it."""
+        named = _EXIT.search(self.command)
+        return {int(code) for code in re.findall(r"\d+", named[1])} if named else {0}
 
     def missing(self, printed: str) -> list[str]:
         """Lines of the page that the command did not print."""
@@ -34,7 +41,7 @@ def masked(line: str) -> str:
 
 
 def commands(name: str) -> list[Typed]:
-    """The commands of a page in their order."""
+    """The commands of a page below docs/, in their order."""
     text = (DOCS / name).read_text("utf-8")
     found = []
     for block in _BLOCK.finditer(text):

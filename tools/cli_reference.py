@@ -193,6 +193,7 @@ KEYS: Final = {
     "runs diff": (
         "`a`, `b` (`run`, `service`, `profile`, `outcome`, `began`), `argv[].{change,a,b}`, "
         "`env[]`, `settings[]`, `versions[]` (`name`, `a`, `b`), "
+        "`vectors.{same,reason,sample_distance}`, "
         "`figures[].{name,a,b,ratio}`, `checks[].{name,a,b}`, "
         "`bench[].{level,figures[].{name,a,b,ratio}}`; ratios are B / A"
     ),

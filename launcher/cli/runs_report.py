@@ -162,7 +162,8 @@ def diff(a: str, b: str) -> Result:
     """Say what differs in run B (default: the latest) from run A: plan, figures, checks.
 
     The command and its environment word by word, versions, times and memory with their ratio
-    (B / A), the checks, and the levels that `bench` measured in both.
+    (B / A), the checks, and the levels that `bench` measured in both. `vectors` says whether one
+    index may hold the vectors of both.
     """
     from launcher.record.diff import diff as compare
 
@@ -181,6 +182,7 @@ def _diff_lines(found: dict[str, Any]) -> list[str]:
     for title, key in (("command", "argv"), ("environment", "env"), ("settings", "settings")):
         lines += _changed(title, found[key])
     lines += _changed("versions", found["versions"])
+    lines.append(f"vectors: {_vectors(found['vectors'])}")
     rows = [_figure_row(figure) for figure in found["figures"]]
     lines += ["figures", *(f"  {line}" for line in table(("", "A", "B", "B / A"), rows))]
     for check in found["checks"]:
@@ -189,6 +191,12 @@ def _diff_lines(found: dict[str, Any]) -> list[str]:
     for level in found["bench"]:
         lines += _level_lines(level)
     return lines
+
+
+def _vectors(found: dict[str, Any]) -> str:
+    """Whether they may be mixed, for people."""
+    words = {True: "of one model", False: "of two models, do not mix them", None: "not known"}
+    return f"{words[found['same']]} ({found['reason']})"
 
 
 def _changed(title: str, changes: list[dict[str, Any]]) -> list[str]:

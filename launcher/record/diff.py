@@ -23,9 +23,9 @@ def diff(
 ) -> dict[str, Any]:
     """The differences of `b` from `a`.
 
-    `argv`, `env`, `settings`, `versions` and `checks` hold only what differs. `figures` and
-    `bench` hold all that either has, each `{name, a, b, ratio}`; the ratio is b / a, None where
-    one of them was not measured.
+    `argv`, `env`, `settings`, `versions` and `checks` hold only what differs. `vectors` says
+    whether an index may hold those of both. `figures` and `bench` hold all that either has, each
+    `{name, a, b, ratio}`; the ratio is b / a, None where one of them was not measured.
     """
     argvs = [run.plan.engine.argv if run.plan else () for run in (a, b)]
     envs = [run.plan.engine.env if run.plan else {} for run in (a, b)]
@@ -36,6 +36,7 @@ def diff(
         "env": _changes(*envs),
         "settings": _changes(_settings(a.plan), _settings(b.plan)),
         "versions": _changes(a.versions, b.versions),
+        "vectors": vectors(a, b),
         "figures": _figures(a, b),
         "checks": _checks(a, b),
         "bench": _bench(list(bench_a), list(bench_b)),
@@ -90,6 +91,56 @@ def _changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, Any]]
         for name in {**a, **b}
         if a.get(name) != b.get(name)
     ]
+
+
+def vectors(a: Run, b: Run) -> dict[str, Any]:
+    """Whether one index may hold the vectors of both: `{same, reason, sample_distance}`.
+
+    `same` is True only where both runs proved their vectors against the float32 reference of the
+    same checkpoint, pooled in the same way, and None where one of them proved nothing.
+    `sample_distance` is the greatest difference between the first five numbers of the smoke's first
+    text, None where a run has none.
+    """
+    found: dict[str, Any] = {"same": None, "reason": "", "sample_distance": _distance(a, b)}
+    if a.plan is None or b.plan is None:
+        return found | {"reason": "a record has no plan"}
+    if a.plan.fingerprint != b.plan.fingerprint:
+        return found | {"same": False, "reason": "the checkpoint is another one"}
+    if (other := _shaped_otherwise(a.plan, b.plan)) is not None:
+        return found | {"same": False, "reason": other}
+    for name, run in (("A", a), ("B", b)):
+        if (missing := _unproved(run)) is not None:
+            return found | {"reason": f"run {name} {missing}"}
+    assert a.smoke is not None
+    assert b.smoke is not None
+    worst = " and ".join(f"{each:.5f}" for each in (a.smoke.worst_cosine, b.smoke.worst_cosine))
+    reason = f"one checkpoint, worst cosine with its float32 reference {worst}"
+    return found | {"same": True, "reason": reason}
+
+
+def _shaped_otherwise(a: Plan, b: Plan) -> str | None:
+    """What makes other vectors of the same checkpoint; None where nothing does."""
+    for name in ("pooling", "dimensions", "normalize"):
+        one, two = (getattr(plan.expectation, name) for plan in (a, b))
+        if one != two:
+            return f"{name} was {one} and is {two}"
+    return None
+
+
+def _unproved(run: Run) -> str | None:
+    """Why the vectors of a run are not known to be the checkpoint's; None where they are."""
+    if run.smoke is None:
+        return "has no smoke"
+    if not run.smoke.ok:
+        return "failed its smoke"
+    return "was not held against the reference" if run.smoke.worst_cosine is None else None
+
+
+def _distance(a: Run, b: Run) -> float | None:
+    one, two = (run.smoke.sample if run.smoke else () for run in (a, b))
+    if not one or len(one) != len(two):
+        return None
+    return max(abs(x - y) for x, y in zip(one, two, strict=True))
 
 
 def _figures(a: Run, b: Run) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from launcher.errors import ExitCode, QlaunchError
 from launcher.linux import limits
 
 WEDGED_FIX = "start it again; see the engine's log"
+SMOKE_FIX = "each check's detail: qlaunch runs show NAME; the engine's own words: qlaunch logs NAME"
 UNCHANGED = "unchanged"
 """The check that the beat makes for as long as a service is ready."""
 DRIFTED = "the weights or the engine's state changed while it ran"
@@ -155,7 +156,7 @@ def smoke_verdict(report: SmokeReport | str) -> Failure:
         # The class of an engine that hangs, whoever sees it first: the smoke, or its time limit.
         failure = smoke_failed(message, WEDGED_FIX, evidence)
         return msgspec.structs.replace(failure, failure_class="wedged")
-    return smoke_failed(message, f"look at {report.suspect}" if report.suspect else None, evidence)
+    return smoke_failed(message, SMOKE_FIX, evidence)
 
 
 def wedged(limit_s: float) -> Failure:

@@ -15,7 +15,7 @@ import pytest
 from launcher.cli.main import cli
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _CODE = re.compile(r"```(?:console|sh|bash|)\n(.*?)```|`([^`\n]+)`", re.DOTALL)
 _COMMAND = re.compile(r"(?:^|[\s$(;])qlaunch ((?:[a-z-]+ ?)[^\n|;&)#,]*)", re.MULTILINE)
 
@@ -28,7 +28,7 @@ def in_pages() -> Iterator[tuple[str, str]]:
     for page in PAGES:
         for block, inline in _CODE.findall(page.read_text("utf-8")):
             for words in _COMMAND.findall(block or inline):
-                yield page.name, words
+                yield page.relative_to(ROOT).as_posix(), words
 
 
 def in_messages() -> Iterator[tuple[str, str]]:
@@ -70,9 +70,13 @@ def unknown(line: str) -> str | None:
     return next((word for word in asked if word not in known), None)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_commands_of_a_page_are_understood(page: Path) -> None:
-    wrong = [(words, unknown(words)) for name, words in in_pages() if name == page.name]
+    wrong = [
+        (words, unknown(words))
+        for name, words in in_pages()
+        if name == page.relative_to(ROOT).as_posix()
+    ]
     assert [each for each in wrong if each[1] is not None] == []
 
 

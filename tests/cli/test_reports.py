@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from launcher.documents.run import Peak, Timings
+from launcher.documents.run import Run as RunRecord
 from launcher.documents.smoke import Check, SmokeReport
 from launcher.paths import dirs
 from launcher.record import diff as difference
@@ -32,6 +33,15 @@ def leave(run: str, record: Any, bench: Any = ()) -> Path:
         with (folder / "bench.ndjson").open("ab") as file:
             file.write(b'{"cut')
     return folder
+
+
+def with_plan(run: RunRecord, **changes: Any) -> RunRecord:
+    return msgspec.structs.replace(run, plan=plan(**changes))
+
+
+def with_smoke(run: RunRecord, **changes: Any) -> RunRecord:
+    assert run.smoke is not None
+    return msgspec.structs.replace(run, smoke=msgspec.structs.replace(run.smoke, **changes))
 
 
 @pytest.fixture
@@ -168,6 +178,31 @@ class TestDiff:
         leave_run(ONE, "svc")
         leave_run(TWO, "svc")
         assert run("runs", "diff", ONE, TWO).code == 0
+
+    def test_vectors_of_two_runs_may_be_mixed_only_where_both_were_proved(self) -> None:
+        proved = SmokeReport(ok=True, checks=(), worst_cosine=0.9995, sample=(0.5, 0.25))
+        run = msgspec.structs.replace(given.run(), plan=plan(), smoke=proved)
+        others = {
+            "the same": (run, True, "worst cosine with its float32 reference 0.99950 and 0.99950"),
+            "weights": (with_plan(run, fingerprint="g"), False, "the checkpoint is another one"),
+            "pooling": (
+                with_plan(run, expectation={"pooling": "cls"}),
+                False,
+                "pooling was mean and is cls",
+            ),
+            "failed": (with_smoke(run, ok=False), None, "run B failed its smoke"),
+            "no reference": (
+                with_smoke(run, worst_cosine=None),
+                None,
+                "run B was not held against the reference",
+            ),
+            "no smoke": (msgspec.structs.replace(run, smoke=None), None, "run B has no smoke"),
+        }
+        for name, (other, same, reason) in others.items():
+            found = difference.diff(run, other)["vectors"]
+            assert (found["same"], reason in found["reason"]) == (same, True), name
+        moved = with_smoke(run, sample=(0.5, 0.24))
+        assert difference.diff(run, moved)["vectors"]["sample_distance"] == pytest.approx(0.01)
 
     def test_what_was_not_measured_has_no_ratio(self) -> None:
         a, b = given.run(timings=Timings()), given.run(timings=Timings(ready_s=3.0))

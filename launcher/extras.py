@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 from launcher.errors import QlaunchError
 
-Extra = Literal["report", "modelscope", "embed", "redis", "memcached"]
+Extra = Literal["report", "modelscope", "embed", "redis", "memcached", "gateway"]
 
 MODULES: Final[dict[Extra, str]] = {
     "report": "matplotlib",
@@ -18,6 +18,7 @@ MODULES: Final[dict[Extra, str]] = {
     "embed": "pyarrow",
     "redis": "redis",
     "memcached": "pymemcache",
+    "gateway": "tokenizers",
 }
 """What an extra of `pyproject.toml` brings, by the name that is imported."""
 _PURPOSES: Final[dict[Extra, str]] = {
@@ -26,6 +27,7 @@ _PURPOSES: Final[dict[Extra, str]] = {
     "embed": "Parquet is read and written with pyarrow",
     "redis": "the gateway's cache in Redis is asked with its client library, redis",
     "memcached": "the gateway's cache in Memcached is asked with its client library, pymemcache",
+    "gateway": "texts are cut with the model's own tokenizer, which tokenizers reads",
 }
 
 

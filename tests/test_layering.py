@@ -83,6 +83,7 @@ HEAVY = {
     "prometheus_client",
     "redis",
     "pymemcache",
+    "tokenizers",
     "requests",
     "openai",
     "huggingface_hub",

@@ -12,9 +12,10 @@ from typing import Final
 from launcher import __version__, paths
 from launcher.app.running_service import api_key
 from launcher.documents.plan import Plan
-from launcher.documents.service_state import UP
+from launcher.documents.service_state import UP, ServiceState
 from launcher.errors import QlaunchError
 from launcher.gateway.identity import Identity
+from launcher.gateway.inputs import Checkpoint
 from launcher.gateway.pool import Limits, Seen
 from launcher.gateway.run import ServiceGroup, UrlGroup
 from launcher.service import control, store
@@ -82,8 +83,12 @@ class ServiceSource:
         except QlaunchError:
             return Seen(url=None)
         self.plan, self.model = plan, plan.model_name
-        url = state.endpoint if state.state in UP else None
-        return Seen(url=url, key=key, identity=identity_of(plan) if self._current() else None)
+        return Seen(
+            url=state.endpoint if state.state in UP else None,
+            key=key,
+            identity=identity_of(plan) if self._current() else None,
+            checkpoint=checkpoint_of(plan, state),
+        )
 
     def _current(self) -> bool:
         """Whether the service was started with the plugin as it is now; if not, nothing is kept."""
@@ -119,6 +124,26 @@ def identity_of(plan: Plan) -> Identity:
         plugin=f"{_plugin()[0]} {plan.engine.plugin}",
         instruction=(card.instruction or "") if card else "",
         settings=(*_settings(plan.engine.argv), *sorted(_variables(plan.engine.env))),
+    )
+
+
+def checkpoint_of(plan: Plan, state: ServiceState) -> Checkpoint:
+    """What clients' inputs are prepared by; after a memory failure the engine takes shorter ones.
+
+    The engine refuses a text that fills its context.
+    """
+    expectation = plan.expectation
+    if state.fallbacks:
+        taken = min(len(state.fallbacks), len(plan.fallbacks))
+        expectation = plan.fallbacks[taken - 1].expectation if taken else expectation
+    longest = expectation.context_length - 1
+    if plan.guard is not None and plan.guard.text_tokens is not None:
+        longest = min(longest, plan.guard.text_tokens)
+    return Checkpoint(
+        folder=plan.model_path,
+        longest=longest,
+        prompts=expectation.prompts.named if expectation.prompts is not None else {},
+        of_service=True,
     )
 
 
@@ -200,6 +225,70 @@ def _service_group(name: str, sources: tuple[ServiceSource, ...], timeout_s: flo
         limits=service_limits(plan, timeout_s),
         aliases=aliases,
     )
+
+
+def parse_checkpoints(
+    words: tuple[str, ...], groups: tuple[UrlGroup, ...]
+) -> dict[str, Checkpoint]:
+    """What models behind URLs are, from `NAME=MODEL`.
+
+    Raises:
+        QlaunchError: `bad_target` (exit 2): no such name, or one named twice; `model_not_found` and
+            what else is wrong with a model (exit 2).
+    """
+    checkpoints: dict[str, Checkpoint] = {}
+    for word in words:
+        name, model = _pair(word, "--checkpoint")
+        if name in checkpoints:
+            raise _bad_target(f"--checkpoint names {name!r} twice")
+        if not any(group.name in (None, name) for group in groups):
+            raise _bad_target(f"--checkpoint {word!r}: no URL is called {name!r}")
+        checkpoints[name] = _checkpoint(model)
+    return checkpoints
+
+
+def _checkpoint(model: str) -> Checkpoint:
+    from launcher.app.known_model import Fetching, known_model
+    from launcher.gateway.model_tokenizer import ModelTokenizer, NoTokenizerError
+
+    how = Fetching(fetch=False, foresee=False, offline=True, progress=lambda _text: None)
+    known = known_model(model, paths.dirs(), how).checkpoint
+    folder = Path(known.path)
+    try:
+        ModelTokenizer(folder / "tokenizer.json")
+    except NoTokenizerError as error:
+        raise _bad_target(f"--checkpoint {model}: {error}") from error
+    prompts = known.prompts.named if known.prompts is not None else {}
+    return Checkpoint(folder=str(folder), longest=known.context_length, prompts=prompts)
+
+
+def parse_aliases(
+    words: tuple[str, ...], services: tuple[ServiceGroup, ...], urls: tuple[UrlGroup, ...]
+) -> dict[str, str]:
+    """Further names of models, from `NAME=MODEL`.
+
+    Raises:
+        QlaunchError: `bad_target` (exit 2): a name that a model has, or no such model.
+    """
+    taken = {name for one in services for name in (one.name, *one.aliases)}
+    taken |= {one.name for one in urls if one.name}
+    open_ended = any(one.name is None for one in urls)
+    aliases: dict[str, str] = {}
+    for word in words:
+        alias, model = _pair(word, "--alias")
+        if alias in taken or alias in aliases:
+            raise _bad_target(f"--alias {word!r}: {alias!r} is another model's name")
+        if model not in taken and not open_ended:
+            raise _bad_target(f"--alias {word!r}: there is no model {model!r}")
+        aliases[alias] = model
+    return aliases
+
+
+def _pair(word: str, option: str) -> tuple[str, str]:
+    name, equals, rest = word.partition("=")
+    if not (name and equals and rest):
+        raise _bad_target(f"{option} {word!r} is not NAME=MODEL")
+    return name, rest
 
 
 def _is_named(word: str) -> bool:

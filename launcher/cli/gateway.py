@@ -62,6 +62,48 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option("--allow-host", multiple=True, metavar="NAME", help="Another name for Host.")
 @click.option("--upstream-key-file", type=_PATH, metavar="FILE", help="The key that URLs ask for.")
+@click.option(
+    "--alias", "aliases", multiple=True, metavar="NAME=MODEL", help="Another name for a model."
+)
+@click.option(
+    "--checkpoint",
+    "checkpoints",
+    multiple=True,
+    metavar="NAME=MODEL",
+    help="What the model called NAME behind a URL is: a folder or an installed model, for its "
+    "tokenizer, its longest text and its prompts.",
+)
+@click.option(
+    "--truncate",
+    type=click.Choice(["none", "end"]),
+    default="none",
+    show_default=True,
+    help="What happens to texts that are too long, where a request does not say: refused, or cut.",
+)
+@click.option(
+    "--empty-texts",
+    type=click.Choice(["embed", "refuse"]),
+    default="embed",
+    show_default=True,
+    help="Whether texts of nothing but white space go to the server or are refused.",
+)
+@click.option(
+    "--token-ids",
+    type=click.Choice(["model", "any"]),
+    default="model",
+    show_default=True,
+    help="Token ids that are taken: those that the model's own tokenizer makes, or any.",
+)
+@click.option(
+    "--openai-vocabulary",
+    type=_PATH,
+    metavar="FILE",
+    help="cl100k_base.tiktoken: token ids in requests are OpenAI's, and embedded as their text.",
+)
+@click.option(
+    "--texts-per-minute", type=click.IntRange(1), help="Of each API key, or of all without keys."
+)
+@click.option("--tokens-per-minute", type=click.IntRange(1), help="The same for what servers read.")
 @click.option("--revision", default="", help="Of the models behind URLs: another one, other keys.")
 @click.option("--timeout", default=120.0, show_default=True, help="Seconds for a server's answer.")
 @click.option("--tls-cert", type=_PATH, metavar="FILE", help="Certificate, PEM.")
@@ -99,10 +141,11 @@ def _log_to_stderr() -> None:
 
 
 def _settings(targets: tuple[str, ...], options: dict[str, Any]) -> Any:
-    from launcher.app.gateway import parse_targets
+    from launcher.app.gateway import parse_aliases, parse_checkpoints, parse_targets
     from launcher.config.size import parse_size
     from launcher.gateway.access import is_loopback
     from launcher.gateway.pool import Limits
+    from launcher.gateway.rates import Allowance
     from launcher.gateway.run import GatewaySettings
     from launcher.gateway.server import ServerSettings
 
@@ -131,10 +174,32 @@ def _settings(targets: tuple[str, ...], options: dict[str, Any]) -> Any:
         keys_file=options["api_key_file"],
         tls=_tls(options["tls_cert"], options["tls_key"]),
         limits=Limits(timeout_s=timeout_s),
+        checkpoints=parse_checkpoints(options["checkpoints"], urls),
+        inputs=_rules(options),
         server=ServerSettings(
             host_names=names if is_loopback(options["host"]) else None,
             log_requests=options["log_requests"],
+            aliases=parse_aliases(options["aliases"], services, urls),
+            allowance=Allowance(
+                texts=options["texts_per_minute"], tokens=options["tokens_per_minute"]
+            ),
         ),
+    )
+
+
+def _rules(options: dict[str, Any]) -> Any:
+    from launcher import extras
+    from launcher.gateway.inputs import InputRules
+    from launcher.gateway.openai_vocabulary import OpenAIVocabulary
+
+    if options["truncate"] == "end" or options["checkpoints"]:
+        extras.require("gateway")
+    file = options["openai_vocabulary"]
+    return InputRules(
+        truncate=options["truncate"],
+        empty=options["empty_texts"],
+        ids_of=options["token_ids"],
+        openai=None if file is None else OpenAIVocabulary(file),
     )
 
 

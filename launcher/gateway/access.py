@@ -6,17 +6,27 @@ import hashlib
 import hmac
 import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import Final
 
 from launcher.errors import ExitCode, QlaunchError
+from launcher.gateway.rates import Allowance, Client
 
 _MOST_BYTES: Final = 1 << 20
 _LEAST_LETTERS: Final = 8
+_FORM: Final = (
+    f"a key of at least {_LEAST_LETTERS} letters, with texts=N, tokens=N or priority=bulk after it"
+)
+_WORD: Final = re.compile(r"(texts|tokens)=([1-9][0-9]{0,11})|priority=(interactive|bulk)")
 
 
 class Keys:
-    """The keys of a file: one a line, `#` begins a comment. Changes count without a restart."""
+    """The keys of a file: one a line, `#` begins a comment. Changes count without a restart.
+
+    After a key there may be `texts=N` and `tokens=N`, which it may have a minute, and
+    `priority=bulk`.
+    """
 
     def __init__(self, path: Path) -> None:
         """Read the file.
@@ -26,14 +36,14 @@ class Keys:
         """
         self._path = path
         self._stamp: tuple[int, int, int] | None = None
-        self._digests: list[bytes] = []
+        self._clients: dict[bytes, Client] = {}
         self._told: str | None = None
         problem = self.reload()
         if problem is not None:
             raise QlaunchError(
                 problem,
                 code="bad_api_key_file",
-                fix=f"one key of at least {_LEAST_LETTERS} letters a line",
+                fix=f"write {_FORM} on each line",
             )
 
     def reload(self) -> str | None:
@@ -57,21 +67,48 @@ class Keys:
             lines = self._path.read_text("utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             return f"cannot read the keys in {self._path}: {error}"
-        keys = [line.strip() for line in lines if line.strip() and line.strip()[0] != "#"]
-        if not keys or min(map(len, keys)) < _LEAST_LETTERS:
-            return f"{self._path} holds no key, or a shorter one"
+        clients = {}
+        for number, line in enumerate(lines, 1):
+            if line.strip() and line.strip()[0] != "#":
+                client = _client(line.split())
+                if client is None:
+                    return f"{self._path} line {number} is not {_FORM}"
+                clients[client.id] = client
+        if not clients:
+            return f"{self._path} holds no key"
         self._stamp = stamp
-        self._digests = [_digest(key) for key in keys]
+        self._clients = clients
         return None
 
-    def allow(self, authorization: str | None) -> bool:
-        """Whether an Authorization header has one of the keys; takes the same time for all."""
+    def client(self, authorization: str | None) -> Client | None:
+        """Whose key an Authorization header has; None: nobody's. Takes the same time for all."""
         scheme, _, key = (authorization or "").partition(" ")
         asked = _digest(key.strip())
-        good = False
-        for digest in self._digests:
-            good |= hmac.compare_digest(digest, asked)
-        return good and scheme.lower() == "bearer"
+        good = None
+        for digest, client in self._clients.items():
+            if hmac.compare_digest(digest, asked):
+                good = client
+        return good if scheme.lower() == "bearer" else None
+
+
+def _client(words: list[str]) -> Client | None:
+    """The client of one line; None where it is not understood."""
+    key, *rest = words
+    if len(key) < _LEAST_LETTERS:
+        return None
+    values = {}
+    for word in rest:
+        match = _WORD.fullmatch(word)
+        if match is None:
+            return None
+        values[word.partition("=")[0]] = match[2] or match[3]
+    texts, tokens = (int(values[name]) if name in values else None for name in ("texts", "tokens"))
+    bulk = values.get("priority") == "bulk"
+    return Client(
+        id=_digest(key),
+        allowance=Allowance(texts=texts, tokens=tokens),
+        priority="bulk" if bulk else None,
+    )
 
 
 def _digest(key: str) -> bytes:

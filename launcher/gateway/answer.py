@@ -12,8 +12,9 @@ from typing import Final
 
 import msgspec
 
-from launcher.gateway.problems import WrongAnswerError
-from launcher.gateway.request import Encoding
+from launcher.gateway.output_types import typed
+from launcher.gateway.problems import RequestError, WrongAnswerError
+from launcher.gateway.request import EmbeddingCall
 
 NORM_SLACK: Final = 0.02
 """A vector that should have length 1 may be off by so much: fp16 and bf16 servers round."""
@@ -132,15 +133,34 @@ def cosine(one: bytes, other: bytes) -> float:
     return math.fsum(x * y for x, y in zip(a, b, strict=True)) / norms if norms else 0.0
 
 
-def render(vectors: Sequence[bytes], encoding: Encoding, model: str, tokens: int) -> bytes:
-    """The body of our answer, as OpenAI's interface has it."""
+def render(vectors: Sequence[bytes], call: EmbeddingCall, tokens: int) -> bytes:
+    """The body of our answer, as OpenAI's interface has it.
+
+    Raises:
+        RequestError: 400: a number is too large for the type that was asked for.
+    """
     parts = [b'{"object":"list","data":[']
     for index, vector in enumerate(vectors):
         parts.append(b'%b{"object":"embedding","index":%d,"embedding":' % (b","[:index], index))
-        if encoding == "base64":
+        if call.output == "float32" and call.encoding == "base64":
             parts.extend((b'"', base64.b64encode(vector), b'"}'))
-        else:
+        elif call.output == "float32":
             parts.extend((msgspec.json.encode(numbers_of(vector)), b"}"))
+        else:
+            parts.append(_narrow(vector, call))
     usage = b'"usage":{"prompt_tokens":%d,"total_tokens":%d}}' % (tokens, tokens)
-    parts.append(b'],"model":%b,%b' % (msgspec.json.encode(model), usage))
+    parts.append(b'],"model":%b,%b' % (msgspec.json.encode(call.model), usage))
     return b"".join(parts)
+
+
+def _narrow(vector: bytes, call: EmbeddingCall) -> bytes:
+    """The rest of an item whose numbers have fewer bits."""
+    try:
+        made = typed(numbers_of(vector), call.output)
+    except OverflowError:
+        text = f"a number of a vector is too large for {call.output}"
+        raise RequestError(400, "bad_output_dtype", text) from None
+    scale = b"" if made.scale is None else b',"scale":%b' % msgspec.json.encode(made.scale)
+    if call.encoding == "base64":
+        return b'"%b"%b}' % (base64.b64encode(made.packed()), scale)
+    return msgspec.json.encode(made.numbers) + scale + b"}"

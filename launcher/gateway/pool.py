@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Sequence
@@ -13,8 +12,10 @@ import msgspec
 from launcher.gateway.answer import Expected, read_answer
 from launcher.gateway.breaker import Breaker
 from launcher.gateway.identity import Identity, Input, space_of
+from launcher.gateway.inputs import Checkpoint
 from launcher.gateway.problems import RequestError, UpstreamRefusalError, WrongAnswerError
-from launcher.gateway.request import EmbeddingCall
+from launcher.gateway.request import EmbeddingCall, Priority
+from launcher.gateway.turns import Turns
 
 if TYPE_CHECKING:
     import aiohttp
@@ -36,6 +37,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """Its API key."""
     identity: Identity | None = None
     """None: unknown, so nothing of it may be kept."""
+    checkpoint: Checkpoint | None = None
+    """None: the model's files are not known."""
 
 
 class Source(Protocol):
@@ -96,9 +99,10 @@ class Group:
         self.name = name
         self.replicas = list(replicas)
         self.limits = limits
-        self.waiting = 0
+        self.under_way = 0
+        """Calls that were announced and have not ended."""
         self._secret = secret
-        self._slots = asyncio.Semaphore(limits.most_open * len(self.replicas))
+        self._turns = Turns(limits.most_open * len(self.replicas))
         self._spaces: dict[Identity, bytes] = {}
         self._odd: set[str] = set()
         self._identity: Identity | None = None
@@ -118,24 +122,40 @@ class Group:
             self._identity = known[0] if known else None
         return self._identity
 
+    def checkpoint(self) -> Checkpoint | None:
+        """What is known of the model's files, by a server of the identity that counts."""
+        identity = self.identity()
+        seen = (replica.source.look() for replica in self.replicas)
+        known = (one.checkpoint for one in seen if one.identity == identity and one.checkpoint)
+        return next(known, None)
+
     def add(self, replica: Replica) -> None:
         """One more server."""
         self.replicas.append(replica)
-        for _ in range(self.limits.most_open):
-            self._slots.release()
+        self._turns.add(self.limits.most_open)
 
     def ready(self) -> bool:
         """Whether a server is there that is not known to fail."""
         return any(r.source.look().url and r.breaker.state != "open" for r in self.replicas)
 
-    def refuse_if_busy(self) -> None:
-        """Keep the queue short.
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for their turn."""
+        return self.under_way - sum(self._turns.open.values())
+
+    def announce(self, calls: int, priority: Priority) -> None:
+        """Take so many calls into the queue, of which `fetch` then makes each.
+
+        A request that finds nobody waiting is let in whatever its size: it could never be else.
 
         Raises:
-            RequestError: 429, with the time after which to try again.
+            RequestError: 429 where the queue would grow beyond its bound, which is half of it for
+                bulk; with the time after which to try again.
         """
-        if self.waiting >= self.limits.most_waiting:
+        most = self.limits.most_waiting // (1 if priority == "interactive" else 2)
+        if self.waiting and self.waiting + calls - self._turns.free_for(priority) > most:
             raise RequestError(429, "busy", "too many requests wait for this model", retry_after=1)
+        self.under_way += calls
 
     async def fetch(
         self,
@@ -147,19 +167,21 @@ class Group:
     ) -> tuple[list[bytes], int]:
         """The vectors of `inputs`, made now, and the tokens read; another server where one fails.
 
+        One call of those that were announced.
+
         Raises:
             RequestError: no server would or could.
             IdentityChangedError: the servers do not make vectors of `space` any more.
         """
-        self.waiting += 1
+        priority = call.priority or "interactive"
         try:
-            await self._slots.acquire()
+            await self._turns.take(priority)
+            try:
+                return await self._from_any(session, inputs, call, space, request_id)
+            finally:
+                self._turns.give(priority)
         finally:
-            self.waiting -= 1
-        try:
-            return await self._from_any(session, inputs, call, space, request_id)
-        finally:
-            self._slots.release()
+            self.under_way -= 1
 
     async def _from_any(
         self,

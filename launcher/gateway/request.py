@@ -10,12 +10,47 @@ from launcher.gateway.identity import MOST_IDS, Input
 from launcher.gateway.problems import RequestError
 
 Encoding = Literal["float", "base64"]
-_KNOWN: Final = frozenset({"model", "input", "encoding_format", "dimensions", "user"})
+OutputType = Literal["float32", "float16", "int8", "binary", "ubinary"]
+Truncation = Literal["end", "none"]
+Priority = Literal["interactive", "bulk"]
+_KNOWN: Final = frozenset(
+    {
+        "model",
+        "input",
+        "encoding_format",
+        "dimensions",
+        "user",
+        "truncate",
+        "prompt_name",
+        "output_dtype",
+        "priority",
+    }
+)
+TRUNCATIONS: Final[dict[str | bool, Truncation]] = {
+    "end": "end",
+    "END": "end",
+    True: "end",
+    "none": "none",
+    "NONE": "none",
+    False: "none",
+}
+"""As Cohere, NIM and TEI write it."""
+OUTPUT_TYPES: Final[dict[str, OutputType]] = {
+    "float": "float32",
+    "float32": "float32",
+    "float16": "float16",
+    "int8": "int8",
+    "binary": "binary",
+    "ubinary": "ubinary",
+}
 _BODY: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _INPUT: Final = msgspec.json.Decoder(str | list[str | int | list[int]])
 _MODEL: Final = msgspec.json.Decoder(str)
 _ENCODING: Final = msgspec.json.Decoder(Encoding | None)
 _DIMENSIONS: Final = msgspec.json.Decoder(int | None)
+_WORD: Final = msgspec.json.Decoder(str | None)
+_WORD_OR_SWITCH: Final = msgspec.json.Decoder(str | bool | None)
+_PRIORITY: Final = msgspec.json.Decoder(Priority | None)
 MOST_DIMENSIONS: Final = 1 << 20
 
 
@@ -26,6 +61,13 @@ class EmbeddingCall(msgspec.Struct, frozen=True, kw_only=True):
     inputs: tuple[Input, ...]
     encoding: Encoding = "float"
     dimensions: int | None = None
+    output: OutputType = "float32"
+    """What the numbers of the answer are; the server is asked for float32 all the same."""
+    truncate: Truncation | None = None
+    """None: as the gateway is set."""
+    prompt_name: str | None = None
+    """Of the checkpoint's prompt that goes before each text."""
+    priority: Priority | None = None
     user: msgspec.Raw | None = None
     """Goes to the server as it came; changes no vector."""
     extra: tuple[tuple[str, msgspec.Raw], ...] = ()
@@ -57,6 +99,12 @@ def read_call(body: bytes, *, most_inputs: int) -> EmbeddingCall:
         )
         or "float",
         dimensions=_dimensions(fields),
+        output=_output(fields),
+        truncate=_truncate(fields),
+        prompt_name=_field(fields, "prompt_name", _WORD, "`prompt_name` must be a string"),
+        priority=_field(
+            fields, "priority", _PRIORITY, '`priority` must be "interactive" or "bulk"'
+        ),
         user=fields.get("user"),
         extra=tuple(sorted((n, raw) for n, raw in fields.items() if n not in _KNOWN)),
     )
@@ -84,6 +132,26 @@ def _dimensions(fields: dict[str, msgspec.Raw]) -> int | None:
     if asked is not None and not 1 <= asked <= MOST_DIMENSIONS:
         raise _bad("bad_dimensions", "`dimensions` must be at least 1")
     return asked
+
+
+def _output(fields: dict[str, msgspec.Raw]) -> OutputType:
+    wrong = f"`output_dtype` must be one of {', '.join(OUTPUT_TYPES)}"
+    asked = _field(fields, "output_dtype", _WORD, wrong)
+    if asked is None:
+        return "float32"
+    if asked not in OUTPUT_TYPES:
+        raise _bad("bad_output_dtype", wrong)
+    return OUTPUT_TYPES[asked]
+
+
+def _truncate(fields: dict[str, msgspec.Raw]) -> Truncation | None:
+    wrong = '`truncate` must be "end" or "none"'
+    asked = _field(fields, "truncate", _WORD_OR_SWITCH, wrong)
+    if asked is None:
+        return None
+    if asked not in TRUNCATIONS:
+        raise _bad("bad_truncate", wrong)
+    return TRUNCATIONS[asked]
 
 
 def _inputs(fields: dict[str, msgspec.Raw], most: int) -> tuple[Input, ...]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from launcher.gateway.identity import SPACE_BYTES, Input, input_key
+from launcher.gateway.inputs import InputRules, Preparation
 from launcher.gateway.pool import Group, IdentityChangedError, Limits
 from launcher.gateway.problems import RequestError
 from launcher.gateway.request import EmbeddingCall
@@ -42,13 +43,22 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """Inputs that a server was asked for; one that occurs twice counts once."""
     tokens: int
     """Read by the server for this request."""
+    cut: int = 0
+    """Inputs that were too long and were cut."""
 
 
 class Resolver:
     """Finds or makes vectors."""
 
-    def __init__(self, session: aiohttp.ClientSession, secret: bytes, store: Store | None) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        secret: bytes,
+        store: Store | None,
+        rules: InputRules | None = None,
+    ) -> None:
         """`store` None: nothing is kept; requests share what is being made all the same."""
+        self._preparation = Preparation(rules or InputRules())
         self._session = session
         self._secret = secret
         self._store = store
@@ -63,8 +73,10 @@ class Resolver:
         """
         for _ in range(_ATTEMPTS):
             space = group.space()
+            prepared = await self._preparation.prepare(call, group.checkpoint())
             try:
-                return await self._resolve(group, call, space, request_id)
+                outcome = await self._resolve(group, prepared.call, space, request_id)
+                return msgspec.structs.replace(outcome, cut=prepared.cut)
             except IdentityChangedError:
                 continue
         raise RequestError(
@@ -96,7 +108,6 @@ class Resolver:
             return Outcome(
                 vectors=[known[key] for key in keys], hits=hits, shared=0, made=0, tokens=0
             )
-        group.refuse_if_busy()
         work = _Work(group, call, space, request_id, inputs)
         joined = {key: self._flights[key] for key in missing if key in self._flights}
         owned = [key for key in missing if key not in joined]
@@ -117,15 +128,20 @@ class Resolver:
         """Have `keys` made and put them into `known`; the tokens that took.
 
         The calls go on where the request is given up: others may wait for them.
+
+        Raises:
+            RequestError: too many wait already, or one cannot be had.
         """
         if not keys:
             return 0
+        parts = list(_parts(keys, work.inputs, work.group.limits))
+        work.group.announce(len(parts), work.call.priority or "interactive")
         loop = asyncio.get_running_loop()
         flights = {key: loop.create_future() for key in keys}
         for key, flight in flights.items():
             self._flights.setdefault(key, flight)
         tasks = []
-        for part in _parts(keys, work.inputs, work.group.limits):
+        for part in parts:
             task = loop.create_task(self._fly(work, {key: flights[key] for key in part}))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -185,18 +201,18 @@ async def _landed(
 def _parts(
     keys: Iterable[bytes], inputs: dict[bytes, Input], limits: Limits
 ) -> Iterator[list[bytes]]:
-    """Cut into what one call may have."""
-    part: list[bytes] = []
-    size = 0
+    """Cut into what one call may have; texts and token ids do not go together."""
+    open_parts: dict[type, tuple[list[bytes], int]] = {}
     for key in keys:
         item = inputs[key]
         weight = len(item.encode()) if isinstance(item, str) else len(item) * _ID_BYTES
+        part, size = open_parts.get(type(item), ([], 0))
         if part and (len(part) >= limits.call_inputs or size + weight > limits.call_bytes):
             yield part
             part, size = [], 0
         part.append(key)
-        size += weight
-    if part:
+        open_parts[type(item)] = part, size + weight
+    for part, _size in open_parts.values():
         yield part
 
 

@@ -8,7 +8,7 @@ import errno
 import logging
 import signal
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +20,7 @@ from launcher.gateway.backends.backend import CacheSettings
 from launcher.gateway.backends.opening import caution, open_backend
 from launcher.gateway.entry import Dtype
 from launcher.gateway.identity import Identity
+from launcher.gateway.inputs import Checkpoint, InputRules
 from launcher.gateway.pool import Group, Limits, Replica, Source
 from launcher.gateway.recent import MEMORY_BYTES
 from launcher.gateway.resolver import Resolver
@@ -78,6 +79,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     """Certificate and key, PEM."""
     limits: Limits = Limits()
     """Of servers known by URL."""
+    checkpoints: Mapping[str, Checkpoint] = {}
+    """Of models of servers known by URL, by what clients call them."""
+    inputs: InputRules = InputRules()
     server: ServerSettings = ServerSettings()
     drain_s: float = 30.0
 
@@ -119,7 +123,7 @@ async def _serve(settings: GatewaySettings, announce: Callable[[str], None]) -> 
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S)
         ) as session,
     ):
-        resolver = Resolver(session, settings.secret, store)
+        resolver = Resolver(session, settings.secret, store, settings.inputs)
         groups = {
             one.name: Group(
                 one.name, [Replica(source) for source in one.sources], settings.secret, one.limits
@@ -246,7 +250,9 @@ class _Watcher:
     ) -> None:
         for name, model in (await self._models(one, url)).items():
             base = Identity(model=model, revision=one.revision, origin=" ".join(sorted(one.urls)))
-            source = UrlSource(url, model, one.key, books.setdefault(name, Probes(base)))
+            book = books.setdefault(name, Probes(base))
+            checkpoint = self._settings.checkpoints.get(name)
+            source = UrlSource(url, model, one.key, book, checkpoint)
             await source.probe(self._session, self._settings.secret, self._store)
             self._add(name, Replica(source))
             watching = source.watch(self._session, self._settings.secret, self._store)

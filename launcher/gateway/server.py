@@ -7,7 +7,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
@@ -18,7 +18,8 @@ from launcher.gateway.answer import render
 from launcher.gateway.metrics import Metrics
 from launcher.gateway.pool import Group
 from launcher.gateway.problems import RequestError
-from launcher.gateway.request import read_call
+from launcher.gateway.rates import Allowance, Client, Rates
+from launcher.gateway.request import EmbeddingCall, Priority, read_call
 from launcher.gateway.resolver import Outcome, Resolver
 from launcher.gateway.store import Store
 
@@ -31,6 +32,8 @@ _LOG: Final = logging.getLogger("qlaunch.gateway")
 _ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _LINE: Final = "request %s model %s status %d inputs %d hits %d %.2f ms"
 _REQUEST_ID: Final = ContextVar("request_id", default="")
+_CLIENT: Final[ContextVar[Client]] = ContextVar("client")
+_PRIORITY_HEADER: Final = "X-Priority"
 _OPEN: Final = frozenset({"/health", "/ready"})
 """Asked by load balancers, which have no key; they tell nothing."""
 
@@ -43,6 +46,12 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Of a body."""
     most_open: int = 1024
     """Requests at once; beyond, they are refused with 429."""
+    most_open_bytes: int = 256 << 20
+    """Of the bodies of requests at once; beyond, they are refused with 429."""
+    allowance: Allowance = Allowance()
+    """Of each API key that has no bound of its own; without keys, of all clients together."""
+    aliases: Mapping[str, str] = {}
+    """Further names of models, for models."""
     body_s: float = 30.0
     """For a body to arrive."""
     host_names: frozenset[str] | None = None
@@ -68,6 +77,8 @@ class Gateway:
         self.metrics.watch(store, groups)
         self.draining = False
         self._open = 0
+        self._open_bytes = 0
+        self._rates = Rates(settings.allowance)
         self._resolver = resolver
         self._keys = keys
         self._settings = settings
@@ -97,7 +108,7 @@ class Gateway:
         _REQUEST_ID.set(request_id)
         self._open += 1
         try:
-            self._admit(request)
+            _CLIENT.set(self._admit(request))
             response = await handler(request)
         except RequestError as problem:
             response = _problem(problem)
@@ -107,6 +118,8 @@ class Gateway:
         except web.HTTPException as refusal:
             text = f"{refusal.status} {refusal.reason}"
             response = _problem(RequestError(refusal.status, "not_served", text))
+            if "Allow" in refusal.headers:
+                response.headers["Allow"] = refusal.headers["Allow"]
         except Exception as error:  # noqa: BLE001 - the last resort: an answer
             # The type alone: a traceback may hold texts of users.
             _LOG.error("request %s: unexpected %s", request_id, type(error).__name__)
@@ -116,35 +129,52 @@ class Gateway:
         response.headers["X-Request-Id"] = request_id
         return response
 
-    def _admit(self, request: web.Request) -> None:
+    def _admit(self, request: web.Request) -> Client:
         names = self._settings.host_names
         if names is not None and not host_allowed(request.headers.get("Host"), names):
             raise RequestError(403, "bad_host", "Host names another machine than this one")
         if request.path in _OPEN:
-            return
+            return Client()
         if self._open > self._settings.most_open:
             raise RequestError(429, "busy", "too many requests at once", retry_after=1)
         if self._keys is None:
-            return
+            return Client()
         problem = self._keys.reload()
         if problem is not None:
             _LOG.warning("%s; the keys before stay", problem)
-        if not self._keys.allow(request.headers.get("Authorization")):
+        client = self._keys.client(request.headers.get("Authorization"))
+        if client is None:
             raise RequestError(401, "bad_api_key", "the API key is missing or wrong")
+        return client
 
     async def _embeddings(self, request: web.Request) -> web.Response:
-        body = await self._body(request)
+        # Of a length that is not said, the longest is reserved.
+        length = min(request.content_length or self._settings.most_bytes, self._settings.most_bytes)
+        if self._open_bytes and self._open_bytes + length > self._settings.most_open_bytes:
+            raise RequestError(429, "busy", "too many bytes of requests at once", retry_after=1)
+        self._open_bytes += length
+        try:
+            return await self._answer(request, await self._body(request))
+        finally:
+            self._open_bytes -= length
+
+    async def _answer(self, request: web.Request, body: bytes) -> web.Response:
         begun = time.perf_counter()
         model = "unknown"
         outcome = None
         status = 500
         try:
             call = read_call(body, most_inputs=self._settings.most_inputs)
+            _check_reader(request, call)
             group = self._group(call.model)
             model = group.name
+            client = _CLIENT.get()
+            call = msgspec.structs.replace(call, priority=_priority(request, call, client))
+            self._rates.admit(client, len(call.inputs))
             outcome = await self._resolver.resolve(group, call, _REQUEST_ID.get())
+            self._rates.charge(client, outcome.tokens)
+            rendered = render(outcome.vectors, call, outcome.tokens)
             status = 200
-            rendered = render(outcome.vectors, call.encoding, call.model, outcome.tokens)
             return _json(200, rendered, _counts(outcome))
         except RequestError as problem:
             status = problem.status
@@ -177,20 +207,25 @@ class Gateway:
             _LOG.info(_LINE, _REQUEST_ID.get(), model, status, inputs, hits, took * 1000)
 
     def _group(self, name: str) -> Group:
-        group = self.groups.get(name)
+        group = self.groups.get(name) or self.groups.get(self._settings.aliases.get(name, ""))
         if group is None and not self.groups:
             raise RequestError(
                 503, "upstream_down", "no server has been reached yet", retry_after=2
             )
         if group is None:
-            served = ", ".join(sorted(self.groups))
+            served = ", ".join(self._names())
             raise RequestError(404, "no_such_model", f"no such model; there are: {served}")
         return group
+
+    def _names(self) -> list[str]:
+        """Of all models that are served now, other names too."""
+        aliases = {alias for alias, name in self._settings.aliases.items() if name in self.groups}
+        return sorted(self.groups.keys() | aliases)
 
     async def _models(self, _request: web.Request) -> web.Response:
         models = [
             {"id": name, "object": "model", "created": 0, "owned_by": "qlaunch"}
-            for name in sorted(self.groups)
+            for name in self._names()
         ]
         return _json(200, msgspec.json.encode({"object": "list", "data": models}))
 
@@ -212,8 +247,32 @@ class Gateway:
         return web.Response(body=self.metrics.text(), headers=kind)
 
 
+def _priority(request: web.Request, call: EmbeddingCall, client: Client) -> Priority:
+    """`bulk` where the key, the body or the header says so; the body counts before the header."""
+    header = request.headers.get(_PRIORITY_HEADER)
+    if header not in (None, "interactive", "bulk"):
+        text = f'{_PRIORITY_HEADER} must be "interactive" or "bulk"'
+        raise RequestError(400, "bad_priority", text)
+    asked = call.priority or header
+    return "bulk" if "bulk" in (client.priority, asked) else "interactive"
+
+
+def _check_reader(request: web.Request, call: EmbeddingCall) -> None:
+    """Refuse what OpenAI's clients would take for float32: they ask for base64 unasked."""
+    if call.output == "float32" or call.encoding != "base64":
+        return
+    if "X-Stainless-Lang" in request.headers:
+        raise RequestError(
+            400,
+            "base64_is_float32",
+            f"OpenAI's client reads base64 as float32, and these are {call.output}:"
+            ' give encoding_format="float"',
+        )
+
+
 def _counts(outcome: Outcome) -> dict[str, str]:
     return {
+        "X-Truncated-Inputs": str(outcome.cut),
         "X-Cache-Hits": str(outcome.hits),
         "X-Cache-Shared": str(outcome.shared),
         "X-Cache-Misses": str(len(outcome.vectors) - outcome.hits - outcome.shared),

@@ -17,6 +17,7 @@ import msgspec
 
 from launcher.gateway.answer import Expected, cosine, read_answer
 from launcher.gateway.identity import Identity, input_key, space_of
+from launcher.gateway.inputs import Checkpoint
 from launcher.gateway.pool import Seen, upstream_body
 from launcher.gateway.problems import WrongAnswerError
 from launcher.gateway.request import EmbeddingCall
@@ -63,18 +64,28 @@ class Probes:
 class UrlSource:
     """One server at a URL, and the one model of it that is asked for."""
 
-    def __init__(self, url: str, model: str, key: str | None, probes: Probes) -> None:
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        key: str | None,
+        probes: Probes,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
         self.name = url
         self.model = model
         self._url = url
         self._key = key
         self._probes = probes
+        self._checkpoint = checkpoint
         self._identity: Identity | None = None
         self._wake = asyncio.Event()
 
     def look(self) -> Seen:
         """What the last probe told."""
-        return Seen(url=self._url, key=self._key, identity=self._identity)
+        return Seen(
+            url=self._url, key=self._key, identity=self._identity, checkpoint=self._checkpoint
+        )
 
     def suspect(self) -> None:
         """Forget the model until it has been probed again."""

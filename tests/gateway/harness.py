@@ -16,6 +16,7 @@ from aiohttp.test_utils import TestServer
 from launcher.gateway.access import Keys
 from launcher.gateway.backends.backend import Backend, BackendError, Stats
 from launcher.gateway.identity import Identity
+from launcher.gateway.inputs import Checkpoint, InputRules
 from launcher.gateway.pool import Group, Limits, Replica, Seen
 from launcher.gateway.resolver import Resolver
 from launcher.gateway.server import Gateway, ServerSettings
@@ -86,11 +87,12 @@ class FixedSource:
     identity: Identity | None = field(
         default_factory=lambda: Identity(model="m", dimensions=16, normalize=True)
     )
+    checkpoint: Checkpoint | None = None
     suspected: int = 0
 
     def look(self) -> Seen:
         """What the test says."""
-        return Seen(url=self.url, identity=self.identity)
+        return Seen(url=self.url, identity=self.identity, checkpoint=self.checkpoint)
 
     def suspect(self) -> None:
         """Count."""
@@ -139,8 +141,11 @@ class Bench:
         keys: Keys | None = None,
         dtype: Any = "float32",
         memory_bytes: int = 0,
+        checkpoint: Checkpoint | None = None,
+        rules: InputRules | None = None,
     ) -> None:
         self.backend = backend
+        self._checkpoint, self._rules = checkpoint, rules
         self.servers = [ScriptedServer() for _ in range(servers)]
         self.sources: list[FixedSource] = []
         self._limits, self._settings, self._budget_s = limits, settings, budget_s
@@ -155,7 +160,10 @@ class Bench:
     async def __aenter__(self) -> Self:
         for server in self.servers:
             await self._stack.enter_async_context(server.running())
-        self.sources = [FixedSource(s.url, name=f"server{n}") for n, s in enumerate(self.servers)]
+        self.sources = [
+            FixedSource(server.url, name=f"server{n}", checkpoint=self._checkpoint)
+            for n, server in enumerate(self.servers)
+        ]
         session = await self._stack.enter_async_context(aiohttp.ClientSession())
         self.store = None
         if self.backend is not None:
@@ -167,7 +175,7 @@ class Bench:
                 memory_bytes=self._memory_bytes,
             )
         self.group = Group("m", [Replica(s) for s in self.sources], SECRET, self._limits)
-        self.resolver = Resolver(session, SECRET, self.store)
+        self.resolver = Resolver(session, SECRET, self.store, self._rules)
         self.gateway = Gateway(
             {"m": self.group}, self.resolver, self.store, self._keys, self._settings
         )

@@ -16,11 +16,13 @@ import pytest
 from launcher.app.gateway import (
     ServiceSource,
     _service_group,
+    checkpoint_of,
     identity_of,
     parse_targets,
     service_limits,
 )
-from launcher.documents.plan import Plan
+from launcher.documents.failure import TakenFallback
+from launcher.documents.plan import Fallback, Plan
 from launcher.errors import QlaunchError
 from launcher.gateway.identity import space_of
 from launcher.gateway.pool import Group, Limits, Replica
@@ -28,6 +30,7 @@ from launcher.gateway.problems import RequestError
 from launcher.gateway.request import EmbeddingCall
 from launcher.gateway.resolver import Resolver
 from launcher.gateway.store import Store
+from launcher.model.checkpoint import Prompts
 from launcher.service import control
 from tests import samples
 from tests.gateway.harness import SECRET, Memory, run
@@ -146,6 +149,26 @@ def test_a_service_whose_processes_were_killed_has_no_url(home: Home) -> None:
     assert state.supervisor is not None
     os.kill(state.supervisor.pid, signal.SIGKILL)
     eventually(lambda: source.look().url is None)
+
+
+def test_what_is_known_of_a_services_model_is_that_of_its_plan(home: Home) -> None:
+    """After a memory failure the engine takes shorter texts than planned at first."""
+    plan = samples.plan()
+    state = home.up(home.plan())
+    prompts = Prompts(named={"query": "q: "})
+    plan = expectation(context_length=513, prompts=prompts)(plan)
+    known = checkpoint_of(plan, state)
+    assert (known.folder, known.longest, known.of_service) == (plan.model_path, 512, True)
+    assert dict(known.prompts) == {"query": "q: "}
+    step = Fallback(
+        flags={"context-length": 129},
+        argv=(),
+        expectation=msgspec.structs.replace(plan.expectation, context_length=129),
+        predicted=plan.predicted,
+    )
+    taken = TakenFallback(step=1, of=1, flags=step.flags, after="host_oom", message="")
+    smaller = msgspec.structs.replace(state, fallbacks=(taken,))
+    assert checkpoint_of(changed(fallbacks=(step,))(plan), smaller).longest == 128
 
 
 class Known(ServiceSource):

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.figures import VERSION, Report, markdown
+from launcher.units import size
 
 RESULTS = Path(__file__).resolve().parent / "results"
 ORDER = ("cli", "start", "memory", "plain", "plain_qwen", "client", "agreement", "gateway")
@@ -46,7 +47,7 @@ def measured_on(report: Report) -> str:
     sets = ", ".join(machine["instruction_sets"]) or "no vector extensions known"
     parts = [
         f"{machine['cpu']}, {machine['threads']} threads ({sets})",
-        f"{machine['ram_bytes'] / 2**30:.0f} GiB RAM, {machine['system']} {machine['machine']}",
+        f"{size(machine['ram_bytes'])} of RAM, {machine['system']} {machine['machine']}",
         ", ".join(f"{name} {version}" for name, version in versions.items() if version),
     ]
     idle = machine["idle_before"]

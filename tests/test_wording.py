@@ -97,3 +97,21 @@ def test_the_phrases_are_found_where_they_stand() -> None:
     patterns = [re.compile(phrase, re.IGNORECASE) for phrase in UNUSED]
     assert all(any(p.search(text) for p in patterns) for text in wrong)
     assert not any(p.search(text) for p in patterns for text in right)
+
+
+BINARY = re.compile(r"\d\s[KMG]iB\b")
+"""A size as it is told, `4 GiB`. One to be typed stands without a blank: `4GiB`."""
+PAGES = (
+    *(page for page in (ROOT / "docs").glob("*.md") if page.name != "decisions.md"),
+    *(ROOT / "profiles").rglob("*.yaml"),
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
+)
+
+
+def test_sizes_are_told_in_one_unit() -> None:
+    """`plan` said 5.5 GB where the profile said 5.5 GiB: 7 % apart, and which one was right?"""
+    told = [*messages(), *helps(), *((page.name, page.read_text("utf-8")) for page in PAGES)]
+    assert len(told) > 1000
+    found = [f"{place}: {m[0]}" for place, text in told for m in BINARY.finditer(text)]
+    assert found == [], "say it in kB, MB or GB, as launcher.units.size does"
+    assert BINARY.search("it needs 4 GiB") is not None

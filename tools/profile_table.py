@@ -9,11 +9,13 @@ from typing import Final
 from launcher.app.candidates import sizes
 from launcher.config.loading import LoadedProfile, list_profiles, load_profile
 from launcher.config.profile import HardwareNeed
+from launcher.config.size import parse_card_memory, parse_size
 from launcher.linux.files import write_atomic
 from launcher.model.cards import load_card
 from launcher.plan import engine_and_card
 from launcher.plan.recommend import ORDER, Kind, kind_of
 from launcher.plan.suitability import Candidate
+from launcher.units import GIB, size
 
 DOCUMENT: Final = Path(__file__).resolve().parents[1] / "docs" / "profiles.md"
 _NOWHERE: Final = Path("/nonexistent")
@@ -94,12 +96,12 @@ def _row(loaded: LoadedProfile) -> str:
 
 def _hardware(need: HardwareNeed) -> str:
     if need.device == "cpu":
-        return f"{need.min_ram} of RAM" if need.min_ram else "any CPU"
+        return f"{size(parse_size(need.min_ram))} of RAM" if need.min_ram else "any CPU"
     low, high = need.min_compute_capability, need.max_compute_capability
     parts = [
         ", ".join(need.gpus),
         f"compute capability {low}{'' if high == low else ' and newer'}" if low else "",
-        f"from {need.min_gpu_memory}" if need.min_gpu_memory else "",
+        f"from {parse_card_memory(need.min_gpu_memory) / GIB:g} GB" if need.min_gpu_memory else "",
         "shared" if need.shared else "",
     ]
     return "; ".join(part for part in parts if part)

@@ -22,8 +22,11 @@ from launcher.config.loading import (
     load_draft,
     shipped_dir,
 )
+from launcher.engine import releases
 from launcher.errors import ExitCode, QlaunchError
 from launcher.linux.files import write_atomic
+from launcher.model.cards import resolve_model
+from launcher.plan import engine_and_card
 from launcher.yaml_messages import shown
 
 EDITORS: Final = ("editor", "nano", "vi")
@@ -130,13 +133,36 @@ def create(name: str, content: str, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(draft, content.encode("utf-8"), mode=0o644)
         try:
-            load_draft(name, draft, path, folder)
+            check_names(load_draft(name, draft, path, folder), folder)
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)
     except OSError as error:
         raise _not_written(path, error) from error
     return path
+
+
+def check_names(loaded: LoadedProfile, folder: Path) -> None:
+    """Refuse a profile that names an engine release or a model card that does not exist.
+
+    Whether a folder or a repository exists is not asked: it may be another machine's.
+
+    Raises:
+        QlaunchError: `engine_unknown` (exit 5), `model_unknown` or `model_source_invalid`
+            (exit 2), with the nearest names.
+    """
+    profile = loaded.profile
+    for name in (profile.engine, *profile.flags_by_engine):
+        if name != engine_and_card.AUTO:
+            releases.release(name)
+    at = loaded.file(("model",))
+    try:
+        resolve_model(profile.model, folder / "models", base=at.parent)
+    except QlaunchError as error:
+        line = loaded.lines.get(("model",), 1)
+        raise QlaunchError(
+            f"profile {at}:{line}: {error.message}", code=error.code, fix=error.fix
+        ) from error
 
 
 def draft_of(path: Path) -> Path:
@@ -180,7 +206,8 @@ class Editing:
             if after == self.before:
                 self.draft.unlink()
                 return Edited(self.path, changed=False)
-            load_draft(self.name, self.draft, self.path, self.folder)
+            loaded = load_draft(self.name, self.draft, self.path, self.folder)
+            check_names(loaded, self.folder)
             if self.path.read_bytes() != self.before:
                 raise QlaunchError(
                     f"{self.path} was changed by someone else meanwhile",

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from launcher.config.loading import SUFFIXES, find_profile
 from launcher.errors import QlaunchError
+from launcher.linux.files import absent
 from launcher.model.cards import list_cards
 from launcher.model.checkpoint import ModelCard, Source
 from launcher.model.naming import service_name
-from launcher.model.source import looks_like_repository, parse_source
+from launcher.model.source import looks_like_repository, meant, parse_source
 from launcher.yaml_messages import shown
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
@@ -58,16 +59,27 @@ def _of_name(word: str, profiles: Path) -> Subject:
     try:
         find_profile(word, profiles)
     except QlaunchError:
-        card = next((c for c in list_cards(profiles / "models") if c.name == word), None)
-        if card is not None:
-            return Subject(model=card.name, service=service_name(_named(card.name)))
+        cards = [card.name for card in list_cards(profiles / "models")]
+        if word in cards:
+            return Subject(model=word, service=service_name(_named(word)))
         if is_folder:
             return _of_source(parse_source(f"./{word}"), profiles)
+        if word.lower() in cards:
+            raise _card_in_small_letters(word) from None
         raise
     note = None
     if is_folder:
         note = f"`{word}` is a profile, and is taken as one; the folder of that name is ./{word}"
     return Subject(profile=word, note=note)
+
+
+def _card_in_small_letters(word: str) -> QlaunchError:
+    """A card's name as the model's makers write it."""
+    return QlaunchError(
+        f"there is no profile `{shown(word)}`; did you mean the model `{word.lower()}`?",
+        code="profile_unknown",
+        fix="`qlaunch model list` shows the model cards, `qlaunch profiles list` the profiles",
+    )
 
 
 def _folder(word: str) -> Source:
@@ -82,6 +94,10 @@ def _folder(word: str) -> Source:
         return source
     if path.exists():
         why, fix = "is a file", "a profile's file ends in .yaml, and a model is a folder"
+    elif path.is_symlink():
+        why, fix = absent(path), "mend the link, or give the folder itself"
+    elif (better := meant(word)) is not None:
+        why, fix = "does not exist", f"for the repository on the hub write {better}"
     elif looks_like_repository(word):
         why = "does not exist"
         fix = f"for the repository of that name on a hub write hf:{word} or modelscope:{word}"

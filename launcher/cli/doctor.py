@@ -241,8 +241,9 @@ def _imported(engines: Path, names: list[str]) -> Iterator[Finding]:
         if install.find(release, engines) is not None:
             yield from engine_checks.deep_findings(release, engines)
         elif len(names) == 1:
-            fix = f"qlaunch engine install {name}"
-            yield runner.problem(f"engine {name} import", "it is not installed", fix)
+            from launcher.hardware.detect import detect
+
+            yield engine_checks.absent_finding(release, detect())
 
 
 def _environment() -> Iterator[Finding]:

@@ -195,6 +195,10 @@ def _unexpected(error: Exception, *, debug: bool = False) -> Result:
         from launcher.cli.result import failure
 
         return failure(short)
+    if isinstance(error, FileNotFoundError) and _no_folder_here():
+        fix = "cd to a folder that exists, and run it again"
+        message = "the folder that you are in no longer exists"
+        return _failed("no_current_folder", message, ExitCode.USAGE, fix=fix)
     place = traceback.extract_tb(error.__traceback__)[-1]
     return _failed(
         "unexpected",
@@ -202,6 +206,15 @@ def _unexpected(error: Exception, *, debug: bool = False) -> Result:
         ExitCode.UNEXPECTED,
         fix=f"report it with the {kept}" if kept else "run it again with --debug and report it",
     )
+
+
+def _no_folder_here() -> bool:
+    """Whether the current folder was removed: relative paths mean nothing then."""
+    try:
+        os.getcwd()  # noqa: PTH109 - asked for its error
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _failed(code: str, message: str, exit_code: ExitCode, *, fix: str | None = None) -> Result:

@@ -94,7 +94,7 @@ def edit(profile: str) -> Result:
         try:
             edited = editing.finish()
         except QlaunchError as error:
-            if error.exit_code is not ExitCode.USAGE:
+            if error.exit_code not in (ExitCode.USAGE, ExitCode.ENGINE):
                 raise
             if not (sys.stdin.isatty() and _again(error)):
                 raise editing.kept(error) from error

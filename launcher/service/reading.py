@@ -11,13 +11,14 @@ import time
 
 import msgspec
 
+from launcher.documents.plan import Plan
 from launcher.documents.service_state import GONE, UP, ServiceState
 from launcher.errors import ExitCode, QlaunchError
 from launcher.linux import mounts, processes
 from launcher.linux.processes import ProcessId
 from launcher.service import note
 from launcher.service.note import Note
-from launcher.service.store import Folder, folder
+from launcher.service.store import Folder, folder, read_plan
 
 LOOK_S = 0.5
 """Between two looks at a supervisor that is waited for."""
@@ -178,3 +179,13 @@ def elsewhere(name: str, state: ServiceState) -> QlaunchError | None:
         exit_code=ExitCode.CONFLICT,
         fix=fix,
     )
+
+
+def other_model(plan: Plan) -> str | None:
+    """The path of the model that the service of this name was started with, if it is not `plan`'s:
+    two folders of one name make services of one name."""
+    try:
+        running = read_plan(folder(plan.service))
+    except QlaunchError:
+        return None
+    return None if running.fingerprint == plan.fingerprint else running.model_path

@@ -123,7 +123,7 @@ def test_figures_survive_their_file_and_quick_ones_are_no_results(tmp_path: Path
     assert found.rows[0].ok is True
     heading, _, measured_on, *_ = table.section(found)
     assert heading == "### start"
-    assert "A CPU, 2 threads (no vector extensions known); 16 GiB RAM" in measured_on
+    assert "A CPU, 2 threads (no vector extensions known); 17.2 GB of RAM" in measured_on
     assert "at least 98 % idle before" in measured_on
 
 

@@ -13,9 +13,11 @@ from launcher.doctor import folders
 from launcher.doctor.runner import DoctorCheck, Finding, ok, problem, run, unavailable, warning
 from launcher.errors import ExitCode
 from tests.cli.commandline import Run
+from tests.cli.conftest import SetMachine
 from tests.nvml.machines import machine
 from tests.patience import PATIENCE_S, no_hang
 from tests.samples import installed
+from tests.samples import machine as samples_machine
 
 STATUSES = {"ok", "warning", "problem", "unavailable"}
 ROOT = os.geteuid() == 0
@@ -123,6 +125,18 @@ def test_an_engine_that_is_asked_for_and_not_there(home: Path, run: Run) -> None
         .keys()
         .isdisjoint({"engine cpu import"})
     )
+
+
+def test_an_engine_that_cannot_be_installed_is_not_told_to_be(
+    home: Path, run: Run, on: SetMachine
+) -> None:
+    """`doctor` advised what `engine install` refuses."""
+    on(samples_machine())
+    checks = run("doctor", "--offline", "--engine", "cuda13", "--json").data["checks"]
+    finding = next(c for c in checks if c["name"] == "engine cuda13 import")
+    reason = run("engine", "install", "cuda13", "--json").error["message"].partition(": ")[2]
+    assert finding["message"] == f"it is not installed, and cannot be installed here: {reason}"
+    assert "engine install" not in finding["fix"]
 
 
 def test_an_engine_that_no_catalogue_has(home: Path, run: Run) -> None:

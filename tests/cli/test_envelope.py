@@ -223,6 +223,20 @@ def test_a_fault_of_ours_is_one_sentence(run: Run, monkeypatch: pytest.MonkeyPat
     assert answer.err == ""
 
 
+@pytest.mark.parametrize("words", [("plan", "./x"), ("up", "./x"), ("model", "inspect", "x")])
+def test_a_folder_that_was_removed_under_the_shell_is_said(
+    words: tuple[str, ...], run: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was: unexpected FileNotFoundError in cwd."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    answer = run(*words, "--json")
+    assert (answer.code, answer.error["code"]) == (2, "no_current_folder")
+    assert answer.error["message"] == "the folder that you are in no longer exists"
+
+
 def test_debug_keeps_the_traceback_in_a_file_and_names_it(
     run: Run, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,6 +55,26 @@ class TestProfiles:
         assert answer.code == 2
         assert answer.error["code"] == "engine_unknown"
 
+    @pytest.mark.parametrize(
+        ("model", "code", "words"),
+        [
+            ("gte-tniy", "model_unknown", "own.yaml:2: there is no model card 'gte-tniy'; did you"),
+            ("org/name", "model_not_found", "own.yaml:2: there is no folder"),
+            ("HF:org/name", "model_source_invalid", "own.yaml:2: the model source 'HF:org/name'"),
+        ],
+    )
+    def test_a_profile_of_a_model_that_cannot_be_is_not_valid(
+        self, model: str, code: str, words: str, run: Run, ready: Path
+    ) -> None:
+        """It was `valid`, and no plan could be made of it."""
+        path = ready / "config" / "profiles" / "own.yaml"
+        path.write_text(f"extends: cpu-minilm\nmodel: {model}\n")
+        answer = run("profiles", "validate", "own", "--json")
+        assert (answer.code, answer.error["code"]) == (2, code)
+        assert words in answer.error["message"]
+        path.write_text("extends: cpu-minilm\nmodel: ./on-another-machine\n")
+        assert run("profiles", "validate", "own").code == 0
+
     def test_show_prints_the_file_as_it_is_written(self, run: Run, ready: Path) -> None:
         shipped = Path(run("profiles", "show", "cpu-minilm", "--json").data["path"])
         assert shipped.read_text("utf-8") in run("profiles", "show", "cpu-minilm").out

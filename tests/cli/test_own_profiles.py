@@ -166,6 +166,24 @@ class TestEdit:
         assert self.edit(run).data["changed"] is True
         assert load_profile("mine", mine.parent).profile.port == 4321
 
+    @pytest.mark.parametrize(
+        ("line", "code", "near"),
+        [
+            ("model: gte-tniy", "model_unknown", "gte-tiny"),
+            ("engine: cpuu", "engine_unknown", "cpu"),
+        ],
+    )
+    def test_a_name_that_nothing_has_replaces_nothing(
+        self, line: str, code: str, near: str, run: Run, mine: Path, editor: Editor
+    ) -> None:
+        before = mine.read_text()
+        editor(f'echo "{line}" >> "$1"')
+        answer = self.edit(run)
+        assert answer.error["code"] == code
+        assert f"did you mean `{near}`" in answer.error["message"]
+        assert "goes on with your text, which is kept in" in answer.error["fix"]
+        assert mine.read_text() == before
+
     def test_no_change_is_no_change(self, run: Run, mine: Path, editor: Editor) -> None:
         editor("true")
         assert self.edit(run).data["changed"] is False

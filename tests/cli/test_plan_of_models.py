@@ -134,16 +134,34 @@ class TestAModelInsteadOfAProfile:
             ("./my-decoder/config.json", "config.json is a file", "ends in .yaml"),
             ("hf:name", "does not name a repository as ORG/NAME", "hf:ORG/NAME"),
             ("https://x/y", "starts with `https:`, which is not a kind of source", "hf:ORG/NAME"),
+            ("hub.example/org/name", "does not exist", "on the hub write hf:org/name"),
+            ("./dangling", "is a link to nowhere, which does not exist", "mend the link"),
+            ("./loop", "is a link to loop, which is a link too", "mend the link"),
+            ("all-MiniLM-L6-v2", "did you mean the model `all-minilm-l6-v2`?", "model list"),
             ("cpu-minlm", "no profile `cpu-minlm`; did you mean `cpu-minilm`", "profiles list"),
         ],
     )
     def test_what_is_neither_gets_a_sentence(
         self, word: str, message: str, fix: str, run: Run, folder: Path
     ) -> None:
+        Path("dangling").symlink_to("nowhere")
+        Path("loop").symlink_to("loop")
         answer: Answer = run("plan", word, "--json")
         assert answer.code == 2
         assert message in answer.error["message"]
         assert fix in answer.error["fix"]
+
+    @pytest.mark.parametrize(
+        "name",
+        ["-dash", "--help", ".hidden", "a b", "trail ", "a:b", "hf:x", "50% $HOME", "q'\"", "模型"],
+    )
+    def test_a_folder_may_have_any_name(self, name: str, run: Run, folder: Path) -> None:
+        (folder / name).symlink_to(folder / "My Encoder")
+        plan = dry(run, f"./{name}")
+        assert plan["profile"] == "cpu-minilm"
+        argv = plan["engine"]["argv"]
+        assert argv[argv.index("--model-path") + 1] == str(folder / name)
+        assert not argv[argv.index("--served-model-name") + 1].startswith("-")
 
     def test_two_models_are_one_too_many(self, run: Run, folder: Path) -> None:
         answer = run("up", "./my-decoder", "--model", "all-minilm-l6-v2", "--json")

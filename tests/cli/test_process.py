@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.cli.commandline import Answer
 from tests.cli.services import leave_run, leave_service
 from tests.patience import PATIENCE_S, eventually, no_hang
 
@@ -159,12 +160,14 @@ def test_elsewhere_than_on_linux_there_is_one_sentence(platform: str) -> None:
         "from launcher.cli.main import entry\n"
         "entry()\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False
-    )
+    words = [sys.executable, "-c", script, "ps"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stdout == ""
-    assert done.stderr == (
-        f"Error: qlaunch runs on Linux only, and this is {platform}\n"
-        "  Try: a Linux machine, a container, or WSL 2 on Windows\n"
-    )
+    message = f"qlaunch runs on Linux only, and this is {platform}"
+    fix = "a Linux machine, a container, or WSL 2 on Windows"
+    assert done.stderr == f"Error: {message}\n  Try: {fix}\n"
+    done = subprocess.run([*words, "--json"], capture_output=True, text=True, check=False)
+    answer = Answer(done.returncode, done.stdout, done.stderr)
+    assert answer.error == {"code": "not_linux", "message": message, "fix": fix}
+    assert answer.err == ""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from launcher.errors import ExitCode, QlaunchError
 from launcher.model.checkpoint import Source
-from launcher.model.source import parse_source
+from launcher.model.source import meant, parse_source
 
 
 @pytest.mark.parametrize(
@@ -101,6 +101,41 @@ def test_folders_come_out_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert parse_source("~/a", base=Path("/srv")).location == str(tmp_path / "a")
     assert parse_source("/opt/m").kind == "path"
     assert parse_source("./with:colon").location == str(tmp_path / "with:colon")
+    assert parse_source("./blank at its end ").location == str(tmp_path / "blank at its end ")
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("https://hub.example/acme/tiny", "hf:acme/tiny"),
+        ("https://hub.example/acme/tiny/", "hf:acme/tiny"),
+        ("http://hub.example:8080/acme/tiny/tree/v1.0?x=y", "hf:acme/tiny@v1.0"),
+        ("https://hub.example/acme/tiny/blob/main/config.json", "hf:acme/tiny@main"),
+        ("hub.example/acme/tiny", "hf:acme/tiny"),
+        ("https://www.modelscope.example/models/acme/tiny/summary", "modelscope:acme/tiny"),
+        ("hf://acme/tiny", "hf:acme/tiny"),
+        ("HF:acme/tiny@v1", "hf:acme/tiny@v1"),
+        ("huggingface:acme/tiny", "hf:acme/tiny"),
+        ("pip:tiny-model", "package:tiny-model"),
+        ("file:///srv/model", "/srv/model"),
+        ("file:/srv/model", "/srv/model"),
+    ],
+)
+def test_what_another_tool_would_take_is_answered_with_our_form(text: str, right: str) -> None:
+    """Pasted from a browser's address line, or from another server's documentation."""
+    assert meant(text) == right
+    if ":" in text:
+        with pytest.raises(QlaunchError) as caught:
+            parse_source(text)
+        assert caught.value.fix == f"write {right}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["hf:acme/tiny", "a:b", "https://hub.example/one", "s3://x/y/z", "./a/b", "hf:", "", "file:x"],
+)
+def test_what_means_nothing_gets_no_guess(text: str) -> None:
+    assert meant(text) is None
 
 
 @given(st.text(max_size=60))

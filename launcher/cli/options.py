@@ -27,7 +27,7 @@ _OPTIONS = (
         "--metrics-port",
         help="Have the supervisor answer Prometheus on this port of 127.0.0.1; 0 takes a free one.",
     ),
-    click.option("--dtype", help="auto, float32, bfloat16, float16, or int8 (encoders on a CPU)."),
+    click.option("--dtype", help="auto, float32, bfloat16, float16, or int8 (on an x86-64 CPU)."),
     click.option("--threads", help="Compute threads on a CPU: a number or auto."),
     click.option("--start-timeout", "start_timeout_s", help="Seconds until verified, at most."),
     click.option(

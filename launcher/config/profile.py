@@ -117,7 +117,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     dtype: Dtype = "auto"
     """Number format of weights and arithmetic; auto on a CPU: bfloat16 where the CPU computes it,
     else float32; on a GPU: bfloat16, or float16 on cards older than compute capability 8.0. int8:
-    encoders on an x86-64 CPU with AVX2; faster with VNNI or AMX."""
+    on an x86-64 CPU with AVX2; faster with VNNI or AMX."""
     threads: Threads = "auto"
     """Compute threads on a CPU; auto: what affinity and the cgroup quota leave."""
     host: str = "127.0.0.1"

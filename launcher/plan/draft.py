@@ -93,7 +93,7 @@ class Draft:
     def predict(self, inputs: Inputs, knobs: memory.Knobs, pool_bytes: int) -> MemoryPrediction:
         """The memory of one scheduler with these sizes."""
         base = _Base(self.method, self.parts, self.calibration.value)
-        return _predict(inputs, self.computed, base, knobs, pool_bytes)
+        return _predict(inputs, self.dtype.value, base, knobs, pool_bytes)
 
 
 def make_draft(inputs: Inputs) -> Draft:
@@ -114,7 +114,7 @@ def make_draft(inputs: Inputs) -> Draft:
         inputs.hardware,
         width=memory.DTYPE_BYTES.get(computed, 2),
         whole=whole_texts.left_open(said, inputs),
-        predict=lambda knobs: _predict(inputs, computed, base, knobs, 0),
+        predict=lambda knobs: _predict(inputs, dtype.value, base, knobs, 0),
     )
     cuts = _cuts_vectors(inputs)
     backend = engine_and_card.backend(
@@ -214,7 +214,8 @@ def _predict(
         inputs.checkpoint,
         knobs,
         device=inputs.engine.release.device,
-        dtype=dtype,
+        dtype=precision.of_engine(dtype, inputs.hardware.cpu),
+        int8=dtype == precision.INT8,
         method=base.method,
         kv_pool_bytes=pool_bytes,
         calibration=base.calibration,

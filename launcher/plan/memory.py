@@ -60,6 +60,14 @@ CUDA_HOST_BYTES: Final = 6_000 * MIB
 NO_CACHE: Final = "prefill-only-disable-kv-cache"
 SLACK: Final = 1.05
 """What must be left beside the prediction: allocators and page tables are not modelled."""
+_INT8_COLUMN: Final = 64
+"""Bytes beside the steps of a linear layer's output column: scale, zero point, what oneDNN adds for
+the inputs' zero point, the columns that are computed apart, and the pages that all these end in."""
+GROUP_TOKENS: Final = 512
+"""Tokens of the texts that the plugin takes through a decoder's layer together
+(`qlaunch_sglang/decoder_layers.py`); a longer text goes alone."""
+SCORES_BYTES: Final = 32 * MIB
+"""What the plugin's attention holds of scores at once."""
 DEFAULT_PREFILL_TOKENS: Final = 16_384
 """SGLang's own default of --max-prefill-tokens."""
 
@@ -124,6 +132,7 @@ def predict(
     kv_pool_bytes: int,
     calibration: Calibration | None = None,
     parts: frozenset[EnginePart] = PARTS,
+    int8: bool = False,
 ) -> MemoryPrediction:
     """The terms of one plan.
 
@@ -134,17 +143,18 @@ def predict(
         checkpoint: what is served.
         sizes: from `knobs`.
         device: where it computes.
-        dtype: the serving dtype, already decided.
+        dtype: the engine's own dtype, already decided.
         method: whether the engine forks its children (one import) or spawns them.
         kv_pool_bytes: what the engine would take for KV cache if the flags did not cap it.
         calibration: what this host's own runs say of the engine's processes.
         parts: those processes.
+        int8: whether the plugin computes in 8-bit integers what else is in `dtype`.
     """
     where: Device = "ram" if device == "cpu" else "gpu"
     kind: ModelKind = "encoder" if checkpoint.encoder else "decoder"
     width = DTYPE_BYTES.get(dtype, 2)
     terms = (
-        *_weights(checkpoint, sizes, where, dtype, width),
+        *_weights(checkpoint, sizes, where, dtype, width, int8=int8),
         _kv(checkpoint, sizes, where, width, kv_pool_bytes),
         _model_term(
             "request table",
@@ -152,7 +162,11 @@ def predict(
             (sizes.running_requests + 1) * sizes.context * 4,
             "(max-running-requests + 1) × context × 4 B, SGLang's ReqToTokenPool",
         ),
-        *_activations(checkpoint, sizes, where, width),
+        *(
+            _own_activations(checkpoint, sizes, width, int8=int8)
+            if device == "cpu" and sizes.no_kv and not checkpoint.encoder
+            else _activations(checkpoint, sizes, where, width)
+        ),
         *_base(device, method, CPU_BASE_BYTES[kind][method], calibration, parts),
     )
 
@@ -189,8 +203,10 @@ def activation_bytes(checkpoint: Checkpoint, width: int) -> int:
 
 
 def _weights(
-    checkpoint: Checkpoint, sizes: Knobs, where: Device, dtype: str, width: int
+    checkpoint: Checkpoint, sizes: Knobs, where: Device, dtype: str, width: int, *, int8: bool
 ) -> list[Term]:
+    if int8 and not checkpoint.encoder:
+        return [_int8_weights(checkpoint, where)]
     if checkpoint.quantization is not None:
         size, source = checkpoint.weight_bytes, f"{checkpoint.quantization} tensors as stored"
     elif sizes.quantised_online:
@@ -208,6 +224,20 @@ def _weights(
         _model_term("weights", where, size - kept, f"{source}, less {kept} B kept in RAM"),
         _model_term("offloaded weights", "ram", kept, why),
     ]
+
+
+def _int8_weights(checkpoint: Checkpoint, where: Device) -> Term:
+    """A decoder's, as the plugin keeps them: a byte each, with scales and zeros beside them."""
+    queries = checkpoint.num_attention_heads * checkpoint.head_dim
+    keys = checkpoint.num_kv_heads * checkpoint.head_dim
+    columns = queries + 2 * keys + 2 * checkpoint.hidden_size + 2 * checkpoint.intermediate_size
+    beside = checkpoint.num_layers * columns * _INT8_COLUMN + checkpoint.vocab_size * 4
+    return _model_term(
+        "weights",
+        where,
+        checkpoint.parameters + beside,
+        f"{checkpoint.parameters} elements × 1 B (int8), {beside} B of scales",
+    )
 
 
 def _kv(checkpoint: Checkpoint, sizes: Knobs, where: Device, width: int, pool: int) -> Term:
@@ -237,6 +267,40 @@ def _activations(checkpoint: Checkpoint, sizes: Knobs, where: Device, width: int
             where,
             largest * columns * width,
             f"{largest} more tokens, when clients send that many at once",
+            reserve=True,
+        ),
+    ]
+
+
+def _own_activations(checkpoint: Checkpoint, sizes: Knobs, width: int, *, int8: bool) -> list[Term]:
+    """Those of a decoder whose layers the plugin computes, a group of texts at a time.
+
+    Of a whole batch there is the stream alone: what came into a layer, what its groups have given,
+    and both joined. Of a group there are a norm's result, queries, keys and values, what attention
+    gives, and the queries once more as they are turned, in float32. Held against the plugin: see
+    docs/memory.md.
+    """
+    hidden = checkpoint.hidden_size
+    queries = checkpoint.num_attention_heads * checkpoint.head_dim
+    keys = checkpoint.num_kv_heads * checkpoint.head_dim
+    stream = 3 * hidden * (4 if int8 else width)
+    projected = (4 if int8 else width) * (queries + 2 * keys)
+    group = projected + width * (hidden + 2 * queries) + 8 * queries
+    smoke = min(SMOKE_TOKENS, sizes.prefill_tokens)
+    longest = max(smoke, min(sizes.context, sizes.prefill_tokens))
+    more = (sizes.prefill_tokens - smoke) * stream + (longest - smoke) * group
+    return [
+        _model_term(
+            "activations",
+            "ram",
+            smoke * (stream + group) + SCORES_BYTES,
+            f"{smoke} tokens of the smoke × {stream + group} B, and a block of scores",
+        ),
+        _model_term(
+            "largest batch",
+            "ram",
+            more,
+            f"{sizes.prefill_tokens} tokens × {stream} B, {longest} of one text × {group} B",
             reserve=True,
         ),
     ]

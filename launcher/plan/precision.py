@@ -12,7 +12,7 @@ from launcher.model.checkpoint import Checkpoint
 from launcher.plan.decision import Decision
 
 INT8: Final = "int8"
-"""Linear layers of encoders in 8-bit integers, computed by qlaunch's plugin, on a CPU."""
+"""Linear layers in 8-bit integers, computed by qlaunch's plugin, on a CPU."""
 ROPE_PARAMETERS_SINCE: Final = "0.5.10"
 """A release known not to read them is 0.5.1.post2, with transformers 4.55.2."""
 _WITHOUT_BF16: Final = "this CPU has no bfloat16 arithmetic"
@@ -50,8 +50,6 @@ def why_not_int8(device: str, cpu: Cpu, checkpoint: Checkpoint, *, plugin: bool)
     """Why int8 is not available; None where it is."""
     if device != "cpu":
         return "it is for CPUs; on a GPU take a quantised checkpoint or --quantization"
-    if not checkpoint.encoder:
-        return "it is for encoders (BERT, RoBERTa, XLM-RoBERTa), and this model is a decoder"
     if checkpoint.quantization is not None:
         return f"the checkpoint is quantised already ({checkpoint.quantization})"
     if not plugin:
@@ -108,7 +106,7 @@ def check_quantised(device: str, checkpoint: Checkpoint, method: object) -> None
         return
     if checkpoint.quantization is None:
         why = f"--quantization {method} needs kernels that this engine has for GPUs only"
-        fix = "leave it out; an encoder takes dtype int8 on an x86-64 CPU"
+        fix = "leave it out; dtype int8 is for an x86-64 CPU"
     else:
         why = (
             f"{checkpoint.path / 'config.json'} says the weights are quantised"
@@ -139,13 +137,26 @@ def check_rotation(checkpoint: Checkpoint, version: str) -> None:
     )
 
 
-def check_int8(dtype: str, device: str, cpu: Cpu, checkpoint: Checkpoint, *, plugin: bool) -> None:
+def check_int8(
+    dtype: str, device: str, cpu: Cpu, checkpoint: Checkpoint, *, plugin: bool, whole: bool
+) -> None:
     """Refuse an int8 that cannot be had.
+
+    Args:
+        dtype, device, cpu, checkpoint, plugin: of the plan.
+        whole: whether the plugin attends over whole texts.
 
     Raises:
         QlaunchError: `does_not_fit` (exit 4).
     """
-    why = why_not_int8(device, cpu, checkpoint, plugin=plugin) if dtype == INT8 else None
+    if dtype != INT8:
+        return
+    why = why_not_int8(device, cpu, checkpoint, plugin=plugin)
+    if why is None and not checkpoint.encoder and not whole:
+        why = (
+            "a decoder is computed so where every text is whole in its batch: attention-backend"
+            " torch_native, disable-radix-cache and chunked-prefill-size -1"
+        )
     if why is not None:
         raise QlaunchError(
             f"dtype int8 is not available here: {why}",

@@ -53,7 +53,7 @@ def make_plan(inputs: Inputs) -> Plan:
     check_request(inputs.settings, inputs.extra)
     inputs = _under_the_profiles_masks(inputs)
     draft = make_draft(inputs)
-    _check_model(inputs, draft.dtype.value, draft.flags)
+    _check_model(inputs, draft)
     context.check(draft.asked, inputs.checkpoint)
     argv = _argv(inputs, draft)
     warnings = _check_argv(argv, inputs)
@@ -209,8 +209,9 @@ def _under_the_profiles_masks(inputs: Inputs) -> Inputs:
     return replace(inputs, hardware=msgspec.structs.replace(inputs.hardware, cpu=cpu))
 
 
-def _check_model(inputs: Inputs, dtype: str, flags: Flags) -> None:
+def _check_model(inputs: Inputs, draft: Draft) -> None:
     """Refuse weights in another format than the profile's, or that the card cannot compute."""
+    dtype, flags = draft.dtype.value, draft.flags
     support.require(
         inputs.checkpoint,
         inputs.engine.release,
@@ -228,6 +229,7 @@ def _check_model(inputs: Inputs, dtype: str, flags: Flags) -> None:
         inputs.hardware.cpu,
         inputs.checkpoint,
         plugin=inputs.settings.plugin,
+        whole=draft.no_cache is not None,
     )
     need, found = inputs.profile.checkpoint, inputs.checkpoint.quantization
     if need is None or found in need.quantization:

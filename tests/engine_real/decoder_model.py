@@ -1,19 +1,24 @@
 """What decoder_layers.py touches of SGLang's decoders, and the same layers computed plainly.
 
-For inside.py, in the engine's Python.
+For inside.py, in the engine's Python. With `massive` the activations are made as those of trained
+decoders are: single channels of the residual stream a hundred times the others and taken back by
+the norms, and a first token on which one feed-forward channel is thousands of times the rest.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from qlaunch_sglang import decoder_layers
+from qlaunch_sglang import decoder_layers, int8
 from qlaunch_sglang.attention import AttentionType, WholeTextAttention
 from torch import nn
 
+OUTLIERS = (3, 17)
+"""Channels of the residual stream that are large where activations are massive."""
 FIRST = 1
 """The token that every text begins with."""
 
@@ -85,7 +90,7 @@ class Layer(nn.Module):  # type: ignore[misc]
 class Model(nn.Module):  # type: ignore[misc]
     """A decoder without its head; the same weights every time."""
 
-    def __init__(self, layers: int = 3, words: int = 64, **shape: Any):
+    def __init__(self, layers: int = 3, words: int = 64, *, massive: bool = False, **shape: Any):
         super().__init__()
         torch.manual_seed(5)
         sizes = {"width": 64, "between": 128, "heads": 4, "keys": 2, "size": 32, **shape}
@@ -93,6 +98,22 @@ class Model(nn.Module):  # type: ignore[misc]
         self.layers = nn.ModuleList(Layer(sizes) for _ in range(layers))
         self.norm = Norm(sizes["width"])
         self.requires_grad_(requires_grad=False)
+        if massive:
+            self._grow()
+
+    def _grow(self) -> None:
+        """Give it the activations of a trained decoder."""
+        for layer in self.layers:
+            for norm in (layer.input_layernorm, layer.post_attention_layernorm):
+                norm.weight[list(OUTLIERS)] *= 12
+            layer.mlp.down_proj.weight[list(OUTLIERS)] *= 20
+        # The first token's own direction opens one channel of the second layer, and only there.
+        sink = self.layers[1].mlp
+        direction = torch.randn(self.embed_tokens.weight.shape[1])
+        self.embed_tokens.weight[FIRST] = 6 * direction
+        between = sink.down_proj.weight.shape[1]
+        sink.gate_up_proj.weight[7] = direction
+        sink.gate_up_proj.weight[between + 7] = direction
 
 
 def plain(model: Model, ids: Any, lengths: list[int]) -> Any:
@@ -132,13 +153,18 @@ def turned(x: Any, cos: Any, sin: Any) -> Any:
 
 
 def decoded(
-    lengths: list[int], dtype: str = "float32", *, pooled: bool = True, **shape: Any
+    lengths: list[int],
+    dtype: str = "float32",
+    *,
+    engine_dtype: str = "float32",
+    pooled: bool = True,
+    **shape: Any,
 ) -> Any:
     """A small decoder by the plugin's layers, over texts of these lengths.
 
     Args:
         lengths: of texts of random tokens, each beginning with token 1.
-        dtype: float32 or bfloat16.
+        dtype: float32, bfloat16, or int8 (in the format that `engine_dtype` names).
         pooled: whether only last tokens are computed to the end.
         shape: of decoder_model.Model; `odd` names a part that its first layer lacks.
 
@@ -157,7 +183,11 @@ def decoded(
     if odd:
         setattr(model.layers[0].mlp, odd, None)
         delattr(model.layers[0].mlp, odd)
-    served = model.to(getattr(torch, dtype))
+    os.environ["QLAUNCH_DTYPE"] = dtype
+    os.environ["QLAUNCH_MODEL_PATH"] = "unused"
+    texts = [[FIRST, *(ids[at : at + 9].tolist())] for at in range(0, len(ids), 9)]
+    int8.tokenized = lambda _path: texts
+    served = model.to(getattr(torch, engine_dtype if dtype == "int8" else dtype))
     layers = decoder_layers.own_layers(served, pooled=pooled)
     if layers is None:
         return None

@@ -60,6 +60,31 @@ def test_layers_in_bfloat16(shape: dict[str, Any], ask: Ask) -> None:
         assert cosines(found["ours"], found["alone"]).min() > 0.99995
 
 
+@pytest.mark.parametrize("shape", [*SHAPES, {"massive": True}])
+def test_layers_in_int8(shape: dict[str, Any], ask: Ask) -> None:
+    """A token's steps are its own, and sums of them exact: what differs is float32's rounding."""
+    question = {"ask": "decoder", "lengths": LENGTHS, "dtype": "int8", **shape}
+    formats = ["float32", "bfloat16"] if ask({"ask": "packs_bfloat16"})[0] else ["float32"]
+    for found in ask(*({**question, "engine_dtype": name} for name in formats)):
+        assert found["kind"] == "Int8Layers"
+        assert found["kept"] == 0
+        assert cosines(found["ours"], found["plain"]).min() > 0.99
+        assert cosines(found["ours"], found["alone"]).min() > 0.99999
+
+
+def test_layers_in_int8_without_vnni(engine: Engine) -> None:
+    """Products of two are summed in 16 bits there: weights of 7 bits leave them room."""
+    inside = Inside(engine, **AVX2, **ONE_THREAD)
+    found = inside.ask(
+        *({"ask": "decoder", "lengths": LENGTHS, "dtype": "int8", "massive": m} for m in (0, 1))
+    )
+    inside.close()
+    for each in found:
+        assert each["kind"] == "Int8Layers"
+        assert cosines(each["ours"], each["plain"]).min() > 0.98
+        assert cosines(each["ours"], each["alone"]).min() > 0.99999
+
+
 def test_layers_without_avx512(engine: Engine) -> None:
     inside = Inside(engine, **AVX2, **ONE_THREAD)
     right, none, refused = inside.ask(
@@ -71,3 +96,9 @@ def test_layers_without_avx512(engine: Engine) -> None:
     np.testing.assert_allclose(right["ours"], right["plain"], rtol=2e-4, atol=2e-4)
     assert none is None, "SGLang's layers stay where bfloat16 is emulated"
     assert refused is None, "a layer of another build keeps SGLang's"
+
+
+def test_int8_that_a_decoder_cannot_have_ends_the_start(ask: Ask) -> None:
+    (found,) = ask({"ask": "decoder", "lengths": [5], "dtype": "int8", "odd": "down_proj"})
+    assert found["error"] == "RuntimeError"
+    assert "a layer has no down_proj" in found["message"]

@@ -77,6 +77,18 @@ class TestInt8:
         # While it loads, the weights are there in the other format.
         assert plan.predicted.ram_bytes == same.predicted.ram_bytes
 
+    def test_a_decoder_is_quantised_layer_by_layer_and_planned_as_what_is_left(self) -> None:
+        given: dict[str, Any] = {"hardware": machine(bf16=True, int8=True), "model": qwen3()}
+        plan, same = make_plan(inputs(dtype="int8", **given)), make_plan(inputs(**given))
+        assert plan.engine.env["QLAUNCH_DTYPE"] == "int8"
+        assert plan.expectation.parity_min == 0.99
+        sizes = {term.name: term.bytes for term in plan.predicted.terms}
+        whole = {term.name: term.bytes for term in same.predicted.terms}
+        # A byte an element, and at most 5 % of scales; the sums between layers are in float32.
+        assert qwen3().parameters < sizes["weights"] < 1.05 * qwen3().parameters
+        assert whole["weights"] == 2 * qwen3().parameters
+        assert sizes["largest batch"] > whole["largest batch"]
+
     def test_without_vnni_weights_have_7_bits_and_the_plan_says_so(self) -> None:
         asked: dict[str, Any] = {"dtype": "int8", "sources": {"dtype": "command line"}}
         reasons = make_plan(inputs(hardware=machine(int8=False), **asked)).reasons
@@ -91,7 +103,10 @@ class TestInt8:
         ("changes", "why"),
         [
             ({"hardware": machine(vectors=False)}, "this CPU has no AVX2"),
-            ({"model": qwen3()}, "this model is a decoder"),
+            (
+                {"model": qwen3(), "flags": {"disable-radix-cache": False}},
+                "every text is whole in its batch",
+            ),
             ({"plugin": False}, "--no-plugin leaves the plugin out"),
             ({"model": checkpoint(quantization="gptq")}, "quantised already (gptq)"),
             (

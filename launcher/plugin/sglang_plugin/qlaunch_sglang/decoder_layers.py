@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import torch
 
-from qlaunch_sglang import causal
+from qlaunch_sglang import causal, int8
 from qlaunch_sglang.attention import LOG2_E, AttentionType, WholeTextAttention
 from qlaunch_sglang.decoder_linears import PackedLinear
 from qlaunch_sglang.packed import why_not_packed
@@ -43,9 +43,19 @@ def own_layers(model, *, pooled: bool) -> "Layers | None":
     Args:
         model: SGLang's decoder, without its head.
         pooled: whether only a text's last token is pooled.
+
+    Raises:
+        RuntimeError: 8-bit integers are asked for and cannot be had.
     """
     why_not = _why_not(model)
     logger.info("qlaunch: layers of our own: %s", why_not or "yes")
+    if int8.wanted():
+        if why_not:
+            raise RuntimeError(f"qlaunch: int8 was asked for, and cannot be had: {why_not}")
+        from qlaunch_sglang.decoder_int8 import Int8Layers
+
+        logger.info("qlaunch: the decoder is computed in int8")
+        return Int8Layers(model, pooled=pooled)
     return None if why_not else Layers(model, pooled=pooled)
 
 
@@ -137,23 +147,24 @@ class PackedBlock:
     Args:
         layer: SGLang's, with its weights in place; they are let go.
         pooled: whether queries and all that follows are for a text's last token alone.
+        linear: what makes its linear layers of a weight and a bias.
     """
 
-    def __init__(self, layer, *, pooled: bool):
+    def __init__(self, layer, *, pooled: bool, linear=PackedLinear):
         attention, mlp = layer.self_attn, layer.mlp
         self.attention = Attention(attention)
         self.pooled = pooled
         queries = self.attention.heads.queries * self.attention.heads.size
         weight, bias = taken(attention.qkv_proj)
         if pooled:
-            self._queries = PackedLinear(*part(weight, bias, slice(queries)))
-            self._keys_values = PackedLinear(*part(weight, bias, slice(queries, None)))
+            self._queries = linear(*part(weight, bias, slice(queries)))
+            self._keys_values = linear(*part(weight, bias, slice(queries, None)))
         else:
-            self.qkv = PackedLinear(weight, bias)
+            self.qkv = linear(weight, bias)
         del weight
-        self.output = PackedLinear(*taken(attention.o_proj))
-        self.both = PackedLinear(*taken(mlp.gate_up_proj))
-        self.down = PackedLinear(*taken(mlp.down_proj))
+        self.output = linear(*taken(attention.o_proj))
+        self.both = linear(*taken(mlp.gate_up_proj))
+        self.down = linear(*taken(mlp.down_proj))
         self.before = Norm.of(layer.input_layernorm)
         self.between = Norm.of(layer.post_attention_layernorm)
 
@@ -277,6 +288,9 @@ class Layers:
         self._blocks: dict[int, PackedBlock] = {}
         self._table = angle_table(model)
 
+    def start(self) -> None:
+        """Begin: all that is not a layer's is loaded."""
+
     def take(self, number: int) -> None:
         """Take over a layer whose weights are loaded, after those before it."""
         last = number == len(self._model.layers) - 1
@@ -285,13 +299,17 @@ class Layers:
 
     def __call__(self, input_ids, forward_batch, input_embeds=None):
         """Tokens of a batch → [tokens, width], or [texts, width] where only the last is pooled."""
-        stream = self._model.embed_tokens(input_ids) if input_embeds is None else input_embeds
+        stream = self.embedded(input_ids) if input_embeds is None else input_embeds
         lengths = lengths_of(forward_batch)
         table = self._table[: max(lengths)]
         for number in range(len(self._blocks)):
             block = self._blocks[number]
             stream = torch.cat([block(stream, group, table) for group in groups(lengths)])
         return Norm.of(self._model.norm)(stream)
+
+    def embedded(self, input_ids):
+        """[tokens] → [tokens, width]."""
+        return self._model.embed_tokens(input_ids)
 
 
 def groups(lengths: list[int]):
@@ -350,12 +368,18 @@ def by_layer(weights, layers: Layers):
     numbered = sorted(((_number(name), name, tensor) for name, tensor in weights), key=_order)
     last = -1
     for number, name, tensor in numbered:
-        if number != last and last >= 0:
-            layers.take(last)
+        if number != last:
+            _done(layers, last)
         last = number
         yield name, tensor
-    if last >= 0:
-        layers.take(last)
+    _done(layers, last)
+
+
+def _done(layers: Layers, number: int) -> None:
+    if number < 0:
+        layers.start()
+    else:
+        layers.take(number)
 
 
 def _order(entry) -> int:

@@ -48,9 +48,16 @@ _INPUT: Final = msgspec.json.Decoder(str | list[str | int | list[int]])
 _MODEL: Final = msgspec.json.Decoder(str)
 _ENCODING: Final = msgspec.json.Decoder(Encoding | None)
 _DIMENSIONS: Final = msgspec.json.Decoder(int | None)
+# A number such as 5.0 is an integer in JSON; few write so, and these are asked only then.
+_NUMBER: Final = msgspec.json.Decoder(float)
+_IDS: Final = msgspec.json.Decoder(list[float | list[float]])
 _WORD: Final = msgspec.json.Decoder(str | None)
 _WORD_OR_SWITCH: Final = msgspec.json.Decoder(str | bool | None)
 _PRIORITY: Final = msgspec.json.Decoder(Priority | None)
+_NO_INPUT: Final = (
+    "`input` must be a string, a list of strings, token ids or a list of lists of token ids"
+)
+_NO_NUMBER: Final = "`dimensions` must be a number"
 MOST_DIMENSIONS: Final = 1 << 20
 
 
@@ -128,10 +135,20 @@ def _field(
 
 
 def _dimensions(fields: dict[str, msgspec.Raw]) -> int | None:
-    asked: int | None = _field(fields, "dimensions", _DIMENSIONS, "`dimensions` must be a number")
+    raw = fields.get("dimensions")
+    try:
+        asked: int | None = None if raw is None else _DIMENSIONS.decode(raw)
+    except msgspec.DecodeError:
+        asked = _whole(_field(fields, "dimensions", _NUMBER, _NO_NUMBER), "dimensions", _NO_NUMBER)
     if asked is not None and not 1 <= asked <= MOST_DIMENSIONS:
-        raise _bad("bad_dimensions", "`dimensions` must be at least 1")
+        raise _bad("bad_dimensions", f"`dimensions` must be 1 to {MOST_DIMENSIONS}")
     return asked
+
+
+def _whole(number: float, name: str, wrong: str) -> int:
+    if not number.is_integer():
+        raise _bad(f"bad_{name}", wrong)
+    return int(number)
 
 
 def _output(fields: dict[str, msgspec.Raw]) -> OutputType:
@@ -157,12 +174,15 @@ def _truncate(fields: dict[str, msgspec.Raw]) -> Truncation | None:
 def _inputs(fields: dict[str, msgspec.Raw], most: int) -> tuple[Input, ...]:
     if "input" not in fields:
         raise _bad("bad_input", "`input` is missing")
-    value = _field(
-        fields,
-        "input",
-        _INPUT,
-        "`input` must be a string, a list of strings, token ids or a list of lists of token ids",
-    )
+    try:
+        value = _INPUT.decode(fields["input"])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        value = [
+            [_whole(one, "input", _NO_INPUT) for one in item]
+            if isinstance(item, list)
+            else _whole(item, "input", _NO_INPUT)
+            for item in _field(fields, "input", _IDS, _NO_INPUT)
+        ]
     if isinstance(value, str):
         return (value,)
     if not value:

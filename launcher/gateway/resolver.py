@@ -73,6 +73,7 @@ class Resolver:
         """
         for _ in range(_ATTEMPTS):
             space = group.space()
+            _check_dimensions(call, group)
             prepared = await self._preparation.prepare(call, group.checkpoint())
             try:
                 outcome = await self._resolve(group, prepared.call, space, request_id)
@@ -173,6 +174,15 @@ class Resolver:
                     flight.set_result(None)
                 if self._flights.get(key) is flight:
                     del self._flights[key]
+
+
+def _check_dimensions(call: EmbeddingCall, group: Group) -> None:
+    """Refuse more than the model has: some servers would answer with what they have."""
+    identity = group.identity() if call.dimensions is not None else None
+    whole = None if identity is None else identity.dimensions
+    if whole is not None and call.dimensions is not None and call.dimensions > whole:
+        text = f"`dimensions` is {call.dimensions}; vectors of this model have {whole}"
+        raise RequestError(400, "bad_dimensions", text)
 
 
 class _Work(msgspec.Struct, frozen=True):

@@ -16,6 +16,7 @@ import msgspec
 from launcher.gateway.access import Keys, host_allowed
 from launcher.gateway.answer import render
 from launcher.gateway.metrics import Metrics
+from launcher.gateway.openapi import Served, document
 from launcher.gateway.pool import Group
 from launcher.gateway.problems import RequestError
 from launcher.gateway.rates import Allowance, Client, Rates
@@ -34,8 +35,8 @@ _LINE: Final = "request %s model %s status %d inputs %d hits %d %.2f ms"
 _REQUEST_ID: Final = ContextVar("request_id", default="")
 _CLIENT: Final[ContextVar[Client]] = ContextVar("client")
 _PRIORITY_HEADER: Final = "X-Priority"
-_OPEN: Final = frozenset({"/health", "/ready"})
-"""Asked by load balancers, which have no key; they tell nothing."""
+_OPEN: Final = frozenset({"/health", "/ready", "/openapi.json"})
+"""Asked by load balancers and tools, which have no key; they tell nothing of users."""
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +98,7 @@ class Gateway:
         app.router.add_get("/health", self._health)
         app.router.add_get("/ready", self._ready)
         app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/openapi.json", self._openapi)
         return app
 
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -239,6 +241,23 @@ class Gateway:
                 503, b'{"status":"draining"}' if self.draining else b'{"status":"waiting"}'
             )
         return _json(200, b'{"status":"ready"}')
+
+    async def _openapi(self, _request: web.Request) -> web.Response:
+        groups = list(self.groups.values())
+        checkpoints = [known for group in groups if (known := group.checkpoint()) is not None]
+        dimensions = [
+            identity.dimensions if (identity := group.identity()) else None for group in groups
+        ]
+        whole = [size for size in dimensions if size is not None]
+        served = Served(
+            names=tuple(self._names()),
+            prompts=tuple(sorted({name for known in checkpoints for name in known.prompts})),
+            checkpoints=bool(checkpoints),
+            dimensions=max(whole) if len(whole) == len(groups) > 0 else None,
+            most_inputs=self._settings.most_inputs,
+            keys=self._keys is not None,
+        )
+        return _json(200, msgspec.json.encode(document(served)))
 
     async def _metrics(self, _request: web.Request) -> web.Response:
         from aiohttp import web

@@ -42,6 +42,12 @@ CANARY = "wednesday's secret sentence"
         (b'{"model":"m","input":[true]}', "bad_input"),
         (b'{"model":"m","input":[1.5]}', "bad_input"),
         (b'{"model":"m","input":[-1]}', "bad_input"),
+        (b'{"model":"m","input":[1,2.5]}', "bad_input"),
+        (b'{"model":"m","input":[1.0,"a"]}', "bad_input"),
+        (b'{"model":"m","input":[1e300]}', "bad_input"),
+        (b'{"model":"m","input":[[2.5]]}', "bad_input"),
+        (b'{"model":"m","input":"x","dimensions":8.5}', "bad_dimensions"),
+        (b'{"model":"m","input":"x","dimensions":true}', "bad_dimensions"),
         (b'{"model":"m","input":[4294967296]}', "bad_input"),
         (b'{"model":"m","input":{"a":1}}', "bad_input"),
         (b'{"model":"m","input":"\\ud800"}', "bad_input"),
@@ -75,6 +81,15 @@ def test_any_bytes_are_a_request_or_a_refusal(body: bytes) -> None:
     except RequestError as refusal:
         refused = refusal.status
     assert refused in {None, 400}
+
+
+def test_an_integer_may_be_written_with_a_point() -> None:
+    """5.0 is an integer in JSON Schema, and some clients' numbers are all floats."""
+    body = b'{"model":"m","input":%b,"dimensions":8.0}'
+    for value, inputs in ((b"[5.0,7]", ((5, 7),)), (b"[[5],[1e1]]", ((5,), (10,)))):
+        call = read_call(body % value, most_inputs=8)
+        assert (call.inputs, call.dimensions) == (inputs, 8)
+        assert {type(one) for ids in call.inputs for one in ids} == {int}
 
 
 def test_sizes_have_limits() -> None:

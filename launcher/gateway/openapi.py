@@ -1,0 +1,275 @@
+"""The description of the HTTP interface: OpenAPI 3.1, for the models that are served now.
+
+Requests that it allows are answered, unless the server behind refuses them; others are refused.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from launcher import __version__
+from launcher.gateway.identity import MOST_IDS
+from launcher.gateway.request import MOST_DIMENSIONS, OUTPUT_TYPES, TRUNCATIONS
+
+Json = dict[str, Any]
+PRIORITIES: Final = ("interactive", "bulk")
+
+
+class Served(msgspec.Struct, frozen=True, kw_only=True):
+    """What the description depends on."""
+
+    names: tuple[str, ...]
+    """Of all models, other names too."""
+    prompts: tuple[str, ...]
+    """Names of prompts that a model has."""
+    checkpoints: bool
+    """Whether of a model the checkpoint is known."""
+    dimensions: int | None
+    """The most that a model has; None: of one it is not known."""
+    most_inputs: int
+    keys: bool
+    """Whether an API key is asked for."""
+
+
+def document(served: Served) -> Json:
+    """The whole description."""
+    described: Json = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "qlaunch gateway",
+            "version": __version__,
+            "description": "OpenAI's interface for embeddings, with a cache of vectors.",
+        },
+        "paths": {
+            "/v1/embeddings": {"post": _embeddings()},
+            "/v1/models": {"get": _page("models", "The models that are served.", _ref("Models"))},
+            "/health": {"get": _open("health", "Whether the gateway lives.", _STATUS)},
+            "/ready": {"get": _ready()},
+            "/metrics": {"get": _metrics()},
+            "/openapi.json": {"get": _open("openapi", "This.", {"type": "object"})},
+        },
+        "components": {
+            "schemas": {
+                "EmbeddingRequest": _request(served),
+                "EmbeddingAnswer": _ANSWER,
+                "Models": _MODELS,
+                "Error": _ERROR,
+            },
+        },
+    }
+    if served.keys:
+        described["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        described["security"] = [{"key": []}]
+    return described
+
+
+def _request(served: Served) -> Json:
+    ids = _array({"type": "integer", "minimum": 0, "maximum": MOST_IDS})
+    many = {"maxItems": served.most_inputs}
+    model: Json = {"type": "string"}
+    if served.names:
+        model["enum"] = list(served.names)
+    cuts = [word for word, how in TRUNCATIONS.items() if served.checkpoints or how == "none"]
+    most = served.dimensions or MOST_DIMENSIONS
+    texts = [{"type": "string"}, _array({"type": "string"}) | many]
+    named = {"properties": {"prompt_name": {"type": "string"}}, "required": ["prompt_name"]}
+    return {
+        "type": "object",
+        "required": ["model", "input"],
+        "properties": {
+            "model": model,
+            "input": {
+                "description": "A text, texts, token ids of one input, or of several.",
+                "anyOf": [*texts, ids, _array(ids) | many],
+            },
+            "encoding_format": {"enum": ["float", "base64", None]},
+            "dimensions": {"type": ["integer", "null"], "minimum": 1, "maximum": most},
+            "output_dtype": {"enum": [*OUTPUT_TYPES, None]},
+            "truncate": {"enum": [*cuts, None]},
+            "prompt_name": {"enum": [*served.prompts, None]},
+            "priority": {"enum": [*PRIORITIES, None]},
+            "user": {"description": "Goes to the server."},
+        },
+        "additionalProperties": {"description": "Goes to the server, and into the cache's key."},
+        # A prompt cannot be put before token ids.
+        "if": named,
+        "then": {"properties": {"input": {"anyOf": texts}}},
+    }
+
+
+def _array(items: Json) -> Json:
+    return {"type": "array", "items": items, "minItems": 1}
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _json(description: str, schema: Json, **more: Any) -> Json:
+    return {"description": description, "content": {"application/json": {"schema": schema}}, **more}
+
+
+def _header(description: str, schema: Json) -> Json:
+    return {"description": description, "required": True, "schema": schema}
+
+
+_COUNT: Final[Json] = {"type": "integer", "minimum": 0}
+_REQUEST_ID: Final = _header("The client's, or a new one.", {"type": "string"})
+_STATUS: Final[Json] = {
+    "type": "object",
+    "required": ["status"],
+    "properties": {"status": {"enum": ["ok", "ready", "waiting", "draining"]}},
+    "additionalProperties": False,
+}
+_ERROR: Final[Json] = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"enum": ["invalid_request_error", "server_error"]},
+                "param": {"type": "null"},
+                "code": {"type": "string"},
+            },
+        }
+    },
+}
+_ITEM: Final[Json] = {
+    "type": "object",
+    "required": ["object", "index", "embedding"],
+    "properties": {
+        "object": {"const": "embedding"},
+        "index": _COUNT,
+        "embedding": {
+            "description": "Numbers, or their little-endian bytes in base64.",
+            "anyOf": [{"type": "array", "items": {"type": "number"}}, {"type": "string"}],
+        },
+        "scale": {"type": "number", "description": "Of int8: times this, they are float32."},
+    },
+    "additionalProperties": False,
+}
+_ANSWER: Final[Json] = {
+    "type": "object",
+    "required": ["object", "data", "model", "usage"],
+    "properties": {
+        "object": {"const": "list"},
+        "data": {"type": "array", "items": _ITEM, "minItems": 1},
+        "model": {"type": "string"},
+        "usage": {
+            "description": "What the server read for this request: 0 where all was in the cache.",
+            "type": "object",
+            "required": ["prompt_tokens", "total_tokens"],
+            "properties": {"prompt_tokens": _COUNT, "total_tokens": _COUNT},
+            "additionalProperties": False,
+        },
+    },
+    "additionalProperties": False,
+}
+_MODELS: Final[Json] = {
+    "type": "object",
+    "required": ["object", "data"],
+    "properties": {
+        "object": {"const": "list"},
+        "data": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["id", "object", "created", "owned_by"],
+                "properties": {
+                    "id": {"type": "string"},
+                    "object": {"const": "model"},
+                    "created": _COUNT,
+                    "owned_by": {"type": "string"},
+                },
+                "additionalProperties": False,
+            },
+        },
+    },
+    "additionalProperties": False,
+}
+
+
+def _problem(description: str, **headers: Json) -> Json:
+    more = {name.replace("_", "-"): value for name, value in headers.items()}
+    return _json(description, _ref("Error"), headers={"X-Request-Id": _REQUEST_ID} | more)
+
+
+def _refusals() -> Json:
+    retry = _header("Seconds until a request may be let in.", _COUNT)
+    return {
+        "401": _problem("The API key is missing or wrong."),
+        "403": _problem("`Host` names another machine."),
+        "429": _problem("Too much at once, or more than the key may have.", Retry_After=retry),
+        "500": _problem("The gateway failed unexpectedly."),
+    }
+
+
+def _embeddings() -> Json:
+    counts = {
+        "X-Cache-Hits": "Inputs that were in the cache.",
+        "X-Cache-Shared": "Inputs that another request was already having made.",
+        "X-Cache-Misses": "Inputs that the server made.",
+        "X-Truncated-Inputs": "Inputs that were too long and were cut.",
+    }
+    headers = {name: _header(text, _COUNT) for name, text in counts.items()}
+    return {
+        "operationId": "embeddings",
+        "summary": "The vectors of texts or token ids.",
+        "parameters": [
+            _parameter("X-Priority", {"enum": list(PRIORITIES)}),
+            _parameter("X-Request-Id", {"type": "string"}),
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _ref("EmbeddingRequest")}},
+        },
+        "responses": {
+            "200": _json(
+                "One vector for each input, in order.",
+                _ref("EmbeddingAnswer"),
+                headers={"X-Request-Id": _REQUEST_ID} | headers,
+            ),
+            "400": _problem("It is not such a request, or an input is refused."),
+            "404": _problem("There is no such model."),
+            "408": _problem("The body did not arrive in time."),
+            "413": _problem("The body is too large."),
+            "502": _problem("The server answered wrongly."),
+            "503": _problem("No server of this model is running."),
+            "504": _problem("The server did not answer in time."),
+            "default": _json("What else the server refused with.", {"type": "object"}),
+            **_refusals(),
+        },
+    }
+
+
+def _parameter(name: str, schema: Json) -> Json:
+    return {"name": name, "in": "header", "required": False, "schema": schema}
+
+
+def _page(name: str, summary: str, schema: Json) -> Json:
+    done = _json(summary, schema, headers={"X-Request-Id": _REQUEST_ID})
+    return {"operationId": name, "summary": summary, "responses": {"200": done, **_refusals()}}
+
+
+def _open(name: str, summary: str, schema: Json) -> Json:
+    """A page that asks for no key."""
+    page = _page(name, summary, schema)
+    del page["responses"]["401"], page["responses"]["429"]
+    return page | {"security": []}
+
+
+def _ready() -> Json:
+    page = _open("ready", "Whether every model has a server.", _STATUS)
+    page["responses"]["503"] = _json("Not yet, or no longer.", _STATUS)
+    return page
+
+
+def _metrics() -> Json:
+    page = _page("metrics", "Counts and times, in Prometheus' form.", {})
+    page["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
+    return page

@@ -1,0 +1,161 @@
+"""The description of the interface, tried request by request: what it allows is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+import requests
+
+from launcher.gateway.access import Keys
+from launcher.gateway.inputs import Checkpoint, InputRules
+from launcher.gateway.request import _KNOWN
+from launcher.gateway.server import ServerSettings
+from tests.checkpoints import tokens
+from tests.gateway.harness import Bench, Memory, run
+from tests.patience import PATIENCE_S
+
+KEY = "schema-key-1"
+
+
+class Running:
+    """A gateway in a thread of its own, before a server that answers right."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self._ready, self._stop = threading.Event(), asyncio.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+
+    async def _run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        async with self.bench:
+            self._ready.set()
+            await self._stop.wait()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(PATIENCE_S)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(PATIENCE_S)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("model")
+    tokens.wordpiece(400).save(str(made / "tokenizer.json"))
+    (made / "keys").write_text(KEY)
+    return made
+
+
+@pytest.fixture(scope="module")
+def described(folder: Path) -> Iterator[str]:
+    """The description of a gateway that knows its model and asks for a key."""
+    known = Checkpoint(folder=str(folder), longest=64, prompts={"query": "q: "}, of_service=True)
+    bench = Bench(
+        Memory(),
+        checkpoint=known,
+        rules=InputRules(ids_of="any"),
+        keys=Keys(folder / "keys"),
+        settings=ServerSettings(aliases={"other": "m"}),
+    )
+    with Running(bench):
+        yield f"{bench.url}openapi.json"
+
+
+def test_what_it_allows_is_answered_and_what_it_does_not_is_refused(
+    described: str, tmp_path: Path
+) -> None:
+    """All checks of schemathesis, over all routes: 30 requests drawn for each, and the edges."""
+    words = ["--phases", "examples,coverage,fuzzing", "--max-examples", "30", "--seed", "17"]
+    words += ["--header", f"Authorization: Bearer {KEY}", "--generation-database", "none"]
+    done = subprocess.run(
+        [sys.executable, "-m", "schemathesis.cli", "run", described, "--no-color", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert "No issues found" in done.stdout, done.stdout
+
+
+def test_every_route_is_described_and_nothing_else() -> None:
+    async def work() -> None:
+        async with Bench(Memory()) as bench:
+            status, page = await bench.get("openapi.json")
+            assert status == 200
+            routes = {
+                (route.resource.canonical, route.method.lower())
+                for route in bench.gateway.application().router.routes()
+                if route.resource is not None and route.method != "HEAD"
+            }
+            described = {
+                (path, method)
+                for path, methods in json.loads(page)["paths"].items()
+                for method in methods
+            }
+            assert described == routes
+
+    run(work())
+
+
+def test_it_says_what_is_served_now(folder: Path) -> None:
+    async def work() -> None:
+        async with Bench(Memory()) as bench:
+            request = await request_of(bench)
+            assert set(request["properties"]) == _KNOWN
+            assert request["properties"]["model"]["enum"] == ["m"]
+            assert request["properties"]["dimensions"]["maximum"] == 16
+            # Nothing is known of the model's files: what needs them is refused.
+            assert request["properties"]["truncate"]["enum"] == ["none", "NONE", False, None]
+            assert request["properties"]["prompt_name"]["enum"] == [None]
+            bench.sources[0].checkpoint = Checkpoint(
+                folder=str(folder), longest=9, prompts={"query": "q: "}
+            )
+            bench.sources[0].identity = None
+            request = await request_of(bench)
+            assert "end" in request["properties"]["truncate"]["enum"]
+            assert request["properties"]["prompt_name"]["enum"] == ["query", None]
+            assert request["properties"]["dimensions"]["maximum"] > 16
+            too_many = await bench.ask("x", dimensions=17)
+            assert too_many.status == 200
+        async with Bench(Memory()) as bench:
+            reply = await bench.ask("x", dimensions=17)
+            assert (reply.status, reply.body["error"]["code"]) == (400, "bad_dimensions")
+            assert (await bench.ask("x", dimensions=16)).status == 200
+            assert len(bench.server.calls) == 1
+
+    run(work())
+
+
+async def request_of(bench: Bench) -> dict[str, Any]:
+    """The schema of a request."""
+    document = json.loads((await bench.get("openapi.json"))[1])
+    request: dict[str, Any] = document["components"]["schemas"]["EmbeddingRequest"]
+    return request
+
+
+def test_it_is_open_and_says_that_a_key_is_wanted(folder: Path) -> None:
+    bench = Bench(Memory(), keys=Keys(folder / "keys"))
+    with Running(bench):
+        answer = requests.get(f"{bench.url}openapi.json", timeout=PATIENCE_S)
+        assert answer.status_code == 200
+        assert answer.json()["security"] == [{"key": []}]
+        refused = requests.post(f"{bench.url}v1/embeddings", timeout=PATIENCE_S)
+        assert refused.status_code == 401
+        wrong = requests.get(f"{bench.url}v1/embeddings", timeout=PATIENCE_S)
+        assert wrong.status_code == 401
+        headers = {"Authorization": f"Bearer {KEY}"}
+        wrong = requests.get(f"{bench.url}v1/embeddings", headers=headers, timeout=PATIENCE_S)
+        assert (wrong.status_code, wrong.headers["Allow"]) == (405, "POST")

@@ -82,10 +82,10 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option(
     "--empty-texts",
-    type=click.Choice(["embed", "refuse"]),
-    default="embed",
+    type=click.Choice(["server", "refuse"]),
+    default="server",
     show_default=True,
-    help="Whether texts of nothing but white space go to the server or are refused.",
+    help="Whether the server decides about texts of nothing but white space, or all are refused.",
 )
 @click.option(
     "--token-ids",

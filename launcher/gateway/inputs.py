@@ -19,7 +19,7 @@ from launcher.gateway.request import EmbeddingCall, Truncation
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
-EmptyTexts = Literal["embed", "refuse"]
+EmptyTexts = Literal["server", "refuse"]
 IdsOf = Literal["model", "any"]
 _NO_CHECKPOINT: Final = (
     "the gateway does not know the checkpoint of this model, which `{}` needs:"
@@ -44,7 +44,7 @@ class InputRules(msgspec.Struct, frozen=True, kw_only=True):
     """What the gateway does where a request says nothing."""
 
     truncate: Truncation = "none"
-    empty: EmptyTexts = "embed"
+    empty: EmptyTexts = "server"
     """Texts of nothing but white space."""
     ids_of: IdsOf = "model"
     """`model`: only those that the model's own tokenizer makes, where that is known."""

@@ -117,6 +117,8 @@ def _header(description: str, schema: Json) -> Json:
 
 _COUNT: Final[Json] = {"type": "integer", "minimum": 0}
 _REQUEST_ID: Final = _header("The client's, or a new one.", {"type": "string"})
+_TOO_MUCH: Final = "Too much at once, or more than the key may have."
+_RETRY: Final = _header("Seconds until a request may be let in.", _COUNT)
 _STATUS: Final[Json] = {
     "type": "object",
     "required": ["status"],
@@ -133,7 +135,7 @@ _ERROR: Final[Json] = {
             "properties": {
                 "message": {"type": "string"},
                 "type": {"enum": ["invalid_request_error", "server_error"]},
-                "param": {"type": "null"},
+                "param": {"type": ["string", "null"]},
                 "code": {"type": "string"},
             },
         }
@@ -199,12 +201,19 @@ def _problem(description: str, **headers: Json) -> Json:
     return _json(description, _ref("Error"), headers={"X-Request-Id": _REQUEST_ID} | more)
 
 
+def _passed_on(description: str, **headers: Json) -> Json:
+    """A refusal that may be the server's own, in a form of its own."""
+    own = {"description": "As the server behind writes it.", "type": "object"}
+    problem = _problem(description, **headers)
+    problem["content"]["application/json"]["schema"] = {"anyOf": [_ref("Error"), own]}
+    return problem
+
+
 def _refusals() -> Json:
-    retry = _header("Seconds until a request may be let in.", _COUNT)
     return {
         "401": _problem("The API key is missing or wrong."),
         "403": _problem("`Host` names another machine."),
-        "429": _problem("Too much at once, or more than the key may have.", Retry_After=retry),
+        "429": _problem(_TOO_MUCH, Retry_After=_RETRY),
         "500": _problem("The gateway failed unexpectedly."),
     }
 
@@ -234,15 +243,17 @@ def _embeddings() -> Json:
                 _ref("EmbeddingAnswer"),
                 headers={"X-Request-Id": _REQUEST_ID} | headers,
             ),
-            "400": _problem("It is not such a request, or an input is refused."),
-            "404": _problem("There is no such model."),
-            "408": _problem("The body did not arrive in time."),
-            "413": _problem("The body is too large."),
-            "502": _problem("The server answered wrongly."),
-            "503": _problem("No server of this model is running."),
-            "504": _problem("The server did not answer in time."),
-            "default": _json("What else the server refused with.", {"type": "object"}),
             **_refusals(),
+            "400": _passed_on("It is not such a request, or an input is refused."),
+            "404": _passed_on("There is no such model."),
+            "408": _passed_on("The body did not arrive in time."),
+            "413": _passed_on("The body is too large."),
+            "429": _passed_on(_TOO_MUCH, Retry_After=_RETRY),
+            "500": _passed_on("Failed unexpectedly."),
+            "502": _passed_on("The server answered wrongly."),
+            "503": _passed_on("No server of this model is running."),
+            "504": _passed_on("The server did not answer in time."),
+            "default": _passed_on("What else the server refused with."),
         },
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import threading
 from array import array
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -216,3 +217,27 @@ class Bench:
         assert self.store is not None
         await self.resolver.drain()
         await self.store.flush()
+
+
+class Running:
+    """A gateway in a thread of its own, before a server that answers right."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self._ready, self._stop = threading.Event(), asyncio.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+
+    async def _run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        async with self.bench:
+            self._ready.set()
+            await self._stop.wait()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(PATIENCE_S)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(PATIENCE_S)

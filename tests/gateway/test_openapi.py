@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
+import jsonschema
 import pytest
 import requests
 
@@ -19,34 +18,10 @@ from launcher.gateway.inputs import Checkpoint, InputRules
 from launcher.gateway.request import _KNOWN
 from launcher.gateway.server import ServerSettings
 from tests.checkpoints import tokens
-from tests.gateway.harness import Bench, Memory, run
+from tests.gateway.harness import Bench, Memory, Running, run
 from tests.patience import PATIENCE_S
 
 KEY = "schema-key-1"
-
-
-class Running:
-    """A gateway in a thread of its own, before a server that answers right."""
-
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-        self._ready, self._stop = threading.Event(), asyncio.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
-
-    async def _run(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        async with self.bench:
-            self._ready.set()
-            await self._stop.wait()
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        assert self._ready.wait(PATIENCE_S)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(PATIENCE_S)
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +110,27 @@ def test_it_says_what_is_served_now(folder: Path) -> None:
             assert (reply.status, reply.body["error"]["code"]) == (400, "bad_dimensions")
             assert (await bench.ask("x", dimensions=16)).status == 200
             assert len(bench.server.calls) == 1
+
+    run(work())
+
+
+@pytest.mark.parametrize("status", [400, 404, 413, 422, 429, 500, 503])
+@pytest.mark.parametrize(
+    "body", ['{"error":"too long","error_type":"Validation"}', '{"object":"error","code":1}', "no"]
+)
+def test_refusals_of_servers_are_described_in_whatever_form(status: int, body: str) -> None:
+    async def work() -> None:
+        async with Bench(Memory()) as bench:
+            bench.server.status, bench.server.error_body = status, body
+            reply = await bench.ask("x")
+            assert reply.status == status
+            document = json.loads((await bench.get("openapi.json"))[1])
+            answers = document["paths"]["/v1/embeddings"]["post"]["responses"]
+            answer = answers.get(str(status), answers["default"])
+            schema = answer["content"]["application/json"]["schema"]
+            jsonschema.validate(reply.body, schema | {"components": document["components"]})
+            needed = {name for name, header in answer["headers"].items() if header["required"]}
+            assert {name.lower() for name in needed} <= {name.lower() for name in reply.headers}
 
     run(work())
 

@@ -19,6 +19,8 @@ from launcher.record.bench import bench_rows
 from launcher.record.runs import load_run, read_events, read_samples, run_directory
 
 COMPARISON = "comparison.json"
+TUNING = "tuning.json"
+"""What `tune` wrote: the comparison of its pick with the profile as it is stands in it."""
 COMPARISON_LIMIT = 64 << 20
 _FILE = click.Path(dir_okay=False, path_type=Path, allow_dash=True)
 
@@ -76,14 +78,20 @@ def _comparison_file(source: str) -> Path | None:
     """The document of a comparison, by its file, its folder, its id or the beginning of one."""
     if "/" in source or source.endswith(".json"):
         path = Path(source)
-        return path / COMPARISON if path.is_dir() else path
+        return _document(path) if path.is_dir() else path
     if source == "latest" or not source:
         return None
     folders = [path for path in (dirs().state / "comparisons").glob("*") if path.is_dir()]
     found = [path for path in folders if path.name.startswith(source)]
     runs = (run for run in dirs().runs.glob("*") if run.name.startswith(source))
     # What begins runs too is a run's: there an ambiguity is told with the ids.
-    return found[0] / COMPARISON if len(found) == 1 and next(runs, None) is None else None
+    return _document(found[0]) if len(found) == 1 and next(runs, None) is None else None
+
+
+def _document(folder: Path) -> Path:
+    """What a folder of `compare` or of `tune` holds."""
+    tuning = folder / TUNING
+    return tuning if tuning.exists() and not (folder / COMPARISON).exists() else folder / COMPARISON
 
 
 def _run(wanted: str) -> tuple[dict[str, Any], Mapping[str, Any], Path]:
@@ -128,6 +136,8 @@ def read_comparison(path: Path) -> dict[str, Any]:
         if isinstance(found, dict) and "modes" not in found:
             found = found.get("data", found)
             found = found.get("comparison", found) if isinstance(found, dict) else found
+        if found is None:
+            raise ValueError("this search compared nothing in the end: no candidate was better")
         comparison = msgspec.convert(found, Comparison)
         if comparison.version != VERSION:
             raise ValueError(f"it has version {comparison.version}, this reads {VERSION}")

@@ -109,6 +109,22 @@ class TestReport:
         comparison.write_text(json.dumps(wrap(json.loads(comparison.read_text()))))
         assert "# Comparison" in run("runs", "report", str(comparison), "--markdown", "-").out
 
+    def test_the_comparison_of_a_search_by_the_id_that_tune_names(
+        self, run: Run, home: Path, comparison: Path
+    ) -> None:
+        """It was: comparison.json: No such file or directory."""
+        folder = dirs().state / "comparisons" / "20261124T140000Z-tune-0003"
+        folder.mkdir(parents=True)
+        tuning = folder / "tuning.json"
+        made = json.loads(comparison.read_text())
+        tuning.write_text(json.dumps({"version": 1, "trials": [], "comparison": made}))
+        answer = run("runs", "report", folder.name, "--json")
+        assert answer.data["files"] == {"html": str(folder / "tuning.html")}
+        tuning.write_text(json.dumps({"version": 1, "trials": [], "comparison": None}))
+        answer = run("runs", "report", folder.name, "--json")
+        assert (answer.code, answer.error["code"]) == (2, "comparison_unreadable")
+        assert "no candidate was better" in answer.error["message"]
+
     @pytest.mark.parametrize("text", ["", "{", "[]", '{"modes": 1}', "[" * 100_000, "\0"])
     def test_a_file_that_is_none(self, text: str, run: Run, home: Path, comparison: Path) -> None:
         comparison.write_text(text)

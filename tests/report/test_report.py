@@ -221,6 +221,11 @@ def test_a_failed_run_says_why_and_what_to_do() -> None:
         assert "RuntimeError: m" in text
 
 
+def test_memory_without_a_figure_is_called_not_measured() -> None:
+    """It was: GPU memory, (unavailable)."""
+    assert "<span>GPU memory, not measured</span>" in life(given.run())
+
+
 def test_a_record_with_nothing_in_it() -> None:
     empty = Run(version=1, run="r", service="", profile="", began="", outcome="broken")
     text = report.run_html(empty, (), ())

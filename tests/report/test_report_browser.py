@@ -157,6 +157,21 @@ def test_a_page_at_500_px_has_something_to_scroll(browser: Any, files: dict[str,
     assert "block" in browser.execute_script(wide)
 
 
+NARROW = """
+const cells = [...document.querySelectorAll('td.word')];
+return cells.map(cell => cell.getBoundingClientRect().width);
+"""
+
+
+def test_a_column_of_single_words_takes_no_room_of_the_sentences_beside_it(
+    browser: Any, files: dict[str, Path]
+) -> None:
+    show(browser, files["run"], 500, "light")
+    widths = browser.execute_script(NARROW)
+    assert widths
+    assert max(widths) < 120
+
+
 @pytest.mark.parametrize("width", [500, 1200])
 @pytest.mark.parametrize("name", PAGES)
 def test_labels_of_a_figure_do_not_overlap(

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
 
 import click
 import msgspec
 
 from launcher.app import interrupts, proving
+from launcher.cli import screen
 from launcher.cli.base import command as declare
+from launcher.cli.base import wants_json
 from launcher.cli.progress import Progress
-from launcher.cli.result import Problem, Result, table
+from launcher.cli.result import Problem, Result
+from launcher.documents.proof import Chapter
 from launcher.errors import ExitCode
 from launcher.prove.bundle import PAGE
 from launcher.prove.page import verdict
+
+_GO_ON: Final = "qlaunch prove goes on with what was cut short; --again does all of it"
 
 
 @declare("prove")
@@ -59,27 +65,43 @@ def command(
 def _result(found: proving.Proved) -> Result:
     data: dict[str, Any] = msgspec.to_builtins(found.proof)
     data |= {"page": str(found.folder / PAGE), "bundle": str(found.bundle)}
-    rows = [
-        (c.outcome.replace("_", " "), f"{c.seconds:.0f} s", c.title, c.why or "")
-        for c in found.proof.chapters
-    ]
     lines = [
         verdict(found.proof),
-        *table(("OUTCOME", "TOOK", "WHAT", "WHY"), rows),
+        *_by_outcome(found.proof.chapters),
         f"page: {found.folder / PAGE}",
         f"to send: {found.bundle}",
     ]
     if found.whole:
         return Result(data=data, lines=lines)
-    problems = [
-        Problem(
-            code="not_proved",
-            message=f"{chapter.title}: {chapter.why}",
-            fix="qlaunch prove goes on with what was cut short; --again does all of it",
-        )
-        for chapter in found.proof.chapters
-        if chapter.outcome != "ok"
-    ]
+    bad = [chapter for chapter in found.proof.chapters if chapter.outcome != "ok"]
     return Result(
-        data=data, lines=lines, exit_code=ExitCode.PARTIAL, status="partial", problems=problems
+        data=data,
+        lines=lines,
+        exit_code=ExitCode.PARTIAL,
+        status="partial",
+        # The text has each in its place already.
+        problems=list(map(_problem, bad)) if wants_json() else [_together(bad)],
     )
+
+
+def _by_outcome(chapters: Iterable[Chapter]) -> Iterator[str]:
+    """What succeeded on one line, and the rest under what became of it, each reason once."""
+    by_outcome: dict[str, list[Chapter]] = {}
+    for chapter in sorted(chapters, key=lambda each: each.outcome == "ok"):
+        by_outcome.setdefault(chapter.outcome.replace("_", " "), []).append(chapter)
+    for outcome, some in by_outcome.items():
+        if outcome == "ok":
+            names = ", ".join(f"{each.title} ({each.seconds:.0f} s)" for each in some)
+            yield from screen.folded(f"ok        {names}", hanging=" " * 10)
+        else:
+            yield outcome
+            yield from screen.by_reason((each.title, each.why or "no reason") for each in some)
+
+
+def _problem(chapter: Chapter) -> Problem:
+    return Problem(code="not_proved", message=f"{chapter.title}: {chapter.why}", fix=_GO_ON)
+
+
+def _together(bad: Sequence[Chapter]) -> Problem:
+    names = ", ".join(chapter.title for chapter in bad[:3]) + (", …" if len(bad) > 3 else "")
+    return Problem(code="not_proved", message=f"not everything is proved: {names}", fix=_GO_ON)

@@ -12,11 +12,14 @@ import click
 import pexpect
 import pytest
 
+from launcher.app import proving
 from launcher.cli import screen, verify
 from launcher.cli.main import cli, main
 from launcher.cli.result import table
+from launcher.documents.proof import Chapter, Outcome, Proof
 from launcher.documents.service_state import ServiceState
 from launcher.documents.smoke import Check, GroupCosine, QualityReport, SuiteReport
+from launcher.prove.bundle import PAGE
 from launcher.service import store
 from tests.cli.commandline import Run
 from tests.cli.conftest import SetMachine
@@ -42,6 +45,7 @@ COMMANDS = (
     "compare nope",
     "tune nope",
     "embed nope.txt -o out.jsonl nope",
+    "embed nope.txt -o out.jsonl svc-01",
     "client nope",
     "restart nope",
     "down nope",
@@ -74,9 +78,11 @@ COMMANDS = (
     "runs list",
     "runs show",
     "runs show nope",
+    "runs show svc-01",
     "runs diff nope",
     "runs diff svc-01 svc-02",
     "runs report nope",
+    "runs report svc-01",
     "runs prune --keep 1 --dry-run",
     "prune",
     "upgrade --dry-run",
@@ -230,6 +236,36 @@ def test_the_long_suite_says_what_failed_and_the_figures_on_one_screen() -> None
     assert "left out  39 other parts: --all names them" in lines
     assert lines[-2].startswith("quality   recall@10 0.5000 served")
     assert len(verify._fitting(report, quality, everything=True)) > 60
+
+
+def test_a_proof_of_fifty_chapters_says_each_reason_once_on_one_screen(
+    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chapter(n: int) -> Chapter:
+        outcome: Outcome = "ok" if n % 2 else "skipped" if n % 4 else "failed"
+        why = {"ok": None, "skipped": "no_time", "failed": "no_card"}
+        return Chapter(name=f"c{n}", title=f"chapter {n}", outcome=outcome, why=why[outcome])
+
+    proof = Proof(
+        id="p",
+        qlaunch="0",
+        began="",
+        minutes=1.0,
+        device="cpu",
+        chapters=tuple(map(chapter, range(50))),
+    )
+    proved = proving.Proved(proof, home, home / "bundle.tar.gz")
+    monkeypatch.setattr(proving, "prove", lambda **_: proved)
+    answer = run("prove")
+    assert answer.code == 10
+    assert rows(answer.out) + rows(answer.err) < LINES
+    assert answer.out.count("no_card") == answer.out.count("no_time") == 1
+    assert "not everything is proved: chapter 0, chapter 2, chapter 4, …" in answer.err
+    assert len(run("prove", "--json").document["errors"]) == 25
+    assert run("prove").out.splitlines()[-2:] == [
+        f"page: {home / PAGE}",
+        f"to send: {home / 'bundle.tar.gz'}",
+    ]
 
 
 def test_a_reason_is_said_once(run: Run, ready: Path) -> None:

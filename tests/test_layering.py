@@ -39,6 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hardware": set(),
     "model": set(),
     "gateway": set(),
+    "bundle": set(),
     "documents": {"config", "model"},
     "verify": {"documents"},
     "record": {"documents", "hardware"},

@@ -198,6 +198,12 @@ KEYS: Final = {
         "`bench[].{level,figures[].{name,a,b,ratio}}`; ratios are B / A"
     ),
     "gateway": "one line, `{endpoint}`, when it listens; errors as one document",
+    "bundle make": (
+        "`file`, `bytes` (null with `--dry-run`), `profile`, `python`, `machine`, "
+        "`launcher.{version,packages[]}`, `engine.{release,version,packages[]}` (null with "
+        "`--no-engine`), `model.{name,fingerprint,bytes}`, `parts[].{what,bytes,at_most}`"
+    ),
+    "bundle install": "`profile`, `engine`, `model.{path,fingerprint}`, `profiles[]`, `files`",
     "cache stats": "`cache`, `entries`, `bytes`, `max_bytes`; null where the store does not tell",
     "cache purge": "`cache`, `removed` (null where the store does not tell)",
     "cache warm": "`texts`, `hits`, `made`",

@@ -77,6 +77,10 @@ _COMMANDS: Final = {
     "prune": ("launcher.cli.prune", "List what could be removed, with sizes; with --yes, do it."),
     "upgrade": ("launcher.cli.upgrade", "Bring engines to the releases that this version knows."),
     "export": ("launcher.cli.export", "Write a service for systemd, compose or Kubernetes."),
+    "bundle": (
+        "launcher.cli.bundle",
+        "Make an archive for machines without a network, and install it.",
+    ),
     "completion": ("launcher.cli.completion", "Print the shell completion script."),
     "help": ("launcher.cli.help", "Show help of a command, or the manual page."),
 }

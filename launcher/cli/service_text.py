@@ -205,7 +205,7 @@ def prepared_data(found: Prepared) -> dict[str, Any]:
 
 
 def brief_plan(found: Plan) -> list[str]:
-    """A plan on one screen: the command packed, the largest terms of the memory, the reasons."""
+    """A plan on one screen, what decides first: whether it fits, memory, command, reasons."""
     terms = sorted(found.predicted.terms, key=lambda term: -term.bytes)[:_TERMS]
     named = ", ".join(f"{term.name} {size(term.bytes)}" for term in terms)
     needs = size(found.predicted.ram_bytes) + " of RAM"
@@ -216,10 +216,10 @@ def brief_plan(found: Plan) -> list[str]:
         f"engine    {found.engine.release} {found.engine.version}",
         f"model     {found.model_name} in {found.model_path}",
         *prompts(found.expectation.prompts),
+        f"fits      {'yes' if found.fits else 'no'}",
+        *screen.folded(f"memory    {needs}: {named}, …", hanging=" " * 10),
         f"command   with {len(found.engine.env)} variables of its own (--all)",
         *_packed(shown_argv(found.engine.argv)),
-        *screen.folded(f"memory    {needs}: {named}, …", hanging=" " * 10),
-        f"fits      {'yes' if found.fits else 'no'}",
         *(line for reason in found.reasons for line in screen.folded(reason, "  ")),
     ]
 

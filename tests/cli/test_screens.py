@@ -90,6 +90,9 @@ COMMANDS = (
     "export systemd nope",
     "export compose nope",
     "export k8s nope",
+    "bundle make out.tar --profile nope",
+    "bundle make out.tar --profile cpu-minilm --dry-run",
+    "bundle install nope",
     "stop svc-01",
     "ls",
 )

@@ -5,6 +5,7 @@ The engine is the fake one; `first-deploy.md` is typed on the real one (tests/en
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from tests.pages import DOCS, commands
+from tests.pages import DOCS, Typed, commands
 from tests.patience import HANG_S, eventually
 from tests.runbooks import home
 from tests.runbooks.home import OnCall
@@ -23,8 +24,8 @@ STEPS: Final = ["Symptom", "Look", "Act", "Prove", "Undo"]
 ELSEWHERE: Final = {"README.md", "first-deploy.md"}
 UP: Final = "qlaunch up cpu-minilm --quiet"
 
-Between = Callable[[str], None]
-"""Called with a section's name before its first command."""
+Between = Callable[[Typed], None]
+"""Called with each command before it is typed."""
 
 
 @pytest.fixture
@@ -42,12 +43,12 @@ def serving(on_call: OnCall, *words: str) -> None:
 def plain(on_call: OnCall) -> Between:
     """A service that runs."""
     serving(on_call)
-    return lambda _section: None
+    return lambda _typed: None
 
 
 def nothing(on_call: OnCall) -> Between:
     """A machine that serves nothing."""
-    return lambda _section: None
+    return lambda _typed: None
 
 
 def oom(on_call: OnCall) -> Between:
@@ -64,8 +65,8 @@ def oom(on_call: OnCall) -> Between:
     state = on_call.data("status cpu-minilm")
     assert state["failure"]["failure_class"] == "ram_exhausted"
 
-    def between(section: str) -> None:
-        if section == "Act":
+    def between(typed: Typed) -> None:
+        if typed.section == "Act":
             on_call.switches()
 
     return between
@@ -77,11 +78,11 @@ def wedged(on_call: OnCall) -> Between:
     on_call.switches("--hang-flag", str(flag))
     serving(on_call)
 
-    def between(section: str) -> None:
-        if section == "Look":
+    def between(typed: Typed) -> None:
+        if typed.command == "qlaunch ps":
             flag.touch()
             on_call.becomes("degraded")
-        elif section == "Act":
+        elif typed.section == "Act":
             flag.unlink()
 
     return between
@@ -95,7 +96,7 @@ def wrong(on_call: OnCall) -> Between:
     flag.write_text("other")
     on_call.becomes("failed")
     flag.unlink()
-    return lambda _section: None
+    return lambda _typed: None
 
 
 def keyed(on_call: OnCall) -> Between:
@@ -105,7 +106,7 @@ def keyed(on_call: OnCall) -> Between:
         path.write_text("an-old-key-that-was-used-for-long\n")
         path.chmod(0o600)
     serving(on_call, "--api-key-file", "api-key")
-    return lambda _section: None
+    return lambda _typed: None
 
 
 def cached(on_call: OnCall) -> Between:
@@ -126,8 +127,8 @@ def cached(on_call: OnCall) -> Between:
     assert on_call.types(warm).returncode == 0
     eventually(lambda: on_call.data("cache stats")["entries"] == 2, HANG_S)
 
-    def between(section: str) -> None:
-        if section == "Prove":
+    def between(typed: Typed) -> None:
+        if typed.command == "qlaunch cache stats" and typed.section == "Prove":
             assert on_call.data("cache stats")["entries"] == 0
 
     return between
@@ -138,10 +139,27 @@ def crowded(on_call: OnCall) -> Between:
     serving(on_call)
     for _ in range(2):
         assert on_call.types("qlaunch restart cpu-minilm").returncode == 0
-    return lambda _section: None
+    return lambda _typed: None
+
+
+def without_a_network(on_call: OnCall) -> Between:
+    """A machine with a network until the bundle is carried over, then one where nothing is."""
+    on_call.env |= {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    if on_call.types("pip download --quiet --no-deps --dest tried iniconfig").returncode:
+        pytest.skip("no package index can be reached")
+    there = on_call.here.parent / "there"
+
+    def between(typed: Typed) -> None:
+        if typed.command.startswith("tar "):
+            del on_call.env["PYTHONPATH"]
+            on_call.env |= {"QLAUNCH_HOME": str(there), "PIP_NO_INDEX": "1"}
+            assert not there.exists()
+
+    return between
 
 
 SCENES: Final[dict[str, Callable[[OnCall], Between]]] = {
+    "air-gapped.md": without_a_network,
     "upgrade.md": plain,
     "oom.md": oom,
     "wedged-server.md": wedged,
@@ -157,11 +175,8 @@ SCENES: Final[dict[str, Callable[[OnCall], Between]]] = {
 @pytest.mark.parametrize("page", sorted(SCENES))
 def test_every_command_of_a_runbook_does_what_it_says(page: str, on_call: OnCall) -> None:
     between = SCENES[page](on_call)
-    section = ""
     for typed in commands(f"runbooks/{page}"):
-        if typed.section != section:
-            section = typed.section
-            between(section)
+        between(typed)
         on_call.follows(typed)
 
 

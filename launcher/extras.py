@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 from launcher.errors import QlaunchError
 
-Extra = Literal["report", "modelscope", "embed", "redis", "memcached", "gateway"]
+Extra = Literal["report", "modelscope", "embed", "redis", "memcached", "gateway", "otel"]
 
 MODULES: Final[dict[Extra, str]] = {
     "report": "matplotlib",
@@ -19,6 +19,7 @@ MODULES: Final[dict[Extra, str]] = {
     "redis": "redis",
     "memcached": "pymemcache",
     "gateway": "tokenizers",
+    "otel": "opentelemetry.exporter.otlp.proto.http",
 }
 """What an extra of `pyproject.toml` brings, by the name that is imported."""
 _PURPOSES: Final[dict[Extra, str]] = {
@@ -28,6 +29,7 @@ _PURPOSES: Final[dict[Extra, str]] = {
     "redis": "the gateway's cache in Redis is asked with its client library, redis",
     "memcached": "the gateway's cache in Memcached is asked with its client library, pymemcache",
     "gateway": "texts are cut with the model's own tokenizer, which tokenizers reads",
+    "otel": "spans are sent with opentelemetry-exporter-otlp-proto-http",
 }
 
 
@@ -41,7 +43,7 @@ def require(extra: Extra) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        absent = isinstance(error, ModuleNotFoundError) and error.name == name
+        absent = isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}.")
         why = "which is not installed" if absent else f"which cannot be imported ({error})"
         raise QlaunchError(
             f"{_PURPOSES[extra]}, {why}",

@@ -108,6 +108,9 @@ _PATH = click.Path(path_type=Path)
 @click.option("--timeout", default=120.0, show_default=True, help="Seconds for a server's answer.")
 @click.option("--tls-cert", type=_PATH, metavar="FILE", help="Certificate, PEM.")
 @click.option("--tls-key", type=_PATH, metavar="FILE", help="Its key, PEM.")
+@click.option(
+    "--otlp", metavar="URL", help="OpenTelemetry's collector that spans go to, http://host:4318."
+)
 @click.option("--log-requests", is_flag=True, help="A line for each request, without its texts.")
 def command(targets: tuple[str, ...], **options: Any) -> Result:
     """Answer /v1/embeddings for TARGETS, from the cache what is in it.
@@ -176,6 +179,7 @@ def _settings(targets: tuple[str, ...], options: dict[str, Any]) -> Any:
         limits=Limits(timeout_s=timeout_s),
         checkpoints=parse_checkpoints(options["checkpoints"], urls),
         inputs=_rules(options),
+        otlp=options["otlp"],
         server=ServerSettings(
             host_names=names if is_loopback(options["host"]) else None,
             log_requests=options["log_requests"],

@@ -26,6 +26,7 @@ from launcher.gateway.recent import MEMORY_BYTES
 from launcher.gateway.resolver import Resolver
 from launcher.gateway.server import Gateway, ServerSettings
 from launcher.gateway.store import BUDGET_S, Store
+from launcher.gateway.tracing import Tracing, tracing
 from launcher.gateway.url_source import Probes, UrlSource, served_models
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     inputs: InputRules = InputRules()
     server: ServerSettings = ServerSettings()
     drain_s: float = 30.0
+    otlp: str | None = None
+    """OpenTelemetry's collector that spans are sent to, `http://host:4318`; None: no spans."""
 
 
 def serve(settings: GatewaySettings, announce: Callable[[str], None]) -> None:
@@ -94,11 +97,14 @@ def serve(settings: GatewaySettings, announce: Callable[[str], None]) -> None:
         announce: told the endpoint when it can be asked.
 
     Raises:
-        QlaunchError: `port_taken` (exit 9), `bad_address`, `bad_tls` (exit 2), and what the cache
-            and the files of keys refuse.
+        QlaunchError: `port_taken` (exit 9), `bad_address`, `bad_tls`, `extra_missing` (exit 2), and
+            what the cache and the files of keys refuse.
     """
-    with asyncio.Runner(loop_factory=_fast_loop()) as runner:
-        runner.run(_serve(settings, announce))
+    with (
+        tracing(settings.otlp) as spans,
+        asyncio.Runner(loop_factory=_fast_loop()) as runner,
+    ):
+        runner.run(_serve(settings, announce, spans))
 
 
 def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -110,7 +116,9 @@ def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _serve(settings: GatewaySettings, announce: Callable[[str], None]) -> None:
+async def _serve(
+    settings: GatewaySettings, announce: Callable[[str], None], spans: Tracing | None
+) -> None:
     import aiohttp
 
     stop = asyncio.Event()
@@ -120,7 +128,8 @@ async def _serve(settings: GatewaySettings, announce: Callable[[str], None]) -> 
     async with (
         _store(settings) as store,
         aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S)
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S),
+            trace_configs=[] if spans is None else [spans.calls()],
         ) as session,
     ):
         resolver = Resolver(session, settings.secret, store, settings.inputs)
@@ -134,7 +143,7 @@ async def _serve(settings: GatewaySettings, announce: Callable[[str], None]) -> 
             for alias in one.aliases:
                 groups.setdefault(alias, groups[one.name])
         keys = None if settings.keys_file is None else Keys(settings.keys_file)
-        gateway = Gateway(groups, resolver, store, keys, settings.server)
+        gateway = Gateway(groups, resolver, store, keys, settings.server, spans)
         watchers = [
             asyncio.create_task(_Watcher(settings, groups, session, store).follow(one))
             for one in settings.urls

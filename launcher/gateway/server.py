@@ -23,6 +23,7 @@ from launcher.gateway.rates import Allowance, Client, Rates
 from launcher.gateway.request import EmbeddingCall, Priority, read_call
 from launcher.gateway.resolver import Outcome, Resolver
 from launcher.gateway.store import Store
+from launcher.gateway.tracing import MODEL, Tracing
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -70,6 +71,7 @@ class Gateway:
         store: Store | None,
         keys: Keys | None,
         settings: ServerSettings,
+        tracing: Tracing | None = None,
     ) -> None:
         """`groups` by every name and alias; it may grow while the gateway runs."""
         self.groups = groups
@@ -82,6 +84,7 @@ class Gateway:
         self._rates = Rates(settings.allowance)
         self._resolver = resolver
         self._keys = keys
+        self._tracing = tracing
         self._settings = settings
 
     def application(self) -> web.Application:
@@ -92,7 +95,10 @@ class Gateway:
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
             return await self._guard(request, handler)
 
-        app = web.Application(client_max_size=self._settings.most_bytes, middlewares=[guard])
+        before = [] if self._tracing is None else [self._tracing.middleware()]
+        app = web.Application(
+            client_max_size=self._settings.most_bytes, middlewares=[*before, guard]
+        )
         app.router.add_post("/v1/embeddings", self._embeddings)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/health", self._health)
@@ -170,6 +176,7 @@ class Gateway:
             _check_reader(request, call)
             group = self._group(call.model)
             model = group.name
+            MODEL.set(model)
             client = _CLIENT.get()
             call = msgspec.structs.replace(call, priority=_priority(request, call, client))
             self._rates.admit(client, len(call.inputs))

@@ -22,6 +22,7 @@ from launcher.gateway.pool import Group, Limits, Replica, Seen
 from launcher.gateway.resolver import Resolver
 from launcher.gateway.server import Gateway, ServerSettings
 from launcher.gateway.store import Store
+from launcher.gateway.tracing import Tracing
 from tests.gateway.scripted_server import ScriptedServer
 from tests.patience import PATIENCE_S
 
@@ -144,9 +145,10 @@ class Bench:
         memory_bytes: int = 0,
         checkpoint: Checkpoint | None = None,
         rules: InputRules | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.backend = backend
-        self._checkpoint, self._rules = checkpoint, rules
+        self._checkpoint, self._rules, self._tracing = checkpoint, rules, tracing
         self.servers = [ScriptedServer() for _ in range(servers)]
         self.sources: list[FixedSource] = []
         self._limits, self._settings, self._budget_s = limits, settings, budget_s
@@ -165,7 +167,8 @@ class Bench:
             FixedSource(server.url, name=f"server{n}", checkpoint=self._checkpoint)
             for n, server in enumerate(self.servers)
         ]
-        session = await self._stack.enter_async_context(aiohttp.ClientSession())
+        traced = [] if self._tracing is None else [self._tracing.calls()]
+        session = await self._stack.enter_async_context(aiohttp.ClientSession(trace_configs=traced))
         self.store = None
         if self.backend is not None:
             self.store = Store(
@@ -178,7 +181,12 @@ class Bench:
         self.group = Group("m", [Replica(s) for s in self.sources], SECRET, self._limits)
         self.resolver = Resolver(session, SECRET, self.store, self._rules)
         self.gateway = Gateway(
-            {"m": self.group}, self.resolver, self.store, self._keys, self._settings
+            {"m": self.group},
+            self.resolver,
+            self.store,
+            self._keys,
+            self._settings,
+            self._tracing,
         )
         front = TestServer(self.gateway.application())
         await front.start_server()

@@ -39,6 +39,7 @@ NAMES = (
     "agreement",
     "gateway",
     "encoders_cpu",
+    "scale",
 )
 MET, MISSED, BROKEN, INTERRUPTED = 0, 1, 2, 130
 

@@ -59,13 +59,14 @@ def dirs() -> Dirs:
 
     Raises:
         QlaunchError: `no_home` (exit 1): there is no home folder, and no QLAUNCH_HOME;
-            `bad_home` (exit 2): QLAUNCH_HOME is not UTF-8.
+            `bad_home` (exit 2): QLAUNCH_HOME is not UTF-8, a file, or a link to nowhere.
     """
     home = os.environ.get("QLAUNCH_HOME")
     try:
         if home:
             _must_be_utf8(home)
             root = Path(home).expanduser().absolute()
+            _must_be_a_folder(root)
             return Dirs(root / "config", root / "data", root / "state", root / "cache")
         from platformdirs import PlatformDirs
 
@@ -89,6 +90,23 @@ def _must_be_utf8(home: str) -> None:
             code="bad_home",
             fix="give it another name",
         ) from error
+
+
+def _must_be_a_folder(root: Path) -> None:
+    """What is there already has to be one; a folder that is missing is made when it is needed."""
+    try:
+        if root.is_dir() or not os.path.lexists(root):
+            return
+    except OSError:  # said with its path by what reads or writes there
+        return
+    from launcher.linux.files import absent
+
+    why = "is not a folder" if root.exists() else absent(root)
+    raise QlaunchError(
+        f"QLAUNCH_HOME, {root}, {why}",
+        code="bad_home",
+        fix="name a folder of your own; it is made if it does not exist",
+    )
 
 
 def _homeless() -> QlaunchError:

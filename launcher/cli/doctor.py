@@ -18,7 +18,7 @@ from launcher.cli.base import all_option, wants_json, wants_reasons
 from launcher.cli.base import command as declare
 from launcher.cli.result import Problem, Result
 from launcher.config.profile import Profile
-from launcher.config.settings import is_offline, load_user_config
+from launcher.config.settings import SETTINGS, is_offline, load_user_config
 from launcher.doctor import engines as engine_checks
 from launcher.doctor import folders, gpu, host, network, runner, services, surroundings
 from launcher.doctor.runner import DoctorCheck, Finding, Status
@@ -249,6 +249,8 @@ def _imported(engines: Path, names: list[str]) -> Iterator[Finding]:
 def _environment() -> Iterator[Finding]:
     yield folders.hub_finding(os.environ)
     yield folders.proxy_finding(os.environ)
+    known = {"QLAUNCH_HOME", *(setting.variable for setting in SETTINGS)}
+    yield surroundings.variables_finding(os.environ, known)
 
 
 def _default_port() -> int:

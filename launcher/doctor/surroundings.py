@@ -8,17 +8,21 @@ from __future__ import annotations
 import locale
 import os
 import pwd
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Final
 
 from launcher import child_environment, pip_settings
-from launcher.doctor.runner import Finding, ok, problem
+from launcher.doctor.runner import Finding, ok, problem, warning
 from launcher.errors import QlaunchError
 from launcher.hardware.disk import nearest
 from launcher.linux import locks
 from launcher.paths import Dirs
 from launcher.service import scratch
+from launcher.yaml_messages import nearest as nearest_names
+from launcher.yaml_messages import shown
 
+_OURS: Final = "QLAUNCH_"
 _ELSEWHERE = "set QLAUNCH_HOME to a folder on a local disk"
 
 
@@ -61,6 +65,24 @@ def user_finding(environ: Mapping[str, str], cache: Path) -> Finding:
     return ok(
         name, f"{known} (UID {uid}); {home} is not theirs to write in: engines use {stand_in}"
     )
+
+
+def variables_finding(environ: Mapping[str, str], known: Collection[str]) -> Finding:
+    """Variables that look like ours and are read by nobody: a slip of the hand is no setting.
+
+    Args:
+        known: names of the variables that are read, `QLAUNCH_PORT`.
+    """
+    name = "variables"
+    short = {each.removeprefix(_OURS): each for each in known}
+    given = sorted(each for each in environ if each.startswith(_OURS))
+    for each in given:
+        near = nearest_names(each.removeprefix(_OURS), short)
+        if each not in known and near:
+            fix = f"did you mean {short[near[0]]}?"
+            return warning(name, f"{shown(each, 60)} is set, and nothing reads it", fix)
+    read = [each for each in given if each in known]
+    return ok(name, f"set: {', '.join(read)}" if read else "no setting is made by one")
 
 
 def temporary_finding(environ: Mapping[str, str], where: Dirs) -> Finding:

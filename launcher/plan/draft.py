@@ -234,7 +234,9 @@ def _threads(inputs: Inputs, side_by_side: int) -> Decision[int | None]:
     words = f"{threads} threads"
     if side_by_side > 1:
         words = f"{side_by_side} replicas of {threads} {'thread' if threads == 1 else 'threads'}"
-    return Decision(threads, (f"{words}: {source}",))
+    much = threads * side_by_side > cpu.usable
+    slower = f"; more than the {cpu.usable} that can be used here: slower" if much else ""
+    return Decision(threads, (f"{words}: {source}{slower}",))
 
 
 def _flags(inputs: Inputs, left_out: Flags, *, cuts: bool) -> Flags:

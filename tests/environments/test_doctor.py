@@ -116,3 +116,13 @@ def test_a_socks_proxy_that_the_hubs_client_cannot_use() -> None:
     found = hub._explain(parse_source("hf:a/b"), error, False)
     assert "SOCKS" in found.message
     assert "socksio" in (found.fix or "")
+
+
+def test_a_variable_that_nothing_reads_is_named_with_the_one_that_was_meant() -> None:
+    known = ("QLAUNCH_PORT", "QLAUNCH_HOME", "QLAUNCH_THREADS")
+    found = surroundings.variables_finding({"QLAUNCH_PROT": "1", "QLAUNCH_HOME": "/x"}, known)
+    assert (found.status, found.fix) == ("warning", "did you mean QLAUNCH_PORT?")
+    assert found.message == "QLAUNCH_PROT is set, and nothing reads it"
+    right = {"QLAUNCH_PORT": "1", "QLAUNCH_TEST_NVML": "somebody else's", "PORT": "2"}
+    found = surroundings.variables_finding(right, known)
+    assert (found.status, found.message) == ("ok", "set: QLAUNCH_PORT")

@@ -201,3 +201,24 @@ def test_state_is_private_whatever_the_umask(tmp_path: Path, mask: str) -> None:
         assert done.returncode in (0, 1)
     else:
         assert done.stdout.split() == [b"0o700", b"0o700"]
+
+
+def test_a_home_that_is_a_file_or_a_link_to_nowhere_is_said_before_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`profiles new` said: cannot be written: File exists; and `ps`: no services are running."""
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    texts = {
+        "file": f"QLAUNCH_HOME, {tmp_path}/file, is not a folder",
+        "link": f"QLAUNCH_HOME, {tmp_path}/link, is a link to nowhere, which does not exist",
+    }
+    for name, text in texts.items():
+        monkeypatch.setenv("QLAUNCH_HOME", str(tmp_path / name))
+        with pytest.raises(QlaunchError) as caught:
+            paths.dirs()
+        assert (caught.value.code, caught.value.message) == ("bad_home", text)
+    (tmp_path / "nowhere").mkdir()
+    assert paths.dirs().state == tmp_path / "link" / "state"
+    monkeypatch.setenv("QLAUNCH_HOME", str(tmp_path / "not yet"))
+    assert paths.dirs().data == tmp_path / "not yet" / "data"

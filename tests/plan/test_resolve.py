@@ -224,9 +224,13 @@ class TestEnvironment:
         assert "3 threads: cgroup quota" in plan.reasons
 
     def test_threads_that_are_asked_for_are_taken(self) -> None:
-        plan = make_plan(inputs(threads=7, sources={"threads": "environment QLAUNCH_THREADS"}))
+        source = {"threads": "environment QLAUNCH_THREADS"}
+        plan = make_plan(inputs(threads=7, sources=source, hardware=machine(threads=8)))
         assert plan.engine.env["OMP_NUM_THREADS"] == "7"
         assert "7 threads: environment QLAUNCH_THREADS" in plan.reasons
+        plan = make_plan(inputs(threads=7, sources=source, hardware=machine(threads=2)))
+        slower = "; more than the 2 that can be used here: slower"
+        assert f"7 threads: environment QLAUNCH_THREADS{slower}" in plan.reasons
 
     def test_without_the_plugin_nothing_of_it_is_there(self) -> None:
         plan = make_plan(inputs(plugin=False))

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +37,20 @@ def test_every_module_is_compiled_and_a_broken_one_is_left(tmp_path: Path) -> No
     compiled = {path.name.partition(".")[0] for path in site.rglob("*.pyc")}
     assert compiled == {"__init__", "alone"}
     assert len(list(site.rglob("__init__.*.pyc"))) == 6
+
+
+def test_files_beside_the_user_are_no_modules_of_the_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`engine install` in a folder with a compileall.py or a json.py compiled nothing."""
+    site = environment(tmp_path / "env")
+    here = tmp_path / "here"
+    here.mkdir()
+    for name in ("compileall", "struct", "importlib"):
+        (here / f"{name}.py").write_text("raise SystemExit('mine')\n")
+    monkeypatch.chdir(here)
+    compile_bytecode(tmp_path / "env")
+    assert len(list(site.rglob("*.pyc"))) == 7
 
 
 @given(st.lists(st.integers(1, 500)), st.integers(1, 16))

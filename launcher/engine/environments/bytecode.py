@@ -26,7 +26,7 @@ def compile_bytecode(root: Path) -> None:
     try:
         for share in shares(_packages(root), len(os.sched_getaffinity(0))):
             child = subprocess.Popen(
-                [root / "bin" / "python", "-m", "compileall", "-q", *share],
+                [root / "bin" / "python", "-P", "-m", "compileall", "-q", *share],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from datetime import date
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -50,3 +51,15 @@ def test_the_five_places_are_there() -> None:
     paths = re.findall(r"`(launcher/[\w/.]+)`", table)
     assert len(paths) >= 5
     assert [path for path in paths if not (ROOT / path).is_file()] == []
+
+
+def test_decisions_are_numbered_in_their_order_and_dated() -> None:
+    """Numbers are cited: none is missing, none is there twice."""
+    text = (ROOT / "docs" / "decisions.md").read_text("utf-8")
+    titles = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    parts = [re.fullmatch(r"(\d+)\. (\S.*) · (\d{4}-\d\d-\d\d)", title) for title in titles]
+    odd = [title for title, part in zip(titles, parts, strict=True) if part is None]
+    assert odd == [], "write `## NUMBER. Title · YYYY-MM-DD`"
+    assert [int(part[1]) for part in parts if part] == list(range(1, len(titles) + 1))
+    for part in filter(None, parts):
+        date.fromisoformat(part[3])

@@ -65,6 +65,8 @@ SAMPLES: dict[str, tuple[list[str], int]] = {
     "export systemd": (["export", "systemd", "cpu-minilm"], 5),
     "export compose": (["export", "compose", "cpu-minilm"], 5),
     "export k8s": (["export", "k8s", "cpu-minilm"], 5),
+    "bundle make": (["bundle", "make", "out.tar", "--profile", "absent"], 2),
+    "bundle install": (["bundle", "install", "./absent"], 2),
     "prune": (["prune"], 0),
     "upgrade": (["upgrade"], 0),
     "completion": (["completion", "bash"], 0),

@@ -122,9 +122,9 @@ class Preparation:
             return
         longest = checkpoint.longest
         for place, _ids in _too_long_ids(inputs, tokenizer, longest):
-            raise _exceeds(place, len(inputs[place]), longest)
-        for place, _text, encoding in await _too_long(inputs, tokenizer, longest):
-            raise _exceeds(place, len(encoding.ids), longest)
+            raise _exceeds(place, longest)
+        for place, _text, _encoding in await _too_long(inputs, tokenizer, longest):
+            raise _exceeds(place, longest)
 
     def _check_ids(self, inputs: Iterable[Input], tokenizer: ModelTokenizer) -> None:
         if self._rules.ids_of == "any":
@@ -183,13 +183,13 @@ def _too_long_ids(
 async def _too_long(
     inputs: Iterable[Input], tokenizer: ModelTokenizer, longest: int
 ) -> list[tuple[int, str, Encoding]]:
-    """Texts that have too many tokens, with their places and tokens."""
+    """Texts that have too many tokens, by place, with the first of their tokens."""
     doubtful = [
         (place, item)
         for place, item in enumerate(inputs)
         if isinstance(item, str) and tokenizer.may_exceed(item, longest)
     ]
-    encodings = await tokenizer.encode([text for _place, text in doubtful])
+    encodings = await tokenizer.beginnings([text for _place, text in doubtful], longest)
     return [
         (place, text, encoding)
         for (place, text), encoding in zip(doubtful, encodings, strict=True)
@@ -221,10 +221,10 @@ def _listed(ids: tuple[int, ...]) -> str:
     return " ".join(map(str, ids))
 
 
-def _exceeds(place: int, tokens: int, longest: int) -> RequestError:
+def _exceeds(place: int, longest: int) -> RequestError:
     return RequestError(
         400,
         "context_length_exceeded",
-        f"input {place} has {tokens} tokens, and this model takes {longest} at most;"
+        f"input {place} has more than {longest} tokens, which this model takes at most;"
         ' `truncate: "end"` has it cut',
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,8 +19,15 @@ if TYPE_CHECKING:
 _FILE: Final = "tokenizer.json"
 _ADDED: Final = 8
 """Tokens that a tokenizer may make of nothing, besides its special ones: a leading space's."""
-_AT_ONCE: Final = 16 << 10
+_AT_ONCE: Final = 2 << 10
 """Characters that are read in the event loop; more of them are read in a thread."""
+LEAST_READ: Final = 4 << 10
+"""Characters of a text that are read first; a text of 8 MB read whole takes 1 GB."""
+CHARACTERS: Final = 16
+"""For each token that is kept, at first; four times as many each time that they are too few."""
+MOST_READ: Final = 1 << 20
+"""Characters without a space among them after which a word is taken to have ended."""
+_WORD_ENDED: Final = re.compile(r"\s\S")
 _MOST_LOADED: Final = 8
 
 
@@ -59,8 +67,35 @@ class ModelTokenizer:
             return work(list(texts))
         return await asyncio.to_thread(work, list(texts))
 
+    async def beginnings(self, texts: Sequence[str], longest: int) -> list[Encoding]:
+        """The tokens of each text, or of so much of it that its first `longest` are among them.
+
+        They are those of the whole text: what is left out begins after the end of a word that no
+        token of theirs is part of.
+        """
+        results: dict[int, Encoding] = {}
+        rest = dict(enumerate(texts))
+        size = max(LEAST_READ, CHARACTERS * longest)
+        while rest:
+            encodings = await self.encode([text[:size] for text in rest.values()])
+            for (place, text), encoding in zip(list(rest.items()), encodings, strict=True):
+                if len(text) <= size or self._enough(text[:size], encoding, longest):
+                    results[place] = encoding
+                    del rest[place]
+            size *= 4
+        return [results[place] for place in range(len(texts))]
+
+    def _enough(self, beginning: str, encoding: Encoding, longest: int) -> bool:
+        if len(encoding.ids) <= longest:
+            return False
+        last = max(0, len(self.prefix) + longest - self.specials - 1)
+        end = encoding.offsets[last][1]
+        return len(beginning) >= MOST_READ or bool(_WORD_ENDED.search(beginning, end))
+
     def cut_ids(self, ids: Sequence[int], longest: int) -> tuple[int, ...]:
         """The first `longest` tokens, and the special ones that end a text if `ids` ends so."""
+        if len(ids) <= longest:
+            return tuple(ids)
         tail = self.suffix
         if tail and len(tail) < longest and tuple(ids[-len(tail) :]) == tail:
             return (*ids[: longest - len(tail)], *tail)

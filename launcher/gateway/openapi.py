@@ -48,7 +48,7 @@ def document(served: Served) -> Json:
             "/health": {"get": _open("health", "Whether the gateway lives.", _STATUS)},
             "/ready": {"get": _ready()},
             "/metrics": {"get": _metrics()},
-            "/openapi.json": {"get": _open("openapi", "This.", {"type": "object"})},
+            "/openapi.json": {"get": _page("openapi", "This.", {"type": "object"})},
         },
         "components": {
             "schemas": {

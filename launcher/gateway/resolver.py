@@ -18,7 +18,7 @@ from launcher.gateway.identity import SPACE_BYTES, Input, input_key
 from launcher.gateway.inputs import InputRules, Preparation
 from launcher.gateway.pool import Group, IdentityChangedError, Limits
 from launcher.gateway.problems import RequestError
-from launcher.gateway.request import EmbeddingCall
+from launcher.gateway.request import EmbeddingCall, Priority
 from launcher.gateway.store import Store
 
 if TYPE_CHECKING:
@@ -62,7 +62,10 @@ class Resolver:
         self._session = session
         self._secret = secret
         self._store = store
-        self._flights: dict[bytes, asyncio.Future[bytes | None]] = {}
+        self._flights: dict[Priority, dict[bytes, asyncio.Future[bytes | None]]] = {
+            "interactive": {},
+            "bulk": {},
+        }
         self._tasks: set[asyncio.Task[int]] = set()
 
     async def resolve(self, group: Group, call: EmbeddingCall, request_id: str) -> Outcome:
@@ -110,7 +113,7 @@ class Resolver:
                 vectors=[known[key] for key in keys], hits=hits, shared=0, made=0, tokens=0
             )
         work = _Work(group, call, space, request_id, inputs)
-        joined = {key: self._flights[key] for key in missing if key in self._flights}
+        joined = self._under_way(missing, call.priority)
         owned = [key for key in missing if key not in joined]
         tokens = await self._make(work, owned, known)
         shared = await _landed(joined, known)
@@ -125,6 +128,19 @@ class Resolver:
             tokens=tokens,
         )
 
+    def _under_way(
+        self, keys: Iterable[bytes], priority: Priority | None
+    ) -> dict[bytes, asyncio.Future[bytes | None]]:
+        """What is being made already; an interactive request does not wait for bulk's turn."""
+        flights: dict[bytes, asyncio.Future[bytes | None]] = {}
+        for key in keys:
+            flight = self._flights["interactive"].get(key)
+            if flight is None and priority == "bulk":
+                flight = self._flights["bulk"].get(key)
+            if flight is not None:
+                flights[key] = flight
+        return flights
+
     async def _make(self, work: _Work, keys: list[bytes], known: dict[bytes, bytes]) -> int:
         """Have `keys` made and put them into `known`; the tokens that took.
 
@@ -136,11 +152,11 @@ class Resolver:
         if not keys:
             return 0
         parts = list(_parts(keys, work.inputs, work.group.limits))
-        work.group.announce(len(parts), work.call.priority or "interactive")
+        work.group.announce(len(parts), work.priority)
         loop = asyncio.get_running_loop()
         flights = {key: loop.create_future() for key in keys}
         for key, flight in flights.items():
-            self._flights.setdefault(key, flight)
+            self._flights[work.priority].setdefault(key, flight)
         tasks = []
         for part in parts:
             task = loop.create_task(self._fly(work, {key: flights[key] for key in part}))
@@ -172,8 +188,8 @@ class Resolver:
             for key, flight in flights.items():
                 if not flight.done():
                     flight.set_result(None)
-                if self._flights.get(key) is flight:
-                    del self._flights[key]
+                if self._flights[work.priority].get(key) is flight:
+                    del self._flights[work.priority][key]
 
 
 def _check_dimensions(call: EmbeddingCall, group: Group) -> None:
@@ -193,6 +209,10 @@ class _Work(msgspec.Struct, frozen=True):
     space: bytes | None
     request_id: str
     inputs: dict[bytes, Input]
+
+    @property
+    def priority(self) -> Priority:
+        return self.call.priority or "interactive"
 
 
 async def _landed(

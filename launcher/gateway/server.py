@@ -36,8 +36,8 @@ _LINE: Final = "request %s model %s status %d inputs %d hits %d %.2f ms"
 _REQUEST_ID: Final = ContextVar("request_id", default="")
 _CLIENT: Final[ContextVar[Client]] = ContextVar("client")
 _PRIORITY_HEADER: Final = "X-Priority"
-_OPEN: Final = frozenset({"/health", "/ready", "/openapi.json"})
-"""Asked by load balancers and tools, which have no key; they tell nothing of users."""
+_OPEN: Final = frozenset({"/health", "/ready"})
+"""Asked by load balancers, which have no key; they tell nothing."""
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):

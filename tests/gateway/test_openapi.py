@@ -142,16 +142,18 @@ async def request_of(bench: Bench) -> dict[str, Any]:
     return request
 
 
-def test_it_is_open_and_says_that_a_key_is_wanted(folder: Path) -> None:
+def test_it_says_that_a_key_is_wanted_and_wants_one(folder: Path) -> None:
     bench = Bench(Memory(), keys=Keys(folder / "keys"))
     with Running(bench):
-        answer = requests.get(f"{bench.url}openapi.json", timeout=PATIENCE_S)
+        headers = {"Authorization": f"Bearer {KEY}"}
+        page = f"{bench.url}openapi.json"
+        assert requests.get(page, timeout=PATIENCE_S).status_code == 401  # it names the models
+        answer = requests.get(page, headers=headers, timeout=PATIENCE_S)
         assert answer.status_code == 200
         assert answer.json()["security"] == [{"key": []}]
         refused = requests.post(f"{bench.url}v1/embeddings", timeout=PATIENCE_S)
         assert refused.status_code == 401
         wrong = requests.get(f"{bench.url}v1/embeddings", timeout=PATIENCE_S)
         assert wrong.status_code == 401
-        headers = {"Authorization": f"Bearer {KEY}"}
         wrong = requests.get(f"{bench.url}v1/embeddings", headers=headers, timeout=PATIENCE_S)
         assert (wrong.status_code, wrong.headers["Allow"]) == (405, "POST")

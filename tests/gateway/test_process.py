@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import requests
 
+from tests.checkpoints import make_bert
 from tests.gateway.conftest import Start
 from tests.gateway.harness import numbers
 from tests.gateway.scripted_server import truth
@@ -156,6 +157,30 @@ def test_requests_under_way_are_finished_when_it_is_ended(spawn: Spawn, gateway:
     assert "draining" in made.log.read_text()
 
 
+def test_what_is_known_of_a_model_at_a_url_by_its_checkpoint(
+    gateway: Spawn, server: Process, tmp_path: Path
+) -> None:
+    folder = make_bert(tmp_path / "bert", pooling="mean")
+    prompts = {"prompts": {"query": "q: ", "STS": "compare: "}}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    words = ["--checkpoint", f"m={folder}", "--truncate", "end", "--alias", "small=m"]
+    made = gateway(server.url, *words, "--texts-per-minute", "12")
+    assert right(ask(made.url, ["a"], model="small"), ["a"])
+    answer = ask(made.url, ["a"], prompt_name="query")
+    assert numbers(answer.json()["data"][0]["embedding"]) == truth("q: a")
+    refused = ask(made.url, ["a"], prompt_name="passage")
+    assert refused.status_code == 400
+    assert "of this model: STS, query" in refused.text
+    long = ask(made.url, ["the sun shines " * 500, "b"])
+    assert (long.status_code, long.headers["X-Truncated-Inputs"]) == (200, "1")
+    assert ask(made.url, ["the sun shines " * 500], truncate="none").status_code == 400
+    described = requests.get(made.url[:-2] + "openapi.json", timeout=PATIENCE_S).text
+    assert '"STS"' in described
+    limited = ask(made.url, ["x"] * 12)
+    assert (limited.status_code, limited.json()["error"]["code"]) == (429, "rate_limited")
+    assert int(limited.headers["Retry-After"]) >= 1
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "redis"])
 def test_killed_under_load_it_leaves_no_wrong_vector(
     kind: str, gateway: Spawn, server: Process, start_cache: Start, tmp_path: Path
@@ -238,6 +263,12 @@ def command(home: Path, *words: str) -> tuple[int, dict[str, Any]]:
         (["a=http://h/v1", "a=http://i/v1"], "bad_target", 2),
         (["http://h/v1", "--host", "0.0.0.0"], "unauthenticated_bind", 2),
         (["http://h/v1", "--cache", "ftp://x"], "bad_cache", 2),
+        (["m=http://h/v1", "--alias", "x"], "bad_target", 2),
+        (["m=http://h/v1", "--alias", "x=n"], "bad_target", 2),
+        (["m=http://h/v1", "--checkpoint", "m=/absent"], "model_not_found", 2),
+        (["m=http://h/v1", "--checkpoint", "n=/absent"], "bad_target", 2),
+        (["http://h/v1", "--openai-vocabulary", "/absent"], "bad_vocabulary", 2),
+        (["http://h/v1", "--texts-per-minute", "0"], "usage", 2),
         (["http://h/v1", "--cache-max-bytes", "1MB"], "bad_cache", 2),
         (["http://h/v1", "--cache-max-bytes", "much"], "size_invalid", 2),
         (["http://h/v1", "--api-key-file", "/absent"], "bad_api_key_file", 2),

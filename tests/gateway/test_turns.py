@@ -13,6 +13,7 @@ from launcher.gateway.pool import Limits
 from launcher.gateway.server import ServerSettings
 from launcher.gateway.turns import IN_A_ROW, Turns
 from tests.gateway.harness import Bench, Memory, run, until
+from tests.gateway.scripted_server import truth
 from tests.patience import PATIENCE_S
 
 
@@ -110,6 +111,23 @@ def test_a_bulk_request_lets_others_pass(how: str, tmp_path: Path) -> None:
             assert [(await one).status for one in (bulk, quick)] == [200, 200]
             assert [call["input"][0] for call in bench.server.calls] == ["b0", "q", "b1"]
             assert all("priority" not in call for call in bench.server.calls)
+
+    run(work())
+
+
+def test_an_interactive_request_does_not_wait_for_the_same_text_in_bulk() -> None:
+    async def work() -> None:
+        async with Bench(Memory(), limits=LIMITS) as bench:
+            bench.server.gate = asyncio.Event()
+            bulk = asyncio.create_task(bench.ask(["b0", "same"], priority="bulk"))
+            await until(lambda: bench.group.waiting == 1)
+            others = [asyncio.create_task(bench.ask("same", priority="bulk"))]
+            quick = asyncio.create_task(bench.ask("same"))
+            await until(lambda: bench.group.waiting == 2)
+            bench.server.gate.set()
+            replies = [await one for one in (bulk, quick, *others)]
+            assert [reply.vectors[-1] for reply in replies] == [truth("same")] * 3
+            assert bench.server.asked['"same"'] == 2  # bulk's own two share one call
 
     run(work())
 

@@ -190,7 +190,10 @@ async def _listening(gateway: Gateway, settings: GatewaySettings) -> AsyncIterat
 
     tls = None if settings.tls is None else _tls(*settings.tls)
     runner = web.AppRunner(
-        gateway.application(), access_log=None, shutdown_timeout=settings.drain_s
+        gateway.application(),
+        access_log=None,
+        logger=_http_log(),
+        shutdown_timeout=settings.drain_s,
     )
     await runner.setup()
     try:
@@ -204,6 +207,18 @@ async def _listening(gateway: Gateway, settings: GatewaySettings) -> AsyncIterat
         yield f"{'https' if tls else 'http'}://{host}:{port}/v1"
     finally:
         await runner.cleanup()
+
+
+def _http_log() -> logging.Logger:
+    """For what is no HTTP: that it came, and nothing of it, which may be a key or a text."""
+    log = _LOG.getChild("http")
+    log.addFilter(_without_trace)
+    return log
+
+
+def _without_trace(record: logging.LogRecord) -> bool:
+    record.exc_info = record.exc_text = None
+    return True
 
 
 def _tls(certificate: Path, key: Path) -> ssl.SSLContext:

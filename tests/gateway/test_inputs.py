@@ -234,7 +234,7 @@ def test_of_a_very_long_text_only_the_beginning_is_read(
 ) -> None:
     """8 MB read whole took 17 s and 1 GB."""
     tokenizer = ModelTokenizer(folders["both"] / "tokenizer.json")
-    read = []
+    read: list[int] = []
     encode = ModelTokenizer.encode
 
     async def counting(self: ModelTokenizer, texts: Sequence[str]) -> list[Encoding]:

@@ -157,6 +157,20 @@ def test_requests_under_way_are_finished_when_it_is_ended(spawn: Spawn, gateway:
     assert "draining" in made.log.read_text()
 
 
+def test_of_what_is_no_http_nothing_is_logged_but_that_it_came(
+    gateway: Spawn, server: Process
+) -> None:
+    made = gateway(f"m={server.url}")
+    address = made.url.removeprefix("http://").removesuffix("/v1").split(":")
+    for data in (b"Authorization: Bearer secret\0key", b"secret"):
+        with socket.create_connection((address[0], int(address[1])), PATIENCE_S) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\n" + data + b"\r\n\r\n")
+            assert b" 400 " in connection.makefile("rb").readline()
+    eventually(lambda: "Error handling request" in made.log.read_text())
+    assert "secret" not in made.log.read_text()
+    assert "Traceback" not in made.log.read_text()
+
+
 def test_what_is_known_of_a_model_at_a_url_by_its_checkpoint(
     gateway: Spawn, server: Process, tmp_path: Path
 ) -> None:

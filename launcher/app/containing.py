@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from launcher import __version__
 from launcher.app.prepare import profiles_dir
@@ -15,6 +16,7 @@ from launcher.fleet import container, start_command
 from launcher.fleet.container import Contained
 from launcher.model.cards import shipped_cards
 from launcher.paths import dirs
+from launcher.plan.request_checks import is_loopback
 
 _HARDWARE = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_", "GOMP_CPU_AFFINITY")
 
@@ -42,6 +44,7 @@ def contained(plan: Plan, image: str | None) -> Contained:
     ]
     if plan.metrics_port is not None:
         notes.append("metrics are answered on the container's own loopback only")
+    notes += _cache_notes(plan)
     if plan.expectation.card is not None and not baked:
         notes.append("the model card does not go along: prompts of clients follow the files")
     return Contained(
@@ -57,6 +60,33 @@ def contained(plan: Plan, image: str | None) -> Contained:
         notes=tuple(notes),
         least_bytes=parse_size(least) if (least := profile.profile.hardware.min_ram) else 0,
     )
+
+
+def _cache_notes(plan: Plan) -> list[str]:
+    """What a cache means inside a container, in sentences.
+
+    Raises:
+        QlaunchError: `export_impossible` (exit 2): it needs files of this machine.
+    """
+    cache = plan.cache
+    if cache is None:
+        return []
+    files = {"password_file": cache.password_file, "key_file": cache.key_file}
+    if cache.backend == "embedded":
+        files["url"] = cache.url
+    for key, path in files.items():
+        if path is not None:
+            raise QlaunchError(
+                f"the cache's {key} is {path}, a file of this machine, which no container has",
+                code="export_impossible",
+                fix=f"leave `cache.{key}` out of the profile, or export a systemd unit",
+            )
+    if cache.backend == "embedded":
+        return ["the cache is kept with the container's work folder, and goes with it"]
+    host = urlsplit(cache.url or "").hostname or ""
+    if is_loopback(host):
+        return [f"the cache {cache.place} is asked inside the container or its pod"]
+    return []
 
 
 def _model(plan: Plan, given: str) -> tuple[str, str, str, bool]:

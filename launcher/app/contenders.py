@@ -70,11 +70,11 @@ class ProfileContender:
                 say(f"{self.facts.name}: {state.state}")
 
         state = control.launch(self._plan, on_change=follow, entry=self._entry)
-        assert state.endpoint is not None
+        assert state.past_cache is not None
         return Running(
             target=target_of(
                 self._plan,
-                state.endpoint,
+                state.past_cache,
                 leader=state.engine.pid if state.engine else None,
                 key=api_key(self._plan),
                 mode=self.facts.name,
@@ -84,7 +84,7 @@ class ProfileContender:
             verified_s=state.timings.verified_s,
             run=state.run,
             argv=state.engine_plan.argv,
-            quality=quality(self._plan, state.endpoint),
+            quality=quality(self._plan, state.past_cache),
         )
 
     def stop(self) -> Ended:

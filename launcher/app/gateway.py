@@ -11,7 +11,7 @@ from typing import Final
 
 from launcher import __version__, paths
 from launcher.app.running_service import api_key
-from launcher.documents.plan import Plan
+from launcher.documents.plan import Expectation, Plan
 from launcher.documents.service_state import UP, ServiceState
 from launcher.errors import QlaunchError
 from launcher.gateway.identity import Identity
@@ -31,16 +31,6 @@ _NO_VECTOR_VARIABLES: Final = frozenset({"TMPDIR", "REQUEST_GUARD"})
 _PLUGIN: Final = Path(__file__).resolve().parents[1] / "plugin"
 _LOG: Final = logging.getLogger("qlaunch.gateway")
 Stamp = tuple[tuple[int, int, int] | None, ...]
-
-
-def default_cache() -> str:
-    """The file of the cache on disk."""
-    return str(paths.dirs().cache / "gateway" / "vectors.db")
-
-
-def default_secret() -> Path:
-    """The file of the secret that cache keys are made with."""
-    return paths.dirs().state / "gateway" / "cache.key"
 
 
 class ServiceSource:
@@ -92,13 +82,18 @@ class ServiceSource:
 
     def _current(self) -> bool:
         """Whether the service was started with the plugin as it is now; if not, nothing is kept."""
-        started = _stamp(self._folder.plan)
-        if started is not None and started[0] >= _plugin()[1]:
+        if plugin_is_current(self._folder):
             return True
         if not self._told:
             self._told = True
             _LOG.warning("%s runs with an older plugin: its vectors are not kept", self.name)
         return False
+
+
+def plugin_is_current(folder: store.Folder) -> bool:
+    """Whether a service was started with the plugin as it is now: only then is it in the keys."""
+    started = _stamp(folder.plan)
+    return started is not None and started[0] >= _plugin()[1]
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
@@ -136,6 +131,11 @@ def checkpoint_of(plan: Plan, state: ServiceState) -> Checkpoint:
     if state.fallbacks:
         taken = min(len(state.fallbacks), len(plan.fallbacks))
         expectation = plan.fallbacks[taken - 1].expectation if taken else expectation
+    return checkpoint_in_force(plan, expectation)
+
+
+def checkpoint_in_force(plan: Plan, expectation: Expectation) -> Checkpoint:
+    """The same of a service whose engine is held to `expectation`."""
     longest = expectation.context_length - 1
     if plan.guard is not None and plan.guard.text_tokens is not None:
         longest = min(longest, plan.guard.text_tokens)

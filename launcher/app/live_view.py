@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from launcher.documents.run import Sample
-from launcher.documents.service_state import UP, ServiceState, at_work
+from launcher.documents.service_state import UP, GatewayState, ServiceState, at_work
 from launcher.hardware.nvml import Unavailable
 from launcher.linux import processes
 from launcher.paths import dirs
@@ -136,6 +136,7 @@ class _View:
             "gpu": self._gpu(sample),
             **self._log.work(state),
             "latency": latency(state),
+            **({} if state.gateway is None else {"cache": _cache(state.gateway)}),
         }
 
     def _members(self) -> list[int]:
@@ -224,6 +225,18 @@ def latency(state: ServiceState) -> dict[str, Any]:
     if smoke is not None and smoke.latency_ms is not None:
         return {"ms": round(smoke.latency_ms, 1), "source": "smoke", "age_s": None}
     return {"ms": None, "reason": "none of qlaunch's own embedding calls was answered yet"}
+
+
+def _cache(gateway: GatewayState) -> dict[str, Any]:
+    """What the cache before the engine answered, as of the supervisor's last look."""
+    use = gateway.use
+    return {
+        "inputs": use.inputs,
+        "hits": use.hits,
+        "hit_rate": use.hit_rate,
+        "bypassed": gateway.bypassed,
+        "problem": gateway.problem,
+    }
 
 
 def _age(at: str | None) -> float | None:

@@ -286,12 +286,17 @@ def _observed(where: Dirs) -> tuple[Observed, ...]:
 
 
 def require_fit(prepared: Prepared) -> None:
-    """Refuse a plan that does not fit this machine's memory.
+    """Refuse a plan that does not fit this machine's memory, or whose cache can never work here.
 
     Raises:
-        QlaunchError: `does_not_fit` (exit 4) with the one knob that would make it fit.
+        QlaunchError: `does_not_fit` (exit 4) with the one knob that would make it fit;
+            `extra_missing`, `bad_cache` (exit 2), `cache_key` (exit 1).
     """
     plan = prepared.plan
+    if plan.cache is not None:
+        from launcher.app.caching import require_cache
+
+        require_cache(plan)
     if plan.fits:
         return
     if (why := limits.too_low(plan.predicted.ram_bytes)) is not None:

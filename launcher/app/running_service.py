@@ -8,8 +8,11 @@ from launcher.errors import ExitCode, QlaunchError
 from launcher.service import control, keys, store
 
 
-def running(name: str) -> tuple[Plan, str]:
+def running(name: str, *, past_cache: bool = False) -> tuple[Plan, str]:
     """Plan and endpoint (`http://host:port/v1`) of a running service.
+
+    `past_cache`: the engine's own, for whoever measures or proves it: an answer from the gateway's
+    cache would say nothing of it.
 
     Raises:
         QlaunchError: `no_such_service`, `not_running` (exit 3); `bad_service_name` (exit 2).
@@ -22,7 +25,8 @@ def running(name: str) -> tuple[Plan, str]:
             exit_code=ExitCode.NOT_RUNNING,
             fix=f"start it: qlaunch restart {name}",
         )
-    return store.read_plan(store.folder(name)), state.endpoint
+    endpoint = state.past_cache if past_cache else state.endpoint
+    return store.read_plan(store.folder(name)), endpoint or state.endpoint
 
 
 def api_key(plan: Plan) -> str | None:

@@ -162,7 +162,7 @@ def _running(words: tuple[str, ...], given: dict[str, Any]) -> tuple[Plan, str] 
     folder = profiles_dir(dirs())
     name = named_model.meant(name, folder)
     try:
-        found = running(name)
+        found = running(name, past_cache=True)
     except QlaunchError:
         # A profile or model with a fault in it is one: bringing it up will say what is wrong.
         if _is_no_service(name) or named_model.names_start(name, folder):
@@ -188,8 +188,8 @@ def _is_no_service(name: str) -> bool:
 
 def _from_start(words: tuple[str, ...], given: dict[str, Any], work: Work) -> Result:
     with started(words, given, work.progress) as (plan, state):
-        assert state.endpoint is not None  # launch returns services that are up
-        return work.on(plan, state.endpoint, started=True)
+        assert state.past_cache is not None  # launch returns services that are up
+        return work.on(plan, state.past_cache, started=True)
 
 
 @dataclass

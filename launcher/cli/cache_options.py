@@ -54,7 +54,7 @@ def cache_settings(
     Raises:
         click.UsageError: `size` is no size.
     """
-    from launcher.app.gateway import default_cache
+    from launcher.app.caching import default_cache
 
     if url == "none":
         return None
@@ -74,7 +74,7 @@ def cache_secret(file: Path | None) -> bytes:
         QlaunchError: `cache_key` (exit 1), `state_dir_unsafe` (exit 1).
     """
     from launcher import paths
-    from launcher.app.gateway import default_secret
+    from launcher.app.caching import default_secret
     from launcher.gateway.access import secret
 
     if file is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from launcher.cli import screen
+from launcher.cli import screen, service_text
 from launcher.cli.base import all_option
 from launcher.cli.base import command as declare
 from launcher.cli.result import Result, table
@@ -30,7 +30,17 @@ def command(everything: bool) -> Result:
     headings = ("SERVICE", "STATE", "ENDPOINT", "PID", "RAM PEAK", "SINCE")
     lines = table(headings, rows) if rows else ["no services are running"]
     lines += [f"{state.service}: {state.problem}" for state in found if state.problem]
+    lines += [
+        f"{state.service}: {line}"
+        for state in found
+        for line in map(_folded, service_text.gateway(state))
+    ]
     return Result(
         data={"services": [control.as_data(state) for state in found]},
         lines=screen.shorten(lines, everything=everything),
     )
+
+
+def _folded(line: str) -> str:
+    """A line of `status` without its columns."""
+    return " ".join(line.split())

@@ -57,12 +57,35 @@ def service(state: ServiceState, *, brief: bool = False) -> list[str]:
         lines.append(f"note      {state.problem}")
     if metrics:
         lines.append(f"metrics   {metrics.url or metrics.problem}")
+    lines += gateway(state)
     if state.template and at_work(state):
         lines.append(f"template  pid {state.template.pid}, from which a new start is forked")
     if state.restarts:
         lines.append(f"restarts  {state.restarts}")
     lines += fallbacks(state.fallbacks)
     return [*lines, *failure(state.failure), *checks(state.smoke, brief=brief)]
+
+
+def gateway(state: ServiceState) -> list[str]:
+    """The gateway before the engine, and what its cache is worth; nothing where there is none."""
+    found = state.gateway
+    if found is None:
+        return []
+    use, lines = found.use, []
+    if found.process and at_work(state):
+        lines.append(f"gateway   pid {found.process.pid}, before the engine at {_bare(state)}")
+    if use.hit_rate is not None:
+        hits = f"{use.hits} of {use.inputs} texts from the cache ({use.hit_rate:.0%})"
+        lines.append(f"cache     {hits}")
+    if use.restarts:
+        lines.append(f"restarts  {use.restarts} of the gateway")
+    if found.problem and found.problem != state.detail:
+        lines.append(f"warning   {found.problem}")
+    return lines
+
+
+def _bare(state: ServiceState) -> str:
+    return (state.engine_endpoint or "-").removesuffix("/v1")
 
 
 def fitting(state: ServiceState, *, everything: bool = False, below: int = 0) -> list[str]:
@@ -218,10 +241,19 @@ def brief_plan(found: Plan) -> list[str]:
         *prompts(found.expectation.prompts),
         f"fits      {'yes' if found.fits else 'no'}",
         *screen.folded(f"memory    {needs}: {named}, …", hanging=" " * 10),
+        *_address(found),
         f"command   with {len(found.engine.env)} variables of its own (--all)",
         *_packed(shown_argv(found.engine.argv)),
         *(line for reason in found.reasons for line in screen.folded(reason, "  ")),
     ]
+
+
+def _address(found: Plan) -> list[str]:
+    """Where clients ask, where that is not the engine's own address."""
+    if found.cache is None:
+        return []
+    port = found.port or "<picked at start>"
+    return [f"gateway   {found.host} port {port}, vectors kept in {found.cache.place}"]
 
 
 def _packed(argv: Iterable[str]) -> list[str]:
@@ -247,6 +279,7 @@ def plan(found: Plan) -> list[str]:
         f"engine    {found.engine.release} {found.engine.version}",
         f"model     {found.model_name} in {found.model_path}",
         *prompts(found.expectation.prompts),
+        *_address(found),
         "environment",
         *(f"  {setting}" for setting in settings),
         "command",
@@ -288,6 +321,7 @@ def plan_data(found: Plan) -> dict[str, Any]:
         "fits": found.fits,
         "reasons": list(found.reasons),
         "guard": msgspec.to_builtins(found.guard),
+        **({} if found.cache is None else {"cache": msgspec.to_builtins(found.cache)}),
     }
 
 

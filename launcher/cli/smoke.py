@@ -40,7 +40,7 @@ def command(words: tuple[str, ...], from_start: bool, **given: Any) -> Result:
 
 
 def _running(name: str) -> Result:
-    plan, endpoint = running(name)
+    plan, endpoint = running(name, past_cache=True)
     from launcher.service.supervisor.smoke_process import verify_request
     from launcher.verify.smoke import run_smoke
 

@@ -54,7 +54,11 @@ def more(row: dict[str, Any]) -> list[str]:
     if latency["ms"] is not None:
         age = latency["age_s"]
         parts.append("ms: the smoke" if age is None else f"ms: check {duration(age)} ago")
+    if (cache := row.get("cache")) is not None and cache["hit_rate"] is not None:
+        parts.append(f"cache {cache['hit_rate']:.0%} of {cache['inputs']}")
     lines = ["  ".join(parts)] if parts else []
+    if cache is not None and cache["problem"]:
+        lines.append(cache["problem"])
     if row["detail"] and row["state"] not in _GOOD:
         lines.append(row["detail"])
     gpu = row["gpu"]

@@ -41,7 +41,7 @@ def command(service: str, seconds: float, quality: bool, quiet: bool, everything
     instruction, empty and over-long input. Every vector is compared with the checkpoint's own in
     float32.
     """
-    plan, endpoint = running(service)
+    plan, endpoint = running(service, past_cache=True)
     progress = Progress(quiet=quiet)
     from launcher.service.supervisor.smoke_process import verify_request
     from launcher.verify.suite import run_suite

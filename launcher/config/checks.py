@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from launcher.config import cache
 from launcher.config.size import parse_capability, parse_size
 from launcher.errors import QlaunchError
 from launcher.yaml_reader import shown
@@ -68,6 +69,8 @@ def profile_problems(profile: Profile) -> Iterator[Located]:
     key_file = path_problem(profile.api_key_file) if profile.api_key_file is not None else None
     if key_file:
         yield ("api_key_file",), key_file
+    for found in cache.problems(profile.cache):
+        yield ("cache", found.key), ProfileProblem(found.message, found.fix)
     yield from flags_problems(profile.flags)
     for release, flags in profile.flags_by_engine.items():
         if not re.fullmatch(RELEASE, release, re.ASCII):
@@ -78,10 +81,8 @@ def profile_problems(profile: Profile) -> Iterator[Located]:
     for number, flags in enumerate(profile.fallback):
         for path, problem in flags_problems(flags):
             yield ("fallback", number, *path[1:]), problem
-    for name in profile.env:
-        wrong = env_problem(name)
-        if wrong:
-            yield ("env", name), wrong
+    unfit = {name: env_problem(name) for name in profile.env}
+    yield from ((("env", name), wrong) for name, wrong in unfit.items() if wrong)
     if profile.restart.backoff_initial_s > profile.restart.backoff_max_s:
         message = "`restart.backoff_initial_s` is longer than `restart.backoff_max_s`"
         yield ("restart", "backoff_initial_s"), ProfileProblem(message)

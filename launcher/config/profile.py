@@ -23,6 +23,8 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 StartMethod = Literal["auto", "fork", "spawn"]
 Threads = Positive | Literal["auto"]
+NotNegative = Annotated[int, msgspec.Meta(ge=0)]
+CacheBackend = Literal["embedded", "redis", "memcached"]
 Origin = Annotated[
     str,
     msgspec.Meta(
@@ -91,6 +93,33 @@ class Restart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     2 s instead of a whole start. On a CPU, where children are forked; elsewhere there is none."""
 
 
+class Cache(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A cache of vectors before the engine: the gateway, supervised with the service."""
+
+    backend: CacheBackend = "embedded"
+    """Where vectors are kept: a file of this machine, a Redis or Valkey, a Memcached."""
+    url: str | None = None
+    """A path for `embedded`, `redis://host:port/0` (`rediss://` for TLS), `memcached://host:port`;
+    left out: a file in qlaunch's cache folder, or the server on this machine. Never with a
+    password."""
+    ttl: Positive | str | None = None
+    """How long a vector is kept at most: seconds, or `30m`, `12h`, `7d`. A vector does not age:
+    left out, it is kept until its place is needed."""
+    max_bytes: Positive | str | None = None
+    """Bound of the file, such as `4GiB` (1 GiB); servers have bounds of their own."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """What vectors are kept as; float16 takes half, and rounds all answers to it."""
+    memory: NotNegative | str | None = None
+    """Of the vectors used last that the gateway keeps in memory too, such as `256MiB` (64 MiB)."""
+    wait_ms: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 5.0
+    """Longest that a request waits for the cache before it goes on without, milliseconds."""
+    password_file: str | None = None
+    """File with the password of Redis; relative to the profile's folder."""
+    key_file: str | None = None
+    """The secret that keys are made with, mode 0600; left out: this installation's own. Services
+    on several machines share a cache by sharing it. Relative to the profile's folder."""
+
+
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A deployment: which hardware, which engine release, which model, which knobs."""
 
@@ -132,6 +161,9 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     metrics_port: Port | None = None
     """Port on 127.0.0.1 where the supervisor answers Prometheus (`/metrics`); 0 takes a free one;
     left out: none."""
+    cache: bool | CacheBackend | Cache = False
+    """A cache of vectors before the engine, at the service's own address: true, the name of a
+    backend, or its settings. Left out: none."""
     flags: dict[str, FlagValue] = {}
     """Engine options by their own long names without dashes; true passes a bare switch, false
     leaves it out."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from launcher.config.cache import service_cache
 from launcher.config.checks import (
     ProfileProblem,
     flag_problem,
@@ -23,6 +24,7 @@ from launcher.config.checks import (
     path_problem,
 )
 from launcher.config.profile import Dtype, FlagValue, Name, Port, Seconds, StartMethod, Threads
+from launcher.config.service_cache import ServiceCache
 from launcher.errors import QlaunchError
 from launcher.yaml_reader import load_typed, shown, wanted_words
 
@@ -86,6 +88,8 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
     """Listen beyond loopback without a key."""
     offline: bool
     """Fetch nothing."""
+    cache: ServiceCache | None = None
+    """Of vectors, before the engine; None: none. A profile alone says so."""
     flags: dict[str, FlagValue]
     """Merged key by key: user config, then profile, then command line."""
     sources: dict[str, str]
@@ -190,7 +194,10 @@ def resolve(
     if name is not None and sources["name"] == "default":
         values["name"] = name
     flags = _merge_flags(loaded, given.get("flags"), user_config, sources)
-    return Resolved(**values, flags=flags, sources=sources)
+    cache = service_cache(loaded.profile.cache, lambda key: loaded.file(("cache", key)).parent)
+    if cache is not None:
+        sources["cache"] = _place("profile", loaded.file(("cache",)), loaded.lines, ("cache",))
+    return Resolved(**values, cache=cache, flags=flags, sources=sources)
 
 
 def is_offline(

@@ -7,13 +7,17 @@ from typing import Final, Literal
 import msgspec
 
 from launcher.config.profile import FlagValue, Restart
+from launcher.config.service_cache import ServiceCache
 from launcher.model.checkpoint import Pooling, Prompts
 
-TermKind = Literal["model", "engine", "replicas", "requests"]
+TermKind = Literal["model", "engine", "replicas", "requests", "gateway"]
 """What a term is of: the model (weights, cache, activations), the engine's own processes, the
-processes of further replicas, requests in the engine's front."""
+processes of further replicas, requests in the engine's front, the gateway before the engine."""
 StartMethod = Literal["fork", "spawn"]
 ModelKind = Literal["encoder", "decoder"]
+
+ENGINE_HOST: Final = "127.0.0.1"
+"""Where an engine listens that a gateway stands before: nobody else's requests reach it."""
 
 EnginePart = Literal["front", "scheduler", "detokenizer", "template"]
 """Processes of an engine on a CPU."""
@@ -216,6 +220,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     port: int
     """0: the supervisor takes a free port when it starts, and puts it in place of `{port}`."""
+    cache: ServiceCache | None = None
+    """The cache that the gateway at `host` and `port` keeps, before an engine on a port of its own
+    on loopback; None: the engine itself listens there."""
     metrics_port: int | None = None
     """Port of the supervisor's `/metrics` on loopback, 0 for a free one; None: there is none."""
     api_key_file: str | None
@@ -245,6 +252,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """None: the engine is started without a guard (an engine that is no SGLang, in tests)."""
     origin: Origin | None = None
     """None: made for a machine elsewhere, or by a version before there were origins."""
+
+    @property
+    def engine_host(self) -> str:
+        """Where the engine listens."""
+        return self.host if self.cache is None else ENGINE_HOST
+
+    @property
+    def engine_port(self) -> int:
+        """Port of the engine; 0: a free one."""
+        return self.port if self.cache is None else 0
 
     @property
     def parts(self) -> frozenset[EnginePart]:

@@ -19,7 +19,7 @@ class ProcessSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Fal
 
     pid: int
     role: str
-    """front, scheduler, detokenizer, or other."""
+    """front, scheduler, detokenizer, gateway, or other."""
     ram_bytes: int | None
     cpu_percent: float | None
     """100 is one core."""
@@ -76,6 +76,24 @@ class PredictionError(msgspec.Struct, frozen=True, kw_only=True):
     gpu: float | None = None
 
 
+class CacheUse(msgspec.Struct, frozen=True, kw_only=True):
+    """What clients asked of a service's cache, without the supervisor's own calls."""
+
+    inputs: int = 0
+    """Texts and lists of token ids that were answered."""
+    hits: int = 0
+    """Those that were in the cache."""
+    shared: int = 0
+    """Those that another request was having made."""
+    restarts: int = 0
+    """Starts of the gateway after it died, the engine's own restarts not counted."""
+
+    @property
+    def hit_rate(self) -> float | None:
+        """Hits by inputs; None before the first."""
+        return round(self.hits / self.inputs, 4) if self.inputs else None
+
+
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """`run.json` of a run record."""
 
@@ -101,6 +119,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str | None] = {}
     restarts: int = 0
     fallbacks: tuple[TakenFallback, ...] = ()
+    cache: CacheUse | None = None
+    """None where no cache was asked for."""
 
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):

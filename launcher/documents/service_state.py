@@ -12,7 +12,7 @@ import msgspec
 
 from launcher.documents.failure import Failure, TakenFallback
 from launcher.documents.plan import MemoryPrediction
-from launcher.documents.run import Peak, Phase, Timings
+from launcher.documents.run import CacheUse, Peak, Phase, Timings
 from launcher.documents.smoke import SmokeReport
 from launcher.linux.processes import ProcessId
 
@@ -76,6 +76,18 @@ class StartLimit(msgspec.Struct, frozen=True, kw_only=True):
     source: str = ""
 
 
+class GatewayState(msgspec.Struct, frozen=True, kw_only=True):
+    """The gateway before the engine, where the plan asks for a cache."""
+
+    process: ProcessId | None = None
+    """None while none runs."""
+    use: CacheUse = CacheUse()
+    bypassed: bool = False
+    """The cache is not asked for now: it failed, and requests go past it."""
+    problem: str | None = None
+    """What is wrong with it, in a sentence."""
+
+
 class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
     """The whole state of one service."""
 
@@ -87,11 +99,15 @@ class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
     """ISO 8601, UTC: when `state` was entered."""
     run: str
     endpoint: str | None
+    engine_endpoint: str | None = None
+    """The engine's own address, where a gateway stands before it."""
     supervisor: ProcessId | None
     """None only where the state is `unknown`."""
     engine: ProcessId | None
     template: ProcessId | None = None
     """The imported process from which the next life is forked; None: an import starts it."""
+    gateway: GatewayState | None = None
+    """None where no cache was asked for."""
     engine_plan: ExecutedEngine = ExecutedEngine()
     predicted: MemoryPrediction | None = None
     """None only where the state is `unknown`."""
@@ -112,6 +128,11 @@ class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
     """What readers cannot know, or who else has to be asked, in a sentence; never written."""
     host: str = ""
     """Name of the machine or container that the supervisor runs on."""
+
+    @property
+    def past_cache(self) -> str | None:
+        """The address at which the engine itself answers, whatever stands before it."""
+        return self.engine_endpoint or self.endpoint
 
 
 def at_work(state: ServiceState) -> bool:

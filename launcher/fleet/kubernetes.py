@@ -8,7 +8,9 @@ an engine that dies is its business.
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
+from launcher.documents.plan import Plan
 from launcher.fleet import container, start_command
 from launcher.fleet.container import Contained
 
@@ -209,7 +211,7 @@ def _budget(contained: Contained) -> dict[str, Any]:
 
 
 def _network(contained: Contained) -> dict[str, Any]:
-    """Its port from inside the namespace, and nothing out: it fetches nothing."""
+    """Its port from inside the namespace, and nothing out but to its cache: it fetches nothing."""
     port = {"port": contained.plan.port, "protocol": "TCP"}
     return {
         "apiVersion": "networking.k8s.io/v1",
@@ -219,6 +221,17 @@ def _network(contained: Contained) -> dict[str, Any]:
             "podSelector": {"matchLabels": _labels(contained)},
             "policyTypes": ["Ingress", "Egress"],
             "ingress": [{"from": [{"podSelector": {}}], "ports": [port]}],
-            "egress": [],
+            "egress": _to_cache(contained.plan),
         },
     }
+
+
+def _to_cache(plan: Plan) -> list[dict[str, Any]]:
+    """The way to a cache server, and to the name service that knows it; nothing for a file."""
+    cache = plan.cache
+    if cache is None or cache.backend == "embedded":
+        return []
+    default = {"redis": 6379, "memcached": 11211}[cache.backend]
+    port = urlsplit(cache.url or "").port or default
+    names = [{"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")]
+    return [{"ports": [{"port": port, "protocol": "TCP"}]}, {"ports": names}]

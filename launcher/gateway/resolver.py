@@ -68,18 +68,20 @@ class Resolver:
         }
         self._tasks: set[asyncio.Task[int]] = set()
 
-    async def resolve(self, group: Group, call: EmbeddingCall, request_id: str) -> Outcome:
-        """The vectors of a call.
+    async def resolve(
+        self, group: Group, call: EmbeddingCall, request_id: str, *, past: bool = False
+    ) -> Outcome:
+        """The vectors of a call; `past` the cache: each input is made now, for this call alone.
 
         Raises:
             RequestError: one of them cannot be had; then none is answered.
         """
         for _ in range(_ATTEMPTS):
-            space = group.space()
+            space = None if past else group.space()
             _check_dimensions(call, group)
             prepared = await self._preparation.prepare(call, group.checkpoint())
             try:
-                outcome = await self._resolve(group, prepared.call, space, request_id)
+                outcome = await self._resolve(group, prepared.call, space, request_id, past=past)
                 return msgspec.structs.replace(outcome, cut=prepared.cut)
             except IdentityChangedError:
                 continue
@@ -93,15 +95,15 @@ class Resolver:
             await asyncio.wait(self._tasks)
 
     async def _resolve(
-        self, group: Group, call: EmbeddingCall, space: bytes | None, request_id: str
+        self,
+        group: Group,
+        call: EmbeddingCall,
+        space: bytes | None,
+        request_id: str,
+        *,
+        past: bool,
     ) -> Outcome:
-        # Of an unknown model nothing is kept or shared: its keys are of this request alone.
-        mine = space if space is not None else os.urandom(SPACE_BYTES)
-        options = call.options()
-        keys = [
-            input_key(self._secret, mine, item, dimensions=call.dimensions, options=options)
-            for item in call.inputs
-        ]
+        keys = _own_keys(len(call.inputs)) if past else self._keys(call, space)
         inputs = dict(zip(keys, call.inputs, strict=True))
         known: dict[bytes, bytes] = {}
         if space is not None and self._store is not None:
@@ -140,6 +142,15 @@ class Resolver:
             if flight is not None:
                 flights[key] = flight
         return flights
+
+    def _keys(self, call: EmbeddingCall, space: bytes | None) -> list[bytes]:
+        # Of an unknown model nothing is kept or shared: its keys are of this request alone.
+        mine = space if space is not None else os.urandom(SPACE_BYTES)
+        options = call.options()
+        return [
+            input_key(self._secret, mine, item, dimensions=call.dimensions, options=options)
+            for item in call.inputs
+        ]
 
     async def _make(self, work: _Work, keys: list[bytes], known: dict[bytes, bytes]) -> int:
         """Have `keys` made and put them into `known`; the tokens that took.
@@ -213,6 +224,12 @@ class _Work(msgspec.Struct, frozen=True):
     @property
     def priority(self) -> Priority:
         return self.call.priority or "interactive"
+
+
+def _own_keys(count: int) -> list[bytes]:
+    """Keys that no other request has, one for each input, also for the same text twice."""
+    mine = os.urandom(SPACE_BYTES)
+    return [mine + number.to_bytes(4, "little") for number in range(count)]
 
 
 async def _landed(

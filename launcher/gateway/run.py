@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from launcher.errors import ExitCode, QlaunchError
-from launcher.gateway.access import Keys
+from launcher.gateway.access import Keys, OneKey
 from launcher.gateway.backends.backend import CacheSettings
 from launcher.gateway.backends.opening import caution, open_backend
 from launcher.gateway.entry import Dtype
@@ -76,6 +76,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     """Of the vectors used last."""
     secret: bytes = b""
     keys_file: Path | None = None
+    key: str | None = None
+    """The one key, where it comes from no file."""
     tls: tuple[Path, Path] | None = None
     """Certificate and key, PEM."""
     limits: Limits = Limits()
@@ -142,8 +144,7 @@ async def _serve(
         for one in settings.services:
             for alias in one.aliases:
                 groups.setdefault(alias, groups[one.name])
-        keys = None if settings.keys_file is None else Keys(settings.keys_file)
-        gateway = Gateway(groups, resolver, store, keys, settings.server, spans)
+        gateway = Gateway(groups, resolver, store, _keys(settings), settings.server, spans)
         watchers = [
             asyncio.create_task(_Watcher(settings, groups, session, store).follow(one))
             for one in settings.urls
@@ -160,6 +161,12 @@ async def _serve(
             await asyncio.gather(*watchers, return_exceptions=True)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(resolver.drain(), settings.drain_s)
+
+
+def _keys(settings: GatewaySettings) -> Keys | OneKey | None:
+    if settings.key is not None:
+        return OneKey(settings.key)
+    return None if settings.keys_file is None else Keys(settings.keys_file)
 
 
 @contextlib.asynccontextmanager

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from launcher.gateway.access import Keys, host_allowed
+from launcher.gateway.access import Keys, OneKey, host_allowed
 from launcher.gateway.answer import render
+from launcher.gateway.bypass import goes_past
 from launcher.gateway.metrics import Metrics
 from launcher.gateway.openapi import Served, document
+from launcher.gateway.origins import origin_rules
 from launcher.gateway.pool import Group
 from launcher.gateway.problems import RequestError
 from launcher.gateway.rates import Allowance, Client, Rates
@@ -58,6 +60,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """For a body to arrive."""
     host_names: frozenset[str] | None = None
     """Further names that `Host` may have; None: it is not looked at (not on loopback)."""
+    origins: frozenset[str] | None = None
+    """Whose pages may ask, `*` for all; None: it is not looked at."""
     log_requests: bool = False
 
 
@@ -69,7 +73,7 @@ class Gateway:
         groups: dict[str, Group],
         resolver: Resolver,
         store: Store | None,
-        keys: Keys | None,
+        keys: Keys | OneKey | None,
         settings: ServerSettings,
         tracing: Tracing | None = None,
     ) -> None:
@@ -96,9 +100,8 @@ class Gateway:
             return await self._guard(request, handler)
 
         before = [] if self._tracing is None else [self._tracing.middleware()]
-        app = web.Application(
-            client_max_size=self._settings.most_bytes, middlewares=[*before, guard]
-        )
+        rules = [*before, *origin_rules(self._settings.origins), guard]
+        app = web.Application(client_max_size=self._settings.most_bytes, middlewares=rules)
         app.router.add_post("/v1/embeddings", self._embeddings)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/health", self._health)
@@ -180,7 +183,8 @@ class Gateway:
             client = _CLIENT.get()
             call = msgspec.structs.replace(call, priority=_priority(request, call, client))
             self._rates.admit(client, len(call.inputs))
-            outcome = await self._resolver.resolve(group, call, _REQUEST_ID.get())
+            past = goes_past(request.headers)
+            outcome = await self._resolver.resolve(group, call, _REQUEST_ID.get(), past=past)
             self._rates.charge(client, outcome.tokens)
             rendered = render(outcome.vectors, call, outcome.tokens)
             status = 200

@@ -97,6 +97,10 @@ def base_bytes(
     # Records of earlier versions do not say what a term is of.
     if {term.start_method for term in terms if term.kind == "engine"} != {method}:
         return None
-    computed = sum(term.bytes for term in terms if term.basis == "computed" and not term.reserve)
-    base = run.peak_bytes - computed
+    others = sum(
+        term.bytes
+        for term in terms
+        if not term.reserve and (term.basis == "computed" or term.kind == "gateway")
+    )
+    base = run.peak_bytes - others
     return base if base > 0 else None

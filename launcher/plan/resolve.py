@@ -8,6 +8,7 @@ import msgspec
 
 from launcher.argv import options
 from launcher.documents.plan import (
+    ENGINE_HOST,
     CardFacts,
     EnginePlan,
     Expectation,
@@ -21,6 +22,7 @@ from launcher.errors import QlaunchError
 from launcher.hardware.cpu import under
 from launcher.model.naming import served_name
 from launcher.plan import (
+    caching,
     context,
     engine_and_card,
     fallback,
@@ -76,6 +78,7 @@ def make_plan(inputs: Inputs) -> Plan:
         expectation=_expectation(inputs, draft, knobs),
         host=inputs.settings.host,
         port=inputs.settings.port,
+        cache=inputs.settings.cache,
         metrics_port=inputs.settings.metrics_port,
         api_key_file=inputs.settings.api_key_file,
         predicted=predicted,
@@ -84,9 +87,7 @@ def make_plan(inputs: Inputs) -> Plan:
         remedy=misfit.remedy if misfit else None,
         reasons=(
             *(misfit.sentences if misfit else ()),
-            *_reasons(inputs, draft),
-            guard.reason(limits),
-            *inputs.hardware.assumed,
+            *_reasons(inputs, draft, limits),
             *warnings,
         ),
         start_timeout_s=inputs.settings.start_timeout_s,
@@ -100,7 +101,7 @@ def make_plan(inputs: Inputs) -> Plan:
     )
 
 
-def _reasons(inputs: Inputs, draft: Draft) -> tuple[str, ...]:
+def _reasons(inputs: Inputs, draft: Draft, limits: Guard) -> tuple[str, ...]:
     """Why the decisions are what they are, in the order in which they matter to people."""
     return (
         *(inputs.choice.reasons if inputs.choice else ()),
@@ -112,16 +113,20 @@ def _reasons(inputs: Inputs, draft: Draft) -> tuple[str, ...]:
         *draft.calibration.reasons,
         *draft.backend.reasons,
         *draft.workarounds.reasons,
+        guard.reason(limits),
+        *caching.reasons(inputs.settings.cache),
+        *inputs.hardware.assumed,
     )
 
 
 def _argv(inputs: Inputs, draft: Draft) -> tuple[str, ...]:
+    cached = inputs.settings.cache is not None
     return command.argv(
         inputs.engine,
         model_path=str(inputs.checkpoint.path),
         served_name=_served_name(inputs),
-        host=inputs.settings.host,
-        port=str(inputs.settings.port or "{port}"),
+        host=ENGINE_HOST if cached else inputs.settings.host,
+        port=str((not cached and inputs.settings.port) or "{port}"),
         dtype={"float16": "half"}.get(draft.computed, draft.computed),
         flags=draft.flags,
         extra=inputs.extra,
@@ -154,7 +159,7 @@ def _guard(inputs: Inputs, draft: Draft, knobs: memory.Knobs) -> Guard:
         served_name=_served_name(inputs),
         switches=guard.switches(draft.flags, inputs.extra),
         reach=guard.Reach(
-            is_loopback(inputs.settings.host),
+            is_loopback(inputs.settings.host) or inputs.settings.cache is not None,
             tuple(inputs.profile.allowed_hosts),
             tuple(inputs.profile.cors_origins),
         ),
@@ -169,7 +174,7 @@ def _predicted(
     one = draft.predict(inputs, knobs, _pool_bytes(inputs, draft.flags))
     calibrated = draft.calibration.value is not None
     several = replicas.predicted(one, draft.replicas, method=draft.method, calibrated=calibrated)
-    return guard.predicted(several, limits)
+    return caching.predicted(guard.predicted(several, limits), inputs.settings.cache)
 
 
 def _misfit(

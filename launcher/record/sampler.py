@@ -39,6 +39,7 @@ _ROLES = (
     (b"sglang::schedul", "scheduler"),
     (b"sglang::detoken", "detokenizer"),
     (b"qlaunch::templa", TEMPLATE),
+    (b"qlaunch::gatewa", "gateway"),
 )
 """Titles that SGLang sets, in full (command line) and as the kernel cuts them (comm, 15 bytes)."""
 

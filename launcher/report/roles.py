@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from launcher.documents.run import Sample
 
-ROLES = ("front", "scheduler", "detokenizer", "template", "other")
+ROLES = ("front", "scheduler", "detokenizer", "template", "gateway", "other")
 """Processes of the engine, in the order they are stacked."""
 
 

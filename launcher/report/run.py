@@ -174,11 +174,27 @@ def _trouble(run: Run) -> list[str]:
     if run.restarts:
         times = f"{run.restarts} time{'' if run.restarts == 1 else 's'}"
         sentences.append(f"The engine was started again {times}.")
+    sentences += _cache_words(run)
     return sentences + [
         f"Fallback {step.step} of {step.of} after {step.after}: "
         + ", ".join(f"{name} {value}" for name, value in step.flags.items())
         for step in run.fallbacks
     ]
+
+
+def _cache_words(run: Run) -> list[str]:
+    use = run.cache
+    if use is None:
+        return []
+    sentences = []
+    if use.hit_rate is not None:
+        shared = f", {use.shared} more with another request" if use.shared else ""
+        hits = f"{use.hits} of {use.inputs} texts ({use.hit_rate:.0%})"
+        sentences.append(f"Its cache answered {hits}{shared}.")
+    if use.restarts:
+        times = f"{use.restarts} time{'' if use.restarts == 1 else 's'}"
+        sentences.append(f"The gateway was started again {times}.")
+    return sentences
 
 
 def facts(run: Run) -> list[tuple[str, str]]:

@@ -41,11 +41,34 @@ def as_data(state: ServiceState) -> dict[str, Any]:
         "metrics": state.metrics if state.state not in FINAL else None,
         "phases": state.phases,
         "detail": state.detail,
+        **_gateway(state),
         **({} if template is None else {"template_pid": template.pid}),
         **({} if state.problem is None else {"problem": state.problem}),
     }
     data: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(document))
     return data
+
+
+def _gateway(state: ServiceState) -> dict[str, Any]:
+    """The gateway and its cache; nothing where none was asked for."""
+    gateway = state.gateway
+    if gateway is None:
+        return {}
+    use = gateway.use
+    runs = gateway.process is not None and at_work(state)
+    return {
+        "engine_endpoint": state.engine_endpoint if at_work(state) else None,
+        "gateway": {
+            "pid": gateway.process.pid if runs and gateway.process else None,
+            "inputs": use.inputs,
+            "hits": use.hits,
+            "shared": use.shared,
+            "hit_rate": use.hit_rate,
+            "restarts": use.restarts,
+            "bypassed": gateway.bypassed,
+            "problem": gateway.problem,
+        },
+    }
 
 
 def prediction_error(state: ServiceState) -> PredictionError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -198,6 +198,57 @@ def unguarded() -> Failure:
         message="the engine answers without qlaunch's guard before it, and was stopped",
         fix="see whether PYTHONPATH or a sitecustomize of this engine's environment hides the"
         " guard's: qlaunch up … --dry-run prints both, and qlaunch engine install makes it again",
+    )
+
+
+def gateway_died(returncode: int, last_line: str, log: str) -> Failure:
+    """The gateway before the engine ended by itself."""
+    tail = f": {last_line}" if last_line else ""
+    return _gateway("gateway_died", f"the gateway ended with {how(returncode)}{tail}", log)
+
+
+def gateway_slow(limit_s: float, last_line: str, log: str) -> Failure:
+    """The gateway did not answer with the proved vector in time."""
+    tail = f" ({last_line})" if last_line else ""
+    failure = _gateway("timed_out", f"the gateway was not ready within {limit_s:g} s{tail}", log)
+    return msgspec.structs.replace(failure, exit_code=ExitCode.TIMEOUT)
+
+
+def gateway_hung(answer: str, log: str) -> Failure:
+    """The gateway lives and does not answer."""
+    return _gateway("gateway_died", f"the gateway stopped answering ({answer})", log)
+
+
+def gateway_error(event: Mapping[str, object]) -> Failure:
+    """The gateway refused to start, in its own words."""
+    code = event.get("exit_code")
+    return Failure(
+        code=str(event.get("code") or "start_failed"),
+        exit_code=code if isinstance(code, int) else ExitCode.START_FAILED,
+        failure_class=None,
+        message=f"the gateway does not start: {event.get('message')}",
+        fix=str(event["fix"]) if event.get("fix") else None,
+    )
+
+
+def gateway_wrong(detail: str, service: str) -> Failure:
+    """The vector that came through the gateway is not the one that was proved."""
+    return Failure(
+        code="smoke_failed",
+        exit_code=ExitCode.VERIFY_FAILED,
+        failure_class=None,
+        message=f"the vector through the gateway is not the one that was proved: {detail}",
+        fix=f"qlaunch cache purge --service {service}, then start it again",
+    )
+
+
+def _gateway(code: str, message: str, log: str) -> Failure:
+    return Failure(
+        code=code,
+        exit_code=ExitCode.START_FAILED,
+        failure_class=None,
+        message=message,
+        fix=f"read the gateway's lines in the log: {log}",
     )
 
 

@@ -284,7 +284,7 @@ def stop(
     if not leader.exited:
         yield from _stop_leader(leader, patience, forced, report)
     if not forced():
-        yield from _until(lambda: not tree.scan() or forced(), patience.children_s, step=0.02)
+        yield from until(lambda: not tree.scan() or forced(), patience.children_s, step=0.02)
         yield from _stop_session(tree, patience, forced, report)
     yield from _kill_rest(tree, patience, report)
     deadline = time.monotonic() + patience.kill_s
@@ -303,7 +303,7 @@ def _stop_leader(
     if not forced():
         procs.send(leader.process, signal.SIGTERM)
         procs.send(leader.process, signal.SIGCONT)  # a stopped one takes it when it goes on
-        yield from _until(lambda: leader.exited or forced(), patience.grace_s)
+        yield from until(lambda: leader.exited or forced(), patience.grace_s)
     if leader.exited:
         report.steps.append("the engine stopped on SIGTERM")
     elif forced():
@@ -321,7 +321,7 @@ def _stop_session(
     for process in members:
         procs.send(process, signal.SIGTERM)
         procs.send(process, signal.SIGCONT)
-    yield from _until(lambda: not tree.in_session() or forced(), patience.group_s)
+    yield from until(lambda: not tree.in_session() or forced(), patience.group_s)
     names = ", ".join(procs.describe(process) for process in members)
     report.steps.append(f"SIGTERM was sent to what was left of its session: {names}")
 
@@ -340,9 +340,10 @@ def _kill_rest(tree: Tree, patience: Patience, report: StopReport) -> Generator[
     report.left += [f"process {procs.describe(process)}" for process in left]
 
 
-def _until(
+def until(
     done: Callable[[], bool], limit_s: float, *, step: float = _POLL_S
 ) -> Generator[float, None, None]:
+    """Wait until `done` or the limit, yielding the seconds to wait before looking again."""
     deadline = time.monotonic() + limit_s
     while not done() and time.monotonic() < deadline:
         yield step

@@ -72,7 +72,7 @@ def one(
 
 def test_every_setting_is_covered_here() -> None:
     assert {setting.name for setting in SETTINGS} == set(CASES)
-    assert {*CASES, "flags", "sources"} == set(Resolved.__struct_fields__)
+    assert {*CASES, "cache", "flags", "sources"} == set(Resolved.__struct_fields__)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 import aiohttp
 from aiohttp.test_utils import TestServer
 
-from launcher.gateway.access import Keys
+from launcher.gateway.access import Keys, OneKey
 from launcher.gateway.backends.backend import Backend, BackendError, Stats
 from launcher.gateway.identity import Identity
 from launcher.gateway.inputs import Checkpoint, InputRules
@@ -140,7 +140,7 @@ class Bench:
         limits: Limits = LIMITS,
         settings: ServerSettings = SETTINGS,
         budget_s: float = PATIENCE_S,
-        keys: Keys | None = None,
+        keys: Keys | OneKey | None = None,
         dtype: Any = "float32",
         memory_bytes: int = 0,
         checkpoint: Checkpoint | None = None,

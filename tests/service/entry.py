@@ -1,6 +1,7 @@
 """A detached supervisor for tests: the real one, with other wiring. `entry.py OPTIONS NAME BEGAN`.
 
-OPTIONS is a JSON file: `verify` (argv of the smoke process), `timing` and `patience` (their
+OPTIONS is a JSON file: `verify` (argv of the smoke process), `gateway` (Python's arguments, for a
+gateway in place of the real one), `timing` and `patience` (their
 fields), `classes` (text → failure class, for a classifier that knows only those; without any of
 them, `real_classes` takes the real one).
 """
@@ -30,8 +31,11 @@ class Found(NamedTuple):
 def wiring(options: dict[str, Any]) -> Dependencies:
     classes = options.get("classes", {})
     verify, timing = tuple(options["verify"]), _timing(options)
+    given: dict[str, Any] = {"verify_argv": verify, "timing": timing}
+    if "gateway" in options:
+        given["gateway_argv"] = (sys.executable, *options["gateway"])
     if options.get("real_classes"):
-        return Dependencies(classify=real, verify_argv=verify, timing=timing)
+        return Dependencies(classify=real, **given)
 
     def classify(
         text: str, *, phase: str, returncode: int | None, oom_killed: bool = False
@@ -42,7 +46,7 @@ def wiring(options: dict[str, Any]) -> Dependencies:
                     return Found(name, f"it says {needle}", "fix it", (line,))
         return None
 
-    return Dependencies(classify=classify, verify_argv=verify, timing=timing)
+    return Dependencies(classify=classify, **given)
 
 
 def _timing(options: dict[str, Any]) -> Timing:

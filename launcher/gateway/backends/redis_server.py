@@ -46,7 +46,7 @@ class RedisBackend:
         try:
             self._redis: redis.Redis = redis.Redis.from_url(
                 url,
-                password=_password(settings),
+                password=password_of(settings),
                 socket_timeout=ANSWER_S,
                 socket_connect_timeout=ANSWER_S,
                 socket_keepalive=True,
@@ -115,7 +115,12 @@ def _port(url: str) -> int:
         raise bad_cache("the cache's URL has no such port") from None
 
 
-def _password(settings: CacheSettings) -> str | None:
+def password_of(settings: CacheSettings) -> str | None:
+    """The password of the server; None where it has none.
+
+    Raises:
+        QlaunchError: `bad_cache` (exit 2): its file cannot be read.
+    """
     if settings.password_file is None:
         return urlsplit(settings.url).password
     try:

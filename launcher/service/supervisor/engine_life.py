@@ -79,7 +79,7 @@ def engine_command(
 ) -> Command:
     """What a life of `plan` runs, with the placeholders of its argv filled in."""
     own = child_environment.for_engines(
-        os.environ, dirs().cache, [plan.host, ports.reach(plan.host)]
+        os.environ, dirs().cache, [plan.engine_host, ports.reach(plan.engine_host)]
     )
     own["TMPDIR"] = str(scratch)
     filled = {"{port}": str(port), "{secrets_config}": str(secrets_config)}
@@ -87,7 +87,7 @@ def engine_command(
         argv=tuple(filled.get(word, word) for word in plan.engine.argv),
         env=engine_environment(os.environ, plan.engine.env, (MARKER, run), own),
         cwd=cwd,
-        host=plan.host,
+        host=plan.engine_host,
         port=port,
         model_path=plan.model_path,
         model_info_path=plan.engine.model_info_path,

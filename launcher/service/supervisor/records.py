@@ -11,7 +11,13 @@ import msgspec
 
 from launcher.documents.failure import Failure, TakenFallback
 from launcher.documents.plan import Plan
-from launcher.documents.service_state import START, LastCheck, ServiceState, State
+from launcher.documents.service_state import (
+    START,
+    GatewayState,
+    LastCheck,
+    ServiceState,
+    State,
+)
 from launcher.documents.smoke import Check, SmokeReport
 from launcher.linux import processes
 from launcher.linux.processes import ProcessId
@@ -124,8 +130,20 @@ class ServiceRecords:
             self.recorder.event("template_ended")
         else:
             self.recorder.event("template", pid=process.pid)
-        self.roll.template(process)
+        self.roll.beside("template", process)
         self.status.change(template=process)
+
+    def gateway(self, process: ProcessId | None) -> None:
+        """Note which process the gateway is; None: none runs."""
+        if process is not None:
+            self.recorder.event("gateway", pid=process.pid)
+        self.roll.beside("gateway", process)
+        self.gateway_is(process=process)
+
+    def gateway_is(self, **changes: object) -> None:
+        """Note what is new of the gateway."""
+        before = self.status.now.gateway or GatewayState()
+        self.status.change(gateway=msgspec.structs.replace(before, **changes))
 
     def halted(self, found: str) -> None:
         """Tell which parts of a start were stopped; empty where all of them go on."""

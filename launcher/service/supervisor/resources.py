@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import msgspec
 
 from launcher.documents.failure import Failure
-from launcher.documents.plan import Plan
 from launcher.errors import QlaunchError
 from launcher.service import failures, ports
 from launcher.service.store import Folder, Lock
@@ -14,12 +15,20 @@ from launcher.service.supervisor.state_writer import Members
 
 
 class PortReservation:
-    """One service's port, and everything that is asked about holders."""
+    """One port of a service, and everything that is asked about holders."""
 
-    def __init__(self, where: Folder, plan: Plan) -> None:
-        self._root, self._host, self._wanted = where.path.parent, plan.host, plan.port
+    def __init__(self, where: Folder, host: str, port: int, *, movable: bool = False) -> None:
+        """`port` 0: a free one, from `take_port` on; `movable`: another one each time that somebody
+        else has taken it, for no client knows it."""
+        self._movable = movable
+        self._root, self._host, self._wanted = where.path.parent, host, port
         self._lock: Lock | None = None
-        self.port = plan.port
+        self.port = port
+
+    @property
+    def url(self) -> str:
+        """`http://host:port/v1`, as this machine reaches it."""
+        return ports.url(self._host, self.port)
 
     def take_port(self) -> None:
         """Reserve the port among our services, once, and see that nobody listens on it.
@@ -30,24 +39,36 @@ class PortReservation:
         """
         if self._lock is None:
             self.port, self._lock = ports.claim(self._root, self._host, self._wanted)
-        ports.check_free(self._host, self.port)
+        try:
+            ports.check_free(self._host, self.port)
+        except QlaunchError as error:
+            if not self._movable or error.code != "port_taken":
+                raise
+            self.release()
+            self.port, self._lock = ports.claim(self._root, self._host, self._wanted)
 
     def release(self) -> None:
         """Give the reservation back."""
         if self._lock is not None:
             self._lock.release()
+            self._lock = None
 
     def port_taken(self) -> Failure:
         """The failure of an engine whose port somebody else has, naming them."""
         return failures.from_error(ports.taken(self._host, self.port, ports.holder(self.port)))
 
-    def of_port(self, failure: Failure | None) -> str | None:
-        """Who still holds the port of an engine that was stopped after `failure`; None: nobody."""
+    def of_port(self, failure: Failure | None, ever: Collection[int]) -> str | None:
+        """Who still holds the port of an engine that was stopped after `failure`; None: nobody.
+
+        `ever`: processes that were seen of it. A stranger on a port that may move is no leftover.
+        """
         try:
             ports.check_free(self._host, self.port)
         except QlaunchError as error:
             # Where the port was lost to somebody else, that is the failure, not a leftover.
             lost = failure is not None and failure.code == "port_taken"
+            holders = ports.owner_pids(self.port) if self._movable else []
+            lost = lost or (bool(holders) and not set(holders) & set(ever))
             return None if lost else error.message
         return None
 

@@ -190,6 +190,7 @@ class RunRecorder:
             smoke=state.smoke,
             restarts=state.restarts,
             fallbacks=state.fallbacks,
+            cache=None if state.gateway is None else state.gateway.use,
         )
         self._writer.write(self._run)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -15,6 +15,7 @@ from launcher.documents.service_state import (
     FINAL,
     UP,
     ExecutedEngine,
+    GatewayState,
     ServiceState,
     StartLimit,
     State,
@@ -201,22 +202,23 @@ class Members:
         self._members: list[ProcessId] = []
         self.ever: set[int] = set()
         """PIDs of everything that was ever seen of this life."""
-        self._template: ProcessId | None = None
-        """The template, which outlives a life, or None."""
+        self._beside: dict[str, ProcessId] = {}
+        """By part: the template, which outlives a life, and the gateway."""
 
     def begin(self) -> None:
         """A new life: forget the last one's."""
         self.ever.clear()
 
-    def template(self, process: ProcessId | None) -> None:
-        """Another template, or none: it is measured and cleaned up with the engine."""
-        self._template = process
+    def beside(self, part: Literal["template", "gateway"], process: ProcessId | None) -> None:
+        """Another template or gateway, or none: it is measured and cleaned up with the engine."""
+        self._beside.pop(part, None)
+        if process is not None:
+            self._beside[part] = process
         self._write()
 
     def _write(self) -> None:
-        beside = [self._template] if self._template is not None else []
         try:
-            store.write_tree(self._where, [*self._members, *beside])
+            store.write_tree(self._where, [*self._members, *self._beside.values()])
         except OSError as error:  # no descriptors, no space: written again when it next changes
             self._journal.write(f"cannot note {self._where.tree}: {error.strerror or error}")
 
@@ -241,8 +243,8 @@ class Members:
         return [member.pid for member in self._members]
 
     def measured(self) -> list[int]:
-        """The same, and the template: whose memory is counted."""
-        return self.pids() if self._template is None else [*self.pids(), self._template.pid]
+        """The same, template and gateway: whose memory is counted."""
+        return [*self.pids(), *(process.pid for process in self._beside.values())]
 
 
 def first_state(plan: Plan, run: str, measured: Peak, began: float) -> ServiceState:
@@ -272,4 +274,5 @@ def first_state(plan: Plan, run: str, measured: Peak, began: float) -> ServiceSt
         ),
         phases=(Phase(name="starting", t_s=seconds_since(began)),),
         host=processes.host(),
+        gateway=None if plan.cache is None else GatewayState(),
     )

@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
+from functools import partial
 
 import msgspec
 
@@ -23,17 +24,19 @@ from launcher.documents.service_state import START, UP, ServiceState, State
 from launcher.documents.smoke import SmokeReport
 from launcher.errors import QlaunchError
 from launcher.linux.processes import ProcessId
-from launcher.service import failures, ports, process_tree
+from launcher.service import failures, process_tree
 from launcher.service.store import Folder, Lock, not_written
-from launcher.service.supervisor import metrics, systemd_notify
+from launcher.service.supervisor import metrics, stopping, systemd_notify
 from launcher.service.supervisor.batch_counter import BatchCounter
+from launcher.service.supervisor.cache_gateway import CacheGateway
 from launcher.service.supervisor.engine_life import EngineLife
 from launcher.service.supervisor.event_loop import Loop, Timers
 from launcher.service.supervisor.fallback_steps import FallbackSteps
 from launcher.service.supervisor.liveness import Verdict
 from launcher.service.supervisor.records import ServiceRecords
 from launcher.service.supervisor.resources import PortReservation
-from launcher.service.supervisor.smoke_process import Verifier, verify_request
+from launcher.service.supervisor.smoke_round import SmokeRound
+from launcher.service.supervisor.start_limits import StartLimits
 from launcher.service.supervisor.states import RestartBudget
 from launcher.service.supervisor.template import Template
 from launcher.service.supervisor.timing import Dependencies
@@ -61,16 +64,26 @@ class Supervisor:
         self._nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
         self._on_change = on_change
         self._lock = Lock(where.lock)
-        self._holders = PortReservation(where, plan)
+        self._holders = PortReservation(
+            where, plan.engine_host, plan.engine_port, movable=plan.cache is not None
+        )
         self._budget = RestartBudget(plan.restart)
         self._loop = Loop()
         self._life: EngineLife | None = None
-        self._verifier: Verifier | None = None
         self._timers = Timers(self._loop)
+        self._limits = StartLimits(
+            self._timers,
+            self._timing,
+            lambda: self._life.stalled_for() if self._life is not None else 0.0,
+            self._start_timed_out,
+        )
+        self._gateway: CacheGateway | None = None
+        self._ill = ""
         self._ever_ready = False
         self._hurry = False
         self._goal: str = "run"
         self._failure: Failure | None = None
+        self._report = SmokeReport(ok=False, checks=())
         self._delay = 0.0
         self._winding = False
         self._forced = False
@@ -101,6 +114,10 @@ class Supervisor:
             records = self._records
             self._status, self._recorder = records.status, records.recorder
             self._template = Template(self._loop, records.journal.write, records.template)
+            self._smoke = SmokeRound(self._loop, self._wiring, records, self)
+            if self._plan.cache is not None:
+                place = (self._loop, self._where, self._plan)
+                self._gateway = CacheGateway(*place, self._wiring, records, self)
             self._status.keep_noting(self._loop)
             self._scrape = metrics.serve(self._loop, self._plan, records, self._traffic)
             return self._run()
@@ -138,7 +155,8 @@ class Supervisor:
     def _start(self) -> None:
         """Begin one life of the engine."""
         try:
-            self._holders.take_port()
+            for reservation in self._ports():
+                reservation.take_port()
             self._spawn()
         except QlaunchError as error:
             self._end("failed", failures.from_error(error))
@@ -147,7 +165,7 @@ class Supervisor:
 
     def _spawn(self) -> None:
         command = self._records.command(self._plan, self._holders.port)
-        self._verifier = self._verifier or self._new_verifier()
+        self._smoke.prepare(self._plan, self._holders.url)
         self._life = EngineLife(
             self._loop,
             command,
@@ -160,42 +178,27 @@ class Supervisor:
         )
         self._status.change(
             engine=self._life.child.process,
-            endpoint=ports.url(self._plan.host, self._holders.port),
+            endpoint=self._ports()[-1].url,
+            engine_endpoint=None if self._gateway is None else self._holders.url,
             engine_plan=msgspec.structs.replace(self._status.now.engine_plan, argv=command.argv),
             detail="the engine is starting",
         )
         self._records.roll.begin()
         self._look_at_tree(self._life)
         self._recorder.begin_life(self._life.child.process.pid, self._records.roll.measured)
-        self._timers.after("start", self._plan.start_timeout_s, self._start_timed_out)
-        if self._plan.start_budget_s is not None:
-            self._timers.after("budget", self._plan.start_budget_s, self._past_budget)
+        self._limits.begin(self._plan)
         self._timers.after("sample", self._timing.poll_s, self._sample)
 
-    def _new_verifier(self) -> Verifier:
-        return Verifier(
-            self._loop,
-            self._wiring.verify_argv,
-            verify_request(self._plan, ports.url(self._plan.host, self._holders.port)),
-            done=self._smoke_answered,
-            **self._records.for_smoke(),
-        )
+    def _ports(self) -> list[PortReservation]:
+        """The engine's port, and that of the gateway before it: the last is the service's own."""
+        return [self._holders, *([] if self._gateway is None else [self._gateway.port])]
 
     def _not_the_engines(self) -> Iterable[int]:
-        return (*self._template.pids(), *(self._verifier.pids() if self._verifier else ()))
+        others = (self._template, self._smoke, self._gateway)
+        return [pid for each in others if each is not None for pid in each.pids()]
 
-    def _past_budget(self) -> None:
-        """A start longer than usual here goes on for as long as anything happens in it."""
+    def _start_timed_out(self, limit: str) -> None:
         assert self._life is not None
-        if self._life.stalled_for() < self._timing.stalled_s:
-            self._timers.after("budget", self._timing.stalled_s / 4, self._past_budget)
-            return
-        limit, source = self._plan.start_budget_s, self._plan.start_budget_source
-        self._start_timed_out(f"{limit:g} s ({source}), and nothing happens in it")
-
-    def _start_timed_out(self, limit: str = "") -> None:
-        assert self._life is not None
-        limit = limit or f"{self._plan.start_timeout_s:g} s"
         phase, last = self._status.state, self._life.last_answer
         match = self._explain(phase, None)
         failure = failures.timed_out(limit, phase, last, match, self._records.log_path)
@@ -234,12 +237,9 @@ class Supervisor:
 
     def life_confirmed(self) -> None:
         """The engine is healthy and serves our model: let the smoke begin."""
-        self._timers.cancel("start")
-        self._timers.cancel("budget")
+        self._limits.end()
         self._records.enter("verifying", "the smoke is running")
-        self._timers.after("verify", self._timing.verify_s, self._smoke_timed_out)
-        assert self._verifier is not None
-        self._verifier.go()
+        self._smoke.go()
 
     def life_wrong(self, failure: Failure) -> None:
         """It is not what was to be started: no restart will change that."""
@@ -253,10 +253,9 @@ class Supervisor:
         """A look at a service that was verified."""
         assert self._life is not None
         self._records.checked(self._life.latency_ms, self._life.cosine)
-        if verdict == "well" and self._status.state == "degraded":
-            self._records.enter("ready", "its checks pass again")
-        elif verdict == "ill" and self._status.state == "ready":
-            self._records.enter("degraded", detail)
+        if verdict in {"well", "ill"}:
+            self._ill = detail if verdict == "ill" else ""
+            self.weigh()
         elif verdict == "wedged":
             self._give_up_on(failures.hung(detail, self._records.log_path))
         elif verdict == "odd":
@@ -265,6 +264,14 @@ class Supervisor:
             self._records.drifted(detail)  # no restart: it would hide that somebody changed it
             self._hurry = True  # until its end it answers with wrong vectors
             self._end("failed", failures.drifted(detail, self._where.name))
+
+    def weigh(self) -> None:
+        """Say whether the service is well: its engine, and the gateway before it."""
+        complaint = self._ill or ("" if self._gateway is None else self._gateway.complaint)
+        if complaint and self._status.state == "ready":
+            self._records.enter("degraded", complaint)
+        elif not complaint and self._status.state == "degraded":
+            self._records.enter("ready", "its checks pass again")
 
     def life_ailing(self, line: str) -> None:
         """It says that it is lost: it may end by itself and tell why, but not take its time."""
@@ -300,43 +307,41 @@ class Supervisor:
 
     # The smoke --------------------------------------------------------------------------------
 
-    def _smoke_answered(self, answer: SmokeReport | str) -> None:
-        if self._status.state != "verifying":  # it ended before it was asked to begin
-            self._smoke_failed(
-                answer
-                if isinstance(answer, str)
-                else "the smoke began before the engine was healthy"
-            )
-        elif isinstance(answer, SmokeReport) and answer.ok:
-            self._verified(answer)
-        else:
-            # An engine that dies under the smoke fails the smoke too: its death explains more.
-            self._timers.after("verify", 0.3, lambda: self._smoke_failed(answer))
+    def smoke_failed(self, failure: Failure) -> None:
+        """The vectors are not right, or nobody could tell."""
+        self._end("failed", failure)
 
-    def _verified(self, report: SmokeReport) -> None:
-        assert self._life is not None
-        self._timers.cancel("verify")
+    def smoke_passed(self, report: SmokeReport) -> None:
+        """The vectors are right: what stands before the engine may begin."""
+        self._report, self._ill = report, ""
+        if self._gateway is None:
+            self.gateway_proved()
+        else:
+            self._status.change(detail="the gateway is starting")
+            self._gateway.begin(self._plan, self._holders.url, self._smoke.proved)
+
+    def gateway_failed(self, failure: Failure) -> None:
+        """The gateway does not come up (again), or gives another vector."""
+        self._end("failed", failure)
+
+    def gateway_proved(self) -> None:
+        """The vectors are right, and so is what stands before the engine."""
+        if self._life is None or self._status.state != "verifying":
+            return
         self._ever_ready = True
         self._life.verified_at = time.monotonic()
         self._records.time("verified_s")
         self._recorder.verified()
         self._look_at_tree(self._life)  # before it is told: whoever hears it may kill a part
-        self._records.verified(report)
-        self._life.begin_pulse(self._verifier.proved if self._verifier is not None else None)
-
-    def _smoke_failed(self, answer: SmokeReport | str) -> None:
-        if isinstance(answer, SmokeReport):
-            self._status.change(smoke=answer)
-        self._end("failed", failures.smoke_verdict(answer))
-
-    def _smoke_timed_out(self) -> None:
-        self._end("failed", failures.wedged(self._timing.verify_s))
+        self._records.verified(self._report)
+        self._life.begin_pulse(self._smoke.proved)
 
     # Death and restart ------------------------------------------------------------------------
 
     def _reap(self) -> None:
-        life, verifier = self._life, self._verifier
+        life, verifier, gateway = self._life, self._smoke.process, self._gateway
         children = [one.child for one in (life, verifier) if one is not None]
+        children += [] if gateway is None else gateway.children()
         leader = life.child.process.pid if life is not None else 0
         process_tree.reap(
             children, lambda pid: life.tree.scan() if life and pid == leader else None
@@ -345,6 +350,8 @@ class Supervisor:
             self._engine_died(life)
         elif verifier is not None and verifier.child.exited:
             verifier.ended()
+        if gateway is not None:
+            gateway.reaped()
 
     def _engine_died(self, life: EngineLife) -> None:
         assert life.child.returncode is not None
@@ -407,26 +414,23 @@ class Supervisor:
 
     def _wind(self) -> Generator[float, None, None]:
         self._timers.cancel_all()
-        if self._verifier is not None:
-            self._verifier.close()
-        report, usual = process_tree.StopReport(), self._timing.patience
-        life = self._life
-        if life is not None:
-            life.is_quiet()
-            report = yield from process_tree.stop(
-                life.child,
-                life.tree,
-                patience=usual.hurried() if self._hurry else usual,
-                forced=lambda: self._forced,
-                proofs=(
-                    lambda: self._holders.of_port(self._failure),
-                    lambda: self._recorder.gpu_held(self._records.roll.ever),
-                ),
-            )
-            life.close()
-            if life.verified_at is None:
-                self._template.forget()  # the next one shall owe it nothing
-        self._life = self._verifier = None
+        self._smoke.quiet()
+        life, ever = self._life, self._records.roll.ever
+        report = yield from stopping.stop(
+            life,
+            self._gateway,
+            self._timing,
+            hurry=self._hurry,
+            forced=lambda: self._forced,
+            proofs=(
+                *(partial(each.of_port, self._failure, ever) for each in self._ports()),
+                lambda: self._recorder.gpu_held(ever),
+            ),
+        )
+        if life is not None and life.verified_at is None:
+            self._template.forget()  # the next one shall owe it nothing
+        self._life = None
+        self._smoke.close()
         self._recorder.end_life()
         if self._goal != "restart":
             report.left += yield from self._template.stop()
@@ -440,7 +444,8 @@ class Supervisor:
             self._finish("failed", failures.left_over(report.left, self._failure))
         elif goal == "restart":
             with suppress(OSError):  # the start tries again
-                self._verifier = self._new_verifier()  # its imports then cost the start nothing
+                # Its imports then cost the start nothing.
+                self._smoke.prepare(self._plan, self._holders.url)
             self._timers.after("restart", self._delay, self._again)
         elif goal == "failed":
             self._finish("failed", self._failure)
@@ -458,12 +463,7 @@ class Supervisor:
     def _crashed(self, error: Exception) -> None:
         """A fault of ours: end the engine the hard way, say what happened, and go."""
         self._records.journal.write("".join(traceback.format_exception(error)))
-        if self._verifier is not None:
-            self._verifier.close()
-        if self._life is not None:
-            members = self._life.tree.scan()
-            process_tree.reap([self._life.child], lambda _: None)
-            process_tree.kill_leftovers(members)
+        stopping.kill(self._life, self._smoke.process, self._gateway)
         self._template.forget()
         if not self._status.final:
             self._finish("failed", failures.internal(error, str(self._where.log)))
@@ -474,7 +474,8 @@ class Supervisor:
     def _tidy(self) -> None:
         if self._scrape is not None:
             self._scrape.close()
-        self._holders.release()
+        for reservation in self._ports():
+            reservation.release()
         self._records.close()
 
     # Keeping records --------------------------------------------------------------------------
@@ -493,8 +494,7 @@ class Supervisor:
             return
         if self._life is not None:
             self._look_at_tree(self._life)
-            smoke = "" if self._verifier is None else self._verifier.halted()
-            self._records.halted(self._life.workers.halted() or smoke)
+            self._records.halted(self._life.workers.halted() or self._smoke.halted())
         delay = self._recorder.sample(ready=self._status.state in UP)
         self._timers.after("sample", delay, self._sample)
         self._status.change(measured=self._recorder.measured)

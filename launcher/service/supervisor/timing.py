@@ -33,6 +33,14 @@ class Timing:
     """Without a log line or CPU time: what a start past its learned budget may not be."""
     verify_s: float = 300.0
     """For the smoke, a first computation of the reference included."""
+    gateway_start_s: float = 90.0
+    """For the gateway to answer with the proved vector: its imports take a second."""
+    gateway_beat_s: float = 10.0
+    """Between two looks at the gateway's counts, which also show that it answers."""
+    gateway_timeout_s: float = 10.0
+    """For one such answer."""
+    drain_s: float = 12.0
+    """For the gateway to finish requests under way; of the leader's grace, which comes after."""
     patience: process_tree.Patience = field(default_factory=process_tree.Patience)
 
 
@@ -42,4 +50,5 @@ class Dependencies:
 
     classify: Classify
     verify_argv: tuple[str, ...] = (sys.executable, "-P", "-m", "launcher.verify")
+    gateway_argv: tuple[str, ...] = (sys.executable, "-P", "-m", "launcher.app.service_gateway")
     timing: Timing = field(default_factory=Timing)

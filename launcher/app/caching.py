@@ -1,0 +1,63 @@
+"""The cache of a service as the gateway takes it, and whether it can be used here at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from launcher import extras, paths
+from launcher.config.service_cache import ServiceCache
+from launcher.documents.plan import Plan
+from launcher.gateway.access import secret
+from launcher.gateway.backends.backend import CacheSettings
+from launcher.gateway.backends.redis_server import password_of
+
+
+def default_cache() -> str:
+    """The file of the cache on disk."""
+    return str(paths.dirs().cache / "gateway" / "vectors.db")
+
+
+def default_secret() -> Path:
+    """The file of the secret that cache keys are made with."""
+    return paths.dirs().state / "gateway" / "cache.key"
+
+
+def cache_settings_of(cache: ServiceCache) -> CacheSettings:
+    """Which store, and what it may hold."""
+    return CacheSettings(
+        url=cache.url or default_cache(),
+        ttl_s=cache.ttl_s,
+        max_bytes=cache.max_bytes,
+        password_file=None if cache.password_file is None else Path(cache.password_file),
+    )
+
+
+def cache_secret_of(cache: ServiceCache) -> bytes:
+    """The secret that keys are made with; made where it is missing.
+
+    Raises:
+        QlaunchError: `cache_key`, `state_dir_unsafe` (exit 1).
+    """
+    if cache.key_file is not None:
+        return secret(Path(cache.key_file))
+    paths.private_dir(paths.dirs().state)
+    file = default_secret()
+    paths.private_dir(file.parent)
+    return secret(file)
+
+
+def require_cache(plan: Plan) -> None:
+    """Refuse a start whose cache can never work: without its library, password or secret.
+
+    Raises:
+        QlaunchError: `extra_missing`, `bad_cache` (exit 2), `cache_key` (exit 1).
+    """
+    cache = plan.cache
+    if cache is None:
+        return
+    if cache.backend == "redis":
+        extras.require("redis")
+        password_of(cache_settings_of(cache))
+    elif cache.backend == "memcached":
+        extras.require("memcached")
+    cache_secret_of(cache)

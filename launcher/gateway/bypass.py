@@ -1,0 +1,21 @@
+"""Requests that go past the cache: by HTTP's own words for that.
+
+`Cache-Control: no-cache` or `no-store` has every input made now, one that occurs twice twice; none
+of it is read from the cache, kept, or shared with other requests. Who measures a server asks so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+HEADER: Final = "Cache-Control"
+PAST: Final = "no-store"
+"""What our own measurements send."""
+_WORDS: Final = frozenset({"no-cache", PAST})
+
+
+def goes_past(headers: Mapping[str, str]) -> bool:
+    """Whether a request asks for vectors that are made now."""
+    words = (word.strip().lower() for word in headers.get(HEADER, "").split(","))
+    return not _WORDS.isdisjoint(words)

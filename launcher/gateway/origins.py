@@ -1,0 +1,67 @@
+"""Pages in browsers: which of them may ask, and what their browsers must be told (CORS)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+_METHODS: Final = "GET, POST"
+_HEADERS: Final = "content-type, authorization"
+_MAX_AGE_S: Final = "600"
+
+
+def origin_rules(origins: frozenset[str] | None) -> list[Any]:
+    """The middleware that holds pages to `origins` (`*`: all of them); none for None.
+
+    A page of another origin is refused before its request is read: a browser sends some requests
+    without asking first.
+    """
+    if origins is None:
+        return []
+    from aiohttp import web
+
+    @web.middleware
+    async def rule(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        origin = request.headers.get("Origin")
+        allowed = origin is not None and ("*" in origins or origin in origins)
+        if request.method == "OPTIONS" and allowed:
+            response: web.StreamResponse = _preflight(request)
+        elif request.method == "POST" and origin is not None and not allowed:
+            response = _refusal()
+        else:
+            response = await handler(request)
+        if allowed and origin is not None:
+            response.headers["Access-Control-Allow-Origin"] = origin
+            response.headers["Vary"] = "Origin"
+        return response
+
+    return [rule]
+
+
+def _preflight(request: web.Request) -> web.Response:
+    from aiohttp import web
+
+    wanted = request.headers.get("Access-Control-Request-Headers", _HEADERS)
+    headers = {
+        "Access-Control-Allow-Methods": _METHODS,
+        "Access-Control-Allow-Headers": wanted,
+        "Access-Control-Max-Age": _MAX_AGE_S,
+    }
+    return web.Response(status=204, headers=headers)
+
+
+def _refusal() -> web.Response:
+    from aiohttp import web
+
+    message = "pages of this origin may not ask this service (cors_origins in its profile)"
+    error = {"message": message, "type": "invalid_request_error", "code": "origin"}
+    return web.Response(
+        status=403, body=msgspec.json.encode({"error": error}), content_type="application/json"
+    )

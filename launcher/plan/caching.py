@@ -1,0 +1,62 @@
+"""The gateway before an engine, where a profile asks for a cache: its memory, and why. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from launcher.config.service_cache import ServiceCache
+from launcher.documents.plan import MemoryPrediction, Term
+from launcher.units import size
+
+GATEWAY_BYTES: Final = 34_000_000
+"""Memory of the gateway's process once the service is verified: its PSS, 33.4 MB (RSS 47), beside a
+supervisor whose pages it shares."""
+SOURCE: Final = "CPython 3.11, aiohttp, uvloop, SQLite, x86-64 (Zen 4); not on this host"
+PENDING_BYTES: Final = 32 << 20
+"""Vectors that wait to be written, at most (launcher/gateway/store.py)."""
+
+
+def predicted(without: MemoryPrediction, cache: ServiceCache | None) -> MemoryPrediction:
+    """A prediction with the gateway's process, and with what it holds when it is full."""
+    if cache is None:
+        return without
+    process = Term(
+        name="gateway",
+        device="ram",
+        process="gateway",
+        bytes=GATEWAY_BYTES,
+        basis="measured",
+        source=SOURCE,
+        kind="gateway",
+    )
+    kept = Term(
+        name="gateway's vectors",
+        device="ram",
+        process="gateway",
+        bytes=cache.memory_bytes + PENDING_BYTES,
+        basis="computed",
+        source=f"{size(cache.memory_bytes)} used last (cache.memory),"
+        f" {size(PENDING_BYTES)} unwritten",
+        kind="gateway",
+        reserve=True,
+    )
+    ram, full = without.ram_bytes or 0, without.ram_full_bytes or 0
+    return msgspec.structs.replace(
+        without,
+        ram_bytes=ram + process.bytes,
+        ram_full_bytes=full + process.bytes + kept.bytes,
+        terms=(*without.terms, process, kept),
+    )
+
+
+def reasons(cache: ServiceCache | None) -> tuple[str, ...]:
+    """What stands before the engine, in one sentence."""
+    if cache is None:
+        return ()
+    bound = f", {size(cache.max_bytes)} at most" if cache.backend == "embedded" else ""
+    words = (
+        f"a gateway answers at the service's address, {cache.dtype} vectors kept in {cache.place}"
+    )
+    return (f"cache: {words}{bound}; the engine listens on a port of its own on loopback",)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -171,7 +172,7 @@ def main(arguments: list[str]) -> int:
 
 def _usage(arguments: list[str], error: click.UsageError) -> int:
     where = error.ctx.command_path if error.ctx else "qlaunch"
-    message = error.format_message()
+    message = re.sub(r"\s*\n\s*", " ", error.format_message())  # click lists choices line by line
     return _report(
         arguments, _failed("usage", message, ExitCode.USAGE, fix=f"see `{where} --help`")
     )

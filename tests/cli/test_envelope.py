@@ -259,6 +259,12 @@ def test_debug_keeps_the_traceback_in_a_file_and_names_it(
     assert "Error: there is no service 'absent'" in answer.err
 
 
+def test_a_usage_error_is_one_line(run: Run) -> None:
+    """Of a missing argument with choices click makes a list of lines, with tabs."""
+    message = run("completion", "--json").error["message"]
+    assert message == "Missing argument 'SHELL'. Choose from: bash, zsh, fish"
+
+
 def test_names_that_are_no_text_do_not_break_the_document(run: Run) -> None:
     answer = run("up", "\udcff\u00e9", "--json")
     assert answer.code == 2

@@ -10,7 +10,16 @@ import msgspec
 
 from launcher.config import profile
 from launcher.config.schema import field_texts
-from launcher.documents import comparison, failure, plan, proof, run, service_state, smoke
+from launcher.documents import (
+    comparison,
+    failure,
+    plan,
+    proof,
+    run,
+    run_diff,
+    service_state,
+    smoke,
+)
 from launcher.linux import processes
 from launcher.linux.files import write_atomic
 from launcher.model import checkpoint
@@ -18,7 +27,7 @@ from launcher.model import checkpoint
 FOLDER: Final = Path(__file__).parents[1] / "docs" / "schemas"
 MODULES: Final = (
     *(profile, checkpoint, processes),
-    *(failure, plan, run, service_state, smoke, comparison, proof),
+    *(failure, plan, run, run_diff, service_state, smoke, comparison, proof),
 )
 """Where the types of the documents and of their parts are."""
 
@@ -32,6 +41,7 @@ DOCUMENTS: Final[dict[str, tuple[type[msgspec.Struct], str]]] = {
     "quality-report": (smoke.QualityReport, "`data.quality` of `verify --quality --json`"),
     "verify-request": (smoke.VerifyRequest, "what the smoke's process is asked on its stdin"),
     "comparison": (comparison.Comparison, "`comparisons/ID/comparison.json`"),
+    "run-diff": (run_diff.RunDiff, "the data of `runs diff --json`"),
     "proof": (proof.Proof, "`proofs/ID/proof.json`, and `data` of `prove --json`"),
     "bench-row": (comparison.Row, "an element of `data.rows` of `bench --json`"),
 }

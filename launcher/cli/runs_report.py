@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,14 @@ import msgspec
 from launcher import extras
 from launcher.cli.base import command as declare
 from launcher.cli.result import Problem, Result, table
+from launcher.documents.run_diff import (
+    Change,
+    CheckResult,
+    Figure,
+    LevelFigures,
+    RunDiff,
+    SameVectors,
+)
 from launcher.errors import ExitCode, QlaunchError
 from launcher.linux.files import read_bounded, write_atomic
 from launcher.paths import dirs
@@ -181,73 +190,70 @@ def diff(a: str, b: str) -> Result:
     one, two = load_run(runs, a), load_run(runs, b)
     benches = [bench_rows(runs / run.run) for run in (one, two)]
     found = compare(one, two, *benches)
-    return Result(data=found, lines=_diff_lines(found))
+    return Result(data=msgspec.to_builtins(found), lines=_diff_lines(found))
 
 
-def _diff_lines(found: dict[str, Any]) -> list[str]:
+def _diff_lines(found: RunDiff) -> list[str]:
     lines = [
-        f"{name.upper()}  {run['run']}: {run['outcome']} ({run['profile']})"
-        for name, run in (("a", found["a"]), ("b", found["b"]))
+        f"{name}  {run.run}: {run.outcome} ({run.profile})"
+        for name, run in (("A", found.a), ("B", found.b))
     ]
-    for title, key in (("command", "argv"), ("environment", "env"), ("settings", "settings")):
-        lines += _changed(title, found[key])
-    lines += _changed("versions", found["versions"])
-    lines.append(f"vectors: {_vectors(found['vectors'])}")
-    rows = [_figure_row(figure) for figure in found["figures"]]
-    lines += ["figures", *(f"  {line}" for line in table(("", "A", "B", "B / A"), rows))]
-    for check in found["checks"]:
-        lines.append(f"check     {check['name']}")
-        lines += [f"  {sign} {_check_words(check[of])}" for sign, of in (("-", "a"), ("+", "b"))]
-    for level in found["bench"]:
+    options = [_signed("", change.a, change.b) for change in found.argv]
+    lines += _changed("command", options)
+    for title in ("env", "settings", "versions"):
+        changes: tuple[Change, ...] = getattr(found, title)
+        signed = [_signed(f"{change.name}: ", change.a, change.b) for change in changes]
+        lines += _changed("environment" if title == "env" else title, signed)
+    lines.append(f"vectors: {_vectors(found.vectors)}")
+    lines += ["figures", *_figures_table(found.figures)]
+    for check in found.checks:
+        lines.append(f"check     {check.name}")
+        lines += [f"  - {_check_words(check.a)}", f"  + {_check_words(check.b)}"]
+    for level in found.bench:
         lines += _level_lines(level)
     return lines
 
 
-def _vectors(found: dict[str, Any]) -> str:
+def _vectors(found: SameVectors) -> str:
     """Whether they may be mixed, for people."""
     words = {True: "of one model", False: "of two models, do not mix them", None: "not known"}
-    return f"{words[found['same']]} ({found['reason']})"
+    return f"{words[found.same]} ({found.reason})"
 
 
-def _changed(title: str, changes: list[dict[str, Any]]) -> list[str]:
-    if not changes:
-        return [f"{title}: the same"]
-    lines = [title]
-    for change in changes:
-        name = f"{change['name']}: " if "name" in change else ""
-        lines += [
-            f"  {sign} {name}{change[of]}"
-            for sign, of in (("-", "a"), ("+", "b"))
-            if change[of] is not None
-        ]
-    return lines
+def _signed(name: str, a: object, b: object) -> list[str]:
+    return [f"  {sign} {name}{value}" for sign, value in (("-", a), ("+", b)) if value is not None]
 
 
-def _figure_row(figure: dict[str, Any]) -> tuple[str, ...]:
+def _changed(title: str, changes: list[list[str]]) -> list[str]:
+    return [title, *itertools.chain(*changes)] if changes else [f"{title}: the same"]
+
+
+def _figures_table(figures: tuple[Figure, ...]) -> list[str]:
+    rows = [_figure_row(figure) for figure in figures]
+    return [f"  {line}" for line in table(("", "A", "B", "B / A"), rows)]
+
+
+def _figure_row(figure: Figure) -> tuple[str, ...]:
     from launcher.report import formatting
 
-    show = formatting.size if figure["name"].endswith("_bytes") else formatting.figure
-    ratio = figure["ratio"]
+    show = formatting.size if figure.name.endswith("_bytes") else formatting.figure
     return (
-        figure["name"],
-        show(figure["a"]),
-        show(figure["b"]),
-        formatting.ABSENT if ratio is None else f"{ratio:.2f} ×",
+        figure.name,
+        show(figure.a),
+        show(figure.b),
+        formatting.ABSENT if figure.ratio is None else f"{figure.ratio:.2f} ×",
     )
 
 
-def _check_words(check: dict[str, Any] | None) -> str:
+def _check_words(check: CheckResult | None) -> str:
     if check is None:
         return "not made"
-    return f"{'ok' if check['ok'] else 'FAILED'}: {check['detail']}"
+    return f"{'ok' if check.ok else 'FAILED'}: {check.detail}"
 
 
-def _level_lines(found: dict[str, Any]) -> list[str]:
+def _level_lines(found: LevelFigures) -> list[str]:
     from launcher.report import formatting
 
-    known = {key: value for key, value in found["level"].items() if value is not None}
-    rows = [_figure_row(figure) for figure in found["figures"]]
-    return [
-        f"load      {formatting.level(known)}",
-        *(f"  {line}" for line in table(("", "A", "B", "B / A"), rows)),
-    ]
+    level = msgspec.structs.asdict(found.level)
+    known = {key: value for key, value in level.items() if value is not None}
+    return [f"load      {formatting.level(known)}", *_figures_table(found.figures)]

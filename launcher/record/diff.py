@@ -3,52 +3,58 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from launcher.argv import grouped
 from launcher.documents.plan import Plan
 from launcher.documents.run import Run
+from launcher.documents.run_diff import (
+    Change,
+    CheckChange,
+    CheckResult,
+    Figure,
+    LevelFigures,
+    MeasuredLevel,
+    RunDiff,
+    RunName,
+    SameVectors,
+    WordChange,
+)
 
 Row = Mapping[str, Any]
 """A row of `bench`, as its line holds it."""
 
-LEVEL = ("loop", "clients", "batch", "tokens", "shortest", "rate")
-"""What two rows of `bench` must share to be held against each other."""
+LEVEL = MeasuredLevel.__struct_fields__
 FIGURES = ("mean_ms", "p50_ms", "p95_ms", "p99_ms", "embeddings_per_s", "tokens_per_s")
 
 
-def diff(
-    a: Run, b: Run, bench_a: Iterable[Row] = (), bench_b: Iterable[Row] = ()
-) -> dict[str, Any]:
-    """The differences of `b` from `a`.
-
-    `argv`, `env`, `settings`, `versions` and `checks` hold only what differs. `vectors` says
-    whether an index may hold those of both. `figures` and `bench` hold all that either has, each
-    `{name, a, b, ratio}`; the ratio is b / a, None where one of them was not measured.
-    """
+def diff(a: Run, b: Run, bench_a: Iterable[Row] = (), bench_b: Iterable[Row] = ()) -> RunDiff:
+    """The differences of `b` from `a`."""
     argvs = [run.plan.engine.argv if run.plan else () for run in (a, b)]
     envs = [run.plan.engine.env if run.plan else {} for run in (a, b)]
-    return {
-        "a": _name(a),
-        "b": _name(b),
-        "argv": argv_changes(*argvs),
-        "env": _changes(*envs),
-        "settings": _changes(_settings(a.plan), _settings(b.plan)),
-        "versions": _changes(a.versions, b.versions),
-        "vectors": vectors(a, b),
-        "figures": _figures(a, b),
-        "checks": _checks(a, b),
-        "bench": _bench(list(bench_a), list(bench_b)),
-    }
+    return RunDiff(
+        a=_name(a),
+        b=_name(b),
+        argv=tuple(argv_changes(*argvs)),
+        env=_changes(*envs),
+        settings=_changes(_settings(a.plan), _settings(b.plan)),
+        versions=_changes(a.versions, b.versions),
+        vectors=vectors(a, b),
+        figures=tuple(_figures(a, b)),
+        checks=tuple(_checks(a, b)),
+        bench=tuple(_bench(list(bench_a), list(bench_b))),
+    )
 
 
-def _name(run: Run) -> dict[str, Any]:
-    return {key: getattr(run, key) for key in ("run", "service", "profile", "outcome", "began")}
+def _name(run: Run) -> RunName:
+    return RunName(**{key: getattr(run, key) for key in RunName.__struct_fields__})
 
 
-def argv_changes(a: Sequence[str], b: Sequence[str]) -> list[dict[str, Any]]:
-    """Word by word, in order: `{change, a, b}`; change is `replaced`, `removed` or `added`.
+def argv_changes(a: Sequence[str], b: Sequence[str]) -> list[WordChange]:
+    """Word by word, in order.
 
     An option and its value belong together: `--dtype bfloat16` against `--dtype float32` is one
     replaced option.
@@ -70,12 +76,15 @@ def argv_changes(a: Sequence[str], b: Sequence[str]) -> list[dict[str, Any]]:
     return found
 
 
-def _change(a: tuple[str, ...] | None, b: tuple[str, ...] | None) -> dict[str, Any]:
-    kind = "replaced" if a and b else "removed" if a else "added"
-    return {"change": kind, "a": " ".join(a) if a else None, "b": " ".join(b) if b else None}
+def _change(a: tuple[str, ...] | None, b: tuple[str, ...] | None) -> WordChange:
+    return WordChange(
+        change="replaced" if a and b else "removed" if a else "added",
+        a=" ".join(a) if a else None,
+        b=" ".join(b) if b else None,
+    )
 
 
-def _settings(plan: Plan | None) -> dict[str, Any]:
+def _settings(plan: Plan | None) -> Mapping[str, object]:
     """What a plan decided beyond its command, flat."""
     if plan is None:
         return {}
@@ -85,37 +94,35 @@ def _settings(plan: Plan | None) -> dict[str, Any]:
     return flat | {key: getattr(plan.expectation, key) for key in expected}
 
 
-def _changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [
-        {"name": name, "a": a.get(name), "b": b.get(name)}
+def _changes(a: Mapping[str, object], b: Mapping[str, object]) -> tuple[Change, ...]:
+    return tuple(
+        Change(name=name, a=a.get(name), b=b.get(name))
         for name in {**a, **b}
         if a.get(name) != b.get(name)
-    ]
+    )
 
 
-def vectors(a: Run, b: Run) -> dict[str, Any]:
-    """Whether one index may hold the vectors of both: `{same, reason, sample_distance}`.
+def vectors(a: Run, b: Run) -> SameVectors:
+    """Whether one index may hold the vectors of both."""
+    same, reason = _same_vectors(a, b)
+    return SameVectors(same=same, reason=reason, sample_distance=_distance(a, b))
 
-    `same` is True only where both runs proved their vectors against the float32 reference of the
-    same checkpoint, pooled in the same way, and None where one of them proved nothing.
-    `sample_distance` is the greatest difference between the first five numbers of the smoke's first
-    text, None where a run has none.
-    """
-    found: dict[str, Any] = {"same": None, "reason": "", "sample_distance": _distance(a, b)}
+
+def _same_vectors(a: Run, b: Run) -> tuple[bool | None, str]:
+    """`SameVectors.same`, and why."""
     if a.plan is None or b.plan is None:
-        return found | {"reason": "a record has no plan"}
+        return None, "a record has no plan"
     if a.plan.fingerprint != b.plan.fingerprint:
-        return found | {"same": False, "reason": "the checkpoint is another one"}
+        return False, "the checkpoint is another one"
     if (other := _shaped_otherwise(a.plan, b.plan)) is not None:
-        return found | {"same": False, "reason": other}
+        return False, other
     for name, run in (("A", a), ("B", b)):
         if (missing := _unproved(run)) is not None:
-            return found | {"reason": f"run {name} {missing}"}
+            return None, f"run {name} {missing}"
     assert a.smoke is not None
     assert b.smoke is not None
     worst = " and ".join(f"{each:.5f}" for each in (a.smoke.worst_cosine, b.smoke.worst_cosine))
-    reason = f"one checkpoint, worst cosine with its float32 reference {worst}"
-    return found | {"same": True, "reason": reason}
+    return True, f"one checkpoint, worst cosine with its float32 reference {worst}"
 
 
 def _shaped_otherwise(a: Plan, b: Plan) -> str | None:
@@ -143,7 +150,7 @@ def _distance(a: Run, b: Run) -> float | None:
     return max(abs(x - y) for x, y in zip(one, two, strict=True))
 
 
-def _figures(a: Run, b: Run) -> list[dict[str, Any]]:
+def _figures(a: Run, b: Run) -> list[Figure]:
     runs = (a, b)
     figures = [
         _pair("ready_s", a.timings.ready_s, b.timings.ready_s),
@@ -151,44 +158,49 @@ def _figures(a: Run, b: Run) -> list[dict[str, Any]]:
     ]
     for kind in ("ram", "gpu"):
         peak, predicted = f"{kind}_peak_bytes", f"{kind}_bytes"
-        methods = [run.peak.method.get(kind) for run in runs]
+        methods = tuple(run.peak.method.get(kind) for run in runs)
         verified = [getattr(run.verified_peak, peak, None) for run in runs]
         foreseen = [getattr(run.plan.predicted, predicted) if run.plan else None for run in runs]
         figures += [
-            {**_pair(peak, *(getattr(run.peak, peak) for run in runs)), "methods": methods},
+            _pair(peak, *(getattr(run.peak, peak) for run in runs), methods=methods),
             _pair(f"verified_{peak}", *verified),
             _pair(f"predicted_{predicted}", *foreseen),
         ]
     figures.append(_pair("restarts", a.restarts, b.restarts))
-    return [figure for figure in figures if figure["a"] is not None or figure["b"] is not None]
+    return [figure for figure in figures if figure.a is not None or figure.b is not None]
 
 
-def _pair(name: str, a: float | None, b: float | None) -> dict[str, Any]:
+def _pair(
+    name: str,
+    a: float | None,
+    b: float | None,
+    *,
+    methods: tuple[str | None, ...] | msgspec.UnsetType = msgspec.UNSET,
+) -> Figure:
     ratio = None if a is None or b is None or a == 0 else round(b / a, 4)
-    return {"name": name, "a": a, "b": b, "ratio": ratio}
+    return Figure(name=name, a=a, b=b, ratio=ratio, methods=methods)
 
 
-def _checks(a: Run, b: Run) -> list[dict[str, Any]]:
+def _checks(a: Run, b: Run) -> Iterator[CheckChange]:
     """Checks with another result or another detail."""
-    results = [
-        {check.name: {"ok": check.ok, "detail": check.detail} for check in run.smoke.checks}
-        if run.smoke
-        else {}
-        for run in (a, b)
-    ]
-    return _changes(*results)
+    before, after = map(_results, (a, b))
+    for name in {**before, **after}:
+        if before.get(name) != after.get(name):
+            yield CheckChange(name=name, a=before.get(name), b=after.get(name))
 
 
-def _bench(a: Sequence[Row], b: Sequence[Row]) -> list[dict[str, Any]]:
+def _results(run: Run) -> dict[str, CheckResult]:
+    checks = run.smoke.checks if run.smoke else ()
+    return {check.name: CheckResult(ok=check.ok, detail=check.detail) for check in checks}
+
+
+def _bench(a: Sequence[Row], b: Sequence[Row]) -> Iterator[LevelFigures]:
     """Rows by level; of several of one level the last one counts."""
     rows = [{tuple(row.get(key) for key in LEVEL): row for row in each} for each in (a, b)]
     levels = [*rows[0], *(level for level in rows[1] if level not in rows[0])]
-    return [
-        {
-            "level": dict(zip(LEVEL, level, strict=True)),
-            "figures": [
-                _pair(name, *(each.get(level, {}).get(name) for each in rows)) for name in FIGURES
-            ],
-        }
-        for level in levels
-    ]
+    for level in levels:
+        figures = (
+            _pair(name, *(each.get(level, {}).get(name) for each in rows)) for name in FIGURES
+        )
+        known = MeasuredLevel(**dict(zip(LEVEL, level, strict=True)))
+        yield LevelFigures(level=known, figures=tuple(figures))

@@ -11,6 +11,7 @@ import pytest
 
 from launcher.documents.run import Peak, Timings
 from launcher.documents.run import Run as RunRecord
+from launcher.documents.run_diff import Figure
 from launcher.documents.smoke import Check, SmokeReport
 from launcher.paths import dirs
 from launcher.record import diff as difference
@@ -215,13 +216,13 @@ class TestDiff:
             "no smoke": (msgspec.structs.replace(run, smoke=None), None, "run B has no smoke"),
         }
         for name, (other, same, reason) in others.items():
-            found = difference.diff(run, other)["vectors"]
-            assert (found["same"], reason in found["reason"]) == (same, True), name
+            found = difference.diff(run, other).vectors
+            assert (found.same, reason in found.reason) == (same, True), name
         moved = with_smoke(run, sample=(0.5, 0.24))
-        assert difference.diff(run, moved)["vectors"]["sample_distance"] == pytest.approx(0.01)
+        assert difference.diff(run, moved).vectors.sample_distance == pytest.approx(0.01)
 
     def test_what_was_not_measured_has_no_ratio(self) -> None:
         a, b = given.run(timings=Timings()), given.run(timings=Timings(ready_s=3.0))
-        figures = {figure["name"]: figure for figure in difference.diff(a, b)["figures"]}
-        assert figures["ready_s"] == {"name": "ready_s", "a": None, "b": 3.0, "ratio": None}
+        figures = {figure.name: figure for figure in difference.diff(a, b).figures}
+        assert figures["ready_s"] == Figure(name="ready_s", a=None, b=3.0, ratio=None)
         assert "gpu_peak_bytes" not in figures

@@ -122,5 +122,6 @@ def _limited(inputs: Bucket | None, tokens: Bucket | None, wait_s: float) -> Req
         for bucket, what in ((inputs, "inputs"), (tokens, "tokens"))
         if bucket is not None
     ]
-    text = f"more than {' or '.join(bounds)}"
-    return RequestError(429, "rate_limited", text, retry_after=math.ceil(wait_s))
+    after = math.ceil(wait_s)
+    text = f"more than {' or '.join(bounds)}; a request like this is let in after {after} s"
+    return RequestError(429, "rate_limited", text, retry_after=after)

@@ -41,6 +41,18 @@ class Metrics:
             ["model", "source"],
             registry=self.registry,
         )
+        self.refused = Counter(
+            "qlaunch_gateway_refused_total",
+            "Requests that were not answered with vectors, by code.",
+            ["code"],
+            registry=self.registry,
+        )
+        self.truncated = Counter(
+            "qlaunch_gateway_truncated_inputs_total",
+            "Inputs that were too long and were cut.",
+            ["model"],
+            registry=self.registry,
+        )
         self.batch = Histogram(
             "qlaunch_gateway_batch_inputs",
             "Inputs of a request.",

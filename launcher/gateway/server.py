@@ -122,6 +122,7 @@ class Gateway:
             _CLIENT.set(self._admit(request))
             response = await handler(request)
         except RequestError as problem:
+            self.metrics.refused.labels(problem.code).inc()
             response = _problem(problem)
         except web.HTTPRequestEntityTooLarge:
             text = f"the body has more than {self._settings.most_bytes} bytes"
@@ -211,6 +212,8 @@ class Gateway:
             kind = "miss" if not outcome.hits else "hit" if outcome.hits == inputs else "part"
             self.metrics.seconds.labels(model, kind).observe(took)
             self.metrics.batch.labels(model).observe(inputs)
+            if outcome.cut:
+                self.metrics.truncated.labels(model).inc(outcome.cut)
             counts = (("cache", outcome.hits), ("shared", outcome.shared), ("server", outcome.made))
             for source, count in counts:
                 if count:

@@ -85,6 +85,8 @@ class TestTruncation:
                 for call in bench.server.calls:  # never texts and ids in one call
                     assert len({type(item) for item in call["input"]}) == 1
                 assert reply.headers["X-Cache-Misses"] == "3"
+                page = (await bench.get("metrics"))[1]
+                assert 'qlaunch_gateway_truncated_inputs_total{model="m"} 1.0' in page
 
         run(work())
 

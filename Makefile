@@ -15,7 +15,7 @@ STAMP := $(VENV)/installed
 # Keeps PyTorch's libraries to AVX2, so that a newer processor shows what one without AVX-512 would.
 AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2
 
-.PHONY: help setup smoke test test-avx2 soak fuzz check bench docs pictures engine engines packages
+.PHONY: help setup smoke test test-avx2 soak fuzz check bench docs docs-site pictures engine engines packages
 
 help:
 	@echo "make setup    the environment in $(VENV)"
@@ -28,6 +28,7 @@ help:
 	@echo "make check    ruff and mypy"
 	@echo "make bench    the benchmarks of the README"
 	@echo "make pictures the pictures of docs/images, from real records"
+	@echo "make docs-site  the pages as a web site, in build/site"
 	@echo "make docs     what is generated: pages and schemas of docs/, profiles/schema.json"
 
 setup: $(STAMP)
@@ -76,6 +77,21 @@ docs: setup
 	@$(RUN)/python -m launcher.config.schema
 	@$(RUN)/python -m tools.document_schemas
 	@$(RUN)/python -m tools.error_pages
+
+# An environment of its own; every warning (a broken link, a page that the menu forgets) is an error.
+SITE := build/site-venv
+
+$(SITE)/installed: pyproject.toml
+	@test -x $(SITE)/bin/python || $(PYTHON) -m venv $(SITE)
+	@echo "setting up $(SITE)"
+	@$(SITE)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	@$(SITE)/bin/python -m pip install --quiet --disable-pip-version-check --group site
+	@touch $@
+
+docs-site: $(SITE)/installed
+	@$(SITE)/bin/python -m tools.site_pages build/site-pages
+	@NO_MKDOCS_2_WARNING=1 $(SITE)/bin/python -m mkdocs build --strict --quiet --site-dir build/site
+	@echo "build/site/index.html"
 
 # Returns at once where it is installed.
 engine: setup

@@ -16,6 +16,7 @@ from launcher.errors import QlaunchError
 from launcher.hardware.inventory import Hardware
 from launcher.model.cards import load_card, resolve_model
 from launcher.model.checkpoint import Checkpoint, ModelCard
+from launcher.model.fetch import locate
 from launcher.model.inspect import inspect
 from launcher.model.shape import from_card
 from launcher.paths import Dirs
@@ -149,9 +150,13 @@ def _candidate(ref: ProfileRef, where: Dirs) -> Candidate | None:
         card, sources = resolve_model(model, where.config / "profiles" / "models", base=base)
         if card is None and sources[0].kind == "path":
             return Candidate(loaded, None, inspect(Path(sources[0].location)))
+        known = sizes(card, loaded.profile)
+        if known is None and card is not None:  # a card without sizes: the files have them
+            here = locate(sources, models_dir=where.models)
+            known = None if here is None else inspect(here)
     except QlaunchError as error:
         return Candidate(loaded, None, None, broken=error.message)
-    return Candidate(loaded, card, sizes(card, loaded.profile))
+    return Candidate(loaded, card, known)
 
 
 def card_named(model: str, folder: Path) -> ModelCard | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -281,3 +282,14 @@ def test_a_profile_naming_a_release_there_is_none_of_is_not_valid(
 def test_the_page_of_profiles_is_the_one_the_profiles_say() -> None:
     written = profile_table.DOCUMENT.read_text("utf-8")
     assert written == profile_table.document(), "run: python -m tools.profile_table"
+
+
+def test_a_model_whose_card_has_no_sizes_is_judged_by_its_files(run: Run, ready: Path) -> None:
+    """It was called "not here yet", and never recommended."""
+    card = ready / "config" / "profiles" / "models" / "all-minilm-l6-v2.yaml"
+    text = card.read_text("utf-8")
+    card.write_text(re.sub(r"(?m)^shape:\n(?: .*\n)+", "", text))
+    assert card.read_text("utf-8") != text
+    judged = {each["name"]: each for each in run("recommend", "--json").data["profiles"]}
+    assert judged["cpu-minilm"]["reason"] is None
+    assert judged["cpu-minilm"]["bucket"] == "runs"

@@ -156,7 +156,7 @@ def model(home: Path) -> Path:
     cards.mkdir(parents=True)
     text = (ROOT / "profiles" / "models" / f"{CARD}.yaml").read_text("utf-8")
     text = text.replace("sources:\n", f"sources:\n  - {path}\n")
-    (cards / f"{CARD}.yaml").write_text(re.sub(r"(?ms)^sha256:\n(?: .*\n)+", "", text))
+    (cards / f"{CARD}.yaml").write_text(re.sub(r"(?m)^sha256:\n(?: .*\n)+", "", text))
     return path
 
 

@@ -90,7 +90,7 @@ $(SITE)/installed: pyproject.toml
 
 docs-site: $(SITE)/installed
 	@$(SITE)/bin/python -m tools.site_pages build/site-pages
-	@NO_MKDOCS_2_WARNING=1 $(SITE)/bin/python -m mkdocs build --strict --quiet --site-dir build/site
+	@NO_MKDOCS_2_WARNING=1 $(SITE)/bin/python -m mkdocs build --strict --site-dir build/site
 	@echo "build/site/index.html"
 
 # Returns at once where it is installed.

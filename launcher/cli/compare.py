@@ -185,7 +185,7 @@ def _result(
         data["seed_table"] = {"source": seed_table.SOURCE, "rows": seed_table.rows(found)}
         lines += ["", *seed_table.lines(found)]
     problems = _problems(found, kept)
-    problems += _reports(document, files)
+    problems += _reports(found, files)
     lines += ["", f"kept in {kept.path}", *(f"report: {file}" for file in files.values())]
     code, status = _exit(found, problems)
     return Result(data=data, lines=lines, exit_code=code, status=status, problems=problems)
@@ -230,7 +230,7 @@ def _writable(file: Path) -> None:
     )
 
 
-def _reports(document: dict[str, Any], files: dict[str, str]) -> list[Problem]:
+def _reports(document: Comparison, files: dict[str, str]) -> list[Problem]:
     if not files:
         return []
     from launcher import report

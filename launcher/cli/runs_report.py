@@ -13,6 +13,7 @@ import msgspec
 from launcher import extras
 from launcher.cli.base import command as declare
 from launcher.cli.result import Problem, Result, table
+from launcher.documents.comparison import VERSION, Comparison
 from launcher.documents.run_diff import (
     Change,
     CheckResult,
@@ -129,17 +130,15 @@ def _comparison(path: Path) -> tuple[dict[str, Any], Mapping[str, Any], Path]:
         "markdown": lambda: make.comparison_markdown(doc),
         "csv": lambda: make.comparison_csv(doc),
     }
-    return {"report": doc}, texts, path.with_suffix(".html")
+    return {"report": msgspec.to_builtins(doc)}, texts, path.with_suffix(".html")
 
 
-def read_comparison(path: Path) -> dict[str, Any]:
+def read_comparison(path: Path) -> Comparison:
     """The document of a comparison, also from the output of `compare --json`.
 
     Raises:
         QlaunchError: `comparison_unreadable` (exit 2).
     """
-    from launcher.documents.comparison import VERSION, Comparison
-
     try:
         found = msgspec.json.decode(read_bounded(path, COMPARISON_LIMIT))
         if isinstance(found, dict) and "modes" not in found:
@@ -157,8 +156,7 @@ def read_comparison(path: Path) -> dict[str, Any]:
             code="comparison_unreadable",
             fix="give a file that qlaunch compare wrote, or the id of a run (qlaunch runs list)",
         ) from error
-    doc: dict[str, Any] = msgspec.to_builtins(comparison)
-    return doc
+    return comparison
 
 
 def _write(path: Path, text: str) -> None:
@@ -254,6 +252,5 @@ def _check_words(check: CheckResult | None) -> str:
 def _level_lines(found: LevelFigures) -> list[str]:
     from launcher.report import formatting
 
-    level = msgspec.structs.asdict(found.level)
-    known = {key: value for key, value in level.items() if value is not None}
-    return [f"load      {formatting.level(known)}", *_figures_table(found.figures)]
+    level = formatting.level_of(msgspec.structs.asdict(found.level))
+    return [f"load      {formatting.level(level)}", *_figures_table(found.figures)]

@@ -2,53 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from launcher.documents.comparison import Comparison, Level, Mode, Spread
 from launcher.report import formatting, svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Doc = Mapping[str, Any]
+
+@dataclass(frozen=True)
+class _Point:
+    """A cell that can be placed."""
+
+    level: Level
+    rate: Spread
+    """Embeddings a second."""
+    latency: Spread
+    """p50, milliseconds."""
 
 
-def throughput(doc: Doc) -> str | None:
+def throughput(doc: Comparison) -> str | None:
     """Latency against throughput, a mark a level and mode; None where nothing was measured."""
-    found = [(number, mode, _points(mode)) for number, mode in enumerate(doc["modes"])]
+    found = [(number, mode, _points(mode)) for number, mode in enumerate(doc.modes)]
     found = [(number, mode, points) for number, mode, points in found if points]
     if not found:
         return None
 
     def paint(figure: Figure, axes: Axes) -> None:
         for number, mode, points in found:
-            _series(axes, number, _short(formatting.plain(mode["name"])), points)
+            _series(axes, number, _short(formatting.plain(mode.name)), points)
         _logarithmic(axes, "x")
         _logarithmic(axes, "y")
         axes.set_xlabel("embeddings per second (more is better)")
         axes.set_ylabel("p50 latency, ms (less is better)")
         axes.margins(0.08)
-        longest = max(len(_short(formatting.plain(mode["name"]))) for _, mode, _ in found)
+        longest = max(len(_short(formatting.plain(mode.name))) for _, mode, _ in found)
         figure.legend(loc="outside upper center", ncols=max(1, min(4, 84 // (longest + 6))))
         labels = [
-            (
-                formatting.short_level(c["level"]),
-                c["embeddings_per_s"]["median"],
-                c["p50_ms"]["median"],
-            )
+            (formatting.short_level(point.level), point.rate.median, point.latency.median)
             for _, _, points in found
-            for c in points
+            for point in points
         ]
         svg.place_labels(figure, axes, labels)
 
     said = [
-        f"{formatting.plain(mode['name'])}: "
+        f"{formatting.plain(mode.name)}: "
         + "; ".join(
-            f"{formatting.level(cell['level'])}:"
-            f" {formatting.figure(cell['embeddings_per_s']['median'])} embeddings/s"
-            f" at {formatting.figure(cell['p50_ms']['median'])} ms"
-            for cell in points
+            f"{formatting.level(point.level)}:"
+            f" {formatting.figure(point.rate.median)} embeddings/s"
+            f" at {formatting.figure(point.latency.median)} ms"
+            for point in points
         )
         for _, mode, points in found
     ]
@@ -61,41 +68,42 @@ def throughput(doc: Doc) -> str | None:
     )
 
 
-def _points(mode: Doc) -> list[Doc]:
+def _points(mode: Mode) -> list[_Point]:
     """The cells that can be placed, in the order of their load."""
-    cells = [
-        cell
-        for cell in mode.get("cells", ())
-        if _positive(cell.get("embeddings_per_s")) and _positive(cell.get("p50_ms"))
+    points = [
+        _Point(cell.level, cell.embeddings_per_s, cell.p50_ms)
+        for cell in mode.cells
+        if cell.embeddings_per_s is not None and cell.p50_ms is not None
     ]
-    return sorted(cells, key=lambda cell: _load(cell["level"]))
+    placed = [each for each in points if _positive(each.rate) and _positive(each.latency)]
+    return sorted(placed, key=lambda point: _load(point.level))
 
 
-def _load(level: Doc) -> tuple[Any, ...]:
-    tokens = level.get("tokens"), level.get("shortest") or level.get("tokens")
-    return (level.get("loop"), *tokens, level.get("batch"), level.get("clients"))
+def _load(level: Level) -> tuple[Any, ...]:
+    tokens = level.tokens, level.shortest or level.tokens
+    return (level.loop, *tokens, level.batch, level.clients)
 
 
-def _positive(found: Doc | None) -> bool:
-    return bool(found) and found["median"] > 0 and found["least"] > 0  # type: ignore[index]
+def _positive(found: Spread) -> bool:
+    return found.median > 0 and found.least > 0
 
 
-def _series(axes: Axes, number: int, name: str, points: list[Doc]) -> None:
+def _series(axes: Axes, number: int, name: str, points: Sequence[_Point]) -> None:
     colour = svg.series(number)
-    x, y = ([cell[key] for cell in points] for key in ("embeddings_per_s", "p50_ms"))
+    x, y = [point.rate for point in points], [point.latency for point in points]
     # One line a batch and length: it says what more clients change.
-    for group in {_load(cell["level"])[:3] for cell in points}:
-        line = [cell for cell in points if _load(cell["level"])[:3] == group]
+    for group in dict.fromkeys(_load(point.level)[:3] for point in points):
+        line = [point for point in points if _load(point.level)[:3] == group]
         axes.plot(
-            [cell["embeddings_per_s"]["median"] for cell in line],
-            [cell["p50_ms"]["median"] for cell in line],
+            [point.rate.median for point in line],
+            [point.latency.median for point in line],
             color=colour,
             linewidth=1,
             alpha=0.45,
         )
     axes.errorbar(
-        [found["median"] for found in x],
-        [found["median"] for found in y],
+        [found.median for found in x],
+        [found.median for found in y],
         xerr=_whiskers(x),
         yerr=_whiskers(y),
         fmt=svg.marker(number),
@@ -107,10 +115,10 @@ def _series(axes: Axes, number: int, name: str, points: list[Doc]) -> None:
     )
 
 
-def _whiskers(found: list[Doc]) -> list[list[float]]:
+def _whiskers(found: Sequence[Spread]) -> list[list[float]]:
     return [
-        [max(0.0, one["median"] - one["least"]) for one in found],
-        [max(0.0, one["most"] - one["median"]) for one in found],
+        [max(0.0, one.median - one.least) for one in found],
+        [max(0.0, one.most - one.median) for one in found],
     ]
 
 
@@ -125,12 +133,12 @@ def _logarithmic(axes: Axes, which: str) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def memory_bars(doc: Doc) -> str | None:
+def memory_bars(doc: Comparison) -> str | None:
     """Peak RAM by mode with its prediction; None where nothing was measured."""
     found = [
-        (number, formatting.plain(mode["name"]), mode["ram_peak_bytes"], _foreseen(mode))
-        for number, mode in enumerate(doc["modes"])
-        if mode.get("ram_peak_bytes")
+        (number, formatting.plain(mode.name), mode.ram_peak_bytes, mode.predicted.get("ram_bytes"))
+        for number, mode in enumerate(doc.modes)
+        if mode.ram_peak_bytes
     ]
     if not found:
         return None
@@ -169,11 +177,6 @@ def memory_bars(doc: Doc) -> str | None:
         description=". ".join(said),
         height=0.9 + 0.5 * len(found),
     )
-
-
-def _foreseen(mode: Doc) -> int | None:
-    value: int | None = (mode.get("predicted") or {}).get("ram_bytes")
-    return value
 
 
 def _short(name: str, limit: int = 28) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from launcher import units
+from launcher.documents.comparison import Level, Spread
 from launcher.record.scrub import terminal_safe
 
 ABSENT = "–"
@@ -70,31 +71,36 @@ def plain(value: object) -> str:
     return terminal_safe("" if value is None else str(value)).replace("\n", " ").strip()
 
 
-def level(found: Mapping[str, Any]) -> str:
+def level_of(row: Mapping[str, Any]) -> Level:
+    """The level that a row of `bench` was measured at, from its line in a run's folder."""
+    known = {key: row[key] for key in Level.__struct_fields__ if row.get(key) is not None}
+    return Level(**known)
+
+
+def level(found: Level) -> str:
     """A level of load: `16 clients × batch 4, 128 tokens`."""
-    clients, batch = found.get("clients", 1), found.get("batch", 1)
-    who = f"{clients} client{'' if clients == 1 else 's'}"
-    if found.get("loop") == "open":
-        who = f"{found.get('rate') or 0:g} requests/s"
-    tokens = units.length(found.get("tokens", 128), found.get("shortest"), to=" to ")
-    return f"{who} × batch {batch}, {tokens} tokens"
+    who = f"{found.clients} client{'' if found.clients == 1 else 's'}"
+    if found.loop == "open":
+        who = f"{found.rate or 0:g} requests/s"
+    tokens = units.length(found.tokens, found.shortest, to=" to ")
+    return f"{who} × batch {found.batch}, {tokens} tokens"
 
 
-def short_level(found: Mapping[str, Any]) -> str:
+def short_level(found: Level) -> str:
     """The same beside a mark of a plot: `16×4`."""
-    if found.get("loop") == "open":
-        return f"{found.get('rate') or 0:g}/s×{found.get('batch', 1)}"
-    return f"{found.get('clients', 1)}×{found.get('batch', 1)}"
+    if found.loop == "open":
+        return f"{found.rate or 0:g}/s×{found.batch}"
+    return f"{found.clients}×{found.batch}"
 
 
-def spread(found: Mapping[str, Any] | None) -> tuple[str, str]:
+def spread(found: Spread | None) -> tuple[str, str]:
     """A figure over its repeats: the median, and `least to most` where they were several."""
-    if not found:
+    if found is None:
         return ABSENT, ""
-    text = figure(found["median"])
-    if found.get("count", 1) < 2:
+    text = figure(found.median)
+    if found.count < 2:
         return text, ""
-    return text, f"{figure(found['least'])} to {figure(found['most'])}"
+    return text, f"{figure(found.least)} to {figure(found.most)}"
 
 
 _MARKDOWN = re.compile(r"([\\`*\[\]|])")

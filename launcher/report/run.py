@@ -252,7 +252,7 @@ def bench_row(row: Doc) -> dict[str, Any]:
     if row.get("reason"):
         notes.append(formatting.plain(row["reason"]))
     return {
-        "level": formatting.level(row),
+        "level": formatting.level(formatting.level_of(row)),
         "figures": [formatting.figure(row.get(name)) for name in ROW_FIGURES],
         "ram": formatting.size(row.get("ram_peak_bytes")),
         "gpu": formatting.size(row.get("gpu_peak_bytes")),

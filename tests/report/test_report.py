@@ -13,7 +13,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from launcher import report
@@ -55,17 +54,12 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def comparison(name: str = "b", **changes: Any) -> dict[str, Any]:
-    doc: dict[str, Any] = msgspec.to_builtins(given.comparison(name, **changes))
-    return doc
-
-
 def life(run: Any = None) -> str:
     return report.run_html(run or given.run(), given.SAMPLES, given.EVENTS, given.BENCH)
 
 
 PAGES: dict[str, Callable[[str], str]] = {
-    "comparison": lambda name: report.comparison_html(comparison(name)),
+    "comparison": lambda name: report.comparison_html(given.comparison(name)),
     "run": lambda name: life(given.run(name)),
     "failed run": lambda name: life(given.failed(name)),
 }
@@ -125,6 +119,25 @@ def test_the_same_record_gives_the_same_bytes(kind: str) -> None:
     assert PAGES[kind]("m") == PAGES[kind]("m")
 
 
+def test_two_processes_draw_the_same_page() -> None:
+    """The lines of a plot were drawn in the order of a set, which is another in every process."""
+    program = (
+        "from tests.report import report_samples as given\n"
+        "from launcher import report\n"
+        "import hashlib\n"
+        "print(hashlib.sha256(report.comparison_html(given.comparison()).encode()).hexdigest())\n"
+    )
+    hashes = {
+        subprocess.check_output(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            cwd=Path(__file__).parents[2],
+        )
+        for seed in ("1", "2", "3")
+    }
+    assert len(hashes) == 1
+
+
 @pytest.mark.parametrize("kind", PAGES)
 def test_tables_have_heads_and_regions_have_names(kind: str) -> None:
     page = Page(PAGES[kind]("m"))
@@ -135,30 +148,30 @@ def test_tables_have_heads_and_regions_have_names(kind: str) -> None:
 
 
 def test_a_mode_that_cannot_run_has_its_reason_and_no_figure() -> None:
-    for row in csv.DictReader(io.StringIO(report.comparison_csv(comparison()))):
+    for row in csv.DictReader(io.StringIO(report.comparison_csv(given.comparison()))):
         if row["mode"] in {"t4-fp16", "dead", "late"}:
             figures = {key: value for key, value in row.items() if key.endswith(("_ms", "_median"))}
             assert set(figures.values()) == {""}
             assert row["ram_peak_bytes"] == ""
-    text = report.comparison_markdown(comparison())
+    text = report.comparison_markdown(given.comparison())
     lines = [line for line in text.splitlines() if line.startswith("| t4-fp16 |")]
     assert len(lines) == 1
     for line in lines:
         assert "cannot run here: needs a GPU b" in line
         assert not re.search(r"\d", line.replace("t4-fp16", ""))
-    page = report.comparison_html(comparison())
+    page = report.comparison_html(given.comparison())
     assert page.count("cannot run here: needs a GPU b") == 1
     assert "not reached" in page
 
 
 def test_a_level_that_was_not_measured_is_said_so() -> None:
-    text = report.comparison_markdown(comparison())
+    text = report.comparison_markdown(given.comparison())
     last = text.split("### 20 requests/s × batch 1, 128 tokens")[1]
     assert re.search(r"\| b \|( –? ?\|){8} not measured \|", last)
 
 
 def test_an_interrupted_comparison_says_that_first() -> None:
-    doc = comparison(complete=False, interrupted="Ctrl-C", verdict=(), remeasured=None)
+    doc = given.comparison(complete=False, interrupted="Ctrl-C", verdict=(), remeasured=None)
     for text in (report.comparison_markdown(doc), report.comparison_html(doc)):
         assert text.index("Not complete: Ctrl-C.") < text.index("No verdict: nothing")
 
@@ -168,7 +181,7 @@ def test_flags_of_a_cell() -> None:
     shaky = given.cell(
         level, 10.0, embeddings_per_s=given.spread(10.0, noisy=True), saturated=True, errors=2
     )
-    doc = comparison(levels=(level,), modes=(given.mode("x", (), 1.0, cells=(shaky,)),))
+    doc = given.comparison(levels=(level,), modes=(given.mode("x", (), 1.0, cells=(shaky,)),))
     for text in (report.comparison_markdown(doc), report.comparison_html(doc)):
         assert "2 errors, saturated, noisy" in text
         assert "saturated: the measuring client" in text
@@ -176,25 +189,25 @@ def test_flags_of_a_cell() -> None:
 
 def test_nothing_measured_at_all() -> None:
     nothing = Mode(name="x", kind="profile", outcome="cannot_run", reason="no")
-    doc = comparison(modes=(nothing,), verdict=(), winner=None, remeasured=None)
+    doc = given.comparison(modes=(nothing,), verdict=(), winner=None, remeasured=None)
     text = report.comparison_html(doc)
     assert "<svg" not in text
     assert "Not measured: no mode gave a figure" in text
-    empty = comparison(modes=(), levels=(), verdict=(), winner=None, remeasured=None)
+    empty = given.comparison(modes=(), levels=(), verdict=(), winner=None, remeasured=None)
     assert report.comparison_html(empty)
     assert report.comparison_markdown(empty)
     assert len(report.comparison_csv(empty).splitlines()) == 1
 
 
 def test_the_best_of_a_level_is_marked_where_there_are_two() -> None:
-    text = report.comparison_html(comparison())
+    text = report.comparison_html(given.comparison())
     rows = re.findall(r"<tr.*?</tr>", text, re.DOTALL)
     marked = [row for row in rows if 'class="best"' in row]
     assert [">b<" in row for row in marked] == [True] * 3
 
 
 def test_a_spreadsheet_sees_no_formula() -> None:
-    doc = comparison("=HYPERLINK(1)")
+    doc = given.comparison("=HYPERLINK(1)")
     cells = [cell for row in csv.reader(io.StringIO(report.comparison_csv(doc))) for cell in row]
     assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
 
@@ -317,10 +330,10 @@ def test_matplotlib_keeps_its_files_where_ours_are(tmp_path: Path) -> None:
 
 def test_a_refusal_is_said_once() -> None:
     """It stood in the table of the modes and again at every level."""
-    page = report.comparison_html(comparison("b"))
+    page = report.comparison_html(given.comparison("b"))
     assert page.count("kv_budget: no room") == 1
     assert page.count("needs a GPU b") == 1
-    text = report.comparison_markdown(comparison("b"))
+    text = report.comparison_markdown(given.comparison("b"))
     assert text.count("kv_budget: no room") == 1
     assert "Modes without figures are in the table above." in page
 

@@ -12,7 +12,7 @@ import pytest
 from launcher import report
 from tests.patience import eventually
 from tests.report import report_samples as given
-from tests.report.test_report import comparison, life
+from tests.report.test_report import life
 
 BROWSER, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
 FLAGS = (
@@ -31,10 +31,10 @@ CROWD = tuple(
 )
 """Modes whose marks lie on each other."""
 PAGES = {
-    "comparison": lambda: report.comparison_html(comparison(given.HOSTILE)),
+    "comparison": lambda: report.comparison_html(given.comparison(given.HOSTILE)),
     "run": lambda: life(given.run(given.HOSTILE)),
     "failed": lambda: life(given.failed(given.HOSTILE)),
-    "crowded": lambda: report.comparison_html(comparison(given.HOSTILE, modes=CROWD)),
+    "crowded": lambda: report.comparison_html(given.comparison(given.HOSTILE, modes=CROWD)),
 }
 
 

@@ -24,6 +24,8 @@ MANUAL: Final = DOCUMENT.with_name("qlaunch.1")
 _SERVICE: Final = (
     "`service`, `profile`, `state`, `endpoint` (`http://host:port/v1`), `pid` (the engine's "
     "leader), `supervisor_pid`, `template_pid` (where one is kept), `run`, "
+    "`engine_endpoint`, `gateway.{pid,inputs,hits,shared,hit_rate,restarts,bypassed,problem}` "
+    "(with a cache), "
     "`engine.{release,version,argv,env}`, "
     "`memory.predicted.{ram_bytes,gpu_bytes,terms}`, "
     "`memory.measured.{ram_peak_bytes,gpu_peak_bytes,method}`, `memory.error.{ram,gpu}`, "

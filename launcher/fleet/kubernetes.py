@@ -107,7 +107,7 @@ def _container(contained: Contained, claim: str | None) -> dict[str, Any]:
             "failureThreshold": -(-limit_s // PERIOD_S),
         },
         "readinessProbe": {
-            "httpGet": {"path": "/health", "port": "http"},
+            "httpGet": {"path": _readiness(contained.plan), "port": "http"},
             "periodSeconds": PERIOD_S,
             "timeoutSeconds": container.PROBE_S,
             "failureThreshold": 2,
@@ -224,6 +224,11 @@ def _network(contained: Contained) -> dict[str, Any]:
             "egress": _to_cache(contained.plan),
         },
     }
+
+
+def _readiness(plan: Plan) -> str:
+    """What asks the engine: a gateway's `/health` speaks of itself alone."""
+    return "/health" if plan.cache is None else "/ready"
 
 
 def _to_cache(plan: Plan) -> list[dict[str, Any]]:

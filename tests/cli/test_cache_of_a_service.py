@@ -76,6 +76,8 @@ def test_a_pod_may_ask_its_cache_server_and_nobody_else(run: Run, ready: Path) -
         {"ports": [{"port": 6380, "protocol": "TCP"}]},
         {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]},
     ]
+    (pod,) = found["Deployment"]["spec"]["template"]["spec"]["containers"]
+    assert pod["readinessProbe"]["httpGet"]["path"] == "/ready"
     (port,) = found["Service"]["spec"]["ports"]
     assert port["port"] == 30000
 

@@ -24,8 +24,13 @@ from launcher.linux.processes import ProcessId
 from launcher.record.runs import load_run
 from launcher.service import control, ports, store
 from launcher.service.supervisor.gateway_process import counts, is_bypassed
+from tests.cli.commandline import Run
+from tests.cli.conftest import run
+from tests.gateway.conftest import Start, start_cache
 from tests.patience import PATIENCE_S
 from tests.service.home import Home, eventually
+
+__all__ = ["run", "start_cache"]
 
 EMBEDDED = ServiceCache(backend="embedded", url=None)
 
@@ -280,6 +285,83 @@ def test_a_redis_that_is_down_is_a_warning_and_no_failure(home: Home) -> None:
     assert state.gateway.bypassed
     assert "cannot be asked" in (state.gateway.problem or "")
     assert ask(state, "a")[0]["X-Cache-Hits"] == "0"
+
+
+def test_a_redis_that_dies_is_gone_past_and_used_again(home: Home, start_cache: Start) -> None:
+    server = start_cache("redis")
+    state = up(home, cache=ServiceCache(backend="redis", url=f"{server.url}/0", memory_bytes=0))
+    ask_and_keep(state, "a")
+    eventually(lambda: ask(state, "a")[0]["X-Cache-Hits"] == "1")
+    server.process.kill()
+    server.process.wait()
+
+    def told(bypassed: bool) -> bool:
+        ask(state, "a")  # answered all the same
+        now = control.status("svc")
+        assert now.state == "ready"
+        assert now.gateway is not None
+        return now.gateway.bypassed is bypassed and bool(now.gateway.problem) is bypassed
+
+    eventually(lambda: told(True))
+    start_cache("redis", port=server.port)
+    eventually(lambda: told(False))
+    eventually(lambda: ask(state, "a")[0]["X-Cache-Hits"] == "1")
+
+
+def test_a_killed_engine_under_load_is_never_a_wrong_vector(home: Home) -> None:
+    """Errors for what was in flight and until it is back; every vector that comes is right."""
+    before = up(home)
+    right = {str(n): ask(before, str(n))[1][0] for n in range(8)}
+    wrong: list[str] = []
+    ended = threading.Event()
+
+    def load() -> None:
+        while not ended.is_set():
+            for text, vector in right.items():
+                try:
+                    status, _, body = call(before.endpoint, {"model": "fake", "input": [text, "x"]})
+                except (OSError, http.client.HTTPException):
+                    continue
+                if status == 200 and body["data"][0]["embedding"] != pytest.approx(vector):
+                    wrong.append(text)
+
+    clients = [threading.Thread(target=load) for _ in range(2)]
+    for each in clients:
+        each.start()
+    try:
+        kill(before.engine)
+        now = again(before)
+        kill(gateway(now))
+        again(now)
+    finally:
+        ended.set()
+        for each in clients:
+            each.join(PATIENCE_S)
+    assert wrong == []
+
+
+def test_a_purge_is_of_the_services_own_cache(home: Home, tmp_path: Path, run: Run) -> None:
+    own = ServiceCache(backend="embedded", url=str(tmp_path / "own" / "v.db"), memory_bytes=0)
+    state = up(home, cache=own)
+    ask_and_keep(state, "a")
+    assert run("cache", "stats", "--service", "svc", "--json").data["entries"] == 2
+    purged = run("cache", "purge", "--service", "svc", "--json")
+    assert purged.code == 0, purged.out
+    assert purged.data["removed"] == 2
+    assert ask(state, "a")[0]["X-Cache-Hits"] == "0"
+    texts = tmp_path / "texts.txt"
+    texts.write_text("one\ntwo\n")
+    warmed = run("cache", "warm", str(texts), "--service", "svc", "--json")
+    assert warmed.data == {"texts": 2, "hits": 0, "made": 2}
+    assert ask(state, "one", "two")[0]["X-Cache-Hits"] == "2"
+
+
+def test_a_service_without_a_cache_cannot_be_warmed(home: Home, tmp_path: Path, run: Run) -> None:
+    home.up(home.plan())
+    texts = tmp_path / "texts.txt"
+    texts.write_text("one\n")
+    answer = run("cache", "warm", str(texts), "--service", "svc", "--json")
+    assert (answer.code, answer.error["code"]) == (2, "no_cache")
 
 
 def test_a_file_that_cannot_be_used_is_a_warning_and_no_failure(home: Home, tmp_path: Path) -> None:

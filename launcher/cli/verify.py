@@ -13,7 +13,8 @@ from launcher.cli.base import all_option, wants_reasons
 from launcher.cli.base import command as declare
 from launcher.cli.progress import Progress
 from launcher.cli.result import Problem, Result, table
-from launcher.documents.smoke import QualityReport, SuiteReport
+from launcher.documents.plan import Plan
+from launcher.documents.smoke import QualityReport, SuiteReport, VerifyRequest
 from launcher.errors import ExitCode
 
 
@@ -48,6 +49,7 @@ def command(service: str, seconds: float, quality: bool, quiet: bool, everything
 
     asked, key = verify_request(plan, endpoint), api_key(plan)
     report = run_suite(asked, key=key, seconds=seconds, progress=progress.line)
+    report = _with_gateway(report, plan, asked, key)
     measured = None
     if quality:
         from launcher.verify.quality import measure_quality
@@ -55,6 +57,20 @@ def command(service: str, seconds: float, quality: bool, quiet: bool, everything
         measured = measure_quality(asked, key=key, progress=progress.line)
     progress.done()
     return _result(service, endpoint, report, measured, everything=everything or wants_reasons())
+
+
+def _with_gateway(
+    report: SuiteReport, plan: Plan, asked: VerifyRequest, key: str | None
+) -> SuiteReport:
+    """The report with what clients get through the gateway, where one stands before the engine."""
+    if plan.cache is None:
+        return report
+    from launcher.verify.through_gateway import check_gateway
+
+    check = check_gateway(asked, running(plan.service)[1], key)
+    return msgspec.structs.replace(
+        report, ok=report.ok and check.ok, checks=(*report.checks, check)
+    )
 
 
 def _result(

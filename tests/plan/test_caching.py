@@ -11,11 +11,12 @@ from launcher.app.gateway import identity_of
 from launcher.config.service_cache import ServiceCache
 from launcher.documents.plan import Plan
 from launcher.errors import QlaunchError
-from launcher.plan.caching import GATEWAY_BYTES
+from launcher.plan import caching
 from launcher.plan.calibration import Observed, base_bytes
 from launcher.plan.resolve import make_plan
 from tests.plan.inputs import inputs
 
+GATEWAY_BYTES = caching.GATEWAY_BYTES["embedded"]
 EMBEDDED = ServiceCache(backend="embedded", url=None)
 
 

@@ -42,7 +42,7 @@ _EVERYWHERE: Final = (
     "build", "ninja-build",
 )  # fmt: skip
 
-WITHOUT: Final[Mapping[str, tuple[str, ...]]] = {
+WITHOUT: Final[dict[str, tuple[str, ...]]] = {
     # flashinfer has no wheel for this release, compiles each kernel on the spot with a toolkit that
     # pip does not bring, and is not what Turing is served with.
     "turing": (*_EVERYWHERE, "flashinfer-python", "nvidia-cudnn-frontend", "nvidia-cutlass-dsl"),
@@ -56,6 +56,12 @@ WITHOUT: Final[Mapping[str, tuple[str, ...]]] = {
         "nvshmem4py-cu13", "numba", "llvmlite", "z3-solver",
     ),
 }  # fmt: skip
+WITHOUT["cuda13-portable"] = (
+    *WITHOUT["cuda13"],
+    # Compiled operators and what compiles more of them: PyTorch computes every layer.
+    "sglang-kernel", "flashinfer-python", "sgl-deep-ep", "nvidia-cutlass-dsl",
+    "nvidia-cudnn-frontend", "cuda-tile", "cuda-python", "nvidia-mathdx", "ninja",
+)  # fmt: skip
 """By release: what nothing on an embedding server's way imports (seen by `tests/engines_cuda`)."""
 
 

@@ -11,6 +11,7 @@ Triton's own ptxas says what it takes.
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import re
 import subprocess
@@ -26,7 +27,8 @@ MODULES = {
     "prefill_attention": "attention of encoders",
     "extend_attention": "attention of decoders",
 }
-PLACE = "sglang.srt.layers.attention.triton_ops"
+PLACES = ("sglang.srt.layers.attention.triton_ops", "sglang.kernels.ops.attention")
+"""Where releases keep them; the second from 0.5.2x on."""
 
 
 class Recorder:
@@ -39,9 +41,15 @@ class Recorder:
         return lambda *args, **kwargs: self.launches.append((args, kwargs))
 
 
-def stand_in(source: Path) -> None:
-    """Make `sglang` importable without its package's own start: two questions and a folder."""
-    for name in ("sglang", "sglang.srt", "sglang.srt.layers", "sglang.srt.layers.attention", PLACE):
+def stand_in(source: Path) -> str:
+    """Make `sglang` importable without its package's own start: two questions and a folder.
+
+    Returns:
+        The package that holds the kernels.
+    """
+    place = next(each for each in PLACES if source.joinpath(*each.split(".")).is_dir())
+    words = place.split(".")
+    for name in ("sglang.srt", *(".".join(words[: n + 1]) for n in range(len(words)))):
         module = types.ModuleType(name)
         module.__path__ = [str(source.joinpath(*name.split(".")))]
         sys.modules[name] = module
@@ -58,6 +66,7 @@ def stand_in(source: Path) -> None:
     import torch
 
     torch.cuda.get_device_capability = lambda *_args: CARDS[0]  # asked for on import
+    return place
 
 
 def launched(module: Any, card: tuple[int, int], head: int) -> tuple[Any, dict[str, Any]]:
@@ -80,9 +89,12 @@ def launched(module: Any, card: tuple[int, int], head: int) -> tuple[Any, dict[s
             indptr = torch.tensor([0, 128], dtype=torch.int32)
             none = torch.tensor([0, 0], dtype=torch.int32)
             indices = torch.zeros(1, dtype=torch.int64)
+            # Newer releases ask for the cache's scales as well.
+            asked = inspect.signature(module.extend_attention_fwd).parameters
+            scales = {name: 1.0 for name in ("k_scale", "v_scale") if name in asked}
             module.extend_attention_fwd(
-                q, k, v, o, k, v, indptr, none, indices, None, True, None, 128
-            )  # fmt: skip
+                q, k, v, o, k, v, indptr, none, indices, None, True, None, 128, **scales
+            )
     finally:
         names_of["_fwd_kernel"] = kernel
     args, kwargs = recorder.launches[0]
@@ -166,10 +178,10 @@ def main() -> None:
     """Compile everything; one that does not compile says why."""
     import triton
 
-    stand_in(Path(sys.argv[1]))
+    place = stand_in(Path(sys.argv[1]))
     rows = []
     for name, what in MODULES.items():
-        module = importlib.import_module(f"{PLACE}.{name}")
+        module = importlib.import_module(f"{place}.{name}")
         for card in CARDS:
             for head in HEADS:
                 row: dict[str, Any] = {"kernel": name, "what": what, "head": head}

@@ -17,6 +17,7 @@ from launcher.app import candidates
 from launcher.app.prepare import profiles_dir
 from launcher.config.loading import load_profile
 from launcher.documents.proof import Proof
+from launcher.engine.releases import release, why_not_hardware
 from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.detect import detect
 from launcher.hardware.inventory import Hardware
@@ -25,7 +26,7 @@ from launcher.model.fetch import locate
 from launcher.paths import Dirs, dirs, private_dir
 from launcher.plan.recommend import Judged
 from launcher.prove import bundle, run
-from launcher.prove.agenda import Machine, Runnable, agenda
+from launcher.prove.agenda import PORTABLE, Machine, Runnable, agenda
 from launcher.units import now
 
 FOLDER: Final = "proofs"
@@ -98,7 +99,8 @@ def of(hardware: Hardware, where: Dirs, only: Sequence[str], *, offline: bool) -
             fix="qlaunch profiles list -v says why",
         )
     cuda = any(each.cuda for each in found)
-    return Machine("cuda" if cuda else "cpu", found, tuple(only), offline)
+    why = why_not_hardware(release(PORTABLE), hardware)
+    return Machine("cuda" if cuda else "cpu", found, tuple(only), offline, why)
 
 
 def _runs(judged: Judged) -> bool:

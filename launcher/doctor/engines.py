@@ -63,8 +63,11 @@ def release_finding(
 def gpu_findings(
     gpus: Iterable[Gpu], driver: str | None, releases: Iterable[Release]
 ) -> Iterator[Finding]:
-    """For each GPU, the releases that have kernels for it and run on this driver."""
-    cuda = [release for release in releases if release.device == "cuda"]
+    """For each GPU, the releases that have kernels for it and run on this driver.
+
+    Those that are taken by name only are not offered.
+    """
+    cuda = [each for each in releases if each.device == "cuda" and not each.named_only]
     for gpu in gpus:
         name = f"engines for gpu {gpu.index}"
         reasons = {release.name: why_not_gpu(release, gpu, driver) for release in cuda}

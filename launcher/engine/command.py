@@ -15,6 +15,7 @@ from launcher.engine.release import Engine, Release
 
 _PLUGIN: Final = Path(__file__).resolve().parents[1] / "plugin"
 STANDINS: Final = _PLUGIN / "standins"
+CUDA_STANDINS: Final = _PLUGIN / "standins_cuda"
 PLUGIN: Final = _PLUGIN / "sglang_plugin"
 GUARD: Final = _PLUGIN / "guard"
 """What stands before the engine's handlers, plugin or not (launcher/plan/guard.py)."""
@@ -41,6 +42,15 @@ PRIMITIVE_CACHES: Final = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128", "LRU_CACHE_
 batch is another shape: with their own 1024 each, mixed lengths grow a scheduler by a gigabyte."""
 
 
+TORCH_KERNELS: Final = {
+    # SGLang's own switch: every layer by its PyTorch code (sglang/kernels/fused_op.py).
+    "SGLANG_FORCE_FUSED_OP_BACKEND": "torch",
+    # It would refuse to start without the package that is stood in for.
+    "SGLANG_SKIP_SGL_KERNEL_VERSION_CHECK": "1",
+    "QLAUNCH_KERNELS": "torch",
+}
+"""What tells an engine without compiled operators that it has none."""
+
 SPINS: Final = {"GOMP_SPINCOUNT": "10000"}
 """Rounds for which a compute thread of OpenMP waits awake for the next product: 0.3 ms of processor
 time on a Zen 4. Its own 300,000 are 5 ms, which front and clients do without after every batch."""
@@ -49,6 +59,8 @@ time on a Zen 4. Its own 300,000 are 5 ms, which front and clients do without af
 def base_environment(release: Release, *, plugin: bool) -> dict[str, str]:
     """Variables every process in the engine's environment needs, whatever it does."""
     paths = [STANDINS] if release.standins else []
+    if release.kernels == "torch":
+        paths.append(CUDA_STANDINS)
     if plugin:
         paths.append(PLUGIN)
     env = {"PYTHONPATH": ":".join(map(str, paths))} if paths else {}
@@ -63,6 +75,8 @@ def base_environment(release: Release, *, plugin: bool) -> dict[str, str]:
     else:
         # NVML counts cards in PCI order; CUDA's own default is fastest first.
         env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+    if release.kernels == "torch":
+        env |= TORCH_KERNELS
     return env
 
 

@@ -44,6 +44,10 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     min_glibc: str | None = None
     standins: bool = False
     """Needs our stand-ins for `sgl_kernel` and torchvision's compiled operators."""
+    kernels: Literal["compiled", "torch"] = "compiled"
+    """torch: a GPU release without compiled operators; PyTorch computes all layers."""
+    named_only: bool = False
+    """Taken only where a profile or a user names it: no record from a card proves it yet."""
     plugin: Literal["framework", "external-package", "registry"] = "framework"
     """How our plugin gets in: SGLang's plugin framework (from 0.5.12), its external model package,
     or, before that existed, its model registry, filled before the server is launched."""

@@ -87,7 +87,9 @@ def candidates(wanted: str, need: HardwareNeed) -> tuple[Release, ...]:
     return tuple(
         release
         for release in catalogue.releases().values()
-        if release.device == need.device and fit.limits_meet(need, release)
+        if release.device == need.device
+        and not release.named_only
+        and fit.limits_meet(need, release)
     )
 
 

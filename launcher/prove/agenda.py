@@ -26,6 +26,9 @@ WHOLE_TEXTS: Final = (
 """Options under which the plugin attends over whole texts (`qlaunch_sglang/attention.py`)."""
 
 
+PORTABLE: Final = "cuda13-portable"
+
+
 @dataclass(frozen=True)
 class Step:
     """One call of the program, or one drill on a service."""
@@ -81,6 +84,8 @@ class Machine:
     only: tuple[str, ...] = ()
     """Profiles that the user named; empty: all."""
     offline: bool = False
+    why_not_portable: str | None = None
+    """Why the release without compiled kernels cannot run on the card; None where it can."""
 
 
 def agenda(machine: Machine) -> tuple[Chapter, ...]:
@@ -94,6 +99,8 @@ def agenda(machine: Machine) -> tuple[Chapter, ...]:
         chapters += [*_whole_texts(plain, machine), *_quantised(wanted, machine)]
         chapters += _shared(plain, machine)
     chapters += [_profile(each, machine, drills=False) for each in plain[1:]]
+    if machine.device == "cuda":
+        chapters += _newest(plain, machine)
     return tuple(chapters)
 
 
@@ -187,6 +194,18 @@ def _whole_texts(plain: Sequence[Runnable], machine: Machine) -> Iterator[Chapte
     steps = tuple(_life(plain[0].name, machine, *WHOLE_TEXTS, name="whole-texts"))
     title = f"{plain[0].name} with attention by PyTorch's kernels, over whole texts"
     yield Chapter("whole texts", title, steps, _absent(plain[0], machine), (service,))
+
+
+def _newest(plain: Sequence[Runnable], machine: Machine) -> Iterator[Chapter]:
+    """Turing's profile on the newest engine: its chapter would make that release one for `auto`."""
+    if not plain or plain[0].release != "turing":
+        return
+    why = _absent(plain[0], machine) or machine.why_not_portable
+    if machine.offline and why is None:
+        why = f"--offline fetches nothing, and {PORTABLE} takes a fetch of gigabytes"
+    steps = tuple(_life(plain[0].name, machine, "--engine", PORTABLE, name=PORTABLE))
+    title = f"{plain[0].name} on {PORTABLE}, the newest engine without compiled kernels"
+    yield Chapter("newest engine", title, steps, why, (f"{SERVICE}-{PORTABLE}",))
 
 
 def _quantised(wanted: Sequence[Runnable], machine: Machine) -> Iterator[Chapter]:

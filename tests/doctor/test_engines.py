@@ -56,7 +56,13 @@ def test_this_machine() -> None:
 @pytest.mark.parametrize(
     ("python", "arch", "glibc", "status", "said"),
     [
-        ((3, 12, 1), "x86_64", "2.39", "ok", "cpu, cpu-0.5.15, cuda13, cuda12, turing can be"),
+        (
+            (3, 12, 1),
+            "x86_64",
+            "2.39",
+            "ok",
+            "cpu, cpu-0.5.15, cuda13, cuda13-portable, cuda12, turing can be",
+        ),
         ((3, 14, 0), "x86_64", "2.39", "problem", "no engine release can be installed here"),
         ((3, 12, 1), "aarch64", "2.39", "ok", "cpu can be installed here; not"),
         ((3, 12, 1), "x86_64", "2.31", "ok", "cuda12, turing can be installed here; not cpu,"),
@@ -75,7 +81,7 @@ def test_which_releases_can_be_installed(
 
 def test_a_release_without_a_gpu_for_it_is_not_said_to_install_here() -> None:
     found = engine_checks.release_finding(ALL, machine())
-    assert "not cuda13, cuda12, turing: it needs an NVIDIA GPU" in found.message
+    assert "not cuda13, cuda13-portable, cuda12, turing: it needs an NVIDIA GPU" in found.message
     found = engine_checks.release_finding(ALL, machine(gpus=(gpu(),)))
     assert "turing can be installed here; not cuda13, cuda12: Tesla T4: it has" in found.message
 

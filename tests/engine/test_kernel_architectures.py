@@ -44,7 +44,7 @@ def test_the_catalogue_promises_a_card_only_where_all_kernels_have_code_for_it(
     promised = low <= CARDS[card] <= high
     libraries = held(name)
     needed = [path for path in libraries if path.endswith(("libtorch_cuda.so", "common_ops.so"))]
-    assert len(needed) >= 2
+    assert len(needed) >= (1 if release.kernels == "torch" else 2)
     serves = all(runs(CARDS[card], libraries[path]) for path in needed)
     if promised:
         assert serves, f"{name} has no kernels for {card}"

@@ -23,6 +23,14 @@ FACTS: dict[str, dict[str, Any]] = {
         "min_driver": "580",
         "standins": False,
     },
+    "cuda13-portable": {
+        "version": "0.5.23",
+        "device": "cuda",
+        "min_compute_capability": "7.5",
+        "max_compute_capability": None,
+        "kernels": "torch",
+        "named_only": True,
+    },
     "cuda12": {
         "version": "0.5.10.post1",
         "device": "cuda",

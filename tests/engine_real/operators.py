@@ -4,10 +4,15 @@ PyTorch says that there is a card, compiled packages are stood in for, and every
 embedding's forward pass goes through is called with fake tensors: shapes alone, nothing is
 computed. One JSON document on stdout: operators by layer, as SGLang would call them (`card`), and
 with each layer's own `forward_native` in their place (`native`).
+
+`operators.py portable` asks the same of a release without compiled kernels: with its environment
+and the plugin, our stand-in alone in the place of compiled packages, and no layer told anything.
+Beside the layers (`portable`), modules of the server that were imported so (`imported`).
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.abc
 import importlib.machinery
 import json
@@ -83,9 +88,22 @@ def pretend(card: tuple[int, int]) -> None:
         setattr(torch.cuda, name, lambda *_args, _value=value, **_kwargs: _value)
 
 
-def modules() -> tuple[Any, Any, Any, Any]:
+SERVER = (
+    "sglang.srt.entrypoints.http_server",
+    "sglang.srt.managers.scheduler",
+    "sglang.srt.model_executor.model_runner",
+    "sglang.srt.layers.attention.torch_native_backend",
+    "sglang.srt.models.qwen3",
+    "sglang.srt.models.llama",
+    "sglang.srt.models.bert",
+)
+"""What a server of embeddings imports on a card."""
+
+
+def modules(*, portable: bool) -> tuple[Any, Any, Any, Any]:
     """SGLang's layers as they are on a card: norms, activations, rotations, the models' helpers."""
-    sys.meta_path.insert(0, Finder())
+    if not portable:
+        sys.meta_path.insert(0, Finder())
     while True:
         try:
             from sglang.srt.layers import activation, layernorm
@@ -93,7 +111,7 @@ def modules() -> tuple[Any, Any, Any, Any]:
             from sglang.srt.models import utils
         except ModuleNotFoundError as error:
             top = (error.name or "").partition(".")[0]
-            if not top or top in COMPILED:
+            if portable or not top or top in COMPILED:
                 raise
             COMPILED.add(top)
             for name in [name for name in sys.modules if name.startswith("sglang")]:
@@ -124,15 +142,19 @@ def _device(native: bool) -> str:
     return "cpu" if native else "cuda"
 
 
-def layers(head: int) -> dict[str, Callable[[bool], list[str]]]:
+def layers(head: int, *, portable: bool) -> dict[str, Callable[[bool], list[str]]]:
     """What an embedding's forward pass goes through besides PyTorch's own products."""
     import torch
 
-    layernorm, activation, base, utils = modules()
+    layernorm, activation, base, utils = modules(portable=portable)
     note(activation, "_jit_silu_and_mul", "_jit_gelu_and_mul", "_jit_gelu_tanh_and_mul")
     note(base, "apply_rope_with_cos_sin_cache_inplace")
     note(utils, "fused_inplace_qknorm")
     utils.can_use_fused_inplace_qknorm = lambda *_args: True
+    if portable:
+        from qlaunch_sglang import torch_kernels
+
+        torch_kernels.register()
     graph = SimpleNamespace(
         cuda_graph_config=SimpleNamespace(prefill=SimpleNamespace(tc_compiler=""))
     )
@@ -144,7 +166,8 @@ def layers(head: int) -> dict[str, Callable[[bool], list[str]]]:
     def made(kind: Callable[[], Any], native: bool) -> Any:
         with torch.device(_device(native)):
             layer = kind()
-        layer._forward_method = layer.forward_native if native else layer.forward_cuda
+        if not portable:
+            layer._forward_method = layer.forward_native if native else layer.forward_cuda
         return layer
 
     def norm(native: bool) -> Any:
@@ -158,7 +181,7 @@ def layers(head: int) -> dict[str, Callable[[bool], list[str]]]:
     def heads(native: bool) -> None:
         norms = [made(lambda: layernorm.RMSNorm(head), native) for _ in range(2)]
         pair = some(native, 7, 16 * head), some(native, 7, 8 * head)
-        utils.apply_qk_norm(*pair, *norms, head, allow_inplace=not native)
+        utils.apply_qk_norm(*pair, *norms, head, allow_inplace=portable or not native)
 
     return {
         "RMSNorm": lambda native: called(lambda: norm(native)(some(native, 7, 1024))),
@@ -184,7 +207,14 @@ def main() -> None:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     torch.set_grad_enabled(False)
-    found = layers(128)
+    if sys.argv[1:] == ["portable"]:
+        imported = [name for name in SERVER if importlib.import_module(name)]
+        found = layers(128, portable=True)
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            traced = {name: layer(True) for name, layer in found.items()}
+        json.dump({"portable": traced, "imported": imported}, sys.stdout)
+        return
+    found = layers(128, portable=False)
     with FakeTensorMode(allow_non_fake_inputs=True):
         answer = {
             way: {name: layer(native) for name, layer in found.items()}

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import launcher
+from launcher.engine import command, releases
 from launcher.engine.release import Engine
 from tests.engine_real import qlaunch
 
@@ -55,3 +56,24 @@ def test_five_compiled_operators_are_all_that_an_embedding_s_forward_pass_calls(
 def test_every_one_has_a_way_in_pytorch_alone(traced: dict[str, dict[str, list[str]]]) -> None:
     """What a release without compiled kernels would be made of: SGLang's own `forward_native`."""
     assert traced["native"] == {layer: [] for layer in OPERATORS}
+
+
+def test_the_release_without_compiled_kernels_calls_none_and_imports_without_them(
+    engine: Engine,
+) -> None:
+    """Its environment, the plugin and SGLang's own switch: no layer is told anything here."""
+    env = command.base_environment(releases.release("cuda13-portable"), plugin=True)
+    done = subprocess.run(
+        [engine.python, str(SCRIPT), "portable"],
+        env={
+            **qlaunch.environment(None),
+            **env,
+            "PYTHONPATH": f"{env['PYTHONPATH']}:{STANDINS}",  # torchvision's, beside a CPU build
+        },
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=600,
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["portable"] == {layer: [] for layer in OPERATORS}
+    assert "sglang.srt.managers.scheduler" in found["imported"]

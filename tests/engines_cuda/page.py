@@ -80,7 +80,8 @@ row is what a block may have.
 
 def kernels(raw: Path) -> str:
     """The table of compiled kernels, a column a card; empty without files."""
-    return "".join(_kernel_table(path) for path in sorted((raw / "kernels").glob("*.json")))
+    tables = [_kernel_table(path) for path in sorted((raw / "kernels").glob("*.json"))]
+    return _KERNELS + "\n".join(tables) if tables else ""
 
 
 def _kernel_table(path: Path) -> str:
@@ -92,7 +93,7 @@ def _kernel_table(path: Path) -> str:
     for what, head in dict.fromkeys((r["what"], r["head"]) for r in found["rows"]):
         table.append([f"{what}, head of {head}", *(cells[what, head, card] for card in cards)])
     table.append(["shared memory, at most", *(f"{SHARED[card]:,}" for card in cards)])
-    return _KERNELS + "".join(f"| {' | '.join(row)} |\n" for row in table)
+    return "".join(f"| {' | '.join(row)} |\n" for row in table)
 
 
 def _cell(row: dict[str, Any]) -> str:

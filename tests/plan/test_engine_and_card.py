@@ -233,3 +233,25 @@ def test_no_release_is_left_without_limits_to_choose_by() -> None:
         if release.device == "cuda":
             assert release.min_compute_capability
             assert release.min_driver
+
+
+def test_an_unproven_release_is_taken_by_name_and_never_by_auto() -> None:
+    chosen = engine_and_card.choose("cuda13-portable", ANY_GPU, on("T4"), HOST)
+    assert chosen.release.kernels == "torch"
+    assert "cuda13-portable" not in {r.name for r in engine_and_card.candidates("auto", ANY_GPU)}
+
+
+def test_a_release_without_kernels_attends_by_pytorch_whatever_the_profile_says() -> None:
+    plan = make_plan(
+        inputs(
+            hardware=on("T4"),
+            model=qwen3(),
+            release="cuda13-portable",
+            flags={"attention-backend": "triton"},
+        )
+    )
+    argv = plan.engine.argv
+    assert argv[argv.index("--attention-backend") + 1] == "torch_native"
+    assert argv[argv.index("--chunked-prefill-size") + 1] == "-1"
+    assert plan.engine.env["SGLANG_FORCE_FUSED_OP_BACKEND"] == "torch"
+    assert "standins_cuda" in plan.engine.env["PYTHONPATH"]

@@ -51,6 +51,11 @@ def test_a_t4_is_proved_from_its_own_profile_to_two_services_on_the_card(tmp_pat
         assert steps[0] == f"model quantize qwen3-embedding-0.6b --to {to}"
         assert steps[1].startswith(f"up {profile} ")
         assert f"--model qwen3-embedding-0.6b-{to}" in steps[1]
+    newest = found["newest engine"]
+    assert words(newest)[0].endswith(
+        "--name prove-cuda13-portable --port 0 --engine cuda13-portable"
+    )
+    assert list(found)[-1] == "newest engine"
     pair = found["two on one card"]
     assert len(pair.services) == 2
     assert words(pair)[-2:] == [f"down {name}" for name in pair.services]
@@ -61,6 +66,7 @@ def test_a_t4_is_proved_from_its_own_profile_to_two_services_on_the_card(tmp_pat
 def test_a_card_with_fp8_is_proved_in_fp8_too(tmp_path: Path) -> None:
     found = chapters(machine("l4").detect(tmp_path))
     assert "profile gpu-fp8" in found
+    assert "newest engine" not in found  # `cuda13` is that
     assert "whole texts" not in found  # its Triton has tensor cores
 
 

@@ -75,6 +75,7 @@ docs: setup
 	@$(RUN)/python -m tests.checkpoints.page
 	@$(RUN)/python -m tools.profile_table
 	@$(RUN)/python -m launcher.config.schema
+	@$(RUN)/python -m tools.profile_keys
 	@$(RUN)/python -m tools.document_schemas
 	@$(RUN)/python -m tools.error_pages
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import site_pages
+from tools import profile_keys, site_pages
 from tools.site_pages import ROOT, anchors, led_to, links, pages
 
 PAGES = pages()
@@ -48,3 +48,10 @@ def test_the_site_has_what_its_pages_link_to(tmp_path: Path) -> None:
     assert count > len(PAGES)
     assert (folder / "docs" / "images" / "comparison.png").is_file()
     assert (folder / "profiles" / "schema.json").is_file()
+
+
+def test_the_keys_of_a_profile_are_those_of_its_schema() -> None:
+    """`make docs` writes the page."""
+    assert profile_keys.DOCUMENT.read_text("utf-8") == profile_keys.page()
+    for key in ("extends", "flags", "backoff_initial_s"):
+        assert f"| `{key}` |" in profile_keys.page()

@@ -14,6 +14,7 @@ from launcher import extras
 from launcher.cli.base import command as declare
 from launcher.cli.result import Problem, Result, table
 from launcher.documents.comparison import VERSION, Comparison
+from launcher.documents.run import Run
 from launcher.documents.run_diff import (
     Change,
     CheckResult,
@@ -26,7 +27,7 @@ from launcher.errors import ExitCode, QlaunchError
 from launcher.linux.files import read_bounded, write_atomic
 from launcher.paths import dirs
 from launcher.record.bench import bench_rows
-from launcher.record.runs import load_run, read_events, read_samples, run_directory
+from launcher.record.runs import list_runs, load_run, read_events, read_samples, run_directory
 
 COMPARISON = "comparison.json"
 TUNING = "tuning.json"
@@ -174,9 +175,11 @@ def _write(path: Path, text: str) -> None:
 
 @declare("runs diff")
 @click.argument("a")
-@click.argument("b", default="latest")
-def diff(a: str, b: str) -> Result:
+@click.argument("b", required=False)
+def diff(a: str, b: str | None) -> Result:
     """Say what differs in run B (default: the latest) from run A: plan, figures, checks.
+
+    With a service alone its last run is B, and the one before it A.
 
     The command and its environment word by word, versions, times and memory with their ratio
     (B / A), the checks, and the levels that `bench` measured in both. `vectors` says whether one
@@ -185,10 +188,29 @@ def diff(a: str, b: str) -> Result:
     from launcher.record.diff import diff as compare
 
     runs = dirs().runs
-    one, two = load_run(runs, a), load_run(runs, b)
+    one, two = load_run(runs, a), load_run(runs, b or "latest")
+    if b is None and not one.run.startswith(a):  # a service's name, or `latest`
+        one, two = _before(runs, one), one
     benches = [bench_rows(runs / run.run) for run in (one, two)]
     found = compare(one, two, *benches)
     return Result(data=msgspec.to_builtins(found), lines=_diff_lines(found))
+
+
+def _before(runs: Path, last: Run) -> Run:
+    """The run of the same service before its last one.
+
+    Raises:
+        QlaunchError: `run_unknown` (exit 2): there is none.
+    """
+    ids = [each.run for each in list_runs(runs) if each.service == last.service]
+    earlier = ids[ids.index(last.run) + 1 :]
+    if not earlier:
+        raise QlaunchError(
+            f"{last.service} has one run only, {last.run}: there is nothing to compare it with",
+            code="run_unknown",
+            fix="name two runs: qlaunch runs list",
+        )
+    return load_run(runs, earlier[0])
 
 
 def _diff_lines(found: RunDiff) -> list[str]:

@@ -185,6 +185,15 @@ class TestDiff:
         for line in ("- --dtype bfloat16", "+ --dtype float32", "2.00 ×", "+ FAILED: 1 of 2"):
             assert line in text
 
+    def test_a_service_alone_means_its_last_two_runs(self, run: Run, home: Path) -> None:
+        """It was compared with itself."""
+        leave(ONE, given.run())
+        alone = run("runs", "diff", "svc", "--json")
+        assert (alone.code, alone.error["code"]) == (2, "run_unknown")
+        leave(TWO, given.run())
+        found = run("runs", "diff", "svc", "--json").data
+        assert (found["a"]["run"], found["b"]["run"]) == (ONE, TWO)
+
     def test_the_same_twice(self, run: Run, home: Path) -> None:
         leave(ONE, given.run())
         found = run("runs", "diff", ONE, ONE, "--json").data

@@ -71,8 +71,7 @@ class Job:
         if self.engine is not None:
             what = f"engine {self.engine.name} (SGLang {self.engine.version}), "
             what += f"{len(self.engine_packages)} packages"
-            size = self.engine.disk_bytes_cuda_build or self.engine.disk_bytes
-            parts.append(Part(what, size, at_most=True))
+            parts.append(Part(what, self.engine.disk_bytes, at_most=True))
         return tuple(parts)
 
     @property

@@ -24,10 +24,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # the controller hears of every worker's tests
         config.pluginmanager.register(plugin.Outcomes(config), "reliability-outcomes")
     take_ports_of_its_own()
-    # Started in the background of a script we inherit an ignored SIGINT, and every program that a
-    # test starts and interrupts would inherit it from us.
+    # Started in the background of a script we inherit an ignored SIGINT, under nohup an ignored
+    # SIGHUP, and every program that a test starts and signals would inherit it from us.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects

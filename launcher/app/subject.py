@@ -7,6 +7,7 @@ model; a name that is a profile's always means the profile.
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,6 +95,8 @@ def _folder(word: str) -> Source:
         return source
     if path.exists():
         why, fix = "is a file", "a profile's file ends in .yaml, and a model is a folder"
+        if (path.parent / "config.json").is_file():
+            fix = f"give its folder: {shlex.quote(str(path.parent))}"
     elif path.is_symlink():
         why, fix = absent(path), "mend the link, or give the folder itself"
     elif (better := meant(word)) is not None:

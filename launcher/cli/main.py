@@ -171,10 +171,16 @@ def main(arguments: list[str]) -> int:
 
 
 def _usage(arguments: list[str], error: click.UsageError) -> int:
-    where = error.ctx.command_path if error.ctx else "qlaunch"
+    named = _name(arguments)
+    where = error.ctx.command_path if error.ctx else f"qlaunch {named}".replace(" qlaunch", "")
+    fix = None
+    if isinstance(error, click.NoSuchOption):
+        from launcher.cli import suggestions
+
+        fix = suggestions.where_it_belongs(error.option_name, where)
     message = re.sub(r"\s*\n\s*", " ", error.format_message())  # click lists choices line by line
     return _report(
-        arguments, _failed("usage", message, ExitCode.USAGE, fix=f"see `{where} --help`")
+        arguments, _failed("usage", message, ExitCode.USAGE, fix=fix or f"see `{where} --help`")
     )
 
 

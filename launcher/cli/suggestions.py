@@ -61,3 +61,22 @@ def _exists(ctx: click.Context, group: click.Group, name: str) -> bool:
     if found is None or not rest:
         return found is not None
     return isinstance(found, click.Group) and rest in found.list_commands(ctx)
+
+
+_TAKES_ENGINE_OPTIONS: Final = frozenset({"qlaunch up", "qlaunch plan"})
+
+
+def where_it_belongs(option: str, path: str) -> str | None:
+    """Where an option that a command does not have is to be written, if it is another's.
+
+    Args:
+        option: as it was typed, `--context-length`.
+        path: of the command that got it: `qlaunch up`, or `qlaunch` alone.
+    """
+    if path == "qlaunch":
+        return f"options of a command stand after its name: qlaunch COMMAND {option}"
+    from launcher.engine.options.flags import is_option
+
+    if path in _TAKES_ENGINE_OPTIONS and is_option(option):
+        return f"it is an option of the engine, and stands after `--`: {path} … -- {option}"
+    return None

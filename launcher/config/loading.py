@@ -101,7 +101,10 @@ def find_profile(name_or_path: str, user_dir: Path) -> ProfileRef:
     if name_or_path.endswith(SUFFIXES):
         # lexists, unlike Path.exists, answers False for names that no file can have.
         if not os.path.lexists(name_or_path):
-            raise _unknown(f"there is no profile file {shown(name_or_path, 400)}")
+            name = Path(name_or_path).stem
+            known = name in _files(user_dir) or name in _files(shipped_dir())
+            hint = f"; did you mean the profile `{name}`?" if known else ""
+            raise _unknown(f"there is no profile file {shown(name_or_path, 400)}{hint}")
         path = Path(name_or_path)
         return ProfileRef(path.stem, path.absolute(), shipped=False)
     shipped, own = _files(shipped_dir()), _files(user_dir)

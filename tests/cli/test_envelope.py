@@ -259,6 +259,28 @@ def test_debug_keeps_the_traceback_in_a_file_and_names_it(
     assert "Error: there is no service 'absent'" in answer.err
 
 
+@pytest.mark.parametrize(
+    ("words", "fix"),
+    [
+        (
+            ["plan", "cpu-minilm", "--context-length", "256"],
+            "stands after `--`: qlaunch plan … -- --context-length",
+        ),
+        (
+            ["--name", "x", "up"],
+            "options of a command stand after its name: qlaunch COMMAND --name",
+        ),
+        (["up", "--no-such-thing"], "see `qlaunch up --help`"),
+        (["profiles", "new", "x", "--model"], "see `qlaunch profiles new --help`"),
+    ],
+)
+def test_an_option_in_the_wrong_place_is_told_its_place(
+    words: list[str], fix: str, run: Run
+) -> None:
+    """As SGLang's users write it: without the two dashes between."""
+    assert run(*words, "--json").error["fix"] == fix
+
+
 def test_a_usage_error_is_one_line(run: Run) -> None:
     """Of a missing argument with choices click makes a list of lines, with tabs."""
     message = run("completion", "--json").error["message"]

@@ -131,7 +131,9 @@ class TestAModelInsteadOfAProfile:
             (".", "is not a model folder: it has no config.json", "did you mean"),
             ("./absent", "work/absent does not exist", "check the path"),
             ("org/name", "work/org/name does not exist", "write hf:org/name"),
-            ("./my-decoder/config.json", "config.json is a file", "ends in .yaml"),
+            ("./my-decoder/config.json", "config.json is a file", "work/my-decoder"),
+            ("./note.txt", "note.txt is a file", "ends in .yaml"),
+            ("cpu-minilm.yaml", "did you mean the profile `cpu-minilm`?", "profiles list"),
             ("hf:name", "does not name a repository as ORG/NAME", "hf:ORG/NAME"),
             ("https://x/y", "starts with `https:`, which is not a kind of source", "hf:ORG/NAME"),
             ("hub.example/org/name", "does not exist", "on the hub write hf:org/name"),
@@ -146,6 +148,7 @@ class TestAModelInsteadOfAProfile:
     ) -> None:
         Path("dangling").symlink_to("nowhere")
         Path("loop").symlink_to("loop")
+        Path("note.txt").touch()
         answer: Answer = run("plan", word, "--json")
         assert answer.code == 2
         assert message in answer.error["message"]

@@ -560,3 +560,15 @@ def test_the_tool_reads_an_unpacked_tree_and_runs_nothing_of_it(
     with zipfile.ZipFile(wheel(tmp_path, "0.5.9", files)) as archive:
         archive.extractall(tmp_path / "tree")
     assert tool.table(tool.Tree(tmp_path / "tree"))["version"] == "0.5.9"
+
+
+def test_an_option_without_its_dashes_is_named_once() -> None:
+    """It said twice that a value at the start belongs to no option."""
+    with pytest.raises(QlaunchError) as caught:
+        require(["max-total-tokens", "4"], "0.5.23")
+    first, second = caught.value.message.split("; ", 1)[0], caught.value.message
+    assert first == "max-total-tokens is not an option"
+    assert "did you mean --max-total-tokens?" in second
+    with pytest.raises(QlaunchError) as caught:
+        require(["secret-1", "secret-2"], "0.5.23")
+    assert caught.value.message == "a value at the start belongs to no option of SGLang 0.5.23"

@@ -130,6 +130,11 @@ def _index(version: str) -> dict[str, Option]:
     return found.index() if found else {}
 
 
+def is_option(word: str) -> bool:
+    """Whether any release with a table here has an option `word`, `--context-length`."""
+    return any(word in _index(version) for version in reversed(versions()))
+
+
 def check(options: Sequence[str], against: str | Table) -> list[FlagProblem]:
     """What is wrong with `options`, the words after the engine's start command, in their order.
 
@@ -163,7 +168,7 @@ def require(options: Sequence[str], against: str | Table) -> list[FlagProblem]:
     no_table = "no_table" in kinds
     fixes = dict.fromkeys(problem.fix for problem in errors if problem.fix)
     raise QlaunchError(
-        "; ".join(problem.message for problem in errors),
+        "; ".join(dict.fromkeys(problem.message for problem in errors)),
         code="flag_unknown" if unknown else "flag_table_missing" if no_table else "flag_invalid",
         exit_code=ExitCode.ENGINE,
         fix="; ".join(fixes) or None,
@@ -199,6 +204,8 @@ class _Reader:
             previous = next((w for w in self.words[self.at - 2 :: -1] if self._known(w)), None)
             where = f"after {_shown(previous.partition('=')[0])}" if previous else "at the start"
             message = f"a value {where} belongs to no option of SGLang {self.version}"
+            if f"--{word}" in self.index:  # no other value is shown: it may be a key
+                message = f"{word} is not an option; did you mean --{word}?"
             yield FlagProblem(option="", kind="unknown", message=message)
             return
         name, equals, value = word.partition("=")

@@ -278,7 +278,7 @@ def test_an_option_in_the_wrong_place_is_told_its_place(
     words: list[str], fix: str, run: Run
 ) -> None:
     """As SGLang's users write it: without the two dashes between."""
-    assert run(*words, "--json").error["fix"] == fix
+    assert run("--json", *words).error["fix"].endswith(fix)
 
 
 def test_a_usage_error_is_one_line(run: Run) -> None:

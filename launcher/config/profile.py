@@ -106,11 +106,11 @@ class Cache(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """How long a vector is kept at most: seconds, or `30m`, `12h`, `7d`. A vector does not age:
     left out, it is kept until its place is needed."""
     max_bytes: Positive | str | None = None
-    """Bound of the file, such as `4GiB` (1 GiB); servers have bounds of their own."""
+    """Bound of the file, such as `4GiB` (`1GiB`); servers have bounds of their own."""
     dtype: Literal["float32", "float16"] = "float32"
     """What vectors are kept as; float16 takes half, and rounds all answers to it."""
     memory: NotNegative | str | None = None
-    """Of the vectors used last that the gateway keeps in memory too, such as `256MiB` (64 MiB)."""
+    """Of the vectors used last that the gateway keeps in memory too, such as `256MiB` (`64MiB`)."""
     wait_ms: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 5.0
     """Longest that a request waits for the cache before it goes on without, milliseconds."""
     password_file: str | None = None

@@ -45,6 +45,7 @@ def document(served: Served) -> Json:
         "paths": {
             "/v1/embeddings": {"post": _embeddings()},
             "/v1/models": {"get": _page("models", "The models that are served.", _ref("Models"))},
+            "/v1/models/{model}": {"get": _one_model()},
             "/health": {"get": _open("health", "Whether the gateway lives.", _STATUS)},
             "/ready": {"get": _ready()},
             "/metrics": {"get": _metrics()},
@@ -54,6 +55,7 @@ def document(served: Served) -> Json:
             "schemas": {
                 "EmbeddingRequest": _request(served),
                 "EmbeddingAnswer": _ANSWER,
+                "Model": _MODEL,
                 "Models": _MODELS,
                 "Error": _ERROR,
             },
@@ -172,6 +174,17 @@ _ANSWER: Final[Json] = {
     },
     "additionalProperties": False,
 }
+_MODEL: Final[Json] = {
+    "type": "object",
+    "required": ["id", "object", "created", "owned_by"],
+    "properties": {
+        "id": {"type": "string"},
+        "object": {"const": "model"},
+        "created": _COUNT,
+        "owned_by": {"type": "string"},
+    },
+    "additionalProperties": False,
+}
 _MODELS: Final[Json] = {
     "type": "object",
     "required": ["object", "data"],
@@ -179,17 +192,7 @@ _MODELS: Final[Json] = {
         "object": {"const": "list"},
         "data": {
             "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["id", "object", "created", "owned_by"],
-                "properties": {
-                    "id": {"type": "string"},
-                    "object": {"const": "model"},
-                    "created": _COUNT,
-                    "owned_by": {"type": "string"},
-                },
-                "additionalProperties": False,
-            },
+            "items": {"$ref": "#/components/schemas/Model"},
         },
     },
     "additionalProperties": False,
@@ -265,6 +268,16 @@ def _parameter(name: str, schema: Json) -> Json:
 def _page(name: str, summary: str, schema: Json) -> Json:
     done = _json(summary, schema, headers={"X-Request-Id": _REQUEST_ID})
     return {"operationId": name, "summary": summary, "responses": {"200": done, **_refusals()}}
+
+
+def _one_model() -> Json:
+    page = _page("model", "Whether a model is served.", _ref("Model"))
+    page["responses"] |= {
+        "404": _problem("There is no such model."),
+        "503": _problem("No server has been reached yet.", Retry_After=_RETRY),
+    }
+    named = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
+    return page | {"parameters": [named]}
 
 
 def _open(name: str, summary: str, schema: Json) -> Json:

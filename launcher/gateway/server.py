@@ -104,6 +104,7 @@ class Gateway:
         app = web.Application(client_max_size=self._settings.most_bytes, middlewares=rules)
         app.router.add_post("/v1/embeddings", self._embeddings)
         app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/v1/models/{model:.+}", self._model)
         app.router.add_get("/health", self._health)
         app.router.add_get("/ready", self._ready)
         app.router.add_get("/metrics", self._metrics)
@@ -239,11 +240,13 @@ class Gateway:
         return sorted(self.groups.keys() | aliases)
 
     async def _models(self, _request: web.Request) -> web.Response:
-        models = [
-            {"id": name, "object": "model", "created": 0, "owned_by": "qlaunch"}
-            for name in self._names()
-        ]
+        models = [_listed(name) for name in self._names()]
         return _json(200, msgspec.json.encode({"object": "list", "data": models}))
+
+    async def _model(self, request: web.Request) -> web.Response:
+        name = request.match_info["model"]
+        self._group(name)
+        return _json(200, msgspec.json.encode(_listed(name)))
 
     async def _health(self, _request: web.Request) -> web.Response:
         return _json(200, b'{"status":"ok"}')
@@ -301,6 +304,10 @@ def _check_reader(request: web.Request, call: EmbeddingCall) -> None:
             f"OpenAI's client reads base64 as float32, and these are {call.output}:"
             ' give encoding_format="float"',
         )
+
+
+def _listed(name: str) -> dict[str, str | int]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "qlaunch"}
 
 
 def _counts(outcome: Outcome) -> dict[str, str]:

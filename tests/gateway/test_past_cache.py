@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import aiohttp
 import pytest
@@ -137,3 +138,15 @@ def test_the_one_key_of_a_service(header: str | None, allowed: bool) -> None:
     key = OneKey("a-key-of-eight")
     assert (key.client(header) is not None) is allowed
     assert key.reload() is None
+
+
+@pytest.mark.parametrize(("name", "status"), [("m", 200), ("x", 404), ("org/m", 404)])
+def test_one_model_is_told_as_the_engine_tells_it(name: str, status: int) -> None:
+    async def work() -> None:
+        async with Bench(Memory()) as bench:
+            found, text = await bench.get(f"v1/models/{name}")
+            assert found == status
+            told = json.loads(text)
+            assert told.get("id") == ("m" if status == 200 else None)
+
+    run(work())

@@ -108,7 +108,7 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
         QlaunchError: each step's own, with its exit code.
     """
     where = dirs()
-    hardware = _hardware(request)
+    hardware = asked_machine(request.gpu, request.vram, request.driver)
     chosen = _chosen(request, hardware, where, progress)
     request, name = chosen.request, chosen.profile
     profile = load_profile(name, profiles_dir(where))
@@ -347,16 +347,16 @@ def what_runs_here(hardware: Hardware, where: Dirs) -> tuple[str, ...]:
     return tuple(j.verdict.profile for j in judged if j.verdict.bucket == "runs")
 
 
-def _hardware(request: Request) -> Hardware:
-    """This machine, or the one that was asked about.
+def asked_machine(gpu: str | None, vram: str | None, driver: str | None) -> Hardware:
+    """This machine, or the one that the options describe.
 
     Raises:
-        QlaunchError: `gpu_unknown` or `size_invalid` (exit 2).
+        QlaunchError: `gpu_unknown`, `size_invalid` or `usage` (exit 2).
     """
-    if not request.elsewhere:
+    if gpu is None and vram is None and driver is None:
         return detect()
-    vram = None if request.vram is None else parse_card_memory(request.vram)
-    return hypothetical(request.gpu, vram, detect(), driver=request.driver)
+    memory = None if vram is None else parse_card_memory(vram)
+    return hypothetical(gpu, memory, detect(), driver=driver)
 
 
 def _brought(settings: Resolved, profile: LoadedProfile) -> Engine | None:

@@ -9,15 +9,13 @@ import click
 import msgspec
 
 from launcher.app import candidates, evidence
+from launcher.app.prepare import asked_machine
 from launcher.cli import screen
 from launcher.cli.base import all_option, wants_reasons
 from launcher.cli.base import command as declare
 from launcher.cli.options import machine_options
 from launcher.cli.result import Result, table
-from launcher.config.size import parse_card_memory
 from launcher.errors import QlaunchError
-from launcher.hardware import detect as reading
-from launcher.hardware.cards import hypothetical
 from launcher.hardware.inventory import Hardware
 from launcher.paths import dirs
 from launcher.plan import engine_and_card
@@ -52,7 +50,7 @@ def command(
             fix=f"the best profile for a model, and its plan: qlaunch plan {shlex.quote(words[0])}",
         )
     where = dirs()
-    hardware = machine(gpu, vram, driver)
+    hardware = asked_machine(gpu, vram, driver)
     if gpu or vram:
         engine_and_card.require_kernels(hardware)
     given = candidates.advise(hardware, where)
@@ -60,18 +58,6 @@ def command(
     data = document(found, given, hardware)
     lines = _lines(found, data["evidence"], reasons=wants_reasons() or everything)
     return Result(data=data, lines=screen.shorten(lines, everything=everything))
-
-
-def machine(gpu: str | None, vram: str | None, driver: str | None) -> Hardware:
-    """This machine, or the one that the options describe.
-
-    Raises:
-        QlaunchError: `gpu_unknown`, `size_invalid` or `usage` (exit 2).
-    """
-    here = reading.detect()
-    if gpu is None and vram is None and driver is None:
-        return here
-    return hypothetical(gpu, None if vram is None else parse_card_memory(vram), here, driver=driver)
 
 
 def document(found: Recommendation, given: candidates.Advice, hardware: Hardware) -> dict[str, Any]:

@@ -128,12 +128,15 @@ def show(profile: str, resolved: bool) -> Result:
     settings = resolve(loaded, {}, os.environ, load_user_config(where.config))
     values: dict[str, Any] = msgspec.to_builtins(settings)
     sources: dict[str, str] = values.pop("sources")
-    flat = {key: value for key, value in values.items() if key != "flags"}
+    flat = {key: value for key, value in values.items() if key not in {"flags", "cache"}}
+    cache = {f"cache.{key}": each for key, each in (values["cache"] or {}).items()}
+    flat |= {key: each for key, each in cache.items() if each is not None} or {"cache": None}
     flat |= {f"flags.{key}": value for key, value in values["flags"].items()}
     others = dict(_beside_settings(loaded, frozenset(values)))
     sources |= {key: place for key, (_value, place) in others.items()}
     flat |= {key: value for key, (value, _place) in others.items()}
-    rows = [(key, value, sources.get(key, "default")) for key, value in flat.items()]
+    places = dict.fromkeys(cache, sources.get("cache", "default")) | sources
+    rows = [(key, value, places.get(key, "default")) for key, value in flat.items()]
     return Result(
         data=_shown(loaded) | {"resolved": values, "sources": sources},
         lines=table(("SETTING", "VALUE", "FROM"), rows),

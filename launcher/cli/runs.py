@@ -70,6 +70,7 @@ def show(run: str, everything: bool) -> Result:
         f"RAM       {size(peak.ram_peak_bytes)} {units.peak(peak.method.get('ram'))}",
         f"GPU       {size(peak.gpu_peak_bytes)} {units.peak(peak.method.get('gpu'))}",
         *words.timings(found.timings),
+        *words.cache_use(found.cache),
         *_phases(found.phases, everything=everything),
         *words.failure(found.failure),
         *words.checks(found.smoke, brief=not everything),

@@ -11,7 +11,7 @@ from launcher.argv import grouped
 from launcher.cli import screen
 from launcher.documents.failure import Failure, TakenFallback
 from launcher.documents.plan import Plan
-from launcher.documents.run import Timings
+from launcher.documents.run import CacheUse, Timings
 from launcher.documents.service_state import FINAL, ServiceState, at_work
 from launcher.documents.smoke import SmokeReport
 from launcher.model.checkpoint import Prompts
@@ -71,16 +71,23 @@ def gateway(state: ServiceState) -> list[str]:
     found = state.gateway
     if found is None:
         return []
-    use, lines = found.use, []
+    lines = []
     if found.process and at_work(state):
         lines.append(f"gateway   pid {found.process.pid}, before the engine at {_bare(state)}")
-    if use.hit_rate is not None:
-        hits = f"{use.hits} of {use.inputs} texts from the cache ({use.hit_rate:.0%})"
-        lines.append(f"cache     {hits}")
-    if use.restarts:
-        lines.append(f"restarts  {use.restarts} of the gateway")
+    lines += cache_use(found.use)
     if found.problem and found.problem != state.detail:
         lines.append(f"warning   {found.problem}")
+    return lines
+
+
+def cache_use(use: CacheUse | None) -> list[str]:
+    """What a cache answered; nothing before the first text, and where there is none."""
+    lines = []
+    if use is not None and use.hit_rate is not None:
+        hits = f"{use.hits} of {use.inputs} texts from the cache ({use.hit_rate:.0%})"
+        lines.append(f"cache     {hits}")
+    if use is not None and use.restarts:
+        lines.append(f"restarts  {use.restarts} of the gateway")
     return lines
 
 

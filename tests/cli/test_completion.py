@@ -54,7 +54,7 @@ def filled(home: Path) -> Path:
         ("plan --engine tur", ["turing"]),
         ("plan --engine=tur", ["--engine=turing"]),
         ("model pull gte", ["gte-tiny"]),
-        ("engine install cuda", ["cuda13", "cuda12"]),
+        ("engine install cuda", ["cuda13", "cuda13-portable", "cuda12"]),
         ("runs show ", ["latest", RUN, "svc-one"]),
         ("runs diff latest 2026", [RUN]),
         ("runs list --service ", ["svc-one"]),

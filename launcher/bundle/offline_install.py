@@ -111,4 +111,13 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        refuse("interrupted", f"run {HERE / 'install'} again: it goes on where it stopped", 130)
+    except OSError as problem:
+        refuse(
+            f"{problem.filename or 'this machine'}: {problem.strerror or problem}",
+            "mend that, or give --into and --bin folders of your own, then run it again",
+            1,
+        )

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -286,6 +287,29 @@ class TestInstall:
         answer = run("bundle", "install", str(tar), "--json")
         assert (answer.code, answer.error["code"]) == (2, "bundle_invalid")
         assert answer.error["fix"] == f"unpack it first: tar -xf {tar}"
+
+    def test_the_script_interrupted_or_refused_a_folder_says_so_in_one_sentence(
+        self, finetune: Path, tmp_path: Path
+    ) -> None:
+        """Ctrl-C printed a traceback."""
+        folder = small(tmp_path, finetune)
+        shutil.copy(bundling._INSTALLER, folder / "install")
+        (folder / "wheels").mkdir()
+        (tmp_path / "file").touch()
+        words = (folder / "install", "--into", tmp_path / "file" / "x")
+        argv = [sys.executable, *map(str, words)]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"Error: {tmp_path / 'file'}: ")
+        assert "Traceback" not in done.stderr
+        (folder / "bundle.json").unlink()
+        os.mkfifo(folder / "bundle.json")
+        reader = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
+        with (folder / "bundle.json").open("w"):  # waits until it reads
+            reader.send_signal(signal.SIGINT)
+            _, err = reader.communicate(timeout=HANG_S)
+        assert (reader.returncode, err.count("\n")) == (130, 2)
+        assert err.startswith("Error: interrupted\n")
 
     def test_the_script_refuses_another_python_in_one_sentence(
         self, finetune: Path, tmp_path: Path

@@ -12,7 +12,7 @@ from typing import Final
 from launcher import __version__, paths
 from launcher.app.running_service import api_key
 from launcher.documents.plan import Expectation, Plan
-from launcher.documents.service_state import UP, ServiceState
+from launcher.documents.service_state import FINAL, UP, ServiceState
 from launcher.errors import QlaunchError
 from launcher.gateway.identity import Identity
 from launcher.gateway.inputs import Checkpoint
@@ -20,6 +20,11 @@ from launcher.gateway.pool import Limits, Seen
 from launcher.gateway.run import ServiceGroup, UrlGroup
 from launcher.service import control, store
 
+HOLD_S: Final = 30.0
+"""For a request whose service is being started again: on a CPU it is back in about 5 s after a
+death, by its template, and in 10 to 30 s after `restart`."""
+_BETWEEN_S: Final = 5.0
+"""Between the stop and the new start of a `restart`."""
 _LOOK_S: Final = 1.0
 """Between two looks at whether a service's processes live; its files are looked at each time."""
 _NO_VECTORS: Final = frozenset(
@@ -47,6 +52,7 @@ class ServiceSource:
         self._stamp: Stamp | None = None
         self._next = 0.0
         self._told = False
+        self._up_at = float("-inf")
         self._seen = Seen(url=None)
         control.status(service)
         self.plan = store.read_plan(self._folder)
@@ -73,8 +79,13 @@ class ServiceSource:
         except QlaunchError:
             return Seen(url=None)
         self.plan, self.model = plan, plan.model_name
+        now = time.monotonic()
+        if state.state in UP:
+            self._up_at = now
+        stopped = state.state in ("stopping", "stopped")
         return Seen(
             url=state.endpoint if state.state in UP else None,
+            coming=now - self._up_at < _BETWEEN_S if stopped else state.state not in FINAL,
             key=key,
             identity=identity_of(plan) if self._current() else None,
             checkpoint=checkpoint_of(plan, state),
@@ -174,8 +185,8 @@ def _plugin() -> tuple[str, int]:
     return total.hexdigest(), newest
 
 
-def service_limits(plan: Plan, timeout_s: float) -> Limits:
-    """What the service takes in one call."""
+def service_limits(plan: Plan, timeout_s: float, *, hold_s: float = 0.0) -> Limits:
+    """What the service takes in one call, and how long a call waits for its restart."""
     guard = plan.guard
     inputs = min(plan.expectation.max_running_requests, guard.inputs if guard else 64)
     return Limits(
@@ -183,11 +194,17 @@ def service_limits(plan: Plan, timeout_s: float) -> Limits:
         call_inputs=max(1, min(64, inputs)),
         call_bytes=max(1 << 10, min(1 << 20, guard.call_bytes if guard else 1 << 20)),
         timeout_s=timeout_s,
+        hold_s=hold_s,
     )
 
 
 def parse_targets(
-    words: tuple[str, ...], *, key: str | None, revision: str, timeout_s: float
+    words: tuple[str, ...],
+    *,
+    key: str | None,
+    revision: str,
+    timeout_s: float,
+    hold_s: float = HOLD_S,
 ) -> tuple[tuple[ServiceGroup, ...], tuple[UrlGroup, ...]]:
     """Servers of `[NAME=]TARGET[,TARGET…]`, where each target is a service or a URL.
 
@@ -207,7 +224,7 @@ def parse_targets(
             urls.append(UrlGroup(name=name or None, urls=targets, key=key, revision=revision))
         else:
             sources = tuple(ServiceSource(target) for target in targets)
-            services.append(_service_group(name, sources, timeout_s))
+            services.append(_service_group(name, sources, timeout_s, hold_s))
     names = [one.name for one in services] + [one.name for one in urls if one.name]
     for name in names:
         if names.count(name) > 1:
@@ -215,14 +232,16 @@ def parse_targets(
     return tuple(services), tuple(urls)
 
 
-def _service_group(name: str, sources: tuple[ServiceSource, ...], timeout_s: float) -> ServiceGroup:
+def _service_group(
+    name: str, sources: tuple[ServiceSource, ...], timeout_s: float, hold_s: float = HOLD_S
+) -> ServiceGroup:
     """Services under a name of their own, or under all the names that their model has."""
     plan = sources[0].plan
     aliases = plan.guard.aliases if plan.guard is not None and not name else ()
     return ServiceGroup(
         name=name or plan.model_name,
         sources=sources,
-        limits=service_limits(plan, timeout_s),
+        limits=service_limits(plan, timeout_s, hold_s=hold_s),
         aliases=aliases,
     )
 

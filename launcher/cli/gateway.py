@@ -106,6 +106,13 @@ _PATH = click.Path(path_type=Path)
 @click.option("--tokens-per-minute", type=click.IntRange(1), help="The same for what servers read.")
 @click.option("--revision", default="", help="Of the models behind URLs: another one, other keys.")
 @click.option("--timeout", default=120.0, show_default=True, help="Seconds for a server's answer.")
+@click.option(
+    "--hold",
+    type=click.FloatRange(0, 600),
+    default=30.0,
+    show_default=True,
+    help="Seconds that a request waits for a service that is being started again.",
+)
 @click.option("--tls-cert", type=_PATH, metavar="FILE", help="Certificate, PEM.")
 @click.option("--tls-key", type=_PATH, metavar="FILE", help="Its key, PEM.")
 @click.option(
@@ -156,7 +163,11 @@ def _settings(targets: tuple[str, ...], options: dict[str, Any]) -> Any:
     key = _upstream_key(options["upstream_key_file"])
     timeout_s = options["timeout"]
     services, urls = parse_targets(
-        targets, key=key, revision=options["revision"], timeout_s=timeout_s
+        targets,
+        key=key,
+        revision=options["revision"],
+        timeout_s=timeout_s,
+        hold_s=options["hold"],
     )
     names = frozenset(name.lower() for name in options["allow_host"])
     return GatewaySettings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Sequence
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 ANSWER_BYTES: Final = 256 << 20
 """Most bytes of one answer of a server."""
 REFUSAL_BYTES: Final = 64 << 10
+DOWN: Final = "upstream_down"
+_AGAIN_S: Final = 0.05
+"""Between two looks at servers that are down."""
 _ELSEWHERE: Final = frozenset({500, 502, 503, 504})
 """Statuses after which another server is asked: the call changes nothing, it may be repeated."""
 _LOG: Final = logging.getLogger("qlaunch.gateway")
@@ -39,6 +43,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """None: unknown, so nothing of it may be kept."""
     checkpoint: Checkpoint | None = None
     """None: the model's files are not known."""
+    coming: bool = False
+    """Whether somebody starts it, or keeps it running: waiting for it is worth while."""
 
 
 class Source(Protocol):
@@ -70,6 +76,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     call_bytes: int = 1 << 20
     """Bytes of text of one call to a server."""
     timeout_s: float = 120.0
+    hold_s: float = 0.0
+    """Longest that a call waits for a server that is being started again."""
 
 
 class IdentityChangedError(Exception):
@@ -177,11 +185,42 @@ class Group:
         try:
             await self._turns.take(priority)
             try:
-                return await self._from_any(session, inputs, call, space, request_id)
+                return await self._held(session, inputs, call, space, request_id)
             finally:
                 self._turns.give(priority)
         finally:
             self.under_way -= 1
+
+    async def _held(
+        self,
+        session: aiohttp.ClientSession,
+        inputs: Sequence[Input],
+        call: EmbeddingCall,
+        space: bytes | None,
+        request_id: str,
+    ) -> tuple[list[bytes], int]:
+        """As `_from_any`, again and again while every server is down and one of them is coming.
+
+        A restart, rolling or after a death, costs the request time and is no error: the call
+        changes nothing, so that nobody can tell whether a server was asked twice.
+        """
+        until = time.monotonic() + self.limits.hold_s
+        while True:
+            try:
+                return await self._from_any(session, inputs, call, space, request_id)
+            except RequestError as failed:
+                if failed.code != DOWN or not await self._comes(space, until):
+                    raise
+
+    async def _comes(self, space: bytes | None, until: float) -> bool:
+        """Wait until a server can be asked; False where none will be, or not in time."""
+        while time.monotonic() < until:
+            await asyncio.sleep(_AGAIN_S)
+            if not any(replica.source.look().coming for replica in self.replicas):
+                return False
+            if any(self._fits(replica, space) for replica in self.replicas):
+                return True
+        return False
 
     async def _from_any(
         self,
@@ -208,9 +247,7 @@ class Group:
             raise problem
         if space is not None and self.space() != space:
             raise IdentityChangedError
-        raise RequestError(
-            503, "upstream_down", "no server of this model is running", retry_after=2
-        )
+        raise RequestError(503, DOWN, "no server of this model is running", retry_after=2)
 
     def _choose(self, space: bytes | None, asked: set[Replica]) -> Replica | None:
         """The one with the fewest calls under way; one that rests only where no other is left.
@@ -363,7 +400,7 @@ class Group:
         except aiohttp.ClientError as error:
             replica.source.suspect()
             text = f"the server cannot be reached ({type(error).__name__})"
-            raise RequestError(503, "upstream_down", text, retry_after=2) from error
+            raise RequestError(503, DOWN, text, retry_after=2) from error
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:

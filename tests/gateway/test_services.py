@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -34,7 +35,7 @@ from launcher.model.checkpoint import Prompts
 from launcher.service import control
 from tests import samples
 from tests.gateway.harness import SECRET, Memory, run
-from tests.patience import PATIENCE_S, eventually
+from tests.patience import HANG_S, PATIENCE_S, eventually, no_hang
 from tests.service.conftest import home
 from tests.service.home import Home
 
@@ -149,6 +150,96 @@ def test_a_service_whose_processes_were_killed_has_no_url(home: Home) -> None:
     assert state.supervisor is not None
     os.kill(state.supervisor.pid, signal.SIGKILL)
     eventually(lambda: source.look().url is None)
+
+
+async def _load(
+    resolver: Resolver, group: Group, disturbance: Callable[[], object]
+) -> tuple[int, list[str]]:
+    """Requests one after the other by eight clients, until `disturbance` is over; and refusals."""
+    made, refused, over = 0, [], False
+
+    async def client(number: int) -> None:
+        nonlocal made
+        turn = 0
+        while not over:
+            turn += 1
+            call = EmbeddingCall(model="fake", inputs=(f"text {number} {turn}",))
+            try:
+                await resolver.resolve(group, call, "r")
+                made += 1
+            except RequestError as error:
+                refused.append(f"{error.status} {error.code}: {error.message}")
+
+    clients = [asyncio.create_task(client(number)) for number in range(8)]
+    await asyncio.to_thread(disturbance)
+    over = True
+    await asyncio.gather(*clients)
+    return made, refused
+
+
+def _under_load(names: tuple[str, ...], hold_s: float, disturbance: Callable[[], object]) -> Any:
+    """What eight clients of a gateway before these services get meanwhile."""
+
+    async def work() -> tuple[int, list[str]]:
+        async with aiohttp.ClientSession() as session:
+            store = Store(Memory(), SECRET, budget_s=PATIENCE_S)
+            resolver = Resolver(session, SECRET, store)
+            sources = [ServiceSource(name) for name in names]
+            limits = service_limits(sources[0].plan, PATIENCE_S, hold_s=hold_s)
+            group = Group("fake", [Replica(source) for source in sources], SECRET, limits)
+            try:
+                return await _load(resolver, group, disturbance)
+            finally:
+                await resolver.drain()
+                await store.close()
+
+    return run(work())
+
+
+class TestRestartsUnderLoad:
+    """A restart costs requests time, and none of them fails."""
+
+    def test_a_killed_engine_is_waited_for(self, home: Home) -> None:
+        state = home.up(home.plan("--workers"))
+
+        def kill() -> None:
+            assert state.engine is not None
+            os.kill(state.engine.pid, signal.SIGKILL)
+            eventually(lambda: control.status("svc").restarts == 1)
+            home.wait_for("ready")
+
+        made, refused = _under_load(("svc",), PATIENCE_S, kill)
+        assert refused == []
+        assert made > 0
+
+    def test_services_restarted_one_after_the_other_answer_all_the_time(self, home: Home) -> None:
+        plans = {name: home.plan("--workers", name=name) for name in ("one", "two")}
+        for plan in plans.values():
+            home.up(plan)
+
+        def roll() -> None:
+            for name, plan in plans.items():
+                control.down(name)
+                home.up(plan)
+
+        made, refused = _under_load(("one", "two"), PATIENCE_S, roll)
+        assert refused == []
+        assert made > 0
+
+    def test_a_service_that_was_stopped_for_good_is_not_waited_for(
+        self, home: Home, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("launcher.app.gateway._BETWEEN_S", 0.2)
+        home.up(home.plan())
+
+        def stop() -> None:
+            control.down("svc")
+            time.sleep(0.5)
+
+        with no_hang():
+            _, refused = _under_load(("svc",), 10 * HANG_S, stop)
+        assert refused
+        assert {each.partition(":")[0] for each in refused} == {"503 upstream_down"}
 
 
 def test_what_is_known_of_a_services_model_is_that_of_its_plan(home: Home) -> None:

@@ -63,6 +63,7 @@ def _exists(ctx: click.Context, group: click.Group, name: str) -> bool:
     return isinstance(found, click.Group) and rest in found.list_commands(ctx)
 
 
+_NAMED: Final = frozenset({"--profile", "-p", "--service", "--card"})
 _TAKES_ENGINE_OPTIONS: Final = frozenset({"qlaunch up", "qlaunch plan"})
 
 
@@ -75,6 +76,8 @@ def where_it_belongs(option: str, path: str) -> str | None:
     """
     if path == "qlaunch":
         return f"options of a command stand after its name: qlaunch COMMAND {option}"
+    if option in _NAMED and path in _TAKES_ENGINE_OPTIONS:
+        return f"a profile, model or service is named without an option: {path} NAME"
     from launcher.engine.options.flags import is_option
 
     if path in _TAKES_ENGINE_OPTIONS and is_option(option):

@@ -270,6 +270,7 @@ def test_debug_keeps_the_traceback_in_a_file_and_names_it(
             ["--name", "x", "up"],
             "options of a command stand after its name: qlaunch COMMAND --name",
         ),
+        (["up", "--profile", "cpu-minilm"], "is named without an option: qlaunch up NAME"),
         (["up", "--no-such-thing"], "see `qlaunch up --help`"),
         (["profiles", "new", "x", "--model"], "see `qlaunch profiles new --help`"),
     ],

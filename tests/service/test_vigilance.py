@@ -9,6 +9,7 @@ import socket
 import time
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
@@ -256,6 +257,21 @@ def test_a_service_that_lost_its_parts_again_and_again_leaks_no_descriptor(home:
     ready_after(3)
     # At any moment one or two more are open: it reads /proc, and asks the engine.
     eventually(lambda: len(os.listdir(fds)) <= before + 1)  # noqa: PTH208
+
+
+def test_a_free_port_that_was_stolen_while_loading_is_another_one_then(home: Home) -> None:
+    """`--port 0` ended with exit 9: nobody knows the port yet, so that any other will do."""
+    call = home.up_beside(home.plan("--slow-start", "3", port=0))
+    first = home.wait_for("loading").endpoint
+    assert first is not None
+    port = urlsplit(first).port
+    assert port is not None
+    with socket.create_server(("127.0.0.1", port)):
+        done = call.join()
+    assert done.error is None, done.error
+    state = done.result
+    assert (state.state, state.failure) == ("ready", None)
+    assert urlsplit(state.endpoint).port != port
 
 
 def test_a_port_stolen_while_loading_is_named(home: Home) -> None:

@@ -117,6 +117,11 @@ class ServiceRecords:
             failure=failure,
         )
 
+    def moved(self, failure: Failure) -> None:
+        """Go to `backoff` before a start on another port."""
+        self.recorder.event("port_lost", detail=failure.message)
+        self.enter("backoff", f"{failure.message}; taking another port", failure=failure)
+
     def verified(self, smoke: SmokeReport) -> None:
         """Go to `ready`. The record first: whoever sees the state finds the run written down."""
         self.status.change(measured=self.recorder.measured, smoke=smoke)

@@ -13,6 +13,9 @@ from launcher.service.store import Folder, Lock
 from launcher.service.supervisor.run_recorder import RunRecorder
 from launcher.service.supervisor.state_writer import Members
 
+MOVES = 3
+"""Ports that may be lost before the machine is taken for one where none can be had."""
+
 
 class PortReservation:
     """One port of a service, and everything that is asked about holders."""
@@ -21,6 +24,7 @@ class PortReservation:
         """`port` 0: a free one, from `take_port` on; `movable`: another one each time that somebody
         else has taken it, for no client knows it."""
         self._movable = movable
+        self._moves = 0
         self._root, self._host, self._wanted = where.path.parent, host, port
         self._lock: Lock | None = None
         self.port = port
@@ -53,6 +57,17 @@ class PortReservation:
             self._lock.release()
             self._lock = None
 
+    def move(self, *, known: bool) -> bool:
+        """Give up a port that somebody else has taken, where any would do; whether that is so.
+
+        `known`: the service was answered on it, so that clients may know it.
+        """
+        if self._wanted or (known and not self._movable) or self._moves == MOVES:
+            return False
+        self._moves += 1
+        self.release()
+        return True
+
     def port_taken(self) -> Failure:
         """The failure of an engine whose port somebody else has, naming them."""
         return failures.from_error(ports.taken(self._host, self.port, ports.holder(self.port)))
@@ -60,8 +75,11 @@ class PortReservation:
     def of_port(self, failure: Failure | None, ever: Collection[int]) -> str | None:
         """Who still holds the port of an engine that was stopped after `failure`; None: nobody.
 
-        `ever`: processes that were seen of it. A stranger on a port that may move is no leftover.
+        `ever`: processes that were seen of it. A stranger on a port that may move is no leftover,
+        nor is anybody on one that was given up.
         """
+        if self._lock is None:
+            return None
         try:
             ports.check_free(self._host, self.port)
         except QlaunchError as error:

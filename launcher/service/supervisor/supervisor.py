@@ -27,7 +27,6 @@ from launcher.linux.processes import ProcessId
 from launcher.service import failures, process_tree
 from launcher.service.store import Folder, Lock, not_written
 from launcher.service.supervisor import metrics, stopping, systemd_notify
-from launcher.service.supervisor.batch_counter import BatchCounter
 from launcher.service.supervisor.cache_gateway import CacheGateway
 from launcher.service.supervisor.engine_life import EngineLife
 from launcher.service.supervisor.event_loop import Loop, Timers
@@ -119,7 +118,8 @@ class Supervisor:
                 place = (self._loop, self._where, self._plan)
                 self._gateway = CacheGateway(*place, self._wiring, records, self)
             self._status.keep_noting(self._loop)
-            self._scrape = metrics.serve(self._loop, self._plan, records, self._traffic)
+            traffic = lambda: None if self._life is None else self._life.traffic  # noqa: E731
+            self._scrape = metrics.serve(self._loop, self._plan, records, traffic)
             return self._run()
         finally:
             self._loop.close()
@@ -205,9 +205,15 @@ class Supervisor:
         self._start_failed(failure)
 
     def _start_failed(self, failure: Failure) -> None:
-        """The first start is repeated with less memory only: what else is wrong stays wrong."""
+        """The first start is repeated with less memory, or on another port where any would do:
+        what else is wrong stays wrong."""
+        failure = self._holders.named(failure, self._records.roll, self._recorder)
         if self._chain.offers(failure):
             self._fall_back(failure)
+        elif failure.code == "port_taken" and self._holders.move(known=self._ever_ready):
+            self._delay = 0.0
+            self._records.moved(failure)
+            self._end("restart")
         elif self._ever_ready:
             self._restart(failure)
         else:
@@ -247,7 +253,7 @@ class Supervisor:
 
     def life_foreign(self) -> None:
         """Somebody took the port between our check and the engine's own bind."""
-        self._end("failed", self._holders.port_taken())
+        self._start_failed(self._holders.port_taken())
 
     def life_beat(self, verdict: Verdict, detail: str) -> None:
         """A look at a service that was verified."""
@@ -300,10 +306,7 @@ class Supervisor:
         self._recorder.event("given_up", failure_class=failure.failure_class)
         self._recorder.keep_crash_log(self._life.text)
         self._hurry = True
-        self._start_failed(self._named(failure))
-
-    def _named(self, failure: Failure) -> Failure:
-        return self._holders.named(failure, self._records.roll, self._recorder)
+        self._start_failed(failure)
 
     # The smoke --------------------------------------------------------------------------------
 
@@ -361,7 +364,7 @@ class Supervisor:
         failure = failures.died(code, phase, match, self._records.log_path)
         self._recorder.event("engine_ended", returncode=code, failure_class=failure.failure_class)
         self._recorder.keep_crash_log(life.text)
-        self._start_failed(self._named(failure))
+        self._start_failed(failure)
 
     def _explain(self, phase: State, returncode: int | None) -> failures.Match | None:
         assert self._life is not None
@@ -467,9 +470,6 @@ class Supervisor:
         self._template.forget()
         if not self._status.final:
             self._finish("failed", failures.internal(error, str(self._where.log)))
-
-    def _traffic(self) -> BatchCounter | None:
-        return None if self._life is None else self._life.traffic
 
     def _tidy(self) -> None:
         if self._scrape is not None:

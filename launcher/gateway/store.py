@@ -206,7 +206,7 @@ class Store:
         while self._pending:
             batch = self._next_batch()
             written = False
-            if self.breaker.state == "closed" and self.write_breaker.allows():
+            if self.write_breaker.allows():  # reads that were too slow for a request are no fault
                 try:
                     await loop.run_in_executor(self._writer, self.backend.set_many, batch)
                     written = True

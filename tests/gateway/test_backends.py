@@ -11,6 +11,8 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,10 @@ from launcher.gateway.backends.backend import LEAST_BYTES, Backend, BackendError
 from launcher.gateway.backends.opening import caution, open_backend
 from launcher.gateway.backends.sqlite import SqliteBackend
 from launcher.gateway.entry import unpack
+from launcher.gateway.identity import KEY_BYTES
+from launcher.gateway.store import Store
 from tests.gateway.conftest import Start, free_port
-from tests.gateway.harness import Bench, run
+from tests.gateway.harness import SECRET, Bench, Memory, run
 from tests.gateway.scripted_server import truth
 from tests.patience import PATIENCE_S, eventually, no_hang
 
@@ -342,6 +346,28 @@ def test_a_full_redis_is_read_and_not_written(start_cache: Start, caplog: Any) -
 
     run(work())
     assert "is not written to" in caplog.text
+
+
+def test_reads_that_are_too_slow_keep_no_vector_from_being_written() -> None:
+    """On a busy machine SQLite answers after a request went on; writes were dropped then, too."""
+
+    class Slow(Memory):
+        def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+            time.sleep(0.1)
+            return super().get_many(keys)
+
+    async def work() -> None:
+        store = Store(Slow(), SECRET, budget_s=0.001)
+        keys = [bytes([n]) * KEY_BYTES for n in range(5)]
+        for key in keys:
+            assert await store.read([key]) == {}
+        assert store.breaker.state == "open"
+        store.keep(dict.fromkeys(keys, bytes(16)))
+        await store.flush()
+        assert (store.counts.written, store.counts.dropped) == (5, 0)
+        await store.close()
+
+    run(work())
 
 
 def test_redis_with_a_password(start_cache: Start, tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
@@ -29,6 +30,8 @@ _AGAIN_S: Final = 0.05
 """Between two looks at servers that are down."""
 _ELSEWHERE: Final = frozenset({500, 502, 503, 504})
 """Statuses after which another server is asked: the call changes nothing, it may be repeated."""
+Made = tuple[list[bytes], int]
+"""Vectors of a call's inputs, and the tokens that were read for them."""
 _LOG: Final = logging.getLogger("qlaunch.gateway")
 
 
@@ -182,24 +185,18 @@ class Group:
             IdentityChangedError: the servers do not make vectors of `space` any more.
         """
         priority = call.priority or "interactive"
+        ask = partial(self._from_any, session, inputs, call, space, request_id)
         try:
             await self._turns.take(priority)
             try:
-                return await self._held(session, inputs, call, space, request_id)
+                return await self._held(ask, space)
             finally:
                 self._turns.give(priority)
         finally:
             self.under_way -= 1
 
-    async def _held(
-        self,
-        session: aiohttp.ClientSession,
-        inputs: Sequence[Input],
-        call: EmbeddingCall,
-        space: bytes | None,
-        request_id: str,
-    ) -> tuple[list[bytes], int]:
-        """As `_from_any`, again and again while every server is down and one of them is coming.
+    async def _held(self, ask: Callable[[], Awaitable[Made]], space: bytes | None) -> Made:
+        """What `ask` gives, again and again while every server is down and one of them is coming.
 
         A restart, rolling or after a death, costs the request time and is no error: the call
         changes nothing, so that nobody can tell whether a server was asked twice.
@@ -207,7 +204,7 @@ class Group:
         until = time.monotonic() + self.limits.hold_s
         while True:
             try:
-                return await self._from_any(session, inputs, call, space, request_id)
+                return await ask()
             except RequestError as failed:
                 if failed.code != DOWN or not await self._comes(space, until):
                     raise

@@ -63,9 +63,6 @@ SLACK: Final = 1.05
 _INT8_COLUMN: Final = 64
 """Bytes beside the steps of a linear layer's output column: scale, zero point, what oneDNN adds for
 the inputs' zero point, the columns that are computed apart, and the pages that all these end in."""
-GROUP_TOKENS: Final = 512
-"""Tokens of the texts that the plugin takes through a decoder's layer together
-(`qlaunch_sglang/decoder_layers.py`); a longer text goes alone."""
 SCORES_BYTES: Final = 32 * MIB
 """What the plugin's attention holds of scores at once."""
 DEFAULT_PREFILL_TOKENS: Final = 16_384

@@ -10,7 +10,6 @@ The stream between layers, the norms and what a feed-forward block multiplies ar
 is computed in the engine's dtype.
 """
 
-import ctypes
 import os
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from torch.nn import functional
 from qlaunch_sglang import int8
 from qlaunch_sglang.decoder_layers import PIECE, Group, Layers, Norm, PackedBlock, groups, part
 from qlaunch_sglang.decoder_linears import Int8Linear, in_steps
+from qlaunch_sglang.trimming import c_trim
 
 ALPHA = 0.5
 """How much of a channel's spread the weights take over."""
@@ -217,7 +217,7 @@ def give_back() -> None:
     The C library keeps freed copies of weights for later: each layer leaves some, which together
     were 0.3 GB more than the model.
     """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    trim = c_trim()
     if trim is not None:
         trim(0)
 

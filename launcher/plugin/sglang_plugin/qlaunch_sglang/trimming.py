@@ -22,11 +22,16 @@ def register() -> None:
     """Hook the scheduler's sleep between requests (`--sleep-on-idle`)."""
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    trim = c_trim()
     if trim is None:
         logger.info("qlaunch: this C library cannot give memory back")
     else:
         HookRegistry.register(_TARGET, Trimming(trim), HookType.AROUND)
+
+
+def c_trim():
+    """The C library's `malloc_trim`, which gives back what was freed; None where it has none."""
+    return getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 class Trimming:

@@ -28,7 +28,14 @@ from launcher.service.supervisor import http_probe
 from launcher.service.supervisor.batch_counter import BatchCounter
 from launcher.service.supervisor.drift import Numbers, Proof
 from launcher.service.supervisor.engine_environment import engine_environment
-from launcher.service.supervisor.engine_log import LogFile, Pump, is_fatal, phase_of, read_available
+from launcher.service.supervisor.engine_log import (
+    LogFile,
+    Pump,
+    is_fatal,
+    let_go,
+    phase_of,
+    read_available,
+)
 from launcher.service.supervisor.event_loop import Loop, Timer
 from launcher.service.supervisor.http_probe import HttpAnswer, HttpProbe
 from launcher.service.supervisor.liveness import Verdict
@@ -216,12 +223,7 @@ class EngineLife:
         Without waiting for its end: a process that left the tree may hold it open for ever.
         """
         self.is_quiet()
-        if self.child.output >= 0:
-            read_available(self.child.output, self._pump.feed)
-            self._pump.finish()
-            self._loop.unwatch(self.child.output)
-            os.close(self.child.output)
-            self.child.output = -1
+        let_go(self.child, self._pump, self._loop)
 
     def begin_pulse(self, proved: Numbers | None) -> None:
         """It is verified: look at it from now on. `proved`: the beat's text, as it was verified."""

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from launcher.documents.service_state import State
+from launcher.service.process_tree import Child
+from launcher.service.supervisor.event_loop import Loop
 
 ROTATE_BYTES = 20 * 1024 * 1024
 """Two files of this size are kept: `engine.log` and `engine.log.1`."""
@@ -217,3 +219,14 @@ def read_available(fd: int, feed: Callable[[bytes], object], limit: int = TURN_B
         feed(data)
         total += len(data)
     return True
+
+
+def let_go(child: Child, pump: Pump, loop: Loop) -> None:
+    """Take the last of a child's output, once, and close the pipe."""
+    if child.output < 0:
+        return
+    read_available(child.output, pump.feed)
+    pump.finish()
+    loop.unwatch(child.output)
+    os.close(child.output)
+    child.output = -1

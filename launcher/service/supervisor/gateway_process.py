@@ -23,7 +23,7 @@ from launcher.linux import processes
 from launcher.linux.processes import ProcessId
 from launcher.service import ports, process_tree
 from launcher.service.recover import MARKER
-from launcher.service.supervisor.engine_log import Pump, read_available
+from launcher.service.supervisor.engine_log import Pump, let_go, read_available
 from launcher.service.supervisor.event_loop import Loop
 from launcher.service.supervisor.http_probe import HttpAnswer, HttpProbe
 
@@ -125,12 +125,7 @@ class GatewayProcess:
     def close(self) -> None:
         """Take the last of its output, and let go of the pipe."""
         self._quiet()
-        if self.child.output >= 0:
-            read_available(self.child.output, self._pump.feed)
-            self._pump.finish()
-            self._loop.unwatch(self.child.output)
-            os.close(self.child.output)
-            self.child.output = -1
+        let_go(self.child, self._pump, self._loop)
 
     def _quiet(self) -> None:
         if self._probe is not None:

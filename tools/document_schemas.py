@@ -12,7 +12,9 @@ from launcher.config import profile
 from launcher.config.schema import field_texts
 from launcher.documents import (
     comparison,
+    evidence,
     failure,
+    measurement,
     plan,
     proof,
     run,
@@ -27,7 +29,7 @@ from launcher.model import checkpoint
 FOLDER: Final = Path(__file__).parents[1] / "docs" / "schemas"
 MODULES: Final = (
     *(profile, checkpoint, processes),
-    *(failure, plan, run, run_diff, service_state, smoke, comparison, proof),
+    *(failure, plan, run, run_diff, service_state, smoke, comparison, proof, evidence, measurement),
 )
 """Where the types of the documents and of their parts are."""
 
@@ -43,6 +45,9 @@ DOCUMENTS: Final[dict[str, tuple[type[msgspec.Struct], str]]] = {
     "comparison": (comparison.Comparison, "`comparisons/ID/comparison.json`"),
     "run-diff": (run_diff.RunDiff, "the data of `runs diff --json`"),
     "proof": (proof.Proof, "`proofs/ID/proof.json`, and `data` of `prove --json`"),
+    "bench": (measurement.BenchResult, "the data of `bench --json`"),
+    "measurement": (measurement.Measurement, "a line of `runs/ID/bench.ndjson`"),
+    "evidence": (evidence.Evidence, "`data.evidence` of `plan` and `recommend --json`"),
     "bench-row": (comparison.Row, "an element of `data.rows` of `bench --json`"),
 }
 """Name of the schema → its type, and where such a document stands."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from launcher.config.loading import ProfileRef, list_profiles
 from launcher.config.profile import Profile
+from launcher.documents.comparison import Row
 from launcher.engine.environments import install
 from launcher.engine.release import Engine, Release
 from launcher.engine.releases import releases, this_host
@@ -111,7 +112,7 @@ def sizes(card: ModelCard | None, profile: Profile) -> Checkpoint | None:
     return from_card(card, quantization=need.quantization[0] if need else None)
 
 
-def _past(run: Run, now: datetime, bench: tuple[dict[str, Any], ...] = ()) -> PastRun:
+def _past(run: Run, now: datetime, bench: tuple[Row, ...] = ()) -> PastRun:
     began = _moment(run.began)
     plan = run.plan
     return PastRun(

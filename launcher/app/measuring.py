@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from launcher.bench.target import Encoding, Target
+from launcher.documents.measurement import MeasuredService
 from launcher.documents.plan import Plan
 
 
@@ -38,15 +37,15 @@ def target_of(
     )
 
 
-def facts_of(plan: Plan) -> dict[str, Any]:
+def facts_of(plan: Plan) -> MeasuredService:
     """What a measurement says of the service, so that it can be cited without its run."""
-    return {
-        "service": plan.service,
-        "profile": plan.profile,
-        "model": plan.model_name,
-        "fingerprint": plan.fingerprint,
-        "device": plan.device,
-        "dtype": plan.expectation.dtype,
-        "release": plan.engine.release,
-        "engine": plan.engine.version,
-    }
+    return MeasuredService(
+        service=plan.service,
+        profile=plan.profile,
+        model=plan.model_name,
+        fingerprint=plan.fingerprint,
+        device=plan.device,
+        dtype=plan.expectation.dtype,
+        release=plan.engine.release,
+        engine=plan.engine.version,
+    )

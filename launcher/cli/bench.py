@@ -24,6 +24,7 @@ from launcher.cli.progress import Bar, Progress
 from launcher.cli.result import Result
 from launcher.cli.up import started
 from launcher.documents.comparison import Arrivals, Level, Row
+from launcher.documents.measurement import BenchResult, Measurement
 from launcher.documents.plan import Plan
 from launcher.documents.service_state import UP
 from launcher.errors import QlaunchError
@@ -221,18 +222,18 @@ class Work:
             interrupted = True
         finally:
             self.progress.done()
-        data = {
-            **facts_of(plan),
-            "endpoint": endpoint,
-            "run": self.run,
-            "started": started,
-            "encoding": self.encoding,
-            "keep_alive": self.keep_alive,
-            "idle_before": idle,
-            "rows": msgspec.to_builtins(self.rows),
-            "notes": self.notes,
-        }
-        return benchtable.result(data, self.rows, len(self.levels), interrupted=interrupted)
+        found = BenchResult(
+            **msgspec.structs.asdict(facts_of(plan)),
+            endpoint=endpoint,
+            run=self.run,
+            started=started,
+            encoding=self.encoding,
+            keep_alive=self.keep_alive,
+            idle_before=idle,
+            rows=tuple(self.rows),
+            notes=tuple(self.notes),
+        )
+        return benchtable.result(found, len(self.levels), interrupted=interrupted)
 
     def _target(self, plan: Plan, endpoint: str, *, leader: int | None, key: str | None) -> Target:
         found = target_of(plan, endpoint, leader=leader, key=key, encoding=self.encoding)
@@ -303,17 +304,17 @@ class Work:
 
         self.rows.append(row)
         self.progress.line(f"{benchtable.name_of(row)}: {benchtable.brief(row)}")
-        document = {
-            "made": now(),
-            "measurement": measurement,
-            **facts_of(plan),
-            "encoding": self.encoding,
-            "keep_alive": self.keep_alive,
-            "idle_before": idle,
-            "rows": msgspec.to_builtins([row]),
-        }
+        measured = Measurement(
+            **msgspec.structs.asdict(facts_of(plan)),
+            made=now(),
+            measurement=measurement,
+            encoding=self.encoding,
+            keep_alive=self.keep_alive,
+            idle_before=idle,
+            rows=(row,),
+        )
         try:
-            append_bench(dirs().runs / self.run, document)
+            append_bench(dirs().runs / self.run, measured)
         except (OSError, ValueError) as error:
             note = f"the run record does not hold this measurement: {error}"
             if note not in self.notes:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+
+import msgspec
 
 from launcher.cli.result import Problem, Result, Status, table
 from launcher.documents.comparison import Level, Row
+from launcher.documents.measurement import BenchResult
 from launcher.errors import ExitCode
 from launcher.units import length, size
 
@@ -46,12 +48,12 @@ def figure(value: float | None) -> str:
     )
 
 
-def rows_table(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Rows, as documents, in aligned columns; reasons below it."""
+def rows_table(rows: Iterable[Row]) -> list[str]:
+    """Rows in aligned columns; reasons below it."""
     found = list(rows)
-    opened = any(row.get("rate") for row in found)
-    gpu = any(row.get("gpu_peak_bytes") for row in found)
-    failed = any(row.get("errors") for row in found)
+    opened = any(row.rate for row in found)
+    gpu = any(row.gpu_peak_bytes for row in found)
+    failed = any(row.errors for row in found)
     headings = [
         "RATE/S" if opened else "CLIENTS",
         "BATCH",
@@ -62,19 +64,19 @@ def rows_table(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     ]
     cells = []
     for row in found:
-        measured = row.get("p50_ms") is not None
+        measured = row.p50_ms is not None
         cells.append(
             [
-                f"{row['rate']:g}" if row.get("rate") else row.get("clients"),
-                row.get("batch"),
-                length(row["tokens"], row.get("shortest")) if row.get("tokens") else None,
-                *(figure(row.get(key)) for key in ("mean_ms", "p50_ms", "p95_ms", "p99_ms")),
-                row.get("requests") if measured else "-",
-                figure(row.get("embeddings_per_s")),
-                figure(row.get("tokens_per_s")),
-                size(row.get("ram_peak_bytes")) if measured else "-",
-                *([size(row.get("gpu_peak_bytes")) if measured else "-"] if gpu else []),
-                *([row.get("errors")] if failed else []),
+                f"{row.rate:g}" if row.rate else row.clients,
+                row.batch,
+                length(row.tokens, row.shortest),
+                *(figure(ms) for ms in (row.mean_ms, row.p50_ms, row.p95_ms, row.p99_ms)),
+                row.requests if measured else "-",
+                figure(row.embeddings_per_s),
+                figure(row.tokens_per_s),
+                size(row.ram_peak_bytes) if measured else "-",
+                *([size(row.gpu_peak_bytes) if measured else "-"] if gpu else []),
+                *([row.errors] if failed else []),
             ]
         )
     return table(headings, cells)
@@ -120,18 +122,17 @@ def remarks(rows: Sequence[Row], idle: float | None) -> list[str]:
     return said
 
 
-def result(
-    data: dict[str, Any], rows: Sequence[Row], levels: int, *, interrupted: bool = False
-) -> Result:
+def result(found: BenchResult, levels: int, *, interrupted: bool = False) -> Result:
     """Rows as the result of `bench`: 0, 10 where some levels failed, 1 where all did, or 130."""
+    rows, data = found.rows, msgspec.to_builtins(found)
     lines = [
-        f"service   {data['service']} ({data['profile']}): {data['model']}, {data['dtype']}",
-        f"engine    {data['release']} {data['engine']}, on the {data['device']}",
-        f"run       {data['run'] or '-'}",
-        *rows_table(data["rows"]),
+        f"service   {found.service} ({found.profile}): {found.model}, {found.dtype}",
+        f"engine    {found.release} {found.engine}, on the {found.device}",
+        f"run       {found.run or '-'}",
+        *rows_table(rows),
         *stages_table(rows),
-        *remarks(rows, data["idle_before"]),
-        *data["notes"],
+        *remarks(rows, found.idle_before),
+        *found.notes,
     ]
     problems = [
         Problem("level_failed", f"{name_of(row)}: {row.reason or f'{row.errors} failed'}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from launcher.app import evidence
 from launcher.app.prepare import prepare
 from launcher.cli import screen, service_text
@@ -31,6 +33,7 @@ def command(words: tuple[str, ...], everything: bool, **given: Any) -> Result:
     data = service_text.prepared_data(prepared)
     lines = service_text.prepared(prepared, brief=not everything)
     if not prepared.hardware.assumed:  # runs of this machine say nothing of another
-        data["evidence"] = evidence.of_plan(plan, dirs(), asked.profile)
-        lines += evidence.lines(data["evidence"])
+        known = evidence.of_plan(plan, dirs(), asked.profile)
+        data["evidence"] = msgspec.to_builtins(known)
+        lines += evidence.lines(known)
     return Result(data=data, lines=screen.shorten(lines, everything=everything, keep=1))

@@ -15,6 +15,7 @@ from launcher.cli.base import all_option, wants_reasons
 from launcher.cli.base import command as declare
 from launcher.cli.options import machine_options
 from launcher.cli.result import Result, table
+from launcher.documents.evidence import Evidence
 from launcher.errors import QlaunchError
 from launcher.hardware.inventory import Hardware
 from launcher.paths import dirs
@@ -55,12 +56,17 @@ def command(
         engine_and_card.require_kernels(hardware)
     given = candidates.advise(hardware, where)
     found = candidates.recommendation(given, where)
-    data = document(found, given, hardware)
-    lines = _lines(found, data["evidence"], reasons=wants_reasons() or everything)
+    known = evidence.with_comparisons(
+        found.evidence, given.judged[0].verdict.plan, None if hardware.assumed else where
+    )
+    data = document(found, known, given, hardware)
+    lines = _lines(found, known, reasons=wants_reasons() or everything)
     return Result(data=data, lines=screen.shorten(lines, everything=everything))
 
 
-def document(found: Recommendation, given: candidates.Advice, hardware: Hardware) -> dict[str, Any]:
+def document(
+    found: Recommendation, known: Evidence, given: candidates.Advice, hardware: Hardware
+) -> dict[str, Any]:
     """The recommendation as the command line's contract has it."""
     return {
         "profile": found.profile,
@@ -77,9 +83,7 @@ def document(found: Recommendation, given: candidates.Advice, hardware: Hardware
         "dtype": found.dtype,
         "memory": {"predicted": {"ram_bytes": found.ram_bytes, "gpu_bytes": found.gpu_bytes}},
         "reasons": list(found.reasons),
-        "evidence": evidence.document(
-            found.evidence, given.judged[0].verdict.plan, None if hardware.assumed else dirs()
-        ),
+        "evidence": msgspec.to_builtins(known),
         "alternatives": msgspec.to_builtins(found.alternatives),
         "hardware": {
             "gpus": [
@@ -113,7 +117,7 @@ _REASONS = 3
 """Reasons that are shown without -v; the first say most."""
 
 
-def _lines(found: Recommendation, known: dict[str, Any], *, reasons: bool) -> list[str]:
+def _lines(found: Recommendation, known: Evidence, *, reasons: bool) -> list[str]:
     memory = [f"{size(found.ram_bytes)} RAM"]
     if found.gpu_bytes is not None:
         memory.append(f"{size(found.gpu_bytes)} of GPU memory")

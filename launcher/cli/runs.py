@@ -16,6 +16,7 @@ from launcher.cli.base import command as declare
 from launcher.cli.benchtable import rows_table
 from launcher.cli.result import Result, table
 from launcher.cli.runs_report import diff, report
+from launcher.documents.measurement import Measurement
 from launcher.documents.run import Phase
 from launcher.documents.service_state import at_work
 from launcher.paths import dirs
@@ -60,7 +61,8 @@ def show(run: str, everything: bool) -> Result:
     where = run_directory(runs, run)
     data["path"] = str(where)
     data["plan"] = data["plan"] or {}
-    data["bench"] = read_bench(where)
+    measured = read_bench(where)
+    data["bench"] = msgspec.to_builtins(measured)
     peak = found.peak
     lines = [
         f"run       {found.run}: {found.outcome}",
@@ -74,17 +76,17 @@ def show(run: str, everything: bool) -> Result:
         *_phases(found.phases, everything=everything),
         *words.failure(found.failure),
         *words.checks(found.smoke, brief=not everything),
-        *_measured(data["bench"], everything=everything),
+        *_measured(measured, everything=everything),
     ]
     return Result(data=data, lines=screen.shorten(lines, everything=everything))
 
 
-def _measured(documents: list[dict[str, Any]], *, everything: bool) -> list[str]:
+def _measured(documents: Sequence[Measurement], *, everything: bool) -> list[str]:
     """What `bench` measured of this life, the newest last."""
-    rows = [row for document in documents for row in document["rows"]]
+    rows = [row for document in documents for row in document.rows]
     if not rows:
         return []
-    made = documents[-1].get("made")
+    made = documents[-1].made
     shown = rows if everything else rows[-_LATEST_ROWS:]
     left = f", {len(rows) - len(shown)} older ones: --all" if len(rows) > len(shown) else ""
     return [f"measured under load, until {made}{left}", *rows_table(shown)]

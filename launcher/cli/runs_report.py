@@ -274,5 +274,5 @@ def _check_words(check: CheckResult | None) -> str:
 def _level_lines(found: LevelFigures) -> list[str]:
     from launcher.report import formatting
 
-    level = formatting.level_of(msgspec.structs.asdict(found.level))
+    level = formatting.level_of(found.level)
     return [f"load      {formatting.level(level)}", *_figures_table(found.figures)]

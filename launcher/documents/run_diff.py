@@ -78,10 +78,10 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
 class MeasuredLevel(msgspec.Struct, frozen=True, kw_only=True):
     """What two rows of `bench` must share to be held against each other."""
 
-    loop: Loop | None = None
-    clients: int | None = None
-    batch: int | None = None
-    tokens: int | None = None
+    loop: Loop
+    clients: int
+    batch: int
+    tokens: int
     shortest: int | None = None
     rate: float | None = None
 

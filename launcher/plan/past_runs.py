@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from launcher import argv as command_words
+from launcher.documents.comparison import Row
+from launcher.documents.evidence import CitedRow, CitedRun, Evidence
 from launcher.documents.plan import Plan
 
 CITED: Final = 5
@@ -40,41 +42,8 @@ class PastRun(msgspec.Struct, frozen=True, kw_only=True):
     argv: tuple[str, ...] = ()
     """What it executed; empty where the record does not say."""
     threads: str | None = None
-    bench: tuple[dict[str, Any], ...] = ()
+    bench: tuple[Row, ...] = ()
     """Rows that `bench` measured of it."""
-
-
-class CitedRun(msgspec.Struct, frozen=True, kw_only=True):
-    """A run of the same profile that was proved right."""
-
-    run: str
-    age_s: float
-    stale: bool
-    """It ran something else than would run now."""
-    differs: tuple[str, ...]
-    """In what: the engine's version, an option, the number of threads."""
-    engine_version: str | None
-    ready_s: float | None
-    verified_s: float | None
-    ram_peak_bytes: int | None
-    gpu_peak_bytes: int | None
-    bench: tuple[dict[str, Any], ...] = ()
-
-
-class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a profile from runs on this machine."""
-
-    measured: bool
-    """A run here, with this very engine version and these options, was proved right."""
-    text: str
-    run: str | None = None
-    engine_version: str | None = None
-    age_s: float | None = None
-    ready_s: float | None = None
-    ram_peak_bytes: int | None = None
-    gpu_peak_bytes: int | None = None
-    runs: tuple[CitedRun, ...] = ()
-    """Newest first, supporting ones before stale ones."""
 
 
 def evidence(
@@ -131,8 +100,12 @@ def _cited(plan: Plan | None, run: PastRun) -> CitedRun:
         verified_s=run.verified_s,
         ram_peak_bytes=run.ram_peak_bytes,
         gpu_peak_bytes=run.gpu_peak_bytes,
-        bench=run.bench,
+        bench=tuple(_cited_row(row) for row in run.bench),
     )
+
+
+def _cited_row(row: Row) -> CitedRow:
+    return CitedRow(**{key: getattr(row, key) for key in CitedRow.__struct_fields__})
 
 
 def another(plan: Plan, model: str | None, fingerprint: str | None = None) -> tuple[str, ...]:

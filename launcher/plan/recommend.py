@@ -14,11 +14,12 @@ from typing import Final, Literal
 import msgspec
 
 from launcher.config.profile import Profile
+from launcher.documents.evidence import Evidence
 from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.cards import bare_name
 from launcher.hardware.inventory import Gpu, Hardware
 from launcher.plan import engine_and_card, fit, precision
-from launcher.plan.past_runs import Evidence, PastRun, age, evidence
+from launcher.plan.past_runs import PastRun, age, evidence
 from launcher.plan.suitability import Bucket, Candidate, Verdict, World, judge
 
 __all__ = ["PastRun", "Recommendation", "age", "evidence", "judge_all", "kind_of", "recommend"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 import msgspec
 
 from launcher.argv import grouped
+from launcher.documents.comparison import Row
 from launcher.documents.plan import Plan
 from launcher.documents.run import Run
 from launcher.documents.run_diff import (
@@ -23,9 +23,6 @@ from launcher.documents.run_diff import (
     SameVectors,
     WordChange,
 )
-
-Row = Mapping[str, Any]
-"""A row of `bench`, as its line holds it."""
 
 LEVEL = MeasuredLevel.__struct_fields__
 FIGURES = ("mean_ms", "p50_ms", "p95_ms", "p99_ms", "embeddings_per_s", "tokens_per_s")
@@ -196,11 +193,12 @@ def _results(run: Run) -> dict[str, CheckResult]:
 
 def _bench(a: Sequence[Row], b: Sequence[Row]) -> Iterator[LevelFigures]:
     """Rows by level; of several of one level the last one counts."""
-    rows = [{tuple(row.get(key) for key in LEVEL): row for row in each} for each in (a, b)]
+    rows = [{tuple(getattr(row, key) for key in LEVEL): row for row in each} for each in (a, b)]
     levels = [*rows[0], *(level for level in rows[1] if level not in rows[0])]
     for level in levels:
         figures = (
-            _pair(name, *(each.get(level, {}).get(name) for each in rows)) for name in FIGURES
+            _pair(name, *(getattr(each.get(level), name, None) for each in rows))
+            for name in FIGURES
         )
         known = MeasuredLevel(**dict(zip(LEVEL, level, strict=True)))
         yield LevelFigures(level=known, figures=tuple(figures))

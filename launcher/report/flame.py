@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 from xml.sax.saxutils import escape
 
+from launcher.documents.comparison import Frame
 from launcher.report import formatting
-
-Doc = Mapping[str, Any]
 
 WIDTH: Final = 960.0
 ROW: Final = 17
@@ -18,7 +17,7 @@ DEEPEST: Final = 60
 HUES: Final = ("#e8743b", "#f0a04b", "#d9563f", "#eebb55")
 
 
-def graph(frames: Sequence[Doc]) -> str:
+def graph(frames: Sequence[Frame]) -> str:
     """The drawing of `Profile.frames`; empty where there are none."""
     if not frames:
         return ""
@@ -31,18 +30,18 @@ def graph(frames: Sequence[Doc]) -> str:
     )
 
 
-def _bars(frames: Iterable[Doc], at: float, depth: int) -> Iterator[tuple[Doc, float, int]]:
+def _bars(frames: Iterable[Frame], at: float, depth: int) -> Iterator[tuple[Frame, float, int]]:
     if depth >= DEEPEST:
         return
     for frame in frames:
         yield frame, at, depth
-        yield from _bars(frame.get("frames", ()), at, depth + 1)
-        at += float(frame["share"])
+        yield from _bars(frame.frames, at, depth + 1)
+        at += frame.share
 
 
-def _bar(frame: Doc, at: float, depth: int) -> str:
-    share = float(frame["share"])
-    name = formatting.plain(frame["name"])
+def _bar(frame: Frame, at: float, depth: int) -> str:
+    share = frame.share
+    name = formatting.plain(frame.name)
     x, width, y = at * WIDTH, share * WIDTH, depth * ROW
     room = int((width - 6) / LETTER)
     label = name if len(name) <= room else f"{name[: max(0, room - 1)]}…" if room > 3 else ""

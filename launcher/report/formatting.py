@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from launcher import units
-from launcher.documents.comparison import Level, Spread
+from launcher.documents.comparison import Level, Row, Spread
+from launcher.documents.run_diff import MeasuredLevel
 from launcher.record.scrub import terminal_safe
 
 ABSENT = "–"
@@ -71,10 +71,16 @@ def plain(value: object) -> str:
     return terminal_safe("" if value is None else str(value)).replace("\n", " ").strip()
 
 
-def level_of(row: Mapping[str, Any]) -> Level:
-    """The level that a row of `bench` was measured at, from its line in a run's folder."""
-    known = {key: row[key] for key in Level.__struct_fields__ if row.get(key) is not None}
-    return Level(**known)
+def level_of(row: Row | MeasuredLevel) -> Level:
+    """The level that a row of `bench` was measured at."""
+    return Level(
+        loop=row.loop,
+        clients=row.clients,
+        batch=row.batch,
+        tokens=row.tokens,
+        shortest=row.shortest,
+        rate=row.rate,
+    )
 
 
 def level(found: Level) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from launcher import units
 from launcher.argv import grouped
+from launcher.documents.comparison import Profile, Row
 from launcher.documents.failure import Failure
 from launcher.documents.run import Run, Sample
 from launcher.documents.service_state import START
@@ -26,8 +28,25 @@ EVENTS_SHOWN = 200
 ROW_FIGURES = ("mean_ms", "p50_ms", "p95_ms", "p99_ms", "embeddings_per_s", "tokens_per_s")
 
 
+@dataclass(frozen=True)
+class BenchRow:
+    """A row of `bench` as words."""
+
+    level: str
+    figures: list[str]
+    """In the order of `ROW_FIGURES`."""
+    ram: str
+    gpu: str
+    requests: int | str
+    notes: str
+    stages: list[tuple[str, str, str]]
+    """Where the time goes: part, milliseconds a text, share."""
+    flame: str
+    """A flame graph as SVG; empty where the row has no profile."""
+
+
 def run_html(
-    run: Run, samples: Iterable[Sample], events: Iterable[Doc], bench: Sequence[Doc] = ()
+    run: Run, samples: Iterable[Sample], events: Iterable[Doc], bench: Sequence[Row] = ()
 ) -> str:
     """One self-contained HTML page: no network, no script, light and dark, fit for print."""
     from launcher.report import page, run_charts
@@ -49,7 +68,7 @@ def run_html(
     )
 
 
-def run_markdown(run: Run, samples: Sequence[Sample], bench: Sequence[Doc] = ()) -> str:
+def run_markdown(run: Run, samples: Sequence[Sample], bench: Sequence[Row] = ()) -> str:
     """The same as Markdown, for a runbook or an issue."""
     run = _measured(run, samples)
     lines = [f"# {formatting.markdown(run.service)}: {formatting.markdown(run.outcome)}", ""]
@@ -92,7 +111,7 @@ def run_csv(samples: Iterable[Sample]) -> str:
 
 
 def document(
-    run: Run, samples: Sequence[Sample], events: Iterable[Doc], bench: Iterable[Doc] = ()
+    run: Run, samples: Sequence[Sample], events: Iterable[Doc], bench: Iterable[Row] = ()
 ) -> dict[str, Any]:
     """The run record's own fields, and what the report adds: the JSON of `runs report`."""
     doc: dict[str, Any] = msgspec.to_builtins(_measured(run, samples))
@@ -103,7 +122,7 @@ def document(
         "peak_by_role": _peak_by_role(samples),
         "checks": msgspec.to_builtins(_checks(run)),
         "events": [dict(event) for event in events],
-        "bench": [dict(row) for row in bench],
+        "bench": [msgspec.to_builtins(row) for row in bench],
     }
 
 
@@ -242,43 +261,38 @@ def argv_lines(run: Run) -> list[str]:
     return [" ".join(formatting.plain(word) for word in group) for group in grouped(words)]
 
 
-def bench_row(row: Doc) -> dict[str, Any]:
+def bench_row(row: Row) -> BenchRow:
     """A row of `bench`, ready for a table."""
     notes = []
-    if row.get("errors"):
-        notes.append(f"{row['errors']} errors: {formatting.plain(row.get('error'))}")
-    if row.get("saturated"):
+    if row.errors:
+        notes.append(f"{row.errors} errors: {formatting.plain(row.error)}")
+    if row.saturated:
         notes.append("saturated: the client's limit, not the engine's")
-    if row.get("reason"):
-        notes.append(formatting.plain(row["reason"]))
-    return {
-        "level": formatting.level(formatting.level_of(row)),
-        "figures": [formatting.figure(row.get(name)) for name in ROW_FIGURES],
-        "ram": formatting.size(row.get("ram_peak_bytes")),
-        "gpu": formatting.size(row.get("gpu_peak_bytes")),
-        "requests": row.get("requests") or ABSENT,
-        "notes": "; ".join(notes),
-        "stages": [
-            (each["name"], f"{each['ms']:.2f}", f"{each['share']:.0%}")
-            for each in (row.get("profile") or {}).get("stages", ())
-        ],
-        "flame": flame.graph((row.get("profile") or {}).get("frames", ())),
-    }
+    if row.reason:
+        notes.append(formatting.plain(row.reason))
+    profile = row.profile or Profile()
+    return BenchRow(
+        level=formatting.level(formatting.level_of(row)),
+        figures=[formatting.figure(getattr(row, name)) for name in ROW_FIGURES],
+        ram=formatting.size(row.ram_peak_bytes),
+        gpu=formatting.size(row.gpu_peak_bytes),
+        requests=row.requests or ABSENT,
+        notes="; ".join(notes),
+        stages=[(each.name, f"{each.ms:.2f}", f"{each.share:.0%}") for each in profile.stages],
+        flame=flame.graph(profile.frames),
+    )
 
 
-def _bench_lines(rows: Sequence[Doc]) -> list[str]:
+def _bench_lines(rows: Sequence[Row]) -> list[str]:
     if not rows:
         return []
     headings = ("level", *ROW_FIGURES, "RAM", "GPU", "notes")
-    table = [
-        (row["level"], *row["figures"], row["ram"], row["gpu"], row["notes"])
-        for row in map(bench_row, rows)
-    ]
+    table = [(row.level, *row.figures, row.ram, row.gpu, row.notes) for row in map(bench_row, rows)]
     lines = ["", "## Load", "", *formatting.markdown_table(headings, table)]
     for row in map(bench_row, rows):
-        if row["stages"]:
-            lines += ["", f"Where the time goes, {row['level']}:", ""]
-            lines += formatting.markdown_table(("part", "ms a text", "share"), row["stages"])
+        if row.stages:
+            lines += ["", f"Where the time goes, {row.level}:", ""]
+            lines += formatting.markdown_table(("part", "ms a text", "share"), row.stages)
     return lines
 
 

@@ -10,10 +10,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from launcher.engine import releases
+from launcher.record.bench import append_bench
 from tests.cli.commandline import Run
 from tests.cli.conftest import SetMachine
+from tests.report import report_samples
 from tests.samples import GIB, gpu, machine, plan
 from tools import profile_table
 
@@ -216,8 +219,10 @@ def test_evidence_tells_what_supports_from_what_is_stale(
     _record(runs, timedelta(hours=3), versions={"engine": "0.5.14", "release": "cpu"})
     assert run("recommend", "--json").data["evidence"]["measured"] is False
     proved = _record(runs, timedelta(days=3), plan=same)
-    row = {"clients": 16, "batch": 1, "tokens": 128, "embeddings_per_s": 61.0, "p50_ms": 260.0}
-    (runs / proved / "bench.ndjson").write_text(json.dumps({"version": 1, "rows": [row]}) + "\n")
+    row = replace(
+        report_samples.BENCH[0], batch=1, embeddings_per_s=61.0, p50_ms=260.0, p95_ms=None
+    )
+    append_bench(runs / proved, report_samples.measurement([row]))
     _comparison(home, engine["argv"], version)
     evidence = run("recommend", "--json").data["evidence"]
     assert (evidence["measured"], evidence["run"]) == (True, proved)

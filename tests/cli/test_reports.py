@@ -30,7 +30,7 @@ def leave(run: str, record: Any, bench: Any = ()) -> Path:
     lines = [msgspec.json.encode(sample) for sample in given.SAMPLES]
     (folder / "samples.ndjson").write_bytes(b"\n".join(lines) + b"\n")
     if bench:
-        append_bench(folder, {"made": "2026-11-24T12:30:00Z", "rows": list(bench)})
+        append_bench(folder, given.measurement(bench))
         with (folder / "bench.ndjson").open("ab") as file:
             file.write(b'{"cut')
     return folder
@@ -167,7 +167,7 @@ class TestDiff:
             versions={"engine": "0.5.24"},
             smoke=SmokeReport(ok=False, checks=(Check(name="count", ok=False, detail="1 of 2"),)),
         )
-        leave(TWO, other, [{**given.BENCH[0], "mean_ms": 25.0}])
+        leave(TWO, other, [msgspec.structs.replace(given.BENCH[0], mean_ms=25.0)])
         found = run("runs", "diff", ONE, "--json").data
         assert found["argv"] == [
             {"change": "replaced", "a": "--dtype bfloat16", "b": "--dtype float32"},

@@ -17,6 +17,7 @@ from tools.document_schemas import DOCUMENTS, FOLDER
 
 RECORDED = Path(__file__).parents[1] / "cli" / "golden" / "home" / "state"
 """The state of a home as an earlier version left it."""
+GOLDEN = RECORDED.parents[1] / "documents"
 REAL = "20261126T011616Z-golden-aaa7"
 
 
@@ -61,10 +62,18 @@ def test_samples_and_measurements_fit() -> None:
     folder = RECORDED / "runs" / REAL
     for line in (folder / "samples.ndjson").read_text("utf-8").splitlines():
         validator("sample").validate(json.loads(line))
-    rows = [json.loads(line) for line in (folder / "bench.ndjson").read_text("utf-8").splitlines()]
-    assert rows
-    for row in (row for document in rows for row in document["rows"]):
+    lines = (folder / "bench.ndjson").read_text("utf-8").splitlines()
+    assert lines
+    for line in lines:
+        validator("measurement").validate(json.loads(line))
+    for row in (row for line in lines for row in json.loads(line)["rows"]):
         validator("bench-row").validate(row)
+
+
+@pytest.mark.parametrize("name", ["plan", "recommend"])
+def test_the_evidence_that_is_printed_fits(name: str) -> None:
+    printed = json.loads((GOLDEN / f"{name}.json").read_text("utf-8"))
+    validator("evidence").validate(printed["data"]["evidence"])
 
 
 @pytest.mark.parametrize("replicas", ["1", "2"])

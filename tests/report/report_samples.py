@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from launcher.documents.comparison import (
@@ -12,9 +13,11 @@ from launcher.documents.comparison import (
     Mode,
     Quality,
     Remeasured,
+    Row,
     Spread,
 )
 from launcher.documents.failure import Failure
+from launcher.documents.measurement import Measurement
 from launcher.documents.plan import Term
 from launcher.documents.run import Peak, Phase, ProcessSample, Run, Sample, Timings
 from launcher.documents.smoke import Check, SmokeReport
@@ -180,22 +183,38 @@ def failed(name: str = "m") -> Run:
 
 EVENTS = ({"t_s": 1.0, "at": "x", "event": "phase", "phase": HOSTILE},)
 BENCH = (
-    {
-        "mode": "m",
-        "batch": 4,
-        "clients": 16,
-        "loop": "closed",
-        "tokens": 128,
-        "mean_ms": 12.5,
-        "p50_ms": 12.0,
-        "p95_ms": 20.0,
-        "p99_ms": None,
-        "embeddings_per_s": 300.0,
-        "tokens_per_s": 38_400.0,
-        "requests": 100,
-        "errors": 0,
-        "ram_peak_bytes": 1_100_000_000,
-        "gpu_peak_bytes": None,
-        "reason": HOSTILE,
-    },
+    Row(
+        mode="m",
+        batch=4,
+        clients=16,
+        mean_ms=12.5,
+        p50_ms=12.0,
+        p95_ms=20.0,
+        p99_ms=None,
+        embeddings_per_s=300.0,
+        tokens_per_s=38_400.0,
+        requests=100,
+        ram_peak_bytes=1_100_000_000,
+        gpu_peak_bytes=None,
+        reason=HOSTILE,
+    ),
 )
+
+
+def measurement(rows: Sequence[Row], number: int = 0) -> Measurement:
+    return Measurement(
+        service="svc",
+        profile="svc",
+        model="m",
+        fingerprint=None,
+        device="cpu",
+        dtype="float32",
+        release="cpu",
+        engine="0.5.23",
+        made=f"2026-11-24T12:30:{number:02}Z",
+        measurement="2026-11-24T12:30:00Z",
+        encoding="base64",
+        keep_alive=True,
+        idle_before=None,
+        rows=tuple(rows),
+    )

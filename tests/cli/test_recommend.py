@@ -16,6 +16,7 @@ from launcher.engine import releases
 from launcher.record.bench import append_bench
 from tests.cli.commandline import Run
 from tests.cli.conftest import SetMachine
+from tests.documents.test_schemas import validator
 from tests.report import report_samples
 from tests.samples import GIB, gpu, machine, plan
 from tools import profile_table
@@ -226,6 +227,7 @@ def test_evidence_tells_what_supports_from_what_is_stale(
     _comparison(home, engine["argv"], version)
     evidence = run("recommend", "--json").data["evidence"]
     assert (evidence["measured"], evidence["run"]) == (True, proved)
+    validator("evidence").validate(evidence)
     cited = evidence["runs"]
     assert [each["stale"] for each in cited] == [False, True, True, True]
     assert cited[0]["bench"][0]["embeddings_per_s"] == 61.0

@@ -18,7 +18,7 @@ from launcher.bench.profiling import program
 from launcher.bench.target import Bounds, Encoding, Target, unmeasured
 from launcher.cli import benchtable
 from launcher.cli.base import command as declare
-from launcher.cli.benching import grid, lengths, numbers, requests_of
+from launcher.cli.load_options import grid, grid_options, numbers, requests_of
 from launcher.cli.options import plan_options, split
 from launcher.cli.progress import Bar, Progress
 from launcher.cli.result import Result
@@ -42,28 +42,7 @@ _SHAPING = "these options shape a start, and a running service is measured as it
 
 @declare("bench")
 @plan_options
-@click.option(
-    "--clients",
-    metavar="N,N,…",
-    callback=numbers(int),
-    help="Requests at once (default 1; 64 with --rate).",
-)
-@click.option(
-    "--batch",
-    metavar="N,N,…",
-    callback=numbers(int),
-    default="1,4",
-    show_default=True,
-    help="Texts of a request.",
-)
-@click.option(
-    "--tokens",
-    metavar="N,N,…",
-    callback=lengths,
-    default="128",
-    show_default=True,
-    help="Tokens of a text, special tokens counted; 16-400 or mixed: of lengths from 16 to 400.",
-)
+@grid_options(clients="Requests at once (default 1; 64 with --rate).", batch="1,4")
 @click.option(
     "--rate",
     metavar="R,R,…",
@@ -76,18 +55,6 @@ _SHAPING = "these options shape a start, and a running service is measured as it
     default="poisson",
     show_default=True,
     help="With --rate: at random, as independent callers come, or evenly spaced.",
-)
-@click.option(
-    "--requests",
-    type=click.IntRange(min=1),
-    help="Requests a level, warm-up not counted (default 100, or 25 a client where that is more).",
-)
-@click.option(
-    "--seconds",
-    type=click.FloatRange(min=0.1),
-    default=60.0,
-    show_default=True,
-    help="A level starts no more requests after this time.",
 )
 @click.option(
     "--encoding",

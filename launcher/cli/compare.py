@@ -17,9 +17,8 @@ from launcher.app.subject import subject
 from launcher.bench import store, test_machine
 from launcher.bench.compare import Comparing, Course, failed
 from launcher.bench.peers.names import SPECS
-from launcher.cli import compare_text, grid, seed_table
+from launcher.cli import compare_text, load_options, seed_table
 from launcher.cli.base import command as declare
-from launcher.cli.grid import grid_options
 from launcher.cli.progress import Progress
 from launcher.cli.result import Problem, Result, Status
 from launcher.cli.runs_report import without_charts
@@ -34,7 +33,7 @@ Contenders = list[ProfileContender | BareContender | CannotRun]
 
 @declare("compare")
 @click.argument("profiles", nargs=-1, metavar="[PROFILE|MODEL]...")
-@grid_options
+@load_options.grid_options()
 @click.option(
     "--repeats",
     type=click.IntRange(1, 50),
@@ -95,7 +94,7 @@ def command(profiles: tuple[str, ...], **given: Any) -> Result:
     with ends_by_interrupt():
         kept = store.Store(dirs().comparisons, "compare")
         modes = _modes(profiles, given, kept.folder, progress)
-        levels = grid.levels(given["clients"], given["batch"], given["tokens"])
+        levels = load_options.levels(given["clients"], given["batch"], given["tokens"])
         if given["seed"]:
             levels = tuple(dict.fromkeys((*levels, *seed_table.LEVELS)))
         found = _measured(modes, levels, given, kept, progress)
@@ -161,7 +160,7 @@ def _measured(
         Course(levels, given["repeats"], objective, given["quality"]),
         test_conditions.header(kept, hardware),
         test_conditions.tools(
-            grid.bounds(given["requests"], given["seconds"]),
+            load_options.bounds(given["requests"], given["seconds"]),
             hardware,
             say=progress.line,
             now=progress.now,

@@ -21,8 +21,8 @@ from launcher.bench import store, test_machine
 from launcher.bench.compare import Comparing, Course, failed
 from launcher.bench.trial import Contender
 from launcher.bench.tune import Aim, Overlay, Search, Trial, Tuning, beats, measured, sentences
-from launcher.cli import grid
 from launcher.cli.base import command as declare
+from launcher.cli.load_options import bounds, requests_option, seconds_option
 from launcher.cli.progress import Progress
 from launcher.cli.result import Problem, Result, Status, table
 from launcher.config.loading import LoadedProfile, load_profile
@@ -68,18 +68,8 @@ FILE = "tuning.json"
     show_default=True,
     help="Tokens of a text, special tokens counted.",
 )
-@click.option(
-    "--requests",
-    type=click.IntRange(min=1),
-    help="Requests a candidate (default 100, or 25 a client where that is more).",
-)
-@click.option(
-    "--seconds",
-    type=click.FloatRange(min=0.1),
-    default=60.0,
-    show_default=True,
-    help="A candidate's load ends after this time.",
-)
+@requests_option("a candidate")
+@seconds_option("A candidate's load ends after this time.")
 @click.option(
     "--budget",
     metavar="SECONDS",
@@ -198,9 +188,9 @@ class Work:
         self.aim = Aim(given["max_p95_ms"])
         self.store = store.Store(dirs().comparisons, "tune")
         self.header = test_conditions.header(self.store, hardware)
-        bounds = grid.bounds(given["requests"], given["seconds"])
+        within = bounds(given["requests"], given["seconds"])
         self.tools = test_conditions.tools(
-            bounds, hardware, say=self.progress.line, now=self.progress.now
+            within, hardware, say=self.progress.line, now=self.progress.now
         )
         self.search = Search(
             self.evaluate, self.aim, self.may_go_on, lambda: self.keep(self.document())

@@ -22,7 +22,7 @@ from launcher.bench.lengths import Length
 from launcher.bench.load import measure_level
 from launcher.bench.target import Target
 from launcher.cli import benchtable
-from launcher.cli.benching import grid, requests_of
+from launcher.cli.load_options import grid, requests_of
 from launcher.cli.main import main
 from launcher.documents.comparison import Level, Row
 from launcher.documents.plan import Plan

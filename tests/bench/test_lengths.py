@@ -12,8 +12,8 @@ from launcher.bench.load import Bounds, measure_level
 from launcher.bench.trial import label
 from launcher.bench.verdict import deciding
 from launcher.cli import benchtable
-from launcher.cli.benching import grid
-from launcher.cli.benching import lengths as read_option
+from launcher.cli.load_options import grid
+from launcher.cli.load_options import lengths as read_option
 from launcher.documents.comparison import Comparison, Level
 from tests.bench.server import serving, words
 

@@ -21,8 +21,14 @@ from launcher.plan.request_checks import is_loopback
 _HARDWARE = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_", "GOMP_CPU_AFFINITY")
 
 
-def contained(plan: Plan, image: str | None) -> Contained:
+def contained(plan: Plan, image: str | None, *, metrics: bool = False) -> Contained:
     """The plan as it runs in a container.
+
+    Args:
+        plan: what runs.
+        image: the image's name; None: the Containerfile's.
+        metrics: whether somebody reads the supervisor's metrics, also where the plan has no port
+            for them.
 
     Raises:
         QlaunchError: `export_impossible` (exit 2) for an engine of the user's own, for a model
@@ -42,8 +48,6 @@ def contained(plan: Plan, image: str | None) -> Contained:
     notes = [
         f"{name} is not carried ({why})" for name, why in {**came_from.withheld, **left}.items()
     ]
-    if plan.metrics_port is not None:
-        notes.append("metrics are answered on the container's own loopback only")
     notes += _cache_notes(plan)
     if plan.expectation.card is not None and not baked:
         notes.append("the model card does not go along: prompts of clients follow the files")
@@ -58,8 +62,14 @@ def contained(plan: Plan, image: str | None) -> Contained:
         profiles=_profiles(profile),
         environ=environ,
         notes=tuple(notes),
+        metrics_port=plan.metrics_port or (_metrics_port(plan) if metrics else None),
         least_bytes=parse_size(least) if (least := profile.profile.hardware.min_ram) else 0,
     )
+
+
+def _metrics_port(plan: Plan) -> int:
+    usual = container.METRICS_PORT
+    return usual if plan.port != usual else usual + 1
 
 
 def _cache_notes(plan: Plan) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from typing import Any, cast
 
 import click
 
+from launcher import __version__
 from launcher.app import containing, exporting
 from launcher.cli.base import command as declare
 from launcher.cli.base import group
@@ -20,10 +22,11 @@ from launcher.cli.options import plan_options, request
 from launcher.cli.progress import Progress
 from launcher.cli.result import Result
 from launcher.errors import ExitCode, QlaunchError
-from launcher.fleet import compose, container, kubernetes, systemd
+from launcher.fleet import compose, container, kubernetes, scaling, skypilot, systemd
+from launcher.fleet import monitoring as reading
 from launcher.linux.files import write_atomic
 
-command = group("export", "Write a service for systemd, compose or Kubernetes.")
+command = group("export", "Write a service for systemd, compose, Kubernetes or SkyPilot.")
 
 
 def _export_options(body: Any) -> Any:
@@ -126,6 +129,32 @@ _IMAGE = click.option(
 )
 
 
+_REPLICAS = click.option(
+    "--replicas",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="How many; the least where their number follows the load.",
+)
+_MAX_REPLICAS = click.option(
+    "--max-replicas", type=click.IntRange(min=1), help="The most, where it follows the load."
+)
+_OBJECT = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+
+
+def _object_name(_context: object, _option: object, value: str | None) -> str | None:
+    """A name that Kubernetes takes.
+
+    Raises:
+        click.BadParameter: it takes no such name.
+    """
+    if value is not None and not _OBJECT.fullmatch(value):
+        raise click.BadParameter(
+            f"{value!r} is not a name in Kubernetes: small letters, digits, `-` and `.` only"
+        )
+    return value
+
+
 @declare("export compose")
 @_export_options
 @_IMAGE
@@ -147,13 +176,46 @@ def _compose(
 @declare("export k8s")
 @_export_options
 @_IMAGE
-@click.option("--claim", metavar="NAME", help="PersistentVolumeClaim with the model's files.")
-@click.option("--secret", metavar="NAME", help="Secret with the API key under `api-key`.")
+@click.option(
+    "--claim",
+    metavar="NAME",
+    callback=_object_name,
+    help="PersistentVolumeClaim with the model's files.",
+)
+@click.option(
+    "--secret",
+    metavar="NAME",
+    callback=_object_name,
+    help="Secret with the API key under `api-key`.",
+)
+@_REPLICAS
+@click.option(
+    "--autoscaler",
+    type=click.Choice(["hpa", "keda"]),
+    help="Choose the number of replicas by load: Kubernetes' own autoscaler, or KEDA.",
+)
+@_MAX_REPLICAS
+@click.option(
+    "--monitoring",
+    metavar="NAMESPACE",
+    callback=_object_name,
+    help="Namespace of Prometheus (its operator's): has the metrics read.",
+)
+@click.option(
+    "--prometheus",
+    metavar="URL",
+    help="Prometheus, for KEDA (default: the operator's own in that namespace).",
+)
 def _k8s(
     words: tuple[str, ...],
     image: str | None,
     claim: str | None,
     secret: str | None,
+    replicas: int,
+    autoscaler: scaling.Autoscaler | None,
+    max_replicas: int | None,
+    monitoring: str | None,
+    prometheus: str | None,
     output: str | None,
     from_profile: bool,
     **given: Any,
@@ -161,20 +223,95 @@ def _k8s(
     """Write Kubernetes manifests for a service as it was started, or for PROFILE.
 
     Deployment with probes that wait for the proof of the vectors, Service, PodDisruptionBudget,
-    NetworkPolicy, and a ConfigMap for a profile of your own; the key is a Secret's, by name.
+    NetworkPolicy, and a ConfigMap for a profile of your own; the key is a Secret's, by name. With
+    --monitoring a ServiceMonitor, with --autoscaler a HorizontalPodAutoscaler or KEDA's
+    ScaledObject.
     """
     found = _resolved(words, given, from_profile=from_profile)
-    inside = containing.contained(found.plan, image)
-    text = kubernetes.text(inside, claim=claim, secret=secret)
+    inside = containing.contained(found.plan, image, metrics=monitoring is not None)
+    wanted = scaling.Scaling(
+        replicas=replicas,
+        most=max_replicas,
+        autoscaler=autoscaler,
+        prometheus=prometheus or (monitoring and reading.prometheus(monitoring)),
+    )
+    if autoscaler is None and (max_replicas is not None or prometheus is not None):
+        raise click.UsageError("--max-replicas and --prometheus belong to --autoscaler")
+    if wanted.maximum < replicas:
+        raise click.UsageError("--max-replicas is fewer than --replicas")
+    cluster = kubernetes.Cluster(claim=claim, secret=secret, monitoring=monitoring, scaling=wanted)
+    text = kubernetes.text(inside, cluster)
     more = {"image": inside.image, "manifests": text}
     return _result(_with_notes(found, inside), text, kubernetes.FILE, output, more)
+
+
+@declare("export skypilot")
+@_export_options
+@_REPLICAS
+@_MAX_REPLICAS
+@click.option(
+    "--per-replica",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="RATE",
+    help="Requests a second that one replica takes: SkyServe chooses their number by it.",
+)
+@click.option(
+    "--accelerators", metavar="NAME:COUNT", help="The card, as `sky gpus list` calls it (T4:1)."
+)
+@click.option(
+    "--package",
+    default=f"qlaunch=={__version__}",
+    show_default=True,
+    help="What pip installs there: a requirement, a URL, or a wheel of this machine.",
+)
+def _skypilot(
+    words: tuple[str, ...],
+    replicas: int,
+    max_replicas: int | None,
+    per_replica: float | None,
+    accelerators: str | None,
+    package: str,
+    output: str | None,
+    from_profile: bool,
+    **given: Any,
+) -> Result:
+    """Write a SkyPilot task for a service as it was started, or for PROFILE.
+
+    `sky serve up` runs replicas of it on any cloud, `sky launch` one machine. It installs qlaunch,
+    engine and model there; requests come when the vectors are proved right (the gateway's
+    `/ready`). The key is a secret, by name.
+    """
+    found = _resolved(words, given, from_profile=from_profile)
+    inside = containing.contained(found.plan, None)
+    wanted = skypilot.Sky(
+        package=_package(package),
+        accelerators=accelerators,
+        replicas=replicas,
+        most=max_replicas,
+        per_replica=per_replica,
+    )
+    text = skypilot.text(inside, wanted)
+    return _result(_with_notes(found, inside), text, skypilot.FILE, output, {"task": text})
+
+
+def _package(name: str) -> str:
+    """What pip installs; a wheel of this machine by its absolute path.
+
+    Raises:
+        click.BadParameter: there is no such wheel.
+    """
+    if not name.endswith(".whl") or "://" in name:
+        return name
+    if not Path(name).is_file():
+        raise click.BadParameter(f"there is no file {name}", param_hint="--package")
+    return str(Path(name).resolve())
 
 
 def _with_notes(found: exporting.Exported, inside: container.Contained) -> exporting.Exported:
     return replace(found, notes=(*found.notes, *inside.notes))
 
 
-for _command in (_systemd, _compose, _k8s):
+for _command in (_systemd, _compose, _k8s, _skypilot):
     command.add_command(_command)
 
 

@@ -25,8 +25,9 @@ _OPTIONS = (
     click.option("--port", help="Port to listen on; 0 takes a free one."),
     click.option(
         "--metrics-port",
-        help="Have the supervisor answer Prometheus on this port of 127.0.0.1; 0 takes a free one.",
+        help="Have the supervisor answer Prometheus on this port; 0 takes a free one.",
     ),
+    click.option("--metrics-host", help="Address of that port (default 127.0.0.1)."),
     click.option("--dtype", help="auto, float32, bfloat16, float16, or int8 (on an x86-64 CPU)."),
     click.option("--threads", help="Compute threads on a CPU: a number or auto."),
     click.option("--start-timeout", "start_timeout_s", help="Seconds until verified, at most."),

@@ -63,9 +63,9 @@ def profile_problems(profile: Profile) -> Iterator[Located]:
     yield from _hardware_problems(profile.hardware)
     if not profile.model.strip():
         yield ("model",), ProfileProblem("`model` is empty", "name a model card or a source")
-    host = host_problem(profile.host)
-    if host:
-        yield ("host",), host
+    for name in ("host", "metrics_host"):
+        if host := host_problem(getattr(profile, name), name):
+            yield (name,), host
     key_file = path_problem(profile.api_key_file) if profile.api_key_file is not None else None
     if key_file:
         yield ("api_key_file",), key_file
@@ -166,8 +166,8 @@ def env_problem(name: str) -> ProfileProblem | None:
     return None
 
 
-def host_problem(host: str) -> ProfileProblem | None:
-    """What is wrong with an address to listen on."""
+def host_problem(host: str, name: str = "host") -> ProfileProblem | None:
+    """What is wrong with an address to listen on, the value of setting `name`."""
     fix = "write an IPv4 address, an IPv6 address without brackets, or a host name"
     try:
         ipaddress.ip_address(host)
@@ -177,7 +177,7 @@ def host_problem(host: str) -> ProfileProblem | None:
         named = all(_HOST_LABEL.fullmatch(label) for label in labels) and not labels[-1].isdigit()
         if not named or len(host) > 253:
             return ProfileProblem(
-                f"`host` {shown(host, 60)!r} is neither an address nor a name", fix
+                f"`{name}` {shown(host, 60)!r} is neither an address nor a name", fix
             )
     return None
 

@@ -159,8 +159,10 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     allowed_hosts: list[Host] = []
     """Names that a proxy on this machine passes on as `Host`; loopback's own need none."""
     metrics_port: Port | None = None
-    """Port on 127.0.0.1 where the supervisor answers Prometheus (`/metrics`); 0 takes a free one;
-    left out: none."""
+    """Port where the supervisor answers Prometheus (`/metrics`); 0 takes a free one; left out:
+    none."""
+    metrics_host: str = "127.0.0.1"
+    """Address of that port. There is no key to it: beyond loopback, whoever reaches it may read."""
     cache: bool | CacheBackend | Cache = False
     """A cache of vectors before the engine, at the service's own address: true, the name of a
     backend, or its settings. Left out: none."""

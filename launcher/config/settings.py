@@ -5,6 +5,7 @@ The first that gives a value decides, and `Resolved.sources` says which one it w
 
 from __future__ import annotations
 
+import functools
 import math
 import os.path
 import re
@@ -44,6 +45,7 @@ class ConfigValues(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     host: str | None = None
     port: Port | None = None
     metrics_port: Port | None = None
+    metrics_host: str | None = None
     dtype: Dtype | None = None
     threads: Threads | None = None
     start_timeout_s: Seconds | None = None
@@ -77,6 +79,8 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     metrics_port: int | None = None
     """Of the supervisor's `/metrics`; None: none."""
+    metrics_host: str = "127.0.0.1"
+    """Where that port is."""
     dtype: Dtype
     threads: Threads
     start_timeout_s: float
@@ -130,6 +134,12 @@ SETTINGS = (
     _Setting("host", str, in_profile=True, check=host_problem),
     _Setting("port", Port, in_profile=True),
     _Setting("metrics_port", Port, in_profile=True),
+    _Setting(
+        "metrics_host",
+        str,
+        in_profile=True,
+        check=functools.partial(host_problem, name="metrics_host"),
+    ),
     _Setting("dtype", Dtype, in_profile=True),
     _Setting("threads", Threads, in_profile=True),
     _Setting("start_timeout_s", Seconds, in_profile=True, check=_seconds_problem),

@@ -224,7 +224,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """The cache that the gateway at `host` and `port` keeps, before an engine on a port of its own
     on loopback; None: the engine itself listens there."""
     metrics_port: int | None = None
-    """Port of the supervisor's `/metrics` on loopback, 0 for a free one; None: there is none."""
+    """Port of the supervisor's `/metrics`, 0 for a free one; None: there is none."""
+    metrics_host: str = "127.0.0.1"
+    """Address of that port."""
     api_key_file: str | None
     """A 0600 file; the key itself is in no plan, argv or record."""
     predicted: MemoryPrediction

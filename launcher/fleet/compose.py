@@ -41,7 +41,14 @@ def _service(contained: Contained, user: str) -> dict[str, Any]:
         "command": list(contained.words),
         "environment": contained.variables,
         "user": user,
-        "ports": [_published(plan.host, plan.port)],
+        "ports": [
+            _published(plan.host, plan.port),
+            *(
+                [_published(plan.metrics_host, contained.metrics_port)]
+                if contained.metrics_port is not None
+                else []
+            ),
+        ],
         "volumes": _volumes(contained),
         "healthcheck": {
             "test": ["CMD", *contained.probe],

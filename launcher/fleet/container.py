@@ -32,6 +32,8 @@ ENVIRONMENT: Final[Mapping[str, str]] = {
 }
 USER: Final = 10001
 """Of the image, where no other one is asked for."""
+METRICS_PORT: Final = 9131
+"""Of the supervisor's metrics, where the plan names none and somebody reads them."""
 PROBE_S: Final = 30
 """Longest answer of a health check: the engine's own may take 20 s."""
 
@@ -58,6 +60,8 @@ class Contained:
     """What does not go along, in sentences."""
     least_bytes: int = 0
     """Memory that the profile asks of a machine."""
+    metrics_port: int | None = None
+    """Of the supervisor's metrics; None: nobody reads them."""
 
     @property
     def name(self) -> str:
@@ -73,7 +77,10 @@ class Contained:
     @property
     def words(self) -> tuple[str, ...]:
         """Arguments of qlaunch; it listens on all of the container's own addresses."""
-        settings = {"model": self.model, "host": "0.0.0.0"}  # noqa: S104 - of its own network
+        every = "0.0.0.0"  # noqa: S104 - of the container's own network
+        settings = {"model": self.model, "host": every}
+        if self.metrics_port is not None:
+            settings |= {"metrics_port": str(self.metrics_port), "metrics_host": every}
         if self.key:
             settings["api_key_file"] = f"{SECRETS}/{KEY}"
         else:

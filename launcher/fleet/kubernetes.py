@@ -7,38 +7,58 @@ an engine that dies is its business.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 from launcher.documents.plan import Plan
-from launcher.fleet import container, start_command
+from launcher.errors import QlaunchError
+from launcher.fleet import container, monitoring, objects, scaling, start_command
 from launcher.fleet.container import Contained
+from launcher.fleet.scaling import Scaling
 
 FILE = "kubernetes.yaml"
 PERIOD_S = 10
 
 
-def text(contained: Contained, *, claim: str | None, secret: str | None) -> str:
+@dataclass(frozen=True)
+class Cluster:
+    """What of a cluster the manifests name."""
+
+    claim: str | None = None
+    """PersistentVolumeClaim with the model; None: the image has it, or a claim named after the
+    service where no image can."""
+    secret: str | None = None
+    """Secret with the API key under `api-key`; None: named after the service."""
+    monitoring: str | None = None
+    """Namespace of Prometheus and its operator; None: there is none."""
+    scaling: Scaling = field(default_factory=Scaling)
+
+
+def text(contained: Contained, cluster: Cluster) -> str:
     """The manifests, one document each.
 
     Args:
-        contained: what runs.
-        claim: PersistentVolumeClaim with the model; None: the image has it, or a claim named
-            after the service where no image can.
-        secret: Secret with the API key under `api-key`; None: named after the service.
+        contained: what runs; with a port for metrics, where the cluster reads them.
+        cluster: where.
 
     Raises:
-        QlaunchError: `export_impossible` (exit 2), as `start_command.words`.
+        QlaunchError: `export_impossible` (exit 2), as `start_command.words`; where the autoscaler
+            needs metrics that nobody reads.
     """
+    _require_metrics(contained, cluster)
+    claim, secret = cluster.claim, cluster.secret
     if claim is None and not contained.baked:
         claim = f"{contained.name}-model"
     secret = secret or f"{contained.name}-key"
     documents = [
         *([_profiles(contained)] if contained.profiles else []),
-        _deployment(contained, claim, secret),
+        _deployment(contained, claim, secret, cluster.scaling),
         _service(contained),
         _budget(contained),
-        _network(contained),
+        _network(contained, cluster.monitoring),
+        *([monitoring.monitor(contained, secret)] if cluster.monitoring else []),
+        *scaling.documents(contained, cluster.scaling),
     ]
     needs = [f"Needs the Secret {secret}, key {container.KEY}."] if contained.key else []
     if claim is not None:
@@ -49,23 +69,28 @@ def text(contained: Contained, *, claim: str | None, secret: str | None) -> str:
     return container.commented([*contained.comments, *needs]) + container.dumped(documents)
 
 
-def _labels(contained: Contained) -> dict[str, str]:
-    return {"app.kubernetes.io/name": "qlaunch", "app.kubernetes.io/instance": contained.name}
+def _require_metrics(contained: Contained, cluster: Cluster) -> None:
+    if cluster.monitoring is None and scaling.needs_metrics(cluster.scaling, contained.plan):
+        raise QlaunchError(
+            f"the autoscaler {cluster.scaling.autoscaler} follows the requests that wait, which "
+            "Prometheus has to read",
+            code="export_impossible",
+            fix="name the namespace of Prometheus: --monitoring NAMESPACE",
+        )
 
 
-def _meta(contained: Contained, suffix: str = "") -> dict[str, Any]:
-    return {"name": contained.name + suffix, "labels": _labels(contained)}
-
-
-def _deployment(contained: Contained, claim: str | None, secret: str) -> dict[str, Any]:
-    labels = _labels(contained)
+def _deployment(
+    contained: Contained, claim: str | None, secret: str, wanted: Scaling
+) -> dict[str, Any]:
+    labels = objects.labels(contained)
     annotations = {"qlaunch/fingerprint": contained.plan.fingerprint}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": _meta(contained),
+        "metadata": objects.meta(contained),
         "spec": {
-            "replicas": 1,
+            # An autoscaler's number must not be put back by the next `kubectl apply`.
+            **({"replicas": wanted.replicas} if wanted.autoscaler is None else {}),
             "selector": {"matchLabels": labels},
             "strategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "progressDeadlineSeconds": start_command.start_limit_s(contained.plan) + 60,
@@ -100,7 +125,7 @@ def _container(contained: Contained, claim: str | None) -> dict[str, Any]:
         "command": ["qlaunch"],
         "args": [_literal(word) for word in contained.words],
         "env": [{"name": n, "value": _literal(v)} for n, v in contained.variables.items()],
-        "ports": [{"name": "http", "containerPort": contained.plan.port}],
+        "ports": [{"name": name, "containerPort": port} for name, port in _ports(contained)],
         "startupProbe": {
             **probe,
             "periodSeconds": PERIOD_S,
@@ -185,42 +210,50 @@ def _profiles(contained: Contained) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": _meta(contained, "-profiles"),
+        "metadata": objects.meta(contained, "-profiles"),
         "data": {name: text for name, (_, text) in contained.profiles.items()},
     }
 
 
 def _service(contained: Contained) -> dict[str, Any]:
-    port = {"name": "http", "port": contained.plan.port, "targetPort": "http"}
+    ports = [{"name": n, "port": port, "targetPort": n} for n, port in _ports(contained)]
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": _meta(contained),
-        "spec": {"selector": _labels(contained), "ports": [port]},
+        "metadata": objects.meta(contained),
+        "spec": {"selector": objects.labels(contained), "ports": ports},
     }
 
 
+def _ports(contained: Contained) -> list[tuple[str, int]]:
+    metrics = contained.metrics_port
+    more = [] if metrics is None else [(monitoring.METRICS, metrics)]
+    return [("http", contained.plan.port), *more]
+
+
 def _budget(contained: Contained) -> dict[str, Any]:
-    selector = {"matchLabels": _labels(contained)}
+    selector = {"matchLabels": objects.labels(contained)}
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
-        "metadata": _meta(contained),
+        "metadata": objects.meta(contained),
         "spec": {"maxUnavailable": 1, "selector": selector},
     }
 
 
-def _network(contained: Contained) -> dict[str, Any]:
+def _network(contained: Contained, prometheus: str | None) -> dict[str, Any]:
     """Its port from inside the namespace, and nothing out but to its cache: it fetches nothing."""
     port = {"port": contained.plan.port, "protocol": "TCP"}
+    inside = {"from": [{"podSelector": {}}], "ports": [port]}
+    reader = [monitoring.way_in(contained, prometheus)] if prometheus else []
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": _meta(contained),
+        "metadata": objects.meta(contained),
         "spec": {
-            "podSelector": {"matchLabels": _labels(contained)},
+            "podSelector": {"matchLabels": objects.labels(contained)},
             "policyTypes": ["Ingress", "Egress"],
-            "ingress": [{"from": [{"podSelector": {}}], "ports": [port]}],
+            "ingress": [inside, *reader],
             "egress": _to_cache(contained.plan),
         },
     }

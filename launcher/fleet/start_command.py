@@ -17,6 +17,7 @@ OPTIONS: Final[Mapping[str, str]] = {
     "host": "--host",
     "port": "--port",
     "metrics_port": "--metrics-port",
+    "metrics_host": "--metrics-host",
     "dtype": "--dtype",
     "threads": "--threads",
     "start_timeout_s": "--start-timeout",
@@ -62,15 +63,20 @@ def origin(plan: Plan) -> Origin:
     return plan.origin
 
 
-def words(plan: Plan, placed: Placed | None = None) -> tuple[str, ...]:
-    """Arguments of qlaunch that start this very plan, in the foreground, fetching nothing.
+def words(plan: Plan, placed: Placed | None = None, *, foreground: bool = True) -> tuple[str, ...]:
+    """Arguments of qlaunch that start this very plan, fetching nothing.
+
+    Args:
+        plan: what is started.
+        placed: what lies elsewhere there.
+        foreground: whether they stay until the service ends, or return when it is proved right.
 
     Raises:
         QlaunchError: `export_impossible` (exit 2): port 0, or no origin.
     """
     came_from, placed = origin(plan), placed or Placed()
     settings = came_from.settings | {"offline": True} | dict(placed.settings)
-    _require_ports(settings)
+    require_ports(settings)
     options: list[str] = []
     for name, value in settings.items():
         if name in SWITCHES:
@@ -80,11 +86,16 @@ def words(plan: Plan, placed: Placed | None = None) -> tuple[str, ...]:
             options += [OPTIONS[name], str(value)]
     extra = ("--", *came_from.extra) if came_from.extra else ()
     profile = placed.profile or came_from.profile
-    start = ("up", profile, "--foreground", "--quiet", *options)
+    start = ("up", profile, *(("--foreground",) if foreground else ()), "--quiet", *options)
     return (*start, "--expect-fingerprint", plan.fingerprint, *extra)
 
 
-def _require_ports(settings: Mapping[str, str | int | float | bool]) -> None:
+def require_ports(settings: Mapping[str, str | int | float | bool]) -> None:
+    """Refuse ports that are other ones at each start.
+
+    Raises:
+        QlaunchError: `export_impossible` (exit 2).
+    """
     for name in ("port", "metrics_port"):
         if name in settings and str(settings[name]) == "0":
             option = OPTIONS[name]

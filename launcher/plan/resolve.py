@@ -80,6 +80,7 @@ def make_plan(inputs: Inputs) -> Plan:
         port=inputs.settings.port,
         cache=inputs.settings.cache,
         metrics_port=inputs.settings.metrics_port,
+        metrics_host=inputs.settings.metrics_host,
         api_key_file=inputs.settings.api_key_file,
         predicted=predicted,
         fits=misfit is None,

@@ -94,7 +94,7 @@ def test_a_pod_with_a_file_of_its_own_asks_nobody(run: Run, ready: Path) -> None
 def test_a_server_s_usual_port(backend: Any, port: int) -> None:
     cache = ServiceCache(backend=backend, url=f"{backend}://cache")
     made = contained(paper_plan(cache=cache))
-    text = kubernetes.text(made, claim=None, secret=None)
+    text = kubernetes.text(made, kubernetes.Cluster())
     policy = next(d for d in yaml.safe_load_all(text) if d["kind"] == "NetworkPolicy")
     assert policy["spec"]["egress"][0]["ports"] == [{"port": port, "protocol": "TCP"}]
 

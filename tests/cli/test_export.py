@@ -90,6 +90,7 @@ EVERY: dict[str, Any] = {
     "host": "0.0.0.0",
     "port": "31234",
     "metrics_port": "31235",
+    "metrics_host": "0.0.0.0",
     "dtype": "float32",
     "threads": "2",
     "start_timeout_s": "77",

@@ -153,6 +153,74 @@ def test_a_health_check_waits_for_the_proof(run: Run, ready: Path) -> None:
     assert run("status", "svc", "--verified").code == 3
 
 
+def manifests(run: Run, *words: str) -> dict[str, dict[str, Any]]:
+    answer = run("export", "k8s", "svc", *words, "--json")
+    assert answer.code == 0, answer.out
+    return {each["kind"]: each for each in yaml.safe_load_all(answer.data["manifests"])}
+
+
+def test_an_autoscaler_and_what_feeds_it(run: Run, ready: Path, own_model: Path) -> None:
+    service(name="svc", model=str(own_model))
+    bare = manifests(run)
+    assert not {"HorizontalPodAutoscaler", "ScaledObject", "ServiceMonitor"} & bare.keys()
+    hpa = manifests(run, "--autoscaler", "hpa", "--replicas", "2", "--max-replicas", "6")
+    spec = hpa["HorizontalPodAutoscaler"]["spec"]
+    assert (spec["minReplicas"], spec["maxReplicas"]) == (2, 6)
+    keda = manifests(run, "--autoscaler", "keda", "--monitoring", "watch")
+    [queue, _] = keda["ScaledObject"]["spec"]["triggers"]
+    assert queue["metadata"]["serverAddress"] == "http://prometheus-operated.watch.svc:9090"
+    assert "ServiceMonitor" in keda
+    own = ("--metrics-port", "9000", "--prometheus", "http://p:9")
+    keda = manifests(run, "--autoscaler", "keda", "--monitoring", "watch", *own)
+    assert keda["ScaledObject"]["spec"]["triggers"][0]["metadata"]["serverAddress"] == "http://p:9"
+    [_, metrics] = keda["Service"]["spec"]["ports"]
+    assert metrics["port"] == 9000
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("--autoscaler", "keda"), "export_impossible"),
+        (("--max-replicas", "3"), "usage"),
+        (("--autoscaler", "hpa", "--replicas", "3", "--max-replicas", "2"), "usage"),
+        (("--monitoring", "Not A Name"), "usage"),
+        (("--secret", "a_b"), "usage"),
+    ],
+)
+def test_what_no_cluster_takes_is_refused(
+    words: tuple[str, ...], code: str, run: Run, ready: Path, own_model: Path
+) -> None:
+    service(name="svc", model=str(own_model))
+    answer = run("export", "k8s", "svc", *words, "--json")
+    assert (answer.code, answer.error["code"]) == (2, code)
+
+
+def test_metrics_of_a_service_are_published_where_they_were(
+    run: Run, ready: Path, own_model: Path
+) -> None:
+    """They were answered on the container's own loopback, where nobody is."""
+    service(name="svc", model=str(own_model), metrics_port="9131")
+    found = compose_service(run, "svc")
+    words = found["command"]
+    assert words[words.index("--metrics-host") + 1] == "0.0.0.0"
+    assert found["ports"][1] == "127.0.0.1:9131:9131"
+
+
+def test_a_skypilot_task_of_a_service(run: Run, ready: Path, own_model: Path) -> None:
+    plan = service(name="svc", model=str(own_model), port="30123")
+    answer = run("export", "skypilot", "svc", "--replicas", "3", "--json")
+    assert answer.code == 0, answer.out
+    task = yaml.safe_load(answer.data["task"])
+    assert task["service"]["replicas"] == 3
+    assert task["file_mounts"]["~/qlaunch/models/walk"] == str(own_model)
+    assert f"--expect-fingerprint {plan.fingerprint}" in task["run"]
+    assert "--port 30123" in task["run"]
+    wheel = run("export", "skypilot", "svc", "--package", "absent.whl", "--json")
+    assert (wheel.code, wheel.error["code"]) == (2, "usage")
+    few = run("export", "skypilot", "svc", "--max-replicas", "3", "--json")
+    assert (few.code, few.error["code"]) == (2, "export_impossible")
+
+
 def test_files_are_written_where_asked(run: Run, ready: Path, own_model: Path) -> None:
     service(name="svc", model=str(own_model))
     out = ready / "out"

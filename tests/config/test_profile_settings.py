@@ -30,6 +30,7 @@ CASES: dict[str, tuple[object, str, object, object, object, object]] = {
     "host": ("::1", "localhost", "localhost", "10.0.0.3", "10.0.0.4", "127.0.0.1"),
     "port": (1, "2", 2, 3, 4, 30000),
     "metrics_port": (1, "2", 2, 3, 4, None),
+    "metrics_host": ("::", "localhost", "localhost", "10.0.0.3", "10.0.0.4", "127.0.0.1"),
     "dtype": ("float32", "float16", "float16", "bfloat16", "float32", "auto"),
     "threads": (1, "2", 2, 3, 4, "auto"),
     "start_timeout_s": (1.5, "2.5", 2.5, 3.5, 4.5, 600.0),

@@ -6,25 +6,34 @@ difference.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import kubernetes_validate  # type: ignore[import-untyped]
 import msgspec
 import pytest
 import yaml
 
+from launcher.config.service_cache import ServiceCache
 from launcher.documents.plan import Plan
 from launcher.errors import QlaunchError
-from launcher.fleet import compose, container, kubernetes, start_command
+from launcher.fleet import compose, container, kubernetes, scaling, start_command
 from launcher.fleet.container import Contained
+from launcher.fleet.kubernetes import Cluster
+from launcher.fleet.scaling import Scaling
+from launcher.service.supervisor.metrics_text import METRICS
 from tests.fleet.plans import origin, plan
 from tests.patience import PATIENCE_S
 
 GOLDEN = Path(__file__).parent / "golden"
+CRDS = Path(__file__).parent / "crds"
+"""Of operators' own kinds, by hand from their CRDs: what each file says where it is from."""
 VERSION = "1.31"
 """Of Kubernetes, whose schema the manifests are held to."""
 
@@ -60,6 +69,29 @@ def large() -> Contained:
     )
 
 
+HPA = Scaling(autoscaler="hpa")
+KEDA = Scaling(replicas=2, most=10, autoscaler="keda", prometheus="http://prometheus:9090")
+
+
+def watched(wanted: Scaling) -> Cluster:
+    """In a cluster with Prometheus."""
+    return Cluster(monitoring="watch", scaling=wanted)
+
+
+def read(made: Contained) -> Contained:
+    """With metrics that somebody reads."""
+    return dataclasses.replace(made, metrics_port=9131)
+
+
+def cached() -> Contained:
+    """A gateway with a cache and a key before the engine."""
+    key = origin(settings={"host": "0.0.0.0", "api_key_file": "/home/me/key"})
+    made = plan(origin=key, host="0.0.0.0", api_key_file="/home/me/key")
+    return contained(
+        msgspec.structs.replace(made, cache=ServiceCache(backend="embedded", url=None))
+    )
+
+
 def contained(made: Plan, **changes: Any) -> Contained:
     values: dict[str, Any] = {
         "plan": made,
@@ -76,8 +108,12 @@ def contained(made: Plan, **changes: Any) -> Contained:
 TEXTS: dict[str, Callable[[], str]] = {
     "compose.yaml": lambda: compose.text(small(), user="1000:1000"),
     "compose-own.yaml": lambda: compose.text(large(), user="1000:1000"),
-    "kubernetes.yaml": lambda: kubernetes.text(small(), claim=None, secret=None),
-    "kubernetes-own.yaml": lambda: kubernetes.text(large(), claim=None, secret="keys"),
+    "kubernetes.yaml": lambda: kubernetes.text(small(), Cluster()),
+    "kubernetes-own.yaml": lambda: kubernetes.text(large(), Cluster(secret="keys")),
+    "kubernetes-hpa.yaml": lambda: kubernetes.text(small(), Cluster(scaling=HPA)),
+    "kubernetes-hpa-gpu.yaml": lambda: kubernetes.text(read(large()), watched(HPA)),
+    "kubernetes-keda.yaml": lambda: kubernetes.text(read(small()), watched(KEDA)),
+    "kubernetes-keda-own.yaml": lambda: kubernetes.text(read(cached()), watched(KEDA)),
 }
 
 
@@ -89,10 +125,87 @@ def test_exports_are_as_they_were(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in TEXTS if name.startswith("kubernetes")])
 def test_kubernetes_accepts_the_manifests(name: str) -> None:
     documents = list(yaml.safe_load_all(TEXTS[name]()))
-    kinds = ["Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy"]
-    assert [d["kind"] for d in documents][-4:] == kinds
+    kinds = [document["kind"] for document in documents]
+    usual = ["Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy"]
+    more = ["ServiceMonitor", "HorizontalPodAutoscaler", "ScaledObject"]
+    assert [kind for kind in kinds if kind not in {*more, "ConfigMap"}] == usual
     for document in documents:
-        kubernetes_validate.validate(document, VERSION, strict=True)
+        schema = CRDS / f"{document['kind']}.json"
+        if schema.exists():
+            jsonschema.validate(document, json.loads(schema.read_text("utf-8")))
+        else:
+            kubernetes_validate.validate(document, VERSION, strict=True)
+
+
+@pytest.mark.parametrize("path", sorted(CRDS.glob("*.json")), ids=lambda path: path.stem)
+def test_schemas_of_operators_can_fail(path: Path) -> None:
+    schema = json.loads(path.read_text("utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    documents = yaml.safe_load_all(TEXTS["kubernetes-keda.yaml"]())
+    document = next(each for each in documents if each["kind"] == path.stem)
+    jsonschema.validate(document, schema)
+    changes: list[dict[str, Any]] = [{"spec": {**document["spec"], "targets": []}}, {"spec": {}}]
+    for change in changes:
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**document, **change}, schema)
+
+
+def objects(name: str) -> dict[str, dict[str, Any]]:
+    return {each["kind"]: each for each in yaml.safe_load_all(TEXTS[name]())}
+
+
+def test_a_metric_that_decides_is_one_that_there_is() -> None:
+    """By the same labels: the operator's own `service` must not stand before ours."""
+    found = objects("kubernetes-keda.yaml")
+    trigger = found["ScaledObject"]["spec"]["triggers"][0]["metadata"]
+    assert trigger["query"] == 'sum(qlaunch_queue_requests{service="svc"})'
+    assert scaling.QUEUE in METRICS
+    assert found["ServiceMonitor"]["spec"]["endpoints"] == [
+        {"port": "metrics", "honorLabels": True}
+    ]
+    pods = objects("kubernetes-hpa-gpu.yaml")["HorizontalPodAutoscaler"]["spec"]["metrics"]
+    assert [metric["pods"]["metric"]["name"] for metric in pods] == [scaling.QUEUE]
+
+
+def test_metrics_can_be_read_from_where_prometheus_is_and_nowhere_else() -> None:
+    found = objects("kubernetes-keda.yaml")
+    own, reader = found["NetworkPolicy"]["spec"]["ingress"]
+    assert [port["port"] for port in own["ports"]] == [30000]
+    assert [port["port"] for port in reader["ports"]] == [9131]
+    [place] = reader["from"]
+    assert place["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "watch"}
+    [one] = found["Deployment"]["spec"]["template"]["spec"]["containers"]
+    words = one["args"]
+    assert words[words.index("--metrics-port") + 1] == "9131"
+    assert words[words.index("--metrics-host") + 1] == "0.0.0.0"
+    assert {"name": "metrics", "containerPort": 9131} in one["ports"]
+    services = {port["name"]: port["targetPort"] for port in found["Service"]["spec"]["ports"]}
+    assert services == {"http": "http", "metrics": "metrics"}
+
+
+def test_a_gateway_s_metrics_are_asked_for_with_the_key() -> None:
+    found = objects("kubernetes-keda-own.yaml")
+    [_, own] = found["ServiceMonitor"]["spec"]["endpoints"]
+    key = {"name": "qlaunch-svc-key", "key": "api-key"}
+    assert own == {"port": "http", "authorization": {"credentials": key}}
+    _, reader = found["NetworkPolicy"]["spec"]["ingress"]
+    assert [port["port"] for port in reader["ports"]] == [9131, 30000]
+
+
+def test_an_autoscaler_s_number_is_in_no_other_object() -> None:
+    for name in ("kubernetes-hpa.yaml", "kubernetes-keda.yaml"):
+        assert "replicas" not in objects(name)["Deployment"]["spec"]
+    assert objects("kubernetes.yaml")["Deployment"]["spec"]["replicas"] == 1
+
+
+@pytest.mark.parametrize(("made", "wanted"), [(0, "keda"), (1, "hpa")])
+def test_an_autoscaler_that_nobody_feeds_is_refused(made: int, wanted: scaling.Autoscaler) -> None:
+    """A GPU's load is in no figure of Kubernetes, and KEDA asks Prometheus."""
+    cluster = Cluster(scaling=Scaling(autoscaler=wanted))
+    with pytest.raises(QlaunchError, match="Prometheus has to read") as caught:
+        kubernetes.text((small, large)[made](), cluster)
+    assert caught.value.fix is not None
+    assert "--monitoring" in caught.value.fix
 
 
 def test_the_validator_can_fail() -> None:
@@ -189,7 +302,7 @@ def test_a_port_that_changes_is_refused() -> None:
     with pytest.raises(QlaunchError, match="stays the same"):
         compose.text(made, user="1:1")
     with pytest.raises(QlaunchError, match="stays the same"):
-        kubernetes.text(made, claim=None, secret=None)
+        kubernetes.text(made, Cluster())
 
 
 def test_a_comment_stays_a_comment() -> None:

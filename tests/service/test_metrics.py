@@ -160,9 +160,9 @@ def test_traffic_reads_the_log_lines_of_old_and_new_engines() -> None:
 class Served:
     """A Scrape whose loop is turned by hand."""
 
-    def __init__(self, text: str = "x 1\n") -> None:
+    def __init__(self, text: str = "x 1\n", host: str = "127.0.0.1") -> None:
         self.loop = Loop()
-        self.scrape = Scrape(self.loop, 0, lambda: text)
+        self.scrape = Scrape(self.loop, 0, lambda: text, host)
         self.port = int(self.scrape.url.split(":")[2].partition("/")[0])
 
     def turn(self, seconds: float = 0.1) -> int:
@@ -229,6 +229,18 @@ def test_answers(served: Served, request_: bytes, status: bytes) -> None:
     head, _, body = answer.partition(b"\r\n\r\n")
     assert b"Connection: close" in head
     assert (body == b"x 1\n") == (status == b"200" and not request_.startswith(b"HEAD"))
+
+
+def test_beyond_loopback_any_name_of_this_machine_will_do() -> None:
+    """A scraper in a cluster asks by the pod's address; which names that has, nobody knows here."""
+    wide = Served(host="0.0.0.0")
+    try:
+        assert wide.scrape.url == f"http://127.0.0.1:{wide.port}/metrics"
+        answer = wide.ask(b"GET /metrics HTTP/1.1\r\nHost: 10.1.2.3:9131\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200")
+    finally:
+        wide.scrape.close()
+        wide.loop.close()
 
 
 def test_slow_silent_and_many_clients_end_by_their_deadline(

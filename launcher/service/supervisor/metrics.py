@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from launcher.documents.plan import Plan
 from launcher.documents.service_state import MetricsAddress
+from launcher.errors import QlaunchError
 from launcher.service.supervisor.batch_counter import BatchCounter
 from launcher.service.supervisor.event_loop import Loop
 from launcher.service.supervisor.metrics_server import Scrape
@@ -32,10 +33,11 @@ def serve(
 
     found, scrape = MetricsAddress(), None
     try:
-        scrape = Scrape(loop, plan.metrics_port, text)
+        scrape = Scrape(loop, plan.metrics_port, text, plan.metrics_host)
         found = MetricsAddress(url=scrape.url)
-    except OSError as error:
-        reason = f"port {plan.metrics_port} for metrics: {error.strerror or error}"
+    except (OSError, QlaunchError) as error:
+        why = error.message if isinstance(error, QlaunchError) else error.strerror or error
+        reason = f"port {plan.metrics_port} for metrics: {why}"
         found = MetricsAddress(problem=reason)
         records.journal.write(f"no metrics: {reason}")
     records.status.change(metrics=found)

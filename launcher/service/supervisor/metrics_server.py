@@ -1,4 +1,4 @@
-"""`GET /metrics` on loopback, from the supervisor's own loop: no thread, and nobody can block it.
+"""`GET /metrics` from the supervisor's own loop: no thread, and nobody can block it.
 
 Everything is bounded: connections, bytes of a request, the time of each. A client that sends a byte
 a second, reads nothing, or comes a thousand times only waits for its own deadline.
@@ -7,15 +7,16 @@ a second, reads nothing, or comes a thousand times only waits for its own deadli
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import re
 import socket
 from collections.abc import Callable
 from typing import Final
 
+from launcher.service import ports
 from launcher.service.supervisor.event_loop import Loop
 from launcher.service.supervisor.metrics_text import CONTENT_TYPE
 
-HOST: Final = "127.0.0.1"
 CONNECTIONS: Final = 8
 """More wait in the kernel's queue."""
 REQUEST_BYTES: Final = 8192
@@ -32,24 +33,29 @@ _HOST = re.compile(rb"(?im)^host:")
 class Scrape:
     """The listener and its connections."""
 
-    def __init__(self, loop: Loop, port: int, text: Callable[[], str]) -> None:
-        """Listen on `port`, 0 for a free one; `text` makes each answer.
+    def __init__(
+        self, loop: Loop, port: int, text: Callable[[], str], host: str = "127.0.0.1"
+    ) -> None:
+        """Listen on `port` of `host`, 0 for a free one; `text` makes each answer.
 
         Raises:
             OSError: the port is taken, or no descriptor is left.
+            QlaunchError: `bad_host` (exit 2): the name does not resolve.
         """
         self._loop, self._text = loop, text
         self._open: set[_Connection] = set()
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        family, address = ports.resolve(host, port)
+        self._loopback = ipaddress.ip_address(address.partition("%")[0]).is_loopback
+        self._socket = socket.socket(family, socket.SOCK_STREAM)
         try:
             self._socket.setblocking(False)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._socket.bind((HOST, port))
+            self._socket.bind((address, port))
             self._socket.listen(16)
         except OSError:
             self._socket.close()
             raise
-        self.url: Final = f"http://{HOST}:{self._socket.getsockname()[1]}/metrics"
+        self.url: Final = ports.url(host, self._socket.getsockname()[1], "/metrics")
         self._watch()
 
     def close(self) -> None:
@@ -75,7 +81,10 @@ class Scrape:
             self._loop.call_later(RETRY_S, self._watch)
             return
         client.setblocking(False)
-        self._open.add(_Connection(self._loop, client, self._text, self._gone))
+        connection = _Connection(
+            self._loop, client, self._text, self._gone, loopback=self._loopback
+        )
+        self._open.add(connection)
         if len(self._open) >= CONNECTIONS:
             self._loop.unwatch(self._socket.fileno())
 
@@ -93,8 +102,11 @@ class _Connection:
         client: socket.socket,
         text: Callable[[], str],
         gone: Callable[[_Connection], object],
+        *,
+        loopback: bool,
     ) -> None:
         self._loop, self._socket, self._text, self._gone = loop, client, text, gone
+        self._loopback = loopback
         self._request = b""
         self._answer = memoryview(b"")
         self._timer = loop.call_later(DEADLINE_S, self._over)
@@ -132,7 +144,7 @@ class _Connection:
         line = _LINE.match(head)
         if line is None:
             return _answer("400 Bad Request", b"")
-        if _HOST.search(head) and not _NAMES.search(head):
+        if self._loopback and _HOST.search(head) and not _NAMES.search(head):
             # A page in a browser may have its name resolve to this machine.
             return _answer("403 Forbidden", b"ask for 127.0.0.1 or localhost\n")
         if line[2].partition(b"?")[0] != b"/metrics":

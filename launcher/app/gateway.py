@@ -16,7 +16,8 @@ from launcher.documents.service_state import FINAL, UP, ServiceState
 from launcher.errors import QlaunchError
 from launcher.gateway.identity import Identity
 from launcher.gateway.inputs import Checkpoint
-from launcher.gateway.pool import Limits, Seen
+from launcher.gateway.pool import Limits
+from launcher.gateway.replica import Seen
 from launcher.gateway.run import ServiceGroup, UrlGroup
 from launcher.service import control, store
 

@@ -30,7 +30,7 @@ from launcher.gateway.backends.backend import BackendError, CacheSettings
 from launcher.gateway.backends.opening import open_backend
 from launcher.gateway.fixed_source import FixedSource
 from launcher.gateway.identity import KEY_BYTES
-from launcher.gateway.pool import Seen
+from launcher.gateway.replica import Seen
 from launcher.gateway.run import GatewaySettings, ServiceGroup, serve
 from launcher.gateway.server import ServerSettings
 from launcher.service import store

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from launcher.gateway.pool import Seen
+from launcher.gateway.replica import Seen
 
 
 class FixedSource:

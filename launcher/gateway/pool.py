@@ -1,4 +1,4 @@
-"""The servers behind one model's name: which to ask, and what of their answers to believe."""
+"""The servers behind one model's name: whose turn it is to be asked, and which of them is."""
 
 from __future__ import annotations
 
@@ -7,64 +7,22 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final
 
 import msgspec
 
-from launcher.gateway.answer import Expected, read_answer
-from launcher.gateway.breaker import Breaker
-from launcher.gateway.identity import Identity, Input, space_of
+from launcher.gateway.calls import Caller
+from launcher.gateway.identity import Identity, space_of
 from launcher.gateway.inputs import Checkpoint
-from launcher.gateway.problems import RequestError, UpstreamRefusalError, WrongAnswerError
-from launcher.gateway.request import EmbeddingCall, Priority
+from launcher.gateway.joining import Joiner
+from launcher.gateway.problems import RequestError
+from launcher.gateway.replica import DOWN, ELSEWHERE, TIMEOUT, Made, Part, Replica
+from launcher.gateway.request import Priority
 from launcher.gateway.turns import Turns
 
-if TYPE_CHECKING:
-    import aiohttp
-
-ANSWER_BYTES: Final = 256 << 20
-"""Most bytes of one answer of a server."""
-REFUSAL_BYTES: Final = 64 << 10
-DOWN: Final = "upstream_down"
 _AGAIN_S: Final = 0.05
 """Between two looks at servers that are down."""
-_ELSEWHERE: Final = frozenset({500, 502, 503, 504})
-"""Statuses after which another server is asked: the call changes nothing, it may be repeated."""
-Made = tuple[list[bytes], int]
-"""Vectors of a call's inputs, and the tokens that were read for them."""
 _LOG: Final = logging.getLogger("qlaunch.gateway")
-
-
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """A server as it is known now."""
-
-    url: str | None
-    """`http://host:port/v1`; None: it does not run."""
-    key: str | None = None
-    """Its API key."""
-    identity: Identity | None = None
-    """None: unknown, so nothing of it may be kept."""
-    checkpoint: Checkpoint | None = None
-    """None: the model's files are not known."""
-    coming: bool = False
-    """Whether somebody starts it, or keeps it running: waiting for it is worth while."""
-
-
-class Source(Protocol):
-    """Where the knowledge of a server comes from."""
-
-    name: str
-    """For people: a service's name or a URL."""
-    model: str
-    """What the server calls the model."""
-
-    def look(self) -> Seen:
-        """What is known now; quick, raises nothing."""
-        ...
-
-    def suspect(self) -> None:
-        """Be told that a connection failed: another server may answer there next."""
-        ...
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,20 +45,6 @@ class IdentityChangedError(Exception):
     """Another model has come behind the name while it was asked."""
 
 
-class Replica:
-    """One server."""
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self.open = 0
-        """Calls under way."""
-        self.calls = 0
-        self.failures = 0
-        self.breaker = Breaker()
-        self.base64 = True
-        """Whether it is asked for base64: a quarter of the bytes."""
-
-
 class Group:
     """The servers of one model, which all make the same vectors."""
 
@@ -117,6 +61,7 @@ class Group:
         self._spaces: dict[Identity, bytes] = {}
         self._odd: set[str] = set()
         self._identity: Identity | None = None
+        self._joiner: Joiner | None = None
 
     def space(self) -> bytes | None:
         """The space of the model as it is now; None where it is unknown: nothing is kept then."""
@@ -152,7 +97,8 @@ class Group:
     @property
     def waiting(self) -> int:
         """Calls that wait for their turn."""
-        return self.under_way - sum(self._turns.open.values())
+        riding = 0 if self._joiner is None else self._joiner.riding
+        return self.under_way - sum(self._turns.open.values()) - riding
 
     def announce(self, calls: int, priority: Priority) -> None:
         """Take so many calls into the queue, of which `fetch` then makes each.
@@ -168,32 +114,45 @@ class Group:
             raise RequestError(429, "busy", "too many requests wait for this model", retry_after=1)
         self.under_way += calls
 
-    async def fetch(
-        self,
-        session: aiohttp.ClientSession,
-        inputs: Sequence[Input],
-        call: EmbeddingCall,
-        space: bytes | None,
-        request_id: str,
-    ) -> tuple[list[bytes], int]:
-        """The vectors of `inputs`, made now, and the tokens read; another server where one fails.
+    async def fetch(self, caller: Caller, part: Part) -> tuple[list[bytes], int]:
+        """The vectors of a part, made now, and the tokens read; another server where one fails.
 
         One call of those that were announced.
 
         Raises:
             RequestError: no server would or could.
-            IdentityChangedError: the servers do not make vectors of `space` any more.
+            IdentityChangedError: the servers do not make vectors of the part's space any more.
         """
-        priority = call.priority or "interactive"
-        ask = partial(self._from_any, session, inputs, call, space, request_id)
         try:
-            await self._turns.take(priority)
-            try:
-                return await self._held(ask, space)
-            finally:
-                self._turns.give(priority)
+            if self._tells_tokens() and (joiner := self._joiner_of(caller)).takes(part):
+                made = await joiner.ask(part)
+            else:
+                made = await self._in_turn(caller, part)
         finally:
             self.under_way -= 1
+        return made.vectors, made.tokens
+
+    def _tells_tokens(self) -> bool:
+        """Whether each request of a joined call can be told its own tokens."""
+        told = [replica.tells_tokens for replica in self.replicas]
+        return True in told and False not in told
+
+    def _joiner_of(self, caller: Caller) -> Joiner:
+        if self._joiner is None:
+            self._joiner = Joiner(
+                partial(self._in_turn, caller),
+                most_inputs=self.limits.call_inputs,
+                most_bytes=self.limits.call_bytes,
+            )
+        self._joiner.servers = len(self.replicas)
+        return self._joiner
+
+    async def _in_turn(self, caller: Caller, part: Part) -> Made:
+        await self._turns.take(part.priority)
+        try:
+            return await self._held(partial(self._from_any, caller, part), part.space)
+        finally:
+            self._turns.give(part.priority)
 
     async def _held(self, ask: Callable[[], Awaitable[Made]], space: bytes | None) -> Made:
         """What `ask` gives, again and again while every server is down and one of them is coming.
@@ -219,30 +178,27 @@ class Group:
                 return True
         return False
 
-    async def _from_any(
-        self,
-        session: aiohttp.ClientSession,
-        inputs: Sequence[Input],
-        call: EmbeddingCall,
-        space: bytes | None,
-        request_id: str,
-    ) -> tuple[list[bytes], int]:
+    async def _from_any(self, caller: Caller, part: Part) -> Made:
         problem: RequestError | None = None
         asked: set[Replica] = set()
         for _ in range(max(2, len(self.replicas))):
-            replica = self._choose(space, asked)
+            replica = self._choose(part.space, asked)
             if replica is None:
                 break
             asked.add(replica)
             try:
-                return await self._from_one(replica, session, inputs, call, space, request_id)
+                made = await replica.ask(caller, part, self.limits.timeout_s)
             except RequestError as failed:
                 problem = failed
-                if failed.status not in _ELSEWHERE or failed.code == "upstream_timeout":
+                if failed.status not in ELSEWHERE or failed.code == TIMEOUT:
                     raise
+            else:
+                if part.space is not None and self._now(replica) != part.space:
+                    raise IdentityChangedError
+                return made
         if problem is not None:
             raise problem
-        if space is not None and self.space() != space:
+        if part.space is not None and self.space() != part.space:
             raise IdentityChangedError
         raise RequestError(503, DOWN, "no server of this model is running", retry_after=2)
 
@@ -283,139 +239,6 @@ class Group:
             space = self._spaces[identity] = space_of(self._secret, identity)
         return space
 
-    async def _from_one(
-        self,
-        replica: Replica,
-        session: aiohttp.ClientSession,
-        inputs: Sequence[Input],
-        call: EmbeddingCall,
-        space: bytes | None,
-        request_id: str,
-    ) -> tuple[list[bytes], int]:
-        seen = replica.source.look()
-        replica.open += 1
-        replica.calls += 1
-        try:
-            status, body = await self._post(replica, seen, session, inputs, call, request_id)
-            if status == 200:
-                answer = read_answer(body, self._expected(len(inputs), call, seen.identity))
-        except WrongAnswerError as error:
-            _LOG.warning("%s answered wrongly: %s", replica.source.name, error)
-            self._failed(replica)
-            raise RequestError(
-                502, "upstream_wrong", f"the server answered wrongly: {error}"
-            ) from None
-        except RequestError:
-            self._failed(replica)
-            raise
-        finally:
-            replica.open -= 1
-        if status != 200:
-            raise self._refusal(replica, status, body)
-        replica.breaker.success()
-        if space is not None and self._now(replica) != space:
-            raise IdentityChangedError
-        return answer
-
     def _now(self, replica: Replica) -> bytes | None:
         identity = replica.source.look().identity
         return None if identity is None else self._space_of(identity)
-
-    @staticmethod
-    def _expected(count: int, call: EmbeddingCall, identity: Identity | None) -> Expected:
-        whole = None if identity is None else identity.dimensions
-        return Expected(
-            count=count,
-            dimensions=call.dimensions or whole,
-            normalized=bool(identity and identity.normalize) and call.dimensions is None,
-        )
-
-    def _failed(self, replica: Replica) -> None:
-        replica.failures += 1
-        if replica.breaker.failure():
-            _LOG.warning("%s is not asked for %g s", replica.source.name, replica.breaker.rest_s)
-
-    def _refusal(self, replica: Replica, status: int, body: bytes) -> RequestError:
-        if status in _ELSEWHERE:
-            self._failed(replica)
-        else:
-            replica.breaker.success()
-        if status in (401, 403):
-            _LOG.warning("%s refused the gateway's key (%d)", replica.source.name, status)
-            return RequestError(502, "upstream_denied", "the server refused the gateway's key")
-        if not 400 <= status < 600:
-            return RequestError(502, "upstream_wrong", f"the server answered with status {status}")
-        retry = 1 if status in (429, 503) else None
-        return UpstreamRefusalError(status, body[:REFUSAL_BYTES], retry_after=retry)
-
-    async def _post(
-        self,
-        replica: Replica,
-        seen: Seen,
-        session: aiohttp.ClientSession,
-        inputs: Sequence[Input],
-        call: EmbeddingCall,
-        request_id: str,
-    ) -> tuple[int, bytes]:
-        """Status and body of one call; without base64 where the server does not know it."""
-        for encoding in ("base64", "float") if replica.base64 else ("float",):
-            body = upstream_body(replica.source.model, inputs, call, encoding)
-            status, answer = await self._send(replica, seen, session, body, request_id)
-            if status in (400, 422) and encoding == "base64" and b"encoding_format" in answer:
-                replica.base64 = False
-                continue
-            return status, answer
-        raise AssertionError  # the last encoding returns
-
-    async def _send(
-        self,
-        replica: Replica,
-        seen: Seen,
-        session: aiohttp.ClientSession,
-        body: bytes,
-        request_id: str,
-    ) -> tuple[int, bytes]:
-        import aiohttp
-
-        headers = {"Content-Type": "application/json", "X-Request-Id": request_id}
-        if seen.key:
-            headers["Authorization"] = f"Bearer {seen.key}"
-        begun = time.monotonic()
-        try:
-            async with session.post(
-                f"{seen.url}/embeddings",
-                data=body,
-                headers=headers,
-                timeout=aiohttp.ClientTimeout(total=self.limits.timeout_s, connect=5.0),
-                allow_redirects=False,
-            ) as response:
-                return response.status, await _bounded(response)
-        except TimeoutError as error:
-            after = time.monotonic() - begun
-            text = f"the server did not answer within {after:.0f} s"
-            raise RequestError(504, "upstream_timeout", text) from error
-        except aiohttp.ClientError as error:
-            replica.source.suspect()
-            text = f"the server cannot be reached ({type(error).__name__})"
-            raise RequestError(503, DOWN, text, retry_after=2) from error
-
-
-async def _bounded(response: aiohttp.ClientResponse) -> bytes:
-    parts, size = [], 0
-    async for part in response.content.iter_any():
-        size += len(part)
-        if size > ANSWER_BYTES:
-            raise WrongAnswerError(f"more than {ANSWER_BYTES} bytes")
-        parts.append(part)
-    return b"".join(parts)
-
-
-def upstream_body(model: str, inputs: Sequence[Input], call: EmbeddingCall, encoding: str) -> bytes:
-    """The body of a call to a server: the same request, of these inputs alone."""
-    fields: dict[str, object] = dict(call.extra)
-    fields |= {"model": model, "input": inputs, "encoding_format": encoding}
-    if call.dimensions is not None:
-        fields["dimensions"] = call.dimensions
-    if call.user is not None:
-        fields["user"] = call.user
-    return msgspec.json.encode(fields)

@@ -10,24 +10,22 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
+from launcher.gateway.calls import Caller
 from launcher.gateway.identity import SPACE_BYTES, Input, input_key
 from launcher.gateway.inputs import InputRules, Preparation
+from launcher.gateway.joining import bytes_of
 from launcher.gateway.pool import Group, IdentityChangedError, Limits
 from launcher.gateway.problems import RequestError
+from launcher.gateway.replica import Part
 from launcher.gateway.request import EmbeddingCall, Priority
 from launcher.gateway.store import Store
 
-if TYPE_CHECKING:
-    import aiohttp
-
 _ATTEMPTS: Final = 3
 """Times that a request begins anew because the model behind its name changed."""
-_ID_BYTES: Final = 7
-"""Of a token id in JSON, about."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,14 +50,14 @@ class Resolver:
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
+        caller: Caller,
         secret: bytes,
         store: Store | None,
         rules: InputRules | None = None,
     ) -> None:
         """`store` None: nothing is kept; requests share what is being made all the same."""
         self._preparation = Preparation(rules or InputRules())
-        self._session = session
+        self._caller = caller
         self._secret = secret
         self._store = store
         self._flights: dict[Priority, dict[bytes, asyncio.Future[bytes | None]]] = {
@@ -175,7 +173,8 @@ class Resolver:
             task.add_done_callback(self._tasks.discard)
             task.add_done_callback(_seen)
             tasks.append(task)
-        counts = await asyncio.gather(*(asyncio.shield(task) for task in tasks))
+        shielded = [asyncio.shield(task) for task in tasks]
+        counts = [await shielded[0]] if len(shielded) == 1 else await asyncio.gather(*shielded)
         for key, flight in flights.items():
             vector = flight.result()
             assert vector is not None, "a call that returned has landed all of its inputs"
@@ -185,10 +184,13 @@ class Resolver:
     async def _fly(self, work: _Work, flights: dict[bytes, asyncio.Future[bytes | None]]) -> int:
         """One call to a server; lands all of its inputs, with None where it failed."""
         try:
-            inputs = [work.inputs[key] for key in flights]
-            vectors, tokens = await work.group.fetch(
-                self._session, inputs, work.call, work.space, work.request_id
+            part = Part(
+                inputs=[work.inputs[key] for key in flights],
+                call=work.call,
+                space=work.space,
+                request_id=work.request_id,
             )
+            vectors, tokens = await work.group.fetch(self._caller, part)
             made = dict(zip(flights, vectors, strict=True))
             if work.space is not None and self._store is not None:
                 made = self._store.keep(made)
@@ -252,7 +254,7 @@ def _parts(
     open_parts: dict[type, tuple[list[bytes], int]] = {}
     for key in keys:
         item = inputs[key]
-        weight = len(item.encode()) if isinstance(item, str) else len(item) * _ID_BYTES
+        weight = bytes_of((item,))
         part, size = open_parts.get(type(item), ([], 0))
         if part and (len(part) >= limits.call_inputs or size + weight > limits.call_bytes):
             yield part

@@ -18,11 +18,13 @@ from launcher.errors import ExitCode, QlaunchError
 from launcher.gateway.access import Keys, OneKey
 from launcher.gateway.backends.backend import CacheSettings
 from launcher.gateway.backends.opening import caution, open_backend
+from launcher.gateway.calls import IDLE_S, Caller
 from launcher.gateway.entry import Dtype
 from launcher.gateway.identity import Identity
 from launcher.gateway.inputs import Checkpoint, InputRules
-from launcher.gateway.pool import Group, Limits, Replica, Source
+from launcher.gateway.pool import Group, Limits
 from launcher.gateway.recent import MEMORY_BYTES
+from launcher.gateway.replica import Replica, Source
 from launcher.gateway.resolver import Resolver
 from launcher.gateway.server import Gateway, ServerSettings
 from launcher.gateway.store import BUDGET_S, Store
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
 
 MOST_MODELS: Final = 8
 """Of a server that is given without a model's name: each of them is probed."""
-IDLE_S: Final = 4.0
-"""A connection to a server is kept for: uvicorn, which most servers run on, closes it after 5 s."""
 _LOOK_S: Final = 1.0
 _LOG: Final = logging.getLogger("qlaunch.gateway")
 
@@ -134,7 +134,8 @@ async def _serve(
             trace_configs=[] if spans is None else [spans.calls()],
         ) as session,
     ):
-        resolver = Resolver(session, settings.secret, store, settings.inputs)
+        caller = Caller(session, traced=spans is not None)
+        resolver = Resolver(caller, settings.secret, store, settings.inputs)
         groups = {
             one.name: Group(
                 one.name, [Replica(source) for source in one.sources], settings.secret, one.limits
@@ -161,6 +162,7 @@ async def _serve(
             await asyncio.gather(*watchers, return_exceptions=True)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(resolver.drain(), settings.drain_s)
+        await caller.close()
 
 
 def _keys(settings: GatewaySettings) -> Keys | OneKey | None:

@@ -29,8 +29,8 @@ _BATCH_BYTES: Final = 512 << 10
 """Written in one go."""
 _PENDING_BYTES: Final = 32 << 20
 """Most that waits to be written; more is not kept."""
-_WRITE_AFTER_S: Final = 0.05
-"""Vectors wait so long for company: one transaction for many, and none while an answer is made."""
+_WRITE_AFTER_S: Final = 0.5
+"""Vectors wait so long for company, or until they fill a batch: one transaction for many."""
 _LOG: Final = logging.getLogger("qlaunch.gateway")
 
 
@@ -147,7 +147,10 @@ class Store:
         self._writer.shutdown(wait=False, cancel_futures=True)
         self.backend.close()
 
-    async def _from_backend(self, keys: list[bytes], budget_s: float) -> dict[bytes, bytes]:
+    async def _from_backend(self, keys: Sequence[bytes], budget_s: float) -> dict[bytes, bytes]:
+        keys = self.backend.candidates(keys)
+        if not keys:
+            return {}
         if not self.breaker.allows():
             self.counts.bypassed += 1
             return {}
@@ -179,7 +182,9 @@ class Store:
         why = f"no answer within {budget_s * 1000:g} ms"
         self._failure(self.breaker, "is bypassed", why)
 
-    def _checked(self, keys: list[bytes], entries: Iterable[bytes | None]) -> dict[bytes, bytes]:
+    def _checked(
+        self, keys: Sequence[bytes], entries: Iterable[bytes | None]
+    ) -> dict[bytes, bytes]:
         vectors = {}
         corrupt = 0
         for key, entry in zip(keys, entries, strict=True):

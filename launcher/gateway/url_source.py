@@ -18,8 +18,8 @@ import msgspec
 from launcher.gateway.answer import Expected, cosine, read_answer
 from launcher.gateway.identity import Identity, input_key, space_of
 from launcher.gateway.inputs import Checkpoint
-from launcher.gateway.pool import Seen, upstream_body
 from launcher.gateway.problems import WrongAnswerError
+from launcher.gateway.replica import Seen, upstream_body
 from launcher.gateway.request import EmbeddingCall
 from launcher.gateway.store import Store
 

@@ -16,9 +16,11 @@ from aiohttp.test_utils import TestServer
 
 from launcher.gateway.access import Keys, OneKey
 from launcher.gateway.backends.backend import Backend, BackendError, Stats
+from launcher.gateway.calls import Caller
 from launcher.gateway.identity import Identity
 from launcher.gateway.inputs import Checkpoint, InputRules
-from launcher.gateway.pool import Group, Limits, Replica, Seen
+from launcher.gateway.pool import Group, Limits
+from launcher.gateway.replica import Replica, Seen
 from launcher.gateway.resolver import Resolver
 from launcher.gateway.server import Gateway, ServerSettings
 from launcher.gateway.store import Store
@@ -51,6 +53,10 @@ class Memory:
     def __init__(self) -> None:
         self.entries: dict[bytes, bytes] = {}
         self.fail = False
+
+    def candidates(self, keys: Sequence[bytes]) -> Sequence[bytes]:
+        """All."""
+        return keys
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Entries in order."""
@@ -179,7 +185,9 @@ class Bench:
                 memory_bytes=self._memory_bytes,
             )
         self.group = Group("m", [Replica(s) for s in self.sources], SECRET, self._limits)
-        self.resolver = Resolver(session, SECRET, self.store, self._rules)
+        caller = Caller(session, traced=self._tracing is not None)
+        self._stack.push_async_callback(caller.close)
+        self.resolver = Resolver(caller, SECRET, self.store, self._rules)
         self.gateway = Gateway(
             {"m": self.group},
             self.resolver,

@@ -51,6 +51,9 @@ class ScriptedServer:
         """Before each answer."""
         self.drop = 0
         """Of so many calls the connection is closed instead of an answer."""
+        self.tells_tokens = False
+        """Whether a header tells the tokens of each input."""
+        self.answer_headers: dict[str, str] = {}
         self.url = ""
         self._called = asyncio.Event()
 
@@ -77,7 +80,10 @@ class ScriptedServer:
         self.asked.update(json.dumps(item) for item in body["input"])
         answer = self.spoil(self.answer(body))
         text = answer if isinstance(answer, str) else json.dumps(answer)
-        return web.Response(text=text, content_type="application/json")
+        headers = dict(self.answer_headers)
+        if self.tells_tokens:
+            headers["X-Qlaunch-Tokens"] = ",".join(str(len(item)) for item in body["input"])
+        return web.Response(text=text, content_type="application/json", headers=headers)
 
     def answer(self, body: dict[str, Any]) -> dict[str, Any]:
         """A right answer."""

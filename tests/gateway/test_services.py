@@ -25,9 +25,11 @@ from launcher.app.gateway import (
 from launcher.documents.failure import TakenFallback
 from launcher.documents.plan import Fallback, Plan
 from launcher.errors import QlaunchError
+from launcher.gateway.calls import Caller
 from launcher.gateway.identity import space_of
-from launcher.gateway.pool import Group, Limits, Replica
+from launcher.gateway.pool import Group, Limits
 from launcher.gateway.problems import RequestError
+from launcher.gateway.replica import Replica
 from launcher.gateway.request import EmbeddingCall
 from launcher.gateway.resolver import Resolver
 from launcher.gateway.store import Store
@@ -103,9 +105,9 @@ def test_a_service_is_followed_through_its_lives(home: Home) -> None:
     """Stopped, its vectors are still there; started with other weights, they are not."""
 
     async def work() -> None:
-        async with aiohttp.ClientSession() as session:
+        async with aiohttp.ClientSession() as session, Caller(session) as caller:
             store = Store(Memory(), SECRET, budget_s=PATIENCE_S)
-            resolver = Resolver(session, SECRET, store)
+            resolver = Resolver(caller, SECRET, store)
             limits = service_limits(plan, PATIENCE_S)
             group = Group("fake", [Replica(source)], SECRET, limits)
             call = EmbeddingCall(model="fake", inputs=("one", "two"))
@@ -181,9 +183,9 @@ def _under_load(names: tuple[str, ...], hold_s: float, disturbance: Callable[[],
     """What eight clients of a gateway before these services get meanwhile."""
 
     async def work() -> tuple[int, list[str]]:
-        async with aiohttp.ClientSession() as session:
+        async with aiohttp.ClientSession() as session, Caller(session) as caller:
             store = Store(Memory(), SECRET, budget_s=PATIENCE_S)
-            resolver = Resolver(session, SECRET, store)
+            resolver = Resolver(caller, SECRET, store)
             sources = [ServiceSource(name) for name in names]
             limits = service_limits(sources[0].plan, PATIENCE_S, hold_s=hold_s)
             group = Group("fake", [Replica(source) for source in sources], SECRET, limits)

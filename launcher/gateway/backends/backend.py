@@ -58,6 +58,13 @@ class Backend(Protocol):
     name: str
     """For people, without secrets: `sqlite:/path`, `redis://host:port/0`."""
 
+    def candidates(self, keys: Sequence[bytes]) -> Sequence[bytes]:
+        """Those of `keys` that are worth a read: the others are not there. From memory, at once.
+
+        Called from the event loop; all of them where nothing is known.
+        """
+        ...
+
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Entries in the order of `keys`; None where there is none.
 

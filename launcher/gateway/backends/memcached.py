@@ -51,6 +51,10 @@ class MemcachedBackend:
             (host, port), connect_timeout=ANSWER_S, timeout=ANSWER_S, no_delay=True
         )
 
+    def candidates(self, keys: Sequence[bytes]) -> Sequence[bytes]:
+        """All: nothing is known here of what the server holds."""
+        return keys
+
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Entries in the order of `keys`."""
         names = [_name(key) for key in keys]

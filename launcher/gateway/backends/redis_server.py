@@ -55,6 +55,10 @@ class RedisBackend:
         except ValueError as error:
             raise bad_cache(f"{self.name}: {error}") from None
 
+    def candidates(self, keys: Sequence[bytes]) -> Sequence[bytes]:
+        """All: nothing is known here of what the server holds."""
+        return keys
+
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Entries in the order of `keys`, by one MGET."""
         with server_errors(self._errors_of):

@@ -25,6 +25,7 @@ from launcher.gateway.backends.backend import (
     Stats,
     bad_cache,
 )
+from launcher.gateway.backends.key_watch import KeyWatch
 
 PAGE: Final = 8192
 _LOG_BYTES: Final = 8 << 20
@@ -81,6 +82,7 @@ class SqliteBackend:
         self._newest = 0
         self._lock = threading.Lock()
         self._closed = False
+        self._watch = KeyWatch(self, settings.max_bytes)
         self.name = f"sqlite:{self._path}"
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -94,6 +96,10 @@ class SqliteBackend:
                 exit_code=ExitCode.UNEXPECTED,
                 fix="give --cache another file, or free space there",
             ) from error
+
+    def candidates(self, keys: Sequence[bytes]) -> Sequence[bytes]:
+        """Those that the file may hold; all of them until its keys have been read once."""
+        return self._watch.candidates(keys)
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Entries in the order of `keys`."""
@@ -133,6 +139,7 @@ class SqliteBackend:
                 [(key, value, newest + 1, expires) for key, value in entries.items()],
             )
             self._newest = newest + len(entries)
+        self._watch.add(entries)
 
     def purge(self, space: bytes | None = None) -> int | None:
         """Remove the entries of one space, or all."""
@@ -148,6 +155,23 @@ class SqliteBackend:
             self._connection().execute("VACUUM")
         return gone
 
+    def keys_after(self, key: bytes, most: int) -> list[bytes]:
+        """The next keys in their own order, from their index alone."""
+        question = "SELECT key FROM entries WHERE key > ? ORDER BY key LIMIT ?"
+        with self._errors():
+            return [row[0] for row in self._connection().execute(question, (key, most))]
+
+    def keys_since(self, number: int, most: int) -> list[tuple[int, bytes]]:
+        """The next keys in the order in which they were written, each with its number."""
+        question = "SELECT id, key FROM entries WHERE id > ? ORDER BY id LIMIT ?"
+        with self._errors():
+            return self._connection().execute(question, (number, most)).fetchall()
+
+    def newest(self) -> int:
+        """The number of the entry that was written last; 0: there is none."""
+        with self._errors():
+            return self._newest_id(self._connection())
+
     def stats(self) -> Stats:
         """Entries, and bytes of the file and its log."""
         with self._errors():
@@ -157,6 +181,7 @@ class SqliteBackend:
     def close(self) -> None:
         """Close all connections; the last one of all processes puts the log away."""
         self._closed = True
+        self._watch.close()
         with self._lock:
             while self._open:
                 with contextlib.suppress(sqlite3.Error):

@@ -3,6 +3,9 @@
 FastAPI walks over what a handler returns in Python, number by number: 0.32 ms for a vector of 384
 numbers, 0.79 ms for 1024, while the front does nothing else. orjson writes the same document in
 0.016 and 0.04 ms. What SGLang answers is not touched: its own response is taken as it comes.
+
+A header says how many tokens each input had. `usage` has their sum alone, and a gateway that joins
+inputs of several clients in one call tells each of them its own.
 """
 
 import multiprocessing
@@ -11,6 +14,9 @@ _TARGET = (
     "sglang.srt.entrypoints.openai.serving_embedding.OpenAIServingEmbedding"
     "._build_embedding_response"
 )
+TOKENS = "X-Qlaunch-Tokens"
+_MOST_TOLD = 64
+"""Inputs: more are not joined, and a header has 8 KB at most."""
 
 
 def register() -> None:
@@ -23,7 +29,23 @@ def register() -> None:
 
 
 def _around(original, *args, **kwargs):
-    return written(original(*args, **kwargs))
+    response = written(original(*args, **kwargs))
+    told = tokens(*args, **kwargs)
+    headers = getattr(response, "headers", None)
+    if told and headers is not None:
+        headers[TOKENS] = told
+    return response
+
+
+def tokens(_serving, made=(), *_args, **_kwargs):
+    """The tokens of each input as a header has them; "" where SGLang does not tell all of them."""
+    if not isinstance(made, list) or not 0 < len(made) <= _MOST_TOLD:
+        return ""
+    try:
+        counts = [item["meta_info"]["prompt_tokens"] for item in made]
+    except (KeyError, TypeError):
+        return ""
+    return ",".join(map(str, counts)) if all(type(one) is int for one in counts) else ""
 
 
 def written(response):

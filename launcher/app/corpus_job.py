@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import math
 import os
 import time
-from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +13,12 @@ from typing import Any, Final
 import msgspec
 
 from launcher import extras
+from launcher.app import corpus_probe
 from launcher.app.corpus_servers import Follow, Say, Servers, serving
+from launcher.corpus.asking import Asker
 from launcher.corpus.batches import Limits
 from launcher.corpus.encoders import Encoder, JsonlEncoder, NpyEncoder
-from launcher.corpus.endpoints import Endpoint, FailedError, Pool, RefusedError
+from launcher.corpus.endpoints import Endpoint, Pool
 from launcher.corpus.inputs import (
     INPUT_SUFFIXES,
     OUTPUT_SUFFIXES,
@@ -33,19 +31,14 @@ from launcher.corpus.inputs import (
 )
 from launcher.corpus.output import Output, beside
 from launcher.corpus.parquet import ArrowEncoder, scan_jsonl
-from launcher.corpus.records import Carry, Vector, unreadable
+from launcher.corpus.records import Carry, unreadable
 from launcher.corpus.run import Run
+from launcher.corpus.writing import Writer
 from launcher.documents.plan import Plan
 from launcher.errors import ExitCode, QlaunchError
 from launcher.model.checkpoint import Prompts
 from launcher.verify.instruction import Wording
 
-PROBE: Final = "The quick brown fox jumps over the lazy dog."
-"""What every server is asked first: all must answer alike, and as when the run was begun."""
-SAME: Final = 0.999
-"""Least cosine of two answers to it: another dtype or batch is above, another model far below."""
-ABSENT_S: Final = 10.0
-"""After so long one of several servers that does not answer at the start is left out."""
 CALL_BYTES: Final = 256 << 10
 """Most bytes of text of one call to a server that names no limit."""
 
@@ -291,12 +284,12 @@ class _Work:
         async with pool:
             self._began = time.monotonic()
             try:
-                probe = await _probe(pool, job.patience_s, self._say)
+                probe = await corpus_probe.ask_all(pool, job.patience_s, self._say)
             except asyncio.CancelledError:
                 return True
             if not output.resumed:
                 output.identity["model"]["name"] = endpoints[0].model
-            _hold_to(output, probe)
+            corpus_probe.hold_to(output, probe)
             encoder = self._encoder(len(probe))
             output.open(encoder)
             output.started(life)
@@ -304,13 +297,9 @@ class _Work:
             before = output.at.rows + output.at.bad
             return await Run(
                 self._inputs,
-                output,
-                encoder,
-                pool,
-                self._limits,
-                self._worded,
+                Asker(pool, self._limits, self._worded),
+                Writer(output, encoder, lambda here: self._tell(here, before)),
                 job.concurrency * len(endpoints),
-                lambda here: self._tell(here, before),
             ).whole()
 
     def _encoder(self, dimensions: int) -> Encoder:
@@ -346,7 +335,7 @@ class _Work:
                     exit_code=ExitCode.CONFLICT,
                     fix="run it again with --restart, once the file no longer changes",
                 )
-        dimensions = len(_decoded(output.identity["probe"]))
+        dimensions = len(corpus_probe.decoded(output.identity["probe"]))
         output.commit(whole=True)
         output.finish(self._encoder(dimensions))
         outcome.bad_file = output.bad if output.at.bad else None
@@ -355,7 +344,7 @@ class _Work:
         at = output.at
         outcome.rows, outcome.bad, outcome.reasons = at.rows, at.bad, dict(at.reasons)
         outcome.model = output.identity["model"]["name"]
-        outcome.dimensions = len(_decoded(output.identity["probe"])) or None
+        outcome.dimensions = len(corpus_probe.decoded(output.identity["probe"])) or None
         done = at.rows + at.bad - (outcome.resumed_rows or 0)
         if outcome.seconds > 0 and done > 0:
             outcome.rows_per_s = done / outcome.seconds
@@ -376,90 +365,6 @@ def _limits(job: Job, plan: Plan | None) -> Limits:
         return Limits(job.batch, CALL_BYTES, None, job.truncate)
     texts = min(job.batch, guard.inputs)
     return Limits(texts, min(CALL_BYTES, guard.call_bytes), guard.text_bytes, job.truncate)
-
-
-async def _probe(pool: Pool, patience_s: float, say: Say) -> Vector:
-    """The answer of the first server, once all have answered alike.
-
-    One of several that is not there is left out: nobody would know what it serves later.
-
-    Raises:
-        QlaunchError: `probe_refused` (exit 2), `servers_differ` (exit 7); as `Pool.ask`, where
-            no server answers.
-    """
-    answers: list[tuple[Endpoint, Vector]] = []
-    absent: QlaunchError | None = None
-    if len(pool.endpoints) > 1:
-        patience_s = min(patience_s, ABSENT_S)
-    for endpoint in pool.endpoints:
-        try:
-            vectors, _ = await pool.ask([PROBE], endpoint, patience_s)
-            answers.append((endpoint, vectors[0]))
-        except (RefusedError, FailedError) as error:
-            refused = isinstance(error, RefusedError)
-            raise QlaunchError(
-                f"{endpoint.name} does not embed a plain sentence: {error}",
-                code="probe_refused" if refused else "embed_failed",
-                exit_code=ExitCode.USAGE if refused else ExitCode.UNEXPECTED,
-                fix="look at the service, or leave out --dimensions",
-            ) from None
-        except QlaunchError as error:
-            absent = error
-            endpoint.out = error.message
-            if len(pool.endpoints) > 1:
-                say(f"{endpoint.name} is left out: {error.message}")
-    if not answers:
-        assert absent is not None  # there is a server at least
-        raise absent
-    _check_alike(answers)
-    return answers[0][1]
-
-
-def _check_alike(answers: Sequence[tuple[Endpoint, Vector]]) -> None:
-    first, expected = answers[0]
-    for endpoint, vector in answers[1:]:
-        if (same := cosine(expected, vector)) < SAME:
-            raise QlaunchError(
-                f"{endpoint.name} and {first.name} give different vectors for the same text"
-                f" (cosine {same:.4f})",
-                code="servers_differ",
-                exit_code=ExitCode.VERIFY_FAILED,
-                fix="take servers of one model, with the same settings",
-            )
-
-
-def _hold_to(output: Output, probe: Vector) -> None:
-    """Refuse to go on with other vectors than those that are written already."""
-    encoded = base64.b64encode(probe.tobytes()).decode()
-    if not output.resumed:
-        output.identity["probe"] = encoded
-        return
-    before = _decoded(output.identity["probe"])
-    if (same := cosine(before, probe)) < SAME:
-        raise QlaunchError(
-            f"{output.journal.path} is of another run: the same text has another vector now"
-            f" (cosine {same:.4f})",
-            code="embed_differs",
-            exit_code=ExitCode.CONFLICT,
-            fix="serve the model it was begun with, or start over: --restart",
-        )
-
-
-def _decoded(text: str) -> Vector:
-    numbers = array("f")
-    try:
-        numbers.frombytes(binascii.a2b_base64(text))
-    except ValueError:
-        return array("f")
-    return numbers
-
-
-def cosine(one: Vector, other: Vector) -> float:
-    """Cosine of two vectors; 0 where their sizes differ or one is zero."""
-    if len(one) != len(other):
-        return 0.0
-    product = math.sqrt(sum(x * x for x in one) * sum(x * x for x in other))
-    return sum(x * y for x, y in zip(one, other, strict=True)) / product if product else 0.0
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -20,9 +20,12 @@ class Server:
     Args:
         decide: what to answer to some texts.
         dimensions: of its vectors.
+        keep: whether to keep what it was asked.
     """
 
-    def __init__(self, decide: Decide = lambda _: None, dimensions: int = 8) -> None:
+    def __init__(
+        self, decide: Decide = lambda _: None, dimensions: int = 8, *, keep: bool = True
+    ) -> None:
         self.decide, self.dimensions = decide, dimensions
         self.calls: list[list[str]] = []
         self.asked: list[dict[str, Any]] = []
@@ -39,8 +42,9 @@ class Server:
 
             def do_POST(self) -> None:
                 asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                outer.asked.append(asked)
-                outer.calls.append(asked["input"])
+                if keep:
+                    outer.asked.append(asked)
+                    outer.calls.append(asked["input"])
                 self.answer(*outer.respond(asked))
 
             def answer(self, status: int, document: Any) -> None:

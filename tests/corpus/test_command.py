@@ -217,7 +217,7 @@ def test_one_of_several_servers_that_is_not_there_is_left_out(
 ) -> None:
     from launcher.service import ports
 
-    monkeypatch.setattr("launcher.app.corpus_job.ABSENT_S", 0.2)
+    monkeypatch.setattr("launcher.app.corpus_probe.ABSENT_S", 0.2)
     absent = f"http://127.0.0.1:{ports.pick_free('127.0.0.1')}/v1"
     source, out = str(write(tmp_path / "i.txt", ["a"])), tmp_path / "o.npy"
     words = ("--url", absent, "--url", server().url, "--model", "m")

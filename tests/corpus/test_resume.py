@@ -18,9 +18,9 @@ import pytest
 from tests.cli.commandline import Run
 from tests.corpus.server import Server
 from tests.corpus.test_command import left, refused, write
-from tests.patience import PATIENCE_S, eventually
+from tests.patience import HANG_S, PATIENCE_S, eventually
 
-OFTEN = "import launcher.corpus.run as run; run.COMMIT_S = {commit_s}; "
+OFTEN = "import launcher.corpus.writing as writing; writing.COMMIT_S = {commit_s}; "
 ENTRY = "from launcher.cli.main import entry; entry()"
 ROOT = Path(__file__).parents[2]
 
@@ -54,13 +54,22 @@ def has_come_to(process: subprocess.Popen[bytes], out: Path, size: int) -> bool:
     return grown or out.exists() or process.poll() is not None
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
-def test_killed_at_ten_random_moments(suffix: str, engine: str, tmp_path: Path) -> None:
-    source = str(write(tmp_path / "i.jsonl", texts(1500)))
-    words = ("embed", source, "--url", engine, "--batch", "5", "--concurrency", "2", "-o")
+@pytest.mark.parametrize(
+    ("suffix", "rows", "batch"), [("jsonl", 1500, 5), ("parquet", 1500, 5), ("npy", 20_000, 64)]
+)
+def test_killed_at_ten_random_moments(
+    suffix: str, rows: int, batch: int, engine: str, tmp_path: Path
+) -> None:
+    assert killed(suffix, rows, batch, engine, tmp_path) >= 5
+
+
+def killed(suffix: str, rows: int, batch: int, engine: str, tmp_path: Path) -> int:
+    """Hold a run with ten deaths to one without, byte by byte; how many came amid the work."""
+    source = str(write(tmp_path / "i.jsonl", texts(rows)))
+    words = ("embed", source, "--url", engine, "--batch", str(batch), "--concurrency", "2", "-o")
     plain = tmp_path / f"plain.{suffix}"
     once = start(tmp_path, *words, str(plain))
-    assert once.wait(PATIENCE_S) == 10, once.communicate()
+    assert once.wait(HANG_S) == 10, once.communicate()
     once.communicate()
     out = tmp_path / f"killed.{suffix}"
     part, journal = Path(f"{out}.part"), Path(f"{out}.journal")
@@ -71,19 +80,19 @@ def test_killed_at_ten_random_moments(suffix: str, engine: str, tmp_path: Path) 
         before = part.stat().st_size if part.exists() else 0
         # Most deaths are amid the work, some before it begins or as it ends.
         grown = before + chance.randrange(1, 1 + plain.stat().st_size // 10)
-        eventually(functools.partial(has_come_to, process, out, grown))
+        eventually(functools.partial(has_come_to, process, out, grown), HANG_S)
         time.sleep(chance.random() / 100)
         process.kill()
         kills += process.wait(PATIENCE_S) == -signal.SIGKILL
         process.communicate()
         if out.exists() and not journal.exists():
             break
-    assert kills >= 5
     if not out.exists() or journal.exists():
         last = start(tmp_path, *words, str(out))
-        assert last.wait(PATIENCE_S) == 10, last.communicate()
+        assert last.wait(HANG_S) == 10, last.communicate()
         last.communicate()
     assert whole(out) == whole(plain)
+    return kills
 
 
 class Death(BaseException):
@@ -124,7 +133,7 @@ def test_killed_at_every_step_on_the_disk(
     suffix: str, engine: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every fsync, rename and removal, before and after it, with half a line written behind."""
-    monkeypatch.setattr("launcher.corpus.run.COMMIT_S", 0.0)
+    monkeypatch.setattr("launcher.corpus.writing.COMMIT_S", 0.0)
     source = str(write(tmp_path / "i.jsonl", texts(40)))
     words = ("embed", source, "--url", engine, "--batch", "10", "--quiet", "-o")
     plain = tmp_path / f"plain.{suffix}"
@@ -294,7 +303,7 @@ def test_a_disk_that_is_full_is_one_sentence(
         real(fd)
 
     monkeypatch.setattr(os, "fsync", full)
-    monkeypatch.setattr("launcher.corpus.run.COMMIT_S", 0.0)
+    monkeypatch.setattr("launcher.corpus.writing.COMMIT_S", 0.0)
     words = ("embed", str(source), "-o", str(out), "--url", engine, "--batch", "5")
     answer = run(*words, "--json")
     assert refused(answer) == (1, "not_written")

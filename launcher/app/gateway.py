@@ -11,6 +11,7 @@ from typing import Final
 
 from launcher import __version__, paths
 from launcher.app.running_service import api_key
+from launcher.app.vector_cuts import cuts_of
 from launcher.documents.plan import Expectation, Plan
 from launcher.documents.service_state import FINAL, UP, ServiceState
 from launcher.errors import QlaunchError
@@ -90,6 +91,7 @@ class ServiceSource:
             key=key,
             identity=identity_of(plan) if self._current() else None,
             checkpoint=checkpoint_of(plan, state),
+            cuts=cuts_of(plan),
         )
 
     def _current(self) -> bool:

@@ -23,6 +23,7 @@ from launcher.app.gateway import (
     plugin_is_current,
     service_limits,
 )
+from launcher.app.vector_cuts import cuts_of
 from launcher.documents.gateway import GatewayRequest
 from launcher.errors import QlaunchError
 from launcher.gateway.access import is_loopback
@@ -76,6 +77,7 @@ def settings_of(request: GatewayRequest) -> tuple[GatewaySettings, str | None]:
         key=request.key,
         identity=identity_of(plan) if known else None,
         checkpoint=checkpoint_in_force(plan, plan.expectation),
+        cuts=cuts_of(plan),
     )
     group = ServiceGroup(
         name=plan.model_name,

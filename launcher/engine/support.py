@@ -21,8 +21,6 @@ from launcher.model.checkpoint import Checkpoint
 from launcher.yaml_reader import shown
 
 RECORDS: Final = Path(__file__).with_name("architectures")
-OVERRIDE: Final = "json-model-override-args"
-"""Engine option whose JSON object is laid over the checkpoint's config.json."""
 
 
 class _Record(msgspec.Struct, forbid_unknown_fields=True):

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from launcher.gateway.calls import Caller
+from launcher.gateway.cutting import Cuts
 from launcher.gateway.identity import Identity, space_of
 from launcher.gateway.inputs import Checkpoint
 from launcher.gateway.joining import Joiner
@@ -84,6 +85,12 @@ class Group:
         seen = (replica.source.look() for replica in self.replicas)
         known = (one.checkpoint for one in seen if one.identity == identity and one.checkpoint)
         return next(known, None)
+
+    def cuts(self) -> Cuts | None:
+        """How its vectors are cut, by a server of the identity that counts."""
+        identity = self.identity()
+        seen = (replica.source.look() for replica in self.replicas)
+        return next((one.cuts for one in seen if one.identity == identity and one.cuts), None)
 
     def add(self, replica: Replica) -> None:
         """One more server."""

@@ -12,6 +12,7 @@ import msgspec
 from launcher.gateway.answer import Expected, read_answer
 from launcher.gateway.breaker import Breaker
 from launcher.gateway.calls import Caller, UnreachableError
+from launcher.gateway.cutting import Cuts
 from launcher.gateway.identity import Identity, Input
 from launcher.gateway.inputs import Checkpoint
 from launcher.gateway.plain_http import Answer
@@ -39,6 +40,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """None: unknown, so nothing of it may be kept."""
     checkpoint: Checkpoint | None = None
     """None: the model's files are not known."""
+    cuts: Cuts | None = None
+    """How shorter vectors are made of whole ones; None: by the server alone."""
     coming: bool = False
     """Whether somebody starts it, or keeps it running: waiting for it is worth while."""
 

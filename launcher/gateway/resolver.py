@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import msgspec
 
 from launcher.gateway.calls import Caller
+from launcher.gateway.cutting import cut
 from launcher.gateway.identity import SPACE_BYTES, Input, input_key
 from launcher.gateway.inputs import InputRules, Preparation
 from launcher.gateway.joining import bytes_of
@@ -24,6 +25,7 @@ from launcher.gateway.replica import Part
 from launcher.gateway.request import EmbeddingCall, Priority
 from launcher.gateway.store import Store
 
+_Shorter = Callable[[list[bytes]], list[bytes]]
 _ATTEMPTS: Final = 3
 """Times that a request begins anew because the model behind its name changed."""
 
@@ -77,10 +79,12 @@ class Resolver:
         for _ in range(_ATTEMPTS):
             space = None if past else group.space()
             _check_dimensions(call, group)
-            prepared = await self._preparation.prepare(call, group.checkpoint())
+            whole, shorter = (call, None) if past else _whole(call, group)
+            prepared = await self._preparation.prepare(whole, group.checkpoint())
             try:
                 outcome = await self._resolve(group, prepared.call, space, request_id, past=past)
-                return msgspec.structs.replace(outcome, cut=prepared.cut)
+                vectors = outcome.vectors if shorter is None else shorter(outcome.vectors)
+                return msgspec.structs.replace(outcome, vectors=vectors, cut=prepared.cut)
             except IdentityChangedError:
                 continue
         raise RequestError(
@@ -212,6 +216,23 @@ def _check_dimensions(call: EmbeddingCall, group: Group) -> None:
     if whole is not None and call.dimensions is not None and call.dimensions > whole:
         text = f"`dimensions` is {call.dimensions}; vectors of this model have {whole}"
         raise RequestError(400, "bad_dimensions", text)
+
+
+def _whole(call: EmbeddingCall, group: Group) -> tuple[EmbeddingCall, _Shorter | None]:
+    """The call for whole vectors, and what then makes those that were asked for.
+
+    One entry answers every length; what the engine would refuse, it is left to refuse.
+    """
+    dimensions = call.dimensions
+    cuts = group.cuts() if dimensions is not None else None
+    if dimensions is None or cuts is None or not cuts.allows(dimensions):
+        return call, None
+
+    def shorter(vectors: list[bytes]) -> list[bytes]:
+        made = {v: cut(v, dimensions, normalize=cuts.normalize) for v in set(vectors)}
+        return [made[vector] for vector in vectors]
+
+    return msgspec.structs.replace(call, dimensions=None), shorter
 
 
 class _Work(msgspec.Struct, frozen=True):

@@ -17,6 +17,7 @@ from launcher.documents.plan import (
     engine_parts,
 )
 from launcher.engine import support
+from launcher.engine.cutting import OVERRIDE, cuts_vectors
 from launcher.plan import (
     calibration,
     context,
@@ -44,8 +45,6 @@ MATRYOSHKA_FLAGS: Final[Mapping[str, FlagValue]] = {
 }
 """Models whose card says that vectors may be cut do not say so in config.json, and the engine
 answers a request for fewer `dimensions` with 400 until it is told."""
-MATRYOSHKA_SINCE: Final = "0.5.6"
-"""First SGLang that cuts vectors (layers/pooler.py cuts before it normalises)."""
 
 
 @dataclass(frozen=True)
@@ -247,13 +246,11 @@ def _flags(inputs: Inputs, left_out: Flags, *, cuts: bool) -> Flags:
     if cuts:
         flags = {**MATRYOSHKA_FLAGS, **flags}
     if more := support.overrides(inputs.checkpoint):
-        flags[support.OVERRIDE] = support.merged(flags.get(support.OVERRIDE), more)
+        flags[OVERRIDE] = support.merged(flags.get(OVERRIDE), more)
     return flags
 
 
 def _cuts_vectors(inputs: Inputs) -> bool:
-    from packaging.version import Version
-
     if inputs.card is None or not inputs.card.matryoshka:
         return False
-    return Version(inputs.engine.version) >= Version(MATRYOSHKA_SINCE)
+    return cuts_vectors(inputs.engine.version)

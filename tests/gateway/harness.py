@@ -17,6 +17,7 @@ from aiohttp.test_utils import TestServer
 from launcher.gateway.access import Keys, OneKey
 from launcher.gateway.backends.backend import Backend, BackendError, Stats
 from launcher.gateway.calls import Caller
+from launcher.gateway.cutting import Cuts
 from launcher.gateway.identity import Identity
 from launcher.gateway.inputs import Checkpoint, InputRules
 from launcher.gateway.pool import Group, Limits
@@ -96,11 +97,14 @@ class FixedSource:
         default_factory=lambda: Identity(model="m", dimensions=16, normalize=True)
     )
     checkpoint: Checkpoint | None = None
+    cuts: Cuts | None = None
     suspected: int = 0
 
     def look(self) -> Seen:
         """What the test says."""
-        return Seen(url=self.url, identity=self.identity, checkpoint=self.checkpoint)
+        return Seen(
+            url=self.url, identity=self.identity, checkpoint=self.checkpoint, cuts=self.cuts
+        )
 
     def suspect(self) -> None:
         """Count."""
@@ -152,9 +156,11 @@ class Bench:
         checkpoint: Checkpoint | None = None,
         rules: InputRules | None = None,
         tracing: Tracing | None = None,
+        cuts: Cuts | None = None,
     ) -> None:
         self.backend = backend
         self._checkpoint, self._rules, self._tracing = checkpoint, rules, tracing
+        self._cuts = cuts
         self.servers = [ScriptedServer() for _ in range(servers)]
         self.sources: list[FixedSource] = []
         self._limits, self._settings, self._budget_s = limits, settings, budget_s
@@ -170,7 +176,7 @@ class Bench:
         for server in self.servers:
             await self._stack.enter_async_context(server.running())
         self.sources = [
-            FixedSource(server.url, name=f"server{n}", checkpoint=self._checkpoint)
+            FixedSource(server.url, name=f"server{n}", checkpoint=self._checkpoint, cuts=self._cuts)
             for n, server in enumerate(self.servers)
         ]
         traced = [] if self._tracing is None else [self._tracing.calls()]

@@ -1,0 +1,17 @@
+"""Which SGLang cuts vectors to fewer `dimensions`, and what it must be told. Light."""
+
+from __future__ import annotations
+
+from typing import Final
+
+OVERRIDE: Final = "json-model-override-args"
+"""Engine option whose JSON object is laid over the checkpoint's config.json."""
+SINCE: Final = "0.5.6"
+"""First SGLang that cuts vectors (layers/pooler.py cuts before it normalises)."""
+
+
+def cuts_vectors(version: str) -> bool:
+    """Whether an SGLang of this version cuts vectors of a model that it knows to allow it."""
+    from packaging.version import Version
+
+    return Version(version) >= Version(SINCE)

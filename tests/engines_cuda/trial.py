@@ -72,6 +72,7 @@ def environment(engine: Engine, **more: str) -> dict[str, str]:
     env["PYTHONPATH"] += f":{HERE / 'standins'}"
     env |= stub_driver.environment(engine.release, engine.python, env)
     env |= {"SGLANG_USE_CPU_ENGINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
+    env["QLAUNCH_IMPORTS"] = "all"  # also what only a card would run
     env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "OPENBLAS_NUM_THREADS": "1"}
     return env | more
 

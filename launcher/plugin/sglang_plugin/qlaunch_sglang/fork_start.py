@@ -29,6 +29,7 @@ _OWN_PAGES = {"Anonymous:", "Swap:"}
 _PRELOAD = (
     "sglang.srt.managers.scheduler",
     "sglang.srt.managers.detokenizer_manager",
+    "sglang.srt.model_executor.model_runner",
     "sglang.srt.model_loader.loader",
     "sglang.srt.layers.attention.torch_native_backend",
 )

@@ -219,6 +219,7 @@ def _predict(
         kv_pool_bytes=pool_bytes,
         calibration=base.calibration,
         parts=base.parts,
+        plugin=inputs.settings.plugin,
     )
 
 

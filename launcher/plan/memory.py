@@ -26,29 +26,38 @@ from launcher.units import GIB
 Device = Literal["ram", "gpu"]
 MIB: Final = 1 << 20
 DTYPE_BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
-
-KINDS: Final[tuple[ModelKind, ...]] = ("encoder", "decoder")
 PARTS: Final = engine_parts(detokenizer=True, template=False)
+
+_SPAWNED: Final[Mapping[EnginePart, int]] = {
+    "front": 390_000_000,
+    "scheduler": 485_000_000,
+    "detokenizer": 390_000_000,
+}
+_FORKED: Final[Mapping[EnginePart, int]] = {"detokenizer": 90_000_000, "template": 50_000_000}
 CPU_BASE_BYTES: Final[Mapping[ModelKind, Mapping[StartMethod, Mapping[EnginePart, int]]]] = {
-    kind: {
-        "fork": {
-            "front": 350_000_000,
-            "scheduler": 385_000_000,
-            "detokenizer": 120_000_000,
-            "template": 75_000_000,
-        },
-        "spawn": {"front": 575_000_000, "scheduler": 620_000_000, "detokenizer": 530_000_000},
-    }
-    for kind in KINDS
+    "encoder": {
+        "fork": {"front": 255_000_000, "scheduler": 305_000_000, **_FORKED},
+        "spawn": _SPAWNED,
+    },
+    "decoder": {
+        "fork": {"front": 250_000_000, "scheduler": 295_000_000, **_FORKED},
+        "spawn": _SPAWNED,
+    },
 }
 """Memory of each engine process without any model, by its kind and by how it was started.
 
-PSS less the computed terms: SGLang 0.5.23, PyTorch's CPU build, x86-64, 2 cores, MiniLM (fork:
-822 MB once verified and after each restart, 850 at the highest moment, on an idle machine). What
+PSS at the highest moment until verified less the computed terms: SGLang 0.5.23, PyTorch's CPU
+build, x86-64, 2 cores, with the plugin, which leaves out what an embedding server never enters
+(MiniLM: 651 MB, 663 after a restart; spawned 923; Qwen3-0.6B's shape 1,854; a tiny Qwen3 578). What
 several share is counted with front and scheduler; template and detokenizer add the pages of their
-own. The detokenizer's under fork is estimated, not measured since the others shrank. Decoders' were
-not measured again since the processes changed: they took 50 MB less than encoders' before. A host's
-own runs replace these (launcher/plan/calibration.py)."""
+own. The detokenizer's are estimated: what the other processes take of imports. A host's own runs
+replace these (launcher/plan/calibration.py)."""
+BARE_BYTES: Final[Mapping[EnginePart, int]] = {
+    "front": 575_000_000,
+    "scheduler": 620_000_000,
+    "detokenizer": 530_000_000,
+}
+"""The same of an engine without the plugin, which imports everything in every process."""
 SMOKE_TOKENS: Final = 512
 """Tokens of the smoke's largest forward pass: what every service has seen when it is ready."""
 
@@ -130,6 +139,7 @@ def predict(
     calibration: Calibration | None = None,
     parts: frozenset[EnginePart] = PARTS,
     int8: bool = False,
+    plugin: bool = True,
 ) -> MemoryPrediction:
     """The terms of one plan.
 
@@ -146,6 +156,7 @@ def predict(
         calibration: what this host's own runs say of the engine's processes.
         parts: those processes.
         int8: whether the plugin computes in 8-bit integers what else is in `dtype`.
+        plugin: whether it runs in the engine at all.
     """
     where: Device = "ram" if device == "cpu" else "gpu"
     kind: ModelKind = "encoder" if checkpoint.encoder else "decoder"
@@ -164,7 +175,13 @@ def predict(
             if device == "cpu" and sizes.no_kv and not checkpoint.encoder
             else _activations(checkpoint, sizes, where, width)
         ),
-        *_base(device, method, CPU_BASE_BYTES[kind][method], calibration, parts),
+        *_base(
+            device,
+            method,
+            CPU_BASE_BYTES[kind][method] if plugin else BARE_BYTES,
+            calibration,
+            parts,
+        ),
     )
 
     on_gpu = device == "cuda"

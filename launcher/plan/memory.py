@@ -159,7 +159,6 @@ def predict(
         plugin: whether it runs in the engine at all.
     """
     where: Device = "ram" if device == "cpu" else "gpu"
-    kind: ModelKind = "encoder" if checkpoint.encoder else "decoder"
     width = DTYPE_BYTES.get(dtype, 2)
     terms = (
         *_weights(checkpoint, sizes, where, dtype, width, int8=int8),
@@ -175,13 +174,7 @@ def predict(
             if device == "cpu" and sizes.no_kv and not checkpoint.encoder
             else _activations(checkpoint, sizes, where, width)
         ),
-        *_base(
-            device,
-            method,
-            CPU_BASE_BYTES[kind][method] if plugin else BARE_BYTES,
-            calibration,
-            parts,
-        ),
+        *_base(device, method, cpu_base(checkpoint, method, plugin=plugin), calibration, parts),
     )
 
     on_gpu = device == "cuda"
@@ -192,6 +185,15 @@ def predict(
         gpu_full_bytes=total(terms, "gpu", full=True) if on_gpu else None,
         terms=terms,
     )
+
+
+def cpu_base(
+    checkpoint: Checkpoint, method: StartMethod, *, plugin: bool
+) -> Mapping[EnginePart, int]:
+    """Bytes of each process of an engine on a CPU without any model, as it was measured."""
+    if not plugin:
+        return BARE_BYTES
+    return CPU_BASE_BYTES["encoder" if checkpoint.encoder else "decoder"][method]
 
 
 def total(terms: Iterable[Term], device: Device, *, full: bool) -> int:

@@ -98,7 +98,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     tree.add_argument("--setsid-grandchild", action="store_true", help="in a session of its own")
     tree.add_argument("--hold-pipe", action="store_true", help="the grandchild keeps our stdout")
-    return p.parse_args(argv)
+    options = p.parse_args(argv)
+    for name, value in vars(options).items():
+        if isinstance(value, str):  # a FILE of one replica: `flag-$REPLICA`
+            setattr(options, name, os.path.expandvars(value))
+    return options
 
 
 def log(text: str) -> None:

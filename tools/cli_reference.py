@@ -25,7 +25,10 @@ _SERVICE: Final = (
     "`service`, `profile`, `state`, `endpoint` (`http://host:port/v1`), `pid` (the engine's "
     "leader), `supervisor_pid`, `template_pid` (where one is kept), `run`, "
     "`engine_endpoint`, `gateway.{pid,inputs,hits,shared,hit_rate,restarts,bypassed,problem}` "
-    "(with a cache), "
+    "(with a cache or replicas), "
+    "`replicas[].{service,state,serving,endpoint,pid,supervisor_pid,run,starts,restarts,detail}`, "
+    "`serving`, `rollout.{id,kind,replicas,done,failure,detail}` (with replicas; `pid` is null "
+    "then), `part_of` (of a replica), "
     "`engine.{release,version,argv,env}`, "
     "`memory.predicted.{ram_bytes,gpu_bytes,terms}`, "
     "`memory.measured.{ram_peak_bytes,gpu_peak_bytes,method}`, `memory.error.{ram,gpu}`, "
@@ -38,7 +41,7 @@ _PLAN: Final = (
     "`service`, `profile`, `model`, `model_path`, `fingerprint`, "
     "`engine.{release,version,argv,env}`, "
     "`memory.predicted.{ram_bytes,gpu_bytes,terms[].{name,device,bytes,basis,source}}`, `fits`, "
-    "`reasons[]`"
+    "`reasons[]`; with replicas `replicas`, `replica.{memory.predicted,env[]}` (of one)"
 )
 _EVIDENCE: Final = (
     "`evidence.{measured,text,run,engine_version,age_s,ready_s,ram_peak_bytes,gpu_peak_bytes}`, "
@@ -55,7 +58,8 @@ _PROMPTS: Final = "`query_prompt`, `document_prompt`, `default_prompt`, `prompts
 KEYS: Final = {
     "up": f"{_SERVICE}, {_PROMPTS}, `fingerprint`; with `--dry-run` as `plan`",
     "down": "`services[].{service,was_running,state,seconds,forced,left}`",
-    "restart": "as `status`, and `reread`, `profile_changed`",
+    "restart": "as `status`, and `reread`, `profile_changed`, `rolling`",
+    "scale": "as `status`",
     "forget": "`services[].{service,bytes,runs[]}`",
     "ps": "`services[]`, each as `status`",
     "status": _SERVICE,
@@ -71,6 +75,9 @@ KEYS: Final = {
         "`service`, `fingerprint`, `notes[]`, `file`, `image`, `manifests`; with `--output` also "
         "`path`"
     ),
+    "export skypilot": (
+        "`service`, `fingerprint`, `notes[]`, `file`, `task`; with `--output` also `path`"
+    ),
     "prune": (
         "`dry_run`, `items[].{kind,path,bytes,reason,used_by[]}` (what goes), `kept[]` (the same, "
         "in use), `bytes`"
@@ -80,14 +87,18 @@ KEYS: Final = {
         "`at`, `services[].{service,profile,state,detail,endpoint,run,uptime_s,restarts,"
         "cpu_percent,ram,gpu,rate,queue,latency}`: `ram` and `gpu` are "
         "`{bytes,method,by_process,reason}`, `rate.{texts_per_s,tokens_per_s,window_s,reason}`, "
-        "`queue.{requests,reason}`, `latency.{ms,source,age_s,reason}`; without `--once` one "
+        "`queue.{requests,reason}`, `latency.{ms,source,age_s,reason}`; with replicas "
+        "`replicas[]`, each the same; without `--once` one "
         "such object a line instead of a document"
     ),
     "logs": (
         "`run`, `lines[]`; with `--crash` also `file`; with `--follow` one "
         '`{"line": …}` a line instead of a document'
     ),
-    "smoke": "`service`, `endpoint`, `smoke`; with `--up` as `status`",
+    "smoke": (
+        "`service`, `endpoint`, `smoke`; of replicas `replicas.{NAME: ok}`, and the smoke of the "
+        "first that fails, if any; with `--up` as `status`"
+    ),
     "verify": (
         "`service`, `endpoint`, `verify.{ok,checks[].{name,ok,detail},suspect,explanation,"
         "worst_cosine,mean_cosine,worst_text,groups[].{group,texts,cosine_min,cosine_mean},texts,"

@@ -75,7 +75,7 @@ class ProfileContender:
             target=target_of(
                 self._plan,
                 state.past_cache,
-                leader=state.engine.pid if state.engine else None,
+                leader=state.leader.pid if state.leader else None,
                 key=api_key(self._plan),
                 mode=self.facts.name,
             ),

@@ -92,7 +92,11 @@ def request_again(plan: Plan) -> Request:
     """
     came_from = start_command.origin(plan)
     return Request(
-        profile=came_from.profile, given=came_from.settings, extra=came_from.extra, environ={}
+        profile=came_from.profile,
+        given=came_from.settings,
+        extra=came_from.extra,
+        environ={},
+        as_set=plan.replica_set is not None,
     )
 
 

@@ -79,12 +79,20 @@ class LiveView:
             self._nvml.close()
 
     def _look(self, state: ServiceState) -> dict[str, Any]:
+        if state.replicas:
+            return self._look_at_set(state)
         view = self._views.get(state.service)
         if view is None or not view.is_of(state):
             if view is not None:
                 view.close()
             view = self._views[state.service] = _View(state, self._gpu_reader(state))
         return view.row(state)
+
+    def _look_at_set(self, state: ServiceState) -> dict[str, Any]:
+        """The sum of its replicas; the gateway's own memory is not in it."""
+        found = (store.read_state(each.service) for each in state.replicas)
+        rows = [self._look(each) for each in found if each is not None and at_work(each)]
+        return set_row(state, rows)
 
     def _gpu_reader(self, state: ServiceState) -> Nvml | Unavailable:
         if state.predicted is None or state.predicted.gpu_bytes is None:
@@ -94,6 +102,59 @@ class LiveView:
 
             self._nvml = open_nvml()
         return self._nvml
+
+
+def set_row(state: ServiceState, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """A set as one service, from the rows of its replicas; each of them stands in `replicas`."""
+    rates = [row["rate"] for row in rows if row["rate"]["texts_per_s"] is not None]
+    queues = [row["queue"]["requests"] for row in rows]
+    known = [each for each in queues if each is not None]
+    why = f"no replica says ({state.state})"
+    rate: dict[str, Any] = {"texts_per_s": None, "tokens_per_s": None, "reason": why}
+    if rates:
+        sums = {
+            name: round(sum(each[name] for each in rates), 1)
+            for name in ("texts_per_s", "tokens_per_s")
+        }
+        rate = {**sums, "window_s": WINDOW_S}
+    queue: dict[str, Any] = {"requests": sum(known) if known else None}
+    latencies = [row["latency"] for row in rows if row["latency"]["ms"] is not None]
+    nothing = {"ms": None, "reason": why}
+    cpu = [row["cpu_percent"] for row in rows if row["cpu_percent"] is not None]
+    uptimes = [row["uptime_s"] for row in rows if row["uptime_s"] is not None]
+    cached = state.gateway is not None and state.gateway.cached
+    return {
+        "service": state.service,
+        "profile": state.profile,
+        "state": state.state,
+        "detail": state.failure.message if state.failure else state.detail,
+        "endpoint": state.endpoint,
+        "run": state.run,
+        "uptime_s": max(uptimes, default=None),
+        "restarts": state.restarts,
+        "cpu_percent": round(sum(cpu), 1) if cpu else None,
+        "ram": _summed([row["ram"] for row in rows], "ram"),
+        "gpu": _summed([row["gpu"] for row in rows], "gpu"),
+        "rate": rate,
+        "queue": queue if known else {**queue, "reason": why},
+        "latency": max(latencies, key=lambda each: float(each["ms"]), default=nothing),
+        "replicas": rows,
+        **({"cache": _cache(state.gateway)} if cached and state.gateway else {}),
+    }
+
+
+def _summed(parts: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    """Memory of several engines; none where one of them is not known."""
+    missing = next((each for each in parts if each["bytes"] is None), None)
+    if missing is not None or not parts:
+        return _nothing(kind, missing["reason"] if missing else NO_ENGINE)
+    by = [pair for each in parts for pair in each["by_process"].items()]
+    methods = sorted({each["method"] for each in parts})
+    return {
+        "bytes": sum(each["bytes"] for each in parts),
+        "method": methods[0] if len(methods) == 1 else "mixed",
+        "by_process": _sums(by),
+    }
 
 
 class _View:

@@ -68,7 +68,7 @@ def _is_service(word: str) -> bool:
 
 def _serves(service: str, model: str) -> bool:
     plan = _plan(service)
-    if plan is None:
+    if plan is None or plan.part_of is not None:
         return False
     return model == plan.model_path or (
         plan.origin is not None and model == plan.origin.settings.get("model")

@@ -52,6 +52,14 @@ _LATEST_RUNS = 40
 
 
 @dataclass(frozen=True)
+class Returned:
+    """Memory of a service at work, which is not free now. Bytes."""
+
+    ram_bytes: int
+    gpu_bytes: int
+
+
+@dataclass(frozen=True)
 class Request:
     """What a command was asked to bring up."""
 
@@ -73,6 +81,10 @@ class Request:
     """Version of that machine's NVIDIA driver."""
     environ: Mapping[str, str] | None = None
     """Where `QLAUNCH_*` settings are looked up; None is this process's own environment."""
+    as_set: bool = False
+    """Plan even one engine as a set of replicas, which can be given more."""
+    returned: Returned | None = None
+    """What the service at work holds, and gives back before or while the planned one starts."""
     expect_fingerprint: str | None = None
     """Fingerprint that the checkpoint must have, or its first 12 digits or more."""
 
@@ -108,7 +120,9 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
         QlaunchError: each step's own, with its exit code.
     """
     where = dirs()
-    hardware = asked_machine(request.gpu, request.vram, request.driver)
+    hardware = _with_returned(
+        asked_machine(request.gpu, request.vram, request.driver), request.returned
+    )
     chosen = _chosen(request, hardware, where, progress)
     request, name = chosen.request, chosen.profile
     profile = load_profile(name, profiles_dir(where))
@@ -140,6 +154,7 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
             extra=request.extra,
             parity_min=parity_min,
             reference_cache=str(where.references),
+            as_set=request.as_set,
             observed=_observed(where),
             choice=choice,
         )
@@ -158,6 +173,27 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
         fitting=chosen.fitting,
     )
     return prepared if request.elsewhere else _for_here(prepared, asked, request.extra, name)
+
+
+def _with_returned(hardware: Hardware, returned: Returned | None) -> Hardware:
+    """The machine as it is once a service gives back what it holds."""
+    if returned is None:
+        return hardware
+    replaced = msgspec.structs.replace
+    room = hardware.memory
+    free = min(room.usable_bytes, room.available_bytes + returned.ram_bytes)
+    gpus = tuple(
+        gpu
+        if gpu.memory_free_bytes is None
+        else replaced(
+            gpu,
+            memory_free_bytes=min(
+                gpu.memory_total_bytes, gpu.memory_free_bytes + returned.gpu_bytes
+            ),
+        )
+        for gpu in hardware.gpus
+    )
+    return replaced(hardware, memory=replaced(room, available_bytes=free), gpus=gpus)
 
 
 def _for_here(prepared: Prepared, asked: Resolved, extra: tuple[str, ...], name: str) -> Prepared:
@@ -273,6 +309,8 @@ def _observed(where: Dirs) -> tuple[Observed, ...]:
             continue
         run = load_run(where.runs, summary.run)
         peak = run.verified_peak
+        if run.plan and (run.plan.part_of or run.plan.replica_set):
+            continue  # replicas share pages with each other: one alone takes more
         if run.plan and peak and peak.ram_peak_bytes and peak.method.get("ram") == "pss":
             found.append(
                 Observed(
@@ -308,11 +346,12 @@ def require_fit(prepared: Prepared) -> None:
             "--ulimit in a container",
         )
     knob = plan.remedy
+    place = "" if knob and knob.startswith("--replicas") else ": give it after `--`"
     raise QlaunchError(
         f"{plan.profile} with {plan.model_name} does not fit this machine: {plan.misfit}",
         code="does_not_fit",
         exit_code=ExitCode.DOES_NOT_FIT,
-        fix=f"{knob}: give it after `--`" if knob else "choose a smaller model or profile",
+        fix=f"{knob}{place}" if knob else "choose a smaller model or profile",
     )
 
 

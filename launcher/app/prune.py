@@ -71,7 +71,7 @@ def remove(items: Iterable[Item]) -> Iterator[tuple[Item, QlaunchError | None]]:
 
 
 def _live() -> frozenset[str]:
-    return frozenset(state.run for state in control.services() if at_work(state))
+    return frozenset(state.run for state in control.services(replicas=True) if at_work(state))
 
 
 def _runs(where: Dirs, keep: int) -> Iterator[Item]:

@@ -29,6 +29,29 @@ def running(name: str, *, past_cache: bool = False) -> tuple[Plan, str]:
     return store.read_plan(store.folder(name)), endpoint or state.endpoint
 
 
+def engines(name: str) -> list[tuple[Plan, str]]:
+    """Plan and own endpoint of each engine of a running service: of every replica that serves.
+
+    For whoever proves them: each is asked past the gateway.
+
+    Raises:
+        QlaunchError: as `running`; `not_running` (exit 3) where no replica serves.
+    """
+    alone = running(name, past_cache=True)
+    state = control.status(name)
+    if not state.replicas:
+        return [alone]
+    serving = [running(each.service) for each in state.replicas if each.serving]
+    if not serving:
+        raise QlaunchError(
+            f"no replica of service {name!r} serves: {state.detail}",
+            code="not_running",
+            exit_code=ExitCode.NOT_RUNNING,
+            fix=f"wait for it: qlaunch status {name}",
+        )
+    return serving
+
+
 def api_key(plan: Plan) -> str | None:
     """The key clients must send, where the service has one; `api_key_unusable` (exit 2)."""
     return keys.read_key(plan.api_key_file) if plan.api_key_file else None

@@ -1,15 +1,19 @@
 """The gateway of one service: `python -m launcher.app.service_gateway`, started by its supervisor.
 
 It knows its engine once and for all: another life of the engine, or another plan, gets another
-gateway. What it is told and what it says stands in launcher/documents/gateway.py.
+gateway. Before a set it is told which replicas there are, again and again. What it is told and what
+it says stands in launcher/documents/gateway.py.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import os
 import sys
 import threading
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -24,14 +28,16 @@ from launcher.app.gateway import (
     service_limits,
 )
 from launcher.app.vector_cuts import cuts_of
-from launcher.documents.gateway import GatewayRequest
+from launcher.config.service_cache import ServiceCache
+from launcher.documents.gateway import GatewayRequest, Rotation, Server
 from launcher.errors import QlaunchError
 from launcher.gateway.access import is_loopback
 from launcher.gateway.backends.backend import BackendError, CacheSettings
 from launcher.gateway.backends.opening import open_backend
 from launcher.gateway.fixed_source import FixedSource
 from launcher.gateway.identity import KEY_BYTES
-from launcher.gateway.replica import Seen
+from launcher.gateway.pool import Group
+from launcher.gateway.replica import Replica, Seen
 from launcher.gateway.run import GatewaySettings, ServiceGroup, serve
 from launcher.gateway.server import ServerSettings
 from launcher.service import store
@@ -40,6 +46,11 @@ TITLE: Final = b"qlaunch::gatewa"
 """What the kernel calls it, in the 15 bytes it has (launcher/record/sampler.py)."""
 ANSWER_S: Final = 120.0
 """For an answer of the engine: a long batch on a CPU takes minutes."""
+HOLD_S: Final = 120.0
+"""For a request of a set none of whose replicas serves while one is coming: a whole start."""
+SET_CALLS: Final = 1024
+"""Most calls at once of a set's clients; the queue before its servers is shorter."""
+_DRAIN_LOOK_S: Final = 0.02
 _LOOK_S: Final = 1.0
 _LOG: Final = logging.getLogger("qlaunch.gateway")
 
@@ -48,9 +59,10 @@ def main() -> int:
     """Serve until SIGTERM; the exit code."""
     _name()
     _log_lines()
-    request = msgspec.json.decode(sys.stdin.buffer.readline(), type=GatewayRequest)
+    line, rest = _first_line(sys.stdin.fileno())
+    request = msgspec.json.decode(line, type=GatewayRequest)
     try:
-        settings, problem = settings_of(request)
+        settings, problem = settings_of(request, rest)
         serve(settings, lambda _: _say("listening", problem=problem))
     except QlaunchError as error:
         code = int(error.exit_code)
@@ -59,16 +71,26 @@ def main() -> int:
     return 0
 
 
-def settings_of(request: GatewayRequest) -> tuple[GatewaySettings, str | None]:
+def _first_line(fd: int) -> tuple[bytes, bytes]:
+    """The first line, and what was read beyond it: Python's own buffer would keep that."""
+    data = b""
+    while b"\n" not in data and (more := os.read(fd, 65536)):
+        data += more
+    line, _, rest = data.partition(b"\n")
+    return line, rest
+
+
+def settings_of(request: GatewayRequest, rest: bytes = b"") -> tuple[GatewaySettings, str | None]:
     """How to serve, and why the cache cannot be used for now, in a sentence.
+
+    Args:
+        request: from the supervisor.
+        rest: what came after it already.
 
     Raises:
         QlaunchError: `bad_cache`, `extra_missing` (exit 2), `cache_key` (exit 1).
     """
     plan = request.plan
-    assert plan.cache is not None
-    asked = cache_settings_of(plan.cache)
-    cache, problem = usable(asked)
     known = plugin_is_current(store.folder(plan.service))
     if not known:
         _LOG.warning("the plugin is newer than the engine: nothing is kept until a restart")
@@ -79,36 +101,108 @@ def settings_of(request: GatewayRequest) -> tuple[GatewaySettings, str | None]:
         checkpoint=checkpoint_in_force(plan, plan.expectation),
         cuts=cuts_of(plan),
     )
+    replicas = None if request.rotation is None else Replicas(plan.model_name, seen)
+    first = FixedSource(plan.service, plan.model_name, seen)
     group = ServiceGroup(
         name=plan.model_name,
-        sources=(FixedSource(plan.service, plan.model_name, seen),),
-        limits=service_limits(plan, ANSWER_S),
+        sources=(first,)
+        if request.rotation is None or replicas is None
+        else replicas.sources(request.rotation),
+        limits=service_limits(plan, ANSWER_S, hold_s=0.0 if replicas is None else HOLD_S),
         aliases=() if plan.guard is None else plan.guard.aliases,
     )
     settings = GatewaySettings(
         host=plan.host,
         port=request.port,
         services=(group,),
-        cache=cache,
-        dtype=plan.cache.dtype,
-        budget_s=plan.cache.wait_ms / 1000,
-        memory_bytes=plan.cache.memory_bytes,
-        secret=cache_secret_of(plan.cache),
+        follow=None if replicas is None else replicas.following(sys.stdin.fileno(), rest),
         key=request.key,
         server=_server(request),
     )
-    return settings, problem
+    return (settings, None) if plan.cache is None else _with_cache(settings, plan.cache)
+
+
+def _with_cache(
+    settings: GatewaySettings, cache: ServiceCache
+) -> tuple[GatewaySettings, str | None]:
+    """The same with a cache, and why that cannot be used for now."""
+    found, problem = usable(cache_settings_of(cache))
+    with_cache = msgspec.structs.replace(
+        settings,
+        cache=found,
+        dtype=cache.dtype,
+        budget_s=cache.wait_ms / 1000,
+        memory_bytes=cache.memory_bytes,
+        secret=cache_secret_of(cache),
+    )
+    return with_cache, problem
+
+
+class Replicas:
+    """The replicas of a set, as the supervisor tells them line by line."""
+
+    def __init__(self, model: str, seen: Seen) -> None:
+        """`seen`: what is true of each of them; its address is that of none."""
+        self._model, self._seen = model, seen
+        self._known: dict[Server, FixedSource] = {}
+        self._drains: set[asyncio.Task[None]] = set()
+
+    def sources(self, rotation: Rotation) -> tuple[FixedSource, ...]:
+        """One for each; the same one as before where nothing of it has changed."""
+        self._known = {
+            server: self._known.get(server) or self._source(server) for server in rotation.servers
+        }
+        return tuple(self._known.values())
+
+    def _source(self, server: Server) -> FixedSource:
+        seen = msgspec.structs.replace(self._seen, url=server.url, coming=True)
+        return FixedSource(server.name, self._model, seen)
+
+    def following(
+        self, fd: int, rest: bytes
+    ) -> Callable[[Mapping[str, Group]], Coroutine[None, None, None]]:
+        """What reads further lines from `fd`, `rest` being the first of them."""
+
+        async def follow(groups: Mapping[str, Group]) -> None:
+            reader = asyncio.StreamReader()
+            reader.feed_data(rest)
+            pipe = os.fdopen(os.dup(fd), "rb", buffering=0)
+            await asyncio.get_running_loop().connect_read_pipe(
+                lambda: asyncio.StreamReaderProtocol(reader), pipe
+            )
+            while line := await reader.readline():
+                self._rotate(groups[self._model], msgspec.json.decode(line, type=Rotation))
+
+        return follow
+
+    def _rotate(self, group: Group, rotation: Rotation) -> None:
+        for replica in group.rotate(self.sources(rotation)):
+            if replica.source.look().url is not None:
+                drain = asyncio.create_task(_drained(replica, rotation.serial))
+                self._drains.add(drain)
+                drain.add_done_callback(self._drains.discard)
+
+
+async def _drained(replica: Replica, serial: int) -> None:
+    """Tell when a server that has left has finished its last call."""
+    while replica.open:  # noqa: ASYNC110 - an event for each call's end would be made for this alone
+        await asyncio.sleep(_DRAIN_LOOK_S)
+    _say("drained", server=replica.source.name, serial=serial)
 
 
 def _server(request: GatewayRequest) -> ServerSettings:
-    """The limits that the guard before the engine has, so that both say the same."""
+    """The limits that the guard before an engine has, so that both say the same.
+
+    Before a set the calls that are open at once are bounded by the queue of its servers: how many
+    those are may change.
+    """
     guard = request.plan.guard
     if guard is None:
         return ServerSettings()
     return ServerSettings(
         most_inputs=guard.inputs,
         most_bytes=guard.body_bytes,
-        most_open=guard.open_calls,
+        most_open=guard.open_calls if request.rotation is None else SET_CALLS,
         body_s=guard.body_seconds,
         host_names=frozenset(guard.hosts) if is_loopback(request.plan.host) else None,
         origins=frozenset(guard.origins),

@@ -225,7 +225,7 @@ class Work:
                 # Between two levels the supervisor may have started the engine again.
                 state = control.status(plan.service)
                 self.run = state.run
-                if state.state not in UP or state.engine is None:
+                if state.state not in UP or state.leader is None:
                     why = f"the service is {state.state}" + (
                         f": {state.detail}" if state.detail else ""
                     )
@@ -233,7 +233,7 @@ class Work:
                     continue
                 asked = requests_of(level, self.requests)
                 bounds = Bounds(requests=asked, limit_s=self.seconds)
-                here = self._target(plan, endpoint, leader=state.engine.pid, key=key)
+                here = self._target(plan, endpoint, leader=state.leader.pid, key=key)
                 bar.begin(benchtable.name(level), asked, self.seconds)
                 try:
                     row = measure_level(here, level, texts, bounds, bar.at)

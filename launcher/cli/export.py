@@ -18,7 +18,7 @@ from launcher import __version__
 from launcher.app import containing, exporting
 from launcher.cli.base import command as declare
 from launcher.cli.base import group
-from launcher.cli.options import plan_options, request
+from launcher.cli.options import plan_options, plan_options_of_a_pod, request
 from launcher.cli.progress import Progress
 from launcher.cli.result import Result
 from launcher.errors import ExitCode, QlaunchError
@@ -30,16 +30,24 @@ command = group("export", "Write a service for systemd, compose, Kubernetes or S
 
 
 def _export_options(body: Any) -> Any:
-    """What every export takes: a plan's options, and where to write it."""
+    """What an export takes that runs once: a plan's options, and where to write it."""
+    return plan_options(_output_options(body))
+
+
+def _cluster_options(body: Any) -> Any:
+    """The same for one that a cluster runs several times: that is what `--replicas` says there."""
+    return plan_options_of_a_pod(_output_options(body))
+
+
+def _output_options(body: Any) -> Any:
     body = click.option("--output", "-o", metavar="FILE", help="Write it there, not to stdout.")(
         body
     )
-    body = click.option(
+    return click.option(
         "--from-profile",
         is_flag=True,
         help="Take the profile of that name, also where there is a service of it.",
     )(body)
-    return plan_options(body)
 
 
 def _resolved(
@@ -174,7 +182,7 @@ def _compose(
 
 
 @declare("export k8s")
-@_export_options
+@_cluster_options
 @_IMAGE
 @click.option(
     "--claim",
@@ -246,7 +254,7 @@ def _k8s(
 
 
 @declare("export skypilot")
-@_export_options
+@_cluster_options
 @_REPLICAS
 @_MAX_REPLICAS
 @click.option(

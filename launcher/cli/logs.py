@@ -39,21 +39,31 @@ def command(
     run_id: str | None,
     crash: bool,
 ) -> Result:
-    """Show the engine log of SERVICE: the last lines, scrubbed of secrets."""
+    """Show the engine log of SERVICE: the last lines, scrubbed of secrets.
+
+    Of a service with replicas the logs of all, each line after the replica's number; NAME.1 names
+    one of them.
+    """
     run = _run(service, run_id)
+    folders = _folders(service, run)
     folder = dirs().runs / run
-    _require_log(service, run, folder)
+    if not folders:
+        _require_log(service, run, folder)
     when = None if since is None else _time(since, datetime.now().astimezone())
     if crash:
         if follow:
             raise click.UsageError("--crash shows what is over; it cannot be followed")
-        return _crash(service, run, folder, lines, when)
+        return _crash(service, run, [*folders.values()] or [folder], lines, when)
     unasked = lines is None and when is None
     if unasked:
         lines = 50
     if follow:
-        return _follow(service, run, folder, lines, when)
-    found = logs.tail(folder, lines, when)
+        return _follow(service, run, folders or folder, lines, when)
+    if folders:
+        parts = {label: logs.tail(each, lines, when) for label, each in folders.items()}
+        found = logs.merged(parts, lines)
+    else:
+        found = logs.tail(folder, lines, when)
     shown = screen.last(found) if unasked else found
     return Result(data={"run": run, "lines": found}, lines=shown, verbatim=True)
 
@@ -78,10 +88,23 @@ def _time(text: str, now: datetime) -> datetime:
         raise click.UsageError(f"{message}2026-01-31T12:00") from error
 
 
+def _folders(service: str, run: str) -> dict[str, Path]:
+    """By label: the logs of a set's replicas and of its gateway; empty for a single engine."""
+    state = control.status(service)
+    if state.run != run or not state.replicas:
+        return {}
+    runs = dirs().runs
+    found = {
+        each.service.rpartition(".")[2]: runs / each.run for each in state.replicas if each.run
+    }
+    return {**found, "gateway": runs / run}
+
+
 def _crash(
-    service: str, run: str, folder: Path, lines: int | None, since: datetime | None
+    service: str, run: str, folders: list[Path], lines: int | None, since: datetime | None
 ) -> Result:
-    kept = logs.crash_logs(folder)
+    all_kept = [path for folder in folders for path in logs.crash_logs(folder)]
+    kept = sorted(all_kept, key=lambda path: path.stat().st_mtime_ns, reverse=True)
     if not kept:
         raise QlaunchError(
             f"no engine of run {run} of {service!r} has died",
@@ -121,7 +144,11 @@ def _require_log(service: str, run: str, folder: Path) -> None:
 
 
 def _follow(
-    service: str, run: str, folder: Path, lines: int | None, since: datetime | None
+    service: str,
+    run: str,
+    place: Path | dict[str, Path],
+    lines: int | None,
+    since: datetime | None,
 ) -> Result:
     def ended() -> bool:
         state = control.status(service)
@@ -129,7 +156,12 @@ def _follow(
 
     as_json = wants_json()
     try:
-        for line in logs.follow(folder, lines=lines, since=since, ended=ended):
+        found = (
+            logs.follow(place, lines=lines, since=since, ended=ended)
+            if isinstance(place, Path)
+            else logs.follow_all(place, lines=lines, since=since, ended=ended)
+        )
+        for line in found:
             if not stream(line, as_json=as_json):
                 break
     except KeyboardInterrupt:

@@ -23,6 +23,10 @@ _COMMANDS: Final = {
     "up": ("launcher.cli.up", "Start a service and return when its vectors are proved right."),
     "down": ("launcher.cli.down", "Stop a service; nothing of it is left running."),
     "restart": ("launcher.cli.restart", "Stop a service and start it again from the same plan."),
+    "scale": (
+        "launcher.cli.scale",
+        "Change how many replicas a service has, while it serves.",
+    ),
     "forget": ("launcher.cli.forget", "Remove what is kept of services that are over."),
     "ps": ("launcher.cli.ps", "List services."),
     "status": ("launcher.cli.status", "Show one service: state, endpoint, memory, checks."),
@@ -88,10 +92,10 @@ _COMMANDS: Final = {
 
 
 _SECTIONS: Final = {
-    "Serve": ("up", "down", "restart", "ps", "status", "top", "logs", "client", "embed"),
+    "Serve": ("up", "down", "restart", "scale", "ps", "status", "top", "logs", "client", "embed"),
     "Check and measure": ("smoke", "verify", "prove", "bench", "compare", "tune"),
     "Choose": ("recommend", "plan", "profiles"),
-    "Several services": ("gateway", "cache", "scale"),
+    "Several services": ("gateway", "cache"),
     "Manage": (
         *("engine", "model", "runs", "export", "bundle", "doctor", "upgrade", "forget", "prune"),
     ),

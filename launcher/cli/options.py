@@ -57,9 +57,18 @@ _OPTIONS = (
     ),
 )
 
+_REPLICAS = click.option(
+    "--replicas", help="Engines of their own behind the one address, on this machine (1)."
+)
+
 
 def plan_options(body: Decorated) -> Decorated:
     """Everything that shapes a plan: profile, settings, and the engine's own options after `--`."""
+    return plan_options_of_a_pod(_REPLICAS(body))
+
+
+def plan_options_of_a_pod(body: Decorated) -> Decorated:
+    """The same where `--replicas` means pods or machines, each with a service of the plan."""
     for option in reversed(_OPTIONS):
         body = option(body)
     arguments = click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar=_METAVAR)

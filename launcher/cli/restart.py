@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import click
 
-from launcher.app import exporting
+from launcher.app import exporting, replicas
 from launcher.app.prepare import prepare, require_fit
 from launcher.cli import service_text
 from launcher.cli.base import command as declare
 from launcher.cli.progress import Progress
 from launcher.cli.result import Result
-from launcher.cli.up import Follow
+from launcher.cli.up import Follow, FollowChange
 from launcher.documents.plan import Plan
+from launcher.documents.service_state import ServiceState
 from launcher.service import control, store
 
 
@@ -22,35 +23,52 @@ from launcher.service import control, store
     is_flag=True,
     help="Read the profile and the checkpoint again, with the options the service was given.",
 )
+@click.option(
+    "--at-once",
+    is_flag=True,
+    help="Stop all replicas together instead of one after another; the new vectors may be others.",
+)
 @click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
-def command(service: str, reread: bool, quiet: bool) -> Result:
+def command(service: str, reread: bool, at_once: bool, quiet: bool) -> Result:
     """Stop SERVICE and start it again from the plan it was started with.
 
     Says where the profile changed since then; --reread makes a new plan from it, before the
-    running service is stopped. A checkpoint that changed is refused without --reread.
+    running service is stopped. A checkpoint that changed is refused without --reread. Replicas are
+    started again one after another, while the others serve; refused where the vectors of the first
+    new one are not those of the others.
     """
-    control.status(service)
+    state = control.status(service)
     plan = store.read_plan(store.folder(service))
     progress = Progress(quiet=quiet)
     change = exporting.changed(plan.origin) if plan.origin is not None else None
-    if reread:
-        _require_startable(plan, progress)
-    elif plan.origin is not None:
+    rolling = not at_once and replicas.can_roll(state, plan)
+    if not reread and plan.origin is not None:
         exporting.require_same_checkpoint(plan)
         if change is not None:
             progress.line(f"{change}: it is not read again without --reread")
+    try:
+        if rolling:
+            new = replicas.reread(plan, state, progress.line) if reread else plan
+            state = replicas.rolled(new, FollowChange(progress))
+        else:
+            state = _at_once(plan, progress, reread=reread)
+    finally:
+        progress.done()
+    data = control.as_data(state)
+    data["reread"], data["profile_changed"], data["rolling"] = reread, change, rolling
+    return Result(data=data, lines=service_text.service(state))
+
+
+def _at_once(plan: Plan, progress: Progress, *, reread: bool) -> ServiceState:
+    """Stop the service whole and start it again."""
+    if reread:
+        _require_startable(plan, progress)
+    service = plan.service
     done = control.down(service)
     progress.line(f"{service}: stopped" if done.was_running else f"{service}: was not running")
     if reread:  # once more, with the memory that is free now
         plan = prepare(exporting.request_again(plan), progress.line).plan
-    try:
-        state = control.launch(plan, on_change=Follow(progress))
-    finally:
-        progress.done()
-    data = control.as_data(state)
-    data["reread"] = reread
-    data["profile_changed"] = change
-    return Result(data=data, lines=service_text.service(state))
+    return control.launch(plan, on_change=Follow(progress))
 
 
 def _require_startable(plan: Plan, progress: Progress) -> None:

@@ -110,7 +110,7 @@ def _phases(phases: Sequence[Phase], *, everything: bool) -> list[str]:
 def prune(keep: int, service: str | None, dry_run: bool, everything: bool) -> Result:
     """Remove all but the newest N run records. Those of running services always stay."""
     runs = dirs().runs
-    live = frozenset(state.run for state in control.services() if at_work(state))
+    live = frozenset(state.run for state in control.services(replicas=True) if at_work(state))
     found = [run for run in list_runs(runs) if service in (None, run.service)]
     old = old_runs(found, keep=keep, live=live)
     if not dry_run:

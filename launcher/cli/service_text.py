@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from launcher.argv import grouped
 from launcher.cli import screen
+from launcher.cli.result import Problem
 from launcher.documents.failure import Failure, TakenFallback
 from launcher.documents.plan import Plan
 from launcher.documents.run import CacheUse, Timings
@@ -42,11 +43,14 @@ def service(state: ServiceState, *, brief: bool = False) -> list[str]:
     `brief` names the checks that passed on one line.
     """
     engine, metrics = state.engine_plan, None if state.state in FINAL else state.metrics
-    pid = state.engine.pid if state.engine else "-"
+    pid = f"pid {state.engine.pid if state.engine else '-'}"
+    if state.replicas:
+        pid = f"{len(state.replicas)} replica{'s' * (len(state.replicas) > 1)}"
     lines = [
         f"service   {state.service} ({state.profile}): {state.state}",
         f"endpoint  {state.endpoint or '-'}",
-        f"engine    {engine.release} {engine.version}, pid {pid}",
+        f"engine    {engine.release} {engine.version}, {pid}",
+        *replicas(state),
         f"run       {state.run}",
         *memory(state),
         *timings(state.timings),
@@ -66,6 +70,36 @@ def service(state: ServiceState, *, brief: bool = False) -> list[str]:
     return [*lines, *failure(state.failure), *checks(state.smoke, brief=brief)]
 
 
+def replicas(state: ServiceState) -> list[str]:
+    """The replicas of a set, one a line; what changes of it now, or why it did not."""
+    runs = at_work(state)
+    lines = []
+    for each in state.replicas:
+        pid = f"pid {each.engine.pid}" if each.engine and runs else "pid -"
+        place = (each.endpoint or "-").removesuffix("/v1") if runs else "-"
+        word = "serves" if each.serving and runs else each.detail or each.state
+        lines.append(f"replica   {each.service}: {place}, {pid}: {word}")
+    change = state.rollout
+    if change is not None and not change.done and runs:
+        lines.append(f"change    {change.kind} to {change.replicas}: {change.detail}")
+    elif change is not None and change.failure is not None:
+        lines.append(f"change    {change.kind} to {change.replicas} failed: {change.detail}")
+    return lines
+
+
+def missing_replicas(state: ServiceState) -> list[Problem]:
+    """What is wrong with a set that came up with fewer replicas than were asked for."""
+    return [
+        Problem(
+            "replica_missing",
+            f"{each.service}: {each.detail}",
+            f"qlaunch logs {each.service}; then start it again: qlaunch restart {state.service}",
+        )
+        for each in state.replicas
+        if not each.serving
+    ]
+
+
 def gateway(state: ServiceState) -> list[str]:
     """The gateway before the engine, and what its cache is worth; nothing where there is none."""
     found = state.gateway
@@ -73,8 +107,9 @@ def gateway(state: ServiceState) -> list[str]:
         return []
     lines = []
     if found.process and at_work(state):
-        lines.append(f"gateway   pid {found.process.pid}, before the engine at {_bare(state)}")
-    lines += cache_use(found.use)
+        behind = "the replicas" if state.replicas else f"the engine at {_bare(state)}"
+        lines.append(f"gateway   pid {found.process.pid}, before {behind}")
+    lines += cache_use(found.use) if found.cached else restarts_of_gateway(found.use)
     if found.problem and found.problem != state.detail:
         lines.append(f"warning   {found.problem}")
     return lines
@@ -86,9 +121,12 @@ def cache_use(use: CacheUse | None) -> list[str]:
     if use is not None and use.hit_rate is not None:
         hits = f"{use.hits} of {use.inputs} texts from the cache ({use.hit_rate:.0%})"
         lines.append(f"cache     {hits}")
-    if use is not None and use.restarts:
-        lines.append(f"restarts  {use.restarts} of the gateway")
-    return lines
+    return lines if use is None else [*lines, *restarts_of_gateway(use)]
+
+
+def restarts_of_gateway(use: CacheUse) -> list[str]:
+    """How often it was started again; nothing where it was not."""
+    return [f"restarts  {use.restarts} of the gateway"] if use.restarts else []
 
 
 def _bare(state: ServiceState) -> str:
@@ -257,10 +295,17 @@ def brief_plan(found: Plan) -> list[str]:
 
 def _address(found: Plan) -> list[str]:
     """Where clients ask, where that is not the engine's own address."""
-    if found.cache is None:
+    if not found.fronted:
         return []
-    port = found.port or "<picked at start>"
-    return [f"gateway   {found.host} port {port}, vectors kept in {found.cache.place}"]
+    port, engines = found.port or "<picked at start>", found.replica_set
+    kept = "" if found.cache is None else f", vectors kept in {found.cache.place}"
+    lines = [f"gateway   {found.host} port {port}{kept}"]
+    if engines is not None:
+        one = size(engines.one.ram_bytes)
+        if engines.one.gpu_bytes is not None:
+            one += f" of RAM and {size(engines.one.gpu_bytes)} of GPU memory"
+        lines.append(f"replicas  {engines.count}, each {one}, as below but for its port")
+    return lines
 
 
 def _packed(argv: Iterable[str]) -> list[str]:
@@ -329,6 +374,23 @@ def plan_data(found: Plan) -> dict[str, Any]:
         "reasons": list(found.reasons),
         "guard": msgspec.to_builtins(found.guard),
         **({} if found.cache is None else {"cache": msgspec.to_builtins(found.cache)}),
+        **_set_data(found),
+    }
+
+
+def _set_data(found: Plan) -> dict[str, Any]:
+    """A set for programs: how many, and what one takes; nothing of a single engine."""
+    import msgspec
+
+    engines = found.replica_set
+    if engines is None:
+        return {}
+    return {
+        "replicas": engines.count,
+        "replica": {
+            "memory": {"predicted": msgspec.to_builtins(engines.one)},
+            "env": list(engines.shares),
+        },
     }
 
 

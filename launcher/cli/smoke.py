@@ -7,7 +7,7 @@ from typing import Any
 import click
 import msgspec
 
-from launcher.app.running_service import api_key, running
+from launcher.app.running_service import api_key, engines
 from launcher.cli import service_text
 from launcher.cli.base import command as declare
 from launcher.cli.options import plan_options
@@ -40,12 +40,21 @@ def command(words: tuple[str, ...], from_start: bool, **given: Any) -> Result:
 
 
 def _running(name: str) -> Result:
-    plan, endpoint = running(name, past_cache=True)
+    asked = engines(name)
     from launcher.service.supervisor.smoke_process import verify_request
     from launcher.verify.smoke import run_smoke
 
-    report = run_smoke(verify_request(plan, endpoint), key=api_key(plan))
-    return _verdict(name, {"service": name, "endpoint": endpoint}, report)
+    reports = {
+        plan.service: (endpoint, run_smoke(verify_request(plan, endpoint), key=api_key(plan)))
+        for plan, endpoint in asked
+    }
+    # What decides: the first that fails, if any does.
+    one = next((each for each, (_, report) in reports.items() if not report.ok), None)
+    endpoint, report = reports[one or asked[0][0].service]
+    data: dict[str, Any] = {"service": name, "endpoint": endpoint}
+    if asked[0][0].part_of is not None:
+        data["replicas"] = {each: found.ok for each, (_, found) in reports.items()}
+    return _verdict(one or name, data, report)
 
 
 def _verdict(name: str, data: dict[str, Any], report: SmokeReport) -> Result:

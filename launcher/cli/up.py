@@ -18,6 +18,7 @@ from launcher.cli.progress import Progress
 from launcher.cli.result import Result
 from launcher.documents.plan import Plan
 from launcher.documents.service_state import ServiceState
+from launcher.errors import ExitCode
 from launcher.service import control
 
 
@@ -34,6 +35,23 @@ class Follow:
             self._state = state.state
             self._progress.line(service_text.phase(state.state, ""))
         elif state.detail:
+            self._progress.now(service_text.phase(state.state, state.detail))
+
+
+class FollowChange:
+    """Shows how far a change of a set is."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._step = ""
+
+    def __call__(self, state: ServiceState) -> None:
+        """Called with every new state."""
+        step = state.rollout.detail if state.rollout is not None else ""
+        if step and step != self._step:
+            self._step = step
+            self._progress.line(step)
+        else:
             self._progress.now(service_text.phase(state.state, state.detail))
 
 
@@ -127,10 +145,14 @@ def _foreground(plan: Any, progress: Progress) -> Result:
 def _result(plan: Plan, state: ServiceState) -> Result:
     data = control.as_data(state) | service_text.prompts_data(plan.expectation.prompts)
     data["fingerprint"] = plan.fingerprint
+    problems = service_text.missing_replicas(state)
     return Result(
         data=data,
         lines=[
             *service_text.fitting(state, everything=wants_reasons(), below=2),
             *service_text.prompts(plan.expectation.prompts),
         ],
+        exit_code=ExitCode.PARTIAL if problems else ExitCode.OK,
+        status="partial" if problems else "ok",
+        problems=problems,
     )

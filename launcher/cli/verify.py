@@ -7,7 +7,7 @@ from typing import Any
 import click
 import msgspec
 
-from launcher.app.running_service import api_key, running
+from launcher.app.running_service import api_key, engines, running
 from launcher.cli import screen, service_text
 from launcher.cli.base import all_option, wants_reasons
 from launcher.cli.base import command as declare
@@ -40,9 +40,9 @@ def command(service: str, seconds: float, quality: bool, quiet: bool, everything
     More than 80 texts in 31 languages, code and odd characters, in several orders, alone and in
     batches, up to the model's whole context; cut vectors, token ids, base64, the model card's
     instruction, empty and over-long input. Every vector is compared with the checkpoint's own in
-    float32.
+    float32. Of a service with replicas the first is asked; the others were held to its vectors.
     """
-    plan, endpoint = running(service, past_cache=True)
+    plan, endpoint = engines(service)[0]
     progress = Progress(quiet=quiet)
     from launcher.service.supervisor.smoke_process import verify_request
     from launcher.verify.suite import run_suite
@@ -63,7 +63,7 @@ def _with_gateway(
     report: SuiteReport, plan: Plan, asked: VerifyRequest, key: str | None
 ) -> SuiteReport:
     """The report with what clients get through the gateway, where one stands before the engine."""
-    if plan.cache is None:
+    if plan.cache is None:  # nor has a replica one: its set's gateway was proved by it
         return report
     from launcher.verify.through_gateway import check_gateway
 

@@ -23,6 +23,7 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 StartMethod = Literal["auto", "fork", "spawn"]
 Threads = Positive | Literal["auto"]
+Replicas = Annotated[int, msgspec.Meta(ge=1, le=32)]
 NotNegative = Annotated[int, msgspec.Meta(ge=0)]
 CacheBackend = Literal["embedded", "redis", "memcached"]
 Origin = Annotated[
@@ -148,7 +149,11 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     else float32; on a GPU: bfloat16, or float16 on cards older than compute capability 8.0. int8:
     on an x86-64 CPU with AVX2; faster with VNNI or AMX."""
     threads: Threads = "auto"
-    """Compute threads on a CPU; auto: what affinity and the cgroup quota leave."""
+    """Compute threads on a CPU, of each replica; auto: what affinity and the cgroup quota leave,
+    shared out."""
+    replicas: Replicas = 1
+    """Engines of their own behind the one address, on this machine: each with its part of the
+    processors or of the GPU's memory, and a gateway before them that hands requests out."""
     host: str = "127.0.0.1"
     """Address to listen on: an IPv4 or IPv6 address or a host name."""
     port: Port = 30000

@@ -24,7 +24,16 @@ from launcher.config.checks import (
     host_problem,
     path_problem,
 )
-from launcher.config.profile import Dtype, FlagValue, Name, Port, Seconds, StartMethod, Threads
+from launcher.config.profile import (
+    Dtype,
+    FlagValue,
+    Name,
+    Port,
+    Replicas,
+    Seconds,
+    StartMethod,
+    Threads,
+)
 from launcher.config.service_cache import ServiceCache
 from launcher.errors import QlaunchError
 from launcher.yaml_reader import load_typed, shown, wanted_words
@@ -48,6 +57,7 @@ class ConfigValues(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     metrics_host: str | None = None
     dtype: Dtype | None = None
     threads: Threads | None = None
+    replicas: Replicas | None = None
     start_timeout_s: Seconds | None = None
     plugin: bool | None = None
     start_method: StartMethod | None = None
@@ -83,6 +93,8 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
     """Where that port is."""
     dtype: Dtype
     threads: Threads
+    replicas: int = 1
+    """Engines of their own behind the one address."""
     start_timeout_s: float
     plugin: bool
     start_method: StartMethod
@@ -142,6 +154,7 @@ SETTINGS = (
     ),
     _Setting("dtype", Dtype, in_profile=True),
     _Setting("threads", Threads, in_profile=True),
+    _Setting("replicas", Replicas, in_profile=True),
     _Setting("start_timeout_s", Seconds, in_profile=True, check=_seconds_problem),
     _Setting("plugin", bool, in_profile=True),
     _Setting("start_method", StartMethod, in_profile=True),

@@ -4,6 +4,10 @@ Protocol of `python -m launcher.app.service_gateway`: one line of GatewayRequest
 prints `{"event":"listening","problem":…}` when it can be asked (`problem`: the cache cannot be used
 for now, in a sentence), or `{"event":"error","message":…,"code":…,"exit_code":…,"fix":…}` and ends.
 Other lines of its output are for the log.
+
+Before the replicas of a set its standard input stays open: each further line is a Rotation, the
+servers from then on. When a server that has left has finished its last call, it prints
+`{"event":"drained","server":NAME,"serial":…}` with the serial of the line by which it left.
 """
 
 from __future__ import annotations
@@ -13,14 +17,31 @@ import msgspec
 from launcher.documents.plan import Plan
 
 
+class Server(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One replica behind a gateway."""
+
+    name: str
+    url: str | None = None
+    """`http://127.0.0.1:port/v1`; None: it is not asked now, and comes back."""
+
+
+class Rotation(msgspec.Struct, frozen=True, kw_only=True):
+    """All replicas from now on; one that is not named any more has gone for good."""
+
+    serial: int
+    servers: tuple[Server, ...]
+
+
 class GatewayRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One gateway before one engine."""
+    """One gateway before one engine, or before a set of them."""
 
     plan: Plan
     """In force: what it says of vectors decides the keys of the cache."""
     port: int
     """To listen on, at the plan's host."""
-    engine: str
-    """`http://127.0.0.1:port/v1`."""
+    engine: str = ""
+    """`http://127.0.0.1:port/v1`; empty before a set."""
+    rotation: Rotation | None = None
+    """Of a set, at first."""
     key: str | None = None
     """Clients must send it, and the engine is sent it."""

@@ -127,7 +127,18 @@ class Expectation(msgspec.Struct, frozen=True, kw_only=True):
     prompts: Prompts | None = None
     """What the checkpoint says of prompts; the server applies none."""
     replicas: int = 1
-    """Schedulers with weights of their own behind the one endpoint (`--dp-size`)."""
+    """Schedulers with weights of their own within one engine (`--dp-size`)."""
+
+
+class ReplicaSet(msgspec.Struct, frozen=True, kw_only=True):
+    """Engines of their own behind one address: each an ordinary service, supervised by a child of
+    the set's supervisor."""
+
+    count: int
+    one: MemoryPrediction
+    """Of one engine; the plan's own is the sum of all, with the gateway before them."""
+    shares: tuple[dict[str, str], ...] = ()
+    """By replica: the variables that name its part of the processors; empty where none do."""
 
 
 class Fallback(msgspec.Struct, frozen=True, kw_only=True):
@@ -222,7 +233,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """0: the supervisor takes a free port when it starts, and puts it in place of `{port}`."""
     cache: ServiceCache | None = None
     """The cache that the gateway at `host` and `port` keeps, before an engine on a port of its own
-    on loopback; None: the engine itself listens there."""
+    on loopback; None: there is no cache."""
+    replica_set: ReplicaSet | None = None
+    """The engines behind the gateway at `host` and `port`, one or more: everything else here is
+    said of one of them. None: one engine, without a gateway unless there is a cache."""
+    part_of: str | None = None
+    """The service of which this one is a replica; None: it is nobody's."""
     metrics_port: int | None = None
     """Port of the supervisor's `/metrics`, 0 for a free one; None: there is none."""
     metrics_host: str = "127.0.0.1"
@@ -256,14 +272,24 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """None: made for a machine elsewhere, or by a version before there were origins."""
 
     @property
+    def fronted(self) -> bool:
+        """Whether a gateway has the service's address."""
+        return self.cache is not None or self.replica_set is not None
+
+    @property
+    def movable(self) -> bool:
+        """Whether no client knows the engine's own address: another port serves as well."""
+        return self.fronted or self.part_of is not None
+
+    @property
     def engine_host(self) -> str:
         """Where the engine listens."""
-        return self.host if self.cache is None else ENGINE_HOST
+        return ENGINE_HOST if self.fronted else self.host
 
     @property
     def engine_port(self) -> int:
         """Port of the engine; 0: a free one."""
-        return self.port if self.cache is None else 0
+        return 0 if self.fronted else self.port
 
     @property
     def parts(self) -> frozenset[EnginePart]:

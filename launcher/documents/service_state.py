@@ -77,15 +77,51 @@ class StartLimit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GatewayState(msgspec.Struct, frozen=True, kw_only=True):
-    """The gateway before the engine, where the plan asks for a cache."""
+    """The gateway before the engine or engines, where the plan asks for a cache or for replicas."""
 
     process: ProcessId | None = None
     """None while none runs."""
+    cached: bool = True
+    """Whether it keeps vectors; without, its hits are none."""
     use: CacheUse = CacheUse()
     bypassed: bool = False
     """The cache is not asked for now: it failed, and requests go past it."""
     problem: str | None = None
     """What is wrong with it, in a sentence."""
+
+
+class ReplicaState(msgspec.Struct, frozen=True, kw_only=True):
+    """One replica, as the supervisor of its set sees it."""
+
+    service: str
+    """Its own service, `NAME.1`."""
+    state: State
+    serving: bool
+    """Whether requests are handed to it: verified, and its vectors are those of the others."""
+    endpoint: str | None = None
+    supervisor: ProcessId | None = None
+    engine: ProcessId | None = None
+    run: str = ""
+    starts: int = 0
+    """How often its supervisor was started again after failures."""
+    restarts: int = 0
+    """How often its engine was, by its present supervisor."""
+    detail: str = ""
+    """Why it does not serve, in a sentence; empty where it does."""
+
+
+class Rollout(msgspec.Struct, frozen=True, kw_only=True):
+    """The last change of a set that was asked for while it ran."""
+
+    id: str
+    kind: Literal["scale", "restart"]
+    replicas: int
+    """How many there are to be."""
+    done: bool = False
+    failure: Failure | None = None
+    """Why it was not done; the set is then as it was."""
+    detail: str = ""
+    """One line for people: what is going on now."""
 
 
 class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,7 +143,13 @@ class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
     template: ProcessId | None = None
     """The imported process from which the next life is forked; None: an import starts it."""
     gateway: GatewayState | None = None
-    """None where no cache was asked for."""
+    """None where neither a cache nor replicas were asked for."""
+    replicas: tuple[ReplicaState, ...] = ()
+    """Of a set; each is a service of its own too. Empty for a single engine."""
+    rollout: Rollout | None = None
+    """Of a set: the last change while it ran."""
+    part_of: str | None = None
+    """The set that this service is a replica of."""
     engine_plan: ExecutedEngine = ExecutedEngine()
     predicted: MemoryPrediction | None = None
     """None only where the state is `unknown`."""
@@ -128,6 +170,16 @@ class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
     """What readers cannot know, or who else has to be asked, in a sentence; never written."""
     host: str = ""
     """Name of the machine or container that the supervisor runs on."""
+
+    @property
+    def serving(self) -> int:
+        """Replicas of a set that requests are handed to."""
+        return sum(replica.serving for replica in self.replicas)
+
+    @property
+    def leader(self) -> ProcessId | None:
+        """The process at the top of what serves: the engine's, or the supervisor of a set."""
+        return self.supervisor if self.replicas else self.engine
 
     @property
     def past_cache(self) -> str | None:

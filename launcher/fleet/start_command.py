@@ -20,6 +20,7 @@ OPTIONS: Final[Mapping[str, str]] = {
     "metrics_host": "--metrics-host",
     "dtype": "--dtype",
     "threads": "--threads",
+    "replicas": "--replicas",
     "start_timeout_s": "--start-timeout",
     "start_method": "--start-method",
     "api_key_file": "--api-key-file",

@@ -17,7 +17,7 @@ from launcher.gateway.identity import Identity, space_of
 from launcher.gateway.inputs import Checkpoint
 from launcher.gateway.joining import Joiner
 from launcher.gateway.problems import RequestError
-from launcher.gateway.replica import DOWN, ELSEWHERE, TIMEOUT, Made, Part, Replica
+from launcher.gateway.replica import DOWN, ELSEWHERE, TIMEOUT, Made, Part, Replica, Source
 from launcher.gateway.request import Priority
 from launcher.gateway.turns import Turns
 
@@ -58,7 +58,7 @@ class Group:
         self.under_way = 0
         """Calls that were announced and have not ended."""
         self._secret = secret
-        self._turns = Turns(limits.most_open * len(self.replicas))
+        self._turns = Turns(limits.most_open * max(1, len(self.replicas)))
         self._spaces: dict[Identity, bytes] = {}
         self._odd: set[str] = set()
         self._identity: Identity | None = None
@@ -96,6 +96,23 @@ class Group:
         """One more server."""
         self.replicas.append(replica)
         self._turns.add(self.limits.most_open)
+
+    def rotate(self, sources: Sequence[Source]) -> list[Replica]:
+        """Have exactly these servers from now on; the others finish their calls, and are returned.
+
+        One that comes does not go before the others until it has had as many calls.
+        """
+        before = {id(replica.source): replica for replica in self.replicas}
+        most = max((replica.turn for replica in self.replicas), default=0)
+        now = [
+            before.pop(id(one)) if id(one) in before else Replica(one, ahead=most)
+            for one in sources
+        ]
+        # Without a server a call still gets its turn, to be told so.
+        more = max(1, len(now)) - max(1, len(self.replicas))
+        self._turns.add(self.limits.most_open * more)
+        self.replicas[:] = now
+        return list(before.values())
 
     def ready(self) -> bool:
         """Whether a server is there that is not known to fail."""
@@ -220,7 +237,7 @@ class Group:
         if not fresh and len(usable) == 1 and len(asked) == 1:
             fresh = usable
         rested = [r for r in fresh if r.breaker.would_allow()] or fresh
-        chosen = min(rested, key=lambda r: (r.open, r.calls), default=None)
+        chosen = min(rested, key=lambda r: (r.open, r.turn), default=None)
         if chosen is not None:
             chosen.breaker.allows()  # takes the turn, where it is tried again after a rest
         return chosen

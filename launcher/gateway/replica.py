@@ -92,17 +92,24 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
 class Replica:
     """One server of those that make the same vectors."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, *, ahead: int = 0) -> None:
+        """`ahead`: calls that it counts as having had, where its turn is decided."""
         self.source = source
         self.open = 0
         """Calls under way."""
         self.calls = 0
+        self._ahead = ahead
         self.failures = 0
         self.breaker = Breaker()
         self.base64 = True
         """Whether it is asked for base64: a quarter of the bytes."""
         self.tells_tokens: bool | None = None
         """Whether its last answer told the tokens of each input; None: it has not answered."""
+
+    @property
+    def turn(self) -> int:
+        """Of servers with as many calls under way the one with the lowest is asked."""
+        return self.calls + self._ahead
 
     async def ask(self, caller: Caller, part: Part, timeout_s: float) -> Made:
         """The vectors of a part, made now.

@@ -8,7 +8,7 @@ import errno
 import logging
 import signal
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -87,6 +87,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     inputs: InputRules = InputRules()
     server: ServerSettings = ServerSettings()
     drain_s: float = 30.0
+    follow: Callable[[Mapping[str, Group]], Coroutine[None, None, None]] | None = None
+    """Runs beside the requests and changes the servers of `services` by name; None: they stay."""
     otlp: str | None = None
     """OpenTelemetry's collector that spans are sent to, `http://host:4318`; None: no spans."""
 
@@ -150,6 +152,8 @@ async def _serve(
             asyncio.create_task(_Watcher(settings, groups, session, store).follow(one))
             for one in settings.urls
         ]
+        if settings.follow is not None:
+            watchers.append(asyncio.create_task(settings.follow(groups)))
         try:
             async with _listening(gateway, settings) as endpoint:
                 announce(endpoint)

@@ -61,7 +61,7 @@ class Turns:
         self._serve()
 
     def add(self, places: int) -> None:
-        """Have more places."""
+        """Have more places; fewer, where it is negative: who has one keeps it."""
         self.places += places
         self._serve()
 

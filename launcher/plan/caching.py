@@ -24,6 +24,27 @@ PENDING_BYTES: Final = 32 << 20
 """Vectors that wait to be written, at most (launcher/gateway/store.py)."""
 
 
+def with_gateway(without: MemoryPrediction) -> MemoryPrediction:
+    """A prediction with the process of a gateway that keeps nothing."""
+    source = f"with a file of vectors, which takes a little more; {SOURCE}"
+    process = Term(
+        name="gateway",
+        device="ram",
+        process="gateway",
+        bytes=GATEWAY_BYTES["embedded"],
+        basis="measured",
+        source=source,
+        kind="gateway",
+    )
+    ram, full = without.ram_bytes or 0, without.ram_full_bytes or 0
+    return msgspec.structs.replace(
+        without,
+        ram_bytes=ram + process.bytes,
+        ram_full_bytes=full + process.bytes,
+        terms=(*without.terms, process),
+    )
+
+
 def predicted(without: MemoryPrediction, cache: ServiceCache | None) -> MemoryPrediction:
     """A prediction with the gateway's process, and with what it holds when it is full."""
     if cache is None:

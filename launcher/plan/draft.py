@@ -65,7 +65,7 @@ class Draft:
     computed: str
     """The engine's own `--dtype`: another one for int8, which the plugin computes."""
     replicas: int
-    """Schedulers side by side on a CPU."""
+    """Schedulers side by side on a CPU, within one engine."""
     method: StartMethod
     parts: frozenset[EnginePart]
     """The engine's processes: with a template where a new start is to be forked, without a
@@ -113,6 +113,7 @@ def make_draft(inputs: Inputs) -> Draft:
         inputs.hardware,
         width=memory.DTYPE_BYTES.get(computed, 2),
         whole=whole_texts.left_open(said, inputs),
+        engines=inputs.settings.replicas,
         predict=lambda knobs: _predict(inputs, dtype.value, base, knobs, 0),
     )
     cuts = _cuts_vectors(inputs)
@@ -227,6 +228,7 @@ def _threads(inputs: Inputs, side_by_side: int) -> Decision[int | None]:
     if inputs.engine.release.device != "cpu":
         return Decision(None)
     wanted, cpu = inputs.settings.threads, inputs.hardware.cpu
+    side_by_side *= inputs.settings.replicas
     if wanted == "auto":
         threads, source = replicas.threads_each(cpu.usable, side_by_side), cpu.usable_source
     else:

@@ -41,7 +41,7 @@ def resolved(given: Inputs, make: Callable[[Inputs], Plan]) -> tuple[Fallback, .
                 flags=changes,
                 argv=plan.engine.argv,
                 expectation=plan.expectation,
-                predicted=plan.predicted,
+                predicted=plan.replica_set.one if plan.replica_set else plan.predicted,
             )
         )
     return tuple(steps)

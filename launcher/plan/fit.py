@@ -106,18 +106,26 @@ def why_not_memory(
     dtype: str,
 ) -> Misfit | None:
     """Why the predicted memory is not there; None where it fits."""
+    reason = lacking(predicted, hardware)
+    if reason is None:
+        return None
+    used, have, _ = _account(predicted, hardware)
+    smaller = _smaller_batch if sizes.no_kv else _smaller_kv
+    return Misfit(reason, smaller(checkpoint, sizes, dtype, spare=have / SLACK - used))
+
+
+def lacking(predicted: MemoryPrediction, hardware: Hardware) -> str | None:
+    """What is missing of the predicted memory, in a sentence; None where it is there."""
+    return _lacks(*_account(predicted, hardware))
+
+
+def _account(predicted: MemoryPrediction, hardware: Hardware) -> tuple[int, int, str]:
+    """Bytes that are needed and that are free, and of what."""
     if predicted.gpu_bytes is not None:
         have = max((g.memory_free_bytes or g.memory_total_bytes for g in hardware.gpus), default=0)
-        used = predicted.gpu_full_bytes or predicted.gpu_bytes
-        lacking = _lacks(used, have, "GPU memory")
-    else:
-        used = predicted.ram_full_bytes or predicted.ram_bytes or 0
-        have = hardware.memory.available_bytes
-        lacking = _lacks(used, have, "RAM")
-    if lacking is None:
-        return None
-    smaller = _smaller_batch if sizes.no_kv else _smaller_kv
-    return Misfit(lacking, smaller(checkpoint, sizes, dtype, spare=have / SLACK - used))
+        return predicted.gpu_full_bytes or predicted.gpu_bytes, have, "GPU memory"
+    used = predicted.ram_full_bytes or predicted.ram_bytes or 0
+    return used, hardware.memory.available_bytes, "RAM"
 
 
 def _lacks(need: int, have: int, what: str) -> str | None:

@@ -34,5 +34,7 @@ class Inputs:
     reference_cache: str
     choice: engine_and_card.Choice | None = None
     """Why this engine, and which card; None for an engine the user brought."""
+    as_set: bool = False
+    """Whether one engine alone is to be a set too, which can be given more."""
     observed: tuple[calibration.Observed, ...] = ()
     """This host's verified runs, newest first."""

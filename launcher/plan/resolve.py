@@ -15,6 +15,7 @@ from launcher.documents.plan import (
     Guard,
     MemoryPrediction,
     Plan,
+    ReplicaSet,
 )
 from launcher.engine import command, support
 from launcher.engine.options import flags as flag_tables
@@ -30,6 +31,7 @@ from launcher.plan import (
     guard,
     memory,
     precision,
+    replica_set,
     replicas,
     start_budget,
     whole_texts,
@@ -56,15 +58,14 @@ def make_plan(inputs: Inputs) -> Plan:
     inputs = _under_the_profiles_masks(inputs)
     draft = make_draft(inputs)
     _check_model(inputs, draft)
-    context.check(draft.asked, inputs.checkpoint)
-    argv = _argv(inputs, draft)
-    warnings = _check_argv(argv, inputs)
+    argv, warnings = _checked_argv(inputs, draft)
     knobs = memory.knobs(draft.asked, inputs.checkpoint, no_kv=draft.no_cache)
     environment = _environment(inputs, draft)
-    guard.check_doors(draft.flags, inputs.extra, environment)
     limits = _guard(inputs, draft, knobs)
-    predicted = _predicted(inputs, draft, knobs, limits)
-    misfit = _misfit(inputs, draft, knobs, predicted)
+    one = _predicted(inputs, draft, knobs, limits)
+    engines = replica_set.make(inputs, draft, one)
+    predicted = replica_set.predicted(one, engines, inputs.settings.cache)
+    misfit = _misfit(inputs, draft, knobs, predicted, engines)
     start = _start_budget(inputs)
     return Plan(
         service=inputs.settings.name,
@@ -79,6 +80,7 @@ def make_plan(inputs: Inputs) -> Plan:
         host=inputs.settings.host,
         port=inputs.settings.port,
         cache=inputs.settings.cache,
+        replica_set=engines,
         metrics_port=inputs.settings.metrics_port,
         metrics_host=inputs.settings.metrics_host,
         api_key_file=inputs.settings.api_key_file,
@@ -109,6 +111,7 @@ def _reasons(inputs: Inputs, draft: Draft, limits: Guard) -> tuple[str, ...]:
         *draft.dtype.reasons,
         *precision.cautions(inputs.engine.release.device, inputs.hardware.cpu),
         *draft.threads.reasons,
+        *replica_set.reasons(inputs),
         *draft.left_out.reasons,
         *draft.context.reasons,
         *draft.calibration.reasons,
@@ -121,13 +124,13 @@ def _reasons(inputs: Inputs, draft: Draft, limits: Guard) -> tuple[str, ...]:
 
 
 def _argv(inputs: Inputs, draft: Draft) -> tuple[str, ...]:
-    cached = inputs.settings.cache is not None
+    fronted = replica_set.is_fronted(inputs)
     return command.argv(
         inputs.engine,
         model_path=str(inputs.checkpoint.path),
         served_name=_served_name(inputs),
-        host=ENGINE_HOST if cached else inputs.settings.host,
-        port=str((not cached and inputs.settings.port) or "{port}"),
+        host=ENGINE_HOST if fronted else inputs.settings.host,
+        port=str((not fronted and inputs.settings.port) or "{port}"),
         dtype={"float16": "half"}.get(draft.computed, draft.computed),
         flags=draft.flags,
         extra=inputs.extra,
@@ -160,7 +163,7 @@ def _guard(inputs: Inputs, draft: Draft, knobs: memory.Knobs) -> Guard:
         served_name=_served_name(inputs),
         switches=guard.switches(draft.flags, inputs.extra),
         reach=guard.Reach(
-            is_loopback(inputs.settings.host) or inputs.settings.cache is not None,
+            is_loopback(inputs.settings.host) or replica_set.is_fronted(inputs),
             tuple(inputs.profile.allowed_hosts),
             tuple(inputs.profile.cors_origins),
         ),
@@ -171,17 +174,26 @@ def _guard(inputs: Inputs, draft: Draft, knobs: memory.Knobs) -> Guard:
 def _predicted(
     inputs: Inputs, draft: Draft, knobs: memory.Knobs, limits: Guard
 ) -> MemoryPrediction:
-    """The memory of all schedulers, and of what the front holds of requests."""
+    """The memory of one engine: its schedulers, and what its front holds of requests."""
     one = draft.predict(inputs, knobs, _pool_bytes(inputs, draft.flags))
     calibrated = draft.calibration.value is not None
     several = replicas.predicted(one, draft.replicas, method=draft.method, calibrated=calibrated)
-    return caching.predicted(guard.predicted(several, limits), inputs.settings.cache)
+    return guard.predicted(several, limits)
 
 
 def _misfit(
-    inputs: Inputs, draft: Draft, knobs: memory.Knobs, predicted: MemoryPrediction
+    inputs: Inputs,
+    draft: Draft,
+    knobs: memory.Knobs,
+    predicted: MemoryPrediction,
+    engines: ReplicaSet | None,
 ) -> fit.Misfit | None:
-    return fit.why_not_memory(predicted, inputs.hardware, inputs.checkpoint, knobs, draft.computed)
+    misfit = fit.why_not_memory(
+        predicted, inputs.hardware, inputs.checkpoint, knobs, draft.computed
+    )
+    if misfit is None or engines is None:
+        return misfit
+    return replica_set.fewer(misfit, engines, inputs)
 
 
 def _start_budget(inputs: Inputs) -> Decision[float] | None:
@@ -198,13 +210,15 @@ def _start_budget(inputs: Inputs) -> Decision[float] | None:
     )
 
 
-def _check_argv(argv: tuple[str, ...], inputs: Inputs) -> tuple[str, ...]:
-    """Refuse options that the engine does not have; what it will warn of, a sentence each."""
+def _checked_argv(inputs: Inputs, draft: Draft) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The command, and what the engine will warn of, a sentence each; options that it does not have
+    are refused."""
+    argv = _argv(inputs, draft)
     words = argv[len(command.start(inputs.engine, plugin=inputs.settings.plugin)) :]
     # Any figure in place of the port that is chosen at the start.
     checkable = ["1" if word == "{port}" else word for word in words]
     known = inputs.engine.options or inputs.engine.version
-    return tuple(problem.message for problem in flag_tables.require(checkable, known))
+    return argv, tuple(problem.message for problem in flag_tables.require(checkable, known))
 
 
 def _under_the_profiles_masks(inputs: Inputs) -> Inputs:
@@ -216,7 +230,13 @@ def _under_the_profiles_masks(inputs: Inputs) -> Inputs:
 
 
 def _check_model(inputs: Inputs, draft: Draft) -> None:
-    """Refuse weights in another format than the profile's, or that the card cannot compute."""
+    """Refuse weights in another format than the profile's, or that the card cannot compute; and a
+    context that the model does not have."""
+    _check_weights(inputs, draft)
+    context.check(draft.asked, inputs.checkpoint)
+
+
+def _check_weights(inputs: Inputs, draft: Draft) -> None:
     dtype, flags = draft.dtype.value, draft.flags
     support.require(
         inputs.checkpoint,
@@ -273,7 +293,9 @@ def _environment(inputs: Inputs, draft: Draft) -> dict[str, str]:
     env |= {} if "detokenizer" in draft.parts else whole_texts.STRAIGHT
     if inputs.checkpoint.lower_case:
         env["QLAUNCH_LOWER_CASE"] = "1"
-    return env | _visible(inputs) | inputs.profile.env
+    env = env | _visible(inputs) | inputs.profile.env
+    guard.check_doors(draft.flags, inputs.extra, env)
+    return env
 
 
 def _visible(inputs: Inputs) -> dict[str, str]:

@@ -85,6 +85,7 @@ def fill(
     *,
     width: int,
     whole: bool,
+    engines: int = 1,
     predict: Callable[[memory.Knobs], MemoryPrediction],
 ) -> Decision[Flags]:
     """The flags that nobody gave.
@@ -96,6 +97,7 @@ def fill(
         hardware: the memory that is free.
         width: bytes of one number of the cache.
         whole: whether the plugin may keep a decoder's texts whole, without a cache.
+        engines: how many share the memory that is free, each with as much.
         predict: the memory of a plan with the given sizes.
     """
     on_cpu = engine.release.device == "cpu"
@@ -104,7 +106,8 @@ def fill(
     running = _running(checkpoint, on_cpu=on_cpu) if RUNNING not in said else {}
     sizes = {}
     if context.POOL not in said:
-        spare = _spare({**said, **running}, checkpoint, hardware, predict, on_cpu=on_cpu)
+        share = _free(hardware, on_cpu=on_cpu) // engines
+        spare = _spare({**said, **running}, checkpoint, share, predict, on_cpu=on_cpu)
         sizes = _sizes(said, checkpoint, spare, width, on_cpu=on_cpu, whole=whole)
     reasons = []
     if switches:
@@ -112,8 +115,9 @@ def fill(
         reasons.append(f"not in the profile, set for {what}: {_words(switches)}")
     if sizes or running:
         free = size(_free(hardware, on_cpu=on_cpu))
+        shared = f", shared by {engines} replicas" if engines > 1 else ""
         reasons.append(
-            f"not in the profile, computed from the model and {free} of free memory: "
+            f"not in the profile, computed from the model and {free} of free memory{shared}: "
             + _words({**sizes, **running})
         )
     return Decision({**switches, **sizes, **running}, tuple(reasons))
@@ -145,12 +149,12 @@ def _running(checkpoint: Checkpoint, *, on_cpu: bool) -> dict[str, FlagValue]:
 def _spare(
     said: Mapping[str, FlagValue],
     checkpoint: Checkpoint,
-    hardware: Hardware,
+    free: int,
     predict: Callable[[memory.Knobs], MemoryPrediction],
     *,
     on_cpu: bool,
 ) -> float:
-    """Bytes that are left for cache and batches beside the weights and the engine, per replica."""
+    """Bytes of `free` left for cache and batches beside weights and engine, per scheduler."""
     smallest = {
         **said,
         context.POOL: memory.SMOKE_TOKENS,
@@ -159,7 +163,7 @@ def _spare(
     predicted = predict(memory.knobs(smallest, checkpoint))
     used = predicted.ram_full_bytes if on_cpu else predicted.gpu_full_bytes
     replicas = memory.replicas(said) if on_cpu else 1
-    return max(0.0, _free(hardware, on_cpu=on_cpu) / memory.SLACK - (used or 0)) / replicas
+    return max(0.0, free / memory.SLACK - (used or 0)) / replicas
 
 
 def _sizes(

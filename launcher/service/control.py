@@ -20,13 +20,14 @@ import msgspec
 
 from launcher.documents.failure import Failure
 from launcher.documents.plan import Plan
-from launcher.documents.service_state import FINAL, UP, ServiceState, at_work
+from launcher.documents.service_state import FINAL, UP, ServiceState
 from launcher.errors import ExitCode, QlaunchError
 from launcher.linux import processes
 from launcher.linux.processes import ProcessId
-from launcher.service import detach, document, keys, pid1, ports, reading, store
+from launcher.service import detach, document, keys, known, pid1, ports, reading, store
 from launcher.service.failures import supervisor_gone
 from launcher.service.recover import leftovers, settle
+from launcher.service.replica_set import claims
 from launcher.service.store import Folder, Lock
 
 if TYPE_CHECKING:
@@ -145,6 +146,7 @@ def acquired(path: Path, wait_s: float) -> Lock | None:
 
 def _refuse_running(plan: Plan) -> None:
     name = plan.service
+    claims.require_names(plan)
     state = settle(name)
     if state is not None and (refusal := reading.elsewhere(name, state)) is not None:
         raise refusal
@@ -310,7 +312,7 @@ def foreground(
     Raises:
         QlaunchError: as `launch`; the service's own failure too.
     """
-    from launcher.service.supervisor.supervisor import Supervisor
+    from launcher.service.supervision import supervisor_for
 
     began = time.monotonic()
     where = store.folder(plan.service, create=True)
@@ -322,7 +324,9 @@ def foreground(
             lock.release()  # from the first state on, the supervisor's own lock speaks for it
             on_change(state)
 
-        supervisor = Supervisor(where, plan, wiring, began=began, foreground=True, on_change=first)
+        supervisor = supervisor_for(
+            where, plan, wiring, began=began, foreground=True, on_change=first
+        )
         state = supervisor.run()
     if state.supervisor is not None and pid1.carries(state.supervisor):
         pid1.see_off(where)
@@ -355,13 +359,14 @@ def down(name: str, *, timeout: float = DOWN_S) -> DownResult:
     its engine dies with it, and what is left is ended by identity.
 
     Raises:
-        QlaunchError: `busy` (exit 9): another command starts or stops this service;
-            `bad_service_name` (exit 2).
+        QlaunchError: `busy` (exit 9): another command starts or stops this service; `is_replica`
+            (exit 9): it is one of a set at work; `bad_service_name` (exit 2).
     """
     began = time.monotonic()
     where = store.folder(name)
     if not where.path.is_dir():
         return DownResult(service=name, was_running=False, state=None, seconds=0.0)
+    claims.refuse_replica(name)
     with sole(where, wait_s=5.0):  # an `up` holds it for the moment of its start
         state = settle(name)
         if state is not None and (refusal := reading.elsewhere(name, state)) is not None:
@@ -425,9 +430,18 @@ def ended_leftovers(where: Folder, state: ServiceState | None) -> tuple[str, ...
             fix="run the command in its container, or on its machine",
         )
     with lock:
+        members = () if state is None else tuple(each.service for each in state.replicas)
+        left = tuple(line for name in members for line in _of_replica(name))
         if state is None or not store.read_tree(where):
-            return ()
-        return tuple(processes.describe(one) for one in kill_leftovers(leftovers(where, state)))
+            return left
+        own = kill_leftovers(leftovers(where, state))
+        return (*left, *(processes.describe(one) for one in own))
+
+
+def _of_replica(name: str) -> tuple[str, ...]:
+    """The same of a replica of a set that is over."""
+    where = store.folder(name)
+    return ended_leftovers(where, settle(name)) if where.path.is_dir() else ()
 
 
 def _down_result(
@@ -462,7 +476,7 @@ def status(name: str) -> ServiceState:
     if state is None:
         # A start that was refused leaves a folder with its lock, and no service.
         raise QlaunchError(
-            f"there is no service {name!r}{_known_services(name)}",
+            f"there is no service {name!r}{known.others(name)}",
             code="no_such_service",
             exit_code=ExitCode.NOT_RUNNING,
             fix="qlaunch ps lists services, qlaunch up starts one",
@@ -470,30 +484,10 @@ def status(name: str) -> ServiceState:
     return state
 
 
-_NAMED = 5
-"""Services that a message names; `qlaunch ps --all` has the others."""
+def services(*, replicas: bool = False) -> list[ServiceState]:
+    """Every service that has ever been started here, settled, by name.
 
-
-def _known_services(name: str) -> str:
-    """What services there are instead of `name`: those with names near it, those that run, a few.
-
-    The states are as they were last written: a message needs no look at each process.
+    `replicas`: those that belong to a set too, each of which is a service of its own.
     """
-    from launcher.yaml_messages import did_you_mean
-
-    states = [store.read_state(each) for each in store.list_services()]
-    known = {state.service: at_work(state) for state in states if state is not None}
-    if len(known) <= _NAMED:
-        return f"; there are: {', '.join(known)}" if known else ""
-    hint = did_you_mean(name, known)
-    if hint:
-        return hint
-    running = [each for each, runs in known.items() if runs]
-    more = ", …" if len(running) > _NAMED else ""
-    named = f"{', '.join(running[:_NAMED])}{more}" if running else "none"
-    return f"; of {len(known)} services these run: {named}"
-
-
-def services() -> list[ServiceState]:
-    """Every service that has ever been started here, settled, by name."""
-    return [state for name in store.list_services() if (state := settle(name)) is not None]
+    states = [state for name in store.list_services() if (state := settle(name)) is not None]
+    return [state for state in states if replicas or state.part_of is None]

@@ -42,6 +42,7 @@ def as_data(state: ServiceState) -> dict[str, Any]:
         "phases": state.phases,
         "detail": state.detail,
         **_gateway(state),
+        **_replicas(state),
         **({} if template is None else {"template_pid": template.pid}),
         **({} if state.problem is None else {"problem": state.problem}),
     }
@@ -63,11 +64,39 @@ def _gateway(state: ServiceState) -> dict[str, Any]:
             "inputs": use.inputs,
             "hits": use.hits,
             "shared": use.shared,
-            "hit_rate": use.hit_rate,
+            "hit_rate": use.hit_rate if gateway.cached else None,
             "restarts": use.restarts,
             "bypassed": gateway.bypassed,
             "problem": gateway.problem,
         },
+    }
+
+
+def _replicas(state: ServiceState) -> dict[str, Any]:
+    """The replicas of a set, or the set of a replica; nothing for a single engine."""
+    if state.part_of is not None:
+        return {"part_of": state.part_of}
+    if not state.replicas:
+        return {}
+    runs = at_work(state)
+    return {
+        "replicas": [
+            {
+                "service": each.service,
+                "state": each.state,
+                "serving": each.serving and runs,
+                "endpoint": each.endpoint if runs else None,
+                "pid": each.engine.pid if each.engine and runs else None,
+                "supervisor_pid": each.supervisor.pid if each.supervisor and runs else None,
+                "run": each.run,
+                "starts": each.starts,
+                "restarts": each.restarts,
+                "detail": each.detail,
+            }
+            for each in state.replicas
+        ],
+        "serving": state.serving if runs else 0,
+        "rollout": state.rollout,
     }
 
 

@@ -7,6 +7,7 @@ from launcher.errors import ExitCode, QlaunchError
 from launcher.linux.removal import bytes_of, discard
 from launcher.service import control, reading, store
 from launcher.service.recover import settle
+from launcher.service.replica_set import claims
 
 _WAIT_S = 5.0
 """For an `up` or `down` of it that is at work."""
@@ -23,6 +24,7 @@ def forget(name: str) -> int:
     where = store.folder(name)
     if not where.path.is_dir():
         control.status(name)  # says which there are
+    claims.refuse_replica(name)
     with control.sole(where, wait_s=_WAIT_S):
         state = settle(name)
         if state is not None and (refusal := reading.elsewhere(name, state)) is not None:
@@ -41,6 +43,14 @@ def forget(name: str) -> int:
                 exit_code=ExitCode.UNEXPECTED,
                 fix="end them by their pid",
             )
-        freed = bytes_of(where.path)
-        discard(where.path)
+        members = [store.folder(each).path for each in _replicas(name)]
+        freed = sum(bytes_of(path) for path in (where.path, *members))
+        for path in (*members, where.path):
+            discard(path)
     return freed
+
+
+def _replicas(name: str) -> list[str]:
+    """The services that were replicas of a set, those of earlier times too."""
+    states = (store.read_state(each) for each in store.list_services())
+    return [state.service for state in states if state is not None and state.part_of == name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import dropwhile
 from pathlib import Path
@@ -103,6 +103,49 @@ def follow(
             time.sleep(poll_s)
     finally:
         reader.close()
+
+
+def merged(parts: Mapping[str, list[str]], n: int | None) -> list[str]:
+    """The lines of several logs as one, by the times they were written at, each after its label.
+
+    Lines without a time stay behind the one before them. The last `n`, all where it is None.
+    """
+    marked: list[tuple[str, str]] = []
+    for label, lines in parts.items():
+        at = ""
+        for line in lines:
+            stamp = _STAMP.match(line)
+            at = f"{stamp[1]} {stamp[2]}" if stamp else at
+            marked.append((at, f"{label} | {line}"))
+    ordered = [line for _, line in sorted(marked, key=lambda each: each[0])]  # sorting is stable
+    return ordered if n is None else ordered[len(ordered) - min(n, len(ordered)) :]
+
+
+def follow_all(
+    folders: Mapping[str, Path],
+    *,
+    lines: int | None = 0,
+    since: datetime | None = None,
+    ended: Callable[[], bool],
+    poll_s: float = 0.2,
+) -> Iterator[str]:
+    """As `follow`, of several logs at once, each line after the label of its log."""
+    parts = {label: tail(folder, lines, since) for label, folder in folders.items()}
+    readers = {label: Reader(folder, 0, None) for label, folder in folders.items()}
+    try:
+        yield from merged(parts, lines)
+        while True:
+            last = ended()
+            for label, reader in readers.items():
+                yield from (f"{label} | {line}" for line in reader.lines())
+                if last:
+                    yield from (f"{label} | {line}" for line in reader.rest())
+            if last:
+                return
+            time.sleep(poll_s)
+    finally:
+        for reader in readers.values():
+            reader.close()
 
 
 class Reader:

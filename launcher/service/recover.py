@@ -112,6 +112,8 @@ def _bury(where: Folder, state: ServiceState) -> ServiceState:
     from launcher.service.process_tree import kill_leftovers
 
     left = kill_leftovers(leftovers(where, state))
+    for replica in state.replicas:  # their supervisors died with this one
+        settle(replica.service)
     scratch.sweep(os.environ, spare=where.path)
     if not left and (said := reading.last_words(where, state)) is not None:
         return said

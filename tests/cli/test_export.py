@@ -93,6 +93,7 @@ EVERY: dict[str, Any] = {
     "metrics_host": "0.0.0.0",
     "dtype": "float32",
     "threads": "2",
+    "replicas": "2",
     "start_timeout_s": "77",
     "plugin": False,
     "start_method": "spawn",

@@ -31,7 +31,7 @@ from tests.samples import installed
 def at_work(name: str, monkeypatch: pytest.MonkeyPatch, state: State = "ready") -> None:
     """Let service `name` count as running, with the plan that it was left with."""
     found = leave_service(name, "20260101T000000Z-run-0001", state)
-    monkeypatch.setattr("launcher.service.control.services", lambda: [found])
+    monkeypatch.setattr("launcher.service.control.services", lambda **_: [found])
 
 
 @pytest.fixture

@@ -159,7 +159,7 @@ class TestEngines:
         self, words: list[str], run: Run, ready: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         used = leave_service("svc", "r", "ready")
-        monkeypatch.setattr("launcher.service.control.services", lambda: [used])
+        monkeypatch.setattr("launcher.service.control.services", lambda **_: [used])
         answer = run("engine", *words, "--json")
         assert answer.code == 9
         assert answer.error["message"] == "engine cpu is in use by svc"
@@ -273,7 +273,7 @@ class TestRuns:
         self, run: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         live = leave_service("svc", "20260101T000000Z-svc-0001", "ready")
-        monkeypatch.setattr("launcher.service.control.services", lambda: [live])
+        monkeypatch.setattr("launcher.service.control.services", lambda **_: [live])
         run("runs", "prune", "--keep", "0")
         assert self.ids(run) == ["01"]
 

@@ -33,6 +33,7 @@ CASES: dict[str, tuple[object, str, object, object, object, object]] = {
     "metrics_host": ("::", "localhost", "localhost", "10.0.0.3", "10.0.0.4", "127.0.0.1"),
     "dtype": ("float32", "float16", "float16", "bfloat16", "float32", "auto"),
     "threads": (1, "2", 2, 3, 4, "auto"),
+    "replicas": (2, "3", 3, 4, 5, 1),
     "start_timeout_s": (1.5, "2.5", 2.5, 3.5, 4.5, 600.0),
     "plugin": (False, "off", False, False, False, True),
     "start_method": ("fork", "spawn", "spawn", "fork", "spawn", "auto"),

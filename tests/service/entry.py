@@ -17,7 +17,7 @@ from launcher.engine.failures.classify import classify as real
 from launcher.errors import QlaunchError
 from launcher.service import store
 from launcher.service.process_tree import Patience
-from launcher.service.supervisor.supervisor import Supervisor
+from launcher.service.supervision import supervisor_for
 from launcher.service.supervisor.timing import Dependencies, Timing
 
 
@@ -32,6 +32,8 @@ def wiring(options: dict[str, Any]) -> Dependencies:
     classes = options.get("classes", {})
     verify, timing = tuple(options["verify"]), _timing(options)
     given: dict[str, Any] = {"verify_argv": verify, "timing": timing}
+    if "replica" in options:
+        given["replica_argv"] = tuple(options["replica"])
     if "gateway" in options:
         given["gateway_argv"] = (sys.executable, *options["gateway"])
     if options.get("real_classes"):
@@ -57,7 +59,7 @@ def main(argv: list[str]) -> int:
     options, name, began = json.loads(Path(argv[0]).read_text()), argv[1], float(argv[2])
     where = store.folder(name, create=True)
     try:
-        state = Supervisor(where, store.read_plan(where), wiring(options), began=began).run()
+        state = supervisor_for(where, store.read_plan(where), wiring(options), began=began).run()
     except QlaunchError as error:
         print(error.message, file=sys.stderr)
         return int(error.exit_code)

@@ -1,4 +1,4 @@
-"""The gateway before an engine, where a plan asks for a cache: started, proved, watched, restarted.
+"""The gateway before an engine or a set of them: started, proved, watched, restarted.
 
 It is started when the engine was proved right, and the service is ready once the gateway gives the
 very vector that was proved. When it dies the engine stays: the service is degraded, and the gateway
@@ -8,11 +8,13 @@ starts again after a pause that doubles. A new life of the engine gets a new gat
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Protocol
 
+import msgspec
+
 from launcher.documents.failure import Failure
-from launcher.documents.gateway import GatewayRequest
+from launcher.documents.gateway import GatewayRequest, Rotation, Server
 from launcher.documents.plan import Plan
 from launcher.documents.run import CacheUse
 from launcher.errors import QlaunchError
@@ -56,7 +58,7 @@ class CacheGateway:
         records: ServiceRecords,
         owner: GatewayOwner,
     ) -> None:
-        """Nothing is started; the plan asks for a cache."""
+        """Nothing is started; the plan asks for a cache, or for replicas."""
         self._loop, self._wiring, self._timing = loop, wiring, wiring.timing
         self._records, self._owner, self._log = records, owner, records.log_path
         self._service = plan.service
@@ -73,6 +75,9 @@ class CacheGateway:
         self._ready_at: float | None = None
         self._ever = self._stopping = False
         self._misses = 0
+        self._told = True
+        self.drained: dict[str, int] = {}
+        """By server that has left and finished: the serial of the rotation by which it left."""
         self._before, self._begin = CacheUse(), CacheUse()
         """Of the lives before this one; what this one's counts were when it was proved."""
 
@@ -88,12 +93,42 @@ class CacheGateway:
         self._stopping = False
         self._start()
 
+    def begin_before(self, plan: Plan, servers: Sequence[Server], proved: Numbers | None) -> None:
+        """Start it before a set, each replica of which gives the vector that was `proved`."""
+        self._request = GatewayRequest(
+            plan=_without_words(plan),
+            port=self.port.port,
+            rotation=Rotation(serial=0, servers=tuple(servers)),
+            key=self._records.key,
+        )
+        self._proved, self._stopping = proved, False
+        self._start()
+
+    def rotate(self, servers: Sequence[Server]) -> int:
+        """From now on these are the servers; the serial by which it is told so.
+
+        To be called again and again: it is told once, and again where it did not read.
+        """
+        assert self._request is not None
+        assert self._request.rotation is not None
+        now = self._request.rotation
+        if tuple(servers) != now.servers:
+            now = Rotation(serial=now.serial + 1, servers=tuple(servers))
+            # The next gateway, should this one die, begins with them.
+            self._request = msgspec.structs.replace(self._request, rotation=now)
+            self._told = False
+        if not self._told and self._life is not None:
+            self._told = self._life.rotate(now)
+        return now.serial
+
     def _start(self) -> None:
         assert self._request is not None
         plan = self._request.plan
         dtype, dimensions = plan.expectation.dtype, plan.expectation.dimensions
         self._proof = Proof(self._proved, dimensions=dimensions, dtype=dtype)
         self._fault = self._ready_at = None
+        self._told = True
+        self.drained.clear()
         argv = self._wiring.gateway_argv
         try:
             self.port.take_port()
@@ -118,7 +153,9 @@ class CacheGateway:
 
     def _heard(self, event: dict[str, Any]) -> None:
         """What it says of itself."""
-        if event.get("event") == "error":
+        if event.get("event") == "drained":
+            self.drained[str(event.get("server"))] = int(event.get("serial") or 0)
+        elif event.get("event") == "error":
             self._fault = failures.gateway_error(event)
         elif event.get("event") == "listening":
             problem = event.get("problem")
@@ -301,7 +338,13 @@ def _without_words(plan: Plan) -> Plan:
     """The plan as far as it decides vectors and addresses: a few kilobytes."""
     from msgspec.structs import replace
 
-    predicted = replace(plan.predicted, terms=())
+    predicted, engines = replace(plan.predicted, terms=()), plan.replica_set
     return replace(
-        plan, predicted=predicted, fallbacks=(), reasons=(), origin=None, start_budget_source=""
+        plan,
+        predicted=predicted,
+        replica_set=None if engines is None else replace(engines, one=predicted),
+        fallbacks=(),
+        reasons=(),
+        origin=None,
+        start_budget_source="",
     )

@@ -47,6 +47,11 @@ class Proof:
         """Wrong answers that a second look did not confirm."""
 
     @property
+    def proved(self) -> Numbers | None:
+        """The vector that others are compared with; None before the first."""
+        return self._proved
+
+    @property
     def in_doubt(self) -> bool:
         """Whether the last answer was wrong, and a second look has to say if it stays so."""
         return self._doubt is not None

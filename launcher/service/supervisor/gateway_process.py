@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from launcher import child_environment
-from launcher.documents.gateway import GatewayRequest
+from launcher.documents.gateway import GatewayRequest, Rotation
 from launcher.documents.run import CacheUse
 from launcher.linux import processes
 from launcher.linux.processes import ProcessId
@@ -59,14 +59,20 @@ class GatewayProcess:
         self._probe: HttpProbe | None = None
         self.last_line = ""
         reading, writing = os.pipe2(os.O_CLOEXEC)
+        self._orders = -1
+        """Where it hears of other servers; -1: it does not."""
         try:
             env = {**child_environment.utf8(os.environ), MARKER: run}
             self.child = process_tree.spawn(argv, env, cwd=cwd, stdin=reading)
             # A few kilobytes into an empty pipe: never partial, and nobody waits.
             os.write(writing, msgspec.json.encode(request) + b"\n")
+            if request.rotation is not None:
+                self._orders, writing = writing, -1
+                os.set_blocking(self._orders, False)
         finally:
             os.close(reading)
-            os.close(writing)
+            if writing >= 0:
+                os.close(writing)
         margin = len(request.key or "")
         self._pump = Pump(lambda _: None, clean=clean, margin=margin, on_line=self._line)
         self._log = log
@@ -92,6 +98,15 @@ class GatewayProcess:
             connected=self._is_ours,
             timeout_s=timeout_s,
         )
+
+    def rotate(self, rotation: Rotation) -> bool:
+        """Tell it its servers; False where it does not read: to be told again later."""
+        line = msgspec.json.encode(rotation) + b"\n"
+        try:
+            # At most PIPE_BUF, for 32 replicas: written as a whole or not at all.
+            return self._orders >= 0 and os.write(self._orders, line) == len(line)
+        except (BlockingIOError, BrokenPipeError):
+            return False
 
     def _is_ours(self) -> bool:
         return ports.ownership([self.process.pid], self._host, self._port) != "foreign"
@@ -125,6 +140,9 @@ class GatewayProcess:
     def close(self) -> None:
         """Take the last of its output, and let go of the pipe."""
         self._quiet()
+        if self._orders >= 0:
+            os.close(self._orders)
+            self._orders = -1
         let_go(self.child, self._pump, self._loop)
 
     def _quiet(self) -> None:

@@ -25,7 +25,7 @@ from launcher.record.scrub import Scrubber
 from launcher.service import failures, keys, scratch
 from launcher.service.process_tree import StopReport
 from launcher.service.store import Folder, Lock, not_written
-from launcher.service.supervisor import fallback_steps
+from launcher.service.supervisor import fallback_steps, states
 from launcher.service.supervisor.engine_life import Command, engine_command
 from launcher.service.supervisor.http_probe import seconds_since
 from launcher.service.supervisor.run_recorder import RunRecorder, cleaner
@@ -53,6 +53,7 @@ class ServiceRecords:
         lock: Lock,
         began: float,
         on_change: Callable[[ServiceState], object] | None,
+        may_follow: Callable[[State, State], bool] = states.may_follow,
     ) -> None:
         """Make the run record and publish the first state.
 
@@ -76,7 +77,13 @@ class ServiceRecords:
             self.recorder = RunRecorder(plan, began, secrets)
             first = first_state(plan, self.recorder.run_id, self.recorder.measured, began)
             self.status = StateWriter(
-                where, first, began=began, journal=self.journal, lock=lock, on_change=on_change
+                where,
+                first,
+                began=began,
+                journal=self.journal,
+                lock=lock,
+                on_change=on_change,
+                may_follow=may_follow,
             )
         except OSError as error:
             raise not_written(where.path, error) from error

@@ -129,6 +129,10 @@ class RunRecorder:
         """A fallback step changed the plan: what follows is held against this one."""
         self._plan = plan
 
+    def resized(self, plan: Plan) -> None:
+        """A set has another number of replicas: its memory is another one from now on."""
+        self._plan, self._peaks = plan, PeakTracker()
+
     def verified(self) -> None:
         """Take the measure of a service that has just been verified, against its prediction."""
         self.sample(ready=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -63,16 +63,18 @@ class StateWriter:
         journal: Journal,
         lock: Lock,
         on_change: Callable[[ServiceState], object] | None = None,
+        may_follow: Callable[[State, State], bool] = states.may_follow,
     ) -> None:
         """Publish `state`. `began` is the monotonic time from which phases count.
 
         `lock` is the service's own, held: its file tells the state where the disk is full.
+        `may_follow` is the contract: from which state to which.
 
         Raises:
             OSError: the state cannot be written: then nothing has been started yet.
         """
         self._where, self._began, self._journal, self._lock = where, began, journal, lock
-        self._on_change = on_change
+        self._on_change, self._may_follow = on_change, may_follow
         self.now = state
         self.unwritten: OSError | None = None
         """Why the last attempt to write the state failed."""
@@ -102,9 +104,9 @@ class StateWriter:
         """Go to `state`, which the contract must allow, and publish.
 
         Raises:
-            ValueError: the contract of machine.py does not allow it: a fault in the supervisor.
+            ValueError: the contract does not allow it: a fault in the supervisor.
         """
-        if not states.may_follow(self.now.state, state):
+        if not self._may_follow(self.now.state, state):
             raise ValueError(f"a service cannot go from {self.now.state} to {state}")
         t_s = round(time.monotonic() - self._began, 3)
         self.now = msgspec.structs.replace(
@@ -203,14 +205,17 @@ class Members:
         self.ever: set[int] = set()
         """PIDs of everything that was ever seen of this life."""
         self._beside: dict[str, ProcessId] = {}
-        """By part: the template, which outlives a life, and the gateway."""
+        """By part: the template, which outlives a life, the gateway, a set's replicas."""
 
     def begin(self) -> None:
         """A new life: forget the last one's."""
         self.ever.clear()
 
-    def beside(self, part: Literal["template", "gateway"], process: ProcessId | None) -> None:
-        """Another template or gateway, or none: it is measured and cleaned up with the engine."""
+    def beside(self, part: str, process: ProcessId | None) -> None:
+        """Another template or gateway, or none: it is measured and cleaned up with the engine.
+
+        Of a set, the supervisors of its replicas too.
+        """
         self._beside.pop(part, None)
         if process is not None:
             self._beside[part] = process
@@ -274,5 +279,6 @@ def first_state(plan: Plan, run: str, measured: Peak, began: float) -> ServiceSt
         ),
         phases=(Phase(name="starting", t_s=seconds_since(began)),),
         host=processes.host(),
-        gateway=None if plan.cache is None else GatewayState(),
+        gateway=GatewayState(cached=plan.cache is not None) if plan.fronted else None,
+        part_of=plan.part_of,
     )

@@ -64,7 +64,7 @@ class Supervisor:
         self._on_change = on_change
         self._lock = Lock(where.lock)
         self._holders = PortReservation(
-            where, plan.engine_host, plan.engine_port, movable=plan.cache is not None
+            where, plan.engine_host, plan.engine_port, movable=plan.movable
         )
         self._budget = RestartBudget(plan.restart)
         self._loop = Loop()

@@ -39,6 +39,10 @@ class Timing:
     """Between two looks at the gateway's counts, which also show that it answers."""
     gateway_timeout_s: float = 10.0
     """For one such answer."""
+    look_s: float = 0.2
+    """Between two looks of a set's supervisor at its replicas: their state files' time stamps."""
+    frozen_s: float = 30.0
+    """For the supervisor of a replica that does not move, before it is killed."""
     drain_s: float = 12.0
     """For the gateway to finish requests under way; of the leader's grace, which comes after."""
     patience: process_tree.Patience = field(default_factory=process_tree.Patience)
@@ -50,5 +54,7 @@ class Dependencies:
 
     classify: Classify
     verify_argv: tuple[str, ...] = (sys.executable, "-P", "-m", "launcher.verify")
+    replica_argv: tuple[str, ...] = (sys.executable, "-P", "-m", "launcher.app.supervise")
+    """A replica's supervisor; the name of its service and a time follow."""
     gateway_argv: tuple[str, ...] = (sys.executable, "-P", "-m", "launcher.app.service_gateway")
     timing: Timing = field(default_factory=Timing)

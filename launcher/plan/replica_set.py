@@ -1,0 +1,130 @@
+"""Engines of their own behind one gateway: their shares of a machine, and their memory. Pure.
+
+Unlike the schedulers of one engine (replicas.py) they share no front, so that none of them is a
+bottleneck and none takes the others with it; each has all processes of an engine to itself.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from launcher.config.service_cache import ServiceCache
+from launcher.documents.plan import MemoryPrediction, ReplicaSet, Term
+from launcher.plan import caching, fit, memory
+from launcher.plan.draft import Draft
+from launcher.plan.fit import Misfit
+from launcher.plan.inputs import Inputs
+
+CORES: Final = "SGLANG_CPU_OMP_THREADS_BIND"
+"""Variable that names an engine's processors; kernels for AMX bind to them (replicas.py)."""
+
+
+def is_set(inputs: Inputs) -> bool:
+    """Whether the engines are a set: one alone is, where it may be given more."""
+    return inputs.settings.replicas > 1 or inputs.as_set
+
+
+def is_fronted(inputs: Inputs) -> bool:
+    """Whether a gateway has the service's address, before a set or with a cache."""
+    return is_set(inputs) or inputs.settings.cache is not None
+
+
+def make(inputs: Inputs, draft: Draft, one: MemoryPrediction) -> ReplicaSet | None:
+    """The set that the settings ask for; None for one engine as it always was.
+
+    `one`: the memory of one engine.
+    """
+    if not is_set(inputs):
+        return None
+    count = inputs.settings.replicas
+    return ReplicaSet(count=count, one=one, shares=_shares(inputs, draft, count))
+
+
+def _shares(inputs: Inputs, draft: Draft, count: int) -> tuple[dict[str, str], ...]:
+    """Processors by replica, one after another, where their numbers are known and there are enough.
+
+    Under an affinity the numbers are others than 0, 1, 2, …
+    """
+    cpu, threads = inputs.hardware.cpu, draft.threads.value
+    if threads is None or count == 1 or cpu.usable_source != "machine":
+        return ()
+    each = threads * draft.replicas
+    if each * count > cpu.usable:
+        return ()
+    return tuple(
+        {
+            CORES: "|".join(
+                _range(number * each + part * threads, threads) for part in range(draft.replicas)
+            )
+        }
+        for number in range(count)
+    )
+
+
+def _range(first: int, count: int) -> str:
+    return str(first) if count == 1 else f"{first}-{first + count - 1}"
+
+
+def predicted(
+    one: MemoryPrediction, engines: ReplicaSet | None, cache: ServiceCache | None
+) -> MemoryPrediction:
+    """All that the service takes: its engines, and the gateway before them.
+
+    Pages that engines share with each other (their libraries) are counted for each.
+    """
+    if engines is None:
+        return caching.predicted(one, cache)
+    several = _times(one, engines.count)
+    return caching.predicted(several, cache) if cache else caching.with_gateway(several)
+
+
+def _times(one: MemoryPrediction, count: int) -> MemoryPrediction:
+    if count == 1:
+        return one
+    terms = tuple(_repeated(term, count) for term in one.terms)
+    on_gpu = one.gpu_bytes is not None
+    return msgspec.structs.replace(
+        one,
+        ram_bytes=None if one.ram_bytes is None else memory.total(terms, "ram", full=False),
+        ram_full_bytes=None
+        if one.ram_full_bytes is None
+        else memory.total(terms, "ram", full=True),
+        gpu_bytes=memory.total(terms, "gpu", full=False) if on_gpu else None,
+        gpu_full_bytes=memory.total(terms, "gpu", full=True) if on_gpu else None,
+        terms=terms,
+    )
+
+
+def _repeated(term: Term, count: int) -> Term:
+    return msgspec.structs.replace(
+        term, bytes=count * term.bytes, source=f"{count} replicas × ({term.source})"
+    )
+
+
+def fewer(misfit: Misfit, engines: ReplicaSet, inputs: Inputs) -> Misfit:
+    """A misfit of a set: what would fit is fewer replicas, where any number does."""
+    for count in range(engines.count - 1, 0, -1):
+        smaller = msgspec.structs.replace(engines, count=count)
+        needs = predicted(engines.one, smaller, inputs.settings.cache)
+        if fit.lacking(needs, inputs.hardware) is None:
+            return Misfit(f"{engines.count} replicas: {misfit.reason}", f"--replicas {count} fits")
+    if engines.count == 1:
+        return misfit
+    return Misfit(f"{engines.count} replicas, and one alone does not fit: {misfit.reason}", None)
+
+
+def reasons(inputs: Inputs) -> tuple[str, ...]:
+    """What the set is, in a sentence."""
+    if not is_set(inputs):
+        return ()
+    count, device = inputs.settings.replicas, inputs.engine.release.device
+    source = inputs.settings.sources.get("replicas", "as given")
+    how = "the first alone, then the others together"
+    if device != "cpu":
+        how = "one after another, each with a KV cache of its own size"
+    engines = f"{count} engine{'s' * (count > 1)}"
+    return (
+        f"replicas: {engines} behind a gateway at the service's address ({source}); started {how}",
+    )

@@ -1,0 +1,1 @@
+"""Several engines as one service: the set's supervisor, and what it decides."""

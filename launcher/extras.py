@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from launcher.errors import QlaunchError
 
-Extra = Literal["report", "modelscope", "embed", "redis", "memcached", "gateway", "otel"]
+Extra = Literal["report", "modelscope", "embed", "ray", "redis", "memcached", "gateway", "otel"]
 
 MODULES: Final[dict[Extra, str]] = {
     "report": "matplotlib",
     "modelscope": "modelscope",
     "embed": "pyarrow",
+    "ray": "ray.data",
     "redis": "redis",
     "memcached": "pymemcache",
     "gateway": "tokenizers",
@@ -26,6 +28,7 @@ _PURPOSES: Final[dict[Extra, str]] = {
     "report": "charts are drawn with matplotlib",
     "modelscope": "models from ModelScope are fetched with its client library, modelscope",
     "embed": "Parquet is read and written with pyarrow",
+    "ray": "a corpus is embedded on a cluster by Ray Data",
     "redis": "the gateway's cache in Redis is asked with its client library, redis",
     "memcached": "the gateway's cache in Memcached is asked with its client library, pymemcache",
     "gateway": "texts are cut with the model's own tokenizer, which tokenizers reads",
@@ -61,14 +64,19 @@ def lacking(extra: Extra) -> QlaunchError | None:
     return None
 
 
+def package(extra: Extra) -> str:
+    """What an extra brings, as pip names it."""
+    return "ray[data]" if extra == "ray" else MODULES[extra].replace(".", "-")
+
+
 def install_command(extra: Extra) -> str:
     """How to add an extra to the environment that this program runs in."""
     wanted = f"'qlaunch[{extra}]'"
     prefix = Path(sys.prefix)
     if (prefix / "pipx_metadata.json").exists():
-        return f"pipx inject qlaunch {MODULES[extra]}"
+        return f"pipx inject qlaunch {shlex.quote(package(extra))}"
     if (prefix / "uv-receipt.toml").exists():
-        return f"uv tool install --with {MODULES[extra]} qlaunch"
+        return f"uv tool install --with {shlex.quote(package(extra))} qlaunch"
     if importlib.util.find_spec("pip") is None:
         return f"uv pip install --python {sys.executable} {wanted}"
     return f"{sys.executable} -m pip install {wanted}"

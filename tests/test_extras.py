@@ -112,12 +112,12 @@ def test_the_base_requires_none_of_what_the_extras_bring() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     base = {word.split(">")[0].lower() for word in project["dependencies"]}
     assert not base & {name.lower() for name in BASE}
-    for extra, module in extras.MODULES.items():
+    for extra in extras.MODULES:
         requirements = project["optional-dependencies"][extra]
-        package = module.replace(".", "-")  # the same to pip
-        assert any(one.startswith(f"{package}>=") for one in requirements)
+        assert any(one.startswith(f"{extras.package(extra)}>=") for one in requirements)
     together = project["optional-dependencies"]["all"][0]
-    assert all(extra in together for extra in extras.MODULES)
+    # Ray has 600 MB, and is for clusters that have it already.
+    assert {extra for extra in extras.MODULES if extra not in together} == {"ray"}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -12,11 +13,12 @@ from typing import Any, Final
 
 import msgspec
 
-from launcher import extras
-from launcher.app import corpus_probe
+from launcher import __version__, extras
+from launcher.app import corpus_probe, corpus_ray, corpus_servers
+from launcher.app.corpus_ray_worker import Recipe
 from launcher.app.corpus_servers import Follow, Say, Servers, serving
 from launcher.corpus.asking import Asker
-from launcher.corpus.batches import Limits
+from launcher.corpus.batches import Limits, batches
 from launcher.corpus.encoders import Encoder, JsonlEncoder, NpyEncoder
 from launcher.corpus.endpoints import Endpoint, Pool
 from launcher.corpus.inputs import (
@@ -31,7 +33,7 @@ from launcher.corpus.inputs import (
 )
 from launcher.corpus.output import Output, beside
 from launcher.corpus.parquet import ArrowEncoder, scan_jsonl
-from launcher.corpus.records import Carry, unreadable
+from launcher.corpus.records import Carry, Vector, unreadable
 from launcher.corpus.run import Run
 from launcher.corpus.writing import Writer
 from launcher.documents.plan import Plan
@@ -62,6 +64,8 @@ class Job:
     patience_s: float = 600.0
     restart: bool = False
     force: bool = False
+    cluster: corpus_ray.Cluster | None = None
+    """Ray's, whose workers embed; None: this process asks the servers."""
 
 
 @dataclass
@@ -189,9 +193,10 @@ class _Work:
         self._worded = wording(self._plan, job.prompt)
         self._limits = _limits(job, self._plan)
         self._input_format = self._one_format()
-        self._inputs = Inputs(
-            self._files, self._input_format, job.column, job.output_column, self._carry()
+        self._open = functools.partial(
+            Inputs, self._files, self._input_format, job.column, job.output_column, self._carry()
         )
+        self._inputs = self._open()
         self._began = 0.0
         self._share_before = 0.0
 
@@ -267,6 +272,12 @@ class _Work:
 
     def _embed(self, output: Output, outcome: Outcome) -> None:
         servers, before = self._job.servers, output.at.started
+        if self._job.cluster is not None:
+            recipe = self._recipe()
+            with corpus_ray.connected(self._job.cluster) as connection:
+                outcome.interrupted = self._on_ray(connection, recipe, output, outcome)
+            outcome.seconds = time.monotonic() - self._began
+            return
         with serving(servers, before, self._say, self._follow) as (endpoints, life):
             outcome.endpoints = [endpoint.name for endpoint in endpoints]
             with asyncio.Runner() as runner:
@@ -287,20 +298,78 @@ class _Work:
                 probe = await corpus_probe.ask_all(pool, job.patience_s, self._say)
             except asyncio.CancelledError:
                 return True
-            if not output.resumed:
-                output.identity["model"]["name"] = endpoints[0].model
-            corpus_probe.hold_to(output, probe)
-            encoder = self._encoder(len(probe))
-            output.open(encoder)
+            writer = self._writer(output, probe, endpoints[0].model)
             output.started(life)
-            self._share_before = self._inputs.share(output.at.position)
-            before = output.at.rows + output.at.bad
-            return await Run(
-                self._inputs,
-                Asker(pool, self._limits, self._worded),
-                Writer(output, encoder, lambda here: self._tell(here, before)),
-                job.concurrency * len(endpoints),
-            ).whole()
+            asker = Asker(pool, self._limits, self._worded)
+            at_once = job.concurrency * len(endpoints)
+            return await Run(self._inputs, asker, writer, at_once).whole()
+
+    def _writer(self, output: Output, probe: Vector, model: str) -> Writer:
+        """The output, opened for vectors of the model that answered the known sentence so."""
+        if not output.resumed:
+            output.identity["model"]["name"] = model
+        corpus_probe.hold_to(output, probe)
+        encoder = self._encoder(len(probe))
+        output.open(encoder)
+        self._share_before = self._inputs.share(output.at.position)
+        before = output.at.rows + output.at.bad
+        return Writer(output, encoder, lambda here: self._tell(here, before))
+
+    def _on_ray(
+        self, connection: corpus_ray.Connection, recipe: Recipe, output: Output, outcome: Outcome
+    ) -> bool:
+        """Have a cluster embed what is left; whether it was interrupted."""
+        start = output.at.position
+        workers = connection.workers(recipe)
+        outcome.endpoints = [each[0] for each in recipe.endpoints]
+        if recipe.service is not None:
+            outcome.endpoints.append(f"{recipe.service.service}-ray")
+        self._say(f"{workers} worker{'s' if workers > 1 else ''} of the cluster, starting")
+        self._began = time.monotonic()
+        answered = connection.answers(recipe, self._open, start)
+        model = recipe.service.model_name if recipe.service else recipe.endpoints[0][2]
+        writer: Writer | None = None
+        try:
+            writer = self._writer(output, next(answered).probe, model)
+            source = batches(self._inputs.rows(start), self._limits, self._worded)
+            for batch, each in zip(source, answered, strict=True):
+                writer.take(batch, each.answers)
+                if writer.due:
+                    writer.commit()
+            writer.release()
+        except KeyboardInterrupt:
+            return True
+        finally:
+            if writer is not None:
+                writer.commit()
+        return False
+
+    def _recipe(self) -> Recipe:
+        """What workers are told.
+
+        Raises:
+            QlaunchError: `ray_local_service` (exit 2), `models_unknown` (exit 1).
+        """
+        job, servers = self._job, self._job.servers
+        named = [corpus_servers.of_url(url, servers) for url in servers.urls]
+        here = [plan.service for plan in servers.plans if plan is not servers.to_start]
+        if here:
+            raise QlaunchError(
+                f"service {here[0]} runs on this machine, where workers do not reach it",
+                code="ray_local_service",
+                fix="name a profile, which every worker starts for itself: --profile NAME; or an "
+                "address that all of them reach: --url URL",
+            )
+        return Recipe(
+            version=__version__,
+            endpoints=tuple((each.name, each.url, each.model, each.key) for each in named),
+            service=servers.to_start,
+            limits=self._limits,
+            worded=self._worded,
+            dimensions=job.dimensions,
+            concurrency=job.concurrency,
+            patience_s=job.patience_s,
+        )
 
     def _encoder(self, dimensions: int) -> Encoder:
         name = self._job.output_column

@@ -64,7 +64,7 @@ def find(services: Sequence[str], profile: str | None, *, offline: bool, say: Sa
     """
     servers = Servers()
     for name in (named_model.meant(each, profiles_dir(dirs())) for each in services):
-        state = _state(name)
+        state = known(name)
         if state is not None and state.state not in FINAL:
             servers.plans.append(store.read_plan(store.folder(name)))
             continue
@@ -76,7 +76,8 @@ def find(services: Sequence[str], profile: str | None, *, offline: bool, say: Sa
     return servers
 
 
-def _state(name: str) -> ServiceState | None:
+def known(name: str) -> ServiceState | None:
+    """The state of a service; None where there is none of that name."""
     try:
         return control.status(name)
     except QlaunchError as error:
@@ -164,8 +165,8 @@ def serving(
         started = _started_before(servers, ours)
         ours = None if started is None else ours
     try:
-        endpoints = [_endpoint(plan) for plan in servers.plans]
-        endpoints += [_of_url(url, servers) for url in servers.urls]
+        endpoints = [endpoint(plan) for plan in servers.plans]
+        endpoints += [of_url(url, servers) for url in servers.urls]
         yield endpoints, ours
     finally:
         if started is not None:
@@ -176,12 +177,17 @@ def serving(
 def _started_before(servers: Servers, life: str | None) -> Plan | None:
     """The service that an earlier run of the same output started, while it is in that life."""
     for plan in servers.plans if life is not None else ():
-        if (state := _state(plan.service)) is not None and state.run == life:
+        if (state := known(plan.service)) is not None and state.run == life:
             return plan
     return None
 
 
-def _endpoint(plan: Plan) -> Endpoint:
+def endpoint(plan: Plan) -> Endpoint:
+    """Where a service is, and again after a restart.
+
+    Raises:
+        QlaunchError: `not_running` (exit 3).
+    """
     refresh = functools.partial(_address, plan.service)
     return Endpoint(plan.service, refresh() or "", plan.model_name, api_key(plan), refresh)
 
@@ -206,7 +212,12 @@ def _address(name: str) -> str | None:
     return None
 
 
-def _of_url(url: str, servers: Servers) -> Endpoint:
+def of_url(url: str, servers: Servers) -> Endpoint:
+    """The server at an address, and the model to ask it for.
+
+    Raises:
+        QlaunchError: `models_unknown` (exit 1; 8 after a timeout).
+    """
     plan = servers.plan
     model = servers.url_model or (plan.model_name if plan is not None else None)
     return Endpoint(url, url, model or served_model(url, servers.url_key), servers.url_key)

@@ -10,6 +10,7 @@ import click
 
 from launcher.app import corpus_servers
 from launcher.app.corpus_job import Job, Moment, Outcome, run_job
+from launcher.app.corpus_ray import Cluster
 from launcher.app.interrupts import ends_by_interrupt
 from launcher.cli.base import command as declare
 from launcher.cli.progress import Progress
@@ -78,6 +79,16 @@ LOGGED_S = 60.0
     default=600.0,
     show_default=True,
     help="Seconds to wait while no server answers.",
+)
+@click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Embed on a Ray cluster: auto, HOST:PORT, or local; each worker starts the profile.",
+)
+@click.option(
+    "--ray-workers",
+    type=click.IntRange(min=1),
+    help="Workers there (default: one for each machine, or GPU).",
 )
 @click.option("--restart", is_flag=True, help="Start over where an earlier run was not finished.")
 @click.option("--force", is_flag=True, help="Replace OUT where it exists.")
@@ -159,8 +170,13 @@ def _servers(
 def _job(
     files: tuple[Path, ...], output: str, servers: corpus_servers.Servers, given: dict[str, Any]
 ) -> Job:
-    wait = given.pop("wait")
-    return Job(files=files, out=Path(output), servers=servers, patience_s=wait, **given)
+    wait, ray, workers = (given.pop(name) for name in ("wait", "ray", "ray_workers"))
+    if ray is None and workers is not None:
+        raise click.UsageError("--ray-workers belongs to --ray")
+    cluster = None if ray is None else Cluster(ray, workers)
+    return Job(
+        files=files, out=Path(output), servers=servers, patience_s=wait, cluster=cluster, **given
+    )
 
 
 class _Shown:

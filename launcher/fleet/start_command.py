@@ -64,20 +64,30 @@ def origin(plan: Plan) -> Origin:
     return plan.origin
 
 
-def words(plan: Plan, placed: Placed | None = None, *, foreground: bool = True) -> tuple[str, ...]:
-    """Arguments of qlaunch that start this very plan, fetching nothing.
+def words(
+    plan: Plan,
+    placed: Placed | None = None,
+    *,
+    foreground: bool = True,
+    lasting: bool = True,
+) -> tuple[str, ...]:
+    """Arguments of qlaunch that start this very plan.
 
     Args:
         plan: what is started.
         placed: what lies elsewhere there.
         foreground: whether they stay until the service ends, or return when it is proved right.
+        lasting: whether others are told of it: its ports stay the same then, and nothing is
+            fetched.
 
     Raises:
         QlaunchError: `export_impossible` (exit 2): port 0, or no origin.
     """
     came_from, placed = origin(plan), placed or Placed()
-    settings = came_from.settings | {"offline": True} | dict(placed.settings)
-    require_ports(settings)
+    offline = {"offline": True} if lasting else {}
+    settings = came_from.settings | offline | dict(placed.settings)
+    if lasting:
+        require_ports(settings)
     options: list[str] = []
     for name, value in settings.items():
         if name in SWITCHES:

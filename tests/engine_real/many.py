@@ -21,6 +21,16 @@ import tempfile
 import traceback
 from typing import IO, Any
 
+PRELOAD = (
+    "sglang.srt.managers.scheduler",
+    "sglang.srt.managers.tp_worker",
+    "sglang.srt.model_executor.model_runner",
+    "sglang.srt.entrypoints.engine",
+    "qlaunch_sglang.encoders.bert",
+    "qlaunch_sglang.decoders",
+    "transformers.models.auto.modeling_auto",
+)
+"""What every row would import after its fork."""
 TEXT_LIMIT = 4000
 """Characters of a traceback's end that go into an answer."""
 
@@ -95,7 +105,7 @@ def main() -> None:
     """Import everything, then answer one line of questions after the other."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    for name in ("sglang.srt.managers.scheduler", "sglang.srt.entrypoints.engine"):
+    for name in PRELOAD:
         importlib.import_module(name)
     for line in sys.stdin:
         begun = [begin(question) for question in json.loads(line)]

@@ -40,6 +40,7 @@ NAMES = (
     "gateway",
     "encoders_cpu",
     "scale",
+    "replicas",
 )
 MET, MISSED, BROKEN, INTERRUPTED = 0, 1, 2, 130
 

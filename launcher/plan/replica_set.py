@@ -48,7 +48,7 @@ def _shares(inputs: Inputs, draft: Draft, count: int) -> tuple[dict[str, str], .
     Under an affinity the numbers are others than 0, 1, 2, …
     """
     cpu, threads = inputs.hardware.cpu, draft.threads.value
-    if threads is None or count == 1 or cpu.usable_source != "machine":
+    if threads is None or cpu.usable_source != "machine":
         return ()
     each = threads * draft.replicas
     if each * count > cpu.usable:

@@ -13,7 +13,7 @@ from launcher.documents.plan import Plan
 from launcher.hardware.inventory import Hardware
 from launcher.plan import caching
 from launcher.plan.resolve import make_plan
-from launcher.service.replica_set.naming import replica_plan
+from launcher.service.replica_set.naming import replica_plan, runs_the_same
 from tests.plan.inputs import inputs, qwen3
 from tests.samples import GIB, gpu, machine
 
@@ -101,6 +101,9 @@ def test_processors_are_named_where_their_numbers_are_known() -> None:
     both = make_plan(replace(inputs(replicas=2, hardware=whole(4)), extra=("--dp-size", "2")))
     bound = [replica_plan(both, n).engine.env["SGLANG_CPU_OMP_THREADS_BIND"] for n in (1, 2)]
     assert bound == ["0|1", "2|3"]
+    alone = make_plan(replace(inputs(hardware=whole(4), threads=2), as_set=True))
+    two = plan(2, hardware=whole(4), threads=2)
+    assert runs_the_same(replica_plan(alone, 1), replica_plan(two, 1))
     under_a_quota = replica_plan(plan(2, hardware=machine(threads=4)), 1)
     assert "SGLANG_CPU_OMP_THREADS_BIND" not in under_a_quota.engine.env
     too_many = plan(8, hardware=whole(4)).replica_set

@@ -61,7 +61,8 @@ def all_serve(count: int) -> Any:
 class Load:
     """Clients that ask without a pause until the end, and what they were answered."""
 
-    def __init__(self, endpoint: str | None, clients: int = 4) -> None:
+    def __init__(self, endpoint: str | None, clients: int = 4, model: str = "fake") -> None:
+        self._body = json.dumps({"model": model, "input": ["the same text"]})
         self._parts = urllib.parse.urlsplit(endpoint or "")
         self._over = threading.Event()
         self.failed: list[str] = []
@@ -87,13 +88,14 @@ class Load:
         eventually(lambda: self.asked >= goal)
 
     def _ask(self) -> None:
-        body = json.dumps({"model": "fake", "input": ["the same text"]})
         while not self._over.is_set():
             client = http.client.HTTPConnection(
                 str(self._parts.hostname), self._parts.port, timeout=PATIENCE_S
             )
             try:
-                client.request("POST", "/v1/embeddings", body, {"Content-Type": "application/json"})
+                client.request(
+                    "POST", "/v1/embeddings", self._body, {"Content-Type": "application/json"}
+                )
                 answer = client.getresponse()
                 data = answer.read()
                 if answer.status != 200:

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from launcher.documents.plan import MemoryPrediction
 from launcher.documents.run import ProcessSample, Sample, Timings
-from launcher.documents.service_state import LastCheck, ServiceState
+from launcher.documents.service_state import LastCheck, ReplicaState, ServiceState
 from launcher.documents.smoke import SmokeReport
 from launcher.linux.processes import ProcessId
 from launcher.service import control
@@ -93,6 +93,7 @@ def test_what_is_measured_is_there_and_what_is_not_is_absent() -> None:
     assert [labels["state"] for labels, value in found["qlaunch_state"] if value] == ["ready"]
     absent = METRICS.keys() - found.keys()
     assert absent == {
+        "qlaunch_replicas",
         "qlaunch_verified_seconds",
         "qlaunch_smoke_success",
         "qlaunch_smoke_cosine_min",
@@ -117,7 +118,7 @@ def test_everything_known() -> None:
         traffic=BatchCounter(texts=3, tokens=4, batches=1, queue=0),
     )
     found = parsed(exposition(facts))
-    assert found.keys() == METRICS.keys()
+    assert found.keys() == METRICS.keys() - {"qlaunch_replicas"}  # it is no set
     [(labels, value)] = found["qlaunch_gpu_memory_used_bytes"]
     assert (labels["method"], value) == ("device_delta", 7)
     assert found["qlaunch_check_latency_seconds"][0][1] == 0.012
@@ -369,3 +370,19 @@ def test_the_dashboard_uses_these_names_and_all_of_them() -> None:
 def test_the_documentation_names_every_metric() -> None:
     text = (ROOT / "docs" / "reports.md").read_text("utf-8")
     assert set(re.findall(r"\bqlaunch_[a-z_]+", text)) >= set(METRICS)
+
+
+def test_a_set_is_up_by_its_supervisor_and_counts_its_replicas() -> None:
+    supervisor = ProcessId(pid=3, start_ticks=1, boot_id="b")
+    replicas = (
+        ReplicaState(service="svc.1", state="ready", serving=True),
+        ReplicaState(service="svc.2", state="loading", serving=False),
+    )
+    found = state(engine=None, supervisor=supervisor, replicas=replicas)
+    lines = parsed(exposition(Facts(state=found, model="m")))
+    assert lines["qlaunch_up"][0][1] == 1
+    assert {labels["state"]: count for labels, count in lines["qlaunch_replicas"]} == {
+        "serving": 1,
+        "missing": 1,
+    }
+    assert "qlaunch_replicas" not in parsed(exposition(Facts(state=state(), model="m")))

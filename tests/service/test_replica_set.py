@@ -286,6 +286,9 @@ def test_down_while_a_set_changes_ends_everything(home: Home) -> None:
 
     def begun(state: ServiceState) -> None:
         if not beside:
+            with pytest.raises(QlaunchError, match="is being changed already") as busy:
+                change(home, 2)
+            assert (busy.value.code, busy.value.exit_code) == ("busy", 9)
             beside.append(control.down("svc"))
 
     new = msgspec.structs.replace(plan(home, 3, "--slow-start", "300"), port=min(home.ports))

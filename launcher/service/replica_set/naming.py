@@ -60,7 +60,6 @@ def same_front(one: Plan, other: Plan) -> bool:
 
 
 def _front(plan: Plan) -> tuple[object, ...]:
-    aliases = None if plan.guard is None else plan.guard.aliases
     return (
         plan.host,
         plan.port,
@@ -70,6 +69,7 @@ def _front(plan: Plan) -> tuple[object, ...]:
         plan.metrics_host,
         plan.model_name,
         plan.device,
-        aliases,
+        plan.guard,
         plan.expectation.dimensions,
+        plan.expectation.context_length,
     )

@@ -17,6 +17,7 @@ from launcher import child_environment
 from launcher.documents.failure import Failure
 from launcher.documents.plan import Plan
 from launcher.documents.service_state import UP, ReplicaState, ServiceState, State
+from launcher.errors import QlaunchError
 from launcher.linux import processes
 from launcher.service import failures, process_tree, recover, store
 from launcher.service.process_tree import Child
@@ -154,9 +155,12 @@ class Replica:
         self._settled_at = self._moved_at = time.monotonic()
         try:
             where = store.folder(self.name, create=True)
-            store.write_plan(where, self.plan)
+            _write_plan(where, self.plan)
             argv = [*self._wiring.replica_argv, self.name, repr(time.monotonic())]
             self.child = process_tree.spawn(argv, self._environment(), cwd=where.path)
+        except QlaunchError as error:
+            self._owner.replica_lost(self, failures.from_error(error))
+            return
         except OSError as error:
             self._owner.replica_lost(self, failures.not_started(error, "a replica's supervisor"))
             return
@@ -316,6 +320,21 @@ def _ended(message: str, name: str) -> Failure:
         message=message,
         fix=f"see {store.folder(name).log}, or: qlaunch logs {name}",
     )
+
+
+def _write_plan(where: store.Folder, plan: Plan) -> None:
+    """Leave the plan in the folder, where it is not there: a full disk keeps nobody from starting
+    what it ran before.
+
+    Raises:
+        QlaunchError: `state_not_written` (exit 1).
+    """
+    try:
+        if store.read_plan(where) == plan:
+            return
+    except QlaunchError:
+        pass  # none, or a damaged one
+    store.write_plan(where, plan)
 
 
 def _stamp(where: store.Folder) -> tuple[int, int] | None:

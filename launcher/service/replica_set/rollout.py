@@ -8,6 +8,7 @@ what came of it. A step that fails is undone, and the set is as it was.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -90,6 +91,8 @@ def begin(owner: RolloutOwner, where: Folder) -> None:
     now, asked = records.status.now.rollout, request.rollout
     if now is not None and (not now.done or now.id == asked.id):
         return  # whoever asks waits for the one under way, or has been heard
+    with suppress(OSError):
+        request_path(where).unlink()  # taken: nobody shall wonder about it later
     records.journal.write(f"asked to {asked.kind}: {asked.replicas} replicas")
     records.recorder.event("rollout", kind=asked.kind, replicas=asked.replicas)
     records.status.change(rollout=asked)
@@ -193,6 +196,7 @@ class _Change:
         if plan.predicted != records.status.now.predicted:
             records.recorder.resized(plan)
         records.status.change(predicted=plan.predicted)
+        self._owner.gateway.replan(plan)
 
     def _over(self, failure: Failure | None) -> None:
         records = self._owner.records

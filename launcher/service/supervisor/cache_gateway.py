@@ -104,6 +104,11 @@ class CacheGateway:
         self._proved, self._stopping = proved, False
         self._start()
 
+    def replan(self, plan: Plan) -> None:
+        """Have the next gateway, should this one die, know this plan."""
+        assert self._request is not None
+        self._request = msgspec.structs.replace(self._request, plan=_without_words(plan))
+
     def rotate(self, servers: Sequence[Server]) -> int:
         """From now on these are the servers; the serial by which it is told so.
 

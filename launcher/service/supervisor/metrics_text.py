@@ -24,6 +24,7 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "qlaunch_ready": ("gauge", "Whether its vectors are proved right and its checks pass."),
     "qlaunch_state": ("gauge", "1 for the state the service is in, 0 for the others."),
     "qlaunch_restarts_total": ("counter", "Starts of the engine after failures."),
+    "qlaunch_replicas": ("gauge", "Replicas of a set that requests are handed to, and the others."),
     "qlaunch_start_seconds": ("gauge", "From the request to the first healthy answer."),
     "qlaunch_verified_seconds": ("gauge", "From the request to vectors proved right."),
     "qlaunch_smoke_success": ("gauge", "Whether the last smoke passed."),
@@ -70,7 +71,7 @@ def exposition(facts: Facts) -> str:
 
 def _status(state: ServiceState) -> dict[str, Iterable[Value]]:
     smoke, predicted, latency = state.smoke, state.predicted, state.last_check.latency_ms
-    runs = state.engine is not None and state.state not in FINAL
+    runs = state.leader is not None and state.state not in FINAL
     return {
         "qlaunch_up": [({}, runs)],
         "qlaunch_ready": [({}, state.state == "ready")],
@@ -78,6 +79,13 @@ def _status(state: ServiceState) -> dict[str, Iterable[Value]]:
             ({"state": name}, name == state.state) for name in get_args(State) if name != "unknown"
         ],
         "qlaunch_restarts_total": [({}, state.restarts)],
+        "qlaunch_replicas": [
+            ({"state": name}, count if state.replicas else None)
+            for name, count in (
+                ("serving", state.serving),
+                ("missing", len(state.replicas) - state.serving),
+            )
+        ],
         "qlaunch_start_seconds": [({}, state.timings.ready_s)],
         "qlaunch_verified_seconds": [({}, state.timings.verified_s)],
         "qlaunch_smoke_success": [({}, smoke.ok if smoke else None)],

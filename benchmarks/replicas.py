@@ -1,0 +1,109 @@
+"""Two replicas behind the gateway, beside one engine with all threads and beside two schedulers of
+one engine: throughput and p95 by clients.
+
+`python -m benchmarks.run replicas`, about 3 minutes on a quiet machine of two cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from benchmarks import machine
+from benchmarks.client import engine_target, sound
+from benchmarks.figures import Report, Row, compared
+from benchmarks.home import home, provide
+from benchmarks.options import Options
+from benchmarks.start import ENGINE, MODEL, PROFILE
+from launcher.bench.load import Bounds, measure_level
+from launcher.documents.comparison import Level
+
+CLIENTS: Final = (1, 16)
+TOKENS: Final = 128
+WAYS: Final[Mapping[str, tuple[str, ...]]] = {
+    "one engine": (),
+    "two schedulers": ("--threads", "1", "--", "--dp-size", "2"),
+    "two replicas": ("--replicas", "2"),
+}
+"""What `up` is told, by way of serving; threads are those of the machine, shared out."""
+OURS: Final = "two replicas"
+WANTED: Final = 1.4
+"""Times the throughput of one engine with all threads, at 16 clients."""
+_SECONDS: Final = 8.0
+_WARMUP: Final = 16
+
+
+@dataclass
+class Measured:
+    """One way at one level, by round."""
+
+    per_s: list[float] = field(default_factory=list)
+    p95_ms: list[float] = field(default_factory=list)
+
+
+Figures = dict[str, dict[int, Measured]]
+"""By way and clients."""
+
+
+def run(options: Options) -> Report:
+    """Measure, and return what was seen.
+
+    Raises:
+        BenchError: something did not start, or requests failed.
+    """
+    provide(options.say, engine=ENGINE, model=MODEL)
+    facts, times = machine.facts(), options.times(usual=2)
+    found: Figures = {way: {clients: Measured() for clients in CLIENTS} for way in WAYS}
+    for number in range(times):
+        for way, words in WAYS.items():
+            options.say(f"round {number + 1} of {times}: {way}")
+            version = _life(found[way], words, options, facts)
+    return Report(
+        benchmark="replicas",
+        title="Two replicas behind the gateway",
+        ours=OURS,
+        other="named in the row",
+        made=machine.now(),
+        quick=options.quick,
+        machine=facts,
+        versions=machine.versions({"sglang": version}),
+        settings={"repeats": times, "tokens": TOKENS, "clients": CLIENTS, "profile": PROFILE},
+        rows=rows(found),
+        notes=("Texts of 128 tokens, one a request, each asked for once.",),
+        raw=msgspec.to_builtins(found, str_keys=True),
+    )
+
+
+def _life(levels: dict[int, Measured], words: tuple[str, ...], options: Options, facts: Any) -> str:
+    """One service, measured at every level; the engine's version."""
+    with home() as place:
+        up = place.up("bench-replicas", PROFILE, *words)
+        target, texts = engine_target(place, up.data)
+        for clients in CLIENTS:
+            machine.look_again(facts)
+            seconds = 1.0 if options.quick else _SECONDS
+            bounds = Bounds(requests=100_000, limit_s=seconds, warmup=_WARMUP)
+            row = sound(measure_level(target, Level(clients=clients, tokens=TOKENS), texts, bounds))
+            levels[clients].per_s.append(row.embeddings_per_s or 0.0)
+            levels[clients].p95_ms.append(row.p95_ms or 0.0)
+        return str(up.data["engine"]["version"])
+
+
+def rows(found: Mapping[str, Mapping[int, Measured]]) -> tuple[Row, ...]:
+    """Two replicas beside each other way, throughput and p95 by clients."""
+    made = []
+    for way in (each for each in WAYS if each != OURS):
+        for clients in CLIENTS:
+            ours, other = found[OURS][clients], found[way][clients]
+            name = f"beside {way}, {clients} client{'s' * (clients > 1)}"
+            judged = way == "one engine" and clients == max(CLIENTS)
+            made += [
+                compared(name, "texts/s", ours.per_s, other.per_s, "at least", WANTED)
+                if judged
+                else compared(name, "texts/s", ours.per_s, other.per_s),
+                compared(f"{name}: p95", "ms", ours.p95_ms, other.p95_ms),
+            ]
+    return tuple(made)

@@ -14,6 +14,7 @@ from launcher.documents import (
     comparison,
     evidence,
     failure,
+    look,
     measurement,
     plan,
     proof,
@@ -29,7 +30,19 @@ from launcher.model import checkpoint
 FOLDER: Final = Path(__file__).parents[1] / "docs" / "schemas"
 MODULES: Final = (
     *(profile, checkpoint, processes),
-    *(failure, plan, run, run_diff, service_state, smoke, comparison, proof, evidence, measurement),
+    *(
+        failure,
+        plan,
+        run,
+        run_diff,
+        service_state,
+        smoke,
+        comparison,
+        proof,
+        evidence,
+        measurement,
+        look,
+    ),
 )
 """Where the types of the documents and of their parts are."""
 
@@ -45,6 +58,7 @@ DOCUMENTS: Final[dict[str, tuple[type[msgspec.Struct], str]]] = {
     "comparison": (comparison.Comparison, "`comparisons/ID/comparison.json`"),
     "run-diff": (run_diff.RunDiff, "the data of `runs diff --json`"),
     "proof": (proof.Proof, "`proofs/ID/proof.json`, and `data` of `prove --json`"),
+    "look": (look.Look, "the data of `top --json`, a document a look"),
     "bench": (measurement.BenchResult, "the data of `bench --json`"),
     "measurement": (measurement.Measurement, "a line of `runs/ID/bench.ndjson`"),
     "evidence": (evidence.Evidence, "`data.evidence` of `plan` and `recommend --json`"),

@@ -9,13 +9,23 @@ import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import UNSET
 
+from launcher.documents.look import (
+    CacheLook,
+    LatencyLook,
+    Look,
+    MemoryLook,
+    QueueLook,
+    RateLook,
+    ServiceLook,
+)
 from launcher.documents.run import Sample
 from launcher.documents.service_state import UP, GatewayState, ServiceState, at_work
 from launcher.hardware.nvml import Unavailable
@@ -47,8 +57,8 @@ class LiveView:
         self._views: dict[str, _View] = {}
         self._nvml: Nvml | Unavailable | None = None
 
-    def look(self, names: Iterable[str] = (), *, everything: bool = False) -> dict[str, Any]:
-        """`{at, services: […]}` as of now.
+    def look(self, names: Iterable[str] = (), *, everything: bool = False) -> Look:
+        """All services as of now.
 
         All that run, those of `names`, or `everything` ever started; and whatever was seen at an
         earlier look, so that one that dies stays in sight.
@@ -65,10 +75,7 @@ class LiveView:
                 for state in control.services()
                 if everything or at_work(state) or state.service in self._views
             ]
-        return {
-            "at": now(),
-            "services": [self._look(state) for state in states],
-        }
+        return Look(at=now(), services=tuple(self._look(state) for state in states))
 
     def close(self) -> None:
         """Close logs and NVML."""
@@ -78,7 +85,7 @@ class LiveView:
         if self._nvml is not None and not isinstance(self._nvml, Unavailable):
             self._nvml.close()
 
-    def _look(self, state: ServiceState) -> dict[str, Any]:
+    def _look(self, state: ServiceState) -> ServiceLook:
         if state.replicas:
             return self._look_at_set(state)
         view = self._views.get(state.service)
@@ -88,7 +95,7 @@ class LiveView:
             view = self._views[state.service] = _View(state, self._gpu_reader(state))
         return view.row(state)
 
-    def _look_at_set(self, state: ServiceState) -> dict[str, Any]:
+    def _look_at_set(self, state: ServiceState) -> ServiceLook:
         """The sum of its replicas; the gateway's own memory is not in it."""
         found = (store.read_state(each.service) for each in state.replicas)
         rows = [self._look(each) for each in found if each is not None and at_work(each)]
@@ -104,57 +111,59 @@ class LiveView:
         return self._nvml
 
 
-def set_row(state: ServiceState, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def set_row(state: ServiceState, rows: Sequence[ServiceLook]) -> ServiceLook:
     """A set as one service, from the rows of its replicas; each of them stands in `replicas`."""
-    rates = [row["rate"] for row in rows if row["rate"]["texts_per_s"] is not None]
-    queues = [row["queue"]["requests"] for row in rows]
-    known = [each for each in queues if each is not None]
     why = f"no replica says ({state.state})"
-    rate: dict[str, Any] = {"texts_per_s": None, "tokens_per_s": None, "reason": why}
-    if rates:
-        sums = {
-            name: round(sum(each[name] for each in rates), 1)
-            for name in ("texts_per_s", "tokens_per_s")
-        }
-        rate = {**sums, "window_s": WINDOW_S}
-    queue: dict[str, Any] = {"requests": sum(known) if known else None}
-    latencies = [row["latency"] for row in rows if row["latency"]["ms"] is not None]
-    nothing = {"ms": None, "reason": why}
-    cpu = [row["cpu_percent"] for row in rows if row["cpu_percent"] is not None]
-    uptimes = [row["uptime_s"] for row in rows if row["uptime_s"] is not None]
+    queued = [row.queue.requests for row in rows if row.queue.requests is not None]
+    known = [row.latency for row in rows if row.latency.ms is not None]
+    cpu = [row.cpu_percent for row in rows if row.cpu_percent is not None]
     cached = state.gateway is not None and state.gateway.cached
-    return {
-        "service": state.service,
-        "profile": state.profile,
-        "state": state.state,
-        "detail": state.failure.message if state.failure else state.detail,
-        "endpoint": state.endpoint,
-        "run": state.run,
-        "uptime_s": max(uptimes, default=None),
-        "restarts": state.restarts,
-        "cpu_percent": round(sum(cpu), 1) if cpu else None,
-        "ram": _summed([row["ram"] for row in rows], "ram"),
-        "gpu": _summed([row["gpu"] for row in rows], "gpu"),
-        "rate": rate,
-        "queue": queue if known else {**queue, "reason": why},
-        "latency": max(latencies, key=lambda each: float(each["ms"]), default=nothing),
-        "replicas": rows,
-        **({"cache": _cache(state.gateway)} if cached and state.gateway else {}),
-    }
+    return ServiceLook(
+        service=state.service,
+        profile=state.profile,
+        state=state.state,
+        detail=state.failure.message if state.failure else state.detail,
+        endpoint=state.endpoint,
+        run=state.run,
+        uptime_s=max((row.uptime_s for row in rows if row.uptime_s is not None), default=None),
+        restarts=state.restarts,
+        cpu_percent=round(sum(cpu), 1) if cpu else None,
+        ram=_summed([row.ram for row in rows], "ram"),
+        gpu=_summed([row.gpu for row in rows], "gpu"),
+        rate=_rates([row.rate for row in rows], why),
+        queue=QueueLook(requests=sum(queued)) if queued else QueueLook(requests=None, reason=why),
+        latency=max(
+            known, key=lambda each: each.ms or 0.0, default=LatencyLook(ms=None, reason=why)
+        ),
+        replicas=tuple(rows),
+        cache=_cache(state.gateway) if cached and state.gateway else UNSET,
+    )
 
 
-def _summed(parts: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+def _rates(parts: Sequence[RateLook], why: str) -> RateLook:
+    """The work of several engines: of those that tell theirs."""
+    known = [each for each in parts if each.texts_per_s is not None]
+    if not known:
+        return RateLook(texts_per_s=None, tokens_per_s=None, reason=why)
+    return RateLook(
+        texts_per_s=round(sum(each.texts_per_s or 0.0 for each in known), 1),
+        tokens_per_s=round(sum(each.tokens_per_s or 0.0 for each in known), 1),
+        window_s=WINDOW_S,
+    )
+
+
+def _summed(parts: Sequence[MemoryLook], kind: str) -> MemoryLook:
     """Memory of several engines; none where one of them is not known."""
-    missing = next((each for each in parts if each["bytes"] is None), None)
-    if missing is not None or not parts:
-        return _nothing(kind, missing["reason"] if missing else NO_ENGINE)
-    by = [pair for each in parts for pair in each["by_process"].items()]
-    methods = sorted({each["method"] for each in parts})
-    return {
-        "bytes": sum(each["bytes"] for each in parts),
-        "method": methods[0] if len(methods) == 1 else "mixed",
-        "by_process": _sums(by),
-    }
+    known = [each.bytes for each in parts if each.bytes is not None]
+    if len(known) < len(parts) or not parts:
+        missing = next((each.reason for each in parts if each.bytes is None), NO_ENGINE)
+        return _nothing(kind, missing or None)
+    methods = sorted({each.method for each in parts})
+    return MemoryLook(
+        bytes=sum(known),
+        method=methods[0] if len(methods) == 1 else "mixed",
+        by_process=_sums(pair for each in parts for pair in each.by_process.items()),
+    )
 
 
 class _View:
@@ -180,25 +189,27 @@ class _View:
     def close(self) -> None:
         self._log.close()
 
-    def row(self, state: ServiceState) -> dict[str, Any]:
+    def row(self, state: ServiceState) -> ServiceLook:
         """A service at this moment."""
         sample = self._take()
-        return {
-            "service": state.service,
-            "profile": state.profile,
-            "state": state.state,
-            "detail": state.failure.message if state.failure else state.detail,
-            "endpoint": state.endpoint,
-            "run": state.run,
-            "uptime_s": _uptime(state),
-            "restarts": state.restarts,
-            "cpu_percent": None if sample is None else sample.cpu_percent,
-            "ram": _ram(sample),
-            "gpu": self._gpu(sample),
-            **self._log.work(state),
-            "latency": latency(state),
-            **({} if state.gateway is None else {"cache": _cache(state.gateway)}),
-        }
+        rate, queue = self._log.work(state)
+        return ServiceLook(
+            service=state.service,
+            profile=state.profile,
+            state=state.state,
+            detail=state.failure.message if state.failure else state.detail,
+            endpoint=state.endpoint,
+            run=state.run,
+            uptime_s=_uptime(state),
+            restarts=state.restarts,
+            cpu_percent=None if sample is None else sample.cpu_percent,
+            ram=_ram(sample),
+            gpu=self._gpu(sample),
+            rate=rate,
+            queue=queue,
+            latency=latency(state),
+            cache=UNSET if state.gateway is None else _cache(state.gateway),
+        )
 
     def _members(self) -> list[int]:
         return [process.pid for process in store.read_tree(self._where)]
@@ -215,7 +226,7 @@ class _View:
             self._due = now if first else now + self._sampler.cost_s / BUDGET
         return self._sample
 
-    def _gpu(self, sample: Sample | None) -> dict[str, Any]:
+    def _gpu(self, sample: Sample | None) -> MemoryLook:
         if sample is None:
             return _nothing("gpu", NO_ENGINE)
         if sample.gpu_method == "device_delta":
@@ -239,31 +250,32 @@ class _Log:
     def close(self) -> None:
         self._reader.close()
 
-    def work(self, state: ServiceState) -> dict[str, Any]:
-        """`rate` and `queue`."""
+    def work(self, state: ServiceState) -> tuple[RateLook, QueueLook]:
+        """What it does, and what waits for it."""
         now = time.time()
         self._read(now)
         while self._batches and self._batches[0][0] < now - WINDOW_S:
             self._batches.popleft()
         if state.state not in UP or not self._told:
             why = "its log shows no batch yet" if state.state in UP else f"it is {state.state}"
-            return {
-                "rate": {"texts_per_s": None, "tokens_per_s": None, "reason": why},
-                "queue": {"requests": None, "reason": why},
-            }
+            return (
+                RateLook(texts_per_s=None, tokens_per_s=None, reason=why),
+                QueueLook(requests=None, reason=why),
+            )
         texts, tokens = (sum(batch[at] for batch in self._batches) for at in (1, 2))
-        idle = f"no batch in the last {WINDOW_S:.0f} s"
-        queue: dict[str, Any] = {"requests": self._traffic.queue if self._batches else None}
-        if queue["requests"] is None:
-            queue["reason"] = "its log does not say" if self._batches else idle
-        return {
-            "rate": {
-                "texts_per_s": round(texts / WINDOW_S, 1),
-                "tokens_per_s": round(tokens / WINDOW_S, 1),
-                "window_s": WINDOW_S,
-            },
-            "queue": queue,
-        }
+        rate = RateLook(
+            texts_per_s=round(texts / WINDOW_S, 1),
+            tokens_per_s=round(tokens / WINDOW_S, 1),
+            window_s=WINDOW_S,
+        )
+        return rate, self._queue()
+
+    def _queue(self) -> QueueLook:
+        if not self._batches:
+            return QueueLook(requests=None, reason=f"no batch in the last {WINDOW_S:.0f} s")
+        if self._traffic.queue is None:
+            return QueueLook(requests=None, reason="its log does not say")
+        return QueueLook(requests=self._traffic.queue)
 
     def _read(self, now: float) -> None:
         for line in self._reader.lines():
@@ -277,27 +289,26 @@ class _Log:
                 self._batches.append((now if at is None else min(at, now), *batch))
 
 
-def latency(state: ServiceState) -> dict[str, Any]:
+def latency(state: ServiceState) -> LatencyLook:
     """Of the supervisor's last embedding check; until the first, of the smoke's one text alone."""
     check, smoke = state.last_check, state.smoke
     if check.latency_ms is not None:
-        age = _age(check.at)
-        return {"ms": check.latency_ms, "source": "check", "age_s": age}
+        return LatencyLook(ms=check.latency_ms, source="check", age_s=_age(check.at))
     if smoke is not None and smoke.latency_ms is not None:
-        return {"ms": round(smoke.latency_ms, 1), "source": "smoke", "age_s": None}
-    return {"ms": None, "reason": "none of qlaunch's own embedding calls was answered yet"}
+        return LatencyLook(ms=round(smoke.latency_ms, 1), source="smoke", age_s=None)
+    return LatencyLook(ms=None, reason="none of qlaunch's own embedding calls was answered yet")
 
 
-def _cache(gateway: GatewayState) -> dict[str, Any]:
+def _cache(gateway: GatewayState) -> CacheLook:
     """What the cache before the engine answered, as of the supervisor's last look."""
     use = gateway.use
-    return {
-        "inputs": use.inputs,
-        "hits": use.hits,
-        "hit_rate": use.hit_rate,
-        "bypassed": gateway.bypassed,
-        "problem": gateway.problem,
-    }
+    return CacheLook(
+        inputs=use.inputs,
+        hits=use.hits,
+        hit_rate=use.hit_rate,
+        bypassed=gateway.bypassed,
+        problem=gateway.problem,
+    )
 
 
 def _age(at: str | None) -> float | None:
@@ -315,31 +326,33 @@ def _uptime(state: ServiceState) -> float | None:
     return round(max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks), 1)
 
 
-def _ram(sample: Sample | None) -> dict[str, Any]:
+def _ram(sample: Sample | None) -> MemoryLook:
     if sample is None:
         return _nothing("ram", NO_ENGINE)
     if sample.ram_bytes is None:
         return _nothing("ram", sample.ram_reason)
-    by = [(process.role, process.ram_bytes) for process in sample.processes]
-    found = {"bytes": sample.ram_bytes, "method": sample.ram_method, "by_process": _sums(by)}
-    return found | ({"reason": sample.ram_reason} if sample.ram_reason else {})
+    return MemoryLook(
+        bytes=sample.ram_bytes,
+        method=sample.ram_method,
+        by_process=_sums((process.role, process.ram_bytes) for process in sample.processes),
+        reason=sample.ram_reason or UNSET,
+    )
 
 
-def _gpu_row(sample: Sample) -> dict[str, Any]:
+def _gpu_row(sample: Sample) -> MemoryLook:
     if sample.gpu_bytes is None:
         return _nothing("gpu", sample.gpu_reason)
-    by = [(process.role, process.gpu_bytes) for process in sample.processes]
-    found = {"bytes": sample.gpu_bytes, "method": sample.gpu_method, "by_process": _sums(by)}
-    return found | ({"reason": sample.gpu_reason} if sample.gpu_reason else {})
+    return MemoryLook(
+        bytes=sample.gpu_bytes,
+        method=sample.gpu_method,
+        by_process=_sums((process.role, process.gpu_bytes) for process in sample.processes),
+        reason=sample.gpu_reason or UNSET,
+    )
 
 
-def _nothing(kind: str, reason: str | None) -> dict[str, Any]:
-    return {
-        "bytes": None,
-        "method": "unavailable",
-        "by_process": {},
-        "reason": reason or f"{kind} could not be measured",
-    }
+def _nothing(kind: str, reason: str | None) -> MemoryLook:
+    why = reason or f"{kind} could not be measured"
+    return MemoryLook(bytes=None, method="unavailable", by_process={}, reason=why)
 
 
 def _sums(by: Iterable[tuple[str, int | None]]) -> dict[str, int]:

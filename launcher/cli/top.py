@@ -6,9 +6,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import click
+import msgspec
 
 from launcher.app.interrupts import ends_by_interrupt
 from launcher.app.live_view import LiveView
@@ -17,6 +17,7 @@ from launcher.cli.base import color_choice, wants_json
 from launcher.cli.base import command as declare
 from launcher.cli.full_screen import FullScreen
 from launcher.cli.result import Result, stream_document
+from launcher.documents.look import Look
 from launcher.errors import ExitCode
 
 SLICE_S = 0.1
@@ -68,18 +69,21 @@ def _on_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
-Look = Callable[[], dict[str, Any]]
+Looking = Callable[[], Look]
 
 
-def _once(look: Look, *, everything: bool) -> Result:
+def _once(look: Looking, *, everything: bool) -> Result:
     """One look, with a CPU percentage: it takes two samples."""
-    if look()["services"]:
+    if look().services:
         time.sleep(FIRST_LOOK_S)
     found = look()
-    return Result(data=found, lines=screen.shorten(top_view.plain(found), everything=everything))
+    return Result(
+        data=msgspec.to_builtins(found),
+        lines=screen.shorten(top_view.plain(found), everything=everything),
+    )
 
 
-def _ticks(look: Look, interval: float, count: int | None) -> Iterator[dict[str, Any]]:
+def _ticks(look: Looking, interval: float, count: int | None) -> Iterator[Look]:
     """Looks, `interval` seconds apart however long each takes."""
     due = time.monotonic()
     taken = 0
@@ -91,14 +95,14 @@ def _ticks(look: Look, interval: float, count: int | None) -> Iterator[dict[str,
             time.sleep(due - time.monotonic() if due > time.monotonic() else 0)
 
 
-def _stream(look: Look, interval: float, count: int | None) -> Result:
+def _stream(look: Looking, interval: float, count: int | None) -> Result:
     for found in _ticks(look, interval, count):
-        if not stream_document(found):
+        if not stream_document(msgspec.to_builtins(found)):
             break
     return Result(data={}, streamed=True)
 
 
-def _plain(look: Look, interval: float, count: int | None) -> Result:
+def _plain(look: Looking, interval: float, count: int | None) -> Result:
     from launcher.cli.result import stream
 
     for found in _ticks(look, interval, count):
@@ -107,7 +111,7 @@ def _plain(look: Look, interval: float, count: int | None) -> Result:
     return Result(data={}, streamed=True)
 
 
-def _live(look: Look, interval: float, count: int | None) -> Result:
+def _live(look: Looking, interval: float, count: int | None) -> Result:
     """On the terminal's other screen, which is put back at the end, however it ends."""
     colour = screen.colours(sys.stdout, color_choice())
     with ends_by_interrupt(), FullScreen() as shown:

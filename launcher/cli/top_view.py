@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 from launcher.cli.full_screen import cut, printable
 from launcher.cli.result import table
 from launcher.cli.screen import BOLD, DIM, GREEN, RED, YELLOW, styled
+from launcher.documents.look import Look, ServiceLook
 
 HEADINGS = (
     *("SERVICE", "STATE", "PORT", "UP", "RAM", "GPU", "CPU%", "TEXT/S", "MS", "QUEUE", "REST"),
@@ -15,9 +16,9 @@ _GOOD = {"ready"}
 _BAD = {"failed", "unknown", "degraded", "backoff"}
 
 
-def plain(found: dict[str, Any]) -> list[str]:
+def plain(found: Look) -> list[str]:
     """A look as text, a line a service and one for its processes."""
-    services = found["services"]
+    services = found.services
     if not services:
         return ["no services are running"]
     lines = table(HEADINGS, [cells(row) for row in services])
@@ -27,43 +28,44 @@ def plain(found: dict[str, Any]) -> list[str]:
     return out
 
 
-def cells(row: dict[str, Any]) -> tuple[str, ...]:
+def cells(row: ServiceLook) -> tuple[str, ...]:
     """One service: what stands in the columns."""
     return (
-        row["service"],
-        row["state"],
-        port(row["endpoint"]),
-        duration(row["uptime_s"]),
-        memory(row["ram"]["bytes"]),
-        memory(row["gpu"]["bytes"]),
-        number(row["cpu_percent"]),
-        number(row["rate"]["texts_per_s"]),
-        number(row["latency"]["ms"]),
-        number(row["queue"]["requests"]),
-        number(row["restarts"]),
+        row.service,
+        row.state,
+        port(row.endpoint),
+        duration(row.uptime_s),
+        memory(row.ram.bytes),
+        memory(row.gpu.bytes),
+        number(row.cpu_percent),
+        number(row.rate.texts_per_s),
+        number(row.latency.ms),
+        number(row.queue.requests),
+        number(row.restarts),
     )
 
 
-def more(row: dict[str, Any]) -> list[str]:
+def more(row: ServiceLook) -> list[str]:
     """What does not fit into the columns: processes, where the latency is from, what is wrong."""
-    parts = [f"{role} {memory(used)}" for role, used in row["ram"]["by_process"].items()]
-    parts += [f"{role} GPU {memory(used)}" for role, used in row["gpu"]["by_process"].items()]
-    if row["ram"]["bytes"] is not None and row["ram"]["method"] != "pss":
-        parts.append(f"RAM by {row['ram']['method']}")
-    latency = row["latency"]
-    if latency["ms"] is not None:
-        age = latency["age_s"]
-        parts.append("ms: the smoke" if age is None else f"ms: check {duration(age)} ago")
-    if (cache := row.get("cache")) is not None and cache["hit_rate"] is not None:
-        parts.append(f"cache {cache['hit_rate']:.0%} of {cache['inputs']}")
+    parts = [f"{role} {memory(used)}" for role, used in row.ram.by_process.items()]
+    parts += [f"{role} GPU {memory(used)}" for role, used in row.gpu.by_process.items()]
+    if row.ram.bytes is not None and row.ram.method != "pss":
+        parts.append(f"RAM by {row.ram.method}")
+    if row.latency.ms is not None:
+        age = row.latency.age_s
+        checked = f"check {duration(age)} ago" if isinstance(age, float) else "the smoke"
+        parts.append(f"ms: {checked}")
+    cache = row.cache or None
+    if cache is not None and cache.hit_rate is not None:
+        parts.append(f"cache {cache.hit_rate:.0%} of {cache.inputs}")
     lines = ["  ".join(parts)] if parts else []
-    if cache is not None and cache["problem"]:
-        lines.append(cache["problem"])
-    if row["detail"] and row["state"] not in _GOOD:
-        lines.append(row["detail"])
-    gpu = row["gpu"]
-    if gpu["bytes"] is None and gpu["reason"] not in {"the plan uses no GPU", "no engine runs"}:
-        lines.append(f"GPU unavailable: {gpu['reason']}")
+    if cache is not None and cache.problem:
+        lines.append(cache.problem)
+    if row.detail and row.state not in _GOOD:
+        lines.append(row.detail)
+    gpu = row.gpu
+    if gpu.bytes is None and gpu.reason not in {"the plan uses no GPU", "no engine runs"}:
+        lines.append(f"GPU unavailable: {gpu.reason}")
     return lines
 
 
@@ -102,11 +104,11 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 86400:.0f}d"
 
 
-def screen(found: dict[str, Any], width: int, height: int, *, colour: bool = True) -> list[str]:
+def screen(found: Look, width: int, height: int, *, colour: bool = True) -> list[str]:
     """A look as lines for a terminal, no wider and no higher than it."""
-    services = found["services"]
+    services = found.services
     rows = _rows(services, width) if services else [[("no services are running", "")]]
-    lines = [[("qlaunch top", BOLD), (f"  {found['at'][11:19]} UTC", DIM)], [], *rows]
+    lines = [[("qlaunch top", BOLD), (f"  {found.at[11:19]} UTC", DIM)], [], *rows]
     if len(lines) > height - 1:
         hidden = len(lines) - (height - 2)
         lines = [*lines[: height - 2], [(f"… {hidden} more lines", DIM)]]
@@ -117,7 +119,7 @@ Part = tuple[str, str]
 """Text and its style."""
 
 
-def _rows(services: list[dict[str, Any]], width: int) -> list[list[Part]]:
+def _rows(services: Sequence[ServiceLook], width: int) -> list[list[Part]]:
     """Aligned columns, the name cut where they would not fit; under each service what is more."""
     rows = [list(HEADINGS), *(list(cells(row)) for row in services)]
     widths = [max(len(row[at]) for row in rows) for at in range(len(HEADINGS))]
@@ -127,8 +129,8 @@ def _rows(services: list[dict[str, Any]], width: int) -> list[list[Part]]:
     for row, texts in zip(services, rows[1:], strict=True):
         line = _aligned(texts, widths)
         begin = widths[0] + 1
-        end = begin + len(row["state"])
-        state = (line[begin:end], _style(row["state"]))
+        end = begin + len(row.state)
+        state = (line[begin:end], _style(row.state))
         lines.append([(line[:begin], ""), state, (line[end:], "")])
         lines += [[(f"  {printable(text)}", DIM)] for text in more(row)]
     return lines

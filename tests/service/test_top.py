@@ -22,6 +22,7 @@ import pytest
 from launcher.app import live_view
 from launcher.app.live_view import LiveView
 from launcher.cli import top_view
+from launcher.documents.look import LatencyLook, MemoryLook, QueueLook
 from launcher.documents.run import Sample
 from launcher.documents.service_state import ServiceState
 from launcher.documents.smoke import SmokeReport
@@ -228,22 +229,22 @@ BATCH = "Prefill batch, #new-seq: {}, #new-token: {}, #cached-token: 0, #queue-r
 def test_rate_and_queue_are_those_of_the_log(home: Home) -> None:
     up = home.up(home.plan())
     with contextlib.closing(LiveView()) as found:
-        [row] = found.look()["services"]
-        assert row["rate"]["texts_per_s"] is None
-        assert row["rate"]["reason"] == "its log shows no batch yet"
+        [row] = found.look().services
+        assert row.rate.texts_per_s is None
+        assert row.rate.reason == "its log shows no batch yet"
         say(up, BATCH.format(1, 1, 0))
-        [row] = found.look()["services"]
-        assert row["rate"]["texts_per_s"] == 0.0
-        assert row["queue"] == {"requests": None, "reason": "no batch in the last 10 s"}
+        [row] = found.look().services
+        assert row.rate.texts_per_s == 0.0
+        assert row.queue == QueueLook(requests=None, reason="no batch in the last 10 s")
         say(up, BATCH.format(30, 3000, 5), BATCH.format(10, 1000, 2))
-        [row] = found.look()["services"]
-        assert (row["rate"]["texts_per_s"], row["rate"]["tokens_per_s"]) == (4.0, 400.0)
-        assert row["queue"] == {"requests": 2}
+        [row] = found.look().services
+        assert (row.rate.texts_per_s, row.rate.tokens_per_s) == (4.0, 400.0)
+        assert row.queue == QueueLook(requests=2)
         found._views["svc"]._log._batches[0] = (time.time() - 11, 30, 3000)
-        [row] = found.look()["services"]
-        assert row["rate"]["texts_per_s"] == 1.0
+        [row] = found.look().services
+        assert row.rate.texts_per_s == 1.0
     with contextlib.closing(LiveView()) as another:  # what came before it looked counts too
-        assert another.look()["services"][0]["rate"]["texts_per_s"] == 4.0
+        assert another.look().services[0].rate.texts_per_s == 4.0
 
 
 def test_the_latency_is_the_supervisors_own(home: Home) -> None:
@@ -251,22 +252,23 @@ def test_the_latency_is_the_supervisors_own(home: Home) -> None:
     home.up(home.plan())
     checked = eventually(lambda: (s := home.state()) and s.last_check.at and s)
     with contextlib.closing(LiveView()) as found:
-        [row] = found.look()["services"]
-    assert row["latency"]["source"] == "check"
-    assert row["latency"]["ms"] > 0
-    assert row["latency"]["age_s"] < 60
+        [row] = found.look().services
+    assert row.latency.source == "check"
+    assert row.latency.ms is not None
+    assert row.latency.ms > 0
+    assert isinstance(row.latency.age_s, float)
+    assert row.latency.age_s < 60
     assert control.as_data(checked)["last_check"]["at"]
 
 
 def test_latency_words() -> None:
     state = store.unreadable("svc", "x")
-    assert live_view.latency(state) == {
-        "ms": None,
-        "reason": "none of qlaunch's own embedding calls was answered yet",
-    }
+    assert live_view.latency(state) == LatencyLook(
+        ms=None, reason="none of qlaunch's own embedding calls was answered yet"
+    )
     report = SmokeReport(ok=True, checks=(), latency_ms=23.456)
     smoked = msgspec.structs.replace(state, smoke=report)
-    assert live_view.latency(smoked) == {"ms": 23.5, "source": "smoke", "age_s": None}
+    assert live_view.latency(smoked) == LatencyLook(ms=23.5, source="smoke", age_s=None)
 
 
 class Gpu:
@@ -298,11 +300,11 @@ def test_gpu_memory_by_process_by_record_and_lost(
     monkeypatch.setattr(live_view, "BUDGET", 1e9)  # every look takes a sample
     with contextlib.closing(LiveView()) as found:
         gpu.processes = {up.engine.pid: 2 * 10**9}
-        row = found.look()["services"][0]["gpu"]
-        assert (row["bytes"], row["by_process"]) == (2 * 10**9, {"front": 2 * 10**9})
+        row = found.look().services[0].gpu
+        assert (row.bytes, row.by_process) == (2 * 10**9, {"front": 2 * 10**9})
         gpu.processes = {}
-        row = found.look()["services"][0]["gpu"]
-        assert row["bytes"] is None, "a difference from a baseline taken too late is no figure"
+        row = found.look().services[0].gpu
+        assert row.bytes is None, "a difference from a baseline taken too late is no figure"
         recorded = Sample(
             t_s=1e6,
             ram_bytes=None,
@@ -313,19 +315,18 @@ def test_gpu_memory_by_process_by_record_and_lost(
             processes=(),
         )
 
-        def with_it_recorded() -> dict[str, Any]:
+        def with_it_recorded() -> MemoryLook:
             """The supervisor records too: where its sample came after ours, ours is added again."""
             with (dirs().runs / up.run / "samples.ndjson").open("ab") as file:
                 file.write(msgspec.json.encode(recorded) + b"\n")
-            found_gpu: dict[str, Any] = found.look()["services"][0]["gpu"]
-            return found_gpu
+            return found.look().services[0].gpu
 
-        assert eventually(lambda: with_it_recorded()["bytes"] == 3 * 10**9)
-        assert eventually(lambda: with_it_recorded().get("method") == "device_delta")
+        assert eventually(lambda: with_it_recorded().bytes == 3 * 10**9)
+        assert eventually(lambda: with_it_recorded().method == "device_delta")
         gpu.processes = gpu.used = Unavailable("the GPU is lost")
         look = found.look()
-        row = look["services"][0]["gpu"]
-        assert (row["bytes"], row["reason"]) == (None, "the GPU is lost")
+        row = look.services[0].gpu
+        assert (row.bytes, row.reason) == (None, "the GPU is lost")
         assert "  GPU unavailable: the GPU is lost" in top_view.plain(look)
 
 
@@ -366,4 +367,4 @@ def test_paths_are_not_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """A home that has never been used."""
     monkeypatch.setenv("QLAUNCH_HOME", str(tmp_path / "new"))
     with contextlib.closing(LiveView()) as found:
-        assert found.look(everything=True)["services"] == []
+        assert found.look(everything=True).services == ()

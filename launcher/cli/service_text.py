@@ -75,9 +75,12 @@ def replicas(state: ServiceState) -> list[str]:
     runs = at_work(state)
     lines = []
     for each in state.replicas:
-        pid = f"pid {each.engine.pid}" if each.engine and runs else "pid -"
-        place = (each.endpoint or "-").removesuffix("/v1") if runs else "-"
-        word = "serves" if each.serving and runs else each.detail or each.state
+        if not runs:
+            lines.append(f"replica   {each.service}: {each.state}")
+            continue
+        pid = f"pid {each.engine.pid}" if each.engine else "pid -"
+        place = (each.endpoint or "-").removesuffix("/v1")
+        word = "serves" if each.serving else each.detail or each.state
         lines.append(f"replica   {each.service}: {place}, {pid}: {word}")
     change = state.rollout
     if change is not None and not change.done and runs:

@@ -138,7 +138,8 @@ class ReplicaSet(msgspec.Struct, frozen=True, kw_only=True):
     one: MemoryPrediction
     """Of one engine; the plan's own is the sum of all, with the gateway before them."""
     shares: tuple[dict[str, str], ...] = ()
-    """By replica: the variables that name its part of the processors; empty where none do."""
+    """By replica: the variables that name its part of the processors, or its card; empty where none
+    do."""
 
 
 class Fallback(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ from launcher.plan import (
     context,
     engine_and_card,
     memory,
+    placement,
     precision,
     replicas,
     sizes,
@@ -113,7 +114,7 @@ def make_draft(inputs: Inputs) -> Draft:
         inputs.hardware,
         width=memory.DTYPE_BYTES.get(computed, 2),
         whole=whole_texts.left_open(said, inputs),
-        engines=inputs.settings.replicas,
+        engines=placement.most_on_one(inputs),
         predict=lambda knobs: _predict(inputs, dtype.value, base, knobs, 0),
     )
     cuts = _cuts_vectors(inputs)

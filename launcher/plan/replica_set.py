@@ -12,7 +12,7 @@ import msgspec
 
 from launcher.config.service_cache import ServiceCache
 from launcher.documents.plan import MemoryPrediction, ReplicaSet, Term
-from launcher.plan import caching, fit, memory
+from launcher.plan import caching, fit, memory, placement
 from launcher.plan.draft import Draft
 from launcher.plan.fit import Misfit
 from launcher.plan.inputs import Inputs
@@ -43,6 +43,14 @@ def make(inputs: Inputs, draft: Draft, one: MemoryPrediction) -> ReplicaSet | No
 
 
 def _shares(inputs: Inputs, draft: Draft, count: int) -> tuple[dict[str, str], ...]:
+    """What shows each replica its part of the machine; nothing where there is nothing to show."""
+    spread = placement.cards(inputs)
+    if len(spread) > 1:
+        return tuple(placement.visible(spread[number % len(spread)]) for number in range(count))
+    return _processors(inputs, draft, count)
+
+
+def _processors(inputs: Inputs, draft: Draft, count: int) -> tuple[dict[str, str], ...]:
     """Processors by replica, one after another, where their numbers are known and there are enough.
 
     Under an affinity the numbers are others than 0, 1, 2, …
@@ -103,16 +111,29 @@ def _repeated(term: Term, count: int) -> Term:
     )
 
 
-def fewer(misfit: Misfit, engines: ReplicaSet, inputs: Inputs) -> Misfit:
-    """A misfit of a set: what would fit is fewer replicas, where any number does."""
+def misfit(engines: ReplicaSet, inputs: Inputs) -> Misfit | None:
+    """Why a set of several does not fit; None where it does. What helps is fewer replicas."""
+    why = _lacking(engines, inputs)
+    if why is None:
+        return None
     for count in range(engines.count - 1, 0, -1):
-        smaller = msgspec.structs.replace(engines, count=count)
-        needs = predicted(engines.one, smaller, inputs.settings.cache)
-        if fit.lacking(needs, inputs.hardware) is None:
-            return Misfit(f"{engines.count} replicas: {misfit.reason}", f"--replicas {count} fits")
-    if engines.count == 1:
-        return misfit
-    return Misfit(f"{engines.count} replicas, and one alone does not fit: {misfit.reason}", None)
+        if _lacking(msgspec.structs.replace(engines, count=count), inputs) is None:
+            return Misfit(f"{engines.count} replicas: {why}", f"--replicas {count} fits")
+    return Misfit(f"{engines.count} replicas, and one alone does not fit: {why}", None)
+
+
+def _lacking(engines: ReplicaSet, inputs: Inputs) -> str | None:
+    """What is missing of the memory of all, or on the first card that has too little."""
+    spread = placement.cards(inputs)
+    if len(spread) < 2:
+        return fit.lacking(predicted(engines.one, engines, inputs.settings.cache), inputs.hardware)
+    for at, card in enumerate(spread):
+        on_it = len(range(at, engines.count, len(spread)))
+        alone = msgspec.structs.replace(inputs.hardware, gpus=(card,))
+        why = fit.lacking(_times(engines.one, on_it), alone) if on_it else None
+        if why is not None:
+            return f"{on_it} on {card.name} {card.index}: {why}"
+    return None
 
 
 def reasons(inputs: Inputs) -> tuple[str, ...]:
@@ -125,6 +146,7 @@ def reasons(inputs: Inputs) -> tuple[str, ...]:
     if device != "cpu":
         how = "one after another, each with a KV cache of its own size"
     engines = f"{count} engine{'s' * (count > 1)}"
-    return (
-        f"replicas: {engines} behind a gateway at the service's address ({source}); started {how}",
-    )
+    spread = placement.cards(inputs)
+    on = f", on {len(spread)} cards in turn ({spread[0].name})" if len(spread) > 1 else ""
+    what = f"{engines} behind a gateway at the service's address{on}"
+    return (f"replicas: {what} ({source}); started {how}",)

@@ -30,6 +30,7 @@ from launcher.plan import (
     fit,
     guard,
     memory,
+    placement,
     precision,
     replica_set,
     replicas,
@@ -188,12 +189,9 @@ def _misfit(
     predicted: MemoryPrediction,
     engines: ReplicaSet | None,
 ) -> fit.Misfit | None:
-    misfit = fit.why_not_memory(
-        predicted, inputs.hardware, inputs.checkpoint, knobs, draft.computed
-    )
-    if misfit is None or engines is None:
-        return misfit
-    return replica_set.fewer(misfit, engines, inputs)
+    if engines is not None and engines.count > 1:
+        return replica_set.misfit(engines, inputs)
+    return fit.why_not_memory(predicted, inputs.hardware, inputs.checkpoint, knobs, draft.computed)
 
 
 def _start_budget(inputs: Inputs) -> Decision[float] | None:
@@ -299,17 +297,11 @@ def _environment(inputs: Inputs, draft: Draft) -> dict[str, str]:
 
 
 def _visible(inputs: Inputs) -> dict[str, str]:
-    """Show the engine one card of several; parallel engines (their options are the user's) see all.
-
-    Whole cards go by number: engines parse the list. A MIG slice has none, only its UUID.
-    """
+    """Show the engine one card of several; parallel engines (by the user's options) see all."""
     choice = inputs.choice
-    parallel = {"tp-size", "tp", "dp-size", "dp", "pp-size", "base-gpu-id"}
-    if choice is None or choice.gpu is None or parallel & {*options(inputs.extra)}:
+    if choice is None or choice.gpu is None or placement.PARALLEL & {*options(inputs.extra)}:
         return {}
-    if choice.gpu.mig:
-        return {"CUDA_VISIBLE_DEVICES": choice.gpu.uuid}
-    return {} if choice.only_gpu else {"CUDA_VISIBLE_DEVICES": str(choice.gpu.index)}
+    return {} if choice.only_gpu and not choice.gpu.mig else placement.visible(choice.gpu)
 
 
 def _pool_bytes(inputs: Inputs, flags: Flags) -> int:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from launcher.documents.service_state import FINAL, ServiceState
+from launcher.documents.service_state import FINAL, ReplicaState, ServiceState
 from launcher.linux import processes
 from launcher.linux.files import read_bounded, write_atomic
 from launcher.linux.processes import ProcessId
@@ -112,8 +112,7 @@ def _bury(where: Folder, state: ServiceState) -> ServiceState:
     from launcher.service.process_tree import kill_leftovers
 
     left = kill_leftovers(leftovers(where, state))
-    for replica in state.replicas:  # their supervisors died with this one
-        settle(replica.service)
+    replicas = tuple(map(_bury_replica, state.replicas))
     scratch.sweep(os.environ, spare=where.path)
     if not left and (said := reading.last_words(where, state)) is not None:
         return said
@@ -127,6 +126,7 @@ def _bury(where: Folder, state: ServiceState) -> ServiceState:
         state="failed",
         since=now(),
         engine=state.engine if left else None,
+        replicas=replicas,
         failure=failure,
         detail=failure.message,
     )
@@ -143,6 +143,20 @@ def _bury(where: Folder, state: ServiceState) -> ServiceState:
             settled = msgspec.structs.replace(settled, failure=failure, detail=failure.message)
     _close_record(settled)
     return settled
+
+
+def _bury_replica(replica: ReplicaState) -> ReplicaState:
+    """A replica whose supervisor died with that of its set."""
+    state = settle(replica.service)
+    return msgspec.structs.replace(
+        replica,
+        state="failed" if state is None else state.state,
+        serving=False,
+        endpoint=None,
+        supervisor=None,
+        engine=None,
+        detail="" if state is None else state.detail,
+    )
 
 
 def _close_record(state: ServiceState) -> None:

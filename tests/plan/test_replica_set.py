@@ -12,6 +12,7 @@ from launcher.config.service_cache import ServiceCache
 from launcher.documents.plan import Plan
 from launcher.hardware.inventory import Hardware
 from launcher.plan import caching
+from launcher.plan.engine_and_card import Choice
 from launcher.plan.resolve import make_plan
 from launcher.service.replica_set.naming import replica_plan, runs_the_same
 from tests.plan.inputs import inputs, qwen3
@@ -141,3 +142,34 @@ def test_each_replica_on_a_gpu_has_a_cache_of_its_own_size_within_its_share() ->
     made = plan(8, release="cuda12", hardware=too_small, model=qwen3(), dtype="bfloat16")
     assert not made.fits
     assert "GPU memory" in (made.misfit or "")
+
+
+def several_cards(count: int, **changes: Any) -> Plan:
+    """A plan on three A10, one of them nearly full, and a card of another kind."""
+    cards = (
+        msgspec.structs.replace(gpu("A10", (8, 6), 24 * GIB, 23 * GIB), index=0),
+        msgspec.structs.replace(gpu("Tesla T4", (7, 5), 16 * GIB), index=1),
+        msgspec.structs.replace(gpu("A10", (8, 6), 24 * GIB, 2 * GIB), index=2),
+        msgspec.structs.replace(gpu("A10", (8, 6), 24 * GIB, 22 * GIB), index=3),
+    )
+    hardware = machine(gpus=cards)
+    found = inputs(replicas=count, release="cuda12", hardware=hardware, model=qwen3(), **changes)
+    choice = Choice(found.engine.release, cards[0], only_gpu=False, reasons=())
+    return make_plan(replace(found, choice=choice))
+
+
+def test_replicas_are_spread_over_cards_of_one_kind() -> None:
+    made = several_cards(2, dtype="bfloat16")
+    shown = [replica_plan(made, n).engine.env["CUDA_VISIBLE_DEVICES"] for n in (1, 2)]
+    assert shown == ["0", "3"]
+    assert made.fits
+    assert any("on 2 cards in turn (A10)" in reason for reason in made.reasons)
+    alone = several_cards(1, dtype="bfloat16")
+    assert alone.engine.env["CUDA_VISIBLE_DEVICES"] == "0"
+    assert option(made, "--max-total-tokens") == option(alone, "--max-total-tokens")
+
+
+def test_a_card_that_is_full_is_named_and_fewer_replicas_fit() -> None:
+    made = several_cards(3, dtype="bfloat16", flags={"max-total-tokens": 32768})
+    assert (made.fits, made.remedy) == (False, "--replicas 2 fits")
+    assert "3 replicas: 1 on A10 2: it is predicted to take" in (made.misfit or "")

@@ -117,6 +117,7 @@ def test_kill_9_of_the_sets_supervisor_leaves_nothing(home: Home) -> None:
     now = control.status("svc")
     assert (now.state, now.failure.code if now.failure else "") == ("failed", "supervisor_killed")
     assert home.processes() == []
+    assert {(each.state, each.serving) for each in now.replicas} == {("failed", False)}
     assert control.down("svc").left == ()
     assert {s.state for s in control.services(replicas=True)} == {"failed"}
     assert up(home, 2).state == "ready"
@@ -212,7 +213,7 @@ def test_scale_up_and_down_and_a_rolling_restart_fail_no_request(home: Home) -> 
         assert not processes.is_alive(replica(more, 3).supervisor)
         load.more()
         change(home, 2)
-        again = change(home, 2, kind="restart", afresh=True)
+        again = change(home, 2, "--max-total-tokens", "9", kind="restart", afresh=True)
         load.more()
     assert load.failed == []
     assert len(load.vectors) == 1
@@ -223,6 +224,7 @@ def test_scale_up_and_down_and_a_rolling_restart_fail_no_request(home: Home) -> 
         True,
         None,
     )
+    assert "--max-total-tokens" in again.engine_plan.argv
     assert store.read_plan(store.folder("svc")).replica_set.count == 2  # type: ignore[union-attr]
 
 

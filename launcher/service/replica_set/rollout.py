@@ -16,7 +16,7 @@ import msgspec
 
 from launcher.documents.failure import Failure
 from launcher.documents.plan import Plan
-from launcher.documents.service_state import Rollout
+from launcher.documents.service_state import ExecutedEngine, Rollout
 from launcher.errors import QlaunchError
 from launcher.linux.files import read_bounded, write_atomic
 from launcher.service import process_tree, store
@@ -97,6 +97,14 @@ def begin(owner: RolloutOwner, where: Folder) -> None:
     records.recorder.event("rollout", kind=asked.kind, replicas=asked.replicas)
     records.status.change(rollout=asked)
     owner.drive(_Change(owner, where, request).run())
+
+
+def executed(plan: Plan) -> ExecutedEngine:
+    """What a set's engines run, as its state says it."""
+    engine = plan.engine
+    return ExecutedEngine(
+        release=engine.release, version=engine.version, argv=engine.argv, env=engine.env
+    )
 
 
 class _Change:
@@ -195,7 +203,7 @@ class _Change:
             records.journal.write(error.message)
         if plan.predicted != records.status.now.predicted:
             records.recorder.resized(plan)
-        records.status.change(predicted=plan.predicted)
+        records.status.change(predicted=plan.predicted, engine_plan=executed(plan))
         self._owner.gateway.replan(plan)
 
     def _over(self, failure: Failure | None) -> None:

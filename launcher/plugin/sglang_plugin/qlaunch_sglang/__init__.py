@@ -8,9 +8,9 @@ Two ways in, both official, neither touches an installed file:
   between requests (`trimming`), the making of the tokenizer where texts go to it in lower case
   (`lower_case`), the making of the cache of keys and values (`no_cache`), the way of vectors from
   the scheduler to the front (`no_detokenizer`; `straight` where there is a detokenizer), the making
-  of a grammar backend (`no_grammar`), the front's answer to `/health` (`prompt_health`), the
-  writing of answers (`answers`), and what is fused by compiled kernels where there are none
-  (`torch_kernels`);
+  of a grammar backend (`no_grammar`), the front's answer to `/health` (`prompt_health`) and
+  to SIGTERM (`prompt_stop`), the writing of answers (`answers`), and what is fused by compiled
+  kernels where there are none (`torch_kernels`);
 - `SGLANG_EXTERNAL_MODEL_PACKAGE=qlaunch_sglang.encoders` (or `.decoders`) makes SGLang's model
   registry take the classes of that package over its own of the same name.
 
@@ -33,6 +33,7 @@ def register() -> None:
         no_detokenizer,
         no_grammar,
         prompt_health,
+        prompt_stop,
         straight,
         torch_kernels,
         trimming,
@@ -49,5 +50,6 @@ def register() -> None:
         straight.register()
     no_grammar.register()
     prompt_health.register()
+    prompt_stop.register()
     answers.register()
     torch_kernels.register()

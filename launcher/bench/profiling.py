@@ -35,8 +35,8 @@ SMALLEST: Final = (0.005, 0.01, 0.02, 0.05)
 LARGEST: Final = 40_000
 """Bytes of the frames as JSON: a line of a run's record may have 64 KiB."""
 STAGES: Final[tuple[StageName, ...]] = ("front", "scheduler", "model", "back")
-_MODEL: Final = ("model_runner.py:", "tp_worker.py:")
-"""Files of SGLang through which a scheduler computes a batch."""
+_MODEL: Final = ("model_runner.py:", "tp_worker.py:", "qlaunch_sglang/portions.py:")
+"""Files through which a scheduler computes a batch: the plugin's portions have own threads."""
 _PROCESS: Final = "process "
 """A frame that begins so names a process; py-spy puts those of its parents before it."""
 _FORKED: Final = "BaseProcess.run (multiprocessing/process.py"

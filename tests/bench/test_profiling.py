@@ -57,6 +57,15 @@ def test_stacks_are_sorted_to_the_parts_of_a_text_s_way() -> None:
     assert found.embeddings_per_s == 50.0
 
 
+def test_portions_that_threads_of_their_own_compute_are_the_model() -> None:
+    """With 16 clients 70 % of a text's time stood under the scheduler."""
+    thread = "Thread.run (threading.py:982);_WorkItem.run (concurrent/futures/thread.py:58)"
+    compute = "Portions._by_threads.<locals>.compute (qlaunch_sglang/portions.py:61)"
+    raw = f"{SCHEDULER};{thread};{compute};linear (torch/nn/functional.py:5) 10\n"
+    found = profiling.profile(profiling.read_stacks(raw), measured())
+    assert {each.name: each.share for each in found.stages}["model"] == 1.0
+
+
 def test_lines_of_one_function_are_one_frame_and_small_ones_are_left_out() -> None:
     stacks = [*profiling.read_stacks(RAW), (("front", "rare (x.py:1)"), 0)]
     top = profiling.profile(stacks, measured()).frames

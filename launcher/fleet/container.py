@@ -109,9 +109,10 @@ class Contained:
 
     @property
     def threads(self) -> int | None:
-        """Compute threads of the plan; None on a GPU."""
+        """Compute threads of all engines of the plan; None on a GPU."""
         found = self.plan.engine.env.get("OMP_NUM_THREADS")
-        return int(found) if found else None
+        engines = self.plan.replica_set.count if self.plan.replica_set is not None else 1
+        return int(found) * engines if found else None
 
     @property
     def comments(self) -> list[str]:

@@ -261,7 +261,7 @@ def _network(contained: Contained, prometheus: str | None) -> dict[str, Any]:
 
 def _readiness(plan: Plan) -> str:
     """What asks the engine: a gateway's `/health` speaks of itself alone."""
-    return "/health" if plan.cache is None else "/ready"
+    return "/ready" if plan.fronted else "/health"
 
 
 def _to_cache(plan: Plan) -> list[dict[str, Any]]:

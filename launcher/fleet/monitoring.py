@@ -19,7 +19,7 @@ def prometheus(namespace: str) -> str:
 
 def own_port(plan: Plan) -> bool:
     """Whether the service's own port has metrics too: a gateway's, or an engine's."""
-    return plan.cache is not None or (plan.guard is not None and plan.guard.metrics)
+    return plan.fronted or (plan.guard is not None and plan.guard.metrics)
 
 
 def monitor(contained: Contained, secret: str) -> dict[str, Any]:
@@ -57,6 +57,6 @@ def way_in(contained: Contained, namespace: str) -> dict[str, Any]:
 
 def _authorization(contained: Contained, secret: str) -> dict[str, Any]:
     """A gateway's metrics want the key that its clients send; an engine's are open."""
-    if not contained.key or contained.plan.cache is None:
+    if not contained.key or not contained.plan.fronted:
         return {}
     return {"authorization": {"credentials": {"name": secret, "key": container.KEY}}}

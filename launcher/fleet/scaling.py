@@ -58,7 +58,8 @@ def documents(contained: Contained, scaling: Scaling) -> list[dict[str, Any]]:
 
 def _waiting(plan: Plan) -> str:
     """As many waiting requests as the engine takes at once: work for another replica."""
-    return str(max(1, plan.expectation.max_running_requests))
+    engines = plan.replica_set.count if plan.replica_set is not None else 1
+    return str(max(1, plan.expectation.max_running_requests) * engines)
 
 
 def _behavior(plan: Plan) -> dict[str, Any]:

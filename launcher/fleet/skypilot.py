@@ -154,7 +154,7 @@ def _run(contained: Contained) -> list[str]:
     key = []
     if contained.key:
         key = [f'(umask 077 && printf %s "${{{SECRET}:?give it with --secret {SECRET}}}" >key)']
-    if contained.plan.cache is not None:  # the service's own address is a gateway's
+    if contained.plan.fronted:  # the service's own address is a gateway's
         return [*_begin(), *key, f"exec qlaunch {shlex.join(_words(contained, foreground=True))}"]
     gateway = ["gateway", contained.plan.service, *_listening(contained), "--cache", "none"]
     return [

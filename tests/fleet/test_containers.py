@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from launcher.config.service_cache import ServiceCache
-from launcher.documents.plan import Plan
+from launcher.documents.plan import Plan, ReplicaSet
 from launcher.errors import QlaunchError
 from launcher.fleet import compose, container, kubernetes, scaling, start_command
 from launcher.fleet.container import Contained
@@ -190,6 +190,21 @@ def test_a_gateway_s_metrics_are_asked_for_with_the_key() -> None:
     assert own == {"port": "http", "authorization": {"credentials": key}}
     _, reader = found["NetworkPolicy"]["spec"]["ingress"]
     assert [port["port"] for port in reader["ports"]] == [9131, 30000]
+
+
+def test_replicas_of_one_machine_are_asked_through_their_gateway() -> None:
+    made = plan()
+    several = ReplicaSet(count=2, one=made.predicted)
+    one, two = contained(made), contained(msgspec.structs.replace(made, replica_set=several))
+    assert one.threads is not None
+    assert two.threads == 2 * one.threads
+    text = kubernetes.text(read(two), watched(HPA))
+    assert pod(text)["containers"][0]["readinessProbe"]["httpGet"]["path"] == "/ready"
+    found = {each["kind"]: each for each in yaml.safe_load_all(text)}
+    assert [end["port"] for end in found["ServiceMonitor"]["spec"]["endpoints"]] == [
+        "metrics",
+        "http",
+    ]
 
 
 def test_an_autoscaler_s_number_is_in_no_other_object() -> None:

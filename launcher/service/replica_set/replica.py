@@ -28,7 +28,7 @@ from launcher.service.supervisor.records import ServiceRecords
 from launcher.service.supervisor.states import RestartBudget
 from launcher.service.supervisor.timing import Dependencies
 
-SETTLE_S: Final = 1.0
+SETTLE_S: Final = 2.0
 """Between two looks at whether a replica's processes live and move; its files are looked at each
 time."""
 STOP_S: Final = 26.0
@@ -188,19 +188,22 @@ class Replica:
 
     # Looks ------------------------------------------------------------------------------------
 
-    def look(self) -> None:
-        """Read what its supervisor says, where that may have changed."""
+    def look(self) -> bool:
+        """Read what its supervisor says, where that may have changed; whether it was read."""
         if not self.runs:
-            return
+            return False
         now = time.monotonic()
         where = store.folder(self.name)
         stamp = _stamp(where)
         if stamp == self._stamp and now < self._settled_at + SETTLE_S:
-            return
+            return False
         self._stamp, self._settled_at = stamp, now
         state = recover.settle(self.name)
-        if state is None or not self._is_ours(state):
-            return
+        if state is not None and self._is_ours(state):
+            self._heard(state, now)
+        return True
+
+    def _heard(self, state: ServiceState, now: float) -> None:
         before, self.state = self._word(), state
         if state.state != "unknown":
             self._moved_at = now

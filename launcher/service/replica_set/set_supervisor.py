@@ -235,10 +235,10 @@ class SetSupervisor:
     # Looks ------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        for each in list(self.replicas):
-            each.look()
+        read = [each.look() for each in list(self.replicas)]
         if not self._winding:
-            self.update()
+            if any(read):  # once a second, and when something has changed
+                self.update()
             self._timers.after("look", self._timing.look_s, self._look)
 
     def _servers(self) -> list[Server]:

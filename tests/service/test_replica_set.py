@@ -26,7 +26,7 @@ from tests.cli.conftest import run
 from tests.patience import no_hang
 from tests.service.home import Home, eventually
 from tests.service.sets import Load, all_serve, arrange, plan, replica, up, wait
-from tests.service.test_cache_gateway import page
+from tests.service.test_cache_gateway import EMBEDDED, ask, page
 
 __all__ = ["run"]
 
@@ -265,8 +265,9 @@ def test_an_upgrade_to_other_vectors_is_refused(home: Home, tmp_path: Path) -> N
 
 
 def test_a_killed_gateway_comes_back_before_the_same_replicas(home: Home) -> None:
-    state = up(home, 2)
+    state = up(home, 2, cache=EMBEDDED)
     assert state.gateway is not None
+    assert [ask(state, "a")[0]["X-Cache-Hits"] for _ in range(2)] == ["0", "1"]
     before = state.gateway.process
     kill(before)
     wait(lambda now: now.gateway.process not in {None, before})

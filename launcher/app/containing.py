@@ -9,12 +9,14 @@ from urllib.parse import urlsplit
 from launcher import __version__
 from launcher.app.prepare import profiles_dir
 from launcher.config.loading import LoadedProfile, load_profile, shipped_dir
+from launcher.config.service_cache import ServiceCache
 from launcher.config.size import parse_size
 from launcher.documents.plan import Plan
 from launcher.errors import QlaunchError
 from launcher.fleet import container, start_command
 from launcher.fleet.container import Contained
 from launcher.model.cards import shipped_cards
+from launcher.network import redis_address
 from launcher.paths import dirs
 from launcher.plan.request_checks import is_loopback
 
@@ -93,10 +95,15 @@ def _cache_notes(plan: Plan) -> list[str]:
             )
     if cache.backend == "embedded":
         return ["the cache is kept with the container's work folder, and goes with it"]
-    host = urlsplit(cache.url or "").hostname or ""
-    if is_loopback(host):
+    if any(map(is_loopback, _cache_hosts(cache))):
         return [f"the cache {cache.place} is asked inside the container or its pod"]
     return []
+
+
+def _cache_hosts(cache: ServiceCache) -> list[str]:
+    if cache.backend == "redis":
+        return [host for host, _port in redis_address.parse(cache.url or "").hosts]
+    return [urlsplit(cache.url or "").hostname or ""]
 
 
 def _model(plan: Plan, given: str) -> tuple[str, str, str, bool]:

@@ -69,6 +69,9 @@ class ServiceSource:
             self._seen = self._read()
         return self._seen
 
+    def want(self) -> None:
+        """Whoever stopped it starts it."""
+
     def suspect(self) -> None:
         """Look at the processes next time."""
         self._next = 0.0

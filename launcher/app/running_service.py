@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import http.client
+import json
+import time
+from contextlib import closing, suppress
+from typing import Final
+from urllib.parse import urlsplit
+
 from launcher.documents.plan import Plan
-from launcher.documents.service_state import UP
+from launcher.documents.service_state import FINAL, UP, ServiceState
 from launcher.errors import ExitCode, QlaunchError
 from launcher.service import control, keys, store
+
+WAKE_S: Final = 180.0
+"""For an engine that was stopped while nobody needed it."""
+_LOOK_S: Final = 0.1
 
 
 def running(name: str, *, past_cache: bool = False) -> tuple[Plan, str]:
@@ -25,8 +36,43 @@ def running(name: str, *, past_cache: bool = False) -> tuple[Plan, str]:
             exit_code=ExitCode.NOT_RUNNING,
             fix=f"start it: qlaunch restart {name}",
         )
+    plan = store.read_plan(store.folder(name))
+    if past_cache and state.state == "idle":
+        state = awake(name, plan)
     endpoint = state.past_cache if past_cache else state.endpoint
-    return store.read_plan(store.folder(name)), endpoint or state.endpoint
+    return plan, endpoint or state.endpoint or ""
+
+
+def awake(name: str, plan: Plan) -> ServiceState:
+    """The state of an idle service once its engine runs again: a request that needs it was sent.
+
+    Raises:
+        QlaunchError: `not_running` (exit 3): it did not come back.
+    """
+    state = control.status(name)
+    parts = urlsplit(state.endpoint or "")
+    key = api_key(plan)
+    headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+    if key is not None:
+        headers["Authorization"] = f"Bearer {key}"
+    body = json.dumps({"model": plan.model_name, "input": ["wake up"]})
+    client = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=WAKE_S)
+    with suppress(OSError, http.client.HTTPException), closing(client):
+        client.request("POST", f"{parts.path}/embeddings", body, headers)
+        client.getresponse().read()
+    until = time.monotonic() + WAKE_S
+    while True:
+        state = control.status(name)
+        if state.state in {"ready", "degraded"} and state.engine_endpoint is not None:
+            return state
+        if state.state in FINAL or time.monotonic() >= until:
+            raise QlaunchError(
+                f"service {name!r} was idle, and its engine did not come back: {state.state}",
+                code="not_running",
+                exit_code=ExitCode.NOT_RUNNING,
+                fix=f"see why: qlaunch logs {name}",
+            )
+        time.sleep(_LOOK_S)
 
 
 def engines(name: str) -> list[tuple[Plan, str]]:

@@ -13,7 +13,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -29,15 +29,16 @@ from launcher.app.gateway import (
 )
 from launcher.app.vector_cuts import cuts_of
 from launcher.config.service_cache import ServiceCache
-from launcher.documents.gateway import GatewayRequest, Rotation, Server
+from launcher.documents.gateway import EngineChange, GatewayRequest, Rotation, Server
 from launcher.errors import QlaunchError
 from launcher.gateway.access import is_loopback
+from launcher.gateway.awaited_source import AwaitedSource
 from launcher.gateway.backends.backend import BackendError, CacheSettings
 from launcher.gateway.backends.opening import open_backend
 from launcher.gateway.fixed_source import FixedSource
 from launcher.gateway.identity import KEY_BYTES
 from launcher.gateway.pool import Group
-from launcher.gateway.replica import Replica, Seen
+from launcher.gateway.replica import Replica, Seen, Source
 from launcher.gateway.run import GatewaySettings, ServiceGroup, serve
 from launcher.gateway.server import ServerSettings
 from launcher.service import store
@@ -46,6 +47,9 @@ TITLE: Final = b"qlaunch::gatewa"
 """What the kernel calls it, in the 15 bytes it has (launcher/record/sampler.py)."""
 ANSWER_S: Final = 120.0
 """For an answer of the engine: a long batch on a CPU takes minutes."""
+WAKE_S: Final = 60.0
+"""For a request that waits for an engine that was stopped: a fork of its template is there in 4 s
+on a CPU, a whole start takes 20 s."""
 HOLD_S: Final = 120.0
 """For a request of a set none of whose replicas serves while one is coming: a whole start."""
 SET_CALLS: Final = 1024
@@ -101,21 +105,18 @@ def settings_of(request: GatewayRequest, rest: bytes = b"") -> tuple[GatewaySett
         checkpoint=checkpoint_in_force(plan, plan.expectation),
         cuts=cuts_of(plan),
     )
-    replicas = None if request.rotation is None else Replicas(plan.model_name, seen)
-    first = FixedSource(plan.service, plan.model_name, seen)
+    servers = Servers(plan.model_name, seen, request, rest)
     group = ServiceGroup(
         name=plan.model_name,
-        sources=(first,)
-        if request.rotation is None or replicas is None
-        else replicas.sources(request.rotation),
-        limits=service_limits(plan, ANSWER_S, hold_s=0.0 if replicas is None else HOLD_S),
+        sources=servers.first,
+        limits=service_limits(plan, ANSWER_S, hold_s=servers.hold_s),
         aliases=() if plan.guard is None else plan.guard.aliases,
     )
     settings = GatewaySettings(
         host=plan.host,
         port=request.port,
         services=(group,),
-        follow=None if replicas is None else replicas.following(sys.stdin.fileno(), rest),
+        follow=servers.follow,
         key=request.key,
         server=_server(request),
     )
@@ -138,16 +139,28 @@ def _with_cache(
     return with_cache, problem
 
 
-class Replicas:
-    """The replicas of a set, as the supervisor tells them line by line."""
+class Servers:
+    """What the gateway asks, as the supervisor tells it line by line: an engine, or replicas."""
 
-    def __init__(self, model: str, seen: Seen) -> None:
-        """`seen`: what is true of each of them; its address is that of none."""
-        self._model, self._seen = model, seen
+    def __init__(self, model: str, seen: Seen, request: GatewayRequest, rest: bytes) -> None:
+        """`seen`: what is true of each; `rest`: what came after the request already."""
+        self._model, self._seen, self._rest = model, seen, rest
         self._known: dict[Server, FixedSource] = {}
         self._drains: set[asyncio.Task[None]] = set()
+        self._rotating = request.rotation is not None
+        cache = request.plan.cache
+        self.first: tuple[Source, ...]
+        """At the start."""
+        self.hold_s = 0.0
+        """For a request for which there is none."""
+        if request.rotation is not None:
+            self.first, self.hold_s = self._sources(request.rotation), HOLD_S
+        else:
+            self._engine = AwaitedSource(request.plan.service, model, seen, lambda: _say("wanted"))
+            self.first = (self._engine,)
+            self.hold_s = WAKE_S if cache is not None and cache.idle_stop_s is not None else 0.0
 
-    def sources(self, rotation: Rotation) -> tuple[FixedSource, ...]:
+    def _sources(self, rotation: Rotation) -> tuple[FixedSource, ...]:
         """One for each; the same one as before where nothing of it has changed."""
         self._known = {
             server: self._known.get(server) or self._source(server) for server in rotation.servers
@@ -158,25 +171,27 @@ class Replicas:
         seen = msgspec.structs.replace(self._seen, url=server.url, coming=True)
         return FixedSource(server.name, self._model, seen)
 
-    def following(
-        self, fd: int, rest: bytes
-    ) -> Callable[[Mapping[str, Group]], Coroutine[None, None, None]]:
-        """What reads further lines from `fd`, `rest` being the first of them."""
-
-        async def follow(groups: Mapping[str, Group]) -> None:
-            reader = asyncio.StreamReader()
-            reader.feed_data(rest)
-            pipe = os.fdopen(os.dup(fd), "rb", buffering=0)
-            await asyncio.get_running_loop().connect_read_pipe(
-                lambda: asyncio.StreamReaderProtocol(reader), pipe
-            )
-            while line := await reader.readline():
+    async def follow(self, groups: Mapping[str, Group]) -> None:
+        """Obey further lines until the supervisor ends."""
+        reader = asyncio.StreamReader()
+        reader.feed_data(self._rest)
+        pipe = os.fdopen(os.dup(sys.stdin.fileno()), "rb", buffering=0)
+        await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), pipe
+        )
+        while line := await reader.readline():
+            if self._rotating:
                 self._rotate(groups[self._model], msgspec.json.decode(line, type=Rotation))
+            else:
+                self._change(msgspec.json.decode(line, type=EngineChange))
 
-        return follow
+    def _change(self, change: EngineChange) -> None:
+        self._engine.change(change.engine)
+        if change.engine is None:
+            _say("resting")
 
     def _rotate(self, group: Group, rotation: Rotation) -> None:
-        for replica in group.rotate(self.sources(rotation)):
+        for replica in group.rotate(self._sources(rotation)):
             if replica.source.look().url is not None:
                 drain = asyncio.create_task(_drained(replica, rotation.serial))
                 self._drains.add(drain)

@@ -16,8 +16,8 @@ _OPTIONS = (
         "--cache",
         "cache_url",
         metavar="URL",
-        help="A file, redis://…, rediss://…, memcached://host:port, or none "
-        "(default: a file in qlaunch's cache folder).",
+        help="A file, redis://…, rediss://…, redis+sentinel://…, redis+cluster://…, "
+        "memcached://host:port, or none (default: a file in qlaunch's cache folder).",
     ),
     click.option(
         "--cache-password-file",

@@ -17,7 +17,7 @@ _LINES: Final = 24
 
 GREEN, YELLOW, RED, BOLD, DIM = "32", "33", "31", "1", "2"
 _WORDS: Final = {
-    GREEN: ("ok", "ready", "yes", "stopped", "valid"),
+    GREEN: ("ok", "ready", "idle", "yes", "stopped", "valid"),
     YELLOW: (
         *("warning", "degraded", "starting", "loading", "warming", "verifying", "stopping"),
         *("backoff", "unknown", "unavailable"),

@@ -28,6 +28,7 @@ _WORDS = {
     "warming": "warming up",
     "verifying": "checking the vectors",
     "ready": "ready: vectors proved right",
+    "idle": "idle: a request starts the engine",
 }
 
 

@@ -12,6 +12,7 @@ from launcher.config.profile import Cache, CacheBackend
 from launcher.config.service_cache import DEFAULT_BYTES, MEMORY_BYTES, ServiceCache
 from launcher.config.size import parse_size
 from launcher.errors import QlaunchError
+from launcher.network import redis_address
 from launcher.yaml_reader import shown
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 SCHEMES: Final[dict[CacheBackend, tuple[str, ...]]] = {
     "embedded": ("sqlite",),
-    "redis": ("redis", "rediss", "valkey", "valkeys"),
+    "redis": redis_address.SCHEMES,
     "memcached": ("memcached",),
 }
 """Of the URLs of a backend, the usual one first; `embedded` takes a bare path too."""
@@ -28,6 +29,7 @@ HERE: Final[dict[CacheBackend, str]] = {
     "memcached": "memcached://127.0.0.1:11211",
 }
 """The server of this machine, where no URL is given."""
+_NO_PLACE: Final = "names no host and port"
 LEAST_BYTES: Final = 32 << 20
 """Of the file: below, its own log would fill it."""
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -93,6 +95,7 @@ def service_cache(
         dtype=cache.dtype,
         memory_bytes=_memory(cache),
         wait_ms=cache.wait_ms,
+        idle_stop_s=cache.idle_stop_s,
         password_file=anchored("password_file", cache.password_file),
         key_file=anchored("key_file", cache.key_file),
     )
@@ -127,20 +130,36 @@ def _right_backend(scheme: str) -> str | None:
 
 
 def _check_address(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        secret = parts.password is not None or "password=" in parts.query.lower()
-        whole = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        secret = whole = False
-    if secret:
+    if _has_secret(url):
         raise CacheProblem(
             "url",
             "`cache.url` holds a password; secrets do not belong in a profile",
             "put it alone into a file of mode 0600, and name that as `password_file`",
         )
-    if not whole:
-        raise CacheProblem("url", f"`cache.url` {shown(url, 80)!r} names no host and port")
+    why = _wrong_address(url)
+    if why is not None:
+        raise CacheProblem("url", f"`cache.url` {shown(url, 80)!r} {why}")
+
+
+def _has_secret(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.password is not None or "password=" in parts.query.lower()
+
+
+def _wrong_address(url: str) -> str | None:
+    """What is wrong with a server's address, as the end of a sentence; None: nothing."""
+    try:
+        if redis_address.is_redis(url.partition("://")[0]):
+            redis_address.parse(url)
+            return None
+        parts = urlsplit(url)
+        whole = bool(parts.hostname) and parts.port != 0
+    except ValueError as error:
+        return str(error) if redis_address.is_redis(url.partition("://")[0]) else _NO_PLACE
+    return None if whole else _NO_PLACE
 
 
 def _without_secrets(url: str) -> str:

@@ -100,9 +100,10 @@ class Cache(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     backend: CacheBackend = "embedded"
     """Where vectors are kept: a file of this machine, a Redis or Valkey, a Memcached."""
     url: str | None = None
-    """A path for `embedded`, `redis://host:port/0` (`rediss://` for TLS), `memcached://host:port`;
-    left out: a file in qlaunch's cache folder, or the server on this machine. Never with a
-    password."""
+    """A path for `embedded`, `redis://host:port/0` (`rediss://` for TLS),
+    `redis+sentinel://host:port,host:port/master`, `redis+cluster://host:port,host:port`,
+    `memcached://host:port`; left out: a file in qlaunch's cache folder, or the server on this
+    machine. Never with a password."""
     ttl: Positive | str | None = None
     """How long a vector is kept at most: seconds, or `30m`, `12h`, `7d`. A vector does not age:
     left out, it is kept until its place is needed."""
@@ -114,6 +115,9 @@ class Cache(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Of the vectors used last that the gateway keeps in memory too, such as `256MiB` (`64MiB`)."""
     wait_ms: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 5.0
     """Longest that a request waits for the cache before it goes on without, milliseconds."""
+    idle_stop_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """Stop the engine after so many seconds without a request that needs it (hits do not); the
+    next one that does starts it again, and waits. Left out: it is never stopped."""
     password_file: str | None = None
     """File with the password of Redis; relative to the profile's folder."""
     key_file: str | None = None

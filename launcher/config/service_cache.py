@@ -25,6 +25,8 @@ class ServiceCache(msgspec.Struct, frozen=True, kw_only=True):
     dtype: Literal["float32", "float16"] = "float32"
     memory_bytes: int = MEMORY_BYTES
     wait_ms: float = 5.0
+    idle_stop_s: float | None = None
+    """After which the engine is stopped; None: never."""
     password_file: str | None = None
     """Absolute."""
     key_file: str | None = None

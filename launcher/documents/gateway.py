@@ -8,6 +8,11 @@ Other lines of its output are for the log.
 Before the replicas of a set its standard input stays open: each further line is a Rotation, the
 servers from then on. When a server that has left has finished its last call, it prints
 `{"event":"drained","server":NAME,"serial":…}` with the serial of the line by which it left.
+
+Before one engine a further line `{"engine":null}` says that the engine is about to be stopped: the
+gateway begins no call to it and prints `{"event":"resting"}`; when a request then needs the engine
+it prints `{"event":"wanted"}`, once, and the request waits. `{"engine":"http://…/v1"}` says where
+it is.
 """
 
 from __future__ import annotations
@@ -32,6 +37,12 @@ class Rotation(msgspec.Struct, frozen=True, kw_only=True):
     servers: tuple[Server, ...]
 
 
+class EngineChange(msgspec.Struct, frozen=True, kw_only=True):
+    """The engine is stopped, or at work at an address."""
+
+    engine: str | None
+
+
 class GatewayRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One gateway before one engine, or before a set of them."""
 
@@ -39,8 +50,9 @@ class GatewayRequest(msgspec.Struct, frozen=True, kw_only=True):
     """In force: what it says of vectors decides the keys of the cache."""
     port: int
     """To listen on, at the plan's host."""
-    engine: str = ""
-    """`http://127.0.0.1:port/v1`; empty before a set."""
+    engine: str | None = None
+    """`http://127.0.0.1:port/v1`; None: it is stopped until a request needs it, or replicas are
+    behind it."""
     rotation: Rotation | None = None
     """Of a set, at first."""
     key: str | None = None

@@ -23,6 +23,7 @@ State = Literal[
     "verifying",
     "ready",
     "degraded",
+    "idle",
     "backoff",
     "stopping",
     "stopped",
@@ -38,8 +39,9 @@ FINAL: frozenset[State] = frozenset({"stopped", "failed", "unknown"})
 """States in which no supervisor is at work."""
 GONE: frozenset[State] = frozenset({"stopped", "failed"})
 """States that a supervisor, or whoever settled for it, wrote as its last word."""
-UP: frozenset[State] = frozenset({"ready", "degraded"})
-"""States in which the endpoint has been verified."""
+UP: frozenset[State] = frozenset({"ready", "degraded", "idle"})
+"""States in which the endpoint has been verified, and answers: while `idle`, its engine is started
+by the first request that needs it."""
 
 
 class ExecutedEngine(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ from launcher.errors import QlaunchError
 from launcher.fleet import container, monitoring, objects, scaling, start_command
 from launcher.fleet.container import Contained
 from launcher.fleet.scaling import Scaling
+from launcher.network import redis_address
 
 FILE = "kubernetes.yaml"
 PERIOD_S = 10
@@ -269,7 +270,17 @@ def _to_cache(plan: Plan) -> list[dict[str, Any]]:
     cache = plan.cache
     if cache is None or cache.backend == "embedded":
         return []
-    default = {"redis": 6379, "memcached": 11211}[cache.backend]
-    port = urlsplit(cache.url or "").port or default
     names = [{"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")]
-    return [{"ports": [{"port": port, "protocol": "TCP"}]}, {"ports": names}]
+    servers = [
+        {"port": port, "protocol": "TCP"} for port in _cache_ports(cache.backend, cache.url or "")
+    ]
+    return [{"ports": servers}, {"ports": names}]
+
+
+def _cache_ports(backend: str, url: str) -> list[int]:
+    """Sentinels and clusters name further servers, which are taken to have Redis' usual port."""
+    if backend == "memcached":
+        return [urlsplit(url).port or 11211]
+    address = redis_address.parse(url)
+    others = set() if address.kind == "server" else {redis_address.PORT}
+    return sorted({port for _host, port in address.hosts} | others)

@@ -17,5 +17,8 @@ class FixedSource:
         """What is known."""
         return self._seen
 
+    def want(self) -> None:
+        """Whoever stopped it starts it."""
+
     def suspect(self) -> None:
         """A connection failed: whoever started this gateway ends it with its server."""

@@ -116,7 +116,11 @@ class Group:
 
     def ready(self) -> bool:
         """Whether a server is there that is not known to fail."""
-        return any(r.source.look().url and r.breaker.state != "open" for r in self.replicas)
+        return any(
+            seen.resting or (seen.url and replica.breaker.state != "open")
+            for replica in self.replicas
+            if (seen := replica.source.look())
+        )
 
     @property
     def waiting(self) -> int:
@@ -194,12 +198,14 @@ class Group:
 
     async def _comes(self, space: bytes | None, until: float) -> bool:
         """Wait until a server can be asked; False where none will be, or not in time."""
+        for replica in self.replicas:
+            replica.source.want()
         while time.monotonic() < until:
             await asyncio.sleep(_AGAIN_S)
-            if not any(replica.source.look().coming for replica in self.replicas):
-                return False
             if any(self._fits(replica, space) for replica in self.replicas):
                 return True
+            if not any(replica.source.look().coming for replica in self.replicas):
+                return False
         return False
 
     async def _from_any(self, caller: Caller, part: Part) -> Made:

@@ -44,6 +44,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """How shorter vectors are made of whole ones; None: by the server alone."""
     coming: bool = False
     """Whether somebody starts it, or keeps it running: waiting for it is worth while."""
+    resting: bool = False
+    """Whether it is stopped on purpose, until a call waits for it."""
 
 
 class Source(Protocol):
@@ -56,6 +58,10 @@ class Source(Protocol):
 
     def look(self) -> Seen:
         """What is known now; quick, raises nothing."""
+        ...
+
+    def want(self) -> None:
+        """Be told that a call waits for it."""
         ...
 
     def suspect(self) -> None:

@@ -87,6 +87,9 @@ class UrlSource:
             url=self._url, key=self._key, identity=self._identity, checkpoint=self._checkpoint
         )
 
+    def want(self) -> None:
+        """Nobody here can start it."""
+
     def suspect(self) -> None:
         """Forget the model until it has been probed again."""
         self._forget()

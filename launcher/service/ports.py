@@ -24,6 +24,8 @@ from launcher.service.store import Lock
 
 LISTEN = "0A"
 """State of a listening socket in /proc/net/tcp (TCP_LISTEN of the kernel's tcp_states.h)."""
+ESTABLISHED = "01"
+"""State of a connection, there."""
 PICK = (20000, 29999)
 """Below Linux's default net.ipv4.ip_local_port_range (32768 to 60999) and above most services."""
 Address = tuple[socket.AddressFamily, str]
@@ -174,6 +176,30 @@ def listeners(port: int) -> list[Listener]:
             continue
         found += parse_listeners(text, port)
     return found
+
+
+def connected(port: int, besides: Iterable[int] = ()) -> bool:
+    """Whether a process of this machine has a connection to `port` of it.
+
+    Args:
+        port: of a server on loopback.
+        besides: processes whose connections do not count.
+    """
+    inodes: set[int] = set()
+    for name in ("tcp", "tcp6"):
+        try:
+            text = Path(f"/proc/net/{name}").read_text(encoding="ascii")
+        except OSError:
+            continue
+        for line in text.splitlines()[1:]:
+            fields = line.split()
+            if len(fields) < 10 or fields[3] != ESTABLISHED:
+                continue
+            if int(fields[2].rpartition(":")[2], 16) == port:
+                inodes.add(int(fields[9]))
+    for pid in besides if inodes else ():
+        inodes -= sockets_of(pid)
+    return bool(inodes)
 
 
 def parse_listeners(text: str, port: int) -> list[Listener]:

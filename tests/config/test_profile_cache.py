@@ -82,6 +82,7 @@ def test_everything_at_once(tmp_path: Path) -> None:
             "dtype": "float16",
             "memory": "256MiB",
             "wait_ms": 2.5,
+            "idle_stop_s": 600,
             "password_file": "pass",
             "key_file": "../keys/cache.key",
         },
@@ -93,6 +94,7 @@ def test_everything_at_once(tmp_path: Path) -> None:
         dtype="float16",
         memory_bytes=256 << 20,
         wait_ms=2.5,
+        idle_stop_s=600.0,
         password_file=str(tmp_path / "pass"),
         key_file=str(tmp_path.parent / "keys" / "cache.key"),
     )
@@ -141,6 +143,12 @@ REFUSED: dict[str, tuple[Any, int, str]] = {
         7,
         "not an address of `redis`",
     ),
+    "no master": (
+        {"backend": "redis", "url": "redis+sentinel://h:26379"},
+        7,
+        "names no master",
+    ),
+    "no time to be idle": ({"idle_stop_s": 0}, 6, "idle_stop_s"),
     "no host": ({"backend": "redis", "url": "redis:///0"}, 7, "names no host"),
     "a bad port": ({"backend": "memcached", "url": "memcached://h:99999"}, 7, "names no host"),
     "an empty URL": ({"url": " "}, 6, "`cache.url` is empty"),

@@ -106,6 +106,9 @@ class FixedSource:
             url=self.url, identity=self.identity, checkpoint=self.checkpoint, cuts=self.cuts
         )
 
+    def want(self) -> None:
+        """Nothing."""
+
     def suspect(self) -> None:
         """Count."""
         self.suspected += 1

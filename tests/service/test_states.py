@@ -36,8 +36,8 @@ def test_ready_comes_only_after_verifying_or_degraded() -> None:
     assert {state for state in STATES if may_follow(state, "ready")} == {"verifying", "degraded"}
 
 
-def test_a_new_start_comes_only_out_of_backoff() -> None:
-    assert {state for state in STATES if may_follow(state, "starting")} == {"backoff"}
+def test_a_new_start_comes_only_out_of_backoff_and_idle() -> None:
+    assert {state for state in STATES if may_follow(state, "starting")} == {"backoff", "idle"}
 
 
 @given(st.lists(st.sampled_from(STATES), max_size=40))

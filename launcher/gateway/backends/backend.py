@@ -106,7 +106,8 @@ class CacheSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Which store, and what it may hold."""
 
     url: str
-    """A path, `sqlite:PATH`, `redis://…`, `rediss://…`, `valkey://…` or `memcached://host:port`."""
+    """A path, `sqlite:PATH`, an address of Redis (network/redis_address.py), or
+    `memcached://host:port`."""
     ttl_s: int | None = None
     """Seconds an entry is kept; None: until its place is needed."""
     max_bytes: int = DEFAULT_BYTES
@@ -120,5 +121,6 @@ def bad_cache(message: str) -> QlaunchError:
     return QlaunchError(
         message,
         code="bad_cache",
-        fix="give a file, redis://host:port/0, rediss://… or memcached://host:port",
+        fix="give a file, redis://host:port/0, rediss://…, redis+sentinel://host:port/master, "
+        "redis+cluster://host:port or memcached://host:port",
     )

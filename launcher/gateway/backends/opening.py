@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from launcher.gateway.access import is_loopback
 from launcher.gateway.backends.backend import Backend, CacheSettings, bad_cache
+from launcher.network.redis_address import is_redis, parse
 
 
 def open_backend(settings: CacheSettings) -> Backend:
@@ -52,7 +53,7 @@ def _scheme(url: str) -> str:
     scheme = urlsplit(url).scheme
     if scheme == "sqlite":
         return scheme
-    if scheme in {"redis", "rediss", "valkey", "valkeys"}:
+    if is_redis(scheme):
         return "redis"
     if scheme == "memcached":
         return "memcached"
@@ -63,12 +64,17 @@ def caution(url: str) -> str | None:
     """What to know of a cache server on another machine, in a sentence; None where nothing."""
     if _scheme(url) == "sqlite":
         return None
-    parts = urlsplit(url)
-    if is_loopback(parts.hostname or "127.0.0.1"):
-        return None
-    if parts.scheme in {"rediss", "valkeys"}:
+    if _scheme(url) == "redis":
+        try:
+            address = parse(url)
+        except ValueError:
+            return None  # it will be refused
+        hosts, tls = [host for host, _port in address.hosts], address.tls
+    else:
+        hosts, tls = [urlsplit(url).hostname or "127.0.0.1"], False
+    if tls or all(is_loopback(host) for host in hosts):
         return None
     return (
-        f"the cache {parts.scheme}://{parts.hostname} is reached without encryption: who listens "
-        "sees vectors, never texts; what others write there is not believed"
+        f"the cache {urlsplit(url).scheme}://{','.join(hosts)} is reached without encryption: "
+        "who listens sees vectors, never texts; what others write there is not believed"
     )

@@ -1,24 +1,22 @@
-"""Entries in Redis or Valkey."""
+"""Entries in Redis or Valkey: one server, a master that sentinels name, or a cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from launcher import extras
 from launcher.gateway.backends.backend import (
-    ANSWER_S,
     BackendError,
     CacheSettings,
     Stats,
     bad_cache,
     server_errors,
 )
-
-if TYPE_CHECKING:
-    import redis
+from launcher.gateway.backends.redis_clients import clients_of
+from launcher.network.redis_address import parse
 
 PREFIX: Final = b"qlaunch:v1:"
 _SCAN: Final = 1000
@@ -35,23 +33,21 @@ class RedisBackend:
         """
         extras.require("redis")
         import redis
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
 
-        url = settings.url.replace("valkeys://", "rediss://", 1).replace("valkey://", "redis://", 1)
-        parts = urlsplit(url)
-        self.name = f"{parts.scheme}://{parts.hostname}:{_port(url)}{parts.path}"
-        self._errors_of: tuple[type[Exception], ...] = (redis.RedisError, OSError, ValueError)
+        try:
+            address = parse(settings.url)
+        except ValueError as error:
+            raise bad_cache(f"the cache's URL {error}") from None
+        self.name = address.name
+        self._errors_of: tuple[type[Exception], ...] = (
+            redis.RedisError,
+            redis.exceptions.RedisClusterException,  # no kind of the first
+            OSError,
+            ValueError,
+        )
         self._ttl_ms = None if settings.ttl_s is None else settings.ttl_s * 1000
         try:
-            self._redis: redis.Redis = redis.Redis.from_url(
-                url,
-                password=password_of(settings),
-                socket_timeout=ANSWER_S,
-                socket_connect_timeout=ANSWER_S,
-                socket_keepalive=True,
-                retry=Retry(NoBackoff(), 0),
-            )
+            self._clients = clients_of(settings.url, address, password_of(settings))
         except ValueError as error:
             raise bad_cache(f"{self.name}: {error}") from None
 
@@ -60,9 +56,9 @@ class RedisBackend:
         return keys
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Entries in the order of `keys`, by one MGET."""
+        """Entries in the order of `keys`, by one MGET (of a cluster, one a slot)."""
         with server_errors(self._errors_of):
-            answer: Any = self._redis.mget([PREFIX + key for key in keys])
+            answer = self._clients.mget([PREFIX + key for key in keys])
         if not isinstance(answer, list) or len(answer) != len(keys):
             raise BackendError("MGET answered something else")
         if not all(one is None or isinstance(one, bytes) for one in answer):
@@ -72,7 +68,7 @@ class RedisBackend:
     def set_many(self, entries: Mapping[bytes, bytes]) -> None:
         """Keep entries, by one pipeline."""
         with server_errors(self._errors_of):
-            pipeline: Any = self._redis.pipeline(transaction=False)
+            pipeline: Any = self._clients.get().pipeline(transaction=False)
             for key, entry in entries.items():
                 pipeline.set(PREFIX + key, entry, px=self._ttl_ms)
             pipeline.execute()
@@ -82,7 +78,7 @@ class RedisBackend:
         gone = 0
         with server_errors(self._errors_of):
             keys = []
-            for key in self._redis.scan_iter(match=_pattern(space), count=_SCAN):
+            for key in self._clients.get().scan_iter(match=_pattern(space), count=_SCAN):
                 keys.append(key)
                 if len(keys) == _SCAN:
                     gone += self._removed(keys)
@@ -94,29 +90,23 @@ class RedisBackend:
     def stats(self) -> Stats:
         """Our entries; bytes and the bound are the whole Redis's."""
         with server_errors(self._errors_of):
-            count = sum(1 for _ in self._redis.scan_iter(match=_pattern(None), count=_SCAN))
-            memory: Any = self._redis.info("memory")
+            count = sum(1 for _ in self._clients.get().scan_iter(match=_pattern(None), count=_SCAN))
+            memories = self._clients.memories()
+        bounds: list[int] = [memory.get("maxmemory") or 0 for memory in memories]
         return Stats(
             entries=count,
-            bytes=memory.get("used_memory"),
-            max_bytes=memory.get("maxmemory") or None,
+            bytes=sum(memory["used_memory"] for memory in memories),
+            max_bytes=sum(bounds) if all(bounds) else None,
         )
 
     def close(self) -> None:
         """Close the connections, those that a thread still waits on too."""
         with suppress(*self._errors_of):
-            self._redis.connection_pool.disconnect(inuse_connections=True)
+            self._clients.close()
 
     def _removed(self, keys: list[Any]) -> int:
-        removed: Any = self._redis.unlink(*keys)
+        removed: Any = self._clients.get().unlink(*keys)
         return int(removed)
-
-
-def _port(url: str) -> int:
-    try:
-        return urlsplit(url).port or 6379
-    except ValueError:
-        raise bad_cache("the cache's URL has no such port") from None
 
 
 def password_of(settings: CacheSettings) -> str | None:
@@ -126,7 +116,7 @@ def password_of(settings: CacheSettings) -> str | None:
         QlaunchError: `bad_cache` (exit 2): its file cannot be read.
     """
     if settings.password_file is None:
-        return urlsplit(settings.url).password
+        return urlsplit(settings.url).password  # as `parse` has it, but for a URL that is none
     try:
         return settings.password_file.read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

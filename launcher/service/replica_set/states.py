@@ -39,6 +39,7 @@ NEXT: Final[dict[State, frozenset[State]]] = {
     "backoff": _ALWAYS | _UP,
     "stopping": frozenset({"stopped", "failed"}),
     "stopped": frozenset(),
+    "idle": frozenset(),  # no set ever is
     "failed": frozenset(),
     "unknown": frozenset(),
 }

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -27,6 +28,7 @@ from launcher.service.supervisor.drift import Numbers, Proof
 from launcher.service.supervisor.event_loop import Loop, Timers
 from launcher.service.supervisor.gateway_process import GatewayProcess
 from launcher.service.supervisor.http_probe import HttpAnswer
+from launcher.service.supervisor.idle_stop import IdleStop, calls_open
 from launcher.service.supervisor.records import ServiceRecords
 from launcher.service.supervisor.resources import PortReservation
 from launcher.service.supervisor.states import RestartBudget
@@ -46,6 +48,16 @@ class GatewayOwner(Protocol):
         """`complaint` has changed."""
 
 
+class EngineStops(Protocol):
+    """Who stops and starts the one engine behind a gateway: its supervisor."""
+
+    def engine_unneeded(self, after_s: float) -> bool:
+        """No request needs the engine, and none will be sent to it; whether it is stopped."""
+
+    def engine_wanted(self) -> None:
+        """A request waits for the engine that was stopped."""
+
+
 class CacheGateway:
     """The gateway of one service, through all lives of it and of the engine."""
 
@@ -57,6 +69,7 @@ class CacheGateway:
         wiring: Dependencies,
         records: ServiceRecords,
         owner: GatewayOwner,
+        stops: EngineStops | None = None,
     ) -> None:
         """Nothing is started; the plan asks for a cache, or for replicas."""
         self._loop, self._wiring, self._timing = loop, wiring, wiring.timing
@@ -74,6 +87,14 @@ class CacheGateway:
         self._fault: Failure | None = None
         self._ready_at: float | None = None
         self._ever = self._stopping = False
+        self.wants_engine = False
+        """A request waits for an engine that is stopped, or being stopped."""
+        self._stops = stops
+        cache = None if stops is None else plan.cache
+        self._idle = IdleStop(None if cache is None else cache.idle_stop_s)
+        self._resting: Literal["no", "asked", "heard", "yes"] = "no"
+        """Whether the gateway was told to begin no call to the engine, has heard it, and the engine
+        was then stopped."""
         self._misses = 0
         self._told = True
         self.drained: dict[str, int] = {}
@@ -84,14 +105,22 @@ class CacheGateway:
     # Its start --------------------------------------------------------------------------------
 
     def begin(self, plan: Plan, engine: str, proved: Numbers | None) -> None:
-        """Start it before an engine (`http://host:port/v1`) whose beat's vector was `proved`."""
+        """Have it before an engine (`http://host:port/v1`) whose beat's vector was `proved`.
+
+        One that waits for an engine goes on, another is started.
+        """
         slim = _without_words(plan)
         self._request = GatewayRequest(
             plan=slim, port=self.port.port, engine=engine, key=self._records.key
         )
         self._proved = proved
-        self._stopping = False
-        self._start()
+        self._stopping = self.wants_engine = False
+        self._resting = "no"
+        self._idle.begin()
+        if self._life is None or self._life.child.exited:
+            self._start()
+        else:
+            self._resume(engine)
 
     def begin_before(self, plan: Plan, servers: Sequence[Server], proved: Numbers | None) -> None:
         """Start it before a set, each replica of which gives the vector that was `proved`."""
@@ -126,12 +155,31 @@ class CacheGateway:
             self._told = self._life.rotate(now)
         return now.serial
 
-    def _start(self) -> None:
+    @property
+    def runs(self) -> bool:
+        """Whether its process has the service's port."""
+        return self._life is not None
+
+    def _prepare_proof(self) -> None:
         assert self._request is not None
         plan = self._request.plan
         dtype, dimensions = plan.expectation.dtype, plan.expectation.dimensions
         self._proof = Proof(self._proved, dimensions=dimensions, dtype=dtype)
-        self._fault = self._ready_at = None
+        self._fault = None
+
+    def _resume(self, engine: str) -> None:
+        """The engine is back and proved: the requests that wait go to it."""
+        assert self._life is not None
+        self._life.tell(engine)
+        if self._ready_at is None:  # it is itself coming up, and will be proved
+            self._prepare_proof()
+        else:
+            self._owner.gateway_proved()
+
+    def _start(self) -> None:
+        assert self._request is not None
+        self._prepare_proof()
+        self._ready_at = None
         self._told = True
         self.drained.clear()
         argv = self._wiring.gateway_argv
@@ -162,6 +210,11 @@ class CacheGateway:
             self.drained[str(event.get("server"))] = int(event.get("serial") or 0)
         elif event.get("event") == "error":
             self._fault = failures.gateway_error(event)
+        elif event.get("event") == "resting" and self._resting == "asked":
+            self._resting = "heard"
+            self._beat()
+        elif event.get("event") == "wanted":
+            self._want()
         elif event.get("event") == "listening":
             problem = event.get("problem")
             self._records.gateway_is(problem=problem, bypassed=bool(problem))
@@ -234,6 +287,7 @@ class CacheGateway:
             self._misses = 0
             self._note(answer.body)
             self._complain("")
+            self._look_idle(answer.body)
             return
         self._misses += 1
         if self._misses >= self._timing.hang_failures and self._life is not None:
@@ -262,6 +316,45 @@ class CacheGateway:
         if complaint != self.complaint:
             self.complaint = complaint
             self._owner.weigh()
+
+    # Without an engine ------------------------------------------------------------------------
+
+    def _look_idle(self, page: bytes) -> None:
+        """Have no call to the engine begun once nothing needs it; then, where none is under way
+        either, have it stopped."""
+        if self._life is None or self._request is None:
+            return
+        engine = urlsplit(self._request.engine or "").port or 0
+        if self._resting == "no" and self._idle.is_due(page, engine, self._life.process.pid):
+            self._resting = "asked"
+            self._life.tell(None)
+        elif self._resting == "heard":
+            self._rest(free=not calls_open(page))
+
+    def _rest(self, *, free: bool) -> None:
+        assert self._request is not None
+        after_s = self._idle.after_s
+        if free and self._stops and after_s and self._stops.engine_unneeded(after_s):
+            self._resting = "yes"
+            self._request = msgspec.structs.replace(self._request, engine=None)
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """The engine stays."""
+        assert self._request is not None
+        self._resting = "no"
+        self._idle.begin()
+        if self._life is not None:
+            self._life.tell(self._request.engine)
+
+    def _want(self) -> None:
+        if self._resting in {"asked", "heard"}:
+            self._go_on()
+        else:
+            self.wants_engine = True
+            if self._stops is not None:
+                self._stops.engine_wanted()
 
     # Its death --------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """One life of the gateway before an engine: its process, its words, and how it is asked.
 
 It is a child of the supervisor, leads a session of its own and dies with the supervisor. It is told
-what to serve by one line on its standard input (documents/gateway.py).
+what to serve by the first line on its standard input, and by others whether the engine is stopped
+(documents/gateway.py).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from launcher import child_environment
-from launcher.documents.gateway import GatewayRequest, Rotation
+from launcher.documents.gateway import EngineChange, GatewayRequest, Rotation
 from launcher.documents.run import CacheUse
 from launcher.linux import processes
 from launcher.linux.processes import ProcessId
@@ -59,20 +60,19 @@ class GatewayProcess:
         self._probe: HttpProbe | None = None
         self.last_line = ""
         reading, writing = os.pipe2(os.O_CLOEXEC)
-        self._orders = -1
-        """Where it hears of other servers; -1: it does not."""
         try:
             env = {**child_environment.utf8(os.environ), MARKER: run}
             self.child = process_tree.spawn(argv, env, cwd=cwd, stdin=reading)
             # A few kilobytes into an empty pipe: never partial, and nobody waits.
             os.write(writing, msgspec.json.encode(request) + b"\n")
-            if request.rotation is not None:
-                self._orders, writing = writing, -1
-                os.set_blocking(self._orders, False)
+            os.set_blocking(writing, False)
+        except BaseException:
+            os.close(writing)
+            raise
         finally:
             os.close(reading)
-            if writing >= 0:
-                os.close(writing)
+        self._orders = writing
+        """Where it hears of other servers."""
         margin = len(request.key or "")
         self._pump = Pump(lambda _: None, clean=clean, margin=margin, on_line=self._line)
         self._log = log
@@ -111,6 +111,13 @@ class GatewayProcess:
     def _is_ours(self) -> bool:
         return ports.ownership([self.process.pid], self._host, self._port) != "foreign"
 
+    def tell(self, engine: str | None) -> None:
+        """Where the engine is from now on; None: it is stopped, until a request needs it."""
+        try:
+            os.write(self._orders, msgspec.json.encode(EngineChange(engine=engine)) + b"\n")
+        except OSError:
+            return  # it is at its end, which is told by itself
+
     def kill(self) -> None:
         """End it at once, with whatever it started."""
         table = processes.all_processes()
@@ -138,7 +145,7 @@ class GatewayProcess:
         return f"gateway: process {processes.describe(self.process)}"
 
     def close(self) -> None:
-        """Take the last of its output, and let go of the pipe."""
+        """Take the last of its output, and let go of the pipes."""
         self._quiet()
         if self._orders >= 0:
             os.close(self._orders)

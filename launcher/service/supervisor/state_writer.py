@@ -211,6 +211,11 @@ class Members:
         """A new life: forget the last one's."""
         self.ever.clear()
 
+    def gone(self) -> None:
+        """No life is there: its processes have ended."""
+        self._members = []
+        self._write()
+
     def beside(self, part: str, process: ProcessId | None) -> None:
         """Another template or gateway, or none: it is measured and cleaned up with the engine.
 

@@ -10,6 +10,7 @@ The supervisor alone moves a service from state to state; nobody else writes `st
 | warming | the weights are in, `/health` is not 200 yet | `/health` is 200, the model ours | verifying |
 | verifying | the engine is healthy, the smoke runs | the smoke answers | ready |
 | ready | verified | checks fail twice in a row, the engine or a part of it dies | degraded, backoff |
+| idle | verified; the gateway answers, the engine is stopped | a request needs it | starting |
 | degraded | was verified, its checks fail now | they pass, embeddings hang, it dies | ready, backoff |
 | backoff | the engine died after the first `ready`, or lacked memory; waits | the wait is over | starting |
 | stopping | the tree is being stopped: asked by signal, or given up | nothing is left | stopped, failed |
@@ -35,8 +36,9 @@ NEXT: dict[State, frozenset[State]] = {
     "loading": _ALWAYS | {"warming", "verifying", "backoff"},
     "warming": _ALWAYS | {"verifying", "backoff"},
     "verifying": _ALWAYS | {"ready", "backoff"},
-    "ready": _ALWAYS | {"degraded", "backoff"},
+    "ready": _ALWAYS | {"degraded", "backoff", "idle"},
     "degraded": _ALWAYS | {"ready", "backoff"},
+    "idle": _ALWAYS | {"starting"},
     "backoff": _ALWAYS | {"starting"},
     "stopping": frozenset({"stopped", "failed"}),
     "stopped": frozenset(),

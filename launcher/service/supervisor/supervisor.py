@@ -12,9 +12,7 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterable
-from contextlib import suppress
-from functools import partial
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -39,9 +37,10 @@ from launcher.service.supervisor.start_limits import StartLimits
 from launcher.service.supervisor.states import RestartBudget
 from launcher.service.supervisor.template import Template
 from launcher.service.supervisor.timing import Dependencies
+from launcher.service.supervisor.winding import Winding
 
 
-class Supervisor:
+class Supervisor(Winding):
     """One service, from `up` to its end. `run` once, in the main thread."""
 
     def __init__(
@@ -116,7 +115,7 @@ class Supervisor:
             self._smoke = SmokeRound(self._loop, self._wiring, records, self)
             if self._plan.cache is not None:
                 place = (self._loop, self._where, self._plan)
-                self._gateway = CacheGateway(*place, self._wiring, records, self)
+                self._gateway = CacheGateway(*place, self._wiring, records, self, self)
             self._status.keep_noting(self._loop)
             traffic = lambda: None if self._life is None else self._life.traffic  # noqa: E731
             self._scrape = metrics.serve(self._loop, self._plan, records, traffic)
@@ -155,7 +154,7 @@ class Supervisor:
     def _start(self) -> None:
         """Begin one life of the engine."""
         try:
-            for reservation in self._ports():
+            for reservation in self._ports()[: 1 if self._gateway and self._gateway.runs else 2]:
                 reservation.take_port()
             self._spawn()
         except QlaunchError as error:
@@ -188,10 +187,6 @@ class Supervisor:
         self._recorder.begin_life(self._life.child.process.pid, self._records.roll.measured)
         self._limits.begin(self._plan)
         self._timers.after("sample", self._timing.poll_s, self._sample)
-
-    def _ports(self) -> list[PortReservation]:
-        """The engine's port, and that of the gateway before it: the last is the service's own."""
-        return [self._holders, *([] if self._gateway is None else [self._gateway.port])]
 
     def _not_the_engines(self) -> Iterable[int]:
         others = (self._template, self._smoke, self._gateway)
@@ -398,66 +393,6 @@ class Supervisor:
         if self._goal == "stopped":
             self._forced = True
         self._end("stopped")
-
-    def _end(self, goal: str, failure: Failure | None = None) -> None:
-        """Wind the life down, once; of several reasons the strongest decides what comes after."""
-        strength = ["run", "restart", "failed", "stopped"]
-        if strength.index(goal) <= strength.index(self._goal):
-            return
-        self._goal = goal
-        if failure is not None:
-            self._failure = failure
-            self._records.journal.write(f"failing: {failure.message}")
-        if goal != "restart" and self._status.state != "stopping":
-            detail = failure.message if failure else "asked to stop"
-            self._records.enter("stopping", detail)
-        if not self._winding:
-            self._winding = True
-            self._loop.drive(self._wind())
-
-    def _wind(self) -> Generator[float, None, None]:
-        self._timers.cancel_all()
-        self._smoke.quiet()
-        life, ever = self._life, self._records.roll.ever
-        report = yield from stopping.stop(
-            life,
-            self._gateway,
-            self._timing,
-            hurry=self._hurry,
-            forced=lambda: self._forced,
-            proofs=(
-                *(partial(each.of_port, self._failure, ever) for each in self._ports()),
-                lambda: self._recorder.gpu_held(ever),
-            ),
-        )
-        if life is not None and life.verified_at is None:
-            self._template.forget()  # the next one shall owe it nothing
-        self._life = None
-        self._smoke.close()
-        self._recorder.end_life()
-        if self._goal != "restart":
-            report.left += yield from self._template.stop()
-        self._wound_down(report)
-
-    def _wound_down(self, report: process_tree.StopReport) -> None:
-        self._records.stopped(report)
-        self._winding = self._hurry = False
-        goal, self._goal = self._goal, "run"
-        if report.left:
-            self._finish("failed", failures.left_over(report.left, self._failure))
-        elif goal == "restart":
-            with suppress(OSError):  # the start tries again
-                # Its imports then cost the start nothing.
-                self._smoke.prepare(self._plan, self._holders.url)
-            self._timers.after("restart", self._delay, self._again)
-        elif goal == "failed":
-            self._finish("failed", self._failure)
-        else:
-            self._finish("stopped", None, "; ".join(report.steps))
-
-    def _again(self) -> None:
-        self._records.enter("starting", f"restart {self._status.now.restarts}", engine=None)
-        self._start()
 
     def _finish(self, state: State, failure: Failure | None, detail: str = "") -> None:
         self._timers.cancel_all()

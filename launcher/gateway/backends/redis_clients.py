@@ -1,0 +1,136 @@
+"""Clients of Redis by the kind of address: who is asked, and how a failover is followed.
+
+A master that died is a failure until the sentinels, or the cluster, have named another; no call
+waits for that. Its connections end with it, and new ones go to whoever is the master then.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+
+from launcher.gateway.backends.backend import ANSWER_S
+from launcher.network.redis_address import RedisAddress
+
+if TYPE_CHECKING:
+    import redis
+
+_TIMES: Final[Mapping[str, Any]] = {
+    "socket_timeout": ANSWER_S,
+    "socket_connect_timeout": ANSWER_S,
+    "socket_keepalive": True,
+}
+
+
+class Clients(Protocol):
+    """One Redis, whatever it is made of."""
+
+    def get(self) -> Any:
+        """The client; what it raises is Redis' own."""
+        ...
+
+    def mget(self, names: list[bytes]) -> Sequence[Any]:
+        """Values in the order of the names."""
+        ...
+
+    def memories(self) -> list[Mapping[str, Any]]:
+        """`INFO memory` of each server that holds entries."""
+        ...
+
+    def close(self) -> None:
+        """Close all connections."""
+        ...
+
+
+class OneClient:
+    """A server, or the master that sentinels name."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+
+    def get(self) -> Any:
+        """The client."""
+        return self._client
+
+    def mget(self, names: list[bytes]) -> Sequence[Any]:
+        """By one MGET."""
+        return cast("Sequence[Any]", self._client.mget(names))
+
+    def memories(self) -> list[Mapping[str, Any]]:
+        """Of that server."""
+        memory: Any = self._client.info("memory")
+        return [memory]
+
+    def close(self) -> None:
+        """Close the connections, those that a thread still waits on too."""
+        self._client.connection_pool.disconnect(inuse_connections=True)
+
+
+class ClusterClient:
+    """A cluster; its client asks for the slots as soon as it is made, so it is made when needed."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self._client: Any = None
+        self._lock = threading.Lock()
+
+    def get(self) -> Any:
+        """The client; made by the first who asks, again and again until a node answers."""
+        with self._lock:
+            if self._client is None:
+                self._client = self._make()
+            return self._client
+
+    def mget(self, names: list[bytes]) -> Sequence[Any]:
+        """By one MGET for each slot, all at once."""
+        return cast("Sequence[Any]", self.get().mget_nonatomic(names))
+
+    def memories(self) -> list[Mapping[str, Any]]:
+        """Of each master."""
+        client = self.get()
+        by_node = client.info("memory", target_nodes=client.PRIMARIES)
+        return list(by_node.values()) if "used_memory" not in by_node else [by_node]
+
+    def close(self) -> None:
+        """Close the connections."""
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
+
+
+def clients_of(url: str, address: RedisAddress, password: str | None) -> Clients:
+    """The clients of an address; nothing is sent yet.
+
+    Raises:
+        ValueError: the URL has an option that is none.
+    """
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    once = Retry(NoBackoff(), 0)
+    if address.kind == "server":
+        plain = url.replace("valkeys://", "rediss://", 1).replace("valkey://", "redis://", 1)
+        client = redis.Redis.from_url(plain, password=password, retry=once, **_TIMES)
+        return OneClient(client)
+    login: dict[str, Any] = {"username": address.username, "password": password, "ssl": address.tls}
+    if address.kind == "sentinel":
+        from redis import sentinel
+
+        untyped: Any = sentinel
+        sentinels = untyped.Sentinel(
+            list(address.hosts), sentinel_kwargs={"ssl": address.tls, "retry": once, **_TIMES}
+        )
+        master = sentinels.master_for(
+            address.master, db=address.database, retry=once, **login, **_TIMES
+        )
+        return OneClient(master)
+    from redis import cluster
+
+    def make() -> Any:
+        node: Any = cluster.ClusterNode
+        nodes = [node(host, port) for host, port in address.hosts]
+        return cluster.RedisCluster(startup_nodes=nodes, retry=once, **login, **_TIMES)
+
+    return ClusterClient(make)

@@ -1,0 +1,165 @@
+"""How a life is wound down, and what comes after: another one, an end, or none until it is needed.
+
+The supervisor's own code, apart for its length: it has one of these as its base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from functools import partial
+
+from launcher.documents.failure import Failure
+from launcher.documents.plan import Plan
+from launcher.documents.service_state import State
+from launcher.service import failures, process_tree
+from launcher.service.supervisor import stopping
+from launcher.service.supervisor.cache_gateway import CacheGateway
+from launcher.service.supervisor.engine_life import EngineLife
+from launcher.service.supervisor.event_loop import Loop, Timers
+from launcher.service.supervisor.records import ServiceRecords
+from launcher.service.supervisor.resources import PortReservation
+from launcher.service.supervisor.run_recorder import RunRecorder
+from launcher.service.supervisor.smoke_round import SmokeRound
+from launcher.service.supervisor.state_writer import StateWriter
+from launcher.service.supervisor.template import Template
+from launcher.service.supervisor.timing import Timing
+
+STRENGTH = ("run", "idle", "restart", "failed", "stopped")
+"""Of what is to come after a life, the weakest first."""
+
+
+RESTING = "the engine is stopped; the next request that needs it starts it"
+
+
+class Winding:
+    """The part of the supervisor that ends lives."""
+
+    _loop: Loop
+    _timers: Timers
+    _timing: Timing
+    _life: EngineLife | None
+    _gateway: CacheGateway | None
+    _holders: PortReservation
+    _records: ServiceRecords
+    _recorder: RunRecorder
+    _status: StateWriter
+    _smoke: SmokeRound
+    _template: Template
+    _failure: Failure | None
+    _goal: str
+    _delay: float
+    _hurry: bool
+    _winding: bool
+    _forced: bool
+    _start: Callable[[], None]
+    _sample: Callable[[], None]
+    _finish: Callable[..., None]
+
+    @property
+    def _plan(self) -> Plan:
+        """What to run now."""
+        raise NotImplementedError
+
+    def _ports(self) -> list[PortReservation]:
+        """The engine's port, and that of the gateway before it: the last is the service's own."""
+        return [self._holders, *([] if self._gateway is None else [self._gateway.port])]
+
+    def _end(self, goal: str, failure: Failure | None = None, detail: str = "") -> None:
+        """Wind the life down, once; of several reasons the strongest decides what comes after."""
+        if STRENGTH.index(goal) <= STRENGTH.index(self._goal):
+            return
+        self._goal = goal
+        if failure is not None:
+            self._failure = failure
+            self._records.journal.write(f"failing: {failure.message}")
+        if goal == "idle":  # from now on its end is nobody's fault
+            self._records.enter("idle", detail, engine=None, engine_endpoint=None)
+        elif goal != "restart" and self._status.state != "stopping":
+            detail = failure.message if failure else "asked to stop"
+            self._records.enter("stopping", detail)
+        if not self._winding:
+            self._winding = True
+            self._loop.drive(self._wind())
+
+    def _wind(self) -> Generator[float, None, None]:
+        self._timers.cancel_all()
+        self._smoke.quiet()
+        life, ever = self._life, self._records.roll.ever
+        kept = self._gateway if self._goal == "idle" else None
+        report = yield from stopping.stop(
+            life,
+            self._gateway if kept is None else None,
+            self._timing,
+            hurry=self._hurry,
+            forced=lambda: self._forced,
+            proofs=(
+                *(
+                    partial(each.of_port, self._failure, ever)
+                    for each in (self._ports() if kept is None else [self._holders])
+                ),
+                lambda: self._recorder.gpu_held(ever),
+            ),
+        )
+        if life is not None and life.verified_at is None:
+            self._template.forget()  # the next one shall owe it nothing
+        self._life = None
+        self._smoke.close()
+        self._recorder.end_life()
+        if kept is not None and self._goal != "idle":  # asked to end meanwhile
+            rest = yield from stopping.stop(
+                None, kept, self._timing, hurry=True, forced=lambda: self._forced, proofs=()
+            )
+            report.left += rest.left
+        if self._goal not in {"restart", "idle"}:
+            report.left += yield from self._template.stop()
+        self._wound_down(report)
+
+    def _wound_down(self, report: process_tree.StopReport) -> None:
+        self._records.stopped(report)
+        self._winding = self._hurry = False
+        goal, self._goal = self._goal, "run"
+        if report.left:
+            self._finish("failed", failures.left_over(report.left, self._failure))
+        elif goal == "idle":
+            self._rest()
+        elif goal == "restart":
+            with suppress(OSError):  # the start tries again
+                # Its imports then cost the start nothing.
+                self._smoke.prepare(self._plan, self._holders.url)
+            self._timers.after("restart", self._delay, self._again)
+        elif goal == "failed":
+            self._finish("failed", self._failure)
+        else:
+            self._finish("stopped", None, "; ".join(report.steps))
+
+    def _again(self, why: str = "") -> None:
+        detail = why or f"restart {self._status.now.restarts}"
+        self._records.enter("starting", detail, engine=None)
+        self._start()
+
+    # Without an engine ------------------------------------------------------------------------
+
+    def engine_unneeded(self, after_s: float) -> bool:
+        """Stop the engine until it is needed; False where this is no time for it."""
+        state: State = self._status.state
+        if state != "ready" or self._winding or self._goal != "run":
+            return False
+        detail = f"stopping the engine: nothing has needed it for {after_s:g} s"
+        self._end("idle", detail=detail)
+        return True
+
+    def engine_wanted(self) -> None:
+        """A request waits for the engine."""
+        if self._status.state == "idle" and not self._winding:
+            self._again("a request needs the engine")
+
+    def _rest(self) -> None:
+        assert self._gateway is not None
+        self._records.roll.gone()
+        self._status.change(
+            detail="the engine is stopped; the next request that needs it starts it"
+        )
+        self._timers.after("sample", self._timing.poll_s, self._sample)
+        if self._gateway.wants_engine:
+            self.engine_wanted()

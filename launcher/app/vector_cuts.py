@@ -24,7 +24,7 @@ def cuts_of(plan: Plan) -> Cuts | None:
 
     The model's configuration says so, or what the plan overrides in it.
     """
-    if not cuts_vectors(plan.engine.version):
+    if not cuts_vectors(plan.engine.version) or (plan.guard is not None and not plan.guard.cut):
         return None
     facts = {**_config(Path(plan.model_path)), **_overridden(plan.engine.argv)}
     sizes = facts.get(_SIZES)

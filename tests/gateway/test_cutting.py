@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.app.vector_cuts import cuts_of
-from launcher.documents.plan import Plan
+from launcher.documents.plan import Guard, Plan
 from launcher.gateway.cutting import Cuts, cut
 from launcher.gateway.problems import RequestError
 from tests import samples
@@ -178,6 +178,35 @@ def test_what_the_engine_allows_is_read_as_it_reads_it(
 ) -> None:
     assert samples.plan().expectation.normalize
     assert cuts_of(plan(tmp_path, *argv, **config)) == expected
+
+
+def test_a_guard_that_refuses_shorter_vectors_before_the_engine_is_heard(tmp_path: Path) -> None:
+    """A kept text was answered where one that is not was refused."""
+    made = plan(tmp_path, is_matryoshka=True)
+    guard = Guard(
+        model="m",
+        vocabulary=100,
+        text_tokens=512,
+        text_bytes=1000,
+        inputs=64,
+        call_tokens=1000,
+        call_bytes=1000,
+        body_bytes=1000,
+        dimensions=384,
+        cut=False,
+        metrics=False,
+        loopback=True,
+        hosts=(),
+        origins=(),
+        open_calls=10,
+        open_bytes=1000,
+        open_inputs=64,
+        open_tokens=1000,
+        body_seconds=30.0,
+    )
+    for cuts, expected in ((True, ALLOWED), (False, None)):
+        guarded = msgspec.structs.replace(made, guard=msgspec.structs.replace(guard, cut=cuts))
+        assert cuts_of(guarded) == expected
 
 
 def test_an_older_engine_cuts_nothing(tmp_path: Path) -> None:

@@ -55,7 +55,8 @@ test-avx2: setup packages engine
 soak: setup engine
 	@QLAUNCH_SOAK=1 QLAUNCH_FUZZ_LOGS=100000 $(RUN)/python -m pytest -m "soak or case" -s $(ARGS) \
 		tests/engine/test_failure_shapes.py tests/reliability/test_soak.py \
-		tests/reliability/test_course.py tests/engine_real/test_deaths.py tests/corpus/test_size.py
+		tests/reliability/test_course.py tests/engine_real/test_deaths.py tests/corpus/test_size.py \
+		tests/fleet/test_clean_root.py
 	@$(RUN)/python -m tests.reliability.table
 
 fuzz: setup engine

@@ -23,6 +23,7 @@ from benchmarks.figures import Report, Row, compared, single
 from benchmarks.home import Home, Up, home, provide
 from benchmarks.options import Options
 from benchmarks.phases import Starts
+from launcher.cli.service_text import PLACEHOLDERS
 from launcher.service import ports
 from launcher.service.supervisor.engine_environment import engine_environment
 
@@ -96,7 +97,9 @@ def bare_command(place: Home, *asked: str) -> tuple[list[str], dict[str, str], s
     bare = place.data("plan", *asked, "--port", "0", "--no-plugin")["engine"]
     if ours["argv"] != bare["argv"]:
         raise BenchError("the plan's command line is another one without the plugin")
-    return list(bare["argv"]), dict(bare["env"]), str(bare["version"])
+    picked = PLACEHOLDERS["{port}"]  # as `plan` prints it
+    argv = ["{port}" if word == picked else str(word) for word in bare["argv"]]
+    return argv, dict(bare["env"]), str(bare["version"])
 
 
 def _ours(place: Home, argv: Sequence[str], seen: Seen) -> None:

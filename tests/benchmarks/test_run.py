@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -15,8 +16,11 @@ from benchmarks import home, machine, run, tree
 from benchmarks.bare import bare_engine
 from benchmarks.errors import BenchError
 from benchmarks.figures import Report, single
+from benchmarks.home import Home
 from benchmarks.options import Options
+from benchmarks.start import bare_command
 from launcher.bench import unsupervised
+from launcher.cli.service_text import PLACEHOLDERS
 from launcher.linux import processes
 from launcher.service import ports
 from tests.patience import HANG_S, PATIENCE_S
@@ -42,6 +46,14 @@ def test_a_bare_engine_is_timed_measured_and_stopped(tmp_path: Path) -> None:
     ports.check_free("127.0.0.1", port)
     with pytest.raises(BenchError, match=r"memory .* cannot be read"):
         tree.pss_bytes(found.pid)
+
+
+def test_the_port_that_a_plan_leaves_open_is_left_open() -> None:
+    """`plan` prints words in its place, and `make bench ARGS=start` ended with an error."""
+    argv = ["sglang", "--port", PLACEHOLDERS["{port}"]]
+    planned = {"engine": {"argv": argv, "env": {"A": "b"}, "version": "1"}}
+    place = cast("Home", SimpleNamespace(data=lambda *_words: planned))
+    assert bare_command(place, "p") == (["sglang", "--port", "{port}"], {"A": "b"}, "1")
 
 
 def test_an_engine_that_ends_in_its_start_says_its_last_words(tmp_path: Path) -> None:

@@ -23,8 +23,9 @@ import requests
 
 from launcher.documents.plan import MemoryPrediction
 from launcher.documents.run import Timings
-from launcher.documents.service_state import LastCheck
+from launcher.documents.service_state import LastCheck, ReplicaState
 from launcher.documents.smoke import SmokeReport
+from launcher.linux.processes import ProcessId
 from launcher.service import ports
 from launcher.service.supervisor.batch_counter import BatchCounter
 from launcher.service.supervisor.metrics_text import CONTENT_TYPE, Facts, exposition
@@ -55,11 +56,14 @@ def program() -> str:
 
 
 def everything() -> str:
-    """A page of a service with a GPU, traffic and a reference."""
+    """A page of a set of replicas with a GPU, traffic and a reference."""
+    supervisor = ProcessId(pid=3, start_ticks=1, boot_id="b")
     return exposition(
         Facts(
             state=state(
                 service="card",
+                supervisor=supervisor,
+                replicas=(ReplicaState(service="card.1", state="ready", serving=True),),
                 smoke=SmokeReport(ok=True, checks=(), worst_cosine=0.9999),
                 timings=Timings(ready_s=1.0, verified_s=2.0),
                 last_check=LastCheck(latency_ms=12.0),

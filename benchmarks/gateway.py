@@ -107,7 +107,7 @@ def run(options: Options) -> Report:
         options.say("starting the engine")
         up = place.up("bench-gateway", PROFILE)
         model = str(place.data("plan", PROFILE)["model"])
-        with gateway(place, "bench-gateway") as url:
+        with gateway(place, "bench-gateway") as (url, _pid):
             engine, front = Asker(str(up.data["endpoint"]), model), Asker(url, model)
             fresh = texts()
             for number in range(times):
@@ -268,10 +268,10 @@ def numbers(value: Any) -> array[float]:
 
 
 @contextlib.contextmanager
-def gateway(place: Home, service: str) -> Iterator[str]:
-    """A gateway before a service, in a process of its own; its URL."""
+def gateway(place: Home, service: str, *words: str) -> Iterator[tuple[str, int]]:
+    """A gateway before a service, with options, in a process of its own; its URL and pid."""
     with subprocess.Popen(
-        [QLAUNCH, "gateway", service, "--port", "0"],
+        [QLAUNCH, "gateway", service, "--port", "0", *words],
         env=place.environment,
         stdout=subprocess.PIPE,
         text=True,
@@ -281,6 +281,6 @@ def gateway(place: Home, service: str) -> Iterator[str]:
             line = process.stdout.readline()
             if not line:
                 raise BenchError("the gateway did not start")
-            yield line.split()[-1]
+            yield line.split()[-1], process.pid
         finally:
             process.terminate()

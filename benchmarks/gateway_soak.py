@@ -16,18 +16,17 @@ import contextlib
 import itertools
 import random
 import statistics
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks.errors import BenchError
-from benchmarks.gateway import CLOSE, Asker, cosine, texts
-from benchmarks.home import QLAUNCH, Home, home, provide
+from benchmarks.gateway import CLOSE, Asker, cosine, gateway, texts
+from benchmarks.home import Home, home, provide
 from benchmarks.start import ENGINE, MODEL, PROFILE
 
 CLIENTS = 4
@@ -111,7 +110,8 @@ def soak(place: Home, minutes: float, say: Callable[[str], None]) -> Seen:
     up = place.up("bench-soak", PROFILE)
     model = str(place.data("plan", PROFILE)["model"])
     store = place.root / "soak" / "vectors.db"
-    with gateway(place, "bench-soak", store) as (url, pid):
+    kept = ("--cache", str(store), "--cache-max-bytes", str(STORE_BYTES))
+    with gateway(place, "bench-soak", *kept) as (url, pid):
         warm = Asker(url, model)
         say(f"{KNOWN} texts are made, before {up.data['endpoint']}")
         source = texts()
@@ -132,26 +132,6 @@ def soak(place: Home, minutes: float, say: Callable[[str], None]) -> Seen:
         for thread in threads:
             thread.join()
     return seen
-
-
-@contextlib.contextmanager
-def gateway(place: Home, service: str, store: Path) -> Iterator[tuple[str, int]]:
-    """A gateway before a service with a small store; its URL and process."""
-    words = ["gateway", service, "--port", "0", "--cache", str(store)]
-    with subprocess.Popen(
-        [QLAUNCH, *words, "--cache-max-bytes", str(STORE_BYTES)],
-        env=place.environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        try:
-            line = process.stdout.readline()
-            if not line:
-                raise BenchError("the gateway did not start")
-            yield line.split()[-1], process.pid
-        finally:
-            process.terminate()
 
 
 def pss(pid: int) -> float:

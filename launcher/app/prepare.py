@@ -402,10 +402,10 @@ def _brought(settings: Resolved, profile: LoadedProfile) -> Engine | None:
     """The engine in an environment of the user's own, where one is named."""
     if settings.engine_python is None:
         return None
-    device = profile.profile.hardware.device
+    device, named = profile.profile.hardware.device, None
     if settings.engine != engine_and_card.AUTO:
-        device = releases.release(settings.engine).device
-    return environment_probe.own_engine(Path(settings.engine_python), device=device)
+        named, device = settings.engine, releases.release(settings.engine).device
+    return environment_probe.own_engine(Path(settings.engine_python), device=device, named=named)
 
 
 def _choose(

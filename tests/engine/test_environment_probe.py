@@ -31,7 +31,23 @@ class TestOwnEngine:
         engine = environment_probe.own_engine(python, device="cpu")
         assert engine.release.name == "cpu"
         assert (engine.python, engine.root, engine.torch) == (python, None, "2.14.1")
-        assert environment_probe.own_engine(python, device="cuda").release.name == "cuda13"
+
+    def test_on_a_card_the_compiled_operators_decide(self, tmp_path: Path) -> None:
+        with_them = answers(
+            tmp_path / "a" / "python", sglang=CPU.version, torch="2.14.1", kernels="0.4.10"
+        )
+        without = answers(
+            tmp_path / "b" / "python", sglang=CPU.version, torch="2.11.0", kernels=None
+        )
+        names = [
+            environment_probe.own_engine(python, device="cuda", named=named).release.name
+            for python in (with_them, without)
+            for named in (None, "cuda13-portable", "cuda13", "cuda12")
+        ]
+        assert names == [
+            *("cuda13", "cuda13-portable", "cuda13", "cuda13"),
+            *("cuda13-portable", "cuda13-portable", "cuda13", "cuda13-portable"),
+        ]
 
     def test_a_version_without_a_table(self, tmp_path: Path) -> None:
         python = answers(tmp_path / "python", sglang="0.0.1", torch="2")

@@ -7,7 +7,8 @@ with each layer's own `forward_native` in their place (`native`).
 
 `operators.py portable` asks the same of a release without compiled kernels: with its environment
 and the plugin, our stand-in alone in the place of compiled packages, and no layer told anything.
-Beside the layers (`portable`), modules of the server that were imported so (`imported`).
+Beside the layers (`portable`), modules of the server that were imported so (`imported`), and what
+a decoder's layer calls while it is built (`built`) and attends by (`attends`).
 """
 
 from __future__ import annotations
@@ -200,6 +201,29 @@ def layers(head: int, *, portable: bool) -> dict[str, Callable[[bool], list[str]
     }
 
 
+def select_dual_gemm() -> None:
+    """What a decoder's layer asks while it is built: on a card, for the compiler of a kernel."""
+    from sglang.srt.layers.dual_gemm import DualGemm
+
+    linear = SimpleNamespace(quant_method=None, params_dtype=None, output_partition_sizes=[3072])
+    selected = DualGemm._select_mode(SimpleNamespace(down_proj=linear), linear, 1024)
+    assert selected is None, selected
+
+
+def attention() -> str:
+    """Which attention a layer has on a card, where the server was started for whole texts."""
+    import torch
+    from qlaunch_sglang import attention
+    from sglang.srt.layers.radix_attention import RadixAttention
+
+    attention._settings = lambda: ("torch_native", True, -1)
+    owner = torch.nn.Module()
+    owner.weight = torch.nn.Parameter(torch.empty(8, device="cuda"))
+    owner.attn = RadixAttention(4, 32, 1.0, num_kv_heads=2, layer_id=0)
+    attention.whole_texts([owner])
+    return type(owner.attn).__name__
+
+
 def main() -> None:
     """Trace all layers, with and without compiled operators."""
     pretend((7, 5))
@@ -212,7 +236,10 @@ def main() -> None:
         found = layers(128, portable=True)
         with FakeTensorMode(allow_non_fake_inputs=True):
             traced = {name: layer(True) for name, layer in found.items()}
-        json.dump({"portable": traced, "imported": imported}, sys.stdout)
+            built = called(select_dual_gemm)
+            attends = attention()
+        answer = {"portable": traced, "imported": imported, "built": built, "attends": attends}
+        json.dump(answer, sys.stdout)
         return
     found = layers(128, portable=False)
     with FakeTensorMode(allow_non_fake_inputs=True):

@@ -25,7 +25,8 @@ import importlib.metadata as m, json, sys
 def version(name):
     try: return m.version(name)
     except m.PackageNotFoundError: return None
-json.dump({"sglang": version("sglang"), "torch": version("torch")}, sys.stdout)
+json.dump({"sglang": version("sglang"), "torch": version("torch"),
+           "kernels": version("sglang-kernel") or version("sgl-kernel")}, sys.stdout)
 """
 _WARM: Final = """
 import importlib, json, sys
@@ -43,6 +44,8 @@ class Versions(msgspec.Struct, frozen=True, kw_only=True):
 
     sglang: str
     torch: str
+    kernels: str | None = None
+    """Of SGLang's compiled operators; None where the environment has none, or was not asked."""
 
 
 def warm_import(release: Release, python: Path) -> Versions:
@@ -81,24 +84,34 @@ def pip_toolkit(python: Path, environ: Mapping[str, str] = os.environ) -> Path |
     return max((nvcc.parent.parent for nvcc in found), default=None)
 
 
-def own_engine(python: Path, *, device: str) -> Engine:
+def own_engine(python: Path, *, device: str, named: str | None = None) -> Engine:
     """The engine in an environment the user made, with the catalogue entry that describes it.
+
+    Args:
+        python: of that environment.
+        device: what it is to serve on.
+        named: the release that the user says it is; counts where its version is there. Without it,
+            an environment on CUDA that lacks SGLang's compiled operators is the release that has
+            none.
 
     Raises:
         QlaunchError: `engine_missing` (exit 5): no such Python, or no sglang in it;
             `engine_unknown` (exit 5): a version qlaunch has no entry for.
     """
     found = versions(python)
-    for release in releases().values():
-        if release.version == found.sglang and release.device == device:
-            return Engine(
-                release=release,
-                python=python,
-                version=found.sglang,
-                root=None,
-                torch=found.torch,
-                cuda_home=cuda_home(release, python),
-            )
+    alike = [r for r in releases().values() if (r.version, r.device) == (found.sglang, device)]
+    bare = device == "cuda" and found.kernels is None
+    # The catalogue's order where nothing else decides.
+    alike.sort(key=lambda r: (r.name != named, (r.kernels == "torch") != bare))
+    if alike:
+        return Engine(
+            release=alike[0],
+            python=python,
+            version=found.sglang,
+            root=None,
+            torch=found.torch,
+            cuda_home=cuda_home(alike[0], python),
+        )
     known = ", ".join(dict.fromkeys(r.version for r in releases().values() if r.device == device))
     raise QlaunchError(
         f"{python} holds SGLang {found.sglang}, which qlaunch has no flag table for on {device}",
@@ -164,7 +177,7 @@ def versions(python: Path) -> Versions:
         found, why = {}, str(error)
     sglang, torch = found.get("sglang"), found.get("torch")
     if sglang is not None and torch is not None:
-        return Versions(sglang=sglang, torch=torch)
+        return Versions(sglang=sglang, torch=torch, kernels=found.get("kernels"))
     raise QlaunchError(
         f"{python} is not the Python of an engine: {why}",
         code="engine_missing",

@@ -6,12 +6,12 @@ keys are all in the batch, and nobody reads them again. Measured on two Zen 5 co
 tokens through MiniLM in bfloat16: 36 % of the scheduler's time went into those copies. And the
 cache itself takes memory that nobody reads: `no_cache` leaves it out.
 
-On a GPU it is for Turing, where a server is started with `--attention-backend torch_native`: the
-Triton of its release compiles products in float16 to FMA there, without the tensor cores, and
-torch_native hands PyTorch fewer keys than queries, for which no fused kernel of PyTorch is made, so
-that scores are computed in float32. Here keys are repeated for each head, and PyTorch's
-memory-efficient kernels take them, which the wheel has for sm75. Not run on a card by us; the cache
-stays.
+On a GPU it is for servers that are started with `--attention-backend torch_native`: those of the
+release without compiled kernels, and Turing's, where the Triton of its release compiles products in
+float16 to FMA, without the tensor cores. torch_native hands PyTorch fewer keys than queries, for
+which no fused kernel of PyTorch is made, so that scores are computed in float32. Here keys are
+repeated for each head, and PyTorch's fused kernels take them; for sm75 the wheel has the
+memory-efficient ones. The cache stays there.
 
 Only where every text is whole in its batch: no prefix cache, no chunks. Elsewhere the stock way is
 kept, wrong vectors of encoders and all, for the smoke to find.
@@ -115,8 +115,8 @@ def attend_before(query, key, value, scale: float):
 def attend(query, key, value, scale: float):
     """Attention within each of some texts of one length.
 
-    In bfloat16 by two products with powers of two between them: a third of the time of PyTorch's
-    CPU kernel at every length up to 512 tokens, on Zen 5. Softmax is the same whatever is
+    In bfloat16 on a CPU by two products with powers of two between them: a third of the time of
+    PyTorch's kernel at every length up to 512 tokens, on Zen 5. Softmax is the same whatever is
     subtracted from a row and whatever its base, so the greatest score is not looked for, and the
     division comes last, where a row has as many numbers as a head, not as a text has tokens. Where
     sums of powers come near the ends of the numbers' range, PyTorch's softmax is taken. Scores are
@@ -130,9 +130,7 @@ def attend(query, key, value, scale: float):
         [texts, length, heads, head size].
     """
     texts, length, heads, size = query.shape
-    if query.dtype not in (torch.bfloat16, torch.float32) or (
-        query.dtype == torch.float32 and length > SHORT
-    ):
+    if not _by_powers(query, length):
         q, k, v = (x.transpose(1, 2) for x in (query, key, value))
         return scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2)
     q, k, v = (x.transpose(1, 2).reshape(texts * heads, length, size) for x in (query, key, value))
@@ -145,6 +143,13 @@ def attend(query, key, value, scale: float):
     else:
         found = torch.bmm(torch.softmax(_scores(q, k, scale), dim=-1), v)
     return found.view(texts, heads, length, size).transpose(1, 2)
+
+
+def _by_powers(query, length: int) -> bool:
+    """Whether two products are faster than PyTorch's kernel: on a card never."""
+    if query.device.type != "cpu":
+        return False
+    return query.dtype == torch.bfloat16 or (query.dtype == torch.float32 and length <= SHORT)
 
 
 def _scores(q, k, scale: float):
@@ -160,7 +165,8 @@ def whole_texts(owners) -> None:
         owners: the self-attention modules of all layers of the model.
     """
     owners = list(owners)
-    why_not = _why_not() or next(filter(None, map(_odd, owners)), None)
+    device = _device(owners)
+    why_not = _why_not(device) or next(filter(None, map(_odd, owners)), None)
     logger.info("qlaunch: attention over whole texts: %s", why_not or "yes")
     if why_not:
         return
@@ -174,8 +180,13 @@ def whole_texts(owners) -> None:
             layer_id=stock.layer_id,
             attn_type=stock.attn_type,
         )
-    if _settings()[0] == "cpu":
+    if device == "cpu":
         no_cache.leave_out()
+
+
+def _device(owners) -> str:
+    """Where the layers' weights are. Servers are started on a card without naming it."""
+    return next((p.device.type for owner in owners for p in owner.parameters()), "unknown")
 
 
 def _odd(owner) -> str | None:
@@ -190,10 +201,10 @@ def _odd(owner) -> str | None:
     return None
 
 
-def _why_not() -> str | None:
+def _why_not(device: str) -> str | None:
     """What keeps a text from being whole in its batch; None where nothing does."""
     try:
-        device, backend, no_radix, chunk = _settings()
+        backend, no_radix, chunk = _settings()
     except (ImportError, AttributeError, KeyError) as error:
         return f"no, this SGLang does not say how it was started ({error})"
     if device not in ("cpu", "cuda") or backend != "torch_native":
@@ -206,12 +217,12 @@ def _why_not() -> str | None:
 
 
 def _settings():
-    """How the server was started: device, attention backend, no prefix cache, size of chunks.
+    """How the server was started: attention backend, no prefix cache, size of chunks.
 
     Raises:
         ImportError, AttributeError, KeyError: this SGLang keeps them elsewhere.
     """
-    names = ("device", "attention_backend", "disable_radix_cache", "chunked_prefill_size")
+    names = ("attention_backend", "disable_radix_cache", "chunked_prefill_size")
     try:
         from sglang.srt.runtime_context import get_server_args
     except ImportError:  # 0.5.1.post2

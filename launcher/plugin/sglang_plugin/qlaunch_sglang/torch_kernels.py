@@ -4,7 +4,8 @@ A release of the catalogue with `kernels: torch` has neither SGLang's compiled o
 compiler. SGLang's own switch (SGLANG_FORCE_FUSED_OP_BACKEND, which the launcher sets) sends every
 layer to its PyTorch code; the norms of queries and keys are fused outside of those layers, and are
 told here that there is no kernel for them. SGLang would find that out itself, by a compilation that
-fails for every layer's first call.
+fails for every layer's first call. What multiplies gate and up at once, on Blackwell alone, is not
+asked for either: asking imports a compiler that this engine has not, on any card.
 """
 
 import logging
@@ -27,7 +28,20 @@ def register() -> None:
     from sglang.srt.models import utils
 
     utils.can_use_fused_inplace_qknorm = _no
+    _without_dual_gemm()
     logger.info("qlaunch: every layer is computed by PyTorch: this engine has no compiled kernels")
+
+
+def _without_dual_gemm() -> None:
+    try:
+        from sglang.srt.layers.dual_gemm import DualGemm
+    except ImportError:  # before 0.5.23
+        return
+    DualGemm._select_mode = _none
+
+
+def _none(*_args, **_kwargs) -> None:
+    return None
 
 
 def _no(*_args, **_kwargs) -> bool:

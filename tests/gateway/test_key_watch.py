@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,17 +52,36 @@ def test_the_filter_is_a_thousandth_of_the_file(file_bytes: int, size: int) -> N
 
 
 def test_all_are_worth_a_read_until_the_file_is_known(tmp_path: Path) -> None:
+    """The first question begins the reading of the file, which may not end before it is told to."""
     kept, absent = some(700), some(50)
     backend = small(tmp_path)
     backend.set_many(dict.fromkeys(kept, b"x"))
-    watch = KeyWatch(backend, LEAST_BYTES)
+    may_read = threading.Event()
+
+    class Held:
+        """The file, which gives no key away before the event."""
+
+        def newest(self) -> int:
+            return backend.newest()
+
+        def keys_since(self, number: int, most: int) -> list[tuple[int, bytes]]:
+            return backend.keys_since(number, most)
+
+        def keys_after(self, key: bytes, most: int) -> list[bytes]:
+            may_read.wait()
+            return backend.keys_after(key, most)
+
+    watch = KeyWatch(Held(), LEAST_BYTES)
     try:
+        assert list(watch.candidates(absent)) == absent
         assert watch._known is None
         assert list(watch.candidates(absent)) == absent
-        watch.look()
+        may_read.set()
+        eventually(lambda: watch._known is not None)
         assert knows(watch, kept)
         assert len(watch.candidates(absent)) < 5
     finally:
+        may_read.set()
         watch.close()
         backend.close()
 

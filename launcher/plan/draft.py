@@ -21,6 +21,7 @@ from launcher.engine.cutting import OVERRIDE, cuts_vectors
 from launcher.plan import (
     calibration,
     context,
+    cuda_memory,
     engine_and_card,
     memory,
     placement,
@@ -222,6 +223,11 @@ def _predict(
         calibration=base.calibration,
         parts=base.parts,
         plugin=inputs.settings.plugin,
+        overhead=cuda_memory.overhead(
+            inputs.engine.version,
+            (gpu.compute_capability for gpu in inputs.hardware.gpus),
+            encoder=inputs.checkpoint.encoder,
+        ),
     )
 
 

@@ -21,6 +21,8 @@ from launcher.documents.plan import (
     engine_parts,
 )
 from launcher.model.checkpoint import Checkpoint
+from launcher.plan import cuda_memory
+from launcher.plan.cuda_memory import Overhead
 from launcher.units import GIB
 
 Device = Literal["ram", "gpu"]
@@ -61,11 +63,6 @@ BARE_BYTES: Final[Mapping[EnginePart, int]] = {
 SMOKE_TOKENS: Final = 512
 """Tokens of the smoke's largest forward pass: what every service has seen when it is ready."""
 
-CUDA_CONTEXT_BYTES: Final = 512 * MIB
-"""CUDA context, libraries' handles and the allocator's slack. Estimated: nothing was run on a GPU;
-0.4 to 0.7 GiB is what operators commonly report."""
-CUDA_HOST_BYTES: Final = 6_000 * MIB
-"""RAM of a CUDA engine's processes. Estimated, not measured."""
 NO_CACHE: Final = "prefill-only-disable-kv-cache"
 SLACK: Final = 1.05
 """What must be left beside the prediction: allocators and page tables are not modelled."""
@@ -92,6 +89,8 @@ class Knobs:
     """--quantization fp8 on a checkpoint of 16 or 32 bits: the layers' matrices become one byte."""
     no_kv: str | None = None
     """Why there is no cache of keys and values; None where there is one."""
+    graph_tokens: int = 0
+    """Tokens of the largest captured forward pass on a card; 0 where none is captured."""
 
 
 def knobs(
@@ -120,7 +119,15 @@ def knobs(
         offload_bytes=0 if checkpoint.encoder else (_count(flags, "cpu-offload-gb") or 0) * GIB,
         quantised_online=checkpoint.quantization is None and flags.get("quantization") == "fp8",
         no_kv=f"--{NO_CACHE}" if flags.get(NO_CACHE) is True else no_kv,
+        graph_tokens=_graph_tokens(flags, min(limits), chunk),
     )
+
+
+def _graph_tokens(flags: Mapping[str, FlagValue], prefill: int, chunk: int | None) -> int:
+    off = any(flags.get(name) is True for name in cuda_memory.NO_GRAPH)
+    if off or flags.get("attention-backend") == "torch_native":
+        return 0
+    return min(prefill, chunk if chunk and chunk > 0 else cuda_memory.GRAPH_TOKENS)
 
 
 def replicas(flags: Mapping[str, FlagValue]) -> int:
@@ -140,6 +147,7 @@ def predict(
     parts: frozenset[EnginePart] = PARTS,
     int8: bool = False,
     plugin: bool = True,
+    overhead: Overhead = cuda_memory.UNKNOWN,
 ) -> MemoryPrediction:
     """The terms of one plan.
 
@@ -157,6 +165,7 @@ def predict(
         parts: those processes.
         int8: whether the plugin computes in 8-bit integers what else is in `dtype`.
         plugin: whether it runs in the engine at all.
+        overhead: what an engine on a card takes without any model.
     """
     where: Device = "ram" if device == "cpu" else "gpu"
     width = DTYPE_BYTES.get(dtype, 2)
@@ -174,7 +183,11 @@ def predict(
             if device == "cpu" and sizes.no_kv and not checkpoint.encoder
             else _activations(checkpoint, sizes, where, width)
         ),
-        *_base(device, method, cpu_base(checkpoint, method, plugin=plugin), calibration, parts),
+        *(
+            _cpu_terms(method, cpu_base(checkpoint, method, plugin=plugin), calibration, parts)
+            if device == "cpu"
+            else _cuda_terms(checkpoint, sizes, width, overhead)
+        ),
     )
 
     on_gpu = device == "cuda"
@@ -232,7 +245,9 @@ def _weights(
     else:
         size = checkpoint.parameters * width
         source = f"{checkpoint.parameters} elements × {width} B ({dtype})"
-    kept = min(sizes.offload_bytes, size) if where == "gpu" else 0
+    # Layers alone are offloaded: the table of embeddings stays.
+    layers = size - checkpoint.vocab_size * checkpoint.hidden_size * width
+    kept = min(sizes.offload_bytes, max(0, layers)) if where == "gpu" else 0
     if not kept:
         return [_model_term("weights", where, size, source)]
     why = "--cpu-offload-gb: copied to the GPU again in every forward pass"
@@ -341,18 +356,39 @@ def _activation_columns(checkpoint: Checkpoint) -> tuple[int, str]:
     )
 
 
-def _base(
-    device: Literal["cpu", "cuda"],
+def _cuda_terms(checkpoint: Checkpoint, sizes: Knobs, width: int, overhead: Overhead) -> list[Term]:
+    """What the engine itself takes on a card and in RAM, and its captured forward passes."""
+    terms = [
+        _engine_term(
+            "CUDA context",
+            overhead.gpu_bytes,
+            measured=overhead.gpu_source,
+            device="gpu",
+            process="scheduler",
+        ),
+        _engine_term("engine processes", overhead.ram_bytes, measured=overhead.ram_source),
+    ]
+    if sizes.graph_tokens and not checkpoint.encoder:
+        each = int(cuda_memory.GRAPH_SHARE * activation_bytes(checkpoint, width))
+        terms.append(
+            _engine_term(
+                "prefill graphs",
+                sizes.graph_tokens * each,
+                measured=f"{sizes.graph_tokens} tokens captured × {each} B, as on an H100; "
+                "not on this host",
+                device="gpu",
+                process="scheduler",
+            )
+        )
+    return terms
+
+
+def _cpu_terms(
     method: StartMethod,
     sizes: Mapping[EnginePart, int],
     calibration: Calibration | None,
     parts: frozenset[EnginePart],
 ) -> list[Term]:
-    if device == "cuda":
-        return [
-            _engine_term("CUDA context", CUDA_CONTEXT_BYTES, device="gpu", process="scheduler"),
-            _engine_term("engine processes", CUDA_HOST_BYTES),
-        ]
     if calibration is not None:
         source = f"this host's own: {calibration.source}"
         return [_engine_term(f"engine ({method})", calibration.base_bytes, method, source)]

@@ -7,13 +7,29 @@ from hypothesis import strategies as st
 from launcher.config.profile import FlagValue, HardwareNeed
 from launcher.documents.plan import MemoryPrediction
 from launcher.engine import releases
-from launcher.plan import memory
+from launcher.plan import cuda_memory, memory
 from launcher.plan.fit import Misfit, why_not_memory, why_not_on
 from launcher.plan.memory import MIB, Knobs, knobs, kv_bytes_per_token, predict
 from tests.plan.inputs import checkpoint, qwen3
 from tests.samples import GIB, gpu, machine
 
 MINILM = {"max-total-tokens": 16384, "max-running-requests": 64, "max-prefill-tokens": 16384}
+MINILM_ON_A_CARD: dict[str, FlagValue] = {
+    **MINILM, "max-running-requests": 128, "chunked-prefill-size": -1,
+}  # fmt: skip
+PORTABLE: dict[str, FlagValue] = {
+    "attention-backend": "torch_native", "chunked-prefill-size": -1,
+    "disable-prefill-cuda-graph": True,
+}  # fmt: skip
+H100: dict[str, FlagValue] = {
+    "context-length": 32768, "max-total-tokens": 131072, "max-running-requests": 512,
+    "attention-backend": "fa3",
+}  # fmt: skip
+OFFLOAD: dict[str, FlagValue] = {
+    "context-length": 4096, "max-total-tokens": 4096, "max-prefill-tokens": 4096,
+    "chunked-prefill-size": 1024, "max-running-requests": 16, "cpu-offload-gb": 1,
+    "disable-prefill-cuda-graph": True,
+}  # fmt: skip
 
 
 def terms(found: MemoryPrediction) -> dict[str, int]:
@@ -91,7 +107,7 @@ class TestTerms:
         on_gpu = [term for term in found.terms if term.device == "gpu"]
         assert found.gpu_full_bytes == sum(term.bytes for term in on_gpu)
         assert {"weights", "KV cache", "CUDA context"} <= {term.name for term in on_gpu}
-        assert found.ram_bytes == memory.CUDA_HOST_BYTES
+        assert found.ram_bytes == cuda_memory.OTHER_HOST_BYTES
 
     def test_offload_moves_weights_of_a_decoder_and_nothing_of_an_encoder(self) -> None:
         for model, kept in ((qwen3(), True), (checkpoint(), False)):
@@ -105,8 +121,58 @@ class TestTerms:
                 kv_pool_bytes=0,
             )
             moved = terms(found).get("offloaded weights", 0)
-            assert moved == (min(GIB, model.parameters * 2) if kept else 0)
+            # Qwen3's layers are 881 MB in 16 bits, and its table of embeddings is not offloaded.
+            layers = (model.parameters - model.vocab_size * model.hidden_size) * 2
+            assert moved == (min(GIB, layers) if kept else 0)
             assert terms(found)["weights"] + moved == model.parameters * 2
+
+    @pytest.mark.parametrize(
+        ("encoder", "flags", "gpu_bytes", "ram_bytes"),
+        [
+            # gpu-minilm on cuda13, and on cuda13-portable
+            (True, MINILM_ON_A_CARD, 1_098_907_648, 3_445_920_768),
+            (True, {**MINILM_ON_A_CARD, **PORTABLE}, 1_109_393_408, 3_394_828_288),
+            # Qwen3-0.6B's shape by the flags of h100-bf16, on both, and by those of gpu-offload
+            (False, H100, 18_196_987_904, 3_459_363_840),
+            (False, {**H100, **PORTABLE}, 17_393_778_688, 3_505_009_664),
+            (False, OFFLOAD, 1_772_093_440, 4_297_463_808),
+        ],
+    )
+    def test_what_an_h100_measured_was_predicted_and_not_by_much_more(
+        self, encoder: bool, flags: dict[str, FlagValue], gpu_bytes: int, ram_bytes: int
+    ) -> None:
+        """Peaks until verified, by process (NVML) and as PSS: records of 26 November 2026."""
+        model = checkpoint() if encoder else qwen3()
+        found = predict(
+            model,
+            knobs(flags, model),
+            device="cuda",
+            dtype="bfloat16",
+            method="spawn",
+            kv_pool_bytes=0,
+            overhead=cuda_memory.overhead("0.5.23", [(9, 0)], encoder=encoder),
+        )
+        assert found.gpu_bytes is not None
+        assert 1.0 <= found.gpu_bytes / gpu_bytes < 1.1
+        assert 1.0 <= found.ram_bytes / ram_bytes < 1.15
+
+    def test_a_card_and_a_release_that_were_not_measured_are_estimated(self) -> None:
+        for version, card in (("0.5.23", (7, 5)), ("0.5.10.post1", (9, 0))):
+            assumed = cuda_memory.overhead(version, [card], encoder=True)
+            assert assumed.gpu_source is None
+            assert assumed.gpu_bytes > 600 * MIB
+        # RAM does not depend on the card.
+        assert cuda_memory.overhead("0.5.23", [(7, 5)], encoder=True).ram_source
+
+    def test_no_graph_is_counted_where_none_is_captured(self) -> None:
+        sizes = [
+            knobs(flags, qwen3()).graph_tokens
+            for flags in (
+                H100, {**H100, **PORTABLE}, OFFLOAD, {**H100, "chunked-prefill-size": 2048},
+                {**H100, "disable-cuda-graph": True},
+            )
+        ]  # fmt: skip
+        assert sizes == [8192, 0, 0, 2048, 0]
 
     def test_fp8_online_halves_the_layers_but_not_the_embedding_table(self) -> None:
         model = qwen3()
@@ -166,7 +232,11 @@ class TestTerms:
 class TestKnobs:
     def test_the_engines_defaults_where_nothing_is_given(self) -> None:
         assert knobs({}, qwen3()) == Knobs(
-            kv_tokens=None, running_requests=2048, context=32768, prefill_tokens=16384
+            kv_tokens=None,
+            running_requests=2048,
+            context=32768,
+            prefill_tokens=16384,
+            graph_tokens=8192,
         )
 
     def test_one_pass_is_bound_by_the_smallest_of_its_limits(self) -> None:

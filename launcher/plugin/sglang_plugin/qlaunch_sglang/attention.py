@@ -25,6 +25,7 @@ from sglang.srt.layers.radix_attention import AttentionType, RadixAttention
 from torch.nn.functional import scaled_dot_product_attention
 
 from qlaunch_sglang import no_cache
+from qlaunch_sglang.lean_imports import serves_on_cpu
 from qlaunch_sglang.pooling import by_text, lengths_of
 
 logger = logging.getLogger(__name__)
@@ -165,7 +166,8 @@ def whole_texts(owners) -> None:
         owners: the self-attention modules of all layers of the model.
     """
     owners = list(owners)
-    device = _device(owners)
+    # The server's `device` is None on a card that nobody named; offloaded weights lie in RAM.
+    device = "cpu" if serves_on_cpu() else "cuda"
     why_not = _why_not(device) or next(filter(None, map(_odd, owners)), None)
     logger.info("qlaunch: attention over whole texts: %s", why_not or "yes")
     if why_not:
@@ -182,11 +184,6 @@ def whole_texts(owners) -> None:
         )
     if device == "cpu":
         no_cache.leave_out()
-
-
-def _device(owners) -> str:
-    """Where the layers' weights are. Servers are started on a card without naming it."""
-    return next((p.device.type for owner in owners for p in owner.parameters()), "unknown")
 
 
 def _odd(owner) -> str | None:
@@ -207,7 +204,7 @@ def _why_not(device: str) -> str | None:
         backend, no_radix, chunk = _settings()
     except (ImportError, AttributeError, KeyError) as error:
         return f"no, this SGLang does not say how it was started ({error})"
-    if device not in ("cpu", "cuda") or backend != "torch_native":
+    if backend != "torch_native":
         return f"no, {backend} on {device} has an attention of its own"
     if not no_radix:
         return "no, the prefix cache is on"

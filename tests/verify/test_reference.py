@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from launcher import child_environment
@@ -150,6 +152,27 @@ def test_the_worker_speaks_utf8_in_any_locale(monkeypatch: pytest.MonkeyPatch) -
     found = reference.worker_environment({"OMP_NUM_THREADS": "1"})
     assert {name: found[name] for name in child_environment.TEXT} == dict(child_environment.TEXT)
     assert "LANG" not in found
+
+
+@pytest.mark.parametrize(("processors", "threads"), [(1, 1), (2, 1), (3, 1), (16, 8)])
+def test_beside_an_engine_that_polls_the_reference_leaves_it_processors(
+    processors: int, threads: int, asked: VerifyRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On an H100's host MiniLM's took minutes with 16 threads on 16 processors."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(processors)))
+    sent: list[bytes] = []
+
+    def run(_argv: list[str], *, input: bytes, **_rest: object) -> object:  # noqa: A002 - subprocess's own
+        sent.append(input)
+        raise OSError(2, "no such file")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    for env in ({}, {"OMP_NUM_THREADS": "16"}):
+        given = msgspec.structs.replace(asked, engine_env=env)
+        with pytest.raises(reference.ReferenceUnavailableError):
+            reference.compute(given, ["a"])
+    assert [msgspec.json.decode(each)["threads"] for each in sent] == [threads, None]
+    assert reference.worker_environment({})["GOMP_SPINCOUNT"] == "10000"
 
 
 def test_the_cache_is_private_and_holds_no_texts(asked: VerifyRequest) -> None:

@@ -5,31 +5,36 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 
 @contextlib.contextmanager
 def ends_by_interrupt() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the command as Ctrl-C does, so that what it started is stopped.
+    """SIGINT, SIGTERM and SIGHUP end the command as Ctrl-C does: what it started is stopped.
 
-    Not one that is ignored, as nohup has it. For PID 1 of a container this is also what makes
-    them arrive: the kernel drops a signal that init has no handler for.
+    SIGINT also where it was ignored: a shell without job control (a script, `ssh HOST 'command &'`)
+    starts what it puts in the background so. Every process below would inherit that, and those
+    that we interrupt would not end; asyncio would not end its tasks in order. An ignored SIGHUP
+    stays ignored: that is what nohup is for. For PID 1 of a container this is also what makes the
+    signals arrive: the kernel drops one that init has no handler for.
     """
 
     def interrupt(_signum: int, _frame: FrameType | None) -> None:
-        if callable(signal.getsignal(signal.SIGINT)):
-            # A running event loop has a handler of its own there, which ends its tasks in order.
-            signal.raise_signal(signal.SIGINT)
-        else:  # SIGINT is ignored, as a shell does for what it starts in the background
-            raise KeyboardInterrupt
+        # A running event loop has a handler of its own there, which ends its tasks in order.
+        signal.raise_signal(signal.SIGINT)
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    every = (signal.SIGTERM, signal.SIGHUP)
-    signals = [number for number in every if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, interrupt) for number in signals}
+    handlers: dict[signal.Signals, Callable[[int, FrameType | None], object]] = {
+        signal.SIGTERM: interrupt
+    }
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        handlers[signal.SIGHUP] = interrupt
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        handlers[signal.SIGINT] = signal.default_int_handler
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:

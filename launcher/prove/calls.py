@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -19,8 +20,9 @@ import msgspec
 from launcher.documents.proof import StepRecord
 from launcher.record.scrub import Scrubber
 
-_GRACE_S: Final = 60.0
-"""After Ctrl-C: a start takes down what it began."""
+_ENDINGS: Final = ((signal.SIGINT, 60.0), (signal.SIGTERM, 15.0))
+"""What a call is asked to end by, and how long it then may take: a start takes down what it began.
+Whatever does not listen to Ctrl-C may still listen to the other."""
 _SECRET: Final = re.compile(r"TOKEN|KEY|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 _LIMIT: Final = 8 << 20
 
@@ -77,12 +79,17 @@ def _wait(child: subprocess.Popen[bytes], limit_s: float) -> bool:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    child.send_signal(signal.SIGINT)
+    """Ask it to end, then kill it with what it started in its session; it has ended then."""
     try:
-        child.wait(_GRACE_S)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
+        for number, grace_s in _ENDINGS:
+            child.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(grace_s)
+                return
+    finally:  # also where a second Ctrl-C does not want to wait
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
 
 
 def _read(record: StepRecord, answer: bytes, limit_s: float | None) -> StepRecord:

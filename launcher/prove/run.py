@@ -68,7 +68,7 @@ def _do(
     except KeyboardInterrupt:
         _clear(chapter)
         seconds = round(time.monotonic() - began, 2)
-        write(_record(chapter, "interrupted", "Ctrl-C", records, seconds))
+        write(_record(chapter, "interrupted", "Ctrl-C or a signal", records, seconds))
         raise
 
 

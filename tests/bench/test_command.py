@@ -31,6 +31,7 @@ from launcher.linux import processes
 from launcher.paths import dirs
 from launcher.record.bench import read_bench
 from launcher.service import control, store
+from tests.children import ignoring
 from tests.cli.commandline import Answer, Run
 from tests.patience import PATIENCE_S
 from tests.service.home import Home, eventually
@@ -296,16 +297,30 @@ sys.exit(main.main(sys.argv[3:]))
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    ("number", "before"),
+    [
+        (signal.SIGINT, ()),
+        (signal.SIGTERM, ()),
+        (signal.SIGHUP, ()),
+        # What `nohup qlaunch bench … &` of a shell without job control hands on.
+        (signal.SIGINT, (signal.SIGINT, signal.SIGHUP)),
+        (signal.SIGTERM, (signal.SIGINT, signal.SIGHUP)),
+    ],
+    ids=["int", "term", "hup", "int-in-the-background", "term-in-the-background"],
+)
 def test_ended_half_way_it_keeps_what_was_measured_and_leaves_nothing(
-    home: Home, tmp_path: Path, number: signal.Signals
+    home: Home, tmp_path: Path, number: signal.Signals, before: tuple[signal.Signals, ...]
 ) -> None:
     plan = tmp_path / "plan"
     plan.write_bytes(msgspec.json.encode(home.plan()))
     words = ("bench", "svc", "--tokens", "20", "--batch", "1,2,3", "--requests", "1000000")
     bounded = (*words, "--seconds", "1.5", "--json")
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(plan), "|".join(home.entry), *bounded],
+        [
+            *(*ignoring(*before), sys.executable, "-c", PROGRAM),
+            *(str(plan), "|".join(home.entry), *bounded),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -17,6 +17,7 @@ from launcher.cli import seed_table
 from launcher.linux import processes
 from tests.bench.scripted import Scripted
 from tests.bench.test_compare import compare
+from tests.children import ignoring
 from tests.cli.commandline import Run
 from tests.cli.conftest import SetMachine
 from tests.cli.services import leave_service
@@ -31,12 +32,19 @@ QUICK = ("--no-quality", "--quiet", "--json", "--repeats", "1")
 class Command:
     """`compare` in a process of its own, with the fake engine behind it."""
 
-    def __init__(self, home: Path, modes: dict[str, list[str] | None], *words: str) -> None:
+    def __init__(
+        self,
+        home: Path,
+        modes: dict[str, list[str] | None],
+        *words: str,
+        ignored: tuple[signal.Signals, ...] = (),
+    ) -> None:
         env = {name: value for name, value in os.environ.items() if name[:8] != "QLAUNCH_"}
         self.home = home
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "tests.cli.compare_program", str(home)),
+                *(*ignoring(*ignored), sys.executable, "-m", "tests.cli.compare_program"),
+                str(home),
                 *(json.dumps(modes), "compare", *QUICK, *words),
             ],
             cwd=ROOT,
@@ -86,11 +94,16 @@ def test_two_modes_and_one_that_cannot_run(tmp_path: Path) -> None:
     command.assert_nothing_left()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["int", "term"])
+@pytest.mark.parametrize(
+    ("number", "ignored"),
+    [(signal.SIGINT, ()), (signal.SIGTERM, ()), (signal.SIGTERM, (signal.SIGINT, signal.SIGHUP))],
+    ids=["int", "term", "term-in-the-background"],
+)
 def test_an_interrupt_keeps_what_was_measured_and_leaves_nothing(
-    number: signal.Signals, tmp_path: Path
+    number: signal.Signals, ignored: tuple[signal.Signals, ...], tmp_path: Path
 ) -> None:
-    command = Command(tmp_path, {"one": [], "two": []}, "--requests", "1000000", "--seconds", "0.5")
+    words = ("--requests", "1000000", "--seconds", "0.5")
+    command = Command(tmp_path, {"one": [], "two": []}, *words, ignored=ignored)
     eventually(lambda: command.rows() >= 4, HANG_S)  # three levels of `one`, the first of `two`
     command.process.send_signal(number)
     code, document = command.finish()

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.children import ignoring
 from tests.cli.commandline import Run
 from tests.corpus.server import Server
 from tests.corpus.test_command import left, refused, write
@@ -30,9 +31,17 @@ def texts(count: int) -> list[str]:
     return ["" if at % 17 == 5 else f"text {at} {'word ' * (at % 7)}" for at in range(count)]
 
 
-def start(home: Path, *words: str, commit_s: float = 0.05) -> subprocess.Popen[bytes]:
+def start(
+    home: Path, *words: str, commit_s: float = 0.05, ignored: tuple[signal.Signals, ...] = ()
+) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-c", OFTEN.format(commit_s=commit_s) + ENTRY, *words],
+        [
+            *ignoring(*ignored),
+            sys.executable,
+            "-c",
+            OFTEN.format(commit_s=commit_s) + ENTRY,
+            *words,
+        ],
         env={**os.environ, "QLAUNCH_HOME": str(home)},
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -169,12 +178,18 @@ def died(run: Run, mortal: Mortal, step: int, words: tuple[str, ...]) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 77
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_keeps_what_was_done(number: int, engine: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "ignored"),
+    [(signal.SIGINT, ()), (signal.SIGTERM, ()), (signal.SIGTERM, (signal.SIGINT, signal.SIGHUP))],
+    ids=["int", "term", "term-in-the-background"],
+)
+def test_an_interrupt_keeps_what_was_done(
+    number: signal.Signals, ignored: tuple[signal.Signals, ...], engine: str, tmp_path: Path
+) -> None:
     source = str(write(tmp_path / "i.jsonl", texts(1500)))
     words = ("embed", source, "--url", engine, "--batch", "5", "--concurrency", "2", "-o")
     out = tmp_path / "o.jsonl"
-    process = start(tmp_path, *words, str(out), commit_s=1000)
+    process = start(tmp_path, *words, str(out), commit_s=1000, ignored=ignored)
     part = Path(f"{out}.part")
     eventually(lambda: part.exists() and part.stat().st_size > 10_000)
     process.send_signal(number)

@@ -223,6 +223,7 @@ def _predict(
         calibration=base.calibration,
         parts=base.parts,
         plugin=inputs.settings.plugin,
+        cuda_build="+cu" in (inputs.engine.torch or ""),
         overhead=cuda_memory.overhead(
             inputs.engine.version,
             (gpu.compute_capability for gpu in inputs.hardware.gpus),

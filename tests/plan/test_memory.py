@@ -156,6 +156,22 @@ class TestTerms:
         assert 1.0 <= found.gpu_bytes / gpu_bytes < 1.1
         assert 1.0 <= found.ram_bytes / ram_bytes < 1.15
 
+    def test_a_cuda_build_on_a_cpu_takes_more(self) -> None:
+        """PyPI's PyTorch for x86-64: MiniLM took 813 MB where 661 were predicted."""
+        peaks = [
+            predict(
+                checkpoint(),
+                knobs({**MINILM, "max-total-tokens": 0}, checkpoint(), no_kv="whole texts"),
+                device="cpu",
+                dtype="bfloat16",
+                method="fork",
+                kv_pool_bytes=0,
+                cuda_build=build,
+            ).ram_bytes
+            for build in (False, True)
+        ]
+        assert peaks[1] - peaks[0] == memory.CUDA_BUILD_BYTES
+
     def test_a_card_and_a_release_that_were_not_measured_are_estimated(self) -> None:
         for version, card in (("0.5.23", (7, 5)), ("0.5.10.post1", (9, 0))):
             assumed = cuda_memory.overhead(version, [card], encoder=True)

@@ -44,6 +44,6 @@ def test_a_record_becomes_a_row(ok: bool, word: str, tmp_path: Path) -> None:
     (tmp_path / "p.json").write_text(json.dumps(msgspec.to_builtins(proof)))
     (row,) = [line for line in page.proved(tmp_path).splitlines() if "t4-fp16" in line]
     assert row == (
-        f"| `t4-fp16` | Tesla T4 | turing | {word} | 0.9995 | not measured | 3072 MiB |"
+        f"| `t4-fp16` | Tesla T4 | turing | {word} | 0.9995 | not measured | 3.22 GB |"
         " not measured | `p.json` |"
     )

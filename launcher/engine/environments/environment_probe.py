@@ -21,11 +21,17 @@ IMPORT_LIMIT_S: Final = 3600.0
 """For what hangs: a CUDA release's first import, its bytecode and 9 GB of libraries not in memory,
 took more than 600 s on two cores that thirty other processes wanted, and 76 s before."""
 _VERSIONS: Final = """
-import importlib.metadata as m, json, sys
+import importlib.metadata as m, importlib.util as u, json, os, runpy, sys
 def version(name):
     try: return m.version(name)
     except m.PackageNotFoundError: return None
-json.dump({"sglang": version("sglang"), "torch": version("torch"),
+def torch():
+    # With its build (+cpu, +cu130), which the package's metadata on PyPI does not say.
+    try:
+        file = os.path.join(os.path.dirname(u.find_spec("torch").origin), "version.py")
+        return runpy.run_path(file)["__version__"]
+    except Exception: return version("torch")
+json.dump({"sglang": version("sglang"), "torch": torch(),
            "kernels": version("sglang-kernel") or version("sgl-kernel")}, sys.stdout)
 """
 _WARM: Final = """

@@ -222,8 +222,12 @@ def _predict(
         kv_pool_bytes=pool_bytes,
         calibration=base.calibration,
         parts=base.parts,
-        plugin=inputs.settings.plugin,
-        cuda_build="+cu" in (inputs.engine.torch or ""),
+        base=memory.cpu_base(
+            inputs.checkpoint,
+            base.method,
+            plugin=inputs.settings.plugin,
+            cuda_build="+cu" in (inputs.engine.torch or ""),
+        ),
         overhead=cuda_memory.overhead(
             inputs.engine.version,
             (gpu.compute_capability for gpu in inputs.hardware.gpus),

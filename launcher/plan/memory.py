@@ -150,8 +150,7 @@ def predict(
     calibration: Calibration | None = None,
     parts: frozenset[EnginePart] = PARTS,
     int8: bool = False,
-    plugin: bool = True,
-    cuda_build: bool = False,
+    base: Mapping[EnginePart, int] | None = None,
     overhead: Overhead = cuda_memory.UNKNOWN,
 ) -> MemoryPrediction:
     """The terms of one plan.
@@ -169,8 +168,7 @@ def predict(
         calibration: what this host's own runs say of the engine's processes.
         parts: those processes.
         int8: whether the plugin computes in 8-bit integers what else is in `dtype`.
-        plugin: whether it runs in the engine at all.
-        cuda_build: whether an engine on a CPU has a CUDA build of PyTorch.
+        base: from `cpu_base`; None: that of an engine with the plugin.
         overhead: what an engine on a card takes without any model.
     """
     where: Device = "ram" if device == "cpu" else "gpu"
@@ -178,24 +176,14 @@ def predict(
     terms = (
         *_weights(checkpoint, sizes, where, dtype, width, int8=int8),
         _kv(checkpoint, sizes, where, width, kv_pool_bytes),
-        _model_term(
-            "request table",
-            where,
-            (sizes.running_requests + 1) * sizes.context * 4,
-            "(max-running-requests + 1) × context × 4 B, SGLang's ReqToTokenPool",
-        ),
+        _request_table(sizes, where),
         *(
             _own_activations(checkpoint, sizes, width, int8=int8)
             if device == "cpu" and sizes.no_kv and not checkpoint.encoder
             else _activations(checkpoint, sizes, where, width)
         ),
         *(
-            _cpu_terms(
-                method,
-                cpu_base(checkpoint, method, plugin=plugin, cuda_build=cuda_build),
-                calibration,
-                parts,
-            )
+            _cpu_terms(method, base or cpu_base(checkpoint, method), calibration, parts)
             if device == "cpu"
             else _cuda_terms(checkpoint, sizes, width, overhead)
         ),
@@ -212,9 +200,16 @@ def predict(
 
 
 def cpu_base(
-    checkpoint: Checkpoint, method: StartMethod, *, plugin: bool, cuda_build: bool = False
+    checkpoint: Checkpoint, method: StartMethod, *, plugin: bool = True, cuda_build: bool = False
 ) -> Mapping[EnginePart, int]:
-    """Bytes of each process of an engine on a CPU without any model, as it was measured."""
+    """Bytes of each process of an engine on a CPU without any model, as it was measured.
+
+    Args:
+        checkpoint: what it serves.
+        method: how its processes are started.
+        plugin: whether qlaunch's runs in it.
+        cuda_build: whether its PyTorch is a CUDA build.
+    """
     sizes: Mapping[EnginePart, int] = BARE_BYTES
     if plugin:
         sizes = CPU_BASE_BYTES["encoder" if checkpoint.encoder else "decoder"][method]
@@ -294,6 +289,12 @@ def _kv(checkpoint: Checkpoint, sizes: Knobs, where: Device, width: int, pool: i
     per_token = kv_bytes_per_token(checkpoint, width)
     source = f"{sizes.kv_tokens} tokens × {per_token} B"
     return _model_term("KV cache", where, sizes.kv_tokens * per_token, source)
+
+
+def _request_table(sizes: Knobs, where: Device) -> Term:
+    size = (sizes.running_requests + 1) * sizes.context * 4
+    source = "(max-running-requests + 1) × context × 4 B, SGLang's ReqToTokenPool"
+    return _model_term("request table", where, size, source)
 
 
 def _activations(checkpoint: Checkpoint, sizes: Knobs, where: Device, width: int) -> list[Term]:

@@ -54,6 +54,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     start.add_argument("--wrong-model", action="store_true", help="names another model")
     start.add_argument("--generates", action="store_true", help="is_generation: true")
     start.add_argument("--errno-98", action="store_true", help="cannot bind, and does not end")
+    start.add_argument("--scheduler-dies", type=float, help="logs an exception in two parts")
     start.add_argument("--max-total-tokens", type=int, default=0)
     start.add_argument("--room-for", type=int, help="tokens above which the start is out of memory")
     start.add_argument("--print-key", action="store_true", help="log the key, as SGLang does")
@@ -420,6 +421,12 @@ def main() -> int:
     log("Load weight end. elapsed=0.01 s, type=BertModel")
     if options.errno_98:
         log("[Errno 98] error while attempting to bind on address: address already in use")
+        time.sleep(600)
+    if options.scheduler_dies is not None:
+        log("Scheduler hit an exception: Traceback (most recent call last):")
+        print('  File "/triton/knobs.py", line 185, in from_path\n    run([path])', flush=True)
+        time.sleep(options.scheduler_dies)
+        print("PermissionError: [Errno 13] Permission denied: '/triton/ptxas'", flush=True)
         time.sleep(600)
     server = Engine(options, key)
     arrange_death(options)

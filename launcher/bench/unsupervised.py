@@ -101,7 +101,7 @@ class BareEngine:
             self._read_log()
             elapsed = time.monotonic() - self._began
             if self.ended():
-                raise _failed(f"the bare engine ended in its start: {self.last_words()}")
+                raise _failed(f"the bare engine ended in its start: {self._why()}")
             if read_memory().available_bytes < FLOOR_BYTES:
                 kill_leftovers(self._tree.scan())
                 raise _failed("the bare engine took nearly all the memory there is: stopped")
@@ -142,6 +142,13 @@ class BareEngine:
         """The last line that it printed."""
         lines = self.log_text()[-4000:].splitlines()
         return lines[-1][-300:] if lines else "it said nothing"
+
+    def _why(self) -> str:
+        """What its log tells of its end: after the error come the lines of those it took along."""
+        from launcher.engine.failures.classify import classify
+
+        match = classify(self.log_text(), phase="start")
+        return self.last_words() if match is None else match.error or match.message
 
     def ended(self) -> bool:
         """Whether its leader has ended."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -40,6 +41,10 @@ class Match(Protocol):
     def lines(self) -> Sequence[str]:
         """The log lines that prove it."""
 
+    @property
+    def error(self) -> str | None:
+        """What the engine itself said of it, where a traceback holds that."""
+
 
 class Classify(Protocol):
     """Tells why an engine ended (`engine.failures.classify`, given by the caller)."""
@@ -59,6 +64,9 @@ def how(returncode: int) -> str:
     except ValueError:
         return f"signal {-returncode}"
 
+
+_STAMP = re.compile(r"^\[\d{4}-\d\d-\d\d[ T][^\]]{0,60}\] ?")
+"""What SGLang puts before a line: the time, and the rank."""
 
 _DOING: dict[State, str] = {
     "starting": "while starting",
@@ -92,6 +100,20 @@ def gave_up(last: Failure, starts: int) -> Failure:
         fix=last.fix,
         evidence=last.evidence,
     )
+
+
+def ailing(line: str, match: Match | None) -> str:
+    """Why an engine was given up that said `line` and ran on: for `lost`.
+
+    The line that begins a traceback says nothing: its exception does, unless `match` quotes it.
+    """
+    reason = "the engine did not end by itself after"
+    said, begins, _ = _STAMP.sub("", line.strip()).partition("Traceback (most recent call last)")
+    if begins and match is not None and match.error is not None:
+        if match.error in match.message:
+            return f"{reason} an exception"
+        said = match.error
+    return f"{reason} saying: {said.strip().removesuffix(':')[:300]}"
 
 
 def lost(reason: str, phase: State, match: Match | None, log: str) -> Failure:

@@ -110,7 +110,61 @@ def test_the_data_is_well_formed() -> None:
         assert signature.cause.endswith((".", "}"))
         assert signature.fix.endswith(".")
         groups = set(re.findall(r"{(\w+)}", signature.cause + signature.fix))
-        assert groups <= set(re.compile(signature.pattern or "").groupindex)
+        assert groups <= {*re.compile(signature.pattern or "").groupindex, "error"}
+
+
+# --- what is quoted ------------------------------------------------------------------------------
+
+CAUSE = "\nThe above exception was the direct cause of the following exception:\n\n"
+HANDLING = "\nDuring handling of the above exception, another exception occurred:\n\n"
+DENIED = "PermissionError: [Errno 13] Permission denied: '/triton/backends/nvidia/bin/ptxas'"
+
+
+def quoted(text: str) -> str | None:
+    found = classify(text, phase="warming")
+    assert found is not None
+    return found.error
+
+
+def test_a_scheduler_s_traceback_is_quoted_by_its_exception_with_the_path() -> None:
+    """The log of a first run on an H100, whose wheels were unpacked without their x bits."""
+    found = classify(LOGS["permission_denied-ptxas"], phase="warming", returncode=None)
+    assert found is not None
+    ptxas = "/engines/cuda13/lib/python3.12/site-packages/triton/backends/nvidia/bin/ptxas"
+    assert found.error == f"PermissionError: [Errno 13] Permission denied: '{ptxas}'"
+    assert found.message.endswith(found.error)
+
+
+@pytest.mark.parametrize(
+    ("errors", "expected"),
+    [
+        ((DENIED,), DENIED),
+        ((DENIED + "\n\n[2026-11-26 14:24:22] SIGQUIT received.",), DENIED),
+        ((DENIED, CAUSE, "OSError: no compiler"), f"{DENIED}; then OSError: no compiler"),
+        ((DENIED, CAUSE, "LaunchError"), DENIED),
+        ((DENIED, CAUSE, DENIED), DENIED),
+        ((DENIED, HANDLING, f"RuntimeError: ptxas: {DENIED}"), f"RuntimeError: ptxas: {DENIED}"),
+        (("KeyError: 'x'", HANDLING, "ValueError: no model x"), "ValueError: no model x"),
+        (("KeyError: 'x'",), "KeyError: 'x'"),
+        (("OSError: it failed:\n  two things\nand more",), "OSError: it failed: two things"),
+        (("AssertionError\n",), "AssertionError"),
+    ],
+)  # fmt: skip
+def test_a_chain_is_quoted_by_its_first_cause_and_what_a_later_one_adds(
+    errors: tuple[str, ...], expected: str
+) -> None:
+    assert quoted("".join(e if e.startswith("\n") else raised(e) for e in errors)) == expected
+
+
+def test_a_long_exception_is_cut() -> None:
+    found = quoted(raised(f"RuntimeError: {'x' * 5000}"))
+    assert found is not None
+    assert 200 < len(found) <= 400
+
+
+def test_a_traceback_that_is_still_being_written_quotes_nothing() -> None:
+    found = classify(LOADED + raised("x").rpartition("x")[0], phase="warming")
+    assert found is None or found.error is None
 
 
 # --- order ---------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ class Found(NamedTuple):
     message: str
     fix: str | None
     lines: tuple[str, ...]
+    error: str | None = None
 
 
 def wiring(options: dict[str, Any]) -> Dependencies:

@@ -86,6 +86,25 @@ def test_an_engine_that_cannot_bind_and_does_not_end_is_given_up(home: Home) -> 
     assert "[Errno 98]" in failure["evidence"][0]
 
 
+@pytest.mark.parametrize(
+    ("ailing_s", "pause_s"), [(1.0, 0.0), (2.0, 2.5)], ids=["written", "being-written"]
+)
+def test_a_scheduler_that_dies_of_an_exception_is_quoted_by_it(
+    home: Home, ailing_s: float, pause_s: float
+) -> None:
+    """`… after saying: Scheduler hit an exception: Traceback (most recent call last):`, it said."""
+    home.options["timing"]["ailing_s"] = ailing_s
+    home.options["real_classes"] = True
+    error = refused(home, home.plan("--scheduler-dies", str(pause_s)))
+    assert (error.code, error.exit_code) == ("start_failed", 6)
+    assert error.message == (
+        "service 'svc': the engine did not end by itself after an exception while warming up: The"
+        " engine may not read, write or run a file that it needs: PermissionError: [Errno 13]"
+        " Permission denied: '/triton/ptxas'"
+    )
+    assert status_of(error)["failure"]["failure_class"] == "permission_denied"
+
+
 def test_embeddings_that_hang_while_health_is_fine_restart_the_engine(
     home: Home, tmp_path: Path
 ) -> None:

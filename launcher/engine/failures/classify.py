@@ -117,6 +117,8 @@ class Match:
     """The one thing to try."""
     lines: tuple[str, ...]
     """The lines that prove it, terminal-safe; empty where an exit code is all there is."""
+    error: str | None
+    """What the engine itself said, on one line: the exception that a traceback ends with."""
     source: str
     """Where the text comes from, and whether it was verified there."""
     phase: str
@@ -270,11 +272,14 @@ def _says_error(line: str, signature: Signature) -> bool:
 def _match(hit: _Hit, log: Log) -> Match:
     signature = hit.signature
     verified = "verified" if signature.verified else "unverified"
+    error = log.raised(hit.traceback) if hit.traceback else None
+    groups = {"error": error or log.words(hit.position), **hit.groups}
     return Match(
         failure_class=signature.failure_class,
-        message=_filled(signature.cause, hit.groups),
-        fix=_filled(signature.fix, hit.groups),
+        message=_filled(signature.cause, groups),
+        fix=_filled(signature.fix, groups),
         lines=log.lines_around(hit.position),
+        error=error,
         source=f"{signature.source} ({verified})",
         phase=log.phase_at(hit.position),
     )
@@ -286,6 +291,7 @@ def _exited(ended: Exit, log: Log) -> Match:
         message=ended.cause,
         fix=ended.fix,
         lines=(),
+        error=None,
         source=ended.source,
         phase=log.phase_at(len(log.text)),
     )
@@ -301,7 +307,7 @@ def _unclassified(known: Exit, log: Log, hits: list[_Hit]) -> Match | None:
     found = found or next((t for t in strange if not serving), None)
     if found is None or not found.frames or found.frames[-1][1] >= found.end:
         return None
-    return _quoted(known, log, found.frames[-1][1])
+    return _quoted(known, log, found.frames[-1][1], log.raised(found))
 
 
 def _last_error(log: Log) -> int | None:
@@ -313,15 +319,17 @@ def _last_error(log: Log) -> int | None:
     return None
 
 
-def _quoted(known: Exit, log: Log, error: int) -> Match:
-    """The unclassified error whose line is around `error`, in its own words."""
-    start, end = log.line(error)
-    line = safe(log.text[start : min(end, start + LINE_LIMIT)]).strip()
+def _quoted(known: Exit, log: Log, error: int, words: str | None = None) -> Match:
+    """The unclassified error whose line is around `error`, in these words or its own."""
+    if words is None:
+        start, end = log.line(error)
+        words = safe(log.text[start : min(end, start + LINE_LIMIT)]).strip()
     return Match(
         failure_class=known.failure_class,
-        message=_filled(known.cause, {"error": line}),
+        message=_filled(known.cause, {"error": words}),
         fix=known.fix,
         lines=log.lines_around(error),
+        error=words,
         source=known.source,
         phase=log.phase_at(error),
     )

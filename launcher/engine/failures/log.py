@@ -14,6 +14,10 @@ LINE_LIMIT = 2_000
 """Characters of a line, around the words searched for, that a pattern sees."""
 SHOWN_LIMIT = 400
 """Characters of a line given as evidence."""
+_EXCEPTION_LIMIT = 300
+"""Characters of an exception given in a sentence."""
+_EXCEPTION_LINES = 4
+"""Lines of it read where the first one only announces them."""
 TRACEBACK = "Traceback (most recent call last)"
 TRACEBACK_LINES = 4_000
 MESSAGE_LINES = 60
@@ -37,6 +41,8 @@ _GROUPS = ("ExceptionGroup:", "BaseExceptionGroup:")
 _GUTTER = re.compile(r"^ {2,40}[|+] ?(?!-)", re.MULTILINE)
 """What stands before each line of a group of exceptions (PEP 654), by depth."""
 _LOG_LINE = re.compile(r"\[?\d{4}-\d\d-\d\d[ T]|(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
+_STAMP = re.compile(r"^\[\d{4}-\d\d-\d\d[ T][^\]\n]{0,60}\] ?")
+"""What SGLang puts before a line: the time, and the rank."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,8 @@ class Traceback:
     frames: tuple[tuple[int, int], ...]
     fatal: bool
     """A process of the engine died of it, by its own words."""
+    prefix: str = ""
+    """What stands before each of its lines."""
 
     def holds(self, position: int) -> bool:
         """Whether `position` is past the header: in the frames or the message."""
@@ -117,6 +125,43 @@ class Log:
         index = bisect_right(self.tracebacks, position, key=lambda t: t.start) - 1
         return index if index >= 0 and position < self.tracebacks[index].end else None
 
+    def raised(self, traceback: Traceback) -> str | None:
+        """What a traceback ends with, on one line; None where its end is not in the log.
+
+        Of a chain it is the first cause that counts. One that is no sentence (`KeyError: 'bert'`)
+        gives way to the first later one that is; a last one that says something else is added.
+        """
+        told = [
+            words
+            for _, low in traceback.frames
+            if low < traceback.end and (words := self._exception(low, traceback))
+        ]
+        told = [words for words in told if not words.startswith(_GROUPS)] or told
+        if not told:
+            return None
+        cause = next((words for words in told if " " in _message(words)), told[0])
+        last = told[-1]
+        if _message(last) in cause or " " not in _message(last):
+            return cause
+        return last if _message(cause) in last else f"{cause}; then {last}"
+
+    def _exception(self, low: int, traceback: Traceback) -> str:
+        """The exception whose message starts at `low`; one line, unless that ends with a colon."""
+        words = ""
+        for raw in self.text[low : min(low + 4 * LINE_LIMIT, traceback.end)].split("\n"):
+            line = raw.removeprefix(traceback.prefix).strip()
+            more = words.endswith(":") and words.count("\n") < _EXCEPTION_LINES
+            if words and not more and line:
+                break
+            if _LOG_LINE.match(line) or any(chain in line for chain in _CHAIN):
+                break
+            words = f"{words}\n{line}" if words and line else words or line
+        return safe(words.replace("\n", " "), _EXCEPTION_LIMIT)
+
+    def words(self, position: int) -> str:
+        """The line at `position` without its time, as a sentence quotes it."""
+        return safe(_STAMP.sub("", self.window(position)).strip(), _EXCEPTION_LIMIT)
+
     def lines_around(self, position: int) -> tuple[str, ...]:
         """The line at `position`, two before and two after, made safe for a terminal."""
         before = self.text[max(0, position - 4 * LINE_LIMIT) : position].split("\n")[-3:]
@@ -130,11 +175,17 @@ class Log:
         return tuple(safe(line) for line in lines if line.strip())
 
 
-def safe(line: str) -> str:
+def safe(line: str, limit: int = SHOWN_LIMIT) -> str:
     """`line` cut to what is shown, and harmless on a terminal."""
     from launcher.yaml_reader import shown
 
-    return shown(line.replace("\t", "    ").rstrip(), SHOWN_LIMIT)
+    return shown(line.replace("\t", "    ").rstrip(), limit)
+
+
+def _message(exception: str) -> str:
+    """What an exception says beside its type; all of it where there is no type."""
+    kind, colon, message = exception.partition(": ")
+    return message if colon and " " not in kind else exception
 
 
 def _tracebacks(text: str) -> Iterator[Traceback]:
@@ -176,7 +227,7 @@ def _traceback(text: str, header: int) -> Traceback:
     if in_frames:
         frames.append((begun, position))
     fatal = "hit an exception" in text[start:header][-200:]
-    return Traceback(start, max(position, header + len(TRACEBACK)), tuple(frames), fatal)
+    return Traceback(start, max(position, header + len(TRACEBACK)), tuple(frames), fatal, prefix)
 
 
 def _after(text: str, position: int) -> int:

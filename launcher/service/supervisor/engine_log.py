@@ -60,6 +60,12 @@ def is_fatal(line: str, *, starting: bool) -> bool:
     )
 
 
+def in_traceback(text: str) -> bool:
+    """Whether `text` ends in the frames of a traceback, before the exception that it tells of."""
+    _, begins, rest = text.rpartition("Traceback (most recent call last):\n")
+    return bool(begins) and all(line[:1] in ("", " ", "\t") for line in rest.split("\n"))
+
+
 class Excerpt:
     """The first and the last characters of a text that may be endless."""
 

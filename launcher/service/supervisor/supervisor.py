@@ -24,7 +24,7 @@ from launcher.errors import QlaunchError
 from launcher.linux.processes import ProcessId
 from launcher.service import failures, process_tree
 from launcher.service.store import Folder, Lock, not_written
-from launcher.service.supervisor import metrics, stopping, systemd_notify
+from launcher.service.supervisor import engine_log, metrics, stopping, systemd_notify
 from launcher.service.supervisor.cache_gateway import CacheGateway
 from launcher.service.supervisor.engine_life import EngineLife
 from launcher.service.supervisor.event_loop import Loop, Timers
@@ -38,6 +38,9 @@ from launcher.service.supervisor.states import RestartBudget
 from launcher.service.supervisor.template import Template
 from launcher.service.supervisor.timing import Dependencies
 from launcher.service.supervisor.winding import Winding
+
+_PATIENCE = 4
+"""Waits for the end of an engine whose traceback is still being written."""
 
 
 class Supervisor(Winding):
@@ -277,23 +280,33 @@ class Supervisor(Winding):
     def life_ailing(self, line: str) -> None:
         """It says that it is lost: it may end by itself and tell why, but not take its time."""
         if not self._winding:
-            reason = f"the engine did not end by itself after saying: {line.strip()[:300]}"
-            self._timers.after("ailing", self._timing.ailing_s, lambda: self._lost(reason))
+            self._wait_for_its_end(line, _PATIENCE)
+
+    def _wait_for_its_end(self, line: str, patience: int) -> None:
+        def over() -> None:
+            assert self._life is not None
+            self._life.drain()
+            if patience > 1 and engine_log.in_traceback(self._life.text):
+                self._wait_for_its_end(line, patience - 1)  # the exception comes last
+            else:
+                self._lost(lambda match: failures.ailing(line, match))
+
+        self._timers.after("ailing", self._timing.ailing_s, over)
 
     def life_worker_died(self, role: str, process: ProcessId) -> None:
         """SGLang's front would hang every request for a minute more."""
         if not self._winding:
             self._recorder.event("limb_died", role=role, pid=process.pid)
             reason = f"the engine's {role} (process {process.pid}) died"
-            self._timers.after("ailing", self._timing.limb_s, lambda: self._lost(reason))
+            self._timers.after("ailing", self._timing.limb_s, lambda: self._lost(lambda _: reason))
 
-    def _lost(self, reason: str) -> None:
+    def _lost(self, reason: Callable[[failures.Match | None], str]) -> None:
         """A life that cannot be saved, though its leader still runs."""
         assert self._life is not None
         self._life.drain()
         phase = self._status.state
         match = self._explain(phase, None)
-        self._give_up_on(failures.lost(reason, phase, match, self._records.log_path))
+        self._give_up_on(failures.lost(reason(match), phase, match, self._records.log_path))
 
     def _give_up_on(self, failure: Failure) -> None:
         """End an engine that will not end by itself, soon, and go on as if it had died."""

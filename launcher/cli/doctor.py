@@ -19,11 +19,12 @@ from launcher.cli.base import command as declare
 from launcher.cli.result import Problem, Result
 from launcher.config.profile import Profile
 from launcher.config.settings import SETTINGS, is_offline, load_user_config
+from launcher.doctor import compiler, folders, gpu, host, network, runner, services, surroundings
 from launcher.doctor import engines as engine_checks
-from launcher.doctor import folders, gpu, host, network, runner, services, surroundings
 from launcher.doctor.runner import DoctorCheck, Finding, Status
 from launcher.engine import releases as catalogue
 from launcher.engine.environments import install
+from launcher.engine.releases import why_not_gpu
 from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.nvml import Unavailable
 from launcher.paths import Dirs, dirs
@@ -165,14 +166,27 @@ def _gpu_checks() -> Iterator[DoctorCheck]:
         if_cut="problem",
         fix_if_cut=gpu.FIX_IF_CUT,
     )
+    limit_s = compiler.ASK_S * 1.3 + compiler.COMPILE_S
+    yield DoctorCheck(compiler.NAME, _compiler, limit_s=limit_s)
 
 
 def _gpus() -> Iterator[Finding]:
     devices, users = gpu.read()
     yield from gpu.gpu_findings(devices, users)
-    if not isinstance(devices, Unavailable):
-        releases = catalogue.releases().values()
-        yield from engine_checks.gpu_findings(devices.gpus, devices.driver_version, releases)
+    if isinstance(devices, Unavailable):
+        return
+    releases = catalogue.releases().values()
+    yield from engine_checks.gpu_findings(devices.gpus, devices.driver_version, releases)
+
+
+def _compiler() -> Iterator[Finding]:
+    """Only where a release runs on a card: a CPU's engines compile nothing."""
+    devices, _ = gpu.read(compiler.ASK_S)
+    if isinstance(devices, Unavailable):
+        return
+    cuda = [each for each in catalogue.releases().values() if each.device == "cuda"]
+    if any(why_not_gpu(r, g, devices.driver_version) is None for r in cuda for g in devices.gpus):
+        yield compiler.compiler_finding()
 
 
 def _folder_checks(where: Dirs) -> Iterator[DoctorCheck]:

@@ -51,6 +51,8 @@ def raised(error: str, *, frame: str = "srt/managers/scheduler.py", fatal: bool 
     )
 
 
+FRAMES = {"offloader": "srt/utils/offloader.py", "triton": "triton/runtime/build.py"}
+
 Block = tuple[str, str, tuple[str, ...], str]
 """Class, kind, phases and text of one block of failure_texts.txt."""
 
@@ -65,7 +67,7 @@ def _example(block: Block) -> tuple[str, str]:
     """Class and log of one block."""
     expected, kind, phases, text = block
     if kind != "line":
-        frame = "srt/utils/offloader.py" if kind == "offloader" else "srt/managers/scheduler.py"
+        frame = FRAMES.get(kind, "srt/managers/scheduler.py")
         text = raised(text, frame=frame, fatal=kind != "front").rstrip("\n")
     return expected, "".join(MARKERS[phase] for phase in phases) + text + "\n"
 

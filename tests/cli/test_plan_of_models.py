@@ -187,6 +187,10 @@ class TestAModelInsteadOfAProfile:
         on(machine(gpus=(gpu(total=15 * GIB),)))
         installed(folder.parent / "data" / "engines", "turing")
         assert dry(run, "all-minilm-l6-v2")["profile"] == "gpu-minilm"
+        assert dry(run, "./My Encoder")["profile"] == "gpu-minilm", "the one that was measured"
+        # Neither was measured: the one for the smaller model.
+        profiles = folder.parent / "config" / "profiles"
+        (profiles / "gpu-minilm.yaml").write_text("extends: gpu-minilm\nmeasured: false\n")
         assert dry(run, "./My Encoder")["profile"] == "gpu-bge-micro"
 
     def test_ones_own_in_front_of_a_shipped_one_is_taken_too(self, run: Run, folder: Path) -> None:

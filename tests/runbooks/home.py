@@ -26,6 +26,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 ENTRY: Final = ROOT / "tests" / "service" / "entry.py"
 FAKE: Final = Path(__file__).with_name("fake_python.py")
 CARD: Final = "all-minilm-l6-v2"
+OPTIONS: Final = "options.json"
 TIMING: Final = {"beat_s": 0.3, "poll_s": 0.03, "health_timeout_s": 2.0, "patient_s": 4.0}
 PATIENCE: Final = {"grace_s": 3.0, "children_s": 0.1, "group_s": 0.1, "kill_s": 3.0}
 QLAUNCH: Final = """\
@@ -50,6 +51,13 @@ class OnCall:
     """What runs in the background of a page."""
     limit_s: float = HANG_S
     """Seconds for one command."""
+
+    def looks_every(self, seconds: float) -> None:
+        """Have supervisors that start from now on look at their engine that often."""
+        options = self.home.parent / OPTIONS
+        said = json.loads(options.read_text())
+        said["timing"]["beat_s"] = seconds
+        options.write_text(json.dumps(said))
 
     def types(self, command: str) -> subprocess.CompletedProcess[str]:
         """Run a line in a shell; stdout and stderr as they come."""
@@ -109,7 +117,7 @@ def make(root: Path) -> OnCall:
     environment(home / "data" / "engines")
     make_bert(here / "my-finetune", pooling="mean", layers=1, hidden=384, heads=12)
     model(home)
-    options = root / "options.json"
+    options = root / OPTIONS
     options.write_text(
         json.dumps(
             {

@@ -76,6 +76,9 @@ def wedged(on_call: OnCall) -> Between:
     """Embeddings hang, and /health is 200."""
     flag = on_call.here.parent / "hangs"
     on_call.switches("--hang-flag", str(flag))
+    # After three failures the supervisor restarts it, and the page looks at it before that: two
+    # commands, which took 5 s on a busy machine.
+    on_call.looks_every(8.0)
     serving(on_call)
 
     def between(typed: Typed) -> None:

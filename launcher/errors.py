@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import msgspec
+
+    Document = Mapping[str, object] | msgspec.Struct
+    """`data` of a command: a typed document, or its keys where there are few."""
 
 
 class ExitCode(IntEnum):
@@ -42,7 +49,7 @@ class QlaunchError(Exception):
         code: str,
         exit_code: ExitCode = ExitCode.USAGE,
         fix: str | None = None,
-        data: dict[str, Any] | None = None,
+        data: Document | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message

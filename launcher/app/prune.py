@@ -31,7 +31,7 @@ class Item:
     kind: Kind
     path: Path
     bytes: int
-    why: str
+    reason: str
     """Why it can go, in a few words."""
     used_by: tuple[str, ...] = ()
     """Who uses it, for what has to stay."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import msgspec
-
 from launcher.cli.result import Problem, Result, Status, table
 from launcher.documents.comparison import Level, Row
 from launcher.documents.measurement import BenchResult
@@ -124,7 +122,7 @@ def remarks(rows: Sequence[Row], idle: float | None) -> list[str]:
 
 def result(found: BenchResult, levels: int, *, interrupted: bool = False) -> Result:
     """Rows as the result of `bench`: 0, 10 where some levels failed, 1 where all did, or 130."""
-    rows, data = found.rows, msgspec.to_builtins(found)
+    rows = found.rows
     lines = [
         f"service   {found.service} ({found.profile}): {found.model}, {found.dtype}",
         f"engine    {found.release} {found.engine}, on the {found.device}",
@@ -148,6 +146,6 @@ def result(found: BenchResult, levels: int, *, interrupted: bool = False) -> Res
         some = any(row.p50_ms is not None for row in rows)
         code = ExitCode.PARTIAL if some else ExitCode.UNEXPECTED
     if code is ExitCode.OK:
-        return Result(data=data, lines=lines)
+        return Result(data=found, lines=lines)
     status: Status = "error" if code is ExitCode.UNEXPECTED else "partial"
-    return Result(data=data, lines=lines, exit_code=code, status=status, problems=tuple(problems))
+    return Result(data=found, lines=lines, exit_code=code, status=status, problems=tuple(problems))

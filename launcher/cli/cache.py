@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -52,7 +51,7 @@ def _opened(settings: CacheSettings) -> Backend | None:
     return open_backend(settings) if is_made(settings) else None
 
 
-def _nothing(settings: CacheSettings, data: dict[str, Any]) -> Result:
+def _nothing(settings: CacheSettings, data: dict[str, int | None]) -> Result:
     """What is said of a cache that has not been made."""
     return Result(
         data={"cache": settings.url, **data},

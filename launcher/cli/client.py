@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import click
+from msgspec.structs import asdict
 
 from launcher.app.client_snippets import KEY_VARIABLE, SNIPPETS, SnippetTarget
 from launcher.app.running_service import running
 from launcher.cli.base import command as declare
 from launcher.cli.result import Result
-from launcher.cli.service_text import prompts_data
+from launcher.documents.plan_report import ClientPrompts
 
 
 @declare("client")
@@ -46,7 +47,7 @@ def command(service: str, language: str) -> Result:
         "model": target.model,
         "dimensions": target.dimensions,
         "instruction": target.instruction,
-        **prompts_data(target.prompts),
+        **asdict(ClientPrompts.of(target.prompts)),
         "api_key_variable": KEY_VARIABLE if target.keyed else None,
         "language": language,
         "snippet": snippet,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
+from msgspec.structs import asdict
 
 from launcher import extras
 from launcher.app import contenders, test_conditions
@@ -128,7 +128,7 @@ def _modes(
             code="does_not_fit",
             exit_code=ExitCode.DOES_NOT_FIT,
             fix="see why: qlaunch profiles list",
-            data={"modes": [msgspec.to_builtins(each.facts) for each in found]},
+            data={"modes": [each.facts for each in found]},
         )
     if given["baseline"]:
         found.append(contenders.plain_contender(first, logs))
@@ -177,8 +177,7 @@ def _measured(
 def _result(
     found: Comparison, kept: store.Store, given: dict[str, Any], files: dict[str, str]
 ) -> Result:
-    document: dict[str, Any] = msgspec.to_builtins(found)
-    data = {**document, "path": str(kept.path)}
+    data = {**asdict(found), "path": str(kept.path)}
     lines = compare_text.lines(found)
     if given["seed"]:
         data["seed_table"] = {"source": seed_table.SOURCE, "rows": seed_table.rows(found)}

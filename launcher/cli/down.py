@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
+import msgspec
+from msgspec.structs import asdict
 
 from launcher.cli import screen
 from launcher.cli.base import command as declare
 from launcher.cli.base import wants_reasons
 from launcher.cli.result import Problem, Result
+from launcher.documents.service_state import State
 from launcher.errors import ExitCode
 from launcher.service import control
+
+
+class Stopped(msgspec.Struct, frozen=True, kw_only=True):
+    """One service of `down`."""
+
+    service: str
+    was_running: bool
+    state: State | None
+    seconds: float
+    forced: bool
+    left: tuple[str, ...]
 
 
 @declare("down")
@@ -30,8 +42,8 @@ def command(names: tuple[str, ...], everything: bool, timeout: float) -> Result:
         raise click.UsageError("name the services to stop, or give --all")
     targets = [state.service for state in control.services()] if everything else list(names)
     results = [_one(name, timeout, known=everything) for name in targets]
-    left = [line for found in results for line in found["left"]]
-    lines = [found.pop("line") for found in results] or ["no services"]
+    left = [line for found in results for line in found.left]
+    lines = [_line(found) for found in results] or ["no services"]
     problems = [
         Problem("stop_incomplete", f"still there: {line}", "end that process by its pid")
         for line in left
@@ -45,20 +57,14 @@ def command(names: tuple[str, ...], everything: bool, timeout: float) -> Result:
     )
 
 
-def _one(name: str, timeout: float, *, known: bool) -> dict[str, Any]:
+def _one(name: str, timeout: float, *, known: bool) -> Stopped:
     if not known:
         control.status(name)  # an unknown name is an error, with the names there are
     done = control.down(name, timeout=timeout)
-    if done.was_running:
-        line = f"{name}: stopped in {done.seconds:.1f} s"
-    else:
-        line = f"{name}: not running"
-    return {
-        "service": name,
-        "was_running": done.was_running,
-        "state": done.state.state if done.state else None,
-        "seconds": done.seconds,
-        "forced": done.forced,
-        "left": list(done.left),
-        "line": line + (" (its supervisor had to be killed)" if done.forced else ""),
-    }
+    return Stopped(**asdict(done) | {"state": done.state.state if done.state else None})
+
+
+def _line(found: Stopped) -> str:
+    stopped = f"stopped in {found.seconds:.1f} s" if found.was_running else "not running"
+    killed = " (its supervisor had to be killed)" if found.forced else ""
+    return f"{found.service}: {stopped}{killed}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
+import msgspec
+from msgspec.structs import asdict
 
 from launcher.app import usage
 from launcher.cli import screen
@@ -24,6 +24,24 @@ from launcher.units import size
 command = group("engine", "List, install and remove engine releases.")
 
 
+class KnownRelease(msgspec.Struct, frozen=True, kw_only=True):
+    """One release of `engine list`."""
+
+    name: str
+    version: str
+    title: str
+    device: str
+    start: tuple[str, ...]
+    installed: bool
+    path: str | None
+    bytes: int | None
+    disk_bytes: int
+    installable: bool
+    reason: str | None
+    """Why it cannot be installed here."""
+    notes: tuple[str, ...]
+
+
 @declare("engine list")
 def list_() -> Result:
     """List the releases, whether they are installed, and whether they can be."""
@@ -31,41 +49,41 @@ def list_() -> Result:
     found = [_entry(release, hardware) for release in releases.releases().values()]
     rows = [
         (
-            e["name"],
-            e["version"],
-            e["device"],
-            size(e["bytes"]) if e["installed"] else f"no ({size(e['disk_bytes'])})",
-            "yes" if e["installable"] else "no",
-            e["title"],
+            e.name,
+            e.version,
+            e.device,
+            size(e.bytes) if e.installed else f"no ({size(e.disk_bytes)})",
+            "yes" if e.installable else "no",
+            e.title,
         )
         for e in found
     ]
     headings = ("RELEASE", "SGLANG", "DEVICE", "INSTALLED", "INSTALLS HERE", "TITLE")
     lines = table(headings, rows)
-    refused = [(e["name"], e["reason"]) for e in found if not e["installable"]]
+    refused = [(e.name, e.reason) for e in found if e.reason is not None]
     if refused:
         lines += ["not here", *screen.by_reason(refused)]
     return Result(data={"engines": found}, lines=lines)
 
 
-def _entry(release: Release, hardware: Hardware) -> dict[str, Any]:
+def _entry(release: Release, hardware: Hardware) -> KnownRelease:
     engines = dirs().engines
     here = install.find(release, engines)
     reason = _why_not(release, hardware)
-    return {
-        "name": release.name,
-        "version": release.version,
-        "title": release.title,
-        "device": release.device,
-        "start": list(release.start),
-        "installed": here is not None,
-        "path": str(here.root) if here else None,
-        "bytes": install.size_bytes(release, engines) if here else None,
-        "disk_bytes": release.disk_bytes,
-        "installable": reason is None,
-        "reason": reason,
-        "notes": list(release.notes),
-    }
+    return KnownRelease(
+        name=release.name,
+        version=release.version,
+        title=release.title,
+        device=release.device,
+        start=release.start,
+        installed=here is not None,
+        path=str(here.root) if here else None,
+        bytes=install.size_bytes(release, engines) if here else None,
+        disk_bytes=release.disk_bytes,
+        installable=reason is None,
+        reason=reason,
+        notes=release.notes,
+    )
 
 
 @declare("engine install")
@@ -90,7 +108,8 @@ def install_(release: str, force: bool, anyway: bool) -> Result:
         engine = install.install(wanted, dirs().engines, progress=progress.line, force=force)
     finally:
         progress.done()
-    data = _entry(wanted, reading.detect()) | {"python": str(engine.python), "torch": engine.torch}
+    entry = asdict(_entry(wanted, reading.detect()))
+    data = {**entry, "python": str(engine.python), "torch": engine.torch}
     lines = [f"{wanted.name}: SGLang {engine.version}, torch {engine.torch}, in {engine.root}"]
     return Result(data=data, lines=lines)
 

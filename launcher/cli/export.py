@@ -68,7 +68,7 @@ def _result(
     text: str,
     name: str,
     output: str | None,
-    more: Mapping[str, Any],
+    more: Mapping[str, str],
     hints: tuple[str, ...] = (),
 ) -> Result:
     """The exported text, printed or written."""
@@ -124,7 +124,7 @@ def _systemd(
         program=_program(), others=scope == "system" and owner not in (_me(), str(os.geteuid()))
     )
     text = systemd.unit(found.plan, start, scope=cast("systemd.Scope", scope), user=owner)
-    more: dict[str, Any] = {"scope": scope, "unit": text}
+    more = {"scope": scope, "unit": text}
     hints: tuple[str, ...] = ()
     if scope == "user":
         more["linger"] = systemd.lingering(owner)

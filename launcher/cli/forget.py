@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
+import msgspec
 
 from launcher.cli.base import command as declare
 from launcher.cli.result import Problem, Result
@@ -17,6 +16,14 @@ from launcher.record.runs import list_runs
 from launcher.service import control
 from launcher.service.forget import forget
 from launcher.units import size
+
+
+class Forgotten(msgspec.Struct, frozen=True, kw_only=True):
+    """One service of `forget`."""
+
+    service: str
+    bytes: int
+    runs: tuple[str, ...]
 
 
 @declare("forget")
@@ -39,8 +46,8 @@ def command(names: tuple[str, ...], everything: bool, runs: bool) -> Result:
     else:
         results, problems = _each(names, runs=runs)
     lines = [
-        f"{one['service']}: forgotten, {size(one['bytes'])}"
-        + (f", {len(one['runs'])} runs" if one["runs"] else "")
+        f"{one.service}: forgotten, {size(one.bytes)}"
+        + (f", {len(one.runs)} runs" if one.runs else "")
         for one in results
     ]
     return Result(
@@ -52,7 +59,7 @@ def command(names: tuple[str, ...], everything: bool, runs: bool) -> Result:
     )
 
 
-def _each(names: tuple[str, ...], *, runs: bool) -> tuple[list[dict[str, Any]], list[Problem]]:
+def _each(names: tuple[str, ...], *, runs: bool) -> tuple[list[Forgotten], list[Problem]]:
     """Each in turn: one that is refused does not keep the others.
 
     Raises:
@@ -69,9 +76,9 @@ def _each(names: tuple[str, ...], *, runs: bool) -> tuple[list[dict[str, Any]], 
     return results, [Problem(error.code, error.message, error.fix) for error in errors]
 
 
-def _one(name: str, *, runs: bool) -> dict[str, Any]:
+def _one(name: str, *, runs: bool) -> Forgotten:
     freed = forget(name)
     records = [run for run in list_runs(dirs().runs) if runs and run.service == name]
     freed += sum(bytes_of(dirs().runs / run.run) for run in records)
     remove_runs(dirs().runs, records)
-    return {"service": name, "bytes": freed, "runs": [run.run for run in records]}
+    return Forgotten(service=name, bytes=freed, runs=tuple(run.run for run in records))

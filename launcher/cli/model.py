@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import click
 import msgspec
+from msgspec.structs import asdict
 
 from launcher.app import usage
 from launcher.app.known_model import not_here
@@ -16,9 +17,11 @@ from launcher.cli.base import all_option, group
 from launcher.cli.base import command as declare
 from launcher.cli.progress import Progress
 from launcher.cli.result import Result, table
+from launcher.documents.plan_report import ClientPrompts
 from launcher.engine import support
 from launcher.model import remove as removing
 from launcher.model.cards import list_cards, resolve_model
+from launcher.model.checkpoint import ModelCard
 from launcher.model.fetch import locate, obtain
 from launcher.model.inspect import inspect as inspect_checkpoint
 from launcher.paths import Dirs, dirs
@@ -28,37 +31,52 @@ from launcher.units import size
 command = group("model", "List, fetch, inspect, quantise and remove models.")
 
 
+class KnownModel(msgspec.Struct, frozen=True, kw_only=True):
+    """One card of `model list`."""
+
+    name: str
+    title: str
+    sources: tuple[str, ...]
+    parameters: int
+    dimensions: int
+    pooling: str
+    context_length: int
+    licence: str | None
+    path: str | None
+    """Its folder, where it is on this machine."""
+
+
 @declare("model list")
 @all_option()
 def list_(everything: bool) -> Result:
     """List the model cards, and which models are on this machine."""
     where = dirs()
-    found: list[dict[str, Any]] = []
-    for card in list_cards(_cards(where)):
-        here = locate(card.sources, models_dir=where.models)
-        found.append(
-            {
-                "name": card.name,
-                "title": card.title,
-                "sources": [str(source) for source in card.sources],
-                "parameters": card.parameters,
-                "dimensions": card.dimensions,
-                "pooling": card.pooling,
-                "context_length": card.context_length,
-                "licence": card.licence,
-                "path": str(here) if here else None,
-            }
-        )
+    found = [_known(card, where) for card in list_cards(_cards(where))]
     rows = [
         (
-            m["name"], f"{m['parameters'] / 1e6:.0f}M", m["dimensions"], m["pooling"],
-            m["context_length"], "yes" if m["path"] else "no", m["sources"][0],
+            m.name, f"{m.parameters / 1e6:.0f}M", m.dimensions, m.pooling,
+            m.context_length, "yes" if m.path else "no", m.sources[0],
         )
         for m in found
     ]  # fmt: skip
     headings = ("MODEL", "SIZE", "DIM", "POOLING", "CONTEXT", "HERE", "SOURCE")
     lines = screen.shorten(table(headings, rows), everything=everything)
     return Result(data={"models": found}, lines=lines)
+
+
+def _known(card: ModelCard, where: Dirs) -> KnownModel:
+    here = locate(card.sources, models_dir=where.models)
+    return KnownModel(
+        name=card.name,
+        title=card.title,
+        sources=tuple(map(str, card.sources)),
+        parameters=card.parameters,
+        dimensions=card.dimensions,
+        pooling=card.pooling,
+        context_length=card.context_length,
+        licence=card.licence,
+        path=str(here) if here else None,
+    )
 
 
 @declare("model pull")
@@ -105,10 +123,10 @@ def inspect(model: str, everything: bool) -> Result:
         raise not_here(model)
     found = inspect_checkpoint(path)
     support.require_any(found)
-    data: dict[str, Any] = msgspec.to_builtins(found, enc_hook=str)
+    data = msgspec.to_builtins(found, enc_hook=str)
     data["kv_bytes_per_token"] = found.kv_bytes_per_token
     data["similarity"] = found.prompts.similarity if found.prompts else None
-    data |= service_text.prompts_data(found.prompts)
+    data |= asdict(ClientPrompts.of(found.prompts))
     shown = data | {"weight_bytes": size(found.weight_bytes)}
     if not everything:
         shown = {key: shown[key] for key in _FIRST if shown[key] not in (None, (), [], "")}

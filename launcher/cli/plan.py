@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
+from msgspec import UNSET, UnsetType
 
 from launcher.app import evidence
 from launcher.app.prepare import prepare
@@ -14,6 +14,7 @@ from launcher.cli.base import command as declare
 from launcher.cli.options import machine_options, plan_options, request
 from launcher.cli.progress import Progress
 from launcher.cli.result import Result
+from launcher.documents.evidence import Evidence
 from launcher.paths import dirs
 
 
@@ -30,10 +31,10 @@ def command(words: tuple[str, ...], everything: bool, **given: Any) -> Result:
     asked = request(words, given, fetch=False, foresee=True)
     prepared = prepare(asked, Progress(quiet=True).line)
     plan = prepared.plan
-    data = service_text.prepared_data(prepared)
     lines = service_text.prepared(prepared, brief=not everything)
+    known: Evidence | UnsetType = UNSET
     if not prepared.hardware.assumed:  # runs of this machine say nothing of another
         known = evidence.of_plan(plan, dirs(), asked.profile)
-        data["evidence"] = msgspec.to_builtins(known)
         lines += evidence.lines(known)
+    data = service_text.plan_report(prepared, known)
     return Result(data=data, lines=screen.shorten(lines, everything=everything, keep=1))

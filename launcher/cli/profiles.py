@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import click
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from launcher.app import candidates, own_profile
 from launcher.app.prepare import profiles_dir
@@ -16,21 +17,62 @@ from launcher.cli.base import all_option, group, wants_reasons
 from launcher.cli.base import command as declare
 from launcher.cli.result import Problem, Result, failure, table
 from launcher.config.loading import LoadedProfile, ProfileRef, find_profile, load_profile
+from launcher.config.profile import Profile
 from launcher.config.settings import load_user_config, resolve
 from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.detect import detect
 from launcher.paths import dirs
 from launcher.plan.recommend import Judged
+from launcher.plan.suitability import Bucket
 from launcher.units import size
 
 command = group("profiles", "List, show and validate profiles; make and edit your own.")
 
 
-_BUCKETS: Final = {
+_BUCKETS: Final[dict[Bucket, str]] = {
     "runs": "runs here",
     "one_change": "runs with one change",
     "cannot": "cannot run here",
 }
+
+
+class ProfileRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One profile of `profiles list`; of one that cannot be read, only where it is and why."""
+
+    name: str
+    path: str
+    shipped: bool
+    title: str | None = None
+    model: str | None = None
+    engine: str | None = None
+    measured: bool | None = None
+    runs_here: bool = False
+    reason: str | None
+    bucket: Bucket = "cannot"
+    change: str | None = None
+    saves_bytes: int | None = None
+    release: str | None = None
+
+
+class ShownProfile(msgspec.Struct, frozen=True, kw_only=True):
+    """`profiles show`."""
+
+    name: str
+    path: str
+    shipped: bool
+    extends: tuple[str, ...]
+    profile: Profile
+    resolved: dict[str, object] | UnsetType = UNSET
+    """With `--resolved`: the settings, without `sources`."""
+    sources: dict[str, str] | UnsetType = UNSET
+
+
+class CheckedProfile(msgspec.Struct, frozen=True, kw_only=True):
+    """One profile of `profiles validate`."""
+
+    name: str
+    path: str | None
+    valid: bool
 
 
 @declare("profiles list")
@@ -56,54 +98,46 @@ def list_(everything: bool) -> Result:
     )
 
 
-def _sections(found: list[dict[str, Any]], *, reasons: bool) -> Iterator[list[str]]:
+def _sections(found: list[ProfileRow], *, reasons: bool) -> Iterator[list[str]]:
     """A table for each bucket; what cannot run is grouped by why, unless each `reasons` is told."""
     for bucket, heading in _BUCKETS.items():
-        entries = [entry for entry in found if entry["bucket"] == bucket]
+        entries = [entry for entry in found if entry.bucket == bucket]
         if bucket == "cannot" and entries and not reasons:
-            yield [heading, *screen.by_reason((p["name"], _note(p, True)) for p in entries)]
+            yield [heading, *screen.by_reason((p.name, _note(p, True)) for p in entries)]
         elif entries:
-            rows = [(f"  {p['name']}", p["model"], _note(p, reasons)) for p in entries]
+            rows = [(f"  {p.name}", p.model, _note(p, reasons)) for p in entries]
             yield [heading, *table(("  PROFILE", "MODEL", ""), rows)]
 
 
-def _note(entry: dict[str, Any], reason: bool) -> str:
-    if entry["change"] is None:
-        return str(entry["reason"] or entry["title"])
-    change = f"with {entry['change']} (saves {size(entry['saves_bytes'])})"
-    return f"{change}: {entry['reason']}" if reason else change
+def _note(entry: ProfileRow, reason: bool) -> str:
+    if entry.change is None:
+        return str(entry.reason or entry.title)
+    change = f"with {entry.change} (saves {size(entry.saves_bytes)})"
+    return f"{change}: {entry.reason}" if reason else change
 
 
-def _entry(judged: Judged) -> dict[str, Any]:
+def _entry(judged: Judged) -> ProfileRow:
     loaded, verdict = judged.candidate.profile, judged.verdict
-    return {
-        "name": loaded.name,
-        "path": str(loaded.path),
-        "shipped": loaded.shipped,
-        "title": loaded.profile.title,
-        "model": loaded.profile.model,
-        "engine": loaded.profile.engine,
-        "measured": loaded.profile.measured,
-        "runs_here": verdict.bucket == "runs",
-        "reason": verdict.reason,
-        "bucket": verdict.bucket,
-        "change": verdict.change,
-        "saves_bytes": verdict.saves_bytes,
-        "release": verdict.release,
-    }
+    return ProfileRow(
+        name=loaded.name,
+        path=str(loaded.path),
+        shipped=loaded.shipped,
+        title=loaded.profile.title,
+        model=loaded.profile.model,
+        engine=loaded.profile.engine,
+        measured=loaded.profile.measured,
+        runs_here=verdict.bucket == "runs",
+        reason=verdict.reason,
+        bucket=verdict.bucket,
+        change=verdict.change,
+        saves_bytes=verdict.saves_bytes,
+        release=verdict.release,
+    )
 
 
-def _broken(ref: ProfileRef) -> dict[str, Any]:
-    keys = ("title", "model", "engine", "measured", "change", "saves_bytes", "release")
-    return {
-        "name": ref.name,
-        "path": str(ref.path),
-        "shipped": ref.shipped,
-        **dict.fromkeys(keys),
-        "runs_here": False,
-        "reason": ref.error.message if ref.error else "it cannot be read",
-        "bucket": "cannot",
-    }
+def _broken(ref: ProfileRef) -> ProfileRow:
+    why = ref.error.message if ref.error else "it cannot be read"
+    return ProfileRow(name=ref.name, path=str(ref.path), shipped=ref.shipped, reason=why)
 
 
 @declare("profiles show")
@@ -126,7 +160,7 @@ def show(profile: str, resolved: bool) -> Result:
             data=_shown(loaded), lines=[*note, *text.rstrip().splitlines()], verbatim=True
         )
     settings = resolve(loaded, {}, os.environ, load_user_config(where.config))
-    values: dict[str, Any] = msgspec.to_builtins(settings)
+    values = msgspec.to_builtins(settings)
     sources: dict[str, str] = values.pop("sources")
     flat = {key: value for key, value in values.items() if key not in {"flags", "cache"}}
     cache = {f"cache.{key}": each for key, each in (values["cache"] or {}).items()}
@@ -138,7 +172,7 @@ def show(profile: str, resolved: bool) -> Result:
     places = dict.fromkeys(cache, sources.get("cache", "default")) | sources
     rows = [(key, value, places.get(key, "default")) for key, value in flat.items()]
     return Result(
-        data=_shown(loaded) | {"resolved": values, "sources": sources},
+        data=msgspec.structs.replace(_shown(loaded), resolved=values, sources=sources),
         lines=table(("SETTING", "VALUE", "FROM"), rows),
     )
 
@@ -148,7 +182,7 @@ def _beside_settings(
 ) -> Iterator[tuple[str, tuple[Any, str]]]:
     """What the merged profile says beyond the settings, a mapping's values one by one: the dotted
     name, the value, and the file and line where it stands."""
-    whole: dict[str, Any] = msgspec.to_builtins(loaded.profile)
+    whole = msgspec.to_builtins(loaded.profile)
     for path in loaded.lines:
         if len(path) == 0 or path[0] in settings or any(isinstance(step, int) for step in path):
             continue
@@ -160,14 +194,14 @@ def _beside_settings(
             yield ".".join(map(str, path)), (value, place)
 
 
-def _shown(loaded: LoadedProfile) -> dict[str, Any]:
-    return {
-        "name": loaded.name,
-        "path": str(loaded.path),
-        "shipped": loaded.shipped,
-        "extends": [str(path) for path in loaded.parents],
-        "profile": msgspec.to_builtins(loaded.profile),
-    }
+def _shown(loaded: LoadedProfile) -> ShownProfile:
+    return ShownProfile(
+        name=loaded.name,
+        path=str(loaded.path),
+        shipped=loaded.shipped,
+        extends=tuple(map(str, loaded.parents)),
+        profile=loaded.profile,
+    )
 
 
 @declare("profiles validate")
@@ -175,20 +209,20 @@ def _shown(loaded: LoadedProfile) -> dict[str, Any]:
 def validate(profiles: tuple[str, ...]) -> Result:
     """Check profiles, by name or file, without starting anything."""
     folder = profiles_dir(dirs())
-    checked: list[dict[str, Any]] = []
+    checked: list[CheckedProfile] = []
     problems: list[Problem] = []
     for name in profiles:
         try:
             ref = find_profile(name, folder)
             loaded = load_profile(name, folder)
             own_profile.check_names(loaded, folder)
-            checked.append({"name": ref.name, "path": str(ref.path), "valid": True})
+            checked.append(CheckedProfile(name=ref.name, path=str(ref.path), valid=True))
         except QlaunchError as error:
             problems += failure(error).problems
-            checked.append({"name": name, "path": None, "valid": False})
+            checked.append(CheckedProfile(name=name, path=None, valid=False))
     return Result(
         data={"profiles": checked},
-        lines=[f"{c['name']}: {'valid' if c['valid'] else 'not valid'}" for c in checked],
+        lines=[f"{c.name}: {'valid' if c.valid else 'not valid'}" for c in checked],
         exit_code=ExitCode.USAGE if problems else ExitCode.OK,
         status="error" if problems else "ok",
         problems=problems,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import click
 
@@ -46,8 +46,8 @@ def command(kinds: tuple[str, ...], yes: bool, dry_run: bool, keep: int) -> Resu
     problems = [Problem(e.code, e.message, e.fix) for _item, e in done if e is not None]
     data = {
         "dry_run": not doing,
-        "items": [_data(item) for item in gone],
-        "kept": [_data(item) for item in in_use],
+        "items": gone,
+        "kept": in_use,
         "bytes": sum(item.bytes for item in gone),
     }
     return Result(
@@ -69,16 +69,6 @@ def _in_use(item: prune.Item) -> QlaunchError:
     )
 
 
-def _data(item: prune.Item) -> dict[str, Any]:
-    return {
-        "kind": item.kind,
-        "path": str(item.path),
-        "bytes": item.bytes,
-        "reason": item.why,
-        "used_by": list(item.used_by),
-    }
-
-
 def _lines(gone: list[prune.Item], in_use: list[prune.Item], *, doing: bool) -> list[str]:
     """One row a kind; engines and caches, which cost most to have again, by name."""
     rows: list[tuple[str, str, str]] = []
@@ -88,9 +78,9 @@ def _lines(gone: list[prune.Item], in_use: list[prune.Item], *, doing: bool) -> 
             word = "run record" if kind == "runs" else "log file"
             word += "s" if len(ours) > 1 else ""
             total = size(sum(item.bytes for item in ours))
-            rows.append((kind, total, f"{len(ours)} {word}, {ours[0].why}"))
+            rows.append((kind, total, f"{len(ours)} {word}, {ours[0].reason}"))
         else:
-            rows += [(kind, size(item.bytes), f"{item.path}: {item.why}") for item in ours]
+            rows += [(kind, size(item.bytes), f"{item.path}: {item.reason}") for item in ours]
     total = size(sum(item.bytes for item in gone))
     end = f"{total} removed" if doing else f"{total} can be removed: give --yes to do it"
     return [

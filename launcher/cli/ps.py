@@ -26,7 +26,7 @@ def command(everything: bool) -> Result:
         for line in map(_folded, service_text.gateway(state))
     ]
     return Result(
-        data={"services": [control.as_data(state) for state in found]},
+        data={"services": [control.status_of(state) for state in found]},
         lines=screen.shorten(lines, everything=everything),
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from typing import Any
 
 import click
 import msgspec
@@ -16,11 +15,13 @@ from launcher.cli.base import command as declare
 from launcher.cli.options import machine_options
 from launcher.cli.result import Result, table
 from launcher.documents.evidence import Evidence
+from launcher.documents.service_state import ExecutedEngine
 from launcher.errors import QlaunchError
-from launcher.hardware.inventory import Hardware
+from launcher.hardware.inventory import Gpu, Hardware
 from launcher.paths import dirs
 from launcher.plan import engine_and_card
 from launcher.plan.recommend import Recommendation
+from launcher.plan.suitability import Bucket, Verdict
 from launcher.units import size
 from launcher.yaml_messages import shown
 
@@ -64,9 +65,29 @@ def command(
     return Result(data=data, lines=screen.shorten(lines, everything=everything))
 
 
+class JudgedProfile(msgspec.Struct, frozen=True, kw_only=True):
+    """One profile, and whether it runs."""
+
+    name: str
+    bucket: Bucket
+    reason: str | None
+    change: str | None
+    saves_bytes: int | None
+    release: str | None
+
+
+class Card(msgspec.Struct, frozen=True, kw_only=True):
+    """A GPU of the machine that was asked about."""
+
+    name: str
+    compute_capability: str
+    memory_total_bytes: int
+    memory_free_bytes: int | None
+
+
 def document(
     found: Recommendation, known: Evidence, given: candidates.Advice, hardware: Hardware
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The recommendation as the command line's contract has it."""
     return {
         "profile": found.profile,
@@ -74,43 +95,42 @@ def document(
         "kind": found.kind,
         "change": found.change,
         "needs": found.needs,
-        "engine": {
-            "release": found.release,
-            "version": found.version,
-            "argv": list(found.argv),
-            "env": found.env,
-        },
+        "engine": ExecutedEngine(
+            release=found.release, version=found.version, argv=found.argv, env=found.env
+        ),
         "dtype": found.dtype,
         "memory": {"predicted": {"ram_bytes": found.ram_bytes, "gpu_bytes": found.gpu_bytes}},
-        "reasons": list(found.reasons),
-        "evidence": msgspec.to_builtins(known),
-        "alternatives": msgspec.to_builtins(found.alternatives),
+        "reasons": found.reasons,
+        "evidence": known,
+        "alternatives": found.alternatives,
         "hardware": {
-            "gpus": [
-                {
-                    "name": gpu.name,
-                    "compute_capability": ".".join(map(str, gpu.compute_capability)),
-                    "memory_total_bytes": gpu.memory_total_bytes,
-                    "memory_free_bytes": gpu.memory_free_bytes,
-                }
-                for gpu in hardware.gpus
-            ],
+            "gpus": [_card(gpu) for gpu in hardware.gpus],
             "gpu_status": hardware.gpu_status,
             "driver_version": hardware.driver_version,
-            "assumed": list(hardware.assumed),
+            "assumed": hardware.assumed,
         },
-        "profiles": [
-            {
-                "name": j.verdict.profile,
-                "bucket": j.verdict.bucket,
-                "reason": j.verdict.reason,
-                "change": j.verdict.change,
-                "saves_bytes": j.verdict.saves_bytes,
-                "release": j.verdict.release,
-            }
-            for j in given.judged
-        ],
+        "profiles": [_judged(judged.verdict) for judged in given.judged],
     }
+
+
+def _card(gpu: Gpu) -> Card:
+    return Card(
+        name=gpu.name,
+        compute_capability=".".join(map(str, gpu.compute_capability)),
+        memory_total_bytes=gpu.memory_total_bytes,
+        memory_free_bytes=gpu.memory_free_bytes,
+    )
+
+
+def _judged(verdict: Verdict) -> JudgedProfile:
+    return JudgedProfile(
+        name=verdict.profile,
+        bucket=verdict.bucket,
+        reason=verdict.reason,
+        change=verdict.change,
+        saves_bytes=verdict.saves_bytes,
+        release=verdict.release,
+    )
 
 
 _REASONS = 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+import msgspec
 
 from launcher.app import exporting, replicas
 from launcher.app.prepare import prepare, require_fit
@@ -13,6 +14,7 @@ from launcher.cli.result import Result
 from launcher.cli.up import Follow, FollowChange
 from launcher.documents.plan import Plan
 from launcher.documents.service_state import ServiceState
+from launcher.documents.status import RestartedStatus
 from launcher.service import control, store
 
 
@@ -54,8 +56,12 @@ def command(service: str, reread: bool, at_once: bool, quiet: bool) -> Result:
             state = _at_once(plan, progress, reread=reread)
     finally:
         progress.done()
-    data = control.as_data(state)
-    data["reread"], data["profile_changed"], data["rolling"] = reread, change, rolling
+    data = RestartedStatus(
+        **msgspec.structs.asdict(control.status_of(state)),
+        reread=reread,
+        profile_changed=change,
+        rolling=rolling,
+    )
     return Result(data=data, lines=service_text.service(state))
 
 

@@ -6,10 +6,13 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 
 from launcher.cli import screen
 from launcher.errors import ExitCode, QlaunchError
+
+if TYPE_CHECKING:
+    from launcher.errors import Document
 
 ENVELOPE_VERSION: Final = 1
 Status = Literal["ok", "partial", "error"]
@@ -28,7 +31,7 @@ class Problem:
 class Result:
     """Outcome of a command: data for scripts, lines for people, problems for both."""
 
-    data: dict[str, Any]
+    data: Document
     lines: Sequence[str] = ()
     exit_code: ExitCode = ExitCode.OK
     status: Status = "ok"
@@ -49,7 +52,7 @@ def failure(error: QlaunchError) -> Result:
     )
 
 
-def envelope(command: str, result: Result) -> dict[str, Any]:
+def envelope(command: str, result: Result) -> dict[str, object]:
     """The JSON document of a result; its keys are a contract."""
     return {
         "version": ENVELOPE_VERSION,
@@ -66,7 +69,8 @@ def render(command: str, result: Result, *, as_json: bool, colour: screen.Choice
     if as_json and not result.streamed:
         import msgspec
 
-        encoded = msgspec.json.encode(_unescaped(envelope(command, result)))
+        document = msgspec.to_builtins(envelope(command, result), enc_hook=os.fspath)
+        encoded = msgspec.json.encode(_unescaped(document))
         _write(sys.stdout, _for_any_encoding(msgspec.json.format(encoded, indent=2).decode()))
         return
     if result.lines:
@@ -89,12 +93,12 @@ def stream(line: str, *, as_json: bool) -> bool:
     return stream_document({"line": line})
 
 
-def stream_document(document: dict[str, Any]) -> bool:
+def stream_document(document: Document) -> bool:
     """Print one JSON document now, on a line of its own; False when nobody reads any more."""
     import msgspec
 
-    encoded = msgspec.json.encode(_unescaped(document)).decode()
-    return _write(sys.stdout, _for_any_encoding(encoded))
+    encoded = msgspec.json.encode(_unescaped(msgspec.to_builtins(document, enc_hook=os.fspath)))
+    return _write(sys.stdout, _for_any_encoding(encoded.decode()))
 
 
 def _for_any_encoding(document: str) -> str:

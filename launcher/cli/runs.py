@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import click
-import msgspec
+from msgspec.structs import asdict
 
 from launcher import units
 from launcher.cli import screen
@@ -45,7 +44,7 @@ def list_(service: str | None, everything: bool) -> Result:
     headings = ("RUN", "OUTCOME", "RAM PEAK", "FAILURE", "PROFILE", "ENDED")
     lines = table(headings, rows) if rows else ["no runs are recorded"]
     return Result(
-        data={"runs": [msgspec.to_builtins(run) for run in found]},
+        data={"runs": found},
         lines=screen.shorten(lines, everything=everything),
     )
 
@@ -57,18 +56,15 @@ def show(run: str, everything: bool) -> Result:
     """Show RUN: an id, the beginning of one, a service (its last run), or `latest`."""
     runs = dirs().runs
     found = load_run(runs, run)
-    data: dict[str, Any] = msgspec.to_builtins(found)
     where = run_directory(runs, run)
-    data["path"] = str(where)
-    data["plan"] = data["plan"] or {}
     measured = read_bench(where)
-    data["bench"] = msgspec.to_builtins(measured)
+    data = {**asdict(found), "path": str(where), "plan": found.plan or {}, "bench": measured}
     peak = found.peak
     lines = [
         f"run       {found.run}: {found.outcome}",
         f"service   {found.service} ({found.profile})",
         f"began     {found.began}, ended {found.ended or '-'}",
-        f"record    {data['path']}",
+        f"record    {where}",
         f"RAM       {size(peak.ram_peak_bytes)} {units.peak(peak.method.get('ram'))}",
         f"GPU       {size(peak.gpu_peak_bytes)} {units.peak(peak.method.get('gpu'))}",
         *words.timings(found.timings),

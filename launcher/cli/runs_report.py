@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 import msgspec
@@ -105,7 +104,7 @@ def _document(folder: Path) -> Path:
     return tuning if tuning.exists() and not (folder / COMPARISON).exists() else folder / COMPARISON
 
 
-def _run(wanted: str) -> tuple[dict[str, Any], Mapping[str, Any], Path]:
+def _run(wanted: str) -> tuple[Mapping[str, object], Mapping[str, Callable[[], str]], Path]:
     from launcher import report as make
 
     runs = dirs().runs
@@ -122,7 +121,7 @@ def _run(wanted: str) -> tuple[dict[str, Any], Mapping[str, Any], Path]:
     return data, texts, folder / "report.html"
 
 
-def _comparison(path: Path) -> tuple[dict[str, Any], Mapping[str, Any], Path]:
+def _comparison(path: Path) -> tuple[Mapping[str, object], Mapping[str, Callable[[], str]], Path]:
     from launcher import report as make
 
     doc = read_comparison(path)
@@ -131,7 +130,7 @@ def _comparison(path: Path) -> tuple[dict[str, Any], Mapping[str, Any], Path]:
         "markdown": lambda: make.comparison_markdown(doc),
         "csv": lambda: make.comparison_csv(doc),
     }
-    return {"report": msgspec.to_builtins(doc)}, texts, path.with_suffix(".html")
+    return {"report": doc}, texts, path.with_suffix(".html")
 
 
 def read_comparison(path: Path) -> Comparison:
@@ -193,7 +192,7 @@ def diff(a: str, b: str | None) -> Result:
         one, two = _before(runs, one), one
     benches = [bench_rows(runs / run.run) for run in (one, two)]
     found = compare(one, two, *benches)
-    return Result(data=msgspec.to_builtins(found), lines=_diff_lines(found))
+    return Result(data=found, lines=_diff_lines(found))
 
 
 def _before(runs: Path, last: Run) -> Run:

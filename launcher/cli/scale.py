@@ -30,4 +30,4 @@ def command(service: str, count: int, quiet: bool) -> Result:
         state = scaled(service, count, progress.line, FollowChange(progress))
     finally:
         progress.done()
-    return Result(data=control.as_data(state), lines=service_text.service(state, brief=True))
+    return Result(data=control.status_of(state), lines=service_text.service(state, brief=True))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
+
+import msgspec
 
 from launcher.bench import verdict
 from launcher.cli.result import table
@@ -22,67 +23,70 @@ LEVELS: Final = (
 )
 
 
-@dataclass(frozen=True)
-class _Seed:
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """One row of the article."""
 
-    mode: str
     batch_1_ms: float
     batch_4_ms: float | None
     memory: str
 
 
-SEED: Final = (
-    _Seed("GPU, fp16", 48, 62, "1.5 GB GPU"),
-    _Seed("layer-wise CPU offload", 210, 245, "1.8 GB RAM, 0.6 GB GPU"),
-    _Seed("CPU only", 1120, None, "2.1 GB RAM"),
-)
+class Ours(msgspec.Struct, frozen=True, kw_only=True):
+    """One mode of ours; a figure that is not there is None."""
+
+    name: str
+    model: str | None
+    batch_1_ms: float | None
+    batch_4_ms: float | None
+    ram_peak_bytes: int | None
+    gpu_peak_bytes: int | None
+    memory: str
 
 
-def rows(found: Comparison) -> list[dict[str, Any]]:
-    """The article's rows, each with ours of the same kind; a figure that is not there is None."""
-    out: list[dict[str, Any]] = []
-    for seed in SEED:
-        ours = [mode for mode in found.modes if _kind(mode) == seed.mode and mode.cells]
-        out.append(
-            {
-                "mode": seed.mode,
-                "article": {
-                    "batch_1_ms": seed.batch_1_ms,
-                    "batch_4_ms": seed.batch_4_ms,
-                    "memory": seed.memory,
-                },
-                "ours": [_ours(mode) for mode in ours],
-                "reason": None
-                if ours
-                else (NEEDS_GPU if "GPU" in seed.mode + seed.memory else NOT_MEASURED),
-            }
-        )
-    return out
+class SeedRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A mode of the article, and ours of the same kind."""
+
+    mode: str
+    article: Figures
+    ours: tuple[Ours, ...]
+    reason: str | None
+    """Why there is none of ours."""
+
+
+SEED: Final = {
+    "GPU, fp16": Figures(batch_1_ms=48, batch_4_ms=62, memory="1.5 GB GPU"),
+    "layer-wise CPU offload": Figures(
+        batch_1_ms=210, batch_4_ms=245, memory="1.8 GB RAM, 0.6 GB GPU"
+    ),
+    "CPU only": Figures(batch_1_ms=1120, batch_4_ms=None, memory="2.1 GB RAM"),
+}
+
+
+def rows(found: Comparison) -> list[SeedRow]:
+    """The article's rows, each with ours of the same kind."""
+    return [_row(mode, article, found) for mode, article in SEED.items()]
+
+
+def _row(name: str, article: Figures, found: Comparison) -> SeedRow:
+    ours = tuple(_ours(mode) for mode in found.modes if _kind(mode) == name and mode.cells)
+    why = NEEDS_GPU if "GPU" in name + article.memory else NOT_MEASURED
+    return SeedRow(mode=name, article=article, ours=ours, reason=None if ours else why)
 
 
 def lines(found: Comparison) -> list[str]:
     """The table for people."""
     body: list[tuple[object, ...]] = []
     for row in rows(found):
-        article = row["article"]
-        body.append(
-            (
-                row["mode"],
-                "article (T4)",
-                _ms(article["batch_1_ms"]),
-                _ms(article["batch_4_ms"]),
-                article["memory"],
-            )
-        )
-        body += [
-            ("", each["name"], _ms(each["batch_1_ms"]), _ms(each["batch_4_ms"]), each["memory"])
-            for each in row["ours"]
-        ]
-        if not row["ours"]:
-            body.append(("", f"this machine: {row['reason']}", None, None, None))
+        body.append((row.mode, "article (T4)", *_cells(row.article)))
+        body += [("", each.name, *_cells(each)) for each in row.ours]
+        if not row.ours:
+            body.append(("", f"this machine: {row.reason}", None, None, None))
     heading = ("MODE", "WHERE", "BATCH 1", "BATCH 4", "MEMORY")
     return [f"The seed's table: {SOURCE}.", *table(heading, body)]
+
+
+def _cells(found: Figures | Ours) -> tuple[str | None, str | None, str]:
+    return _ms(found.batch_1_ms), _ms(found.batch_4_ms), found.memory
 
 
 def _kind(mode: Mode) -> str:
@@ -92,20 +96,20 @@ def _kind(mode: Mode) -> str:
     return "layer-wise CPU offload" if "--cpu-offload-gb" in mode.argv else "GPU, fp16"
 
 
-def _ours(mode: Mode) -> dict[str, Any]:
+def _ours(mode: Mode) -> Ours:
     one, four = (_mean(verdict.cell(mode, level)) for level in LEVELS)
     memory = f"{size(mode.ram_peak_bytes)} RAM"
     if mode.gpu_peak_bytes is not None:
         memory += f", {size(mode.gpu_peak_bytes)} GPU"
-    return {
-        "name": f"{mode.name} ({mode.model}, {mode.dtype})",
-        "model": mode.model,
-        "batch_1_ms": one,
-        "batch_4_ms": four,
-        "ram_peak_bytes": mode.ram_peak_bytes,
-        "gpu_peak_bytes": mode.gpu_peak_bytes,
-        "memory": memory,
-    }
+    return Ours(
+        name=f"{mode.name} ({mode.model}, {mode.dtype})",
+        model=mode.model,
+        batch_1_ms=one,
+        batch_4_ms=four,
+        ram_peak_bytes=mode.ram_peak_bytes,
+        gpu_peak_bytes=mode.gpu_peak_bytes,
+        memory=memory,
+    )
 
 
 def _mean(found: Cell | None) -> float | None:

@@ -5,15 +5,26 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+from msgspec import UNSET, UnsetType
+from msgspec.structs import asdict
 
 from launcher.argv import grouped
 from launcher.cli import screen
 from launcher.cli.result import Problem
+from launcher.documents.evidence import Evidence
 from launcher.documents.failure import Failure, TakenFallback
 from launcher.documents.plan import Plan
+from launcher.documents.plan_report import (
+    AbsentPart,
+    ClientPrompts,
+    PlannedMemory,
+    PlannedReplica,
+    PlanReport,
+)
 from launcher.documents.run import CacheUse, Timings
-from launcher.documents.service_state import FINAL, ServiceState, at_work
+from launcher.documents.service_state import FINAL, ExecutedEngine, ServiceState, at_work
 from launcher.documents.smoke import SmokeReport
 from launcher.model.checkpoint import Prompts
 from launcher.service.document import prediction_error
@@ -236,16 +247,6 @@ def _quoted(prompt: str) -> str:
     return json.dumps(prompt, ensure_ascii=False)
 
 
-def prompts_data(found: Prompts | None) -> dict[str, Any]:
-    """The same for programs: `query_prompt`, `document_prompt`, `default_prompt`, `prompts`."""
-    return {
-        "query_prompt": found.query if found else "",
-        "document_prompt": found.document if found else "",
-        "default_prompt": found.default if found else None,
-        "prompts": dict(found.named) if found else {},
-    }
-
-
 PLACEHOLDERS: Final = {
     "{port}": "<picked at start>",
     "{secrets_config}": "<file with the key, written at start>",
@@ -265,15 +266,37 @@ def prepared(found: Prepared, *, brief: bool = False) -> list[str]:
     return [*(f"note      {note}" for note in found.notes), *beside, *text]
 
 
-def prepared_data(found: Prepared) -> dict[str, Any]:
-    """The same for programs: the plan's document with `notes` and `absent`."""
-    return {
-        **plan_data(found.plan),
-        "notes": list(found.notes),
-        "absent": [
-            {"kind": each.kind, "name": each.name, "message": each.words} for each in found.absent
-        ],
-    }
+def plan_report(found: Prepared, evidence: Evidence | UnsetType = UNSET) -> PlanReport:
+    """The same for programs."""
+    plan, engines = found.plan, found.plan.replica_set
+    return PlanReport(
+        service=plan.service,
+        profile=plan.profile,
+        model=plan.model_name,
+        model_path=plan.model_path,
+        fingerprint=plan.fingerprint,
+        **asdict(ClientPrompts.of(plan.expectation.prompts)),
+        engine=ExecutedEngine(
+            release=plan.engine.release,
+            version=plan.engine.version,
+            argv=tuple(shown_argv(plan.engine.argv)),
+            env=plan.engine.env,
+        ),
+        memory=PlannedMemory(predicted=plan.predicted),
+        fits=plan.fits,
+        reasons=plan.reasons,
+        guard=plan.guard,
+        cache=UNSET if plan.cache is None else plan.cache,
+        replicas=UNSET if engines is None else engines.count,
+        replica=UNSET
+        if engines is None
+        else PlannedReplica(memory=PlannedMemory(predicted=engines.one), env=engines.shares),
+        notes=tuple(found.notes),
+        absent=tuple(
+            AbsentPart(kind=each.kind, name=each.name, message=each.words) for each in found.absent
+        ),
+        evidence=evidence,
+    )
 
 
 def brief_plan(found: Plan) -> list[str]:
@@ -354,48 +377,6 @@ def plan(found: Plan) -> list[str]:
         f"fits      {'yes' if found.fits else 'no'}",
         *(f"  {reason}" for reason in found.reasons),
     ]
-
-
-def plan_data(found: Plan) -> dict[str, Any]:
-    """The plan's document of the command line's contract."""
-    import msgspec
-
-    return {
-        "service": found.service,
-        "profile": found.profile,
-        "model": found.model_name,
-        "model_path": found.model_path,
-        "fingerprint": found.fingerprint,
-        **prompts_data(found.expectation.prompts),
-        "engine": {
-            "release": found.engine.release,
-            "version": found.engine.version,
-            "argv": shown_argv(found.engine.argv),
-            "env": found.engine.env,
-        },
-        "memory": {"predicted": msgspec.to_builtins(found.predicted)},
-        "fits": found.fits,
-        "reasons": list(found.reasons),
-        "guard": msgspec.to_builtins(found.guard),
-        **({} if found.cache is None else {"cache": msgspec.to_builtins(found.cache)}),
-        **_set_data(found),
-    }
-
-
-def _set_data(found: Plan) -> dict[str, Any]:
-    """A set for programs: how many, and what one takes; nothing of a single engine."""
-    import msgspec
-
-    engines = found.replica_set
-    if engines is None:
-        return {}
-    return {
-        "replicas": engines.count,
-        "replica": {
-            "memory": {"predicted": msgspec.to_builtins(engines.one)},
-            "env": list(engines.shares),
-        },
-    }
 
 
 def _argv(argv: Iterable[str]) -> list[str]:

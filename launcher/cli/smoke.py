@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import click
-import msgspec
 
 from launcher.app.running_service import api_key, engines
 from launcher.cli import service_text
@@ -51,14 +50,14 @@ def _running(name: str) -> Result:
     # What decides: the first that fails, if any does.
     one = next((each for each, (_, report) in reports.items() if not report.ok), None)
     endpoint, report = reports[one or asked[0][0].service]
-    data: dict[str, Any] = {"service": name, "endpoint": endpoint}
+    data: dict[str, object] = {"service": name, "endpoint": endpoint}
     if asked[0][0].part_of is not None:
         data["replicas"] = {each: found.ok for each, (_, found) in reports.items()}
+    data["smoke"] = report
     return _verdict(one or name, data, report)
 
 
-def _verdict(name: str, data: dict[str, Any], report: SmokeReport) -> Result:
-    data = data | {"smoke": msgspec.to_builtins(report)}
+def _verdict(name: str, data: dict[str, object], report: SmokeReport) -> Result:
     lines = service_text.checks(report)
     if report.ok:
         return Result(data=data, lines=[*lines, f"{name}: every check is ok"])
@@ -79,4 +78,4 @@ def _verdict(name: str, data: dict[str, Any], report: SmokeReport) -> Result:
 def _from_start(words: tuple[str, ...], given: dict[str, Any]) -> Result:
     with started(words, given, Progress()) as (_plan, state):
         pass  # its start proves it
-    return Result(data=control.as_data(state), lines=service_text.service(state))
+    return Result(data=control.status_of(state), lines=service_text.service(state))

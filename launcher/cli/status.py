@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from launcher.cli import service_text
@@ -11,6 +9,7 @@ from launcher.cli.base import all_option
 from launcher.cli.base import command as declare
 from launcher.cli.result import Problem, Result
 from launcher.documents.service_state import FINAL, UP, ServiceState
+from launcher.documents.status import ServiceStatus
 from launcher.errors import ExitCode
 from launcher.service import control
 
@@ -28,7 +27,7 @@ _ERROR_LINES = 2
 def command(service: str, endpoint_only: bool, verified: bool, everything: bool) -> Result:
     """Show SERVICE: state, endpoint, memory, checks. Exit 3 when it is not running."""
     state = control.status(service)
-    data = control.as_data(state)
+    data = control.status_of(state)
     if verified and state.state not in FINAL | UP:
         return _unverified(state, data)
     running = state.state not in FINAL
@@ -53,7 +52,7 @@ def _text(state: ServiceState, everything: bool) -> list[str]:
     return service_text.fitting(state, everything=everything, below=_ERROR_LINES)
 
 
-def _unverified(state: ServiceState, data: dict[str, Any]) -> Result:
+def _unverified(state: ServiceState, data: ServiceStatus) -> Result:
     """It runs, and its vectors are not proved right yet."""
     message = f"service {state.service!r} is not verified: {state.state}"
     return Result(
@@ -65,7 +64,7 @@ def _unverified(state: ServiceState, data: dict[str, Any]) -> Result:
     )
 
 
-def _unknown(service: str, state: ServiceState, data: dict[str, Any], lines: list[str]) -> Result:
+def _unknown(service: str, state: ServiceState, data: ServiceStatus, lines: list[str]) -> Result:
     """Neither running nor not, as far as can be told: no script may take it for ready."""
     return Result(
         data=data,

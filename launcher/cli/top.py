@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 
 import click
-import msgspec
 
 from launcher.app.interrupts import ends_by_interrupt
 from launcher.app.live_view import LiveView
@@ -78,7 +77,7 @@ def _once(look: Looking, *, everything: bool) -> Result:
         time.sleep(FIRST_LOOK_S)
     found = look()
     return Result(
-        data=msgspec.to_builtins(found),
+        data=found,
         lines=screen.shorten(top_view.plain(found), everything=everything),
     )
 
@@ -97,7 +96,7 @@ def _ticks(look: Looking, interval: float, count: int | None) -> Iterator[Look]:
 
 def _stream(look: Looking, interval: float, count: int | None) -> Result:
     for found in _ticks(look, interval, count):
-        if not stream_document(msgspec.to_builtins(found)):
+        if not stream_document(found):
             break
     return Result(data={}, streamed=True)
 

@@ -318,8 +318,8 @@ class Work:
     def result(self) -> Result:
         """The document, for both kinds of readers."""
         found = self.document()
-        data: dict[str, Any] = {
-            **msgspec.to_builtins(found),
+        data = {
+            **msgspec.structs.asdict(found),
             "path": str(self.store.folder / FILE),
             "output": str(self.written) if self.written else None,
         }

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import click
+from msgspec.structs import asdict
 
 from launcher.app.interrupts import ends_by_interrupt
 from launcher.app.prepare import prepare, require_fit
@@ -17,7 +18,9 @@ from launcher.cli.options import plan_options, request
 from launcher.cli.progress import Progress
 from launcher.cli.result import Result
 from launcher.documents.plan import Plan
+from launcher.documents.plan_report import ClientPrompts
 from launcher.documents.service_state import ServiceState
+from launcher.documents.status import StartedStatus
 from launcher.errors import ExitCode
 from launcher.service import control
 
@@ -122,7 +125,7 @@ def _up(
     prepared = prepare(asked, (Progress(quiet=True) if dry_run else progress).line)
     plan = prepared.plan
     if dry_run:
-        data, lines = service_text.prepared_data(prepared), service_text.prepared(prepared)
+        data, lines = service_text.plan_report(prepared), service_text.prepared(prepared)
         return Result(data=data, lines=lines)
     require_fit(prepared)
     progress.line(f"{plan.service}: {plan.model_name} on engine {plan.engine.release}")
@@ -135,7 +138,7 @@ def _up(
     return _result(plan, state)
 
 
-def _foreground(plan: Any, progress: Progress) -> Result:
+def _foreground(plan: Plan, progress: Progress) -> Result:
     from launcher.app.supervise import wiring
 
     state = control.foreground(plan, wiring(), on_change=Follow(progress))
@@ -143,8 +146,11 @@ def _foreground(plan: Any, progress: Progress) -> Result:
 
 
 def _result(plan: Plan, state: ServiceState) -> Result:
-    data = control.as_data(state) | service_text.prompts_data(plan.expectation.prompts)
-    data["fingerprint"] = plan.fingerprint
+    data = StartedStatus(
+        **asdict(control.status_of(state)),
+        **asdict(ClientPrompts.of(plan.expectation.prompts)),
+        fingerprint=plan.fingerprint,
+    )
     problems = service_text.missing_replicas(state)
     return Result(
         data=data,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from launcher import __version__
@@ -46,7 +44,10 @@ def command(dry_run: bool) -> Result:
     own = way()
     data = {
         "dry_run": dry_run,
-        "engines": [_data(release, found) for release, found in old],
+        "engines": [
+            {"name": release.name, "from": found.sglang, "to": release.version}
+            for release, found in old
+        ],
         "launcher": {"version": __version__, "how": own.how, "command": own.command},
     }
     return Result(data=data, lines=[*_lines(old, dry_run=dry_run), _itself(own.command)])
@@ -54,10 +55,6 @@ def command(dry_run: bool) -> Result:
 
 def _itself(line: str) -> str:
     return f"qlaunch itself is {__version__}; a newer one comes with: {line}"
-
-
-def _data(release: Release, found: InstalledEngine) -> dict[str, Any]:
-    return {"name": release.name, "from": found.sglang, "to": release.version}
 
 
 def _lines(old: list[tuple[Release, InstalledEngine]], *, dry_run: bool) -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 import msgspec
 
@@ -81,10 +79,9 @@ def _result(
     *,
     everything: bool,
 ) -> Result:
-    data: dict[str, Any] = {"service": service, "endpoint": endpoint}
-    data["verify"] = msgspec.to_builtins(report)
+    data = {"service": service, "endpoint": endpoint, "verify": report}
     if quality is not None:
-        data["quality"] = msgspec.to_builtins(quality)
+        data["quality"] = quality
     lines = _fitting(report, quality, everything=everything)
     if report.ok:
         return Result(data=data, lines=[*lines, f"{service}: every check is ok"])

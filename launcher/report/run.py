@@ -112,18 +112,18 @@ def run_csv(samples: Iterable[Sample]) -> str:
 
 def document(
     run: Run, samples: Sequence[Sample], events: Iterable[Doc], bench: Iterable[Row] = ()
-) -> dict[str, Any]:
+) -> Doc:
     """The run record's own fields, and what the report adds: the JSON of `runs report`."""
-    doc: dict[str, Any] = msgspec.to_builtins(_measured(run, samples))
-    return {
-        **doc,
-        "plan": doc["plan"] or {},
+    whole: Doc = {
+        **msgspec.structs.asdict(_measured(run, samples)),
+        "plan": run.plan or {},
         "samples": len(samples),
         "peak_by_role": _peak_by_role(samples),
-        "checks": msgspec.to_builtins(_checks(run)),
+        "checks": _checks(run),
         "events": [dict(event) for event in events],
-        "bench": [msgspec.to_builtins(row) for row in bench],
+        "bench": list(bench),
     }
+    return msgspec.to_builtins(whole)  # type: ignore[no-any-return]  # a mapping gives one
 
 
 def _measured(run: Run, samples: Sequence[Sample]) -> Run:

@@ -46,7 +46,7 @@ FROZEN_S = 30.0
 DOWN_S = 30.0
 """What `down` takes at most."""
 Watch = Callable[[ServiceState], object]
-as_data = document.as_data
+status_of = document.status_of
 
 
 class DownResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,7 +162,7 @@ def _refuse_running(plan: Plan) -> None:
         code="already_running",
         exit_code=ExitCode.CONFLICT,
         fix=f"{use}stop it with qlaunch down {name}, or give another name with --name",
-        data=None if state is None else as_data(state),
+        data=None if state is None else status_of(state),
     )
 
 
@@ -283,7 +283,7 @@ def _failed(state: ServiceState) -> QlaunchError:
             f"service {state.service!r} was stopped while it was starting",
             code="stopped_meanwhile",
             exit_code=ExitCode.CONFLICT,
-            data=as_data(state),
+            data=status_of(state),
         )
     if failure is None:
         failure = supervisor_gone(str(store.folder(state.service).log))
@@ -297,7 +297,7 @@ def failure_error(failure: Failure, state: ServiceState) -> QlaunchError:
         code=failure.code,
         exit_code=ExitCode(failure.exit_code),
         fix=failure.fix,
-        data=as_data(state),
+        data=status_of(state),
     )
 
 

@@ -197,11 +197,11 @@ def test_the_article_is_beside_ours_and_marked_as_its(tmp_path: Path) -> None:
     mode = msgspec.structs.replace(mode, device="cpu", model="m", dtype="bfloat16")
     found = msgspec.structs.replace(found, modes=(mode,))
     rows = seed_table.rows(found)
-    assert [row["article"]["batch_1_ms"] for row in rows] == [48, 210, 1120]
-    assert [row["reason"] for row in rows] == [seed_table.NEEDS_GPU, seed_table.NEEDS_GPU, None]
-    assert rows[2]["ours"][0]["batch_4_ms"] == 100.0
+    assert [row.article.batch_1_ms for row in rows] == [48, 210, 1120]
+    assert [row.reason for row in rows] == [seed_table.NEEDS_GPU, seed_table.NEEDS_GPU, None]
+    assert rows[2].ours[0].batch_4_ms == 100.0
     text = "\n".join(seed_table.lines(found))
     assert "its figures, not ours" in text
     assert text.count("needs a GPU: not measured") == 2
     nothing = msgspec.structs.replace(found, modes=())
-    assert seed_table.rows(nothing)[2]["reason"] == "not measured"
+    assert seed_table.rows(nothing)[2].reason == "not measured"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec import to_builtins
 
 from launcher.documents.service_state import ServiceState
 from launcher.errors import QlaunchError
@@ -82,7 +83,7 @@ def test_the_key_is_in_no_artefact(home: Home, key: Path) -> None:
     assert engine.stat().st_mode & 0o777 == 0o600
     failed = home.wait_for("failed")
     assert failed.failure is not None
-    assert CANARY not in json.dumps(control.as_data(failed))
+    assert CANARY not in json.dumps(to_builtins(control.status_of(failed)))
     assert not engine.exists()
     assert found(home, CANARY) == []
     assert list(home.root.rglob("crash-*.log")) != []

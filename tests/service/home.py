@@ -16,12 +16,13 @@ import msgspec
 from launcher.config.profile import Restart
 from launcher.documents.plan import EnginePlan, Expectation, MemoryPrediction, Plan
 from launcher.documents.service_state import ServiceState
+from launcher.errors import QlaunchError
 from launcher.linux import processes as procs
 from launcher.linux.processes import ProcessId
 from launcher.service import control, ports, store
 from tests.patience import PATIENCE_S, eventually
 
-__all__ = ["Beside", "Home", "eventually"]
+__all__ = ["Beside", "Home", "eventually", "status_of"]
 
 HERE = Path(__file__).parent
 ENGINE = HERE.parent / "fake_engine.py"
@@ -29,6 +30,13 @@ FAST = {"beat_s": 0.3, "health_timeout_s": 10.0, "poll_s": 0.03}
 START_TIMEOUT_S = PATIENCE_S
 """Of a plan: an engine that starts well must not miss it beside any other work."""
 IMPATIENT = {"grace_s": 3.0, "children_s": 0.1, "group_s": 0.1, "kill_s": 3.0}
+
+
+def status_of(error: QlaunchError) -> dict[str, Any]:
+    """The status document that an error carries, as scripts read it."""
+    assert error.data is not None
+    data: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(error.data))
+    return data
 
 
 class Home:

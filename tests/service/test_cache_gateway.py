@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import to_builtins
 
 from launcher.config.profile import Restart
 from launcher.config.service_cache import ServiceCache
@@ -150,7 +151,7 @@ def test_hits_are_counted_in_status_and_record_and_our_own_calls_are_not(home: H
     now: ServiceState = eventually(counted)
     assert now.gateway is not None
     assert (now.gateway.use.inputs, now.gateway.use.hits) == (5, 2)
-    data = control.as_data(now)
+    data = to_builtins(control.status_of(now))
     assert data["gateway"]["hit_rate"] == 0.4
     assert data["gateway"]["pid"] == gateway(now).pid
     control.down("svc")

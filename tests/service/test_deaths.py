@@ -18,7 +18,7 @@ from launcher.linux.processes import ProcessId
 from launcher.paths import dirs
 from launcher.service import control, store
 from tests.patience import HANG_S, PATIENCE_S
-from tests.service.home import Home, eventually
+from tests.service.home import Home, eventually, status_of
 
 PHASES = {
     "loading": ["--never-listen"],
@@ -41,8 +41,7 @@ def test_an_engine_killed_while_starting_is_a_failure_at_once(home: Home, phase:
     assert isinstance(error, QlaunchError)
     assert (error.code, error.exit_code) == ("start_failed", 6)
     assert "signal 9 (SIGKILL)" in error.message
-    assert error.data is not None
-    assert error.data["state"] == "failed"
+    assert status_of(error)["state"] == "failed"
     home.assert_nothing_left()
 
 

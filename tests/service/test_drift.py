@@ -248,7 +248,7 @@ def test_rounding_leaves_it_ready_and_the_last_check_says_how_close(
         lambda: (s := home.state()) and 0.9999 < (s.last_check.cosine or 0) < 1 and s
     )
     assert checked.state == "ready"
-    assert control.as_data(checked)["last_check"]["cosine"] == checked.last_check.cosine
+    assert control.status_of(checked).last_check == checked.last_check
 
 
 def test_each_life_has_a_proof_of_its_own(home: Home, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from launcher.linux.oom import oom_kills
 from launcher.paths import dirs
 from launcher.service import control
 from tests.cgroups import MemoryGroup, memory_group
-from tests.service.home import Home, eventually
+from tests.service.home import Home, eventually, status_of
 
 V2 = "30 20 0:26 / /sys/fs/cgroup rw,relatime - cgroup2 cgroup2 rw\n"
 V1 = "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
@@ -41,14 +41,13 @@ def test_a_start_that_the_kernel_ends_for_memory_is_host_oom(
     with pytest.raises(QlaunchError) as caught:
         start(home, group, "--workers", "--leak", "400")
     assert (caught.value.code, caught.value.exit_code) == ("start_failed", 6)
-    assert caught.value.data is not None
-    failure = caught.value.data["failure"]
+    failure = status_of(caught.value)["failure"]
     assert failure["failure_class"] == "host_oom"
     assert "The kernel killed a process of the engine" in failure["message"]
     assert "higher memory limit" in failure["fix"]
     home.assert_nothing_left()
     assert eventually(lambda: not group.processes()) is True
-    record = json.loads((dirs().runs / caught.value.data["run"] / "run.json").read_text())
+    record = json.loads((dirs().runs / status_of(caught.value)["run"] / "run.json").read_text())
     assert record["failure"]["failure_class"] == "host_oom"
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import to_builtins
 from prometheus_client.parser import text_string_to_metric_families
 
 from launcher.documents.plan import MemoryPrediction
@@ -318,11 +319,11 @@ def test_a_service_is_scraped(home: Home) -> None:
     assert found["qlaunch_smoke_success"][0][1] == 1
     assert {labels["process"] for labels, _ in found["qlaunch_ram_bytes"]} >= {"front"}
     assert found["qlaunch_verified_seconds"][0][1] > 0
-    data = control.as_data(up)
+    data = to_builtins(control.status_of(up))
     assert data["metrics"]["url"].startswith("http://127.0.0.1:")
     down = control.down("svc").state
     assert down is not None
-    assert control.as_data(down)["metrics"] is None
+    assert to_builtins(control.status_of(down))["metrics"] is None
     port = int(data["metrics"]["url"].split(":")[2].partition("/")[0])
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
@@ -350,7 +351,7 @@ def test_a_taken_port_is_told_and_the_service_serves(home: Home) -> None:
 def test_off_unless_asked_for(home: Home) -> None:
     up = home.up(home.plan())
     assert up.metrics is None
-    assert msgspec.json.decode(msgspec.json.encode(control.as_data(up)))["metrics"] is None
+    assert msgspec.json.decode(msgspec.json.encode(control.status_of(up)))["metrics"] is None
 
 
 # The dashboard ------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from launcher.linux import processes
 from launcher.paths import dirs
 from launcher.service import control
 from tests.patience import PATIENCE_S, no_hang
-from tests.service.home import Home, eventually
+from tests.service.home import Home, eventually, status_of
 
 
 @pytest.mark.parametrize(
@@ -42,8 +42,7 @@ def test_a_start_ended_by_any_signal_has_its_class(
     error = call.join().error
     assert isinstance(error, QlaunchError)
     assert error.exit_code == 6
-    assert error.data is not None
-    failure = error.data["failure"]
+    failure = status_of(error)["failure"]
     if number == signal.SIGINT:  # Python says so itself
         assert failure["failure_class"] in {"interrupted", "exception"}
     else:

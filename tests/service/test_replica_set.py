@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import to_builtins
 
 from launcher.cli import service_text
 from launcher.config.profile import Restart
@@ -65,10 +66,10 @@ def test_a_set_is_one_service_with_one_address(home: Home) -> None:
         load.more()
     assert load.failed == []
     assert len(load.vectors) == 1
-    data = control.as_data(control.status("svc"))
+    data = to_builtins(control.status_of(control.status("svc")))
     assert (data["serving"], data["pid"], data["gateway"]["hit_rate"]) == (2, None, None)
     assert data["replicas"][1]["pid"] == replica(state, 2).engine.pid  # type: ignore[union-attr]
-    assert control.as_data(control.status("svc.2"))["part_of"] == "svc"
+    assert to_builtins(control.status_of(control.status("svc.2")))["part_of"] == "svc"
     peak = eventually(lambda: control.status("svc").measured.ram_peak_bytes)
     assert peak > 0
     done = control.down("svc")

@@ -18,6 +18,7 @@ import msgspec
 import pexpect
 import pyte
 import pytest
+from msgspec import to_builtins
 
 from launcher.app import live_view
 from launcher.app.live_view import LiveView
@@ -258,7 +259,7 @@ def test_the_latency_is_the_supervisors_own(home: Home) -> None:
     assert row.latency.ms > 0
     assert isinstance(row.latency.age_s, float)
     assert row.latency.age_s < 60
-    assert control.as_data(checked)["last_check"]["at"]
+    assert to_builtins(control.status_of(checked))["last_check"]["at"]
 
 
 def test_latency_words() -> None:

@@ -20,7 +20,7 @@ from launcher.plan.resolve import make_plan
 from launcher.service import control, failures, ports, store
 from tests.patience import PATIENCE_S
 from tests.plan.inputs import inputs
-from tests.service.home import ENGINE, Home, eventually
+from tests.service.home import ENGINE, Home, eventually, status_of
 
 SHORT_S = 5.0
 """A start that is to time out: long enough for a slow machine to have answered in it."""
@@ -40,9 +40,8 @@ def test_the_failure_carries_class_lines_and_status(home: Home, tmp_path: Path) 
     error = failure(home, "--print", str(text), "--exit-code", "1")
     assert (error.code, error.exit_code) == ("start_failed", 6)
     assert error.fix == "fix it"
-    assert error.data is not None
-    assert error.data["failure"]["failure_class"] == "oom_load"
-    assert error.data["failure"]["evidence"] == ["RuntimeError: CUDA out of memory."]
+    assert status_of(error)["failure"]["failure_class"] == "oom_load"
+    assert status_of(error)["failure"]["evidence"] == ["RuntimeError: CUDA out of memory."]
 
 
 def test_a_start_that_takes_too_long_exits_8(home: Home) -> None:
@@ -90,9 +89,8 @@ def test_an_engine_without_the_guard_it_was_to_have_is_stopped(home: Home) -> No
     error = failure(home, guard=make_plan(inputs()).guard)
     assert (error.code, error.exit_code) == ("start_failed", 6)
     assert "without qlaunch's guard" in error.message
-    assert error.data is not None
-    assert error.data["failure"]["failure_class"] == "unguarded"
-    assert error.data["restarts"] == 0
+    assert status_of(error)["failure"]["failure_class"] == "unguarded"
+    assert status_of(error)["restarts"] == 0
 
 
 def test_an_engine_with_its_guard_is_ready(home: Home) -> None:
@@ -104,18 +102,16 @@ def test_an_engine_with_its_guard_is_ready(home: Home) -> None:
 def test_wrong_vectors_fail_the_smoke_with_exit_7(home: Home) -> None:
     error = failure(home, "--wrong-dim")
     assert (error.code, error.exit_code) == ("smoke_failed", 7)
-    assert error.data is not None
-    assert error.data["state"] == "failed"
-    assert error.data["smoke"]["checks"][0]["ok"] is False
-    assert error.data["failure"]["evidence"] == ["dimensions: HTTP 200, [7, 7, 7]"]
+    assert status_of(error)["state"] == "failed"
+    assert status_of(error)["smoke"]["checks"][0]["ok"] is False
+    assert status_of(error)["failure"]["evidence"] == ["dimensions: HTTP 200, [7, 7, 7]"]
 
 
 def test_an_engine_whose_health_lies_is_wedged_not_ready(home: Home) -> None:
     home.options["timing"]["verify_s"] = 0.5
     error = failure(home, "--health-lies")
     assert (error.code, error.exit_code) == ("smoke_failed", 7)
-    assert error.data is not None
-    assert error.data["failure"]["failure_class"] == "wedged"
+    assert status_of(error)["failure"]["failure_class"] == "wedged"
 
 
 @pytest.mark.parametrize(
@@ -139,8 +135,7 @@ def test_a_missing_engine_program_is_named(home: Home) -> None:
         home.up(home.plan(engine=engine))
     assert caught.value.exit_code == 6
     assert "/no/sglang" in caught.value.message
-    assert caught.value.data is not None
-    assert caught.value.data["failure"]["failure_class"] == "engine_missing"
+    assert status_of(caught.value)["failure"]["failure_class"] == "engine_missing"
 
 
 def test_a_taken_port_is_named_with_its_holder_and_exits_9(home: Home) -> None:

@@ -8,11 +8,12 @@ import signal
 import socket
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 from urllib.parse import urlsplit
 
 import msgspec
 import pytest
+from msgspec import to_builtins
 
 from launcher.documents.plan import Fallback, MemoryPrediction, Plan
 from launcher.documents.service_state import ServiceState
@@ -24,7 +25,7 @@ from launcher.paths import dirs
 from launcher.service import control, store
 from launcher.service.supervisor.fallback_steps import MEMORY_CLASSES
 from tests.patience import HANG_S, PATIENCE_S
-from tests.service.home import START_TIMEOUT_S, Home, eventually
+from tests.service.home import START_TIMEOUT_S, Home, eventually, status_of
 
 OOM = {"CUDA out of memory": "gpu_oom_pool"}
 
@@ -40,11 +41,6 @@ def refused(home: Home, plan: Plan) -> QlaunchError:
     with pytest.raises(QlaunchError) as caught:
         home.up(plan)
     return caught.value
-
-
-def status_of(error: QlaunchError) -> dict[str, Any]:
-    assert error.data is not None
-    return error.data
 
 
 @pytest.mark.parametrize("name", ["schedul", "detoken"])
@@ -175,7 +171,7 @@ def test_a_start_past_its_budget_in_which_something_happens_goes_on(
 
 
 def test_without_a_record_the_limit_is_the_profiles(home: Home) -> None:
-    limit = control.as_data(home.up(home.plan()))["start_limit"]
+    limit = to_builtins(control.status_of(home.up(home.plan())))["start_limit"]
     assert limit["budget_s"] is None
     assert limit["limit_s"] == START_TIMEOUT_S
     assert "no earlier start" in limit["source"]

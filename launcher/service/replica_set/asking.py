@@ -119,7 +119,7 @@ def _follow(where: Folder, asked: Rollout, on_change: Watch) -> ServiceState:
                 f"service {where.name!r} {what}; the change was not done",
                 code="stopped_meanwhile",
                 exit_code=ExitCode.CONFLICT,
-                data=None if state is None else control.as_data(state),
+                data=None if state is None else control.status_of(state),
             )
         now = state.rollout
         if now is not None and now.id == asked.id and now.done:
@@ -134,6 +134,6 @@ def _follow(where: Folder, asked: Rollout, on_change: Watch) -> ServiceState:
             code=failure.code,
             exit_code=ExitCode(failure.exit_code),
             fix=failure.fix,
-            data=control.as_data(state),
+            data=control.status_of(state),
         )
     return state

@@ -7,22 +7,18 @@ one engine: throughput and p95 by clients.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from benchmarks import machine
-from benchmarks.client import engine_target, sound
 from benchmarks.figures import Report, Row, compared
-from benchmarks.home import home, provide
+from benchmarks.home import provide
+from benchmarks.levels import TOKENS, Levels, measure
 from benchmarks.options import Options
 from benchmarks.start import ENGINE, MODEL, PROFILE
-from launcher.bench.load import Bounds, measure_level
-from launcher.documents.comparison import Level
 
 CLIENTS: Final = (1, 16)
-TOKENS: Final = 128
 WAYS: Final[Mapping[str, tuple[str, ...]]] = {
     "one engine": (),
     "two schedulers": ("--threads", "1", "--", "--dp-size", "2"),
@@ -36,15 +32,7 @@ _SECONDS: Final = 8.0
 _WARMUP: Final = 16
 
 
-@dataclass
-class Measured:
-    """One way at one level, by round."""
-
-    per_s: list[float] = field(default_factory=list)
-    p95_ms: list[float] = field(default_factory=list)
-
-
-Figures = dict[str, dict[int, Measured]]
+Figures = dict[str, Levels]
 """By way and clients."""
 
 
@@ -56,11 +44,20 @@ def run(options: Options) -> Report:
     """
     provide(options.say, engine=ENGINE, model=MODEL)
     facts, times = machine.facts(), options.times(usual=2)
-    found: Figures = {way: {clients: Measured() for clients in CLIENTS} for way in WAYS}
+    found: Figures = {way: {} for way in WAYS}
+    seconds = 1.0 if options.quick else _SECONDS
     for number in range(times):
         for way, words in WAYS.items():
             options.say(f"round {number + 1} of {times}: {way}")
-            version = _life(found[way], words, options, facts)
+            version = measure(
+                found[way],
+                CLIENTS,
+                "bench-replicas",
+                words,
+                seconds=seconds,
+                warmup=_WARMUP,
+                facts=facts,
+            )
     return Report(
         benchmark="replicas",
         title="Two replicas behind the gateway",
@@ -77,22 +74,7 @@ def run(options: Options) -> Report:
     )
 
 
-def _life(levels: dict[int, Measured], words: tuple[str, ...], options: Options, facts: Any) -> str:
-    """One service, measured at every level; the engine's version."""
-    with home() as place:
-        up = place.up("bench-replicas", PROFILE, *words)
-        target, texts = engine_target(place, up.data)
-        for clients in CLIENTS:
-            machine.look_again(facts)
-            seconds = 1.0 if options.quick else _SECONDS
-            bounds = Bounds(requests=100_000, limit_s=seconds, warmup=_WARMUP)
-            row = sound(measure_level(target, Level(clients=clients, tokens=TOKENS), texts, bounds))
-            levels[clients].per_s.append(row.embeddings_per_s or 0.0)
-            levels[clients].p95_ms.append(row.p95_ms or 0.0)
-        return str(up.data["engine"]["version"])
-
-
-def rows(found: Mapping[str, Mapping[int, Measured]]) -> tuple[Row, ...]:
+def rows(found: Mapping[str, Levels]) -> tuple[Row, ...]:
     """Two replicas beside each other way, throughput and p95 by clients."""
     made = []
     for way in (each for each in WAYS if each != OURS):

@@ -7,41 +7,29 @@ of `queueing.py` meets them: it is fitted to 1 and 16 clients, and held against 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from benchmarks import machine
-from benchmarks.client import engine_target, sound
 from benchmarks.figures import Report, Row, compared
-from benchmarks.home import home, provide
+from benchmarks.home import provide
+from benchmarks.levels import TOKENS, Levels, measure
 from benchmarks.options import Options
 from benchmarks.queueing import Costs, Load, Point, Shape, calibrate, closed_loop
 from benchmarks.start import ENGINE, MODEL, PROFILE
-from launcher.bench.load import Bounds, measure_level
-from launcher.documents.comparison import Level
 
 CLIENTS: Final = (1, 2, 4, 8, 16, 32)
 FITTED: Final = (1, 16)
 """Clients of the levels that the costs are fitted to; all others are predicted."""
 REPLICAS: Final = (1, 2)
-TOKENS: Final = 128
 WITHIN: Final = 0.10
 BEGIN: Final = Costs(front_s=0.002, batch_s=0.005, text_s=0.005)
 _SECONDS: Final = 6.0
 _WARMUP: Final = 5
 
 
-@dataclass
-class Measured:
-    """One level, by repeat."""
-
-    per_s: list[float] = field(default_factory=list)
-    p50_ms: list[float] = field(default_factory=list)
-
-
-Curves = dict[int, dict[int, Measured]]
+Curves = dict[int, Levels]
 """Levels by replicas and clients."""
 
 
@@ -54,10 +42,19 @@ def run(options: Options) -> Report:
     provide(options.say, engine=ENGINE, model=MODEL)
     facts, times = machine.facts(), options.times(usual=2)
     curves: Curves = {}
+    seconds = 1.0 if options.quick else _SECONDS
     for number in range(times):
         for replicas in REPLICAS:
             options.say(f"round {number + 1} of {times}: {replicas} replicas")
-            version = _life(curves.setdefault(replicas, {}), replicas, options, facts)
+            version = measure(
+                curves.setdefault(replicas, {}),
+                CLIENTS,
+                "bench-scale",
+                ("--threads", "1", "--", "--dp-size", str(replicas)),
+                seconds=seconds,
+                warmup=_WARMUP,
+                facts=facts,
+            )
     cores = int(facts["threads"])
     return Report(
         benchmark="scale",
@@ -75,25 +72,7 @@ def run(options: Options) -> Report:
     )
 
 
-def _life(levels: dict[int, Measured], replicas: int, options: Options, facts: Any) -> str:
-    """One service, measured at every level; the engine's version."""
-    with home() as place:
-        words = ("--threads", "1", "--", "--dp-size", str(replicas))
-        up = place.up("bench-scale", PROFILE, *words)
-        target, texts = engine_target(place, up.data)
-        for clients in CLIENTS:
-            machine.look_again(facts)
-            seconds = 1.0 if options.quick else _SECONDS
-            bounds = Bounds(requests=100_000, limit_s=seconds, warmup=_WARMUP)
-            level = Level(clients=clients, tokens=TOKENS)
-            row = sound(measure_level(target, level, texts, bounds))
-            measured = levels.setdefault(clients, Measured())
-            measured.per_s.append(row.embeddings_per_s or 0.0)
-            measured.p50_ms.append(row.p50_ms or 0.0)
-        return str(up.data["engine"]["version"])
-
-
-def points(curves: Mapping[int, Mapping[int, Measured]], cores: int) -> dict[bool, list[Point]]:
+def points(curves: Mapping[int, Levels], cores: int) -> dict[bool, list[Point]]:
     """Measured levels as the model takes them: True those that are fitted, False the others."""
     found: dict[bool, list[Point]] = {True: [], False: []}
     for replicas, levels in curves.items():
@@ -104,7 +83,7 @@ def points(curves: Mapping[int, Mapping[int, Measured]], cores: int) -> dict[boo
     return found
 
 
-def rows(curves: Mapping[int, Mapping[int, Measured]], cores: int) -> tuple[Row, ...]:
+def rows(curves: Mapping[int, Levels], cores: int) -> tuple[Row, ...]:
     """Throughput that the model predicts, beside the measured one."""
     costs = calibrate(points(curves, cores)[True], BEGIN)
     made = []

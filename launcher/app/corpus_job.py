@@ -9,9 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
-
-import msgspec
+from typing import Final
 
 from launcher import __version__, extras
 from launcher.app import corpus_probe, corpus_ray, corpus_servers
@@ -31,6 +29,7 @@ from launcher.corpus.inputs import (
     format_of,
     identify,
 )
+from launcher.corpus.journal import Identity
 from launcher.corpus.output import Output, beside
 from launcher.corpus.parquet import ArrowEncoder, scan_jsonl
 from launcher.corpus.records import Carry, Vector, unreadable
@@ -246,16 +245,16 @@ class _Work:
         self._fill(output, outcome)
         return outcome
 
-    def _identity(self, inputs: tuple[InputIdentity, ...]) -> dict[str, Any]:
+    def _identity(self, inputs: tuple[InputIdentity, ...]) -> Identity:
         job, plan = self._job, self._plan
-        return {
-            "inputs": msgspec.to_builtins(inputs),
-            "model": {
+        return Identity(
+            inputs=inputs,
+            model={
                 "name": plan.model_name if plan is not None else job.servers.url_model,
                 "fingerprint": plan.fingerprint if plan is not None else None,
                 "dtype": plan.expectation.dtype if plan is not None else None,
             },
-            "settings": {
+            settings={
                 "--input-format": self._input_format,
                 "--format": self._format,
                 "--column": self._inputs.column,
@@ -267,8 +266,7 @@ class _Work:
                 "the server's limit of a call": self._limits.call_bytes,
                 "the server's limit of a text": self._limits.text_bytes,
             },
-            "probe": "",
-        }
+        )
 
     def _embed(self, output: Output, outcome: Outcome) -> None:
         servers, before = self._job.servers, output.at.started
@@ -307,7 +305,7 @@ class _Work:
     def _writer(self, output: Output, probe: Vector, model: str) -> Writer:
         """The output, opened for vectors of the model that answered the known sentence so."""
         if not output.resumed:
-            output.identity["model"]["name"] = model
+            output.identity.model["name"] = model
         corpus_probe.hold_to(output, probe)
         encoder = self._encoder(len(probe))
         output.open(encoder)
@@ -404,7 +402,7 @@ class _Work:
                     exit_code=ExitCode.CONFLICT,
                     fix="run it again with --restart, once the file no longer changes",
                 )
-        dimensions = len(corpus_probe.decoded(output.identity["probe"]))
+        dimensions = len(corpus_probe.decoded(output.identity.probe))
         output.commit(whole=True)
         output.finish(self._encoder(dimensions))
         outcome.bad_file = output.bad if output.at.bad else None
@@ -412,8 +410,8 @@ class _Work:
     def _fill(self, output: Output, outcome: Outcome) -> None:
         at = output.at
         outcome.rows, outcome.bad, outcome.reasons = at.rows, at.bad, dict(at.reasons)
-        outcome.model = output.identity["model"]["name"]
-        outcome.dimensions = len(corpus_probe.decoded(output.identity["probe"])) or None
+        outcome.model = output.identity.model["name"]
+        outcome.dimensions = len(corpus_probe.decoded(output.identity.probe)) or None
         done = at.rows + at.bad - (outcome.resumed_rows or 0)
         if outcome.seconds > 0 and done > 0:
             outcome.rows_per_s = done / outcome.seconds
@@ -436,23 +434,23 @@ def _limits(job: Job, plan: Plan | None) -> Limits:
     return Limits(texts, min(CALL_BYTES, guard.call_bytes), guard.text_bytes, job.truncate)
 
 
-def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def differences(before: Identity, now: Identity) -> list[str]:
     """In what a journal's run differs from this one, in words; empty where it is the same."""
-    if before.get("version", 1) != 1:
+    if before.version != now.version:
         return ["it was written by another version of qlaunch"]
     said = []
-    old, new = before["inputs"], now["inputs"]
+    old, new = before.inputs, now.inputs
     if len(old) != len(new):
         said.append(f"it has {len(old)} inputs, and now there are {len(new)}")
     for one, other in zip(old, new, strict=False):
-        if (one["bytes"], one["digest"]) != (other["bytes"], other["digest"]):
-            name = other["path"]
-            changed = "has changed since" if one["path"] == name else f"is not {one['path']}"
+        if (one.bytes, one.digest) != (other.bytes, other.digest):
+            name = other.path
+            changed = "has changed since" if one.path == name else f"is not {one.path}"
             said.append(f"{name} {changed}")
-    for name, value in now["model"].items():
-        if value is not None and before["model"].get(name) not in (None, value):
-            said.append(f"its model's {name} is {before['model'][name]}, and now {value}")
-    for name, value in now["settings"].items():
-        if before["settings"].get(name) != value:
-            said.append(f"{name} was {before['settings'].get(name)!r}, and is {value!r}")
+    for name, value in now.model.items():
+        if value is not None and before.model.get(name) not in (None, value):
+            said.append(f"its model's {name} is {before.model[name]}, and now {value}")
+    for name, setting in now.settings.items():
+        if before.settings.get(name) != setting:
+            said.append(f"{name} was {before.settings.get(name)!r}, and is {setting!r}")
     return said

@@ -85,9 +85,9 @@ def hold_to(output: Output, probe: Vector) -> None:
     """
     encoded = base64.b64encode(probe.tobytes()).decode()
     if not output.resumed:
-        output.identity["probe"] = encoded
+        output.identity.probe = encoded
         return
-    before = decoded(output.identity["probe"])
+    before = decoded(output.identity.probe)
     if (same := cosine(before, probe)) < SAME:
         raise QlaunchError(
             f"{output.journal.path} is of another run: the same text has another vector now"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from launcher.documents.look import (
     CacheLook,
@@ -117,16 +117,9 @@ def set_row(state: ServiceState, rows: Sequence[ServiceLook]) -> ServiceLook:
     queued = [row.queue.requests for row in rows if row.queue.requests is not None]
     known = [row.latency for row in rows if row.latency.ms is not None]
     cpu = [row.cpu_percent for row in rows if row.cpu_percent is not None]
-    cached = state.gateway is not None and state.gateway.cached
-    return ServiceLook(
-        service=state.service,
-        profile=state.profile,
-        state=state.state,
-        detail=state.failure.message if state.failure else state.detail,
-        endpoint=state.endpoint,
-        run=state.run,
+    return _row(
+        state,
         uptime_s=max((row.uptime_s for row in rows if row.uptime_s is not None), default=None),
-        restarts=state.restarts,
         cpu_percent=round(sum(cpu), 1) if cpu else None,
         ram=_summed([row.ram for row in rows], "ram"),
         gpu=_summed([row.gpu for row in rows], "gpu"),
@@ -136,7 +129,40 @@ def set_row(state: ServiceState, rows: Sequence[ServiceLook]) -> ServiceLook:
             known, key=lambda each: each.ms or 0.0, default=LatencyLook(ms=None, reason=why)
         ),
         replicas=tuple(rows),
-        cache=_cache(state.gateway) if cached and state.gateway else UNSET,
+    )
+
+
+def _row(
+    state: ServiceState,
+    *,
+    uptime_s: float | None,
+    cpu_percent: float | None,
+    ram: MemoryLook,
+    gpu: MemoryLook,
+    rate: RateLook,
+    queue: QueueLook,
+    latency: LatencyLook,
+    replicas: tuple[ServiceLook, ...] | UnsetType = UNSET,
+) -> ServiceLook:
+    """What a service's state says of it, with what was measured beside it."""
+    gateway = state.gateway
+    return ServiceLook(
+        service=state.service,
+        profile=state.profile,
+        state=state.state,
+        detail=state.failure.message if state.failure else state.detail,
+        endpoint=state.endpoint,
+        run=state.run,
+        uptime_s=uptime_s,
+        restarts=state.restarts,
+        cpu_percent=cpu_percent,
+        ram=ram,
+        gpu=gpu,
+        rate=rate,
+        queue=queue,
+        latency=latency,
+        replicas=replicas,
+        cache=_cache(gateway) if gateway is not None and gateway.cached else UNSET,
     )
 
 
@@ -193,22 +219,15 @@ class _View:
         """A service at this moment."""
         sample = self._take()
         rate, queue = self._log.work(state)
-        return ServiceLook(
-            service=state.service,
-            profile=state.profile,
-            state=state.state,
-            detail=state.failure.message if state.failure else state.detail,
-            endpoint=state.endpoint,
-            run=state.run,
+        return _row(
+            state,
             uptime_s=_uptime(state),
-            restarts=state.restarts,
             cpu_percent=None if sample is None else sample.cpu_percent,
             ram=_ram(sample),
             gpu=self._gpu(sample),
             rate=rate,
             queue=queue,
             latency=latency(state),
-            cache=UNSET if state.gateway is None else _cache(state.gateway),
         )
 
     def _members(self) -> list[int]:

@@ -8,7 +8,6 @@ it says stands in launcher/documents/gateway.py.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import sys
@@ -16,7 +15,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -29,7 +28,18 @@ from launcher.app.gateway import (
 )
 from launcher.app.vector_cuts import cuts_of
 from launcher.config.service_cache import ServiceCache
-from launcher.documents.gateway import EngineChange, GatewayRequest, Rotation, Server
+from launcher.documents.gateway import (
+    Drained,
+    EngineChange,
+    GatewayEvent,
+    GatewayRequest,
+    Listening,
+    Refused,
+    Resting,
+    Rotation,
+    Server,
+    Wanted,
+)
 from launcher.errors import QlaunchError
 from launcher.gateway.access import is_loopback
 from launcher.gateway.awaited_source import AwaitedSource
@@ -67,10 +77,10 @@ def main() -> int:
     request = msgspec.json.decode(line, type=GatewayRequest)
     try:
         settings, problem = settings_of(request, rest)
-        serve(settings, lambda _: _say("listening", problem=problem))
+        serve(settings, lambda _: _say(Listening(problem=problem)))
     except QlaunchError as error:
         code = int(error.exit_code)
-        _say("error", message=error.message, code=error.code, exit_code=code, fix=error.fix)
+        _say(Refused(message=error.message, code=error.code, exit_code=code, fix=error.fix))
         return code
     return 0
 
@@ -156,7 +166,7 @@ class Servers:
         if request.rotation is not None:
             self.first, self.hold_s = self._sources(request.rotation), HOLD_S
         else:
-            self._engine = AwaitedSource(request.plan.service, model, seen, lambda: _say("wanted"))
+            self._engine = AwaitedSource(request.plan.service, model, seen, lambda: _say(Wanted()))
             self.first = (self._engine,)
             self.hold_s = WAKE_S if cache is not None and cache.idle_stop_s is not None else 0.0
 
@@ -188,7 +198,7 @@ class Servers:
     def _change(self, change: EngineChange) -> None:
         self._engine.change(change.engine)
         if change.engine is None:
-            _say("resting")
+            _say(Resting())
 
     def _rotate(self, group: Group, rotation: Rotation) -> None:
         for replica in group.rotate(self._sources(rotation)):
@@ -202,7 +212,7 @@ async def _drained(replica: Replica, serial: int) -> None:
     """Tell when a server that has left has finished its last call."""
     while replica.open:  # noqa: ASYNC110 - an event for each call's end would be made for this alone
         await asyncio.sleep(_DRAIN_LOOK_S)
-    _say("drained", server=replica.source.name, serial=serial)
+    _say(Drained(server=replica.source.name, serial=serial))
 
 
 def _server(request: GatewayRequest) -> ServerSettings:
@@ -260,8 +270,8 @@ def usable(settings: CacheSettings) -> tuple[CacheSettings | None, str | None]:
     return settings, f"the cache {backend.name} cannot be asked ({why}): requests go past it"
 
 
-def _say(event: str, **fields: Any) -> None:
-    sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
+def _say(event: GatewayEvent) -> None:
+    sys.stdout.write(msgspec.json.encode(event).decode() + "\n")
     sys.stdout.flush()
 
 

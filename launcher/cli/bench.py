@@ -115,7 +115,7 @@ def command(
         return _from_start(words, given, work)
 
 
-def _running(words: tuple[str, ...], given: dict[str, Any]) -> tuple[Plan, str] | None:
+def _running(words: tuple[str, ...], given: dict[str, object]) -> tuple[Plan, str] | None:
     """Plan and endpoint of the running service that is named; None where it is a profile.
 
     Raises:
@@ -154,7 +154,7 @@ def _is_no_service(name: str) -> bool:
     return False
 
 
-def _from_start(words: tuple[str, ...], given: dict[str, Any], work: Work) -> Result:
+def _from_start(words: tuple[str, ...], given: dict[str, object], work: Work) -> Result:
     with started(words, given, work.progress) as (plan, state):
         assert state.past_cache is not None  # launch returns services that are up
         return work.on(plan, state.past_cache, started=True)

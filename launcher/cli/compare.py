@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from launcher.app.prepare import Prepared, profiles_dir, what_runs_here
 from launcher.app.subject import subject
 from launcher.bench import store, test_machine
 from launcher.bench.compare import Comparing, Course, failed
+from launcher.bench.lengths import Length
 from launcher.bench.peers.names import SPECS
 from launcher.cli import compare_text, load_options, seed_table
 from launcher.cli.base import command as declare
@@ -29,6 +31,33 @@ from launcher.linux.files import write_atomic
 from launcher.paths import dirs
 
 Contenders = list[ProfileContender | BareContender | CannotRun]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure and to say of it; the command line's options by their names."""
+
+    clients: tuple[int, ...] | None
+    batch: tuple[int, ...] | None
+    tokens: tuple[Length, ...] | None
+    requests: int | None
+    seconds: float
+    repeats: int
+    baseline: bool
+    others: tuple[str, ...]
+    objective: Objective
+    quality: bool
+    seed: bool
+    html: str | None
+    markdown: str | None
+    csv: str | None
+    quiet: bool
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Reports to write, by kind."""
+        named = {"html": self.html, "markdown": self.markdown, "csv": self.csv}
+        return {kind: file for kind, file in named.items() if file}
 
 
 @declare("compare")
@@ -86,24 +115,22 @@ def command(profiles: tuple[str, ...], **given: Any) -> Result:
         qlaunch compare cpu-minilm cpu-bge-micro --clients 1,16 --repeats 5
         qlaunch compare cpu-minilm --peer onnxruntime --peer openvino:int8 --tokens 128,mixed
     """
-    files = {kind: given[kind] for kind in ("html", "markdown", "csv") if given[kind]}
-    for file in files.values():
+    asked = Options(**given)
+    for file in asked.files.values():
         _writable(Path(file))
-    progress = Progress(quiet=given["quiet"])
+    progress = Progress(quiet=asked.quiet)
     test_machine.refuse_company()
     with ends_by_interrupt():
         kept = store.Store(dirs().comparisons, "compare")
-        modes = _modes(profiles, given, kept.folder, progress)
-        levels = load_options.levels(given["clients"], given["batch"], given["tokens"])
-        if given["seed"]:
+        modes = _modes(profiles, asked, kept.folder, progress)
+        levels = load_options.levels(asked.clients, asked.batch, asked.tokens)
+        if asked.seed:
             levels = tuple(dict.fromkeys((*levels, *seed_table.LEVELS)))
-        found = _measured(modes, levels, given, kept, progress)
-    return _result(found, kept, given, files)
+        found = _measured(modes, levels, asked, kept, progress)
+    return _result(found, kept, asked)
 
 
-def _modes(
-    profiles: tuple[str, ...], given: dict[str, Any], logs: Path, progress: Progress
-) -> Contenders:
+def _modes(profiles: tuple[str, ...], asked: Options, logs: Path, progress: Progress) -> Contenders:
     """Everything that was asked for, ready to be measured or with the reason why not.
 
     Raises:
@@ -130,11 +157,9 @@ def _modes(
             fix="see why: qlaunch profiles list",
             data={"modes": [each.facts for each in found]},
         )
-    if given["baseline"]:
+    if asked.baseline:
         found.append(contenders.plain_contender(first, logs))
-    found += [
-        contenders.peer_contender(name, first, logs) for name in dict.fromkeys(given["others"])
-    ]
+    found += [contenders.peer_contender(name, first, logs) for name in dict.fromkeys(asked.others)]
     called = [each.facts.name for each in found]
     twice = next((name for name in called if called.count(name) > 1), None)
     if twice is not None:
@@ -149,18 +174,17 @@ def _modes(
 def _measured(
     modes: Contenders,
     levels: tuple[Level, ...],
-    given: dict[str, Any],
+    asked: Options,
     kept: store.Store,
     progress: Progress,
 ) -> Comparison:
     hardware = detect()
-    objective: Objective = given["objective"]
     comparing = Comparing(
         modes,
-        Course(levels, given["repeats"], objective, given["quality"]),
+        Course(levels, asked.repeats, asked.objective, asked.quality),
         test_conditions.header(kept, hardware),
         test_conditions.tools(
-            load_options.bounds(given["requests"], given["seconds"]),
+            load_options.bounds(asked.requests, asked.seconds),
             hardware,
             say=progress.line,
             now=progress.now,
@@ -174,17 +198,15 @@ def _measured(
         progress.done()
 
 
-def _result(
-    found: Comparison, kept: store.Store, given: dict[str, Any], files: dict[str, str]
-) -> Result:
+def _result(found: Comparison, kept: store.Store, asked: Options) -> Result:
     data = {**asdict(found), "path": str(kept.path)}
     lines = compare_text.lines(found)
-    if given["seed"]:
+    if asked.seed:
         data["seed_table"] = {"source": seed_table.SOURCE, "rows": seed_table.rows(found)}
         lines += ["", *seed_table.lines(found)]
     problems = _problems(found, kept)
-    problems += _reports(found, files)
-    lines += ["", f"kept in {kept.path}", *(f"report: {file}" for file in files.values())]
+    problems += _reports(found, asked.files)
+    lines += ["", f"kept in {kept.path}", *(f"report: {file}" for file in asked.files.values())]
     code, status = _exit(found, problems)
     return Result(data=data, lines=lines, exit_code=code, status=status, problems=problems)
 

@@ -75,7 +75,7 @@ def _verdict(name: str, data: dict[str, object], report: SmokeReport) -> Result:
     )
 
 
-def _from_start(words: tuple[str, ...], given: dict[str, Any]) -> Result:
+def _from_start(words: tuple[str, ...], given: dict[str, object]) -> Result:
     with started(words, given, Progress()) as (_plan, state):
         pass  # its start proves it
     return Result(data=control.status_of(state), lines=service_text.service(state))

@@ -35,6 +35,25 @@ from launcher.yaml_messages import shown
 FILE = "tuning.json"
 
 
+@dataclass(frozen=True)
+class Options:
+    """How to search; the command line's options by their names."""
+
+    objective: str
+    max_p95_ms: float | None
+    clients: int
+    batch: int
+    tokens: int
+    requests: int | None
+    seconds: float
+    budget: float
+    trials: int
+    repeats: int
+    output: str | None
+    force: bool
+    quiet: bool
+
+
 @declare("tune")
 @click.argument("profile", metavar="PROFILE|MODEL")
 @click.option(
@@ -112,14 +131,15 @@ def command(profile: str, **given: Any) -> Result:
         qlaunch tune cpu-minilm
         qlaunch tune ./my-finetune --max-p95 250 --budget 900
     """
-    progress = Progress(quiet=given["quiet"])
+    asked = Options(**given)
+    progress = Progress(quiet=asked.quiet)
     folder = profiles_dir(dirs())
     named = subject(profile, folder)
-    output = _output(named.service or contenders.bare_name(profile), given)
+    output = _output(named.service or contenders.bare_name(profile), asked)
     test_machine.refuse_company()
     with ends_by_interrupt(), tempfile.TemporaryDirectory(prefix="qlaunch-tune-") as made:
         word = profile if named.model is None else _profile_of(profile, named, made, progress)
-        work = _prepared(word, profile, output, given, progress)
+        work = _prepared(word, profile, output, asked, progress)
         work.run()
         return work.result()
 
@@ -132,20 +152,19 @@ def _profile_of(word: str, named: Subject, folder: str, progress: Progress) -> s
     return str(own_profile.of_model(prepared, Path(folder)))
 
 
-def _output(name: str, given: dict[str, Any]) -> Path:
+def _output(name: str, asked: Options) -> Path:
     """Where the profile that comes of the one called `name` goes.
 
     Raises:
         QlaunchError: `output_exists` (exit 9); `usage` (exit 2) for a name that is no profile's.
     """
-    asked, force = given["output"], given["force"]
-    path = Path(asked) if asked else profiles_dir(dirs()) / f"{name}-tuned.yaml"
+    path = Path(asked.output) if asked.output else profiles_dir(dirs()) / f"{name}-tuned.yaml"
     if path.suffix not in (".yaml", ".yml"):
         raise QlaunchError(
             f"{path} would not be a profile: its name must end in .yaml",
             code="usage",
         )
-    if path.exists() and not force:
+    if path.exists() and not asked.force:
         raise QlaunchError(
             f"{path} is there already",
             code="output_exists",
@@ -155,9 +174,7 @@ def _output(name: str, given: dict[str, Any]) -> Path:
     return path
 
 
-def _prepared(
-    name: str, word: str, output: Path, given: dict[str, Any], progress: Progress
-) -> Work:
+def _prepared(name: str, word: str, output: Path, asked: Options, progress: Progress) -> Work:
     """The profile as it is, ready to be started; `word` is what was typed for it.
 
     Raises:
@@ -165,7 +182,7 @@ def _prepared(
     """
     base = load_profile(name, profiles_dir(dirs()))
     prepared = contenders.prepared(name, progress.line, command_name="tune", fetch=True)
-    return Work(name, word, base, output, given, progress, prepared)
+    return Work(name, word, base, output, asked, progress, prepared)
 
 
 @dataclass
@@ -177,18 +194,18 @@ class Work:
     """What was typed."""
     base: LoadedProfile
     output: Path
-    given: dict[str, Any]
+    asked: Options
     progress: Progress
     prepared: Prepared
 
     def __post_init__(self) -> None:
-        given, hardware = self.given, self.prepared.hardware
+        asked, hardware = self.asked, self.prepared.hardware
         self.began = time.monotonic()
-        self.level = Level(clients=given["clients"], batch=given["batch"], tokens=given["tokens"])
-        self.aim = Aim(given["max_p95_ms"])
+        self.level = Level(clients=asked.clients, batch=asked.batch, tokens=asked.tokens)
+        self.aim = Aim(asked.max_p95_ms)
         self.store = store.Store(dirs().comparisons, "tune")
         self.header = test_conditions.header(self.store, hardware)
-        within = bounds(given["requests"], given["seconds"])
+        within = bounds(asked.requests, asked.seconds)
         self.tools = test_conditions.tools(
             within, hardware, say=self.progress.line, now=self.progress.now
         )
@@ -245,12 +262,12 @@ class Work:
     def may_go_on(self, trials: Sequence[Trial]) -> str | None:
         """Why the search is to end, or None: time is left for the last comparison."""
         started = [trial for trial in trials if trial.outcome != "refused"]
-        if len(started) >= self.given["trials"]:
+        if len(started) >= self.asked.trials:
             return f"{len(started)} candidates were started (--trials)"
         spent = time.monotonic() - self.began
-        lives = 1 + 2 * self.given["repeats"]
-        if spent + lives * spent / max(1, len(started)) > self.given["budget"]:
-            return f"{spent:.0f} s of {self.given['budget']:g} are spent (--budget)"
+        lives = 1 + 2 * self.asked.repeats
+        if spent + lives * spent / max(1, len(started)) > self.asked.budget:
+            return f"{spent:.0f} s of {self.asked.budget:g} are spent (--budget)"
         return None
 
     def confirm(self, pick: Overlay) -> None:
@@ -262,7 +279,7 @@ class Work:
         ]
         self.comparison = Comparing(
             modes,
-            Course((self.level,), self.given["repeats"], again=False),
+            Course((self.level,), self.asked.repeats, again=False),
             self.header,
             self.tools,
             write=lambda _: self.keep(self.document()),
@@ -276,7 +293,7 @@ class Work:
     def write(self) -> None:
         """The new profile; the old one with the evidence only where a file was asked for."""
         found = self.document()
-        if found.confirmed or self.given["output"]:
+        if found.confirmed or self.asked.output:
             folder = profiles_dir(dirs())
             tuned_profile.write(self.output, self.base, found, folder, word=self.word)
             self.written = self.output

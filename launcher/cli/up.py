@@ -60,7 +60,7 @@ class FollowChange:
 
 @contextlib.contextmanager
 def started(
-    words: tuple[str, ...], given: dict[str, Any], progress: Progress
+    words: tuple[str, ...], given: dict[str, object], progress: Progress
 ) -> Iterator[tuple[Plan, ServiceState]]:
     """A service started for one command, and stopped after it whatever happens.
 
@@ -115,7 +115,7 @@ def command(
 
 def _up(
     words: tuple[str, ...],
-    given: dict[str, Any],
+    given: dict[str, object],
     progress: Progress,
     *,
     dry_run: bool,

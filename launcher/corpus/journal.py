@@ -11,10 +11,11 @@ import errno
 import os
 import zlib
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
 import msgspec
 
+from launcher.corpus.inputs import InputIdentity
 from launcher.corpus.records import Position
 from launcher.errors import ExitCode, QlaunchError
 from launcher.linux import locks
@@ -22,6 +23,18 @@ from launcher.linux.files import sync, sync_folder
 
 VERSION: Final = 1
 _LIMIT: Final = 256 << 20
+
+
+class Identity(msgspec.Struct, kw_only=True):
+    """What a run is of. Model and probe are filled in by the first answers."""
+
+    version: int = VERSION
+    inputs: tuple[InputIdentity, ...]
+    model: dict[str, str | None]
+    """`name`, `fingerprint`, `dtype`; None for what is not known of a server."""
+    settings: dict[str, str | int | bool | None]
+    """By what they are called for people."""
+    probe: str = ""
 
 
 class Commit(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +69,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.identity: dict[str, Any] | None = None
+        self.identity: Identity | None = None
         """What the run is of; None where the journal is new."""
         self.last = Commit()
         self._file = self._locked()
@@ -101,7 +114,7 @@ class Journal:
             if document is None:
                 break
             if self.identity is None:
-                self.identity = msgspec.json.decode(document)
+                self.identity = _identity(document)
             else:
                 self.last = msgspec.json.decode(document, type=Commit)
             end += len(line)
@@ -109,12 +122,12 @@ class Journal:
         self._file.seek(end)
         self._file.truncate()
 
-    def begin(self, identity: dict[str, Any]) -> None:
+    def begin(self, identity: Identity) -> None:
         """Begin anew, on the disk before anything else is written."""
         self._file.seek(0)
         self._file.truncate()
         self.identity, self.last = identity, Commit()
-        self._write(msgspec.json.encode({"version": VERSION, **identity}))
+        self._write(msgspec.json.encode(identity))
         sync_folder(self.path.parent)
 
     def commit(self, commit: Commit) -> None:
@@ -133,6 +146,15 @@ class Journal:
     def close(self) -> None:
         """Let others have the file."""
         self._file.close()
+
+
+def _identity(document: bytes) -> Identity:
+    """The first line; of another version of qlaunch no more than that."""
+    found = msgspec.json.decode(document)
+    version = found.get("version", VERSION)
+    if version != VERSION:
+        return Identity(version=version, inputs=(), model={}, settings={})
+    return msgspec.convert(found, Identity)
 
 
 def _checked(line: bytes) -> bytes | None:

@@ -13,17 +13,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import msgspec
 
 from launcher.corpus.encoders import Encoder
-from launcher.corpus.journal import Commit, Journal
+from launcher.corpus.journal import Commit, Identity, Journal
 from launcher.corpus.records import Position, Problem, Row
 from launcher.errors import ExitCode, QlaunchError
 from launcher.linux.files import sync, sync_folder
 
-Differences = Callable[[dict[str, Any], dict[str, Any]], list[str]]
+Differences = Callable[[Identity, Identity], list[str]]
 """In what the run of a journal differs from this one, in words for people."""
 
 
@@ -50,7 +50,7 @@ class Output:
     def __init__(
         self,
         out: Path,
-        identity: dict[str, Any],
+        identity: Identity,
         differences: Differences,
         *,
         restart: bool,
@@ -77,7 +77,7 @@ class Output:
         return self._next
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Identity:
         """Of the run, as its journal has it."""
         return self.journal.identity or self._new
 
@@ -175,9 +175,8 @@ class Output:
 
     def _line(self, row: Row) -> bytes:
         problem = row.problem or Problem("failed", "")
-        paths = self.identity["inputs"]
         document = {
-            "file": paths[row.after.file]["path"],
+            "file": self.identity.inputs[row.after.file].path,
             "row": row.number,
             "reason": problem.reason,
             "message": problem.message,

@@ -20,6 +20,7 @@ from __future__ import annotations
 import msgspec
 
 from launcher.documents.plan import Plan
+from launcher.errors import ExitCode
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -57,3 +58,39 @@ class GatewayRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Of a set, at first."""
     key: str | None = None
     """Clients must send it, and the engine is sent it."""
+
+
+class Listening(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="listening"):
+    """It can be asked."""
+
+    problem: str | None = None
+    """Why the cache cannot be used for now, in a sentence."""
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="error"):
+    """It does not start."""
+
+    message: str
+    code: str = "start_failed"
+    exit_code: int = ExitCode.START_FAILED
+    fix: str | None = None
+
+
+class Drained(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="drained"):
+    """A server that left has finished its last call."""
+
+    server: str
+    serial: int
+    """Of the line by which it left."""
+
+
+class Resting(msgspec.Struct, frozen=True, tag_field="event", tag="resting"):
+    """No call to the engine is begun any more."""
+
+
+class Wanted(msgspec.Struct, frozen=True, tag_field="event", tag="wanted"):
+    """A request needs the engine."""
+
+
+GatewayEvent = Listening | Refused | Drained | Resting | Wanted
+"""A line of its output."""

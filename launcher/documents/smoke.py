@@ -133,3 +133,29 @@ class QualityReport(msgspec.Struct, frozen=True, kw_only=True):
     reference: str
     """`computed`, `cached` or `unavailable: reason`."""
     reason: str | None = None
+
+
+class Prepared(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="prepared"):
+    """What the smoke process says when it can begin."""
+
+    reference: str
+    """`cached`, `computed`, or why there is none."""
+    seconds: float = 0.0
+
+
+class Reported(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="report"):
+    """What it says in the end."""
+
+    report: SmokeReport
+    beat: str | None = None
+    """The vector of the known sentence, base64 of float32 in this machine's order."""
+
+
+class Broken(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="error"):
+    """It could not check anything."""
+
+    message: str
+
+
+SmokeEvent = Prepared | Reported | Broken
+"""A line of its output."""

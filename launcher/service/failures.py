@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 
 from launcher.documents.failure import Failure
+from launcher.documents.gateway import Refused
 from launcher.documents.service_state import State
 from launcher.documents.smoke import SmokeReport
 from launcher.errors import ExitCode, QlaunchError
@@ -241,15 +242,14 @@ def gateway_hung(answer: str, log: str) -> Failure:
     return _gateway("gateway_died", f"the gateway stopped answering ({answer})", log)
 
 
-def gateway_error(event: Mapping[str, object]) -> Failure:
+def gateway_error(event: Refused) -> Failure:
     """The gateway refused to start, in its own words."""
-    code = event.get("exit_code")
     return Failure(
-        code=str(event.get("code") or "start_failed"),
-        exit_code=code if isinstance(code, int) else ExitCode.START_FAILED,
+        code=event.code,
+        exit_code=event.exit_code,
         failure_class=None,
-        message=f"the gateway does not start: {event.get('message')}",
-        fix=str(event["fix"]) if event.get("fix") else None,
+        message=f"the gateway does not start: {event.message}",
+        fix=event.fix or None,
     )
 
 

@@ -17,11 +17,10 @@ import signal
 import sys
 import threading
 import time
-from typing import Any
 
 import msgspec
 
-from launcher.documents.smoke import VerifyRequest
+from launcher.documents.smoke import Broken, Prepared, Reported, SmokeEvent, VerifyRequest
 from launcher.verify import texts
 from launcher.verify.embedding_client import EmbeddingClient
 from launcher.verify.reference import obtain
@@ -45,7 +44,7 @@ def main() -> int:
         _serve(msgspec.json.decode(line, type=VerifyRequest), key)
     except Exception as error:  # noqa: BLE001 - the last line of defence: one line, no traceback
         message = f"{type(error).__name__}: {error}"[:400]
-        _say({"event": "error", "message": message.replace(key, "***") if key else message})
+        _say(Broken(message=message.replace(key, "***") if key else message))
         return 1
     return 0
 
@@ -59,11 +58,11 @@ def _serve(request: VerifyRequest, key: str | None) -> None:
     if outcome.not_cached is not None:
         sys.stderr.write(f"the reference could not be cached: {outcome.not_cached}\n")
     seconds = round(time.monotonic() - began, 3)
-    _say({"event": "prepared", "reference": outcome.status, "seconds": seconds})
+    _say(Prepared(reference=outcome.status, seconds=seconds))
     go.get()
     report, beat = prove(request, outcome, client)
     packed = None if beat is None else base64.b64encode(array.array("f", beat).tobytes()).decode()
-    _say({"event": "report", "report": msgspec.to_builtins(report), "beat": packed})
+    _say(Reported(report=report, beat=packed))
 
 
 def _listen(go: queue.SimpleQueue[None]) -> None:
@@ -75,7 +74,7 @@ def _listen(go: queue.SimpleQueue[None]) -> None:
     os._exit(0)
 
 
-def _say(event: dict[str, Any]) -> None:
+def _say(event: SmokeEvent) -> None:
     try:
         sys.stdout.buffer.write(msgspec.json.encode(event) + b"\n")
         sys.stdout.buffer.flush()

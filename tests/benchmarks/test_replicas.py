@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.replicas import CLIENTS, OURS, WAYS, Figures, Measured, rows
+from benchmarks.levels import Measured
+from benchmarks.replicas import CLIENTS, OURS, WAYS, Figures, rows
 
 
 def figures(ours: float) -> Figures:

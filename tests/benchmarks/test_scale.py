@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import capacity, scale
+from benchmarks.levels import Measured
 from benchmarks.queueing import Costs, Load, Point, Shape, calibrate, closed_loop, open_loop
 
 ROOT = Path(__file__).parents[2]
@@ -93,10 +94,10 @@ def test_recorded_curves_are_met_where_there_is_enough_to_do() -> None:
 
 
 def test_rows_of_a_curve_are_judged_where_they_were_not_fitted() -> None:
-    def measured(clients: int, replicas: int, factor: float) -> scale.Measured:
+    def measured(clients: int, replicas: int, factor: float) -> Measured:
         shape = Shape(replicas, threads=1, cores=2)
         rate = closed_loop(COSTS, shape, Load(clients)).texts_per_s
-        return scale.Measured([rate * factor], [1.0])
+        return Measured([rate * factor], [1.0])
 
     curves = {
         replicas: {

@@ -8,10 +8,8 @@ stop, and SIGUSR1 for the change that lies in the folder (rollout.py).
 
 from __future__ import annotations
 
-import os
 import signal
 import time
-import traceback
 from collections.abc import Callable, Generator, Sequence
 
 from launcher.documents.failure import Failure
@@ -26,11 +24,11 @@ from launcher.service.replica_set import rollout, states
 from launcher.service.replica_set.agreement import Agreement
 from launcher.service.replica_set.naming import replica_plan
 from launcher.service.replica_set.replica import Replica
-from launcher.service.store import Folder, Lock, not_written
-from launcher.service.supervisor import metrics, systemd_notify
+from launcher.service.store import Folder
 from launcher.service.supervisor.cache_gateway import CacheGateway
-from launcher.service.supervisor.event_loop import Loop, Timers
-from launcher.service.supervisor.records import ServiceRecords
+from launcher.service.supervisor.event_loop import Call
+from launcher.service.supervisor.resources import PortReservation
+from launcher.service.supervisor.service_owner import ServiceOwner
 from launcher.service.supervisor.timing import Dependencies
 
 STEP_S = 0.05
@@ -41,8 +39,10 @@ DRAIN_S = 8.0
 """For the gateway to finish its requests, of those."""
 
 
-class SetSupervisor:
-    """One set, from `up` to its end. `run` once, in the main thread."""
+class SetSupervisor(ServiceOwner):
+    """One set, from `up` to its end."""
+
+    may_follow = staticmethod(states.may_follow)
 
     def __init__(
         self,
@@ -56,66 +56,25 @@ class SetSupervisor:
     ) -> None:
         """`began`: monotonic time at which the user asked for the service; now, if None."""
         assert plan.replica_set is not None
-        self._where, self.plan, self.wiring = where, plan, wiring
-        self._timing = wiring.timing
-        self._began = time.monotonic() if began is None else began
-        self._foreground = foreground
-        self._nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-        self._on_change = on_change
-        self._lock = Lock(where.lock)
-        self._loop = Loop()
-        self._timers = Timers(self._loop)
+        super().__init__(where, wiring, began=began, foreground=foreground, on_change=on_change)
+        self.plan = plan
         self.wanted = plan.replica_set.count
         """How many replicas there are to be."""
         self.replicas: list[Replica] = []
         self._begun = self._fronted = self._ever_up = False
         self._measured = False
-        self._goal = "run"
-        self._failure: Failure | None = None
-        self._winding = self._forced = False
 
-    def run(self) -> ServiceState:
-        """Run the set to its end and return its last state.
+    @property
+    def _plan(self) -> Plan:
+        return self.plan
 
-        Raises:
-            QlaunchError: `already_running` (exit 9) if another supervisor has this service;
-                `state_dir_unsafe`, `api_key_unusable`, `state_not_written`: nothing was started.
-        """
-        if not self._lock.acquire():
-            raise failures.already_running(self._where.name)
-        try:
-            self._prepare()  # before the first state: from then on, `down` may ask
-            self._open()
-            return self._run()
-        finally:
-            self._loop.close()
-            self._lock.release()
+    def _ports(self) -> list[PortReservation]:
+        return [self.gateway.port]
 
-    def _prepare(self) -> None:
-        self._loop.on_signals(
-            {
-                signal.SIGTERM: lambda: self._end("stopped"),
-                signal.SIGINT: self._interrupted,
-                signal.SIGHUP: self._terminal_closed,
-                signal.SIGCHLD: self._reap,
-                signal.SIGUSR1: self._asked,
-            }
-        )
-        systemd_notify.keep_watchdog(self._loop)
-        process_tree.become_subreaper()
-        if not self._foreground:
-            os.chdir(self._where.path)
+    def _signals(self) -> dict[int, Call]:
+        return {**super()._signals(), signal.SIGUSR1: self._asked}
 
     def _open(self) -> None:
-        self.records = ServiceRecords(
-            self._where,
-            self.plan,
-            lock=self._lock,
-            began=self._began,
-            on_change=self._on_change,
-            may_follow=states.may_follow,
-        )
-        self.status, self._recorder = self.records.status, self.records.recorder
         self.gateway = CacheGateway(
             self._loop, self._where, self.plan, self.wiring, self.records, self
         )
@@ -127,23 +86,11 @@ class SetSupervisor:
             lambda _replica: self.update(),
         )
         self.replicas = [self.replica(number) for number in range(1, self.wanted + 1)]
-        self.status.keep_noting(self._loop)
-        self._scrape = metrics.serve(self._loop, self.plan, self.records, lambda: None)
 
     def replica(self, number: int) -> Replica:
         """A replica that has not been started."""
         plan = replica_plan(self.plan, number)
         return Replica(self._loop, plan, self.wiring, self.records, self)
-
-    def _run(self) -> ServiceState:
-        try:
-            self._start()
-            while not self.status.final:
-                self._loop.turn()
-        except Exception as error:  # noqa: BLE001 - whatever it is, no engine may be left behind
-            self._crashed(error)
-        self._tidy()
-        return self.status.now
 
     # Starting ---------------------------------------------------------------------------------
 
@@ -303,11 +250,7 @@ class SetSupervisor:
     def _sample(self) -> None:
         if self._winding:
             return
-        if not self._where.path.is_dir():  # removed by somebody: nobody could find us any more
-            self._end("stopped")
-            return
-        if (why := self.status.mute) is not None:
-            self._end("failed", failures.from_error(not_written(self._where.path, why)))
+        if self._unwritable():
             return
         self._measure()
         delay = self._recorder.sample(ready=self.status.state in UP)
@@ -344,30 +287,6 @@ class SetSupervisor:
 
     # Ending -----------------------------------------------------------------------------------
 
-    def _terminal_closed(self) -> None:
-        if self._foreground and not self._nohup:
-            self._end("stopped")
-
-    def _interrupted(self) -> None:
-        if self._goal == "stopped":
-            self._forced = True
-        self._end("stopped")
-
-    def _end(self, goal: str, failure: Failure | None = None) -> None:
-        """Wind the set down, once; that it was asked to stop decides over a failure."""
-        strength = ["run", "failed", "stopped"]
-        if strength.index(goal) <= strength.index(self._goal):
-            return
-        self._goal = goal
-        if failure is not None:
-            self._failure = failure
-            self.records.journal.write(f"failing: {failure.message}")
-        if self.status.state != "stopping":
-            self.records.enter("stopping", failure.message if failure else "asked to stop")
-        if not self._winding:
-            self._winding = True
-            self._loop.drive(self._wind())
-
     def _wind(self) -> Generator[float, None, None]:
         """First the gateway, which finishes what is under way, then all replicas at once."""
         self._timers.cancel_all()
@@ -403,24 +322,10 @@ class SetSupervisor:
         else:
             self._finish("stopped", None)
 
-    def _finish(self, state: State, failure: Failure | None, detail: str = "") -> None:
-        self._timers.cancel_all()
-        self.records.finish(state, failure, detail)
-
-    def _crashed(self, error: Exception) -> None:
-        """A fault of ours: end the replicas the hard way, say what happened, and go."""
-        self.records.journal.write("".join(traceback.format_exception(error)))
+    def _kill(self) -> None:
         self.gateway.kill()
         alive = [each.child.process for each in self.replicas if each.child and each.runs]
         process_tree.kill_leftovers(processes_ending(alive))
-        if not self.status.final:
-            self._finish("failed", failures.internal(error, str(self._where.log)))
-
-    def _tidy(self) -> None:
-        if self._scrape is not None:
-            self._scrape.close()
-        self.gateway.port.release()
-        self.records.close()
 
 
 def until(done: Callable[[], bool]) -> Generator[float, None, None]:

@@ -9,13 +9,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
 
 from launcher.documents.failure import Failure
-from launcher.documents.gateway import GatewayRequest, Rotation, Server
+from launcher.documents.gateway import (
+    Drained,
+    GatewayEvent,
+    GatewayRequest,
+    Listening,
+    Refused,
+    Resting,
+    Rotation,
+    Server,
+    Wanted,
+)
 from launcher.documents.plan import Plan
 from launcher.documents.run import CacheUse
 from launcher.errors import QlaunchError
@@ -204,23 +214,24 @@ class CacheGateway:
         self._records.gateway(self._life.process)
         self._timers.after("start", self._timing.gateway_start_s, self._start_timed_out)
 
-    def _heard(self, event: dict[str, Any]) -> None:
+    def _heard(self, event: GatewayEvent) -> None:
         """What it says of itself."""
-        if event.get("event") == "drained":
-            self.drained[str(event.get("server"))] = int(event.get("serial") or 0)
-        elif event.get("event") == "error":
-            self._fault = failures.gateway_error(event)
-        elif event.get("event") == "resting" and self._resting == "asked":
-            self._resting = "heard"
-            self._beat()
-        elif event.get("event") == "wanted":
-            self._want()
-        elif event.get("event") == "listening":
-            problem = event.get("problem")
-            self._records.gateway_is(problem=problem, bypassed=bool(problem))
-            if problem:
-                self._records.journal.write(f"gateway: {problem}")
-            self._ask_ready()
+        match event:
+            case Drained():
+                self.drained[event.server] = event.serial
+            case Refused():
+                self._fault = failures.gateway_error(event)
+            case Resting():
+                if self._resting == "asked":
+                    self._resting = "heard"
+                    self._beat()
+            case Wanted():
+                self._want()
+            case Listening(problem=problem):
+                self._records.gateway_is(problem=problem, bypassed=bool(problem))
+                if problem:
+                    self._records.journal.write(f"gateway: {problem}")
+                self._ask_ready()
 
     def _ask_ready(self) -> None:
         self._ask("/ready", b"", self._ready)

@@ -7,18 +7,17 @@ what to serve by the first line on its standard input, and by others whether the
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from launcher import child_environment
-from launcher.documents.gateway import EngineChange, GatewayRequest, Rotation
+from launcher.documents.gateway import EngineChange, GatewayEvent, GatewayRequest, Rotation
 from launcher.documents.run import CacheUse
 from launcher.linux import processes
 from launcher.linux.processes import ProcessId
@@ -47,7 +46,7 @@ class GatewayProcess:
         cwd: Path,
         clean: Callable[[str], str],
         log: Callable[[str], object],
-        heard: Callable[[dict[str, Any]], object],
+        heard: Callable[[GatewayEvent], object],
     ) -> None:
         """Start it. `heard` gets its events, `log` its other lines, clean and with their ends.
 
@@ -170,14 +169,14 @@ class GatewayProcess:
         self._log(line.rstrip("\n") + "\n")
 
 
-def _event(line: str) -> dict[str, Any] | None:
+def _event(line: str) -> GatewayEvent | None:
     if not line.startswith('{"event"'):
         return None
     try:
-        event = json.loads(line)
+        event: GatewayEvent = msgspec.json.decode(line, type=GatewayEvent)
     except ValueError:
         return None
-    return event if isinstance(event, dict) else None
+    return event
 
 
 def counts(page: bytes) -> CacheUse:

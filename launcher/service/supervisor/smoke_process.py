@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import array
 import base64
-import json
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -24,7 +23,14 @@ import msgspec
 
 from launcher import child_environment
 from launcher.documents.plan import Plan
-from launcher.documents.smoke import SmokeReport, VerifyRequest
+from launcher.documents.smoke import (
+    Broken,
+    Prepared,
+    Reported,
+    SmokeEvent,
+    SmokeReport,
+    VerifyRequest,
+)
 from launcher.linux import processes
 from launcher.record.scrub import terminal_safe
 from launcher.service import failures, process_tree
@@ -129,17 +135,25 @@ class Verifier:
             self._loop.unwatch(self.child.output)  # `ended` follows when it is reaped
 
     def _line(self, line: str) -> None:
-        event = _event(line)
-        if event is None:
-            self._last = terminal_safe(line, limit=400)
-            self._log(f"smoke: {line}")
-        elif event.get("event") == "report":
-            self._result = _report(event.get("report"))
-            self.proved = _vector(event.get("beat"))
-        elif event.get("event") == "error":
-            self._result = f"the smoke process failed: {event.get('message')}"
-        else:
-            self._log(f"smoke: {event.get('event')}")
+        try:
+            event = (
+                msgspec.json.decode(line, type=SmokeEvent) if line.startswith('{"event"') else None
+            )
+        except msgspec.ValidationError as error:
+            self._result = f"the smoke process sent an answer that cannot be read: {error}"
+            return
+        except ValueError:
+            event = None
+        match event:
+            case Reported():
+                self._result, self.proved = event.report, _vector(event.beat)
+            case Broken():
+                self._result = f"the smoke process failed: {event.message}"
+            case Prepared():
+                self._log("smoke: prepared")
+            case None:
+                self._last = terminal_safe(line, limit=400)
+                self._log(f"smoke: {line}")
 
     def _hand_over(self) -> None:
         self._shut()
@@ -154,26 +168,9 @@ class Verifier:
             os.close(self._stdin)
 
 
-def _event(line: str) -> dict[str, object] | None:
-    if not line.startswith("{"):
-        return None
-    try:
-        found = json.loads(line)
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) and "event" in found else None
-
-
-def _report(data: object) -> SmokeReport | str:
-    try:
-        return msgspec.convert(data, SmokeReport)
-    except msgspec.ValidationError as error:
-        return f"the smoke process sent an answer that cannot be read: {error}"
-
-
-def _vector(encoded: object) -> Numbers | None:
+def _vector(encoded: str | None) -> Numbers | None:
     """Numbers of base64 text holding float32 in this machine's order; None where it is none."""
-    if not isinstance(encoded, str):
+    if encoded is None:
         return None
     numbers = array.array("f")
     try:

@@ -8,10 +8,7 @@ for an orderly stop, once however often they come; a second SIGINT for SIGKILL.
 
 from __future__ import annotations
 
-import os
-import signal
 import time
-import traceback
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -23,14 +20,13 @@ from launcher.documents.smoke import SmokeReport
 from launcher.errors import QlaunchError
 from launcher.linux.processes import ProcessId
 from launcher.service import failures, process_tree
-from launcher.service.store import Folder, Lock, not_written
-from launcher.service.supervisor import engine_log, metrics, stopping, systemd_notify
+from launcher.service.store import Folder
+from launcher.service.supervisor import engine_log, stopping
+from launcher.service.supervisor.batch_counter import BatchCounter
 from launcher.service.supervisor.cache_gateway import CacheGateway
 from launcher.service.supervisor.engine_life import EngineLife
-from launcher.service.supervisor.event_loop import Loop, Timers
 from launcher.service.supervisor.fallback_steps import FallbackSteps
 from launcher.service.supervisor.liveness import Verdict
-from launcher.service.supervisor.records import ServiceRecords
 from launcher.service.supervisor.resources import PortReservation
 from launcher.service.supervisor.smoke_round import SmokeRound
 from launcher.service.supervisor.start_limits import StartLimits
@@ -44,7 +40,7 @@ _PATIENCE = 4
 
 
 class Supervisor(Winding):
-    """One service, from `up` to its end. `run` once, in the main thread."""
+    """One service, from `up` to its end."""
 
     def __init__(
         self,
@@ -57,21 +53,13 @@ class Supervisor(Winding):
         on_change: Callable[[ServiceState], object] | None = None,
     ) -> None:
         """`began`: monotonic time at which the user asked for the service; now, if None."""
-        self._where, self._wiring = where, wiring
+        super().__init__(where, wiring, began=began, foreground=foreground, on_change=on_change)
         self._chain = FallbackSteps(plan)
-        self._timing = wiring.timing
-        self._began = time.monotonic() if began is None else began
-        self._foreground = foreground
-        self._nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-        self._on_change = on_change
-        self._lock = Lock(where.lock)
         self._holders = PortReservation(
             where, plan.engine_host, plan.engine_port, movable=plan.movable
         )
         self._budget = RestartBudget(plan.restart)
-        self._loop = Loop()
         self._life: EngineLife | None = None
-        self._timers = Timers(self._loop)
         self._limits = StartLimits(
             self._timers,
             self._timing,
@@ -82,75 +70,24 @@ class Supervisor(Winding):
         self._ill = ""
         self._ever_ready = False
         self._hurry = False
-        self._goal: str = "run"
-        self._failure: Failure | None = None
         self._report = SmokeReport(ok=False, checks=())
         self._delay = 0.0
-        self._winding = False
-        self._forced = False
 
     @property
     def _plan(self) -> Plan:
         """What to run now: as it was asked for, or with less after memory failures."""
         return self._chain.plan
 
-    def run(self) -> ServiceState:
-        """Run the service to its end and return its last state.
+    def _open(self) -> None:
+        records = self.records
+        self._template = Template(self._loop, records.journal.write, records.template)
+        self._smoke = SmokeRound(self._loop, self.wiring, records, self)
+        if self._plan.cache is not None:
+            place = (self._loop, self._where, self._plan)
+            self._gateway = CacheGateway(*place, self.wiring, records, self, self)
 
-        Raises:
-            QlaunchError: `already_running` (exit 9) if another supervisor has this service;
-                `state_dir_unsafe`, `api_key_unusable`, `state_not_written`: nothing was started.
-        """
-        if not self._lock.acquire():
-            raise failures.already_running(self._where.name)
-        try:
-            self._prepare()  # before the first state: from then on, `down` may ask
-            self._records = ServiceRecords(
-                self._where,
-                self._plan,
-                lock=self._lock,
-                began=self._began,
-                on_change=self._on_change,
-            )
-            records = self._records
-            self._status, self._recorder = records.status, records.recorder
-            self._template = Template(self._loop, records.journal.write, records.template)
-            self._smoke = SmokeRound(self._loop, self._wiring, records, self)
-            if self._plan.cache is not None:
-                place = (self._loop, self._where, self._plan)
-                self._gateway = CacheGateway(*place, self._wiring, records, self, self)
-            self._status.keep_noting(self._loop)
-            traffic = lambda: None if self._life is None else self._life.traffic  # noqa: E731
-            self._scrape = metrics.serve(self._loop, self._plan, records, traffic)
-            return self._run()
-        finally:
-            self._loop.close()
-            self._lock.release()
-
-    def _prepare(self) -> None:
-        """Hear signals, adopt orphans, and leave behind what belongs to whoever started us."""
-        self._loop.on_signals(
-            {
-                signal.SIGTERM: lambda: self._end("stopped"),
-                signal.SIGINT: self._interrupted,
-                signal.SIGHUP: self._terminal_closed,
-                signal.SIGCHLD: self._reap,
-            }
-        )
-        systemd_notify.keep_watchdog(self._loop)
-        process_tree.become_subreaper()
-        if not self._foreground:
-            os.chdir(self._where.path)  # not to hold on to the folder that `up` was called in
-
-    def _run(self) -> ServiceState:
-        try:
-            self._start()
-            while not self._status.final:
-                self._loop.turn()
-        except Exception as error:  # noqa: BLE001 - whatever it is, no engine may be left behind
-            self._crashed(error)
-        self._tidy()
-        return self._status.now
+    def _traffic(self) -> BatchCounter | None:
+        return None if self._life is None else self._life.traffic
 
     # Starting ---------------------------------------------------------------------------------
 
@@ -166,28 +103,28 @@ class Supervisor(Winding):
             self._end("failed", failures.not_started(error, self._plan.engine.argv[0]))
 
     def _spawn(self) -> None:
-        command = self._records.command(self._plan, self._holders.port)
+        command = self.records.command(self._plan, self._holders.port)
         self._smoke.prepare(self._plan, self._holders.url)
         self._life = EngineLife(
             self._loop,
             command,
             self,
             log=self._recorder.engine_log,
-            clean=self._records.clean,
+            clean=self.records.clean,
             timing=self._timing,
             others=self._not_the_engines,
             start=lambda command: self._template.start(command, self._plan),
         )
-        self._status.change(
+        self.status.change(
             engine=self._life.child.process,
             endpoint=self._ports()[-1].url,
             engine_endpoint=None if self._gateway is None else self._holders.url,
-            engine_plan=msgspec.structs.replace(self._status.now.engine_plan, argv=command.argv),
+            engine_plan=msgspec.structs.replace(self.status.now.engine_plan, argv=command.argv),
             detail="the engine is starting",
         )
-        self._records.roll.begin()
+        self.records.roll.begin()
         self._look_at_tree(self._life)
-        self._recorder.begin_life(self._life.child.process.pid, self._records.roll.measured)
+        self._recorder.begin_life(self._life.child.process.pid, self.records.roll.measured)
         self._limits.begin(self._plan)
         self._timers.after("sample", self._timing.poll_s, self._sample)
 
@@ -197,20 +134,20 @@ class Supervisor(Winding):
 
     def _start_timed_out(self, limit: str) -> None:
         assert self._life is not None
-        phase, last = self._status.state, self._life.last_answer
+        phase, last = self.status.state, self._life.last_answer
         match = self._explain(phase, None)
-        failure = failures.timed_out(limit, phase, last, match, self._records.log_path)
+        failure = failures.timed_out(limit, phase, last, match, self.records.log_path)
         self._start_failed(failure)
 
     def _start_failed(self, failure: Failure) -> None:
         """The first start is repeated with less memory, or on another port where any would do:
         what else is wrong stays wrong."""
-        failure = self._holders.named(failure, self._records.roll, self._recorder)
+        failure = self._holders.named(failure, self.records.roll, self._recorder)
         if self._chain.offers(failure):
             self._fall_back(failure)
         elif failure.code == "port_taken" and self._holders.move(known=self._ever_ready):
             self._delay = 0.0
-            self._records.moved(failure)
+            self.records.moved(failure)
             self._end("restart")
         elif self._ever_ready:
             self._restart(failure)
@@ -221,28 +158,28 @@ class Supervisor(Winding):
         """Start again with the profile's next step."""
         taken = self._chain.take(failure)
         self._delay = self._plan.restart.backoff_initial_s
-        self._records.fell_back(taken, self._plan, failure)
+        self.records.fell_back(taken, self._plan, failure)
         self._end("restart")
 
     # What a life tells (Owner of life.py) -----------------------------------------------------
 
     def life_phase(self, state: State, detail: str) -> None:
         """Phases only advance."""
-        now = self._status.state
+        now = self.status.state
         if now in START and START.index(state) > START.index(now):
-            self._records.enter(state, detail)
+            self.records.enter(state, detail)
         elif now == state and detail:
-            self._status.change(detail=detail)
+            self.status.change(detail=detail)
 
     def life_healthy(self) -> None:
         """Note when the engine was first healthy."""
-        self._records.time("ready_s")
+        self.records.time("ready_s")
         self._recorder.event("healthy")
 
     def life_confirmed(self) -> None:
         """The engine is healthy and serves our model: let the smoke begin."""
         self._limits.end()
-        self._records.enter("verifying", "the smoke is running")
+        self.records.enter("verifying", "the smoke is running")
         self._smoke.go()
 
     def life_wrong(self, failure: Failure) -> None:
@@ -256,26 +193,26 @@ class Supervisor(Winding):
     def life_beat(self, verdict: Verdict, detail: str) -> None:
         """A look at a service that was verified."""
         assert self._life is not None
-        self._records.checked(self._life.latency_ms, self._life.cosine)
+        self.records.checked(self._life.latency_ms, self._life.cosine)
         if verdict in {"well", "ill"}:
             self._ill = detail if verdict == "ill" else ""
             self.weigh()
         elif verdict == "wedged":
-            self._give_up_on(failures.hung(detail, self._records.log_path))
+            self._give_up_on(failures.hung(detail, self.records.log_path))
         elif verdict == "odd":
             self._recorder.event("odd_vector", detail=detail)
         elif verdict == "drifted":
-            self._records.drifted(detail)  # no restart: it would hide that somebody changed it
+            self.records.drifted(detail)  # no restart: it would hide that somebody changed it
             self._hurry = True  # until its end it answers with wrong vectors
             self._end("failed", failures.drifted(detail, self._where.name))
 
     def weigh(self) -> None:
         """Say whether the service is well: its engine, and the gateway before it."""
         complaint = self._ill or ("" if self._gateway is None else self._gateway.complaint)
-        if complaint and self._status.state == "ready":
-            self._records.enter("degraded", complaint)
-        elif not complaint and self._status.state == "degraded":
-            self._records.enter("ready", "its checks pass again")
+        if complaint and self.status.state == "ready":
+            self.records.enter("degraded", complaint)
+        elif not complaint and self.status.state == "degraded":
+            self.records.enter("ready", "its checks pass again")
 
     def life_ailing(self, line: str) -> None:
         """It says that it is lost: it may end by itself and tell why, but not take its time."""
@@ -304,9 +241,9 @@ class Supervisor(Winding):
         """A life that cannot be saved, though its leader still runs."""
         assert self._life is not None
         self._life.drain()
-        phase = self._status.state
+        phase = self.status.state
         match = self._explain(phase, None)
-        self._give_up_on(failures.lost(reason(match), phase, match, self._records.log_path))
+        self._give_up_on(failures.lost(reason(match), phase, match, self.records.log_path))
 
     def _give_up_on(self, failure: Failure) -> None:
         """End an engine that will not end by itself, soon, and go on as if it had died."""
@@ -328,7 +265,7 @@ class Supervisor(Winding):
         if self._gateway is None:
             self.gateway_proved()
         else:
-            self._status.change(detail="the gateway is starting")
+            self.status.change(detail="the gateway is starting")
             self._gateway.begin(self._plan, self._holders.url, self._smoke.proved)
 
     def gateway_failed(self, failure: Failure) -> None:
@@ -337,14 +274,14 @@ class Supervisor(Winding):
 
     def gateway_proved(self) -> None:
         """The vectors are right, and so is what stands before the engine."""
-        if self._life is None or self._status.state != "verifying":
+        if self._life is None or self.status.state != "verifying":
             return
         self._ever_ready = True
         self._life.verified_at = time.monotonic()
-        self._records.time("verified_s")
+        self.records.time("verified_s")
         self._recorder.verified()
         self._look_at_tree(self._life)  # before it is told: whoever hears it may kill a part
-        self._records.verified(self._report)
+        self.records.verified(self._report)
         self._life.begin_pulse(self._smoke.proved)
 
     # Death and restart ------------------------------------------------------------------------
@@ -367,9 +304,9 @@ class Supervisor(Winding):
     def _engine_died(self, life: EngineLife) -> None:
         assert life.child.returncode is not None
         life.close()
-        phase, code = self._status.state, life.child.returncode
+        phase, code = self.status.state, life.child.returncode
         match = self._explain(phase, code)
-        failure = failures.died(code, phase, match, self._records.log_path)
+        failure = failures.died(code, phase, match, self.records.log_path)
         self._recorder.event("engine_ended", returncode=code, failure_class=failure.failure_class)
         self._recorder.keep_crash_log(life.text)
         self._start_failed(failure)
@@ -377,9 +314,9 @@ class Supervisor(Winding):
     def _explain(self, phase: State, returncode: int | None) -> failures.Match | None:
         assert self._life is not None
         try:
-            return self._life.explain(self._wiring.classify, phase, returncode)
+            return self._life.explain(self.wiring.classify, phase, returncode)
         except Exception as error:  # noqa: BLE001 - an explanation is not worth the service
-            self._records.journal.write(f"the log could not be explained: {error}")
+            self.records.journal.write(f"the log could not be explained: {error}")
             return None
 
     def _restart(self, failure: Failure) -> None:
@@ -392,57 +329,27 @@ class Supervisor(Winding):
             return
         self._delay = delay
         detail = f"{failure.message}; starting again in {delay:.1f} s"
-        restarts = self._status.now.restarts + 1
-        self._records.enter("backoff", detail, restarts=restarts, failure=failure)
+        restarts = self.status.now.restarts + 1
+        self.records.enter("backoff", detail, restarts=restarts, failure=failure)
         self._end("restart")
 
-    # Ending -----------------------------------------------------------------------------------
-
-    def _terminal_closed(self) -> None:
-        if self._foreground and not self._nohup:
-            self._end("stopped")
-
-    def _interrupted(self) -> None:
-        if self._goal == "stopped":
-            self._forced = True
-        self._end("stopped")
-
-    def _finish(self, state: State, failure: Failure | None, detail: str = "") -> None:
-        self._timers.cancel_all()
-        self._records.finish(state, failure, detail)
-
-    def _crashed(self, error: Exception) -> None:
-        """A fault of ours: end the engine the hard way, say what happened, and go."""
-        self._records.journal.write("".join(traceback.format_exception(error)))
+    def _kill(self) -> None:
         stopping.kill(self._life, self._smoke.process, self._gateway)
         self._template.forget()
-        if not self._status.final:
-            self._finish("failed", failures.internal(error, str(self._where.log)))
-
-    def _tidy(self) -> None:
-        if self._scrape is not None:
-            self._scrape.close()
-        for reservation in self._ports():
-            reservation.release()
-        self._records.close()
 
     # Keeping records --------------------------------------------------------------------------
 
     def _look_at_tree(self, life: EngineLife) -> None:
-        self._records.roll.take(life.tree)
-        life.workers.look(self._records.roll.members)
+        self.records.roll.take(life.tree)
+        life.workers.look(self.records.roll.members)
 
     def _sample(self) -> None:
         """Look at the tree, measure it, and publish peaks that grew."""
-        if not self._where.path.is_dir():  # removed by somebody: nobody could find us any more
-            self._end("stopped")
-            return
-        if (why := self._status.mute) is not None:
-            self._end("failed", failures.from_error(not_written(self._where.path, why)))
+        if self._unwritable():
             return
         if self._life is not None:
             self._look_at_tree(self._life)
-            self._records.halted(self._life.workers.halted() or self._smoke.halted())
-        delay = self._recorder.sample(ready=self._status.state in UP)
+            self.records.halted(self._life.workers.halted() or self._smoke.halted())
+        delay = self._recorder.sample(ready=self.status.state in UP)
         self._timers.after("sample", delay, self._sample)
-        self._status.change(measured=self._recorder.measured)
+        self.status.change(measured=self._recorder.measured)

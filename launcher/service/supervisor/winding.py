@@ -10,82 +10,45 @@ from contextlib import suppress
 from functools import partial
 
 from launcher.documents.failure import Failure
-from launcher.documents.plan import Plan
 from launcher.documents.service_state import State
 from launcher.service import failures, process_tree
 from launcher.service.supervisor import stopping
 from launcher.service.supervisor.cache_gateway import CacheGateway
 from launcher.service.supervisor.engine_life import EngineLife
-from launcher.service.supervisor.event_loop import Loop, Timers
-from launcher.service.supervisor.records import ServiceRecords
 from launcher.service.supervisor.resources import PortReservation
-from launcher.service.supervisor.run_recorder import RunRecorder
+from launcher.service.supervisor.service_owner import ServiceOwner
 from launcher.service.supervisor.smoke_round import SmokeRound
-from launcher.service.supervisor.state_writer import StateWriter
 from launcher.service.supervisor.template import Template
-from launcher.service.supervisor.timing import Timing
-
-STRENGTH = ("run", "idle", "restart", "failed", "stopped")
-"""Of what is to come after a life, the weakest first."""
-
 
 RESTING = "the engine is stopped; the next request that needs it starts it"
 
 
-class Winding:
+class Winding(ServiceOwner):
     """The part of the supervisor that ends lives."""
 
-    _loop: Loop
-    _timers: Timers
-    _timing: Timing
     _life: EngineLife | None
     _gateway: CacheGateway | None
     _holders: PortReservation
-    _records: ServiceRecords
-    _recorder: RunRecorder
-    _status: StateWriter
     _smoke: SmokeRound
     _template: Template
-    _failure: Failure | None
-    _goal: str
     _delay: float
     _hurry: bool
-    _winding: bool
-    _forced: bool
-    _start: Callable[[], None]
     _sample: Callable[[], None]
-    _finish: Callable[..., None]
-
-    @property
-    def _plan(self) -> Plan:
-        """What to run now."""
-        raise NotImplementedError
 
     def _ports(self) -> list[PortReservation]:
         """The engine's port, and that of the gateway before it: the last is the service's own."""
         return [self._holders, *([] if self._gateway is None else [self._gateway.port])]
 
-    def _end(self, goal: str, failure: Failure | None = None, detail: str = "") -> None:
-        """Wind the life down, once; of several reasons the strongest decides what comes after."""
-        if STRENGTH.index(goal) <= STRENGTH.index(self._goal):
-            return
-        self._goal = goal
-        if failure is not None:
-            self._failure = failure
-            self._records.journal.write(f"failing: {failure.message}")
-        if goal == "idle":  # from now on its end is nobody's fault
-            self._records.enter("idle", detail, engine=None, engine_endpoint=None)
-        elif goal != "restart" and self._status.state != "stopping":
-            detail = failure.message if failure else "asked to stop"
-            self._records.enter("stopping", detail)
-        if not self._winding:
-            self._winding = True
-            self._loop.drive(self._wind())
+    def _announce(self, failure: Failure | None, detail: str) -> None:
+        if self._goal == "idle":  # from now on its end is nobody's fault
+            self.records.enter("idle", detail, engine=None, engine_endpoint=None)
+        elif self._goal != "restart":
+            super()._announce(failure, detail)
 
     def _wind(self) -> Generator[float, None, None]:
         self._timers.cancel_all()
         self._smoke.quiet()
-        life, ever = self._life, self._records.roll.ever
+        life, ever = self._life, self.records.roll.ever
         kept = self._gateway if self._goal == "idle" else None
         report = yield from stopping.stop(
             life,
@@ -116,7 +79,7 @@ class Winding:
         self._wound_down(report)
 
     def _wound_down(self, report: process_tree.StopReport) -> None:
-        self._records.stopped(report)
+        self.records.stopped(report)
         self._winding = self._hurry = False
         goal, self._goal = self._goal, "run"
         if report.left:
@@ -134,15 +97,15 @@ class Winding:
             self._finish("stopped", None, "; ".join(report.steps))
 
     def _again(self, why: str = "") -> None:
-        detail = why or f"restart {self._status.now.restarts}"
-        self._records.enter("starting", detail, engine=None)
+        detail = why or f"restart {self.status.now.restarts}"
+        self.records.enter("starting", detail, engine=None)
         self._start()
 
     # Without an engine ------------------------------------------------------------------------
 
     def engine_unneeded(self, after_s: float) -> bool:
         """Stop the engine until it is needed; False where this is no time for it."""
-        state: State = self._status.state
+        state: State = self.status.state
         if state != "ready" or self._winding or self._goal != "run":
             return False
         detail = f"stopping the engine: nothing has needed it for {after_s:g} s"
@@ -151,15 +114,13 @@ class Winding:
 
     def engine_wanted(self) -> None:
         """A request waits for the engine."""
-        if self._status.state == "idle" and not self._winding:
+        if self.status.state == "idle" and not self._winding:
             self._again("a request needs the engine")
 
     def _rest(self) -> None:
         assert self._gateway is not None
-        self._records.roll.gone()
-        self._status.change(
-            detail="the engine is stopped; the next request that needs it starts it"
-        )
+        self.records.roll.gone()
+        self.status.change(detail=RESTING)
         self._timers.after("sample", self._timing.poll_s, self._sample)
         if self._gateway.wants_engine:
             self.engine_wanted()

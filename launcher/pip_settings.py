@@ -10,7 +10,9 @@ named.
 from __future__ import annotations
 
 import configparser
+import importlib.util
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from launcher import child_environment
+from launcher.errors import ExitCode, QlaunchError
 
 KEPT: Final = frozenset(
     {
@@ -66,6 +69,25 @@ class Settings:
     """For pip's environment: `PIP_INDEX_URL` and the like, and no configuration file."""
     left_out: tuple[str, ...]
     """`PIP_TARGET`, `constraint in /etc/pip.conf`: without values, which may hold passwords."""
+
+
+def program(what: str) -> list[str]:
+    """pip of this interpreter, else the one on PATH: environments of other tools have none.
+
+    Raises:
+        QlaunchError: `pip_missing` (exit 1): `what` ("wheels are fetched") needs one.
+    """
+    if importlib.util.find_spec("pip") is not None:
+        return [sys.executable, "-P", "-m", "pip"]
+    for name in ("pip3", "pip"):
+        if (path := shutil.which(name)) is not None:
+            return [path]
+    raise QlaunchError(
+        f"{what} with pip, and there is no pip",
+        code="pip_missing",
+        exit_code=ExitCode.UNEXPECTED,
+        fix=f"run `{sys.executable} -m ensurepip`, or install pip",
+    )
 
 
 def read(environ: Mapping[str, str], command: str, prefix: str = sys.prefix) -> Settings:

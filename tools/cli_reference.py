@@ -9,58 +9,62 @@ from pathlib import Path
 from typing import Final
 
 import click
+import msgspec
 
+from launcher.bench.tune import Tuning
 from launcher.cli import completing, manpage
+from launcher.cli.down import Stopped
+from launcher.cli.engine import KnownRelease
+from launcher.cli.forget import Forgotten
 from launcher.cli.main import cli
 from launcher.cli.manpage import EXIT_CODES
+from launcher.cli.model import KnownModel
+from launcher.cli.profiles import CheckedProfile, ProfileRow, ShownProfile
+from launcher.cli.recommend import JudgedProfile
+from launcher.cli.seed_table import SeedRow
 from launcher.config.settings import SETTINGS, ConfigValues
+from launcher.documents.comparison import Comparison
+from launcher.documents.look import Look
+from launcher.documents.measurement import BenchResult
+from launcher.documents.plan_report import ClientPrompts, PlanReport
+from launcher.documents.proof import Proof
+from launcher.documents.run import RunSummary
+from launcher.documents.run_diff import RunDiff
+from launcher.documents.smoke import QualityReport, SuiteReport
+from launcher.documents.status import ServiceStatus, StartedStatus
 from launcher.errors import ExitCode
 from launcher.linux.files import write_atomic
 from tools import completion_table
+from tools.document_keys import keys, under
 
 DOCUMENT: Final = Path(__file__).resolve().parents[1] / "docs" / "cli.md"
 MANUAL: Final = DOCUMENT.with_name("qlaunch.1")
 
+_OWN_SCHEMA: Final = frozenset(
+    {"cells", "failure", "guard", "level", "machine", "profile", "quality", "terms"}
+)
+"""Parts whose own keys only the schemas tell."""
+
+
+def _keys(document: type[msgspec.Struct], *more: str) -> str:
+    return keys(document, skip=_OWN_SCHEMA | set(more))
+
+
+def _each(name: str, document: type[msgspec.Struct]) -> str:
+    return under(f"{name}[]", document, skip=_OWN_SCHEMA)
+
+
 _SERVICE: Final = (
-    "`service`, `profile`, `state`, `endpoint` (`http://host:port/v1`), `pid` (the engine's "
-    "leader), `supervisor_pid`, `template_pid` (where one is kept), `run`, "
-    "`engine_endpoint`, `gateway.{pid,inputs,hits,shared,hit_rate,restarts,bypassed,problem}` "
-    "(with a cache or replicas), "
-    "`replicas[].{service,state,serving,endpoint,pid,supervisor_pid,run,starts,restarts,detail}`, "
-    "`serving`, `rollout.{id,kind,replicas,done,failure,detail}` (with replicas; `pid` is null "
-    "then), `part_of` (of a replica), "
-    "`engine.{release,version,argv,env}`, "
-    "`memory.predicted.{ram_bytes,gpu_bytes,terms}`, "
-    "`memory.measured.{ram_peak_bytes,gpu_peak_bytes,method}`, `memory.error.{ram,gpu}`, "
-    "`timings.{ready_s,verified_s}`, "
-    "`smoke.checks[].{name,ok,detail}`, `failure`, `restarts`, `phases[]`, `since`, `detail`, "
-    "`last_check.{latency_ms,cosine,at}`, `metrics.{url,problem}`, "
-    "`fallbacks[].{step,of,flags,after,message}`, `start_limit.{budget_s,limit_s,source}`"
+    f"{_keys(ServiceStatus)}; `endpoint` is `http://host:port/v1`, `pid` the engine's leader (null "
+    "with replicas)"
 )
-_PLAN: Final = (
-    "`service`, `profile`, `model`, `model_path`, `fingerprint`, "
-    "`engine.{release,version,argv,env}`, "
-    "`memory.predicted.{ram_bytes,gpu_bytes,terms[].{name,device,bytes,basis,source}}`, `fits`, "
-    "`reasons[]`; with replicas `replicas`, `replica.{memory.predicted,env[]}` (of one)"
-)
-_EVIDENCE: Final = (
-    "`evidence.{measured,text,run,engine_version,age_s,ready_s,ram_peak_bytes,gpu_peak_bytes}`, "
-    "`evidence.runs[].{run,age_s,stale,differs[],engine_version,ready_s,verified_s,"
-    "ram_peak_bytes,gpu_peak_bytes,bench[]}`, "
-    "`evidence.comparisons[].{comparison,mode,age_s,complete,stale,differs[],winner,gain,runs[],"
-    "levels[]}`"
-)
-_ROW: Final = (
-    "{mode,batch,clients,mean_ms,p50_ms,p95_ms,p99_ms,embeddings_per_s,tokens_per_s,"
-    "ram_peak_bytes,gpu_peak_bytes,…}"
-)
-_PROMPTS: Final = "`query_prompt`, `document_prompt`, `default_prompt`, `prompts`"
+_PROMPTS: Final = keys(ClientPrompts)
 KEYS: Final = {
-    "up": f"{_SERVICE}, {_PROMPTS}, `fingerprint`; with `--dry-run` as `plan`",
-    "down": "`services[].{service,was_running,state,seconds,forced,left}`",
+    "up": f"{_keys(StartedStatus)}; with `--dry-run` as `plan`",
+    "down": _each("services", Stopped),
     "restart": "as `status`, and `reread`, `profile_changed`, `rolling`",
     "scale": "as `status`",
-    "forget": "`services[].{service,bytes,runs[]}`",
+    "forget": _each("services", Forgotten),
     "ps": "`services[]`, each as `status`",
     "status": _SERVICE,
     "export systemd": (
@@ -84,12 +88,8 @@ KEYS: Final = {
     ),
     "upgrade": "`dry_run`, `engines[].{name,from,to}`, `launcher.{version,how,command}`",
     "top": (
-        "`at`, `services[].{service,profile,state,detail,endpoint,run,uptime_s,restarts,"
-        "cpu_percent,ram,gpu,rate,queue,latency}`: `ram` and `gpu` are "
-        "`{bytes,method,by_process,reason}`, `rate.{texts_per_s,tokens_per_s,window_s,reason}`, "
-        "`queue.{requests,reason}`, `latency.{ms,source,age_s,reason}`; with replicas "
-        "`replicas[]`, each the same; without `--once` one "
-        "such object a line instead of a document"
+        f"{_keys(Look)}; with replicas `replicas[]`, each as a service; without `--once` one such "
+        "object a line instead of a document"
     ),
     "logs": (
         "`run`, `lines[]`; with `--crash` also `file`; with `--follow` one "
@@ -100,19 +100,10 @@ KEYS: Final = {
         "first that fails, if any; with `--up` as `status`"
     ),
     "verify": (
-        "`service`, `endpoint`, `verify.{ok,checks[].{name,ok,detail},suspect,explanation,"
-        "worst_cosine,mean_cosine,worst_text,groups[].{group,texts,cosine_min,cosine_mean},texts,"
-        "tokens,tokens_per_s,longest_tokens,left_out[],seconds,reference}`; with `--quality` also "
-        "`quality.{recall_at_10,reference_recall_at_10,recall_difference,cosine_mean,cosine_min,"
-        "documents,queries,instructed,seconds,reference,reason}`"
+        f"`service`, `endpoint`, {under('verify', SuiteReport)}; with `--quality` also "
+        + under("quality", QualityReport)
     ),
-    "bench": (
-        "`service`, `profile`, `model`, `fingerprint`, `device`, `dtype`, `release`, `engine`, "
-        "`endpoint`, `run`, `started`, `encoding`, `keep_alive`, `idle_before`, "
-        "`rows[].{mode,batch,clients,mean_ms,p50_ms,p95_ms,p99_ms,embeddings_per_s,tokens_per_s,ram_peak_bytes,"
-        "gpu_peak_bytes,loop,tokens,rate,requests,errors,error,seconds,tokens_counted,"
-        "client_cpu_percent,saturated,late_ms,memory_method,reason}`, `notes[]`"
-    ),
+    "bench": _keys(BenchResult),
     "client": (
         f"`service`, `endpoint`, `model`, `dimensions`, `instruction`, {_PROMPTS}, "
         "`api_key_variable`, `language`, `snippet`"
@@ -124,52 +115,33 @@ KEYS: Final = {
         "`rows_per_s` this one alone"
     ),
     "compare": (
-        "`id`, `path`, `complete`, `interrupted`, `repeats`, `objective`, `levels[]`, "
-        "`modes[].{name,kind,outcome,reason,profile,model,device,dtype,version,argv,runs[],"
-        "ready_s,verified_s,predicted,verified_ram_bytes,ram_peak_bytes,gpu_peak_bytes,quality,"
-        f"cells[],rows[]}}`, `modes[].rows[].{_ROW}`, `winner`, `verdict[]`, "
-        "`remeasured.{mode,level,first,again,figure}`, `machine`, `versions`, `notes[]`; with "
-        "`--seed-table` also `seed_table.rows[].{mode,article,ours[],reason}`; `outcome` is "
-        "`measured`, `partial`, `failed`, `cannot_run` or `not_reached`"
+        f"{_keys(Comparison, 'ready_s', 'verified_s')}, `path`; with `--seed-table` also "
+        f"{_each('seed_table.rows', SeedRow)}; `outcome` is `measured`, `partial`, `failed`, "
+        "`cannot_run` or `not_reached`"
     ),
     "tune": (
-        "`id`, `path`, `output`, `profile`, `level`, `max_p95_ms`, `complete`, `interrupted`, "
-        "`ended`, `trials[].{overlay.{settings,flags},outcome,reason,row,run}`, "
-        "`pick.{settings,flags}`, `confirmed`, `comparison` (as `compare`), `verdict[]`, "
-        "`machine`, `versions`; `outcome` is `measured`, `refused` or `failed`"
+        f"{_keys(Tuning, 'comparison', 'row')}, `path`, `output`; `comparison` is as of `compare`; "
+        "`outcome` is `measured`, `refused` or `failed`"
     ),
-    "plan": (
-        f"{_PLAN}, `notes[]`, `absent[].{{kind,name,message}}`; of this machine also {_EVIDENCE}"
-    ),
+    "plan": f"{_keys(PlanReport)}; `evidence` of this machine only",
     "recommend": (
-        "`profile`, `bucket`, `kind`, `change`, `needs`, `engine.{release,version,argv,env}`, "
-        "`dtype`, `memory.predicted.{ram_bytes,gpu_bytes}`, `reasons[]`, "
-        f"{_EVIDENCE}, "
+        "`profile`, `bucket`, `kind`, `change`, `needs`, `engine.{release,version,argv[],env}`, "
+        "`dtype`, `memory.predicted.{ram_bytes,gpu_bytes}`, `reasons[]`, `evidence` (as `plan`), "
         "`alternatives[].{profile,bucket,kind,change,needs}`, "
-        "`hardware.{gpus,gpu_status,driver_version,assumed}`, "
-        "`profiles[].{name,bucket,reason,change,saves_bytes,release}`"
+        "`hardware.{gpus,gpu_status,driver_version,assumed}`, " + _each("profiles", JudgedProfile)
     ),
     "profiles list": (
-        "`profiles[].{name,path,shipped,title,model,engine,measured,runs_here,reason,bucket,change,"
-        "saves_bytes,release}`; `bucket` is `runs`, `one_change` or `cannot`, best first"
+        f"{_each('profiles', ProfileRow)}; `bucket` is `runs`, `one_change` or `cannot`, best first"
     ),
-    "profiles show": (
-        "`name`, `path`, `shipped`, `extends`, `profile`; with `--resolved` also `resolved`, "
-        "`sources`"
-    ),
+    "profiles show": _keys(ShownProfile),
     "profiles new": "`name`, `path`, `extends`, `model`",
     "profiles edit": "`name`, `path`, `changed`",
     "profiles path": "`path`, `exists`",
-    "profiles validate": "`profiles[].{name,path,valid}`",
-    "engine list": (
-        "`engines[].{name,version,title,device,start,installed,path,bytes,disk_bytes,installable,"
-        "reason,notes}`"
-    ),
+    "profiles validate": _each("profiles", CheckedProfile),
+    "engine list": _each("engines", KnownRelease),
     "engine install": "as one of `engine list`, and `python`, `torch`",
     "engine remove": "`name`, `removed`",
-    "model list": (
-        "`models[].{name,title,sources,parameters,dimensions,pooling,context_length,licence,path}`"
-    ),
+    "model list": _each("models", KnownModel),
     "model pull": "`model`, `path`",
     "model quantize": (
         "`name`, `path`, `card`, `new`, `made`, `to`, `source`, `fingerprint`, `source_bytes`, "
@@ -178,12 +150,8 @@ KEYS: Final = {
         "recall_at_10_float32}`; refused for its quality (exit 7): `measured`"
     ),
     "prove": (
-        "`id`, `device`, `machine`, `began`, `ended`, `page`, `bundle`, "
-        "`chapters[].{name,title,outcome,why,seconds,steps[]}`, "
-        "`chapters[].steps[].{name,command,outcome,exit_code,seconds,why,data}`, "
-        "`claims[].{profile,release,ok,worst_cosine,recall_difference,ram_predicted_bytes,"
-        "ram_measured_bytes,gpu_predicted_bytes,gpu_measured_bytes,gpu_method,ready_s}`; `outcome` "
-        "is `ok`, `failed`, `timed_out`, `skipped` or `interrupted`"
+        f"{_keys(Proof)}, `page`, `bundle`; `outcome` is `ok`, `failed`, `timed_out`, `skipped` "
+        "or `interrupted`"
     ),
     "model remove": "`model`, `dry_run`, `removed[].{source,path,bytes}`",
     "model inspect": (
@@ -193,23 +161,14 @@ KEYS: Final = {
         "`checks[].{name,status,message,fix,seconds}`, `counts.{ok,warning,problem,unavailable}`; "
         "its exit code is 0, 1 after warnings or 2 after problems"
     ),
-    "runs list": (
-        "`runs[].{run,service,profile,began,ended,outcome,ram_peak_bytes,gpu_peak_bytes,problem,"
-        "failure_class}`"
-    ),
+    "runs list": _each("runs", RunSummary),
     "runs show": "the run record's own fields, `path`, and `bench[]`: what `bench` measured of it",
     "runs report": (
         "`files.{html,markdown,csv}` (paths), `report`: of a run its own fields and `checks[]`, "
         "`peak_by_role`, `samples` (their number), `events[]`, `bench[]`; of a comparison its "
         "document"
     ),
-    "runs diff": (
-        "`a`, `b` (`run`, `service`, `profile`, `outcome`, `began`), `argv[].{change,a,b}`, "
-        "`env[]`, `settings[]`, `versions[]` (`name`, `a`, `b`), "
-        "`vectors.{same,reason,sample_distance}`, "
-        "`figures[].{name,a,b,ratio}`, `checks[].{name,a,b}`, "
-        "`bench[].{level,figures[].{name,a,b,ratio}}`; ratios are B / A"
-    ),
+    "runs diff": f"{_keys(RunDiff)}; ratios are B / A",
     "gateway": "one line, `{endpoint}`, when it listens; errors as one document",
     "bundle make": (
         "`file`, `bytes` (null with `--dry-run`), `profile`, `python`, `machine`, "
@@ -251,6 +210,9 @@ error's traceback goes to a file, which is named).
 `status` is `ok`, `partial` or `error`; `exit_code` is the process's own; `errors[].code` is stable,
 `errors[].fix` may be null. Errors that come before a command's body (an unknown option, say) have
 the same form. A figure that was not measured is null, with the reason beside it, never 0.
+
+Below, a `?` after a key says that it is there only where it applies. Whole documents have a schema
+in `docs/schemas/`.
 """
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -34,8 +32,11 @@ def download(what: str, folder: Path, arguments: Sequence[str]) -> None:
     quiet = ["--no-input", "--disable-pip-version-check"]
     settings = pip_settings.read(os.environ, "download")
     parent = os.getpid()
+    pip = pip_settings.program("wheels are fetched")
+    if pip[0] != sys.executable:
+        pip += ["--python", sys.executable]
     done = subprocess.run(
-        [*_pip(), "download", *options, *quiet, *arguments],
+        [*pip, "download", *options, *quiet, *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -48,21 +49,6 @@ def download(what: str, folder: Path, arguments: Sequence[str]) -> None:
     log.unlink(missing_ok=True)
     if done.returncode != 0:
         raise _failed(what, f"{done.stdout}\n{done.stderr}", details, settings)
-
-
-def _pip() -> list[str]:
-    """pip of this Python, or another one that is told to work for it."""
-    if importlib.util.find_spec("pip") is not None:
-        return [sys.executable, "-P", "-m", "pip"]
-    for name in ("pip3", "pip"):
-        if (found := shutil.which(name)) is not None:
-            return [found, "--python", sys.executable]
-    raise QlaunchError(
-        "wheels are fetched with pip, and there is no pip",
-        code="pip_missing",
-        exit_code=ExitCode.UNEXPECTED,
-        fix=f"run `{sys.executable} -m ensurepip`, or install pip",
-    )
 
 
 def _failed(what: str, output: str, details: str, settings: pip_settings.Settings) -> QlaunchError:

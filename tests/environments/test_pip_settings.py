@@ -84,12 +84,14 @@ def filled(value: str, tmp_path: Path) -> str:
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("env") / "root"
     root.mkdir()
-    pip.create_environment(RELEASE, root)
+    pip.create_environment(RELEASE.name, root)
     return root
 
 
 def install(root: Path) -> None:
-    pip.install(RELEASE, root / "bin/python", ["qlaunch-trial"], constraint=None, progress=print)
+    pip.install(
+        RELEASE.name, root / "bin/python", ["qlaunch-trial"], constraint=None, progress=print
+    )
 
 
 def is_installed(root: Path) -> bool:

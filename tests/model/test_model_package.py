@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from launcher import pip_settings
 from launcher.errors import QlaunchError
 from launcher.model import package, wheel
 from launcher.model.checkpoint import ModelCard
@@ -235,7 +236,7 @@ def test_passwords_in_addresses_are_taken_out_of_pips_words(
 ) -> None:
     said = "ERROR: odd failure at https://me:hunter2@host/simple"
     program = [sys.executable, "-c", f"import sys; sys.exit({said!r})"]
-    monkeypatch.setattr(package, "_pip", lambda: program)
+    monkeypatch.setattr(pip_settings, "program", lambda _what: program)
     error = refused("model_unreachable", 1, "://****@host", models_dir=models)
     assert "hunter2" not in error.message
 

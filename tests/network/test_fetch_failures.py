@@ -26,7 +26,6 @@ PROGRAM = """
 import json, os, sys
 from pathlib import Path
 from launcher.engine.environments import pip
-from launcher.engine.releases import release
 from launcher.errors import QlaunchError
 from launcher.model.fetch import pull
 from launcher.model.source import parse_source
@@ -35,7 +34,7 @@ folder = Path(sys.argv[1])
 def engine():
     options = [*pip._OPTIONS, *pip._log_option(folder), "--target", str(folder / "target")]
     argv = [sys.argv[3], "-m", "pip", "install", *options, "--", "tiny-engine==1.0"]
-    pip._run(release("cpu"), folder, argv, lambda _line: None)
+    pip._run("cpu", folder, argv, lambda _line: None)
 
 def model(text):
     return lambda: pull(parse_source(text), models_dir=folder / "models")

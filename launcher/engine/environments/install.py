@@ -180,14 +180,15 @@ def _build(release: Release, root: Path, progress: Progress) -> Engine:
     write_atomic(root / _UNFINISHED, msgspec.json.encode({"lock_sha256": lock_hash(release)}))
     python = root / "bin" / "python"
     if not python.exists():
-        pip.create_environment(release, root)
+        pip.create_environment(release.name, root)
     lock = LOCKS / release.lock if release.lock else None
     if release.requirements:
         _check_cuda_build(release, python, lock)
         # torch first and with its dependencies: a CUDA build brings its own libraries.
-        pip.install(release, python, list(release.requirements), constraint=lock, progress=progress)
+        wanted = list(release.requirements)
+        pip.install(release.name, python, wanted, constraint=lock, progress=progress)
     if lock is not None:
-        pip.install_lock(release, python, lock, progress=progress)
+        pip.install_lock(release.name, python, lock, progress=progress)
     progress("compiling bytecode")
     bytecode.compile_bytecode(root)
     driver = stub_driver.available(release, root)
@@ -293,7 +294,7 @@ def _check_cuda_build(release: Release, python: Path, lock: Path | None) -> None
     size, root = release.disk_bytes_cuda_build, python.parent.parent
     if size is None or _lacking(root, size, already=(already := _tree_bytes(root))) is None:
         return
-    packages = pip.resolve(release, python, release.requirements, constraint=lock)
+    packages = pip.resolve(release.name, python, release.requirements, constraint=lock)
     if any(name.startswith(("nvidia-", "cuda-")) for name in packages):
         _check_space(release, root, size, already=already, build=" with a CUDA build of torch")
 

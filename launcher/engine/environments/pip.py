@@ -15,7 +15,6 @@ from typing import Final
 import msgspec
 
 from launcher import pip_settings
-from launcher.engine.release import Release
 from launcher.errors import ExitCode, QlaunchError
 from launcher.linux.pdeathsig import die_with
 from launcher.network import causes, pip_output
@@ -39,18 +38,18 @@ _OPTIONS: Final = (
 _NOT_FOUND: Final = re.compile(r"No matching distribution found for (\S+)")
 
 
-def create_environment(release: Release, root: Path) -> None:
+def create_environment(name: str, root: Path) -> None:
     """Make a virtual environment with pip in `root`.
 
     Raises:
         QlaunchError: `engine_install_failed` (exit 5): venv is missing, or the disk is full.
     """
     # -P: modules of the folder that this was called in must not stand before Python's own.
-    _run(release, root, [sys.executable, "-P", "-m", "venv", str(root)], lambda _line: None)
+    _run(name, root, [sys.executable, "-P", "-m", "venv", str(root)], lambda _line: None)
 
 
 def install(
-    release: Release,
+    name: str,
     python: Path,
     requirements: Sequence[str],
     *,
@@ -67,11 +66,11 @@ def install(
     options = [*_OPTIONS, *_log_option(root), *limits]
     argv = [str(python), "-P", "-m", "pip", "install", *options, "--", *requirements]
     progress(f"fetching {', '.join(requirements)}")
-    _run(release, root, argv, _Steps(progress, None))
+    _run(name, root, argv, _Steps(progress, None))
 
 
 def resolve(
-    release: Release, python: Path, requirements: Sequence[str], *, constraint: Path | None
+    name: str, python: Path, requirements: Sequence[str], *, constraint: Path | None
 ) -> frozenset[str]:
     """Names of the packages that `install` would install, from the index's metadata.
 
@@ -84,7 +83,7 @@ def resolve(
     flags = ["--dry-run", "--ignore-installed", "--quiet", "--report", str(report)]
     options = [*_OPTIONS, *_log_option(root), *flags, *limits]
     argv = [str(python), "-P", "-m", "pip", "install", *options, "--"]
-    _run(release, root, [*argv, *requirements], lambda _line: None)
+    _run(name, root, [*argv, *requirements], lambda _line: None)
     resolved = msgspec.json.decode(report.read_bytes(), type=_Report)
     return frozenset(package.metadata.name.lower() for package in resolved.install)
 
@@ -103,7 +102,7 @@ class _Report(msgspec.Struct):
     install: list[_Package]
 
 
-def install_lock(release: Release, python: Path, lock: Path, *, progress: Progress) -> None:
+def install_lock(name: str, python: Path, lock: Path, *, progress: Progress) -> None:
     """Install exactly what the lock file lists, resolving nothing.
 
     Raises:
@@ -116,7 +115,7 @@ def install_lock(release: Release, python: Path, lock: Path, *, progress: Progre
     root = python.parent.parent
     options = [*_OPTIONS, *_log_option(root), "--no-deps"]
     argv = [str(python), "-P", "-m", "pip", "install", *options, "-r", str(lock)]
-    _run(release, root, argv, _Steps(progress, count))
+    _run(name, root, argv, _Steps(progress, count))
 
 
 def _log_option(root: Path) -> list[str]:
@@ -146,7 +145,7 @@ class _Steps:
 
 
 def _run(
-    release: Release,
+    name: str,
     root: Path,
     argv: list[str],
     each: Callable[[str], None],
@@ -183,7 +182,7 @@ def _run(
             raise
     details = _details(root / _DETAILS)
     if code != 0:
-        raise _explain(release, argv, "\n".join(tail), details, log, settings)
+        raise _explain(name, argv, "\n".join(tail), details, log, settings)
 
 
 def _details(path: Path) -> str:
@@ -199,14 +198,14 @@ def _details(path: Path) -> str:
 
 
 def _explain(
-    release: Release,
+    name: str,
     argv: list[str],
     text: str,
     details: str,
     log: Path,
     settings: pip_settings.Settings,
 ) -> QlaunchError:
-    what = f"engine {release.name} could not be installed"
+    what = f"engine {name} could not be installed"
     if (refused := pip_output.trouble(text) or pip_output.trouble(details)) is not None:
         return _refused(what, *refused)
     index = pip_settings.main_index(settings)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
 import shutil
 import sys
 from collections.abc import Callable
@@ -19,7 +18,6 @@ import msgspec
 
 from launcher import pip_settings
 from launcher.engine.environments import pip
-from launcher.engine.release import Release
 from launcher.errors import ExitCode, QlaunchError
 from launcher.linux import locks
 from launcher.linux.files import read_bounded, write_atomic
@@ -114,16 +112,15 @@ def _build(tool: Tool, root: Path, progress: Progress) -> Path:
     if root.exists():
         shutil.rmtree(root)
     root.mkdir()
-    release = _as_release(tool)
-    pip.create_environment(release, root)
+    pip.create_environment(tool.name, root)
     limits = tool.lock
     if tool.hashed:
-        pip.install_lock(release, python(root), tool.lock, progress=progress)
+        pip.install_lock(tool.name, python(root), tool.lock, progress=progress)
         limits = root / _LIMITS
         limits.write_text("\n".join(pins(tool.lock.read_text("utf-8"))) + "\n", "utf-8")
     # torch by itself: what the rest asks for must not choose another build of it.
     for wanted in filter(None, (tool.requirements, tool.then)):
-        pip.install(release, python(root), wanted, constraint=limits, progress=progress)
+        pip.install(tool.name, python(root), wanted, constraint=limits, progress=progress)
     marker = Installed(name=tool.name, version=tool.version, identity=identity(tool))
     write_atomic(root / MARKER, msgspec.json.encode(marker), mode=0o644)
     return root
@@ -133,20 +130,6 @@ def pins(lock: str) -> list[str]:
     """The `name==version` of every package of a lock, with the marker where it has one."""
     lines = (line.partition("--hash")[0].rstrip("\\ \n") for line in lock.splitlines())
     return [line for line in lines if "==" in line and not line.startswith((" ", "#", "-"))]
-
-
-def _as_release(tool: Tool) -> Release:
-    """The tool as pip's helper knows what is installed: by name."""
-    return Release(
-        name=tool.name,
-        version=tool.version,
-        title=tool.title,
-        device="cpu",
-        python=tool.python,
-        machine=(platform.machine(),),
-        start=(),
-        disk_bytes=tool.disk_bytes,
-    )
 
 
 def _check(tool: Tool) -> None:

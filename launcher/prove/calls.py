@@ -121,6 +121,13 @@ def _places() -> list[tuple[str, str]]:
         (os.environ.get("QLAUNCH_HOME", ""), "$QLAUNCH_HOME"),
         (str(Path(__file__).resolve().parents[2]), "$QLAUNCH"),
         (os.environ.get("HOME", ""), "~"),
+        (_environment_of(os.environ.get("QLAUNCH_ENGINE_PYTHON", "")), "$ENGINE"),
     ]
     found = [(place.rstrip("/"), word) for place, word in found]
     return sorted(((p, w) for p, w in found if len(p) > 1), key=lambda pair: -len(pair[0]))
+
+
+def _environment_of(python: str) -> str:
+    """Folder of the user's own engine environment; empty where none is named by its path."""
+    folder = Path(python).parent.parent
+    return str(folder) if (folder / "pyvenv.cfg").is_file() else ""

@@ -216,8 +216,16 @@ class TestCalls:
         monkeypatch.setenv("QLAUNCH_HOME", str(tmp_path / "q"))
         monkeypatch.setenv("HOME", str(tmp_path))
         monkeypatch.setenv("HF_TOKEN", "hf_verysecret")
-        text = f"{tmp_path}/q/runs {tmp_path}/x hf_verysecret"
-        assert calls.scrub(text) == "$QLAUNCH_HOME/runs ~/x [redacted]"
+        environment = tmp_path / "srv" / "mine"
+        environment.mkdir(parents=True)
+        (environment / "pyvenv.cfg").touch()
+        monkeypatch.setenv("QLAUNCH_ENGINE_PYTHON", str(environment / "bin" / "python"))
+        text = f"{tmp_path}/q/runs {tmp_path}/x hf_verysecret {environment}/bin/sglang"
+        assert calls.scrub(text) == "$QLAUNCH_HOME/runs ~/x [redacted] $ENGINE/bin/sglang"
+        # It may be the word `path`, and a system's own Python has no folder of its own.
+        for python in ("path", "/usr/bin/python3"):
+            monkeypatch.setenv("QLAUNCH_ENGINE_PYTHON", python)
+            assert calls.scrub("path /usr/bin/python3") == "path /usr/bin/python3"
 
 
 def test_the_bundle_holds_the_records_and_no_secret(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -73,7 +72,7 @@ def _size(part: bundling.Part) -> str:
     return f"up to {size(part.bytes)}" if part.at_most else size(part.bytes)
 
 
-def _data(job: bundling.Job, written: int | None) -> dict[str, Any]:
+def _data(job: bundling.Job, written: int | None) -> dict[str, object]:
     manifest = job.manifest
     return {
         "file": str(job.output),
@@ -94,9 +93,7 @@ def _data(job: bundling.Job, written: int | None) -> dict[str, Any]:
             "fingerprint": manifest.model.fingerprint or None,
             "bytes": manifest.model.bytes,
         },
-        "parts": [
-            {"what": part.what, "bytes": part.bytes, "at_most": part.at_most} for part in job.parts
-        ],
+        "parts": job.parts,
     }
 
 

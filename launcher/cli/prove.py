@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
 import click
-import msgspec
+from msgspec.structs import asdict
 
 from launcher.app import interrupts, proving
 from launcher.cli import screen
@@ -63,8 +63,7 @@ def command(
 
 
 def _result(found: proving.Proved) -> Result:
-    data: dict[str, Any] = msgspec.to_builtins(found.proof)
-    data |= {"page": str(found.folder / PAGE), "bundle": str(found.bundle)}
+    data = {**asdict(found.proof), "page": found.folder / PAGE, "bundle": found.bundle}
     lines = [
         verdict(found.proof),
         *_by_outcome(found.proof.chapters),

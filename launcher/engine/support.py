@@ -84,7 +84,7 @@ def _no_class(checkpoint: Checkpoint, where: str) -> QlaunchError:
     )
 
 
-def overrides(checkpoint: Checkpoint) -> dict[str, Any]:
+def overrides(checkpoint: Checkpoint) -> dict[str, list[str]]:
     """What must be laid over config.json for the engine to take the right class; often nothing."""
     if checkpoint.architectures[:1] == (checkpoint.engine_class,) and not checkpoint.unnamed:
         return {}

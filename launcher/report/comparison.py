@@ -7,8 +7,9 @@ table of the modes, with the reason and without a figure; why, is said there onc
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
-from typing import Any, Final, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
 
 import msgspec
 
@@ -178,35 +179,54 @@ def measured(mode: Mode) -> bool:
     return mode.outcome in {"measured", "partial"}
 
 
-def mode_row(mode: Mode) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ModeRow:
+    """A mode, ready for a table of modes: everything but `measured` as it is shown."""
+
+    name: str
+    measured: bool
+    """Whether it has any figure to show."""
+    why: str
+    what: str
+    start: str
+    ram: str
+    gpu: str
+    method: Mapping[str, str]
+    verified_ram: str
+    predicted_ram: str
+    predicted_gpu: str
+    off: str
+    """The prediction's error; empty where there is none."""
+    cosine: str
+    recall: str
+    argv: Sequence[str]
+    runs: Sequence[str]
+
+
+def mode_row(mode: Mode) -> ModeRow:
     """A mode, ready for a table of modes."""
     quality = mode.quality or Quality()
-    measured_ram = mode.verified_ram_bytes
-    foreseen = mode.predicted.get("ram_bytes")
+    measured_ram, foreseen = mode.verified_ram_bytes, mode.predicted.get("ram_bytes")
+    error = foreseen / measured_ram - 1 if foreseen is not None and measured_ram else None
     described = (mode.model, mode.device, mode.dtype, mode.release, mode.version)
-    return {
-        "name": formatting.plain(mode.name),
-        "kind": mode.kind,
-        "outcome": formatting.OUTCOMES.get(mode.outcome, mode.outcome),
-        "measured": measured(mode),
-        "why": why_not(mode),
-        "what": " · ".join(formatting.plain(part) for part in described if part),
-        "start": _start(mode),
-        "ram": formatting.size(mode.ram_peak_bytes),
-        "gpu": formatting.size(mode.gpu_peak_bytes),
-        "method": mode.memory_method,
-        "verified_ram": formatting.size(measured_ram),
-        "predicted_ram": formatting.size(foreseen),
-        "predicted_gpu": formatting.size(mode.predicted.get("gpu_bytes")),
-        "off": units.off(foreseen / measured_ram - 1)
-        if foreseen is not None and measured_ram
-        else "",
-        "cosine": ABSENT if quality.cosine_min is None else f"{quality.cosine_min:.5f}",
-        "recall": ABSENT if quality.recall_at_10 is None else f"{quality.recall_at_10:.3f}",
-        "quality_reason": formatting.plain(quality.reason),
-        "argv": list(mode.argv),
-        "runs": list(mode.runs),
-    }
+    return ModeRow(
+        name=formatting.plain(mode.name),
+        measured=measured(mode),
+        why=why_not(mode),
+        what=" · ".join(formatting.plain(part) for part in described if part),
+        start=_start(mode),
+        ram=formatting.size(mode.ram_peak_bytes),
+        gpu=formatting.size(mode.gpu_peak_bytes),
+        method=mode.memory_method,
+        verified_ram=formatting.size(measured_ram),
+        predicted_ram=formatting.size(foreseen),
+        predicted_gpu=formatting.size(mode.predicted.get("gpu_bytes")),
+        off="" if error is None else units.off(error),
+        cosine=ABSENT if quality.cosine_min is None else f"{quality.cosine_min:.5f}",
+        recall=ABSENT if quality.recall_at_10 is None else f"{quality.recall_at_10:.3f}",
+        argv=mode.argv,
+        runs=mode.runs,
+    )
 
 
 def _start(mode: Mode) -> str:
@@ -214,31 +234,52 @@ def _start(mode: Mode) -> str:
     return formatting.seconds(found.median) if found else ABSENT
 
 
-def level_group(doc: Comparison, level: Level) -> dict[str, Any]:
+@dataclass(frozen=True)
+class LevelRow:
+    """A mode at one level, as it is shown."""
+
+    name: str
+    why: str
+    """Why it has no figures; empty where it has."""
+    cells: Sequence[tuple[str, str, bool]] = ()
+    """Of each figure: the median, least and most, and whether it is the best."""
+    ram: str = ABSENT
+    gpu: str = ABSENT
+    flags: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class LevelGroup:
+    """A level with a row for every mode that has figures."""
+
+    title: str
+    rows: Sequence[LevelRow]
+
+
+def level_group(doc: Comparison, level: Level) -> LevelGroup:
     """A level with a row for every mode that has figures, the best of each column marked.
 
     Why a mode has none stands in the table of the modes, once.
     """
     best = best_of(doc, level)
-    rows = []
-    for mode in filter(measured, doc.modes):
-        cell = cell_of(mode, level)
-        rows.append(
-            {
-                "name": formatting.plain(mode.name),
-                "why": "" if cell else NOT_MEASURED,
-                "cells": [
-                    (*formatting.spread(spread_of(cell, name)), best.get(name) == mode.name)
-                    for name, _, _ in FIGURES
-                ]
-                if cell
-                else [],
-                "ram": formatting.size(cell.ram_peak_bytes) if cell else ABSENT,
-                "gpu": formatting.size(cell.gpu_peak_bytes) if cell else ABSENT,
-                "flags": flags(cell) if cell else [],
-            }
-        )
-    return {"title": formatting.level(level), "rows": rows}
+    rows = [_level_row(mode, cell_of(mode, level), best) for mode in filter(measured, doc.modes)]
+    return LevelGroup(formatting.level(level), rows)
+
+
+def _level_row(mode: Mode, cell: Cell | None, best: Mapping[str, str]) -> LevelRow:
+    if cell is None:
+        return LevelRow(formatting.plain(mode.name), NOT_MEASURED)
+    return LevelRow(
+        name=formatting.plain(mode.name),
+        why="",
+        cells=[
+            (*formatting.spread(spread_of(cell, name)), best.get(name) == mode.name)
+            for name, _, _ in FIGURES
+        ],
+        ram=formatting.size(cell.ram_peak_bytes),
+        gpu=formatting.size(cell.gpu_peak_bytes),
+        flags=flags(cell),
+    )
 
 
 def best_of(doc: Comparison, level: Level) -> dict[str, str]:
@@ -263,13 +304,13 @@ def _modes_table(doc: Comparison) -> list[str]:
     ]
     rows: list[tuple[object, ...]] = []
     for row in map(mode_row, doc.modes):
-        if row["measured"]:
-            foreseen = f"{row['predicted_ram']} ({row['off']})" if row["off"] else ABSENT
-            what = f"{row['what']} ({row['why']})" if row["why"] else row["what"]
-            figures = (row["ram"], foreseen, row["gpu"], row["start"], row["cosine"], row["recall"])
-            rows.append((row["name"], what, *figures))
+        if row.measured:
+            foreseen = f"{row.predicted_ram} ({row.off})" if row.off else ABSENT
+            what = f"{row.what} ({row.why})" if row.why else row.what
+            figures = (row.ram, foreseen, row.gpu, row.start, row.cosine, row.recall)
+            rows.append((row.name, what, *figures))
         else:
-            rows.append((row["name"], row["why"], *[ABSENT] * 6))
+            rows.append((row.name, row.why, *[ABSENT] * 6))
     return formatting.markdown_table(headings, rows, left=2)
 
 

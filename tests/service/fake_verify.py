@@ -24,6 +24,9 @@ if mode == "crash":
 if mode == "error":
     print(json.dumps({"event": "error", "message": "cannot"}), flush=True)
     sys.exit(1)
+if mode == "odd":
+    print(json.dumps({"event": "report", "report": {"ok": "perhaps"}}), flush=True)
+    sys.exit(0)
 
 url = urllib.parse.urlsplit(request["endpoint"])
 client = http.client.HTTPConnection(str(url.hostname), url.port, timeout=request["timeout_s"])

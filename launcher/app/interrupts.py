@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -37,6 +38,11 @@ def ends_by_interrupt() -> Iterator[None]:
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
+    except KeyboardInterrupt:
+        # What it broke in on (an event loop that was being made) is taken apart half made, and
+        # Python would print a traceback of that.
+        sys.unraisablehook = lambda _unraisable: None
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -152,8 +152,8 @@ def why_not_whole(*, old: bool = False, **settings: Any) -> Any:
     from qlaunch_sglang import attention
     from sglang.srt import runtime_context
 
+    device = settings.pop("device", "cpu")
     usual = {
-        "device": "cpu",
         "attention_backend": "torch_native",
         "disable_radix_cache": True,
         "chunked_prefill_size": -1,
@@ -165,7 +165,7 @@ def why_not_whole(*, old: bool = False, **settings: Any) -> Any:
         sys.modules[names[1]] = types.ModuleType(names[1])
         sys.modules[names[1]].global_server_args_dict = usual | settings  # type: ignore[attr-defined]
         try:
-            return attention._why_not()
+            return attention._why_not(device)
         finally:
             for name, module in there.items():
                 sys.modules.pop(name)
@@ -174,7 +174,7 @@ def why_not_whole(*, old: bool = False, **settings: Any) -> Any:
     kept = runtime_context.get_server_args
     runtime_context.get_server_args = lambda: SimpleNamespace(**usual | settings)
     try:
-        return attention._why_not()
+        return attention._why_not(device)
     finally:
         runtime_context.get_server_args = kept
 

@@ -207,7 +207,6 @@ def test_attention_over_whole_texts_is_for_engines_that_keep_them_whole(ask: Ask
                 {"chunked_prefill_size": 2048},
                 {"disable_radix_cache": False},
                 {"attention_backend": "triton"},
-                {"device": "xpu"},
             )
         )
     )
@@ -216,7 +215,6 @@ def test_attention_over_whole_texts_is_for_engines_that_keep_them_whole(ask: Ask
         "no, texts are cut into chunks of 2048",
         "no, the prefix cache is on",
         "no, triton on cpu has an attention of its own",
-        "no, torch_native on xpu has an attention of its own",
     ]
 
 

@@ -201,8 +201,7 @@ def test_a_set_is_given_up_when_all_its_replicas_are(home: Home, tmp_path: Path)
     state = up(home, 2, *refuse, restart=ONCE)
     (tmp_path / "refuse").touch()
     kill(replica(state, 1).engine)
-    now = wait(lambda now: "given up" in now.replicas[0].detail)
-    assert now.state == "degraded"
+    wait(lambda now: "given up" in now.replicas[0].detail and now.state == "degraded")
     kill(replica(state, 2).engine)
     now = home.wait_for("failed")
     assert now.failure is not None

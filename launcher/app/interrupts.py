@@ -8,6 +8,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Final
+
+_END_OF_A_LOOP: Final = "BaseEventLoop.__del__"
 
 
 @contextlib.contextmanager
@@ -36,13 +39,18 @@ def ends_by_interrupt() -> Iterator[None]:
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         handlers[signal.SIGINT] = signal.default_int_handler
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    reported = sys.unraisablehook
+
+    def report(unraisable: sys.UnraisableHookArgs) -> None:
+        # A signal may break in on the making of an event loop, whose end then fails.
+        if getattr(unraisable.object, "__qualname__", "") != _END_OF_A_LOOP:
+            reported(unraisable)
+
+    sys.unraisablehook = report
     try:
         yield
-    except KeyboardInterrupt:
-        # What it broke in on (an event loop that was being made) is taken apart half made, and
-        # Python would print a traceback of that.
-        sys.unraisablehook = lambda _unraisable: None
-        raise
     finally:
+        if not isinstance(sys.exception(), KeyboardInterrupt):
+            sys.unraisablehook = reported
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -27,6 +27,9 @@ _DISTURBING: Final = (
     *("PYTHONDEBUG", "PYTHONDEVMODE", "PYTHONPROFILEIMPORTTIME", "PYTHONTRACEMALLOC"),
 )
 """Meant for a person's own program: a prompt at the end, warnings that are errors, no asserts."""
+SPINS: Final[Mapping[str, str]] = {"GOMP_SPINCOUNT": "10000"}
+"""Rounds for which a compute thread of OpenMP waits awake for the next product: 0.3 ms of processor
+time on a Zen 4. Its own 300,000 are 5 ms, which front and clients do without after every batch."""
 PROXIES: Final = ("http_proxy", "https_proxy", "all_proxy", "ftp_proxy")
 OWN_ADDRESSES: Final = ("localhost", "127.0.0.1", "::1")
 _NAMES: Final = ("LOGNAME", "USER", "LNAME", "USERNAME")

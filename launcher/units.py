@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
+MIB: Final = 1 << 20
 GIB: Final = 1 << 30
 
 

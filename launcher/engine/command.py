@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from launcher.child_environment import SPINS
 from launcher.config.profile import FlagValue
 from launcher.engine.release import Engine, Release
 
@@ -50,10 +51,6 @@ TORCH_KERNELS: Final = {
     "QLAUNCH_KERNELS": "torch",
 }
 """What tells an engine without compiled operators that it has none."""
-
-SPINS: Final = {"GOMP_SPINCOUNT": "10000"}
-"""Rounds for which a compute thread of OpenMP waits awake for the next product: 0.3 ms of processor
-time on a Zen 4. Its own 300,000 are 5 ms, which front and clients do without after every batch."""
 
 
 def base_environment(release: Release, *, plugin: bool) -> dict[str, str]:
@@ -110,7 +107,7 @@ def environment(
         # OpenBLAS (numpy, scipy) computes nothing here, and its pool would forbid forking.
         env |= {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"}
     if engine.release.device == "cpu":
-        env |= PRIMITIVE_CACHES | SPINS
+        env |= {**PRIMITIVE_CACHES, **SPINS}
     if not plugin:
         return env
     env |= {"QLAUNCH_MODEL_PATH": model_path, "QLAUNCH_START_METHOD": start_method}

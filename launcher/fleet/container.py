@@ -14,6 +14,7 @@ import yaml
 
 from launcher.documents.plan import Plan
 from launcher.fleet import start_command
+from launcher.units import MIB
 
 WORK: Final = "/qlaunch"
 """Home, state and caches: the only folder that is written."""
@@ -104,8 +105,7 @@ class Contained:
         """Predicted peak under full load and a fifth, and what the profile asks for at least."""
         predicted = self.plan.predicted
         peak = max(predicted.ram_bytes or 0, predicted.ram_full_bytes or 0)
-        mebi = 1 << 20
-        return -(-max(peak * 6 // 5, self.least_bytes) // mebi) * mebi
+        return -(-max(peak * 6 // 5, self.least_bytes) // MIB) * MIB
 
     @property
     def threads(self) -> int | None:

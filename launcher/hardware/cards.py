@@ -13,6 +13,7 @@ import msgspec
 
 from launcher.errors import QlaunchError
 from launcher.hardware.inventory import Gpu, Hardware
+from launcher.units import MIB
 
 NEW_ENOUGH_DRIVER: Final = "580"
 """R580, the first driver that runs CUDA 13 and with it every engine release of the catalogue."""
@@ -20,7 +21,6 @@ UNNAMED_CAPABILITY: Final = (8, 6)
 """What a card is taken for of which only the memory is known: the consumer cards of Ampere, the
 oldest generation that current engine releases have kernels for."""
 
-_MIB: Final = 1 << 20
 _NOISE: Final = re.compile(r"\b(?:nvidia|tesla|geforce|quadro|laptop|gpu|sxm\d?|pcie|hbm\de?)\b")
 _MEMORY: Final = re.compile(r"\b(\d{1,3})\s*gi?b?\b")
 
@@ -118,7 +118,7 @@ def hypothetical(
 
 
 def _card(name: str | None, vram: int | None) -> tuple[Gpu, list[str]]:
-    if vram is not None and vram < _MIB:
+    if vram is not None and vram < MIB:
         raise _usage("a card's memory is a size such as 4GB", given=str(vram))
     if name is None:
         assert vram is not None
@@ -128,7 +128,7 @@ def _card(name: str | None, vram: int | None) -> tuple[Gpu, list[str]]:
         card = find_card(name)
         major, _, minor = card.capability.partition(".")
         title, capability = card.name, (int(major), int(minor))
-        size = vram or _variant(card, name) * _MIB
+        size = vram or _variant(card, name) * MIB
         said = []
     gpu = Gpu(
         index=0,

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-MIB: Final = 1 << 20
+from launcher.units import MIB
 
 MEASURED_VERSION: Final = "0.5.23"
 MEASURED_CAPABILITY: Final = (9, 0)

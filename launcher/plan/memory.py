@@ -23,10 +23,9 @@ from launcher.documents.plan import (
 from launcher.model.checkpoint import Checkpoint
 from launcher.plan import cuda_memory
 from launcher.plan.cuda_memory import Overhead
-from launcher.units import GIB
+from launcher.units import GIB, MIB
 
 Device = Literal["ram", "gpu"]
-MIB: Final = 1 << 20
 DTYPE_BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
 PARTS: Final = engine_parts(detokenizer=True, template=False)
 

@@ -219,8 +219,7 @@ def worker_environment(extra: Mapping[str, str]) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "CUDA_VISIBLE_DEVICES": "",
         "PYTHONSAFEPATH": "1",
-        # Rounds that a thread waits awake, as engines have it (launcher/engine/command.py).
-        "GOMP_SPINCOUNT": "10000",
+        **child_environment.SPINS,
     }
     return env | dict(extra)
 

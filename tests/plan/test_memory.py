@@ -9,7 +9,8 @@ from launcher.documents.plan import MemoryPrediction
 from launcher.engine import releases
 from launcher.plan import cuda_memory, memory
 from launcher.plan.fit import Misfit, why_not_memory, why_not_on
-from launcher.plan.memory import MIB, Knobs, knobs, kv_bytes_per_token, predict
+from launcher.plan.memory import Knobs, knobs, kv_bytes_per_token, predict
+from launcher.units import MIB
 from tests.plan.inputs import checkpoint, qwen3
 from tests.samples import GIB, gpu, machine
 

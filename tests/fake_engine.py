@@ -411,8 +411,8 @@ def main() -> int:
         worker("sglang::scheduler", options.worker_leak_flag)
         worker("sglang::detokenizer")
     held = bytearray(os.urandom(1)) * (options.leak * 1024 * 1024)
-    while options.never_listen:
-        time.sleep(60)
+    while options.never_listen:  # a signal just before a sleep is acted on after it: no long ones
+        time.sleep(0.05)
     time.sleep(options.slow_start)
     if options.refuse_flag and Path(options.refuse_flag).exists():
         return 3

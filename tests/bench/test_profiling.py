@@ -118,7 +118,8 @@ def end(*_):
     sys.exit(0)
 signal.signal(signal.SIGINT, end)
 open(file + ".ready", "w")
-time.sleep(60)
+while True:  # a signal just before a sleep is acted on after it: no long ones
+    time.sleep(0.05)
 """
 
 

@@ -82,7 +82,8 @@ signal.signal(signal.SIGTERM, end if sys.argv[2] == "term" else signal.SIG_IGN)
 below = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 try:
     Path(sys.argv[1]).write_text(str(below.pid))
-    time.sleep(600)
+    while True:  # a signal just before a sleep is acted on after it: no long ones
+        time.sleep(0.05)
 finally:
     below.kill()
 """

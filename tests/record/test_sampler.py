@@ -85,7 +85,7 @@ class TestRealProcesses:
             "    print(2, flush=True)\n"
             "signal.signal(signal.SIGUSR1, rename)\n"
             "print(1, flush=True)\n"
-            "time.sleep(60)"
+            "while True: time.sleep(0.05)"  # a signal just before a sleep is acted on after it
         )
         with running(code) as leader:
             sampler = Sampler(os.getpid(), nvml=NO_GPU, extra_pids=lambda: [leader.pid])

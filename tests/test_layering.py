@@ -25,6 +25,7 @@ FOUNDATION = {
     "errors",
     "extras",
     "linux",
+    "log_lines",
     "network",
     "paths",
     "pip_settings",

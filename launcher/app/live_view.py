@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from launcher import log_lines
 from launcher.documents.look import (
     CacheLook,
     LatencyLook,
@@ -298,12 +299,12 @@ class _Log:
 
     def _read(self, now: float) -> None:
         for line in self._reader.lines():
-            if "Prefill batch" not in line:
+            if log_lines.BATCH not in line:
                 continue
             self._told = True
             texts, tokens = self._traffic.texts, self._traffic.tokens
             if self._traffic.read(line):
-                at = logs.written_at(line)
+                at = log_lines.written_at(line)
                 batch = (self._traffic.texts - texts, self._traffic.tokens - tokens)
                 self._batches.append((now if at is None else min(at, now), *batch))
 

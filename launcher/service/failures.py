@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import signal
 from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 
+from launcher import log_lines
 from launcher.documents.failure import Failure
 from launcher.documents.gateway import Refused
 from launcher.documents.service_state import State
@@ -66,9 +66,6 @@ def how(returncode: int) -> str:
         return f"signal {-returncode}"
 
 
-_STAMP = re.compile(r"^\[\d{4}-\d\d-\d\d[ T][^\]]{0,60}\] ?")
-"""What SGLang puts before a line: the time, and the rank."""
-
 _DOING: dict[State, str] = {
     "starting": "while starting",
     "loading": "while loading the model",
@@ -109,7 +106,7 @@ def ailing(line: str, match: Match | None) -> str:
     The line that begins a traceback says nothing: its exception does, unless `match` quotes it.
     """
     reason = "the engine did not end by itself after"
-    said, begins, _ = _STAMP.sub("", line.strip()).partition("Traceback (most recent call last)")
+    said, begins, _ = log_lines.without_stamp(line.strip()).partition(log_lines.TRACEBACK)
     if begins and match is not None and match.error is not None:
         if match.error in match.message:
             return f"{reason} an exception"

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import dropwhile
 from pathlib import Path
 
+from launcher.log_lines import time_of
+
 LOG_NAME = "engine.log"
 _BLOCK = 64 * 1024
-_STAMP = re.compile(r"\[?(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)")
-"""How SGLang and uvicorn begin a line: local time, to the second."""
 
 
 def crash_logs(run_dir: Path) -> list[Path]:
@@ -30,21 +29,10 @@ def from_time(lines: Iterable[str], since: datetime) -> Iterator[str]:
     wanted = since.strftime("%Y-%m-%d %H:%M:%S")
 
     def earlier(line: str) -> bool:
-        found = _STAMP.match(line)
-        return found is None or f"{found[1]} {found[2]}" < wanted
+        at = time_of(line)
+        return at is None or at < wanted
 
     return dropwhile(earlier, lines)
-
-
-def written_at(line: str) -> float | None:
-    """When a line was written, seconds since the epoch; None where it does not say."""
-    found = _STAMP.match(line)
-    if found is None:
-        return None
-    try:
-        return datetime.fromisoformat(f"{found[1]} {found[2]}").timestamp()
-    except (ValueError, OverflowError):
-        return None
 
 
 def read(path: Path, n: int | None = None, since: datetime | None = None) -> list[str]:
@@ -114,8 +102,7 @@ def merged(parts: Mapping[str, list[str]], n: int | None) -> list[str]:
     for label, lines in parts.items():
         at = ""
         for line in lines:
-            stamp = _STAMP.match(line)
-            at = f"{stamp[1]} {stamp[2]}" if stamp else at
+            at = time_of(line) or at
             marked.append((at, f"{label} | {line}"))
     ordered = [line for _, line in sorted(marked, key=lambda each: each[0])]  # sorting is stable
     return ordered if n is None else ordered[len(ordered) - min(n, len(ordered)) :]

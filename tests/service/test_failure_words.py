@@ -7,7 +7,6 @@ from typing import NamedTuple
 import pytest
 
 from launcher.service import failures
-from launcher.service.supervisor.engine_log import in_traceback
 
 BEGINS = "[2026-11-26 14:24:22 TP0] Scheduler hit an exception: Traceback (most recent call last):"
 GAVE_UP = "the engine did not end by itself after"
@@ -36,17 +35,3 @@ def test_the_first_line_of_a_traceback_is_not_quoted(
     line: str, match: Told | None, expected: str
 ) -> None:
     assert failures.ailing(line, match) == f"{GAVE_UP} {expected}"
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("", False),
-        (f"{BEGINS}\n", True),
-        (f"{BEGINS}\n  File x\n    run()\n", True),
-        (f"{BEGINS}\n  File x\nOSError: no\n\n", False),
-        (f"{BEGINS}\n  File x\nOSError: no\n\nDuring handling:\n\n{BEGINS}\n  File x\n", True),
-    ],
-)
-def test_a_traceback_that_is_being_written_is_seen(text: str, expected: bool) -> None:
-    assert in_traceback(text) is expected

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from launcher import log_lines
+from launcher.log_lines import TRACEBACK
+
 HALF = 2_000_000
 """Characters read from each end of a log: the cause stands at the start, the end at the end."""
 LINE_LIMIT = 2_000
@@ -18,7 +21,6 @@ _EXCEPTION_LIMIT = 300
 """Characters of an exception given in a sentence."""
 _EXCEPTION_LINES = 4
 """Lines of it read where the first one only announces them."""
-TRACEBACK = "Traceback (most recent call last)"
 TRACEBACK_LINES = 4_000
 MESSAGE_LINES = 60
 Phase = Literal["start", "load", "pool", "capture", "serve", "request", "stop"]
@@ -28,21 +30,18 @@ stop: our own doing."""
 
 
 _MARKERS: tuple[tuple[Phase, str], ...] = (
-    ("load", r"Load weight begin"),
-    ("pool", r"Load weight end"),
+    ("load", log_lines.LOAD_BEGINS),
+    ("pool", log_lines.LOAD_ENDS),
     ("capture", r"Capture [^\n]{0,80}begin"),
-    ("serve", r"\] max_total_num_tokens=\d|Prefill batch|The server is fired up and ready"),
+    ("serve", rf"\] max_total_num_tokens=\d|{log_lines.BATCH}|{log_lines.FIRED_UP}"),
 )
 """Log lines that begin a phase, in order; every release of the catalogue prints them."""
 _ANSI = re.compile(r"\x1b(?:\[[0-9;?]{0,32}[ -/]{0,4}[@-~]|\][^\x07\x1b]{0,200}\x07?)?")
 _CHAIN = ("During handling of the above exception", "direct cause of the following exception")
-_GROUP = "Exception Group Traceback (most recent call last)"
+_GROUP = f"Exception Group {TRACEBACK}"
 _GROUPS = ("ExceptionGroup:", "BaseExceptionGroup:")
 _GUTTER = re.compile(r"^ {2,40}[|+] ?(?!-)", re.MULTILINE)
 """What stands before each line of a group of exceptions (PEP 654), by depth."""
-_LOG_LINE = re.compile(r"\[?\d{4}-\d\d-\d\d[ T]|(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
-_STAMP = re.compile(r"^\[\d{4}-\d\d-\d\d[ T][^\]\n]{0,60}\] ?")
-"""What SGLang puts before a line: the time, and the rank."""
 
 
 @dataclass(frozen=True)
@@ -153,14 +152,14 @@ class Log:
             more = words.endswith(":") and words.count("\n") < _EXCEPTION_LINES
             if words and not more and line:
                 break
-            if _LOG_LINE.match(line) or any(chain in line for chain in _CHAIN):
+            if log_lines.begins_entry(line) or any(chain in line for chain in _CHAIN):
                 break
             words = f"{words}\n{line}" if words and line else words or line
         return safe(words.replace("\n", " "), _EXCEPTION_LIMIT)
 
     def words(self, position: int) -> str:
         """The line at `position` without its time, as a sentence quotes it."""
-        return safe(_STAMP.sub("", self.window(position)).strip(), _EXCEPTION_LIMIT)
+        return safe(log_lines.without_stamp(self.window(position)).strip(), _EXCEPTION_LIMIT)
 
     def lines_around(self, position: int) -> tuple[str, ...]:
         """The line at `position`, two before and two after, made safe for a terminal."""
@@ -221,12 +220,12 @@ def _traceback(text: str, header: int) -> Traceback:
                 if not chained:
                     break
                 in_frames, chained, message, begun = True, False, 0, end
-            elif _LOG_LINE.match(line):
+            elif log_lines.begins_entry(line):
                 break
         position = end
     if in_frames:
         frames.append((begun, position))
-    fatal = "hit an exception" in text[start:header][-200:]
+    fatal = log_lines.DIES_OF in text[start:header][-200:]
     return Traceback(start, max(position, header + len(TRACEBACK)), tuple(frames), fatal, prefix)
 
 

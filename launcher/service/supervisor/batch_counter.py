@@ -10,8 +10,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from launcher.log_lines import BATCH
+
 _BATCH = re.compile(
-    r"Prefill batch[^,.]{0,20}[,.] #new-seq: (\d+), #new-token: (\d+)(?:.*?#queue-req: (\d+))?"
+    BATCH + r"[^,.]{0,20}[,.] #new-seq: (\d+), #new-token: (\d+)(?:.*?#queue-req: (\d+))?"
 )
 
 
@@ -32,7 +34,7 @@ def prefill_batch(line: str) -> Batch | None:
     None for a single token too: `/health` sends one through the scheduler, and what we asked proves
     nothing.
     """
-    if "Prefill batch" not in line or (found := _BATCH.search(line)) is None:
+    if BATCH not in line or (found := _BATCH.search(line)) is None:
         return None
     texts, tokens = int(found[1]), int(found[2])
     if (texts, tokens) == (1, 1):

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+from launcher import log_lines
 from launcher.documents.service_state import State
 from launcher.service.process_tree import Child
 from launcher.service.supervisor.event_loop import Loop
@@ -27,12 +28,12 @@ TAIL_CHARS = 256 * 1024
 """What is kept in memory to tell why an engine died: its first words and its last."""
 
 _PHASES: tuple[tuple[str, State], ...] = (
-    ("Load weight begin", "loading"),
-    ("Load weight end", "warming"),
-    ("Memory pool end", "warming"),
-    ("The server is fired up and ready to roll!", "warming"),
+    (log_lines.LOAD_BEGINS, "loading"),
+    (log_lines.LOAD_ENDS, "warming"),
+    (log_lines.POOL_ENDS, "warming"),
+    (log_lines.FIRED_UP, "warming"),
 )
-"""Log lines of SGLang 0.5.1 to 0.5.23 that say how far it is."""
+"""Log lines that say how far a start is."""
 
 
 def phase_of(line: str) -> State | None:
@@ -45,7 +46,7 @@ def phase_of(line: str) -> State | None:
 
 _FATAL = (
     "Received sigquit from a child process",
-    " hit an exception: Traceback",
+    f" {log_lines.DIES_OF}: {log_lines.TRACEBACK}",
     "Initialization failed. warmup error",
     " crashed with exit code ",
 )
@@ -58,12 +59,6 @@ def is_fatal(line: str, *, starting: bool) -> bool:
     return any(text in line for text in _FATAL) or (
         starting and any(text in line for text in _FATAL_AT_START)
     )
-
-
-def in_traceback(text: str) -> bool:
-    """Whether `text` ends in the frames of a traceback, before the exception that it tells of."""
-    _, begins, rest = text.rpartition("Traceback (most recent call last):\n")
-    return bool(begins) and all(line[:1] in ("", " ", "\t") for line in rest.split("\n"))
 
 
 class Excerpt:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from launcher import log_lines
 from launcher.documents.failure import Failure
 from launcher.documents.plan import Plan
 from launcher.documents.service_state import START, UP, ServiceState, State
@@ -21,7 +22,7 @@ from launcher.errors import QlaunchError
 from launcher.linux.processes import ProcessId
 from launcher.service import failures, process_tree
 from launcher.service.store import Folder
-from launcher.service.supervisor import engine_log, stopping
+from launcher.service.supervisor import stopping
 from launcher.service.supervisor.batch_counter import BatchCounter
 from launcher.service.supervisor.cache_gateway import CacheGateway
 from launcher.service.supervisor.engine_life import EngineLife
@@ -223,7 +224,7 @@ class Supervisor(Winding):
         def over() -> None:
             assert self._life is not None
             self._life.drain()
-            if patience > 1 and engine_log.in_traceback(self._life.text):
+            if patience > 1 and log_lines.in_traceback(self._life.text):
                 self._wait_for_its_end(line, patience - 1)  # the exception comes last
             else:
                 self._lost(lambda match: failures.ailing(line, match))

@@ -32,14 +32,16 @@ def cache_settings_of(cache: ServiceCache) -> CacheSettings:
     )
 
 
-def cache_secret_of(cache: ServiceCache) -> bytes:
-    """The secret that keys are made with; made where it is missing.
+def cache_secret(file: Path | str | None) -> bytes:
+    """The secret that keys are made with, of a file or this installation's own.
+
+    It is made where it is missing.
 
     Raises:
         QlaunchError: `cache_key`, `state_dir_unsafe` (exit 1).
     """
-    if cache.key_file is not None:
-        return secret(Path(cache.key_file))
+    if file is not None:
+        return secret(Path(file))
     paths.private_dir(paths.dirs().state)
     file = default_secret()
     paths.private_dir(file.parent)
@@ -60,4 +62,4 @@ def require_cache(plan: Plan) -> None:
         password_of(cache_settings_of(cache))
     elif cache.backend == "memcached":
         extras.require("memcached")
-    cache_secret_of(cache)
+    cache_secret(cache.key_file)

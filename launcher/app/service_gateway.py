@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from launcher.app.caching import cache_secret_of, cache_settings_of
+from launcher.app.caching import cache_secret, cache_settings_of
 from launcher.app.gateway import (
     checkpoint_in_force,
     identity_of,
@@ -144,7 +144,7 @@ def _with_cache(
         dtype=cache.dtype,
         budget_s=cache.wait_ms / 1000,
         memory_bytes=cache.memory_bytes,
-        secret=cache_secret_of(cache),
+        secret=cache_secret(cache.key_file),
     )
     return with_cache, problem
 

@@ -8,7 +8,7 @@ import click
 
 from launcher.cli.base import command as declare
 from launcher.cli.base import group
-from launcher.cli.cache_options import cache_options, cache_secret, cache_settings
+from launcher.cli.cache_options import cache_options, cache_settings
 from launcher.cli.result import Result
 from launcher.config.service_cache import ServiceCache
 from launcher.errors import ExitCode, QlaunchError
@@ -132,6 +132,7 @@ def purge(
 
 
 def _space(service: str, key_file: Path | None) -> bytes:
+    from launcher.app.caching import cache_secret
     from launcher.app.gateway import ServiceSource, identity_of
     from launcher.gateway.identity import space_of
 

@@ -65,20 +65,3 @@ def cache_settings(
     return CacheSettings(
         url=url or default_cache(), ttl_s=ttl_s, max_bytes=most, password_file=password_file
     )
-
-
-def cache_secret(file: Path | None) -> bytes:
-    """The secret of keys; made where it is missing.
-
-    Raises:
-        QlaunchError: `cache_key` (exit 1), `state_dir_unsafe` (exit 1).
-    """
-    from launcher import paths
-    from launcher.app.caching import default_secret
-    from launcher.gateway.access import secret
-
-    if file is None:
-        paths.private_dir(paths.dirs().state)
-        file = default_secret()
-        paths.private_dir(file.parent)
-    return secret(file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,6 +24,34 @@ SHOWN_S = 0.25
 """Between two lines on a terminal."""
 LOGGED_S = 60.0
 """Between two lines of a log."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to make, and of whom; the command line's options by their names."""
+
+    output: str
+    output_format: OutputFormat | None
+    input_format: InputFormat | None
+    services: tuple[str, ...]
+    profile: str | None
+    urls: tuple[str, ...]
+    model: str | None
+    api_key_file: str | None
+    column: str | None
+    output_column: str
+    prompt: str | None
+    truncate: bool
+    dimensions: int | None
+    batch: int
+    concurrency: int
+    wait: float
+    ray: str | None
+    ray_workers: int | None
+    restart: bool
+    force: bool
+    offline: bool
+    quiet: bool
 
 
 @declare("embed")
@@ -96,15 +125,7 @@ LOGGED_S = 60.0
     "--offline", is_flag=True, help="Do not install or fetch anything to start a profile."
 )
 @click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
-def command(
-    words: tuple[str, ...],
-    output: str,
-    services: tuple[str, ...],
-    profile: str | None,
-    urls: tuple[str, ...],
-    quiet: bool,
-    **given: Any,
-) -> Result:
+def command(words: tuple[str, ...], **given: Any) -> Result:
     """Embed all texts of FILEs and write their vectors to OUT, in their order.
 
     FILEs are text (a text a line), JSONL, CSV, TSV or Parquet; OUT is JSONL, .npy or Parquet.
@@ -118,15 +139,17 @@ def command(
     Rows that cannot be embedded are left out of OUT and named, with the reason, in OUT.bad.jsonl;
     the exit code is 10 then.
     """
-    progress = Progress(quiet=quiet)
-    files, named = _split(words, served=bool(services or profile or urls))
+    asked = Options(**given)
+    progress = Progress(quiet=asked.quiet)
+    files, named = _split(words, served=bool(asked.services or asked.profile or asked.urls))
     with ends_by_interrupt():
         try:
-            servers = _servers((*services, *named), profile, urls, given, progress)
-            job = _job(files, output, servers, given)
-            outcome = run_job(job, progress.line, Follow(progress), _Shown(progress, quiet=quiet))
+            servers = _servers((*asked.services, *named), asked, progress)
+            job = _job(files, servers, asked)
+            shown = _Shown(progress, quiet=asked.quiet)
+            outcome = run_job(job, progress.line, Follow(progress), shown)
         except OSError as error:
-            raise _disk(error, output) from error
+            raise _disk(error, asked.output) from error
         finally:
             progress.done()
     return _result(outcome)
@@ -149,33 +172,39 @@ def _split(words: tuple[str, ...], *, served: bool) -> tuple[tuple[Path, ...], t
 
 
 def _servers(
-    services: tuple[str, ...],
-    profile: str | None,
-    urls: tuple[str, ...],
-    given: dict[str, Any],
-    progress: Progress,
+    services: tuple[str, ...], asked: Options, progress: Progress
 ) -> corpus_servers.Servers:
-    model, key_file, offline = (given.pop(name) for name in ("model", "api_key_file", "offline"))
-    if not urls and (model is not None or key_file is not None):
+    if not asked.urls and (asked.model is not None or asked.api_key_file is not None):
         raise click.UsageError("--model and --api-key-file belong to --url")
-    addresses = tuple(map(corpus_servers.clean_url, urls))
-    if not services and profile is None and not urls:
+    addresses = tuple(map(corpus_servers.clean_url, asked.urls))
+    if not services and asked.profile is None and not asked.urls:
         services = (corpus_servers.the_one_that_runs(),)
-    servers = corpus_servers.find(services, profile, offline=offline, say=progress.line)
-    servers.urls, servers.url_model = addresses, model
-    servers.url_key = corpus_servers.read_url_key(key_file)
+    servers = corpus_servers.find(services, asked.profile, offline=asked.offline, say=progress.line)
+    servers.urls, servers.url_model = addresses, asked.model
+    servers.url_key = corpus_servers.read_url_key(asked.api_key_file)
     return servers
 
 
-def _job(
-    files: tuple[Path, ...], output: str, servers: corpus_servers.Servers, given: dict[str, Any]
-) -> Job:
-    wait, ray, workers = (given.pop(name) for name in ("wait", "ray", "ray_workers"))
-    if ray is None and workers is not None:
+def _job(files: tuple[Path, ...], servers: corpus_servers.Servers, asked: Options) -> Job:
+    if asked.ray is None and asked.ray_workers is not None:
         raise click.UsageError("--ray-workers belongs to --ray")
-    cluster = None if ray is None else Cluster(ray, workers)
     return Job(
-        files=files, out=Path(output), servers=servers, patience_s=wait, cluster=cluster, **given
+        files=files,
+        out=Path(asked.output),
+        servers=servers,
+        input_format=asked.input_format,
+        output_format=asked.output_format,
+        column=asked.column,
+        output_column=asked.output_column,
+        prompt=asked.prompt,
+        truncate=asked.truncate,
+        dimensions=asked.dimensions,
+        batch=asked.batch,
+        concurrency=asked.concurrency,
+        patience_s=asked.wait,
+        restart=asked.restart,
+        force=asked.force,
+        cluster=None if asked.ray is None else Cluster(asked.ray, asked.ray_workers),
     )
 
 

@@ -4,18 +4,61 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from launcher.cli.base import command as declare
 from launcher.cli.base import wants_json
-from launcher.cli.cache_options import cache_options, cache_secret, cache_settings
+from launcher.cli.cache_options import cache_options, cache_settings
 from launcher.cli.result import Result, stream, stream_document
 from launcher.errors import QlaunchError
 
+if TYPE_CHECKING:
+    from launcher.gateway.entry import Dtype
+    from launcher.gateway.inputs import EmptyTexts, IdsOf, InputRules
+    from launcher.gateway.request import Truncation
+    from launcher.gateway.run import GatewaySettings, ServiceGroup, UrlGroup
+    from launcher.gateway.server import ServerSettings
+
 _PATH = click.Path(path_type=Path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to answer; the command line's options by their names."""
+
+    host: str
+    port: int
+    cache_url: str | None
+    cache_password_file: Path | None
+    cache_key_file: Path | None
+    cache_ttl: int | None
+    cache_max_bytes: str | None
+    cache_memory: str
+    cache_dtype: Dtype
+    cache_wait_ms: float
+    api_key_file: Path | None
+    allow_unauthenticated: bool
+    allow_host: tuple[str, ...]
+    upstream_key_file: Path | None
+    aliases: tuple[str, ...]
+    checkpoints: tuple[str, ...]
+    truncate: Truncation
+    empty_texts: EmptyTexts
+    token_ids: IdsOf
+    openai_vocabulary: Path | None
+    texts_per_minute: int | None
+    tokens_per_minute: int | None
+    revision: str
+    timeout: float
+    hold: float
+    tls_cert: Path | None
+    tls_key: Path | None
+    otlp: str | None
+    log_requests: bool
 
 
 @declare("gateway", json_help="Print the endpoint as a JSON document on one line.")
@@ -119,7 +162,7 @@ _PATH = click.Path(path_type=Path)
     "--otlp", metavar="URL", help="OpenTelemetry's collector that spans go to, http://host:4318."
 )
 @click.option("--log-requests", is_flag=True, help="A line for each request, without its texts.")
-def command(targets: tuple[str, ...], **options: Any) -> Result:
+def command(targets: tuple[str, ...], **given: Any) -> Result:
     """Answer /v1/embeddings for TARGETS, from the cache what is in it.
 
     A target is a service of this machine or the URL of any server with OpenAI's interface,
@@ -129,7 +172,7 @@ def command(targets: tuple[str, ...], **options: Any) -> Result:
     from launcher.gateway.run import serve
 
     _log_to_stderr()
-    serve(_settings(targets, options), _announce)
+    serve(_settings(targets, Options(**given)), _announce)
     return Result(data={}, streamed=True)
 
 
@@ -150,81 +193,83 @@ def _log_to_stderr() -> None:
     log.propagate = False
 
 
-def _settings(targets: tuple[str, ...], options: dict[str, Any]) -> Any:
-    from launcher.app.gateway import parse_aliases, parse_checkpoints, parse_targets
+def _settings(targets: tuple[str, ...], asked: Options) -> GatewaySettings:
+    from launcher.app.caching import cache_secret
+    from launcher.app.gateway import parse_checkpoints, parse_targets
     from launcher.config.size import parse_size
-    from launcher.gateway.access import is_loopback
     from launcher.gateway.pool import Limits
-    from launcher.gateway.rates import Allowance
     from launcher.gateway.run import GatewaySettings
-    from launcher.gateway.server import ServerSettings
 
-    _check_bind(options)
-    key = _upstream_key(options["upstream_key_file"])
-    timeout_s = options["timeout"]
+    _check_bind(asked)
+    key = _upstream_key(asked.upstream_key_file)
     services, urls = parse_targets(
-        targets,
-        key=key,
-        revision=options["revision"],
-        timeout_s=timeout_s,
-        hold_s=options["hold"],
+        targets, key=key, revision=asked.revision, timeout_s=asked.timeout, hold_s=asked.hold
     )
-    names = frozenset(name.lower() for name in options["allow_host"])
     return GatewaySettings(
-        host=options["host"],
-        port=options["port"],
+        host=asked.host,
+        port=asked.port,
         services=services,
         urls=urls,
         cache=cache_settings(
-            options["cache_url"],
-            options["cache_password_file"],
-            ttl_s=options["cache_ttl"],
-            size=options["cache_max_bytes"],
+            asked.cache_url,
+            asked.cache_password_file,
+            ttl_s=asked.cache_ttl,
+            size=asked.cache_max_bytes,
         ),
-        dtype=options["cache_dtype"],
-        budget_s=options["cache_wait_ms"] / 1000,
-        memory_bytes=parse_size(options["cache_memory"]),
-        secret=cache_secret(options["cache_key_file"]),
-        keys_file=options["api_key_file"],
-        tls=_tls(options["tls_cert"], options["tls_key"]),
-        limits=Limits(timeout_s=timeout_s),
-        checkpoints=parse_checkpoints(options["checkpoints"], urls),
-        inputs=_rules(options),
-        otlp=options["otlp"],
-        server=ServerSettings(
-            host_names=names if is_loopback(options["host"]) else None,
-            log_requests=options["log_requests"],
-            aliases=parse_aliases(options["aliases"], services, urls),
-            allowance=Allowance(
-                texts=options["texts_per_minute"], tokens=options["tokens_per_minute"]
-            ),
-        ),
+        dtype=asked.cache_dtype,
+        budget_s=asked.cache_wait_ms / 1000,
+        memory_bytes=parse_size(asked.cache_memory),
+        secret=cache_secret(asked.cache_key_file),
+        keys_file=asked.api_key_file,
+        tls=_tls(asked.tls_cert, asked.tls_key),
+        limits=Limits(timeout_s=asked.timeout),
+        checkpoints=parse_checkpoints(asked.checkpoints, urls),
+        inputs=_rules(asked),
+        otlp=asked.otlp,
+        server=_server(asked, services, urls),
     )
 
 
-def _rules(options: dict[str, Any]) -> Any:
+def _server(
+    asked: Options, services: tuple[ServiceGroup, ...], urls: tuple[UrlGroup, ...]
+) -> ServerSettings:
+    from launcher.app.gateway import parse_aliases
+    from launcher.gateway.access import is_loopback
+    from launcher.gateway.rates import Allowance
+    from launcher.gateway.server import ServerSettings
+
+    names = frozenset(name.lower() for name in asked.allow_host)
+    return ServerSettings(
+        host_names=names if is_loopback(asked.host) else None,
+        log_requests=asked.log_requests,
+        aliases=parse_aliases(asked.aliases, services, urls),
+        allowance=Allowance(texts=asked.texts_per_minute, tokens=asked.tokens_per_minute),
+    )
+
+
+def _rules(asked: Options) -> InputRules:
     from launcher import extras
     from launcher.gateway.inputs import InputRules
     from launcher.gateway.openai_vocabulary import OpenAIVocabulary
 
-    if options["truncate"] == "end" or options["checkpoints"]:
+    if asked.truncate == "end" or asked.checkpoints:
         extras.require("gateway")
-    file = options["openai_vocabulary"]
+    file = asked.openai_vocabulary
     return InputRules(
-        truncate=options["truncate"],
-        empty=options["empty_texts"],
-        ids_of=options["token_ids"],
+        truncate=asked.truncate,
+        empty=asked.empty_texts,
+        ids_of=asked.token_ids,
         openai=None if file is None else OpenAIVocabulary(file),
     )
 
 
-def _check_bind(options: dict[str, Any]) -> None:
+def _check_bind(asked: Options) -> None:
     from launcher.gateway.access import is_loopback
 
-    if options["api_key_file"] or options["allow_unauthenticated"] or is_loopback(options["host"]):
+    if asked.api_key_file or asked.allow_unauthenticated or is_loopback(asked.host):
         return
     raise QlaunchError(
-        f"{options['host']} can be reached from other machines, and no API key is set",
+        f"{asked.host} can be reached from other machines, and no API key is set",
         code="unauthenticated_bind",
         fix="give --api-key-file FILE, or --allow-unauthenticated if that is what you want",
     )

@@ -21,7 +21,6 @@ from launcher.cli.manpage import EXIT_CODES
 from launcher.cli.model import KnownModel
 from launcher.cli.profiles import CheckedProfile, ProfileRow, ShownProfile
 from launcher.cli.recommend import JudgedProfile
-from launcher.cli.seed_table import SeedRow
 from launcher.config.settings import SETTINGS, ConfigValues
 from launcher.documents.comparison import Comparison
 from launcher.documents.look import Look
@@ -34,6 +33,7 @@ from launcher.documents.smoke import QualityReport, SuiteReport
 from launcher.documents.status import ServiceStatus, StartedStatus
 from launcher.errors import ExitCode
 from launcher.linux.files import write_atomic
+from launcher.report.seed_table import SeedRow
 from tools import completion_table
 from tools.document_keys import keys, under
 

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from launcher.bench import verdict
 from launcher.bench.trial import label
 from launcher.bench.tune import Overlay, Tuning
 from launcher.config.loading import (
@@ -236,7 +235,7 @@ def _evidence(base: LoadedProfile, found: Tuning, word: str) -> Iterable[str]:
 
 
 def _mode(mode: Mode, found: Tuning) -> str:
-    cell = verdict.cell(mode, found.level)
+    cell = mode.cell(found.level)
     if cell is None or cell.embeddings_per_s is None or cell.p95_ms is None:
         return f"{mode.name}: {mode.reason or 'not measured'}."
     rate, p95 = cell.embeddings_per_s, cell.p95_ms

@@ -79,14 +79,9 @@ def wrong(mode: Mode) -> str | None:
     return f"its vectors are not the model's: worst cosine {quality.cosine_min:.2f}"
 
 
-def cell(mode: Mode, level: Level) -> Cell | None:
-    """What a mode gave at a level."""
-    return next((each for each in mode.cells if each.level == level), None)
-
-
 def at(mode: Mode, level: Level, name: Figure) -> Spread | None:
     """A mode's figure at a level."""
-    found = cell(mode, level)
+    found = mode.cell(level)
     return None if found is None else getattr(found, name)
 
 

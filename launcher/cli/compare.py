@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import click
 from msgspec.structs import asdict
 
-from launcher import extras
+from launcher import extras, report
 from launcher.app import contenders, test_conditions
 from launcher.app.contenders import BareContender, CannotRun, ProfileContender
 from launcher.app.interrupts import ends_by_interrupt
@@ -19,16 +20,17 @@ from launcher.bench import store, test_machine
 from launcher.bench.compare import Comparing, Course, failed
 from launcher.bench.lengths import Length
 from launcher.bench.peers.names import SPECS
-from launcher.cli import compare_text, load_options, seed_table
+from launcher.cli import compare_text, load_options
 from launcher.cli.base import command as declare
 from launcher.cli.progress import Progress
-from launcher.cli.result import Problem, Result, Status
+from launcher.cli.result import Problem, Result, Status, table
 from launcher.cli.runs_report import without_charts
 from launcher.documents.comparison import Comparison, Level, Objective
 from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.detect import detect
 from launcher.linux.files import write_atomic
 from launcher.paths import dirs
+from launcher.report import seed_table
 
 Contenders = list[ProfileContender | BareContender | CannotRun]
 
@@ -203,9 +205,10 @@ def _result(found: Comparison, kept: store.Store, asked: Options) -> Result:
     lines = compare_text.lines(found)
     if asked.seed:
         data["seed_table"] = {"source": seed_table.SOURCE, "rows": seed_table.rows(found)}
-        lines += ["", *seed_table.lines(found)]
+        lines += ["", f"{seed_table.TITLE}: {seed_table.SOURCE}."]
+        lines += table([name.upper() for name in seed_table.HEADINGS], seed_table.texts(found))
     problems = _problems(found, kept)
-    problems += _reports(found, asked.files)
+    problems += _reports(found, asked)
     lines += ["", f"kept in {kept.path}", *(f"report: {file}" for file in asked.files.values())]
     code, status = _exit(found, problems)
     return Result(data=data, lines=lines, exit_code=code, status=status, problems=problems)
@@ -250,24 +253,22 @@ def _writable(file: Path) -> None:
     )
 
 
-def _reports(document: Comparison, files: dict[str, str]) -> list[Problem]:
-    if not files:
+def _reports(document: Comparison, asked: Options) -> list[Problem]:
+    if not asked.files:
         return []
-    from launcher import report
-
-    makers = {
-        "html": report.comparison_html,
-        "markdown": report.comparison_markdown,
-        "csv": report.comparison_csv,
+    makers: dict[str, Callable[[], str]] = {
+        "html": lambda: report.comparison_html(document, seed=asked.seed),
+        "markdown": lambda: report.comparison_markdown(document, seed=asked.seed),
+        "csv": lambda: report.comparison_csv(document),
     }
     problems = []
-    for kind, file in files.items():
+    for kind, file in asked.files.items():
         try:
-            write_atomic(Path(file), makers[kind](document).encode("utf-8"), mode=0o644)
+            write_atomic(Path(file), makers[kind]().encode("utf-8"), mode=0o644)
         except OSError as error:
             problems.append(
                 Problem("not_written", f"{file}: {error.strerror or error}", "free space there")
             )
-    if "html" in files and (undrawn := extras.lacking("report")) is not None:
+    if "html" in asked.files and (undrawn := extras.lacking("report")) is not None:
         problems.append(without_charts(undrawn))
     return problems

@@ -202,6 +202,10 @@ class Mode(msgspec.Struct, frozen=True, kw_only=True):
     rows: tuple[Row, ...] = ()
     """Every repeat of every level, in the order measured."""
 
+    def cell(self, level: Level) -> Cell | None:
+        """What it gave at a level; None where it was not measured there."""
+        return next((cell for cell in self.cells if cell.level == level), None)
+
 
 class Remeasured(msgspec.Struct, frozen=True, kw_only=True):
     """The winner, measured once more: the best of several noisy figures flatters itself."""

@@ -15,8 +15,8 @@ import msgspec
 
 from launcher import units
 from launcher.documents.comparison import Cell, Comparison, Level, Mode, Quality, Spread
-from launcher.report import formatting
-from launcher.report.formatting import ABSENT
+from launcher.report import formatting, seed_table
+from launcher.report.formatting import ABSENT, NOT_MEASURED
 
 FigureName = Literal["mean_ms", "p50_ms", "p95_ms", "p99_ms", "embeddings_per_s", "tokens_per_s"]
 FIGURES: Final[tuple[tuple[FigureName, str, str], ...]] = (
@@ -28,11 +28,15 @@ FIGURES: Final[tuple[tuple[FigureName, str, str], ...]] = (
     ("tokens_per_s", "tokens/s", ""),
 )
 """Figures of a cell, with their headings."""
-NOT_MEASURED = "not measured"
 
 
-def comparison_html(doc: Comparison) -> str:
-    """One self-contained HTML page: no network, no script, light and dark, fit for print."""
+def comparison_html(doc: Comparison, *, seed: bool = False) -> str:
+    """One self-contained HTML page: no network, no script, light and dark, fit for print.
+
+    Args:
+        doc: what was measured.
+        seed: with the table that the project started from.
+    """
     from launcher.report import charts, page
 
     return page.render(
@@ -45,12 +49,14 @@ def comparison_html(doc: Comparison) -> str:
         levels=[level_group(doc, level) for level in doc.levels],
         notes=notes(doc),
         machine=machine(doc),
+        seed=seed_table if seed else None,
+        seed_rows=seed_table.texts(doc) if seed else (),
         throughput=charts.throughput(doc),
         memory=charts.memory_bars(doc),
     )
 
 
-def comparison_markdown(doc: Comparison) -> str:
+def comparison_markdown(doc: Comparison, *, seed: bool = False) -> str:
     """The same as Markdown, for a runbook or a pull request."""
     lines = [f"# {formatting.markdown(title(doc))}", ""]
     lines += [f"{formatting.markdown(sentence)}  " for sentence in verdict(doc)]
@@ -59,6 +65,10 @@ def comparison_markdown(doc: Comparison) -> str:
     lines += ["Medians over the repeats; in parentheses least and most.", ""]
     for level in doc.levels:
         lines += [f"### {formatting.level(level)}", "", *_level_table(doc, level), ""]
+    if seed:
+        lines += [f"## {seed_table.TITLE}", "", f"{formatting.markdown(seed_table.SOURCE)}.", ""]
+        table = formatting.markdown_table(seed_table.HEADINGS, seed_table.texts(doc), left=2)
+        lines += [*table, ""]
     lines += ["## How it was measured", ""]
     lines += [f"- {formatting.markdown(note)}" for note in notes(doc)]
     lines += [f"- {name}: {formatting.markdown(value)}" for name, value in machine(doc)]
@@ -134,11 +144,6 @@ def _value(name: str, value: object) -> str:
     if isinstance(value, (int, float)) and name.endswith("_bytes"):
         return formatting.size(value)
     return formatting.plain(value)
-
-
-def cell_of(mode: Mode, level: Level) -> Cell | None:
-    """What a mode gave at a level, None where it was not measured there."""
-    return next((cell for cell in mode.cells if cell.level == level), None)
 
 
 def spread_of(cell: Cell, name: FigureName) -> Spread | None:
@@ -262,7 +267,7 @@ def level_group(doc: Comparison, level: Level) -> LevelGroup:
     Why a mode has none stands in the table of the modes, once.
     """
     best = best_of(doc, level)
-    rows = [_level_row(mode, cell_of(mode, level), best) for mode in filter(measured, doc.modes)]
+    rows = [_level_row(mode, mode.cell(level), best) for mode in filter(measured, doc.modes)]
     return LevelGroup(formatting.level(level), rows)
 
 
@@ -289,7 +294,7 @@ def best_of(doc: Comparison, level: Level) -> dict[str, str]:
         found = [
             (spread.median, mode.name)
             for mode in doc.modes
-            if (cell := cell_of(mode, level)) and not cell.errors
+            if (cell := mode.cell(level)) and not cell.errors
             if (spread := spread_of(cell, name)) is not None
         ]
         if len(found) > 1:
@@ -318,7 +323,7 @@ def _level_table(doc: Comparison, level: Level) -> list[str]:
     headings = ["mode", *(f"{name} ({unit})" if unit else name for _, name, unit in FIGURES)]
     rows = []
     for mode in filter(measured, doc.modes):
-        cell = cell_of(mode, level)
+        cell = mode.cell(level)
         if cell is None:
             rows.append([mode.name, *[ABSENT] * (len(FIGURES) + 2), NOT_MEASURED])
             continue
@@ -336,7 +341,7 @@ def _level_table(doc: Comparison, level: Level) -> list[str]:
 def _csv_rows(doc: Comparison) -> Iterator[list[object]]:
     for mode in doc.modes:
         for level in doc.levels:
-            yield _csv_row(mode, level, cell_of(mode, level))
+            yield _csv_row(mode, level, mode.cell(level))
 
 
 def _csv_row(mode: Mode, level: Level, cell: Cell | None) -> list[object]:

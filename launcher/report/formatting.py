@@ -14,6 +14,8 @@ from launcher.record.scrub import terminal_safe
 
 ABSENT = "–"
 """Stands where nothing was measured; never 0."""
+NOT_MEASURED = "not measured"
+"""Said in place of a row's figures."""
 
 OUTCOMES = {
     "measured": "measured",

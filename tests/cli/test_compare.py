@@ -10,13 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
-from launcher.cli import seed_table
 from launcher.linux import processes
-from tests.bench.scripted import Scripted
-from tests.bench.test_compare import compare
 from tests.children import ignoring
 from tests.cli.commandline import Run
 from tests.cli.conftest import SetMachine
@@ -188,20 +184,3 @@ def test_what_is_wrong_is_said_before_anything_starts(
     on(machine())
     assert run(*words, "--json").code == 2
     assert not (home / "state" / "runs").exists()
-
-
-def test_the_article_is_beside_ours_and_marked_as_its(tmp_path: Path) -> None:
-    events: list[str] = []
-    found = compare([Scripted("cpu-a", events)], events, levels=seed_table.LEVELS, repeats=1)
-    mode = found.modes[0]
-    mode = msgspec.structs.replace(mode, device="cpu", model="m", dtype="bfloat16")
-    found = msgspec.structs.replace(found, modes=(mode,))
-    rows = seed_table.rows(found)
-    assert [row.article.batch_1_ms for row in rows] == [48, 210, 1120]
-    assert [row.reason for row in rows] == [seed_table.NEEDS_GPU, seed_table.NEEDS_GPU, None]
-    assert rows[2].ours[0].batch_4_ms == 100.0
-    text = "\n".join(seed_table.lines(found))
-    assert "its figures, not ours" in text
-    assert text.count("needs a GPU: not measured") == 2
-    nothing = msgspec.structs.replace(found, modes=())
-    assert seed_table.rows(nothing)[2].reason == "not measured"

@@ -60,6 +60,7 @@ def life(run: Any = None) -> str:
 
 PAGES: dict[str, Callable[[str], str]] = {
     "comparison": lambda name: report.comparison_html(given.comparison(name)),
+    "seed": lambda name: report.comparison_html(given.comparison(name), seed=True),
     "run": lambda name: life(given.run(name)),
     "failed run": lambda name: life(given.failed(name)),
 }
@@ -98,7 +99,7 @@ def test_names_are_shown_and_never_obeyed(kind: str) -> None:
 def test_figures_are_text_in_the_pages_colours_and_described(kind: str) -> None:
     page = Page(PAGES[kind]("m$x_1^2$"))
     drawings = page.all("svg")
-    assert len(drawings) == {"comparison": 2, "run": 2, "failed run": 2}[kind]
+    assert len(drawings) == 2
     ids = [a["id"] for _, a in page.tags if "id" in a]
     assert len(ids) == len(set(ids))
     for drawing in drawings:

@@ -6,17 +6,18 @@ from typing import Final
 
 import msgspec
 
-from launcher.bench import verdict
-from launcher.cli.result import table
 from launcher.documents.comparison import Cell, Comparison, Level, Mode
+from launcher.report import formatting
+from launcher.report.formatting import ABSENT, NOT_MEASURED
 from launcher.units import size
 
 SOURCE: Final = (
     "an article's figures for Qwen3-Embedding-0.6B on an NVIDIA T4: SGLang 0.3.0, CUDA 12.1,"
     " 128 tokens, mean of 100 requests; its figures, not ours"
 )
+TITLE: Final = "The table of the article that this project started from"
+HEADINGS: Final = ("mode", "where", "batch 1, ms", "batch 4, ms", "memory")
 NEEDS_GPU: Final = "needs a GPU: not measured"
-NOT_MEASURED: Final = "not measured"
 LEVELS: Final = (
     Level(clients=1, batch=1, tokens=128),
     Level(clients=1, batch=4, tokens=128),
@@ -73,20 +74,19 @@ def _row(name: str, article: Figures, found: Comparison) -> SeedRow:
     return SeedRow(mode=name, article=article, ours=ours, reason=None if ours else why)
 
 
-def lines(found: Comparison) -> list[str]:
-    """The table for people."""
-    body: list[tuple[object, ...]] = []
+def texts(found: Comparison) -> list[tuple[str, ...]]:
+    """The table as it is shown, by HEADINGS: a row of the article, and ours of its kind below."""
+    shown: list[tuple[str, ...]] = []
     for row in rows(found):
-        body.append((row.mode, "article (T4)", *_cells(row.article)))
-        body += [("", each.name, *_cells(each)) for each in row.ours]
+        shown.append((row.mode, "the article (T4)", *_figures(row.article)))
+        shown += [("", each.name, *_figures(each)) for each in row.ours]
         if not row.ours:
-            body.append(("", f"this machine: {row.reason}", None, None, None))
-    heading = ("MODE", "WHERE", "BATCH 1", "BATCH 4", "MEMORY")
-    return [f"The seed's table: {SOURCE}.", *table(heading, body)]
+            shown.append(("", f"this machine: {row.reason}", *[ABSENT] * 3))
+    return shown
 
 
-def _cells(found: Figures | Ours) -> tuple[str | None, str | None, str]:
-    return _ms(found.batch_1_ms), _ms(found.batch_4_ms), found.memory
+def _figures(row: Figures | Ours) -> tuple[str, str, str]:
+    return formatting.figure(row.batch_1_ms), formatting.figure(row.batch_4_ms), row.memory
 
 
 def _kind(mode: Mode) -> str:
@@ -97,7 +97,7 @@ def _kind(mode: Mode) -> str:
 
 
 def _ours(mode: Mode) -> Ours:
-    one, four = (_mean(verdict.cell(mode, level)) for level in LEVELS)
+    one, four = (_mean(mode.cell(level)) for level in LEVELS)
     memory = f"{size(mode.ram_peak_bytes)} RAM"
     if mode.gpu_peak_bytes is not None:
         memory += f", {size(mode.gpu_peak_bytes)} GPU"
@@ -114,7 +114,3 @@ def _ours(mode: Mode) -> Ours:
 
 def _mean(found: Cell | None) -> float | None:
     return found.mean_ms.median if found is not None and found.mean_ms is not None else None
-
-
-def _ms(value: float | None) -> str | None:
-    return None if value is None else f"{value:.0f} ms"

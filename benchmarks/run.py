@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     if asked.repeats is not None and asked.repeats < 1:
         parser.error("--repeats must be at least 1")
     out = asked.out or (None if asked.quick else RESULTS)
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     options = Options(repeats=asked.repeats, quick=asked.quick)
     try:
         return max(_one(name, options, out) for name in asked.names or NAMES)
@@ -69,7 +69,8 @@ def main(arguments: list[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _interrupt(_signum: int, _frame: FrameType | None) -> None:
+def interrupt(_signum: int, _frame: FrameType | None) -> None:
+    """What SIGTERM does: as Ctrl-C, so that what was started is stopped."""
     raise KeyboardInterrupt
 
 

@@ -42,15 +42,20 @@ class RecentVectors:
         return vector
 
     def put(self, key: bytes, vector: bytes) -> None:
-        """Keep a vector; others go where there is no room."""
+        """Keep a vector; others go where there is no room, or their time is over."""
         if len(vector) + _ENTRY_BYTES > self._most_bytes:
             return
         if key in self._entries:
             self._remove(key)
-        self._entries[key] = (vector, self._clock() + LONGEST_S)
+        now = self._clock()
+        self._entries[key] = (vector, now + LONGEST_S)
         self.bytes += len(vector) + _ENTRY_BYTES
-        while self.bytes > self._most_bytes:
+        # What was last used longer ago than it may stay is first in line, and never asked for.
+        while self.bytes > self._most_bytes or self._first_until() <= now:
             self._remove(next(iter(self._entries)))
+
+    def _first_until(self) -> float:
+        return next(iter(self._entries.values()))[1]
 
     def _remove(self, key: bytes) -> None:
         vector, _until = self._entries.pop(key)

@@ -385,6 +385,19 @@ def test_the_vectors_used_last_are_in_memory_for_a_minute() -> None:
     assert nothing.get(b"a") is None
 
 
+def test_vectors_that_nobody_asks_for_any_more_leave_memory_after_their_minute() -> None:
+    """They stayed until there was no room, so that a gateway of ever new texts grew for an hour."""
+    now = [0.0]
+    recent = RecentVectors(1 << 30, lambda: now[0])
+    for n in range(1000):
+        now[0] += 1.0
+        recent.put(b"%d" % n, bytes(700))
+        if now[0] % 30 == 0:
+            recent.get(b"0" if now[0] < 60 else b"%d" % (n - 30))
+    assert recent.bytes <= 91 * (700 + 300)
+    assert recent.get(b"999")
+
+
 def test_what_is_in_memory_is_answered_while_the_store_is_down() -> None:
     async def work() -> None:
         memory = Memory()

@@ -15,6 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
+from benchmarks.figures import Report
 from benchmarks.queueing import Costs, Load, Point, Shape, calibrate, closed_loop, open_loop
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -29,6 +32,10 @@ FLOAT_BYTES: Final = 16 / 3
 """Of a number of a vector in base64."""
 GATEWAY_TEXTS_PER_S: Final = 16 / 0.00048
 """Of a gateway at most: hits of 16 texts took 0.48 ms (docs/decisions.md)."""
+
+_FITTED: Final = (
+    "Recorded when costs were still fitted to 1 and 16 clients of both curves, not measured."
+)
 
 ONE_INT8: Final = Shape(replicas=1, threads=1, cores=2)
 TWO_INT8: Final = Shape(replicas=2, threads=1, cores=2)
@@ -189,6 +196,35 @@ def limits_table() -> list[str]:
     return rows
 
 
+def curves_table() -> list[str]:
+    """Predicted beside measured, by clients, as `python -m benchmarks.run scale` recorded it."""
+    report = msgspec.json.decode((RESULTS / "scale.json").read_bytes(), type=Report)
+    cells: dict[str, dict[str, str]] = {}
+    missed = []
+    for row in report.rows:
+        if row.wanted is None or row.other is None or row.ratio is None:
+            continue  # fitted to, and so no prediction
+        replicas, clients = row.name.removesuffix(" clients").split(", ")
+        off = f"{round(100 * (row.ratio.median - 1)) or 0:+d}%"
+        cells.setdefault(clients, {})[replicas] = (
+            f"{row.other.median:.1f} | {row.ours.median:.1f} | {off}"
+        )
+        if not row.ok:
+            missed.append(f"{row.name} ({off})")
+    heads = [f"{name}: measured | model | off by" for name in ("one replica", "two replicas")]
+    lines = [f"| clients | {' | '.join(heads)} |", "|" + "---|" * 7]
+    for clients, found in cells.items():
+        lines.append(f"| {clients} | {found['1 replica']} | {found['2 replicas']} |")
+    idle = report.machine["idle_before"]
+    return [
+        *lines,
+        "",
+        f"{report.made[:10]}, the processors at least {100 * idle:.0f} % idle before each level.",
+        *([_FITTED] if "fitted" in report.settings else []),
+        f"More than 10 % off: {'; '.join(missed)}." if missed else "All points are within 10 %.",
+    ]
+
+
 def _rounded(number: int) -> int:
     """Two digits: the figures behind it have no more."""
     if number < 100:
@@ -208,7 +244,12 @@ def _bits(per_s: float) -> str:
 
 def filled(text: str) -> str:
     """The page with its tables made again."""
-    tables = {"check": check_table, "machines": machines_table, "limits": limits_table}
+    tables = {
+        "check": check_table,
+        "curves": curves_table,
+        "machines": machines_table,
+        "limits": limits_table,
+    }
     for name, make in tables.items():
         text = _between(text, name, make())
     return text

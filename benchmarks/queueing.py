@@ -2,20 +2,25 @@
 
     requests ──> front (one at a time) ──> replica's queue ──> batch ──> front ──> client
 
-A replica that is free takes all that waits in its queue, up to a limit, as one batch, which takes
-`batch_s + text_s × texts` of its threads. Texts of a request are handed out to the replicas in
-turn, as SGLang's data parallel controller does. Work on more threads than there are cores slows
-down all of it alike (processor sharing). Times are in seconds; a run is exact and repeatable.
+A closed network of stations, whose service demands are measured by the utilisation law, work done
+over requests answered (Lazowska et al., Quantitative System Performance, 1984, chapter 3), with
+bulk service (Bailey, On Queueing Processes with Bulk Service, 1954): a replica that is free takes
+all that waits in its queue, up to a limit, as one batch, which takes `batch_s + text_s × texts` of
+its threads. Texts of a request are handed out to the replicas in turn, as SGLang's data parallel
+controller does. Work on more threads than there are cores slows down all of it alike (processor
+sharing), and cores that share caches or execution units are slower together than alone. Times are
+in seconds; a run is exact and repeatable.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 _STEPS: Final = (0.3, 0.1, 0.03, 0.01)
 """Of the search for costs, relative."""
@@ -33,6 +38,10 @@ class Costs:
     """Of a replica's threads, for a batch, however many texts are in it."""
     text_s: float
     """Of a replica's threads, for each text of it."""
+    message_s: float = 0.0
+    """Of the front, for the one message in which a replica answers a whole batch."""
+    delay_s: float = 0.0
+    """On the way to a replica, in which nobody works: processes are woken."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,8 @@ class Shape:
     """Of the machine: what front and replicas share; infinite where a GPU computes."""
     most: int = 64
     """Texts of a batch, at most."""
+    together: float = 1.0
+    """Speed of a core while another one is at work too, of that of one alone."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +81,8 @@ class Outcome:
     """Share of the time in which the front was at work."""
     replicas_busy: float
     """The same of the replicas, on average."""
+    batch: float
+    """Texts of a batch, on average."""
 
     @property
     def bottleneck(self) -> str:
@@ -96,6 +109,10 @@ class _Worker:
     busy_s: float = 0.0
 
 
+_Way = Literal["in", "message", "out"]
+"""A text that comes, the message with a batch's answers, a text that is answered."""
+
+
 @dataclass
 class _Simulation:
     """One run."""
@@ -110,7 +127,10 @@ class _Simulation:
     def __post_init__(self) -> None:
         self.front = _Worker(1)
         self.replicas = [_Worker(self.shape.threads) for _ in range(self.shape.replicas)]
-        self.at_front: deque[tuple[_Request, str, int]] = deque()
+        self.at_front: deque[tuple[_Request, _Way, int]] = deque()
+        self.on_the_way: deque[tuple[float, int, _Request]] = deque()
+        """Texts by when they reach which replica."""
+        self.batches = self.batched = 0
         self.queues: list[deque[_Request]] = [deque() for _ in self.replicas]
         self.answered: Callable[[_Request, int], None] = lambda _request, _texts: None
 
@@ -122,7 +142,8 @@ class _Simulation:
         """Give work to who is idle."""
         if self.front.then is None and self.at_front:
             request, way, texts = self.at_front.popleft()
-            self.front.work_s = self.costs.front_s / 2 * texts
+            message = way == "message"
+            self.front.work_s = self.costs.message_s if message else self.costs.front_s / 2 * texts
             self.front.then = lambda: self._front_done(request, way, texts)
         for number, worker in enumerate(self.replicas):
             if worker.then is None and self.queues[number]:
@@ -130,44 +151,64 @@ class _Simulation:
 
     def _batch(self, worker: _Worker, queue: deque[_Request]) -> None:
         batch = [queue.popleft() for _ in range(min(len(queue), self.shape.most))]
+        self.batches += 1
+        self.batched += len(batch)
         worker.work_s = self.costs.batch_s + self.costs.text_s * len(batch)
         worker.then = lambda: self._computed(batch)
 
-    def _front_done(self, request: _Request, way: str, texts: int) -> None:
+    def _front_done(self, request: _Request, way: _Way, texts: int) -> None:
         if way == "in":
+            due = self.now + self.costs.delay_s
             for _ in range(texts):
-                self.queues[self.turn % len(self.queues)].append(request)
+                self.on_the_way.append((due, self.turn % len(self.queues), request))
                 self.turn += 1
-        else:
+            self._arrive()
+        elif way == "out":
             request.left -= texts
             if request.left == 0:
                 self.answered(request, texts)
+
+    def _arrive(self) -> None:
+        """Texts whose time has come join their replica's queue."""
+        while self.on_the_way and self.on_the_way[0][0] <= self.now + 1e-12:
+            _, number, request = self.on_the_way.popleft()
+            self.queues[number].append(request)
 
     def _computed(self, batch: list[_Request]) -> None:
         counts: dict[int, tuple[_Request, int]] = {}
         for request in batch:
             counts[id(request)] = (request, counts.get(id(request), (request, 0))[1] + 1)
+        if self.costs.message_s:
+            self.at_front.append((batch[0], "message", 0))
         self.at_front.extend((request, "out", texts) for request, texts in counts.values())
 
     def step(self, until: float) -> bool:
         """On to the next moment at which a piece of work ends; False once `until` is reached."""
         self.start()
         workers = [each for each in (self.front, *self.replicas) if each.then is not None]
-        if not workers:
+        if not workers and not self.on_the_way:
             self.now = until
             return False
-        speed = min(1.0, self.shape.cores / sum(each.threads for each in workers))
-        took = min(min(each.work_s for each in workers) / speed, max(0.0, until - self.now))
+        speed = self._speed(sum(each.threads for each in workers))
+        ends = [self.now + each.work_s / speed for each in workers]
+        ends += [due for due, _, _ in itertools.islice(self.on_the_way, 1)]
+        took = min(*ends, max(until, self.now)) - self.now
         self.now += took
         for each in workers:
             each.work_s -= took * speed
             each.busy_s += took
+        self._arrive()
         ended = [each for each in workers if each.work_s <= 1e-12]
         for each in ended:
             then, each.then = each.then, None
             assert then is not None
             then()
         return self.now < until
+
+    def _speed(self, threads: int) -> float:
+        """Of each thread that works, while so many do."""
+        share = min(1.0, self.shape.cores / max(1, threads))
+        return share * self.shape.together if threads > 1 else share
 
 
 def closed_loop(costs: Costs, shape: Shape, load: Load, requests: int = 2000) -> Outcome:
@@ -224,6 +265,7 @@ def _outcome(run: _Simulation, skipped: int) -> Outcome:
         p95_s=waited[min(len(waited) - 1, len(waited) * 95 // 100)],
         front_busy=run.front.busy_s / run.now,
         replicas_busy=sum(each.busy_s for each in run.replicas) / run.now / len(run.replicas),
+        batch=run.batched / run.batches,
     )
 
 

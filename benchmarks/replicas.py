@@ -14,7 +14,7 @@ import msgspec
 from benchmarks import machine
 from benchmarks.figures import Report, Row, compared
 from benchmarks.home import provide
-from benchmarks.levels import TOKENS, Levels, measure
+from benchmarks.levels import TOKENS, Levels, measure, of_clients
 from benchmarks.options import Options
 from benchmarks.start import ENGINE, MODEL, PROFILE
 
@@ -50,8 +50,7 @@ def run(options: Options) -> Report:
         for way, words in WAYS.items():
             options.say(f"round {number + 1} of {times}: {way}")
             version = measure(
-                found[way],
-                CLIENTS,
+                of_clients(found[way], CLIENTS),
                 "bench-replicas",
                 words,
                 seconds=seconds,

@@ -45,11 +45,15 @@ class CpuMeter:
 
     def percent(self, leader: int, *, alone: bool = False) -> float:
         """Mean use since the meter was made, of the tree or its leader alone; 100 is one core."""
+        return 100 * self.used_s(leader, alone=alone) / (time.monotonic() - self._began)
+
+    def used_s(self, leader: int, *, alone: bool = False) -> float:
+        """Processor seconds since the meter was made, of the tree or its leader alone."""
         after, before = _ticks(leader), self._before[leader]
         if alone:
             after = {key: ticks for key, ticks in after.items() if key[0] == leader}
         used = sum(ticks - before.get(key, 0) for key, ticks in after.items())
-        return 100 * used / procfs.TICKS_PER_S / (time.monotonic() - self._began)
+        return used / procfs.TICKS_PER_S
 
 
 def _ticks(leader: int) -> dict[tuple[int, int], int]:

@@ -43,10 +43,10 @@ import json, os, pathlib, sys, time
 from launcher.hardware.nvml import open_nvml
 from launcher.record.peak import PeakTracker
 from launcher.record.runs import RunWriter
-from launcher.record.sampler import Pacer, Sampler
+from launcher.record.sampler import Sampler, pause_s
 
 leader, folder, starting_s, ready_s = sys.argv[1:]
-sampler, pacer = Sampler(int(leader), nvml=open_nvml()), Pacer()
+sampler = Sampler(int(leader), nvml=open_nvml())
 writer, tracker = RunWriter(pathlib.Path(folder)), PeakTracker()
 
 def phase(seconds, ready):
@@ -56,7 +56,7 @@ def phase(seconds, ready):
         tracker.add(sample)
         writer.sample(sample)
         costs.append(sampler.cost_s)
-        time.sleep(min(left, pacer.wait_s(sampler.cost_s, ready=ready)))
+        time.sleep(min(left, pause_s(sampler.cost_s, ready=ready)))
     spent, took = time.process_time() - used, time.monotonic() - began
     return {"samples": len(costs), "cost_ms": 1000 * sum(costs) / len(costs),
             "seconds": took, "share": spent / took}

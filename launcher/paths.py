@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from launcher.errors import ExitCode, QlaunchError
+
+NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+"""What profiles, services and model cards may be called: each name is that of a file or folder."""
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from launcher.fleet import container, start_command
 from launcher.fleet.container import Contained
 from launcher.model.cards import shipped_cards
 from launcher.network import redis_address
+from launcher.network.listening import is_loopback
 from launcher.paths import dirs
-from launcher.plan.request_checks import is_loopback
 
 _HARDWARE = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_", "GOMP_CPU_AFFINITY")
 

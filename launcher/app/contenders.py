@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from launcher.bench.compare import quality_of
 from launcher.bench.peers import catalogue, exports, installing, refusal
 from launcher.bench.trial import Ended, Running, Say, in_words
 from launcher.bench.unsupervised import BareEngine, whole_environment
-from launcher.config.loading import NAME, SUFFIXES
+from launcher.config.loading import SUFFIXES
 from launcher.documents.comparison import Mode, ModeKind, Quality
 from launcher.documents.plan import Plan
 from launcher.documents.run import Peak, Run
@@ -31,7 +30,7 @@ from launcher.errors import ExitCode, QlaunchError
 from launcher.model import naming
 from launcher.model.checkpoint import Checkpoint
 from launcher.model.source import parse_source
-from launcher.paths import dirs
+from launcher.paths import NAME, dirs
 from launcher.plan import precision
 from launcher.service import control, ports
 
@@ -213,7 +212,7 @@ def bare_name(profile: str) -> str:
     model."""
     if profile.endswith(SUFFIXES):
         return Path(profile).stem
-    if re.fullmatch(NAME, profile):
+    if NAME.fullmatch(profile):
         return profile
     try:
         return naming.service_name(parse_source(profile))

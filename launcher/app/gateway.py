@@ -14,6 +14,7 @@ from launcher.app.running_service import api_key
 from launcher.app.vector_cuts import cuts_of
 from launcher.documents.plan import Expectation, Plan
 from launcher.documents.service_state import FINAL, UP, ServiceState
+from launcher.engine.command import INSIDE
 from launcher.errors import QlaunchError
 from launcher.gateway.identity import Identity
 from launcher.gateway.inputs import Checkpoint
@@ -35,7 +36,6 @@ _NO_VECTORS: Final = frozenset(
 """Options of the engine that change no vector."""
 _NO_VECTOR_VARIABLES: Final = frozenset({"TMPDIR", "REQUEST_GUARD"})
 """The guard refuses requests; what it lets through it leaves as it is."""
-_PLUGIN: Final = Path(__file__).resolve().parents[1] / "plugin"
 _LOG: Final = logging.getLogger("qlaunch.gateway")
 Stamp = tuple[tuple[int, int, int] | None, ...]
 
@@ -184,10 +184,10 @@ def _plugin() -> tuple[str, int]:
     """The content of what runs inside engines, as a digest, and when it last changed (ns)."""
     total = hashlib.blake2b(__version__.encode(), digest_size=16)
     newest = 0
-    for path in sorted(_PLUGIN.rglob("*.py")):
+    for path in sorted(INSIDE.rglob("*.py")):
         content = path.read_bytes()
         newest = max(newest, path.stat().st_mtime_ns)
-        total.update(f"{path.relative_to(_PLUGIN)}\0{len(content)}\0".encode() + content)
+        total.update(f"{path.relative_to(INSIDE)}\0{len(content)}\0".encode() + content)
     return total.hexdigest(), newest
 
 

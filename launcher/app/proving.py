@@ -19,6 +19,7 @@ from launcher.config.loading import load_profile
 from launcher.documents.proof import Proof
 from launcher.engine.releases import release, why_not_hardware
 from launcher.errors import ExitCode, QlaunchError
+from launcher.hardware.capability import dots
 from launcher.hardware.detect import detect
 from launcher.hardware.inventory import Hardware
 from launcher.model.cards import resolve_model
@@ -176,7 +177,7 @@ def facts(hardware: Hardware) -> dict[str, Any]:
         "cards": [
             {
                 "name": gpu.name,
-                "compute_capability": ".".join(map(str, gpu.compute_capability)),
+                "compute_capability": dots(gpu.compute_capability),
                 "memory_total_bytes": gpu.memory_total_bytes,
                 "memory_free_bytes": gpu.memory_free_bytes,
             }

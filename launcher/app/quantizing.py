@@ -26,7 +26,6 @@ from launcher.verify.instruction import Wording
 _BYTES_A_PARAMETER: Final = 6
 """Four in float32, one or less of the copy, and room for one layer's work."""
 _LIBRARIES: Final = 1_000_000_000
-NAME: Final = r"[a-z0-9][a-z0-9._-]{0,63}"
 
 
 @dataclass(frozen=True)

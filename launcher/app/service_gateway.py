@@ -41,7 +41,6 @@ from launcher.documents.gateway import (
     Wanted,
 )
 from launcher.errors import QlaunchError
-from launcher.gateway.access import is_loopback
 from launcher.gateway.awaited_source import AwaitedSource
 from launcher.gateway.backends.backend import BackendError, CacheSettings
 from launcher.gateway.backends.opening import open_backend
@@ -51,6 +50,7 @@ from launcher.gateway.pool import Group
 from launcher.gateway.replica import Replica, Seen, Source
 from launcher.gateway.run import GatewaySettings, ServiceGroup, serve
 from launcher.gateway.server import ServerSettings
+from launcher.network.listening import is_loopback
 from launcher.service import store
 
 TITLE: Final = b"qlaunch::gatewa"

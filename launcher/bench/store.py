@@ -13,8 +13,11 @@ from launcher.paths import private_dir
 from launcher.record.runs import new_run_id
 
 FILE = "comparison.json"
+TUNING = "tuning.json"
+"""What `tune` keeps, with its comparison inside."""
 LIMIT_BYTES = 32 << 20
 """Of one document: a row takes about 600 bytes."""
+LISTED = 20
 
 
 class Store:
@@ -48,13 +51,13 @@ class Store:
             self.problem = f"{self.path} could not be written: {error.strerror or error}"
 
 
-def list_comparisons(comparisons: Path, limit: int = 20) -> list[Comparison]:
+def list_comparisons(comparisons: Path) -> list[Comparison]:
     """The newest comparisons, newest first; what cannot be read is left out."""
     try:
         names = sorted((each.name for each in comparisons.iterdir()), reverse=True)
     except OSError:
         return []
-    found = [read(comparisons / name) for name in names[:limit]]
+    found = [read(comparisons / name) for name in names[:LISTED]]
     return [each for each in found if each is not None]
 
 

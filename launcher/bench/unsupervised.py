@@ -55,15 +55,12 @@ class BareEngine:
         env: Mapping[str, str],
         port: int,
         log: Path,
-        *,
-        health: str = "/health",
     ) -> None:
         """Start `argv` with the variables that qlaunch's own engines get, and `env` on top."""
         self.port = port
         self.phases: dict[str, float] = {}
         """Seconds from the start to each phase that the log spoke of, to within POLL_S."""
         self._log = log
-        self._health = health
         self._read = 0
         self._scratch = scratch.make(os.environ, spare=log.parent)
         whole = whole_environment({**env, "TMPDIR": str(self._scratch.path)})
@@ -117,7 +114,7 @@ class BareEngine:
     def _healthy(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=HEALTH_S)
         try:
-            connection.request("GET", self._health)
+            connection.request("GET", "/health")
             return connection.getresponse().status == 200
         except (OSError, http.client.HTTPException):
             return False

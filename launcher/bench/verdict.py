@@ -12,17 +12,15 @@ import msgspec
 
 from launcher.bench.trial import label
 from launcher.documents.comparison import Cell, Comparison, Figure, Level, Mode, Objective, Spread
+from launcher.hardware.idle import QUIET
 from launcher.verify.thresholds import SMALL_LOSS_MIN
 
-FIGURES: Final[dict[Objective, Figure]] = {"throughput": "embeddings_per_s", "latency": "p50_ms"}
-
-QUIET: Final = 0.9
-"""Share of the processors that should be idle before a life begins."""
+DECIDING: Final[dict[Objective, Figure]] = {"throughput": "embeddings_per_s", "latency": "p50_ms"}
 
 
 def figure(objective: Objective) -> Figure:
     """The figure that decides. Latency: the median, since a p95 of 100 requests rests on five."""
-    return FIGURES[objective]
+    return DECIDING[objective]
 
 
 def judged(found: Comparison) -> Comparison:

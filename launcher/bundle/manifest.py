@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import sys
@@ -12,7 +11,7 @@ from typing import Final, Literal
 import msgspec
 
 from launcher.errors import ExitCode, QlaunchError
-from launcher.linux.files import read_bounded
+from launcher.linux.files import read_bounded, sha256
 
 VERSION: Final = 1
 ROOT: Final = "qlaunch-bundle"
@@ -25,7 +24,6 @@ ENGINE_WHEELS: Final = "engine-wheels"
 MODEL: Final = "model"
 PROFILES: Final = "profiles"
 _LIMIT: Final = 16 << 20
-_BLOCK: Final = 1 << 20
 
 
 class BundledModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,19 +134,6 @@ def _files(folder: Path) -> list[Path]:
         folders[:] = [name for name in folders if name != "__pycache__"]
         found += [Path(at) / name for name in names]
     return found
-
-
-def sha256(path: Path) -> str:
-    """Hash of a file's content, in hexadecimal.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def damaged(folder: Path, why: str) -> QlaunchError:

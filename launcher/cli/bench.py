@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from launcher.app import named_model
+from launcher.app import named_model, test_conditions
 from launcher.app.interrupts import ends_by_interrupt
 from launcher.app.measuring import facts_of, target_of
 from launcher.app.prepare import profiles_dir
@@ -35,7 +35,6 @@ from launcher.units import now
 if TYPE_CHECKING:
     from launcher.bench.texts import TextSource
 
-IDLE_S = 0.5
 """How long the machine is looked at before the load begins."""
 _SHAPING = "these options shape a start, and a running service is measured as it is: "
 
@@ -178,12 +177,10 @@ class Work:
 
     def on(self, plan: Plan, endpoint: str, *, started: bool = False) -> Result:
         """Measure a service that is up; Ctrl-C keeps what was measured."""
-        from launcher.hardware.idle import idle_share
-
         idle: float | None = None
         interrupted = False
         try:
-            idle = idle_share(IDLE_S)
+            idle = test_conditions.idle()
             self._measure(plan, endpoint, idle)
         except KeyboardInterrupt:
             interrupted = True
@@ -270,7 +267,7 @@ class Work:
         from launcher.record.bench import append_bench
 
         self.rows.append(row)
-        self.progress.line(f"{benchtable.name_of(row)}: {benchtable.brief(row)}")
+        self.progress.line(f"{benchtable.name(row)}: {benchtable.brief(row)}")
         measured = Measurement(
             **msgspec.structs.asdict(facts_of(plan)),
             made=now(),

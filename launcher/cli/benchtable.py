@@ -8,25 +8,15 @@ from launcher.cli.result import Problem, Result, Status, table
 from launcher.documents.comparison import Level, Row
 from launcher.documents.measurement import BenchResult
 from launcher.errors import ExitCode
+from launcher.hardware.idle import QUIET
 from launcher.units import length, size
 
-QUIET = 0.9
-"""Share of the processors that should be idle before a measurement."""
 
-
-def name(level: Level) -> str:
-    """`16 clients, 4 × 128 tokens`."""
-    return _name(level.clients, level.batch, length(level.tokens, level.shortest), level.rate)
-
-
-def name_of(row: Row) -> str:
-    """The same of a row."""
-    return _name(row.clients, row.batch, length(row.tokens, row.shortest), row.rate)
-
-
-def _name(clients: int, batch: int, tokens: str, rate: float | None) -> str:
-    load = f"{clients} client{'s' if clients > 1 else ''}" if rate is None else f"{rate:g}/s"
-    return f"{load}, {batch} × {tokens} tokens"
+def name(of: Level | Row) -> str:
+    """`16 clients, 4 × 128 tokens`: a level, or that of a row."""
+    many = f"{of.clients} client{'s' if of.clients > 1 else ''}"
+    load = many if of.rate is None else f"{of.rate:g}/s"
+    return f"{load}, {of.batch} × {length(of.tokens, of.shortest)} tokens"
 
 
 def brief(row: Row) -> str:
@@ -87,7 +77,7 @@ def stages_table(rows: Iterable[Row]) -> list[str]:
         return []
     headings = ["MS A TEXT", *(each.name.upper() for each in seen[0][1])]
     cells = [
-        [name_of(row), *(f"{figure(each.ms)} ({each.share:.0%})" for each in stages)]
+        [name(row), *(f"{figure(each.ms)} ({each.share:.0%})" for each in stages)]
         for row, stages in seen
     ]
     return ["", *table(headings, cells)]
@@ -100,7 +90,7 @@ def remarks(rows: Sequence[Row], idle: float | None) -> list[str]:
         busy = f"the machine was busy before ({100 * idle:.0f} % idle)"
         said.append(f"{busy}: measure again when it is quiet")
     for row in rows:
-        place = name_of(row)
+        place = name(row)
         if row.reason:
             said.append(f"{place}: {row.reason}")
         if row.profile is not None and row.profile.reason is not None:
@@ -133,7 +123,7 @@ def result(found: BenchResult, levels: int, *, interrupted: bool = False) -> Res
         *found.notes,
     ]
     problems = [
-        Problem("level_failed", f"{name_of(row)}: {row.reason or f'{row.errors} failed'}")
+        Problem("level_failed", f"{name(row)}: {row.reason or f'{row.errors} failed'}")
         for row in rows
         if row.reason or row.errors
     ]

@@ -199,8 +199,13 @@ def _settings(targets: tuple[str, ...], asked: Options) -> GatewaySettings:
     from launcher.config.size import parse_size
     from launcher.gateway.pool import Limits
     from launcher.gateway.run import GatewaySettings
+    from launcher.network.listening import require_guarded
 
-    _check_bind(asked)
+    require_guarded(
+        asked.host,
+        keyed=asked.api_key_file is not None,
+        allowed=asked.allow_unauthenticated,
+    )
     key = _upstream_key(asked.upstream_key_file)
     services, urls = parse_targets(
         targets, key=key, revision=asked.revision, timeout_s=asked.timeout, hold_s=asked.hold
@@ -234,9 +239,9 @@ def _server(
     asked: Options, services: tuple[ServiceGroup, ...], urls: tuple[UrlGroup, ...]
 ) -> ServerSettings:
     from launcher.app.gateway import parse_aliases
-    from launcher.gateway.access import is_loopback
     from launcher.gateway.rates import Allowance
     from launcher.gateway.server import ServerSettings
+    from launcher.network.listening import is_loopback
 
     names = frozenset(name.lower() for name in asked.allow_host)
     return ServerSettings(
@@ -260,18 +265,6 @@ def _rules(asked: Options) -> InputRules:
         empty=asked.empty_texts,
         ids_of=asked.token_ids,
         openai=None if file is None else OpenAIVocabulary(file),
-    )
-
-
-def _check_bind(asked: Options) -> None:
-    from launcher.gateway.access import is_loopback
-
-    if asked.api_key_file or asked.allow_unauthenticated or is_loopback(asked.host):
-        return
-    raise QlaunchError(
-        f"{asked.host} can be reached from other machines, and no API key is set",
-        code="unauthenticated_bind",
-        fix="give --api-key-file FILE, or --allow-unauthenticated if that is what you want",
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import click
@@ -12,6 +11,7 @@ from launcher.app import interrupts, quantizing
 from launcher.cli.base import command as declare
 from launcher.cli.progress import Progress
 from launcher.cli.result import Result
+from launcher.paths import NAME
 from launcher.quantize.formats import FORMATS, To
 from launcher.quantize.make import Record
 from launcher.units import size
@@ -45,7 +45,7 @@ def command(
     recall@10): exit 7 where they are too far off, and nothing is kept. What is kept has a model
     card: `qlaunch up PROFILE --model NAME`.
     """
-    if name is not None and not re.fullmatch(quantizing.NAME, name):
+    if name is not None and not NAME.fullmatch(name):
         raise click.BadParameter(
             "is not a card's name: lower case, digits, `.`, `_`, `-`", param_hint="'--name'"
         )

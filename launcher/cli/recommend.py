@@ -17,6 +17,7 @@ from launcher.cli.result import Result, table
 from launcher.documents.evidence import Evidence
 from launcher.documents.service_state import ExecutedEngine
 from launcher.errors import QlaunchError
+from launcher.hardware.capability import dots
 from launcher.hardware.inventory import Gpu, Hardware
 from launcher.paths import dirs
 from launcher.plan import engine_and_card
@@ -116,7 +117,7 @@ def document(
 def _card(gpu: Gpu) -> Card:
     return Card(
         name=gpu.name,
-        compute_capability=".".join(map(str, gpu.compute_capability)),
+        compute_capability=dots(gpu.compute_capability),
         memory_total_bytes=gpu.memory_total_bytes,
         memory_free_bytes=gpu.memory_free_bytes,
     )

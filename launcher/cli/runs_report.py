@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from launcher import extras
+from launcher.bench import store
 from launcher.cli.base import command as declare
 from launcher.cli.result import Problem, Result, table
 from launcher.documents.comparison import VERSION, Comparison
@@ -28,8 +29,6 @@ from launcher.paths import dirs
 from launcher.record.bench import bench_rows
 from launcher.record.runs import list_runs, load_run, read_events, read_samples, run_directory
 
-COMPARISON = "comparison.json"
-TUNING = "tuning.json"
 """What `tune` wrote: the comparison of its pick with the profile as it is stands in it."""
 COMPARISON_LIMIT = 64 << 20
 _FILE = click.Path(dir_okay=False, path_type=Path, allow_dash=True)
@@ -100,8 +99,8 @@ def _comparison_file(source: str) -> Path | None:
 
 def _document(folder: Path) -> Path:
     """What a folder of `compare` or of `tune` holds."""
-    tuning = folder / TUNING
-    return tuning if tuning.exists() and not (folder / COMPARISON).exists() else folder / COMPARISON
+    tuning = folder / store.TUNING
+    return tuning if tuning.exists() and not (folder / store.FILE).exists() else folder / store.FILE
 
 
 def _run(wanted: str) -> tuple[Mapping[str, object], Mapping[str, Callable[[], str]], Path]:

@@ -150,19 +150,18 @@ def clip(text: str, columns: int) -> str:
     return text if len(text) <= columns else f"{text[: columns - 1]}…"
 
 
-def by_reason(entries: Iterable[tuple[str, str]], indent: str = "  ") -> list[str]:
+def by_reason(entries: Iterable[tuple[str, str]]) -> list[str]:
     """Names under the reason that they share, so that each reason is said once.
 
     Args:
         entries: pairs of a name and its reason.
-        indent: before each line.
     """
     groups: dict[str, list[str]] = {}
     for name, reason in entries:
         groups.setdefault(reason, []).append(name)
     lines: list[str] = []
     for reason, names in groups.items():
-        lines += folded(f"{', '.join(names)}: {reason}", indent)
+        lines += folded(f"{', '.join(names)}: {reason}", "  ")
     return lines
 
 

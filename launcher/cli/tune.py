@@ -19,6 +19,7 @@ from launcher.app.subject import Subject, subject
 from launcher.app.tuning_space import dimensions
 from launcher.bench import store, test_machine
 from launcher.bench.compare import Comparing, Course, failed
+from launcher.bench.store import TUNING
 from launcher.bench.trial import Contender
 from launcher.bench.tune import Aim, Overlay, Search, Trial, Tuning, beats, measured, sentences
 from launcher.cli.base import command as declare
@@ -31,8 +32,6 @@ from launcher.errors import ExitCode, QlaunchError
 from launcher.linux.files import write_atomic
 from launcher.paths import dirs
 from launcher.yaml_messages import shown
-
-FILE = "tuning.json"
 
 
 @dataclass(frozen=True)
@@ -328,19 +327,19 @@ class Work:
         """Replace the document on disk."""
         try:
             data = msgspec.json.format(msgspec.json.encode(found))
-            write_atomic(self.store.folder / FILE, data)
+            write_atomic(self.store.folder / TUNING, data)
         except OSError as error:
-            self.problem = f"{self.store.folder / FILE}: {error.strerror or error}"
+            self.problem = f"{self.store.folder / TUNING}: {error.strerror or error}"
 
     def result(self) -> Result:
         """The document, for both kinds of readers."""
         found = self.document()
         data = {
             **msgspec.structs.asdict(found),
-            "path": str(self.store.folder / FILE),
+            "path": str(self.store.folder / TUNING),
             "output": str(self.written) if self.written else None,
         }
-        lines = [*_table(found), "", *found.verdict, f"kept in {self.store.folder / FILE}"]
+        lines = [*_table(found), "", *found.verdict, f"kept in {self.store.folder / TUNING}"]
         if self.written is not None:
             lines.append(
                 f"written: {self.written}; start it with qlaunch up {_start(self.written)}"

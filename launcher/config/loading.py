@@ -15,6 +15,7 @@ from launcher.config import extends
 from launcher.config.checks import profile_problems
 from launcher.config.profile import Profile
 from launcher.errors import QlaunchError
+from launcher.paths import NAME
 from launcher.yaml_reader import Document, did_you_mean, read_document, shown, typed
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from launcher.yaml_reader import KeyPath
 
 SUFFIXES = (".yaml", ".yml")
-NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def find_profile(name_or_path: str, user_dir: Path) -> ProfileRef:
         return ProfileRef(path.stem, path.absolute(), shipped=False)
     shipped, own = _files(shipped_dir()), _files(user_dir)
     for files in (own, shipped):
-        if name_or_path in files and re.fullmatch(NAME, name_or_path, re.ASCII):
+        if name_or_path in files and NAME.fullmatch(name_or_path):
             here = files is shipped
             shadows = not here and name_or_path in shipped
             return ProfileRef(name_or_path, files[name_or_path], here, shadows)
@@ -160,7 +160,7 @@ def check_name(name: str, path: Path) -> None:
     Raises:
         QlaunchError: `profile_invalid` (exit 2).
     """
-    if re.fullmatch(NAME, name, re.ASCII):
+    if NAME.fullmatch(name):
         return
     raise QlaunchError(
         f"profile {shown(str(path), 400)}: the file's name cannot name a profile",

@@ -75,7 +75,6 @@ class Pool:
         connections: calls at once to each.
         dimensions: what to cut vectors to; None asks for all of them.
         patience_s: how long none of them may answer.
-        timeout_s: for one call.
     """
 
     def __init__(
@@ -85,13 +84,11 @@ class Pool:
         connections: int,
         dimensions: int | None,
         patience_s: float,
-        timeout_s: float = CALL_LIMIT_S,
     ) -> None:
         self.endpoints = list(endpoints)
         self._connections = connections
         self._dimensions = dimensions
         self._patience_s = patience_s
-        self._timeout_s = timeout_s
         self._answered = time.monotonic()
         self._last_error = "none has been asked"
         self._over: QlaunchError | None = None
@@ -188,7 +185,7 @@ class Pool:
             )
             # All calls may go to one server while the others are away.
             connections = self._connections * len(self.endpoints)
-            endpoint.client = Client(target, connections, self._timeout_s)
+            endpoint.client = Client(target, connections, CALL_LIMIT_S)
             await endpoint.client.__aenter__()
         return endpoint.client
 

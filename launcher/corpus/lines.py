@@ -131,10 +131,8 @@ class JsonlSource(_Lines):
         carry: `json` carries a line as it is, byte by byte.
     """
 
-    def __init__(
-        self, path: Path, column: str, taken: str, carry: Carry, limit: int = RECORD_LIMIT
-    ) -> None:
-        super().__init__(path, carry, limit)
+    def __init__(self, path: Path, column: str, taken: str, carry: Carry) -> None:
+        super().__init__(path, carry)
         self._column, self._taken = column, taken
 
     def rows(self, start: Position) -> Iterator[Row]:

@@ -30,9 +30,9 @@ _SHOWN: Final = 5
 """Differing options that a message names."""
 
 
-def python_finding(host: Host | None = None) -> Finding:
-    """This Python and its venv module; `host` left out is this process's own."""
-    host = host or this_host()
+def python_finding() -> Finding:
+    """This Python and its venv module."""
+    host = this_host()
     shown = f"Python {'.'.join(map(str, host.python))} on {host.machine}, "
     shown += f"glibc {host.glibc}" if host.glibc else "a C library other than glibc"
     if not host.glibc:
@@ -150,10 +150,10 @@ def deep_findings(release: Release, engines: Path) -> Iterator[Finding]:
     yield msgspec.structs.replace(finding, name=title)
 
 
-def absent_finding(release: Release, hardware: Hardware, host: Host | None = None) -> Finding:
+def absent_finding(release: Release, hardware: Hardware) -> Finding:
     """An engine that was asked for and is not installed: how it would be, or why it cannot."""
     name = f"engine {release.name} import"
-    reason = why_not_install(release, host or this_host(), hardware)
+    reason = why_not_install(release, this_host(), hardware)
     if reason is None:
         return problem(name, "it is not installed", f"qlaunch engine install {release.name}")
     text = f"it is not installed, and cannot be installed here: {reason}"

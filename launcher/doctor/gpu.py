@@ -10,7 +10,8 @@ from typing import Final
 from launcher.doctor.runner import Finding, ok, problem, unavailable, warning
 from launcher.hardware.inventory import Gpu, GpuProcess
 from launcher.hardware.nvml import Devices, Unavailable, open_nvml, remedy
-from launcher.hardware.visible import misread, visible_gpus
+from launcher.hardware.visible import VISIBLE, misread, visible_gpus
+from launcher.linux.procfs import foreign_pid_namespace
 from launcher.linux.pseudofiles import read_text
 from launcher.units import GIB, size
 
@@ -22,12 +23,9 @@ FIX_IF_CUT: Final = "see `dmesg` for NVRM and Xid lines; reset the card or reboo
 LITTLE: Final = 4 * GIB
 """Below this a 16-bit 0.6B model with its KV cache does not fit (the seed article's threshold)."""
 
-_VARIABLE: Final = "CUDA_VISIBLE_DEVICES"
 _NVIDIA: Final = "0x10de"
 _DISPLAY: Final = "0x03"
 """PCI vendor id, and the class of display controllers (VGA, 3D) as /sys writes them."""
-_HOST_NAMESPACE: Final = "pid:[4026531836]"
-"""The initial PID namespace (PROC_PID_INIT_INO of the kernel's proc_ns.h)."""
 
 Users = Mapping[str, Iterable[GpuProcess]]
 
@@ -66,7 +64,7 @@ def gpu_findings(
         name = sentence.partition(" cannot")[0].lower()
         yield problem(name, sentence, remedy(sentence))
     if devices.gpus:
-        yield _visibility(devices.gpus, environ.get(_VARIABLE))
+        yield _visibility(devices.gpus, environ.get(VISIBLE))
 
 
 def _no_driver(reason: str, root: Path) -> Finding:
@@ -128,39 +126,34 @@ def _who(uuid: str, users: Users | Unavailable) -> str:
     return f"used by {', '.join(rows)}" if rows else "no compute process uses it"
 
 
-def _namespace_is_ours(pids: Iterable[int], proc: Path = Path("/proc")) -> bool:
+def _namespace_is_ours(pids: Iterable[int]) -> bool:
     """Whether the driver's process ids are those of /proc.
 
     In a container they are the host's, and can collide with ours by chance; if all exist here,
     they are taken to be translated.
     """
-    try:
-        if str((proc / "self/ns/pid").readlink()) == _HOST_NAMESPACE:
-            return True
-    except OSError:
-        pass  # /proc is masked: judged by the ids alone
-    return all((proc / str(pid)).is_dir() for pid in pids)
+    return not foreign_pid_namespace("/proc") or all(Path(f"/proc/{pid}").is_dir() for pid in pids)
 
 
-def _process(pid: int, *, named: bool, proc: Path = Path("/proc")) -> str:
+def _process(pid: int, *, named: bool) -> str:
     """`process 4711 (python3)`; the short name alone, for command lines may hold keys."""
     if not named:
         return f"process {pid} of the host or another container"
-    command = (read_text(proc / str(pid) / "comm", 64) or "").strip()
+    command = (read_text(Path(f"/proc/{pid}/comm"), 64) or "").strip()
     return f"process {pid} ({command})" if command else f"process {pid}"
 
 
 def _visibility(gpus: tuple[Gpu, ...], value: str | None) -> Finding:
     if value is None:
-        return ok(_VARIABLE, "not set: CUDA shows every GPU")
+        return ok(VISIBLE, "not set: CUDA shows every GPU")
     seen = visible_gpus(gpus, value)
     shown = ", ".join(str(gpu.index) for gpu in seen) or "none"
     text = f"{value[:120]!r} shows {'GPU ' if seen else ''}{shown}"
     wrong = misread(gpus, value)
     if wrong is None:
-        return ok(_VARIABLE, text)
+        return ok(VISIBLE, text)
     fix = f"name indices 0 to {len(gpus) - 1} or uuids as `nvidia-smi -L` lists them, or unset it"
-    return (warning if seen else problem)(_VARIABLE, f"{text}: {wrong}", fix)
+    return (warning if seen else problem)(VISIBLE, f"{text}: {wrong}", fix)
 
 
 def _amount(count: int | None) -> str:

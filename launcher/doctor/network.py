@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import ipaddress
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from launcher import extras, pip_settings
 from launcher.doctor.runner import DoctorCheck, Finding, ok, unavailable, warning
 from launcher.network import address, causes, hubs, probe
 from launcher.network.causes import HUGGING_FACE, MODELSCOPE, PIP, Client
+from launcher.network.listening import is_loopback
 from launcher.network.probe import Question
 
 LIMIT_S: Final = 5.0
@@ -71,7 +71,7 @@ def index_finding(name: str, url: str | None, settings: pip_settings.Settings) -
         return _folder(name, Path(unquote(parts.path)))
     trusted = held.get("PIP_TRUSTED_HOST", "").split()
     trusts = bool({parts.hostname, parts.netloc.rpartition("@")[2]} & set(trusted))
-    if parts.scheme == "http" and not trusts and not _is_loopback(parts.hostname or ""):
+    if parts.scheme == "http" and not trusts and not is_loopback(parts.hostname or ""):
         cause = causes.Cause("address_invalid", url, "pip ignores http without PIP_TRUSTED_HOST")
         return _told(name, cause, PIP)
     question = Question(
@@ -133,12 +133,3 @@ def _folder(name: str, path: Path) -> Finding:
         return ok(name, f"the folder {path} is there")
     fix = f"correct {PIP.address}, or mount it"
     return warning(name, f"the folder {path} does not exist", fix)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

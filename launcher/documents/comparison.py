@@ -7,7 +7,7 @@ None with a reason beside it, never 0.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal, get_args
 
 import msgspec
 
@@ -20,6 +20,9 @@ ModeKind = Literal["profile", "baseline", "peer", "tuned"]
 Objective = Literal["throughput", "latency"]
 Figure = Literal["embeddings_per_s", "p50_ms"]
 """What decides: of throughput, of latency."""
+FigureName = Literal["mean_ms", "p50_ms", "p95_ms", "p99_ms", "embeddings_per_s", "tokens_per_s"]
+FIGURES: Final[tuple[FigureName, ...]] = get_args(FigureName)
+"""What a row and a cell are measured in, in the order they are shown."""
 
 
 StageName = Literal["front", "scheduler", "model", "back"]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from launcher.documents.plan import CardFacts
 from launcher.model.checkpoint import Pooling
+
+KEY_VARIABLE: Final = "QLAUNCH_VERIFY_KEY"
+"""Of the smoke's process: the API key it asks with."""
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):

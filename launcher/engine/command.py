@@ -14,11 +14,11 @@ from launcher.child_environment import SPINS
 from launcher.config.profile import FlagValue
 from launcher.engine.release import Engine, Release
 
-_PLUGIN: Final = Path(__file__).resolve().parents[1] / "plugin"
-STANDINS: Final = _PLUGIN / "standins"
-CUDA_STANDINS: Final = _PLUGIN / "standins_cuda"
-PLUGIN: Final = _PLUGIN / "sglang_plugin"
-GUARD: Final = _PLUGIN / "guard"
+INSIDE: Final = Path(__file__).resolve().parents[1] / "plugin"
+STANDINS: Final = INSIDE / "standins"
+CUDA_STANDINS: Final = INSIDE / "standins_cuda"
+PLUGIN: Final = INSIDE / "sglang_plugin"
+GUARD: Final = INSIDE / "guard"
 """What stands before the engine's handlers, plugin or not (launcher/plan/guard.py)."""
 
 EXTERNAL_PACKAGES: Final = {

@@ -13,6 +13,7 @@ import msgspec
 
 from launcher.engine.release import Release
 from launcher.errors import ExitCode, QlaunchError
+from launcher.hardware.capability import capability, dots, is_older
 from launcher.hardware.inventory import Gpu, Hardware
 
 _HERE = Path(__file__).resolve().parent
@@ -98,13 +99,14 @@ def why_not_here(
 def why_not_gpu(release: Release, gpu: Gpu, driver: str | None) -> str | None:
     """Why a CUDA release cannot run on a GPU under a driver, or None."""
     have = gpu.compute_capability
-    low, high = _pair(release.min_compute_capability), _pair(release.max_compute_capability)
-    shown = f"{have[0]}.{have[1]}"
+    low = capability(release.min_compute_capability)
+    high = capability(release.max_compute_capability)
+    shown = dots(have)
     if low and have < low:
         return f"it has kernels for {release.min_compute_capability} and newer, this is {shown}"
     if high and have > high:
         return f"it has kernels up to {release.max_compute_capability}, this is {shown}"
-    if release.min_driver and driver and _numbers(driver) < _numbers(release.min_driver):
+    if is_older(driver, release.min_driver):
         return f"it needs driver {release.min_driver} or newer, this is {driver}"
     return None
 
@@ -126,18 +128,6 @@ def why_not_install(release: Release, host: Host, hardware: Hardware) -> str | N
     """
     why = why_not_here(release, python=host.python, machine=host.machine, glibc=host.glibc)
     return why or why_not_hardware(release, hardware)
-
-
-def _pair(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    major, _, minor = text.partition(".")
-    return int(major), int(minor or 0)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """Driver versions have two or three numbers: `580.95.05`, `535`."""
-    return tuple(int(part) for part in version.split(".") if part.isdecimal())
 
 
 def glibc_version() -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from launcher.fleet import container, start_command
 from launcher.fleet.container import Contained
-from launcher.plan.request_checks import is_loopback
+from launcher.network.listening import is_loopback
 
 FILE = "compose.yaml"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import os
 import re
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Final
 
 from launcher.errors import ExitCode, QlaunchError
 from launcher.gateway.rates import Allowance, Client
+from launcher.network.listening import is_loopback
 
 _MOST_BYTES: Final = 1 << 20
 _LEAST_LETTERS: Final = 8
@@ -130,16 +130,6 @@ class OneKey:
 
 def _digest(key: str) -> bytes:
     return hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=32).digest()
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address or name is this machine to itself."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def host_allowed(header: str | None, names: frozenset[str]) -> bool:

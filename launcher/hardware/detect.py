@@ -10,12 +10,10 @@ from launcher.hardware.cpu import read_cpu
 from launcher.hardware.inventory import Gpu, Hardware
 from launcher.hardware.memory import read_memory
 from launcher.hardware.nvml import TIMEOUT_S, Devices, Unavailable, open_nvml
-from launcher.hardware.visible import visible_gpus
+from launcher.hardware.visible import VISIBLE, visible_gpus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def detect(

@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+QUIET = 0.9
+"""Share of the processors that should be idle before a measurement."""
+
 
 def idle_share(seconds: float, root: Path = Path("/")) -> float | None:
     """Share of all processors' time that was idle, 0 to 1; None where /proc does not tell."""

@@ -16,7 +16,7 @@ from launcher.hardware.bounded import BoundedCaller
 from launcher.hardware.inventory import Gpu, GpuProcess, MigDevice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
 LIBRARY = "libnvidia-ml.so.1"
 """The name that pynvml loads; the driver's package installs it."""
@@ -146,26 +146,19 @@ class Nvml:
         """Every card that can be read, and a sentence for each that cannot."""
         return self._ask(self._read_devices)
 
-    def process_memory(
-        self, uuids: Iterable[str] | None = None
-    ) -> dict[int, int | None] | Unavailable:
-        """Bytes by process id, summed over devices; None where the driver hides the figure.
-
-        Args:
-            uuids: cards or MIG slices to look at; None means every card.
+    def process_memory(self) -> dict[int, int | None] | Unavailable:
+        """Bytes by process id, summed over cards; None where the driver hides the figure.
 
         Process ids are those of the host: in a container they may be unknown or mean others.
         """
-        chosen = None if uuids is None else tuple(uuids)
-        return self._ask(lambda: self._sum_processes(self._handles(chosen)))
+        return self._ask(lambda: self._sum_processes(self._handles()))
 
-    def device_used(self, uuids: Iterable[str] | None = None) -> dict[str, int] | Unavailable:
-        """Bytes in use by device uuid, whoever uses them; `uuids` as in `process_memory`."""
-        chosen = None if uuids is None else tuple(uuids)
+    def device_used(self) -> dict[str, int] | Unavailable:
+        """Bytes in use by uuid of the card, whoever uses them."""
         return self._ask(
             lambda: {
                 uuid: int(self._pynvml.nvmlDeviceGetMemoryInfo(handle).used)
-                for uuid, handle in self._handles(chosen).items()
+                for uuid, handle in self._handles().items()
             }
         )
 
@@ -261,20 +254,11 @@ class Nvml:
                 continue  # an empty place
         return found
 
-    def _handles(self, uuids: tuple[str, ...] | None) -> dict[str, Any]:
-        """Handles of the devices asked for; raises where one is not there."""
-        known = dict(self._cards)
-        if uuids is not None:
-            for slices in self._slices.values():
-                known.update(slices)
-        missing = [] if uuids is None else [uuid for uuid in uuids if uuid not in known]
-        if self._unreadable and (uuids is None or missing):
+    def _handles(self) -> dict[str, Any]:
+        """Handles of all cards; raises where one could not be read."""
+        if self._unreadable:
             raise _UnreadableError("; ".join(self._unreadable))
-        if missing:
-            raise LookupError(f"there is no GPU {', '.join(missing)}")
-        if uuids is None:
-            return known
-        return {uuid: known[uuid] for uuid in uuids}
+        return dict(self._cards)
 
     def _sum_processes(self, handles: dict[str, Any]) -> dict[int, int | None]:
         total: dict[int, int | None] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from launcher.hardware.inventory import Gpu, MigDevice
 
+VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 _INTEGER = re.compile(r"([+-]?[0-9]{1,9})")
 """CUDA reads entries as C's strtoul does: the digits count, what follows them is ignored."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
@@ -11,9 +10,9 @@ import msgspec
 from launcher.errors import QlaunchError
 from launcher.model.checkpoint import ModelCard, Pooling, Shape, Source
 from launcher.model.source import looks_like_repository, parse_source, trimmed
+from launcher.paths import NAME
 from launcher.yaml_reader import Loaded, did_you_mean, load_typed, shown
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _Count = Annotated[int, msgspec.Meta(ge=1)]
 _Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
 
@@ -118,7 +117,7 @@ def _paths(user_dir: Path | None) -> dict[str, Path]:
     """Card files by name; the user's own after the shipped ones, so that they win."""
     folders = [shipped_cards(), *([user_dir] if user_dir else [])]
     files = [path for folder in folders for path in sorted(folder.glob("*.yaml"))]
-    return {path.stem: path for path in files if _NAME.fullmatch(path.stem)}
+    return {path.stem: path for path in files if NAME.fullmatch(path.stem)}
 
 
 def _read(name: str, path: Path) -> ModelCard:

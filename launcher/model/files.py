@@ -93,9 +93,9 @@ def parse_json(path: Path, data: bytes) -> Any:
         raise broken(path, f"is not valid JSON: {shown(str(error))}") from error
 
 
-def read_json_object(path: Path, limit: int = MAX_SMALL_FILE) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file; raises as `read_json`, and `model_corrupt` for another value."""
-    value = read_json(path, limit)
+    value = read_json(path)
     if not isinstance(value, dict):
         raise broken(path, "does not hold a JSON object")
     return value

@@ -12,9 +12,8 @@ from launcher.model.files import read_json_object
 from launcher.model.hub import locate_hub
 from launcher.model.inspect import ENCODERS
 from launcher.model.modules import read_head
-from launcher.model.shape import parameters_of
+from launcher.model.shape import DTYPE_BYTES, parameters_of
 
-_BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
 _NEEDED: Final = {
     "layers": "num_hidden_layers",
     "hidden_size": "hidden_size",
@@ -98,5 +97,5 @@ def _parameters(folder: Path, shape: Shape) -> int:
     if index.is_file():
         total = (read_json_object(index).get("metadata") or {}).get("total_size")
         if type(total) is int and total > 0:
-            return total // _BYTES[shape.stored_dtype]
+            return total // DTYPE_BYTES[shape.stored_dtype]
     return parameters_of(shape)

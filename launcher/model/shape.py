@@ -16,7 +16,7 @@ BITS: Final[Mapping[str, float]] = MappingProxyType(
 and a zero point (32 bits together, at most) for every group of 128; eight-bit ones one scale a row.
 compressed-tensors can hold other widths too: eight is the one that the profiles use."""
 
-_BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
+DTYPE_BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def from_card(card: ModelCard, *, quantization: str | None = None) -> Checkpoint | None:
@@ -77,6 +77,6 @@ def parameters_of(shape: Shape) -> int:
 def _weight_bytes(card: ModelCard, shape: Shape, quantization: str | None) -> int:
     bits = BITS.get(quantization or "")
     if bits is None:
-        return card.parameters * _BYTES[shape.stored_dtype]
+        return card.parameters * DTYPE_BYTES[shape.stored_dtype]
     table = shape.vocab_size * shape.hidden_size
     return int(table * 2 + (card.parameters - table) * bits / 8)

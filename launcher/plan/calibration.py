@@ -20,12 +20,11 @@ from launcher.documents.plan import (
     ModelKind,
     Plan,
     StartMethod,
-    engine_parts,
 )
+from launcher.plan.memory import PARTS
 
 LATEST: Final = 20
 """Runs looked at, newest first: an environment that changed is forgotten soon."""
-PARTS: Final = engine_parts(detokenizer=True, template=False)
 ENOUGH: Final = 3
 """Runs below which one odd figure would decide."""
 

@@ -18,6 +18,7 @@ from launcher.documents.plan import (
 )
 from launcher.engine import support
 from launcher.engine.cutting import OVERRIDE, cuts_vectors
+from launcher.model.shape import DTYPE_BYTES
 from launcher.plan import (
     calibration,
     context,
@@ -113,7 +114,7 @@ def make_draft(inputs: Inputs) -> Draft:
         inputs.checkpoint,
         inputs.engine,
         inputs.hardware,
-        width=memory.DTYPE_BYTES.get(computed, 2),
+        width=DTYPE_BYTES.get(computed, 2),
         whole=whole_texts.left_open(said, inputs),
         engines=placement.most_on_one(inputs),
         predict=lambda knobs: _predict(inputs, dtype.value, base, knobs, 0),

@@ -12,6 +12,7 @@ from launcher.engine import releases as catalogue
 from launcher.engine.release import Release
 from launcher.engine.releases import Host
 from launcher.errors import ExitCode, QlaunchError
+from launcher.hardware.capability import capability, dots
 from launcher.hardware.inventory import Gpu, Hardware
 from launcher.model.checkpoint import Checkpoint
 from launcher.plan import fit
@@ -95,14 +96,14 @@ def candidates(wanted: str, need: HardwareNeed) -> tuple[Release, ...]:
 
 def too_old(hardware: Hardware) -> str | None:
     """Why no release at all runs on this machine's cards; None where one does, or there is none."""
-    lows = [fit.capability(r.min_compute_capability) for r in catalogue.releases().values()]
+    lows = [capability(r.min_compute_capability) for r in catalogue.releases().values()]
     oldest = min(low for low in lows if low)
     newest = max(hardware.gpus, key=lambda gpu: gpu.compute_capability, default=None)
     if newest is None or newest.compute_capability >= oldest:
         return None
     return (
-        f"{newest.name} has compute capability {fit.dots(newest.compute_capability)}, and no SGLang"
-        f" release has kernels for it: {fit.dots(oldest)} (Turing) is the oldest they serve"
+        f"{newest.name} has compute capability {dots(newest.compute_capability)}, and no SGLang"
+        f" release has kernels for it: {dots(oldest)} (Turing) is the oldest they serve"
     )
 
 
@@ -137,7 +138,7 @@ def backend(
         name = "triton"
         why = (
             "FlashAttention 3 needs compute capability 8.0, and FlashInfer gives trouble on"
-            f" {fit.dots(have)}"
+            f" {dots(have)}"
         )
     elif checkpoint.encoder or checkpoint.head_dim <= TRITON_HEAD_DIM:
         name = "triton"
@@ -170,7 +171,7 @@ def check_card(choice: Choice | None, checkpoint: Checkpoint, dtype: str, method
     if choice is None or choice.gpu is None:
         return
     gpu = choice.gpu
-    said = f"{gpu.name} has compute capability {fit.dots(gpu.compute_capability)}"
+    said = f"{gpu.name} has compute capability {dots(gpu.compute_capability)}"
     if dtype == "bfloat16" and gpu.compute_capability < (8, 0):
         raise QlaunchError(
             f"{said}, which has no bfloat16: the engine would serve float16 instead",
@@ -182,7 +183,7 @@ def check_card(choice: Choice | None, checkpoint: Checkpoint, dtype: str, method
     low = QUANTIZATION_CAPABILITY.get(name)
     if low and gpu.compute_capability < low:
         raise QlaunchError(
-            f"{said}, and {name} weights need {fit.dots(low)} or newer",
+            f"{said}, and {name} weights need {dots(low)} or newer",
             code="does_not_fit",
             exit_code=ExitCode.DOES_NOT_FIT,
             fix="take a profile that is not quantised, or one for this card",
@@ -193,7 +194,7 @@ def _why(release: Release, gpu: Gpu | None, hardware: Hardware) -> str:
     words = f"engine {release.name} (SGLang {release.version})"
     if gpu is None:
         return f"{words}: the CPU engine"
-    capability = fit.dots(gpu.compute_capability)
+    capability = dots(gpu.compute_capability)
     if release.max_compute_capability:
         return f"{words}: the last release with kernels for compute capability {capability}"
     if hardware.driver_version is None:

@@ -9,10 +9,11 @@ from launcher.config.profile import HardwareNeed
 from launcher.config.size import parse_size
 from launcher.documents.plan import MemoryPrediction
 from launcher.engine.release import Release
+from launcher.hardware.capability import capability, dots, is_older
 from launcher.hardware.inventory import Gpu, Hardware
 from launcher.model.checkpoint import Checkpoint
+from launcher.model.shape import DTYPE_BYTES
 from launcher.plan.memory import (
-    DTYPE_BYTES,
     SLACK,
     Knobs,
     activation_bytes,
@@ -63,7 +64,7 @@ def free_bytes(gpu: Gpu) -> int:
 def driver_too_old(release: Release, hardware: Hardware) -> str | None:
     """Why the machine's NVIDIA driver does not run `release`, or None."""
     have, need = hardware.driver_version, release.min_driver
-    if have is None or need is None or _version(have) >= _version(need):
+    if not is_older(have, need):
         return None
     return (
         f"engine {release.name} (SGLang {release.version}) needs NVIDIA driver {need} or newer,"
@@ -180,21 +181,3 @@ def _limits(
         max((low for low in lows if low), default=None),
         min((high for high in highs if high), default=None),
     )
-
-
-def capability(text: str | None) -> tuple[int, int] | None:
-    """Major and minor of a compute capability such as `7.5`; None stays None."""
-    if text is None:
-        return None
-    major, _, minor = text.partition(".")
-    return int(major), int(minor or 0)
-
-
-def dots(have: tuple[int, int]) -> str:
-    """A compute capability as people write it."""
-    return f"{have[0]}.{have[1]}"
-
-
-def _version(text: str) -> tuple[int, ...]:
-    """`580.95.05` as numbers; a part that is none counts as 0."""
-    return tuple(int(part) if part.isdecimal() else 0 for part in text.split("."))

@@ -21,12 +21,12 @@ from launcher.documents.plan import (
     engine_parts,
 )
 from launcher.model.checkpoint import Checkpoint
+from launcher.model.shape import DTYPE_BYTES
 from launcher.plan import cuda_memory
 from launcher.plan.cuda_memory import Overhead
 from launcher.units import GIB, MIB
 
 Device = Literal["ram", "gpu"]
-DTYPE_BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
 PARTS: Final = engine_parts(detokenizer=True, template=False)
 
 _SPAWNED: Final[Mapping[EnginePart, int]] = {

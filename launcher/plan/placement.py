@@ -6,10 +6,10 @@ from typing import Final
 
 from launcher.argv import options
 from launcher.hardware.inventory import Gpu
+from launcher.hardware.visible import VISIBLE
 from launcher.plan.fit import free_bytes
 from launcher.plan.inputs import Inputs
 
-VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 PARALLEL: Final = frozenset({"tp-size", "tp", "dp-size", "dp", "pp-size", "base-gpu-id"})
 """Options of the engine by which one engine uses several cards, or chooses its own."""
 

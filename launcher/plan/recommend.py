@@ -16,6 +16,7 @@ import msgspec
 from launcher.config.profile import Profile
 from launcher.documents.evidence import Evidence
 from launcher.errors import ExitCode, QlaunchError
+from launcher.hardware.capability import capability
 from launcher.hardware.cards import bare_name
 from launcher.hardware.inventory import Gpu, Hardware
 from launcher.plan import engine_and_card, fit, precision
@@ -186,7 +187,7 @@ def _rank(judged: Judged, hardware: Hardware) -> tuple[object, ...]:
         -(tokens if isinstance(tokens, int) else 0),
         -(judged.candidate.card.parameters if judged.candidate.card else 0),
         -getattr(judged.candidate.checkpoint, "weight_bytes", 0),
-        tuple(-part for part in fit.capability(need.min_compute_capability) or (0, 0)),
+        tuple(-part for part in capability(need.min_compute_capability) or (0, 0)),
         judged.verdict.profile,
     )
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Final
 
 from launcher.argv import options
 from launcher.config.settings import Resolved
 from launcher.errors import QlaunchError
+from launcher.network.listening import require_guarded
 
 OWNED: Final = {
     "--model-path": "--model",
@@ -31,7 +31,11 @@ def check_request(settings: Resolved, extra: tuple[str, ...]) -> None:
         QlaunchError: `usage` (exit 2) for options qlaunch sets itself, `unauthenticated_bind`
             (exit 2) for an address beyond this machine without a key.
     """
-    _check_bind(settings)
+    require_guarded(
+        settings.host,
+        keyed=bool(settings.api_key_file),
+        allowed=settings.allow_unauthenticated,
+    )
     _check_extra(extra)
 
 
@@ -45,23 +49,3 @@ def _check_extra(extra: tuple[str, ...]) -> None:
                 code="usage",
                 fix=f"use qlaunch's own {own}, before the `--`" if own else "leave it out",
             )
-
-
-def _check_bind(settings: Resolved) -> None:
-    if settings.api_key_file or settings.allow_unauthenticated or is_loopback(settings.host):
-        return
-    raise QlaunchError(
-        f"{settings.host} can be reached from other machines, and no API key is set",
-        code="unauthenticated_bind",
-        fix="give --api-key-file FILE, or --allow-unauthenticated if that is what you want",
-    )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host` (names other than localhost count as wide)."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

@@ -22,6 +22,7 @@ from launcher.engine.options import flags as flag_tables
 from launcher.errors import QlaunchError
 from launcher.hardware.cpu import under
 from launcher.model.naming import served_name
+from launcher.network.listening import is_loopback
 from launcher.plan import (
     caching,
     context,
@@ -40,7 +41,7 @@ from launcher.plan import (
 from launcher.plan.decision import Decision, Flags
 from launcher.plan.draft import Draft, make_draft, model_kind
 from launcher.plan.inputs import Inputs
-from launcher.plan.request_checks import check_request, is_loopback
+from launcher.plan.request_checks import check_request
 
 
 def make_plan(inputs: Inputs) -> Plan:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,7 +9,7 @@ import msgspec
 import yaml
 
 from launcher.errors import ExitCode, QlaunchError
-from launcher.linux.files import write_atomic
+from launcher.linux.files import sha256, write_atomic
 from launcher.model.checkpoint import Checkpoint, ModelCard
 from launcher.quantize.make import Record
 
@@ -18,7 +17,6 @@ _MARK: Final = (
     "# Made by `qlaunch model quantize`, which replaces it when it makes the model again."
 )
 _HASHED: Final = ("model.safetensors", "config.json")
-_BLOCK: Final = 1 << 20
 
 
 def path_of(name: str, cards: Path) -> Path:
@@ -126,12 +124,3 @@ def notes(record: Record) -> str:
         f" {found.cosine_mean:.4f} mean; recall@10 {found.recall_at_10:.4f},"
         f" {found.recall_at_10_float32:.4f} in float32. Not measured on a GPU."
     )
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, 64 hex digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

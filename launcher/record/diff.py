@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import msgspec
 
 from launcher.argv import grouped
-from launcher.documents.comparison import Row
+from launcher.documents.comparison import FIGURES, Row
 from launcher.documents.plan import Plan
 from launcher.documents.run import Run
 from launcher.documents.run_diff import (
@@ -25,7 +25,6 @@ from launcher.documents.run_diff import (
 )
 
 LEVEL = MeasuredLevel.__struct_fields__
-FIGURES = ("mean_ms", "p50_ms", "p95_ms", "p99_ms", "embeddings_per_s", "tokens_per_s")
 
 
 def diff(a: Run, b: Run, bench_a: Iterable[Row] = (), bench_b: Iterable[Row] = ()) -> RunDiff:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,12 +20,10 @@ class GpuReader(Protocol):
     def spent_s(self) -> float:
         """CPU seconds spent in it so far."""
 
-    def process_memory(
-        self, uuids: Iterable[str] | None = None
-    ) -> dict[int, int | None] | Unavailable:
+    def process_memory(self) -> dict[int, int | None] | Unavailable:
         """Bytes by process id."""
 
-    def device_used(self, uuids: Iterable[str] | None = None) -> dict[str, int] | Unavailable:
+    def device_used(self) -> dict[str, int] | Unavailable:
         """Bytes in use by device uuid."""
 
 
@@ -44,22 +41,19 @@ class GpuReading:
 class GpuAccount:
     """Attributes GPU memory to a process tree. Build it before the engine touches a GPU."""
 
-    def __init__(
-        self, reader: GpuReader | Unavailable, uuids: Iterable[str] | None, proc: str
-    ) -> None:
+    def __init__(self, reader: GpuReader | Unavailable, proc: str) -> None:
         self._reader = reader
-        self._uuids = None if uuids is None else tuple(uuids)
         self._proc = proc
         self._foreign = foreign_pid_namespace(proc)
         self._baseline: dict[str, int] | Unavailable = (
-            reader if isinstance(reader, Unavailable) else reader.device_used(self._uuids)
+            reader if isinstance(reader, Unavailable) else reader.device_used()
         )
 
     def read(self, pids: set[int]) -> GpuReading:
         """GPU bytes of the processes `pids`, with the method that gave them."""
         if isinstance(self._reader, Unavailable):
             return GpuReading("unavailable", reason=self._reader.reason)
-        processes = self._reader.process_memory(self._uuids)
+        processes = self._reader.process_memory()
         if isinstance(processes, Unavailable):
             return self._by_difference(self._reader, processes.reason)
         ours = {pid: used for pid, used in processes.items() if pid in pids}
@@ -85,7 +79,7 @@ class GpuAccount:
         Where less is in use than at the start, someone else has let memory go: the lower figure is
         the baseline from then on, so that a later difference is not too small.
         """
-        used = reader.device_used(self._uuids)
+        used = reader.device_used()
         if isinstance(used, Unavailable):
             return GpuReading("unavailable", reason=used.reason)
         if isinstance(self._baseline, Unavailable):

@@ -44,28 +44,19 @@ _ROLES = (
 """Titles that SGLang sets, in full (command line) and as the kernel cuts them (comm, 15 bytes)."""
 
 
-class Pacer:
-    """Says how long to wait until the next sample, so that sampling stays within its budget.
+def pause_s(cost_s: float, *, ready: bool) -> float:
+    """Seconds until the next sample, so that sampling stays within its budget.
 
-    The wait is `max(interval, cost / budget)`: a tree of many GB, whose PSS takes the kernel long,
+    The pause is `max(interval, cost / budget)`: a tree of many GB, whose PSS takes the kernel long,
     is sampled less often (at 0.5 %: 5 GB about every 15 s, 50 GB every 150 s).
+
+    Args:
+        cost_s: seconds of CPU that the last sample took (`Sampler.cost_s`).
+        ready: the engine is verified: samples are further apart.
     """
-
-    def __init__(
-        self,
-        *,
-        starting_s: float = STARTING_INTERVAL_S,
-        steady_s: float = STEADY_INTERVAL_S,
-        budget: float = BUDGET,
-        steady_budget: float = STEADY_BUDGET,
-    ) -> None:
-        self._starting = starting_s, budget
-        self._steady = steady_s, steady_budget
-
-    def wait_s(self, cost_s: float, *, ready: bool) -> float:
-        """Seconds to wait after a sample that took `cost_s` seconds of CPU (`Sampler.cost_s`)."""
-        interval, budget = self._steady if ready else self._starting
-        return max(interval, cost_s / budget)
+    if ready:
+        return max(STEADY_INTERVAL_S, cost_s / STEADY_BUDGET)
+    return max(STARTING_INTERVAL_S, cost_s / BUDGET)
 
 
 class Sampler:
@@ -79,7 +70,6 @@ class Sampler:
         nvml: an open `Nvml`, or why there is none.
         clock: monotonic seconds.
         began: the clock's value when the run began; now if None.
-        gpu_uuids: the devices the engine can see (`Gpu.uuid`); None is every card.
         extra_pids: more roots of the tree, asked at every sample: children of a subreaper.
         proc: where /proc is; fixture trees in tests.
     """
@@ -91,7 +81,6 @@ class Sampler:
         nvml: GpuReader | Unavailable,
         clock: Callable[[], float] = time.monotonic,
         began: float | None = None,
-        gpu_uuids: Iterable[str] | None = None,
         extra_pids: Callable[[], Iterable[int]] | None = None,
         proc: Path | str = "/proc",
     ) -> None:
@@ -102,7 +91,7 @@ class Sampler:
         self._proc = str(proc)
         self._nvml = nvml
         self._born = read_stat(self._proc, leader_pid)
-        self._gpu = GpuAccount(nvml, gpu_uuids, self._proc)
+        self._gpu = GpuAccount(nvml, self._proc)
         self._ticks: dict[tuple[int, int], int] = {}
         self._ticks_at: float | None = None
         self._roles: dict[tuple[int, int], str] = {}

@@ -10,7 +10,7 @@ import msgspec
 
 from launcher.documents.run import Peak
 from launcher.record.peak import PeakTracker
-from launcher.record.sampler import Pacer, Sampler
+from launcher.record.sampler import Sampler, pause_s
 
 if TYPE_CHECKING:
     from launcher.hardware.nvml import Nvml, Unavailable
@@ -22,7 +22,7 @@ JOIN_S = 15.0
 class ResourceWatch:
     """Samples an engine's tree in a thread, inside `with`, and once at its begin and its end.
 
-    The thread takes at most 1 % of a core (`Pacer`). No method raises.
+    The thread takes at most 1 % of a core (`pause_s`). No method raises.
 
     Args:
         leader: process id of the engine's leader; None: there is nothing to sample.
@@ -31,7 +31,6 @@ class ResourceWatch:
 
     def __init__(self, leader: int | None, *, gpu: bool) -> None:
         self._peaks = PeakTracker()
-        self._pacer = Pacer()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
         self._nvml: Nvml | Unavailable | None = None
@@ -79,7 +78,7 @@ class ResourceWatch:
 
     def _work(self) -> None:
         assert self._sampler is not None
-        while not self._over.wait(self._pacer.wait_s(self._sampler.cost_s, ready=False)):
+        while not self._over.wait(pause_s(self._sampler.cost_s, ready=False)):
             self._peaks.add(self._sampler.sample())
         self._peaks.add(self._sampler.sample())
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_NAME_CHARS = 28
+"""Of a mode's name beside its marks."""
+
 
 @dataclass(frozen=True)
 class _Point:
@@ -179,5 +182,5 @@ def memory_bars(doc: Comparison) -> str | None:
     )
 
 
-def _short(name: str, limit: int = 28) -> str:
-    return name if len(name) <= limit else f"{name[: limit - 1]}…"
+def _short(name: str) -> str:
+    return name if len(name) <= _NAME_CHARS else f"{name[: _NAME_CHARS - 1]}…"

@@ -9,16 +9,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
 from launcher import units
-from launcher.documents.comparison import Cell, Comparison, Level, Mode, Quality, Spread
+from launcher.documents.comparison import Cell, Comparison, FigureName, Level, Mode, Quality, Spread
 from launcher.report import formatting, seed_table
 from launcher.report.formatting import ABSENT, NOT_MEASURED
 
-FigureName = Literal["mean_ms", "p50_ms", "p95_ms", "p99_ms", "embeddings_per_s", "tokens_per_s"]
 FIGURES: Final[tuple[tuple[FigureName, str, str], ...]] = (
     ("mean_ms", "mean", "ms"),
     ("p50_ms", "p50", "ms"),
@@ -199,7 +198,6 @@ class ModeRow:
     method: Mapping[str, str]
     verified_ram: str
     predicted_ram: str
-    predicted_gpu: str
     off: str
     """The prediction's error; empty where there is none."""
     cosine: str
@@ -225,7 +223,6 @@ def mode_row(mode: Mode) -> ModeRow:
         method=mode.memory_method,
         verified_ram=formatting.size(measured_ram),
         predicted_ram=formatting.size(foreseen),
-        predicted_gpu=formatting.size(mode.predicted.get("gpu_bytes")),
         off="" if error is None else units.off(error),
         cosine=ABSENT if quality.cosine_min is None else f"{quality.cosine_min:.5f}",
         recall=ABSENT if quality.recall_at_10 is None else f"{quality.recall_at_10:.3f}",

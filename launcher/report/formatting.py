@@ -63,11 +63,6 @@ def seconds(value: float | None) -> str:
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
-def percent(part: float | None) -> str:
-    """A relative difference: `+4 %`."""
-    return ABSENT if part is None else f"{100 * part:+.0f} %"
-
-
 def plain(value: object) -> str:
     """Text of whatever origin, fit for one line of a page: no control characters."""
     return terminal_safe("" if value is None else str(value)).replace("\n", " ").strip()

@@ -11,7 +11,7 @@ import msgspec
 
 from launcher import units
 from launcher.argv import grouped
-from launcher.documents.comparison import Profile, Row
+from launcher.documents.comparison import FIGURES, Profile, Row
 from launcher.documents.failure import Failure
 from launcher.documents.run import Run, Sample
 from launcher.documents.service_state import START
@@ -25,7 +25,6 @@ Doc = Mapping[str, Any]
 
 EVENTS_SHOWN = 200
 """More are in `events.ndjson`."""
-ROW_FIGURES = ("mean_ms", "p50_ms", "p95_ms", "p99_ms", "embeddings_per_s", "tokens_per_s")
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class BenchRow:
 
     level: str
     figures: list[str]
-    """In the order of `ROW_FIGURES`."""
+    """In the order of `FIGURES`."""
     ram: str
     gpu: str
     requests: int | str
@@ -273,7 +272,7 @@ def bench_row(row: Row) -> BenchRow:
     profile = row.profile or Profile()
     return BenchRow(
         level=formatting.level(formatting.level_of(row)),
-        figures=[formatting.figure(getattr(row, name)) for name in ROW_FIGURES],
+        figures=[formatting.figure(getattr(row, name)) for name in FIGURES],
         ram=formatting.size(row.ram_peak_bytes),
         gpu=formatting.size(row.gpu_peak_bytes),
         requests=row.requests or ABSENT,
@@ -286,7 +285,7 @@ def bench_row(row: Row) -> BenchRow:
 def _bench_lines(rows: Sequence[Row]) -> list[str]:
     if not rows:
         return []
-    headings = ("level", *ROW_FIGURES, "RAM", "GPU", "notes")
+    headings = ("level", *FIGURES, "RAM", "GPU", "notes")
     table = [(row.level, *row.figures, row.ram, row.gpu, row.notes) for row in map(bench_row, rows)]
     lines = ["", "## Load", "", *formatting.markdown_table(headings, table)]
     for row in map(bench_row, rows):

@@ -230,7 +230,7 @@ def _follow(name: str, state: ServiceState, on_change: Watch) -> ServiceState:
             _let_end(supervisor)
             raise _failed(state)
         patience = reading.Patience(where, supervisor, FROZEN_S)
-        while (stamp := _stamp(where)) == seen and _lives(supervisor):
+        while (stamp := store.state_stamp(where)) == seen and _lives(supervisor):
             if (doubt := patience.doubt(state)) is not None:
                 on_change(doubt)
             time.sleep(POLL_S)
@@ -257,14 +257,6 @@ def _lives(supervisor: ProcessId | None) -> bool:
         return True
     _reap(supervisor.pid)  # in this order: it may end between two questions
     return False
-
-
-def _stamp(where: Folder) -> tuple[int, int] | None:
-    try:
-        found = where.state.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns
 
 
 def _vanished(where: Folder) -> QlaunchError:

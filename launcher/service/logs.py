@@ -12,6 +12,8 @@ from pathlib import Path
 from launcher.log_lines import time_of
 
 LOG_NAME = "engine.log"
+POLL_S = 0.2
+"""Between two looks for new lines."""
 _BLOCK = 64 * 1024
 
 
@@ -72,7 +74,7 @@ def follow(
     lines: int | None = 0,
     since: datetime | None = None,
     ended: Callable[[], bool] = lambda: False,
-    poll_s: float = 0.2,
+    poll_s: float = POLL_S,
 ) -> Iterator[str]:
     """Yield the last `lines` lines, then each new one as it comes, until `ended()` and all is read.
 
@@ -114,7 +116,6 @@ def follow_all(
     lines: int | None = 0,
     since: datetime | None = None,
     ended: Callable[[], bool],
-    poll_s: float = 0.2,
 ) -> Iterator[str]:
     """As `follow`, of several logs at once, each line after the label of its log."""
     parts = {label: tail(folder, lines, since) for label, folder in folders.items()}
@@ -129,7 +130,7 @@ def follow_all(
                     yield from (f"{label} | {line}" for line in reader.rest())
             if last:
                 return
-            time.sleep(poll_s)
+            time.sleep(POLL_S)
     finally:
         for reader in readers.values():
             reader.close()

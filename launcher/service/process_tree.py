@@ -31,6 +31,8 @@ PIPE_BYTES = 1024 * 1024
 """The largest pipe an ordinary user may ask for (/proc/sys/fs/pipe-max-size): a burst of log
 does not stop the engine while the supervisor is elsewhere."""
 _POLL_S = 0.05
+_LEFTOVERS_S = 3.0
+"""For what was sent SIGKILL to be gone."""
 
 _libc = ctypes.CDLL(None, use_errno=True)  # loaded here: a forked child must not load anything
 
@@ -363,10 +365,10 @@ def run_steps(
         between()
 
 
-def kill_leftovers(processes: Iterable[ProcessId], limit_s: float = 3.0) -> list[ProcessId]:
+def kill_leftovers(processes: Iterable[ProcessId]) -> list[ProcessId]:
     """SIGKILL these very processes, wait until they are gone, and return those that are not."""
     left = [process for process in processes if procs.is_alive(process)]
-    deadline = time.monotonic() + limit_s
+    deadline = time.monotonic() + _LEFTOVERS_S
     while left and time.monotonic() < deadline:
         for process in left:
             procs.send(process, signal.SIGKILL)

@@ -11,7 +11,6 @@ Reading is quick and never raises for a damaged file: `ps` answers in a quarter 
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from launcher.linux import locks
 from launcher.linux import processes as procs
 from launcher.linux.files import read_bounded, write_atomic
 from launcher.linux.processes import ProcessId
-from launcher.paths import dirs, private_dir
+from launcher.paths import NAME, dirs, private_dir
 
 VERSION = 1
 """Version of `state.json`."""
@@ -36,7 +35,6 @@ STATE_LIMIT = 4 * 1024 * 1024
 """Bytes; a real state is a few kilobytes."""
 NOTE_BYTES = 2048
 """Size of the note in a held lock file: below a page, so that it is written in one piece."""
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 class BadServiceNameError(QlaunchError):
@@ -57,7 +55,7 @@ def check_name(name: str) -> str:
     Raises:
         BadServiceNameError: `bad_service_name` (exit 2).
     """
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise BadServiceNameError(name)
     return name
 
@@ -240,6 +238,15 @@ def read_plan(where: Folder) -> Plan:
         ) from error
 
 
+def state_stamp(where: Folder) -> tuple[int, int] | None:
+    """What is another one with every new state; None where there is no state."""
+    try:
+        found = where.state.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
 def write_state(where: Folder, state: ServiceState) -> None:
     """Replace `state.json`. For the holder of `lock` alone.
 
@@ -306,7 +313,7 @@ def list_services() -> list[str]:
         found = os.listdir(dirs().services)  # noqa: PTH208 - names only
     except OSError:
         return []
-    return sorted(name for name in found if _NAME.fullmatch(name))
+    return sorted(name for name in found if NAME.fullmatch(name))
 
 
 def write_tree(where: Folder, processes: Iterable[ProcessId]) -> None:

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from launcher.documents.plan import Plan
 from launcher.documents.service_state import ServiceState
 from launcher.service.store import Folder
+from launcher.service.supervisor.service_owner import ServiceOwner
 from launcher.service.supervisor.timing import Dependencies
-
-
-class AnySupervisor(Protocol):
-    """What both have in common."""
-
-    def run(self) -> ServiceState:
-        """Run the service to its end and return its last state."""
 
 
 def supervisor_for(
@@ -26,7 +19,7 @@ def supervisor_for(
     began: float | None = None,
     foreground: bool = False,
     on_change: Callable[[ServiceState], object] | None = None,
-) -> AnySupervisor:
+) -> ServiceOwner:
     """The supervisor of a service; arguments as of `Supervisor`."""
     if plan.replica_set is not None:
         from launcher.service.replica_set.set_supervisor import SetSupervisor

@@ -20,13 +20,18 @@ import time
 
 import msgspec
 
-from launcher.documents.smoke import Broken, Prepared, Reported, SmokeEvent, VerifyRequest
+from launcher.documents.smoke import (
+    KEY_VARIABLE,
+    Broken,
+    Prepared,
+    Reported,
+    SmokeEvent,
+    VerifyRequest,
+)
 from launcher.verify import texts
 from launcher.verify.embedding_client import EmbeddingClient
 from launcher.verify.reference import obtain
 from launcher.verify.smoke import prove
-
-KEY_VARIABLE = "QLAUNCH_VERIFY_KEY"
 
 
 def main() -> int:

@@ -42,7 +42,6 @@ def run_smoke(
     *,
     key: str | None,
     outcome: Outcome | None = None,
-    client: EmbeddingClient | None = None,
 ) -> SmokeReport:
     """Verify one service; never raises for what a server or a checkpoint does.
 
@@ -50,11 +49,9 @@ def run_smoke(
         request: what to ask and what to expect.
         key: the service's API key, or None.
         outcome: the reference, if `obtain` was called before; else it is obtained first.
-        client: a client for the endpoint, if one was made before; it is closed at the end.
     """
     outcome = outcome if outcome is not None else obtain(request, texts.TEXTS)
-    client = client or EmbeddingClient(request.endpoint, request.model, key)
-    return prove(request, outcome, client)[0]
+    return prove(request, outcome, EmbeddingClient(request.endpoint, request.model, key))[0]
 
 
 def prove(

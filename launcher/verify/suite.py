@@ -62,7 +62,6 @@ def run_suite(
     *,
     key: str | None,
     seconds: float = DEFAULT_SECONDS,
-    outcome: Outcome | None = None,
     progress: Progress = lambda _: None,
 ) -> SuiteReport:
     """Verify one service at length; never raises for what a server or a checkpoint does.
@@ -71,7 +70,6 @@ def run_suite(
         request: what to ask and what to expect.
         key: the service's API key, or None.
         seconds: time that the engine's calls may take in all; the reference's comes on top, once.
-        outcome: the reference of every text, where the caller has it; else it is obtained.
         progress: told what is going on.
     """
     began = time.monotonic()
@@ -82,9 +80,8 @@ def run_suite(
         long = exact_lengths.make_long(session, request.longest)
         fixed = (*corpus.CORPUS, *instructed(request))
         compared = (*fixed, *(each for each in long if _tokens(each) <= REFERENCE_TOKENS))
-        if outcome is None:
-            progress("the reference: from the cache, else computed in float32")
-            outcome = _UNASKED if session.over else obtain(request, compared)
+        progress("the reference: from the cache, else computed in float32")
+        outcome = _UNASKED if session.over else obtain(request, compared)
         left_out = too_long(request, outcome, fixed)
         progress("asking")
         probes = _ask_all(session, request, outcome, left_out, long)

@@ -192,7 +192,7 @@ def test_an_install_that_was_cut_short_is_not_taken_for_whole(tmp_path: Path) ->
     (root / "bin").mkdir(parents=True)
     (root / "bin" / "python").touch()
     assert installing.find(peer, tmp_path) is None
-    (root / installing.MARKER).write_text("{")
+    (root / tools.MARKER).write_text("{")
     assert installing.find(peer, tmp_path) is None
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from launcher.config.profile import FlagValue, HardwareNeed
 from launcher.documents.plan import MemoryPrediction
 from launcher.engine import releases
+from launcher.model.shape import DTYPE_BYTES
 from launcher.plan import cuda_memory, memory
 from launcher.plan.fit import Misfit, why_not_memory, why_not_on
 from launcher.plan.memory import Knobs, knobs, kv_bytes_per_token, predict
@@ -243,7 +244,7 @@ class TestTerms:
             assert found.ram_bytes is not None
             return found.ram_bytes
 
-        width = memory.DTYPE_BYTES[dtype]
+        width = DTYPE_BYTES[dtype]
         assert ram(tokens + more) - ram(tokens) >= more * kv_bytes_per_token(checkpoint(), width)
 
 

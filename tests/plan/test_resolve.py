@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from launcher.config.profile import FlagValue
 from launcher.documents.plan import Plan
 from launcher.errors import ExitCode, QlaunchError
+from launcher.network.listening import is_loopback
 from launcher.plan.draft import ENCODER_FLAGS
-from launcher.plan.request_checks import OWNED, check_request, is_loopback
+from launcher.plan.request_checks import OWNED, check_request
 from launcher.plan.resolve import make_plan
 from tests.plan.inputs import checkpoint, inputs, qwen3, settings
 from tests.samples import GIB, gpu, machine

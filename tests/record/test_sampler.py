@@ -18,7 +18,7 @@ import pytest
 from launcher.documents.run import Sample
 from launcher.hardware.nvml import Unavailable
 from launcher.linux import procfs
-from launcher.record.sampler import MAX_PROCESSES, Pacer, Sampler
+from launcher.record.sampler import MAX_PROCESSES, Sampler, pause_s
 from tests.nvml.machines import Card, machine, uuid
 from tests.patience import PATIENCE_S
 
@@ -364,11 +364,11 @@ class FakeGpu:
         self.used: dict[str, int] | Unavailable = {"GPU-a": 500}
         self.spent_s = 0.0
 
-    def process_memory(self, uuids: object = None) -> dict[int, int | None] | Unavailable:
+    def process_memory(self) -> dict[int, int | None] | Unavailable:
         self.spent_s += 0.5
         return self.processes
 
-    def device_used(self, uuids: object = None) -> dict[str, int] | Unavailable:
+    def device_used(self) -> dict[str, int] | Unavailable:
         return self.used if isinstance(self.used, Unavailable) else dict(self.used)
 
 
@@ -444,11 +444,11 @@ class TestGpuMemory:
 
     def test_through_the_real_pynvml(self, tmp_path: Path) -> None:
         code = """
-import json, os, pathlib, sys, msgspec
+import json, os, pathlib, msgspec
 from launcher.hardware.nvml import open_nvml
 from launcher.record.sampler import Sampler
 script = pathlib.Path(os.environ["QLAUNCH_TEST_NVML"])
-sampler = Sampler(os.getpid(), nvml=open_nvml(), gpu_uuids=[sys.argv[1]] if sys.argv[1:] else None)
+sampler = Sampler(os.getpid(), nvml=open_nvml())
 seen = []
 def look():
     sample = sampler.sample()
@@ -470,14 +470,11 @@ print(json.dumps(seen))
         assert uuid(0) in box.script()
 
 
-class TestPacer:
+class TestPauses:
     def test_intervals_while_starting_and_ready(self) -> None:
-        pacer = Pacer()
-        assert pacer.wait_s(0.001, ready=False) == 0.5
-        assert pacer.wait_s(0.001, ready=True) == 10.0
+        assert pause_s(0.001, ready=False) == 0.5
+        assert pause_s(0.001, ready=True) == 10.0
 
     def test_dear_samples_are_taken_less_often(self) -> None:
-        pacer = Pacer()
-        assert pacer.wait_s(0.025, ready=False) == pytest.approx(2.5)
-        assert pacer.wait_s(0.2, ready=True) == pytest.approx(40.0)
-        assert Pacer(budget=0.5).wait_s(0.2, ready=False) == 0.5
+        assert pause_s(0.025, ready=False) == pytest.approx(2.5)
+        assert pause_s(0.2, ready=True) == pytest.approx(40.0)

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable
 
 import pytest
 
@@ -32,10 +31,10 @@ class Cards:
     spent_s = 0.0
     closed = False
 
-    def process_memory(self, uuids: Iterable[str] | None = None) -> dict[int, int | None]:
+    def process_memory(self) -> dict[int, int | None]:
         return self.processes
 
-    def device_used(self, uuids: Iterable[str] | None = None) -> dict[str, int] | Unavailable:
+    def device_used(self) -> dict[str, int] | Unavailable:
         return {"GPU-0": 5_000_000_000}
 
     def close(self) -> None:

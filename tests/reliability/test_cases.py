@@ -106,7 +106,7 @@ class _Gpu(Nvml):
     def __init__(self, pids: dict[int, int | None]) -> None:
         self.pids = pids
 
-    def process_memory(self, uuids: object = None) -> dict[int, int | None]:
+    def process_memory(self) -> dict[int, int | None]:
         return self.pids
 
 

@@ -281,10 +281,10 @@ class Gpu:
         self.processes: dict[int, int | None] | Unavailable = {}
         self.used: dict[str, int] | Unavailable = {"GPU-0": 5 * 10**9}
 
-    def process_memory(self, uuids: Any = None) -> dict[int, int | None] | Unavailable:
+    def process_memory(self) -> dict[int, int | None] | Unavailable:
         return self.processes
 
-    def device_used(self, uuids: Any = None) -> dict[str, int] | Unavailable:
+    def device_used(self) -> dict[str, int] | Unavailable:
         return self.used
 
     def close(self) -> None:

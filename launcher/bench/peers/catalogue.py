@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from launcher.documents.plan import ModelKind
 from launcher.engine.environments import tools
 
 _HERE: Final = Path(__file__).resolve().parent
@@ -18,7 +19,6 @@ WORKERS: Final = _HERE / "workers"
 """On the PYTHONPATH of a peer: the package `qlaunch_peers`, which runs in the peer's Python."""
 
 PeerDtype = Literal["float32", "bfloat16", "float16"]
-ModelKind = Literal["encoder", "decoder"]
 
 
 class Peer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 from launcher.bench.peers.catalogue import LOCKS, Peer
 from launcher.engine.environments import tools
 
 Progress = Callable[[str], None]
-
-MARKER: Final = tools.MARKER
 
 
 def folder(peer: Peer, data: Path) -> Path:

@@ -252,7 +252,7 @@ def _keep_options(engine: Engine, progress: Progress) -> None:
         progress(f"{error}; plans are checked against the table of the release alone")
 
 
-def note_import(engine: Engine, progress: Progress = lambda _line: None) -> None:
+def note_import(engine: Engine) -> None:
     """Write down that an engine imports with the machine's own driver, and read its options.
 
     Raises:
@@ -262,7 +262,7 @@ def note_import(engine: Engine, progress: Progress = lambda _line: None) -> None
     data = read_bounded(engine.root / MARKER, 65_536)
     marker = msgspec.json.decode(data, type=InstalledEngine)
     if own_options.stored(engine) is None:
-        _keep_options(engine, progress)
+        _keep_options(engine, lambda _line: None)
     proved = msgspec.structs.replace(marker, imported_with="real")
     write_atomic(engine.root / MARKER, msgspec.json.encode(proved), mode=0o644)
 

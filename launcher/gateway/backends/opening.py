@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from launcher.gateway.access import is_loopback
 from launcher.gateway.backends.backend import Backend, CacheSettings, bad_cache
+from launcher.network.listening import is_loopback
 from launcher.network.redis_address import is_redis, parse
 
 

@@ -22,7 +22,7 @@ from launcher.linux import processes
 from launcher.service import failures, process_tree, recover, store
 from launcher.service.process_tree import Child
 from launcher.service.replica_set.states import Facts, missing_words, stage
-from launcher.service.supervisor.engine_log import Pump, let_go, read_available
+from launcher.service.supervisor.engine_log import Pump, hear, let_go
 from launcher.service.supervisor.event_loop import Loop, Timers
 from launcher.service.supervisor.records import ServiceRecords
 from launcher.service.supervisor.states import RestartBudget
@@ -183,8 +183,7 @@ class Replica:
     def _readable(self) -> None:
         assert self.child is not None
         assert self._pump is not None
-        if not read_available(self.child.output, self._pump.feed):
-            self._loop.unwatch(self.child.output)
+        hear(self.child, self._pump, self._loop)
 
     # Looks ------------------------------------------------------------------------------------
 
@@ -194,7 +193,7 @@ class Replica:
             return False
         now = time.monotonic()
         where = store.folder(self.name)
-        stamp = _stamp(where)
+        stamp = store.state_stamp(where)
         if stamp == self._stamp and now < self._settled_at + SETTLE_S:
             return False
         self._stamp, self._settled_at = stamp, now
@@ -338,11 +337,3 @@ def _write_plan(where: store.Folder, plan: Plan) -> None:
     except QlaunchError:
         pass  # none, or a damaged one
     store.write_plan(where, plan)
-
-
-def _stamp(where: store.Folder) -> tuple[int, int] | None:
-    try:
-        found = where.state.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns

@@ -31,10 +31,10 @@ from launcher.service.supervisor.engine_environment import engine_environment
 from launcher.service.supervisor.engine_log import (
     LogFile,
     Pump,
+    hear,
     is_fatal,
     let_go,
     phase_of,
-    read_available,
 )
 from launcher.service.supervisor.event_loop import Loop, Timer
 from launcher.service.supervisor.http_probe import HttpAnswer, HttpProbe
@@ -274,8 +274,7 @@ class EngineLife:
         return time.monotonic() - self.heard_at
 
     def _readable(self) -> None:
-        if not read_available(self.child.output, self._pump.feed):
-            self._loop.unwatch(self.child.output)
+        hear(self.child, self._pump, self._loop)
 
     def _line(self, line: str) -> None:
         self.heard_at = time.monotonic()

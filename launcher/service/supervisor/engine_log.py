@@ -222,6 +222,12 @@ def read_available(fd: int, feed: Callable[[bytes], object], limit: int = TURN_B
     return True
 
 
+def hear(child: Child, pump: Pump, loop: Loop) -> None:
+    """Read what a child has put out; at its end it is watched no more."""
+    if not read_available(child.output, pump.feed):
+        loop.unwatch(child.output)
+
+
 def let_go(child: Child, pump: Pump, loop: Loop) -> None:
     """Take the last of a child's output, once, and close the pipe."""
     if child.output < 0:

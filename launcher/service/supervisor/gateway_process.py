@@ -23,7 +23,7 @@ from launcher.linux import processes
 from launcher.linux.processes import ProcessId
 from launcher.service import ports, process_tree
 from launcher.service.recover import MARKER
-from launcher.service.supervisor.engine_log import Pump, let_go, read_available
+from launcher.service.supervisor.engine_log import Pump, hear, let_go
 from launcher.service.supervisor.event_loop import Loop
 from launcher.service.supervisor.http_probe import HttpAnswer, HttpProbe
 
@@ -157,8 +157,7 @@ class GatewayProcess:
             self._probe = None
 
     def _readable(self) -> None:
-        if not read_available(self.child.output, self._pump.feed):
-            self._loop.unwatch(self.child.output)
+        hear(self.child, self._pump, self._loop)
 
     def _line(self, line: str) -> None:
         event = _event(line)

@@ -20,7 +20,7 @@ from launcher.paths import dirs, private_dir
 from launcher.plan import memory
 from launcher.record.peak import PeakTracker
 from launcher.record.runs import RunWriter, new_run_id
-from launcher.record.sampler import Pacer, Sampler
+from launcher.record.sampler import Sampler, pause_s
 from launcher.record.scrub import Scrubber
 from launcher.service.logs import LOG_NAME
 from launcher.service.supervisor.engine_log import LINE_BYTES, LogFile
@@ -64,7 +64,6 @@ class RunRecorder:
         self.log_path = self.path / LOG_NAME
         self.engine_log = LogFile(self.log_path)
         self._writer = RunWriter(self.path, began=began, secrets=secrets)
-        self._pacer = Pacer()
         self._peaks = PeakTracker()
         self.latest: Sample | None = None
         """The last sample of an engine that is still measured."""
@@ -119,11 +118,11 @@ class RunRecorder:
     def sample(self, *, ready: bool) -> float:
         """Take a sample; seconds until the next one."""
         if self._sampler is None:
-            return self._pacer.wait_s(0.0, ready=ready)
+            return pause_s(0.0, ready=ready)
         self.latest = sample = self._sampler.sample()
         self._peaks.add(sample)
         self._writer.sample(sample)
-        return self._pacer.wait_s(self._sampler.cost_s, ready=ready)
+        return pause_s(self._sampler.cost_s, ready=ready)
 
     def replanned(self, plan: Plan) -> None:
         """A fallback step changed the plan: what follows is held against this one."""

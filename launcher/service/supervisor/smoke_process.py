@@ -24,6 +24,7 @@ import msgspec
 from launcher import child_environment
 from launcher.documents.plan import Plan
 from launcher.documents.smoke import (
+    KEY_VARIABLE,
     Broken,
     Prepared,
     Reported,
@@ -38,7 +39,6 @@ from launcher.service.supervisor.drift import Numbers
 from launcher.service.supervisor.engine_log import Pump, read_available
 from launcher.service.supervisor.event_loop import Loop
 
-KEY_VARIABLE = "QLAUNCH_VERIFY_KEY"
 REPORT_BYTES = 1024 * 1024
 """A report is one line: checks with their details, the worst text."""
 

@@ -12,12 +12,12 @@ it takes the kernels that it takes on a processor with AVX2 alone.
 import json
 import re
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
+WORKERS = Path(__file__).resolve().parents[1] / "launcher/bench/peers/workers"
+"""Whose way of exporting is the one that `compare --peer onnxruntime` takes."""
 TOKENS = 128
 BATCHES = (1, 16)
 NEAR = 400
@@ -26,49 +26,13 @@ NEAR = 400
 
 def export(model: str, folder: Path) -> None:
     """Write the graph in float32, fused for BERT, and in int8 with weights of 8 and of 7 bits."""
-    import onnx
-    import torch
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-    from transformers import AutoModel
+    sys.path.insert(0, str(WORKERS))
+    from qlaunch_peers.export_onnxruntime import fuse, quantise, trace
 
-    network = AutoModel.from_pretrained(model, attn_implementation="eager", dtype=torch.float32)
-
-    class States(torch.nn.Module):  # type: ignore[misc]  # torch is in its own Python only
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-
-        def forward(self, ids: Any, mask: Any, types: Any) -> Any:
-            found = self.network(input_ids=ids, attention_mask=mask, token_type_ids=types)
-            return found.last_hidden_state
-
-    ids = torch.ones(2, 16, dtype=torch.long)
-    names = ["input_ids", "attention_mask", "token_type_ids", "last_hidden_state"]
-    torch.onnx.export(
-        States().eval(),
-        (ids, ids, ids * 0),
-        str(folder / "plain.onnx"),
-        input_names=names[:3],
-        output_names=names[3:],
-        opset_version=17,
-        dynamo=False,
-        dynamic_axes={name: {0: "texts", 1: "tokens"} for name in names},
-    )
-    config = network.config
-    command = [sys.executable, "-m", "onnxruntime.transformers.optimizer", "--model_type", "bert"]
-    command += ["--input", str(folder / "plain.onnx"), "--output", str(folder / "fused.onnx")]
-    command += ["--num_heads", str(config.num_attention_heads)]
-    subprocess.run([*command, "--hidden_size", str(config.hidden_size)], check=True)
-    for name, seven in (("int8", False), ("int8_seven", True)):
-        quantize_dynamic(
-            folder / "fused.onnx",
-            folder / f"{name}.onnx",
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-            reduce_range=seven,
-            # Fused nodes have no type that shapes could be inferred from.
-            extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
-        )
+    traced, fused = folder / "traced.onnx", folder / "fused.onnx"
+    fuse(traced, fused, trace(model, traced))
+    quantise(fused, folder / "int8.onnx", seven_bits=False)
+    quantise(fused, folder / "int8_seven.onnx", seven_bits=True)
 
 
 def hold_to_avx2(folder: Path) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -16,7 +16,7 @@ from launcher import __version__
 from launcher.app import candidates
 from launcher.app.prepare import profiles_dir
 from launcher.config.loading import load_profile
-from launcher.documents.proof import Proof
+from launcher.documents.proof import Card, Proof, ProvedMachine
 from launcher.engine.releases import release, why_not_hardware
 from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.capability import dots
@@ -167,20 +167,20 @@ def _new(machine: Machine, hardware: Hardware, minutes: float) -> Proof:
     )
 
 
-def facts(hardware: Hardware) -> dict[str, Any]:
-    """What a reader must know of the machine; nothing that names it."""
-    return {
-        "cpu": hardware.cpu.model,
-        "threads": hardware.cpu.usable,
-        "memory_bytes": hardware.memory.total_bytes,
-        "driver": hardware.driver_version,
-        "cards": [
-            {
-                "name": gpu.name,
-                "compute_capability": dots(gpu.compute_capability),
-                "memory_total_bytes": gpu.memory_total_bytes,
-                "memory_free_bytes": gpu.memory_free_bytes,
-            }
+def facts(hardware: Hardware) -> ProvedMachine:
+    """What a proof says of the machine."""
+    return ProvedMachine(
+        cpu=hardware.cpu.model,
+        threads=hardware.cpu.usable,
+        memory_bytes=hardware.memory.total_bytes,
+        driver=hardware.driver_version,
+        cards=tuple(
+            Card(
+                name=gpu.name,
+                compute_capability=dots(gpu.compute_capability),
+                memory_total_bytes=gpu.memory_total_bytes,
+                memory_free_bytes=gpu.memory_free_bytes,
+            )
             for gpu in hardware.gpus
-        ],
-    }
+        ),
+    )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
@@ -20,6 +20,7 @@ from launcher.yaml_messages import did_you_mean
 
 InputFormat = Literal["text", "jsonl", "csv", "tsv", "parquet"]
 OutputFormat = Literal["jsonl", "npy", "parquet"]
+F = TypeVar("F", bound=str)
 
 INPUT_SUFFIXES: Final[dict[str, InputFormat]] = {
     ".txt": "text",
@@ -74,7 +75,7 @@ def identify(path: Path) -> InputIdentity:
     )
 
 
-def format_of(path: Path, suffixes: dict[str, Any], asked: str | None, option: str) -> Any:
+def format_of(path: Path, suffixes: Mapping[str, F], asked: F | None, option: str) -> F:
     """The format of a file: what was asked for, else what its suffix says.
 
     Raises:

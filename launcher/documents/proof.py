@@ -15,6 +15,25 @@ VERSION = 1
 Outcome = Literal["ok", "failed", "timed_out", "skipped", "interrupted"]
 
 
+class Card(msgspec.Struct, frozen=True, kw_only=True):
+    """A GPU, as it was then."""
+
+    name: str
+    compute_capability: str | None = None
+    memory_total_bytes: int | None = None
+    memory_free_bytes: int | None = None
+
+
+class ProvedMachine(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reader must know of the machine; nothing that names it."""
+
+    cpu: str | None = None
+    threads: int | None = None
+    memory_bytes: int | None = None
+    driver: str | None = None
+    cards: tuple[Card, ...] = ()
+
+
 class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One step as it went."""
 
@@ -71,7 +90,6 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     ended: str | None = None
     minutes: float
     device: Literal["cuda", "cpu"]
-    machine: dict[str, Any] = {}
-    """Processor, memory, cards and driver."""
+    machine: ProvedMachine = ProvedMachine()
     chapters: tuple[Chapter, ...] = ()
     claims: tuple[Claim, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from launcher.errors import QlaunchError
 from launcher.linux.files import absent
@@ -249,8 +249,16 @@ def _context(path: Path, config: dict[str, Any], model_type: str, head: PoolingH
     return positions
 
 
-def _weights(headers: Sequence[Header]) -> dict[str, Any]:
+class _Weights(TypedDict):
     """The fields of Checkpoint that the weights' headers give."""
+
+    stored_dtype: str
+    parameters: int
+    weight_bytes: int
+    weight_files: tuple[str, ...]
+
+
+def _weights(headers: Sequence[Header]) -> _Weights:
     tensors = [tensor for header in headers for tensor in header.tensors]
     return {
         "stored_dtype": _stored_dtype(headers),

@@ -6,11 +6,11 @@ import io
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from launcher.documents.proof import Proof
+from launcher.documents.proof import Proof, ProvedMachine
 from launcher.linux.files import read_bounded, write_atomic
 from launcher.paths import Dirs
 from launcher.prove import calls, page
@@ -87,6 +87,6 @@ def _readme(proof: Proof, left_out: list[str]) -> str:
     return "\n".join([*lines, *(f"Left out: {each}" for each in left_out)]) + "\n"
 
 
-def _machine(machine: dict[str, Any]) -> str:
-    cards = ", ".join(str(card.get("name")) for card in machine.get("cards", ()))
-    return f"{machine.get('cpu')}, {cards or 'no GPU'}"
+def _machine(machine: ProvedMachine) -> str:
+    cards = ", ".join(card.name for card in machine.cards)
+    return f"{machine.cpu}, {cards or 'no GPU'}"

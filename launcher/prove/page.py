@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+
+import msgspec
 
 from launcher.documents.proof import Claim, Proof, StepRecord
 from launcher.report import formatting
@@ -33,21 +35,37 @@ def verdict(proof: Proof) -> str:
     return f"{words}{f' ({said})' if said else ''}."
 
 
-def _claim(claim: Claim) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ClaimRow:
     """Figures of one profile, as words."""
-    return {
-        "profile": claim.profile,
-        "release": claim.release or formatting.ABSENT,
-        "ok": claim.ok,
-        "cosine": _digits(claim.worst_cosine),
-        "recall": _digits(claim.recall_difference),
-        "ram": formatting.size(claim.ram_measured_bytes),
-        "ram_off": _off(claim.ram_predicted_bytes, claim.ram_measured_bytes),
-        "gpu": formatting.size(claim.gpu_measured_bytes),
-        "gpu_off": _off(claim.gpu_predicted_bytes, claim.gpu_measured_bytes),
-        "gpu_method": claim.gpu_method or "",
-        "ready": formatting.seconds(claim.ready_s),
-    }
+
+    profile: str
+    release: str
+    ok: bool
+    cosine: str
+    recall: str
+    ram: str
+    ram_off: str
+    gpu: str
+    gpu_off: str
+    gpu_method: str
+    ready: str
+
+
+def _claim(claim: Claim) -> ClaimRow:
+    return ClaimRow(
+        profile=claim.profile,
+        release=claim.release or formatting.ABSENT,
+        ok=claim.ok,
+        cosine=_digits(claim.worst_cosine),
+        recall=_digits(claim.recall_difference),
+        ram=formatting.size(claim.ram_measured_bytes),
+        ram_off=_off(claim.ram_predicted_bytes, claim.ram_measured_bytes),
+        gpu=formatting.size(claim.gpu_measured_bytes),
+        gpu_off=_off(claim.gpu_predicted_bytes, claim.gpu_measured_bytes),
+        gpu_method=claim.gpu_method or "",
+        ready=formatting.seconds(claim.ready_s),
+    )
 
 
 def _digits(value: float | None) -> str:
@@ -59,30 +77,65 @@ def _off(predicted: int | None, measured: int | None) -> str:
     return off(predicted / measured - 1) if predicted and measured else formatting.ABSENT
 
 
-def _rows(chapter: str, step: StepRecord) -> list[dict[str, Any]]:
+class _Load(msgspec.Struct):
+    """As much of a row of `bench` and of `compare` as the page shows."""
+
+    mode: str | None = None
+    batch: int | None = None
+    tokens: int | None = None
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    embeddings_per_s: float | None = None
+    ram_peak_bytes: int | None = None
+    gpu_peak_bytes: int | None = None
+
+
+class _Mode(msgspec.Struct):
+    name: str
+    rows: tuple[_Load, ...] = ()
+
+
+class _Measured(msgspec.Struct):
+    """`data` of a step that measured."""
+
+    modes: tuple[_Mode, ...] = ()
+    rows: tuple[_Load, ...] = ()
+
+
+@dataclass(frozen=True)
+class LoadRow:
+    """A level of load that a step measured, as words."""
+
+    chapter: str
+    mode: str
+    batch: int | None
+    tokens: int | None
+    p50: str
+    p95: str
+    rate: str
+    ram: str
+    gpu: str
+
+
+def _rows(chapter: str, step: StepRecord) -> list[LoadRow]:
     """Levels of load that a step measured; a comparison has them by mode."""
-    modes = [mode for mode in _list(step.data, "modes") if isinstance(mode, dict)]
-    found = [(str(mode.get("name", "")), row) for mode in modes for row in _list(mode, "rows")]
-    found += [("", row) for row in _list(step.data, "rows")]
-    return [_row(chapter, mode, row) for mode, row in found if isinstance(row, dict)]
+    try:
+        found = msgspec.convert(step.data, _Measured)
+    except msgspec.ValidationError:
+        return []  # the step was no measurement
+    rows = [_row(chapter, mode.name, row) for mode in found.modes for row in mode.rows]
+    return rows + [_row(chapter, row.mode or "", row) for row in found.rows]
 
 
-def _list(data: dict[str, Any], key: str) -> list[Any]:
-    value = data.get(key)
-    return value if isinstance(value, list) else []
-
-
-def _row(chapter: str, mode: str, row: dict[str, Any]) -> dict[str, Any]:
-    inner = row.get("level")
-    level = inner if isinstance(inner, dict) else row
-    return {
-        "chapter": chapter,
-        "mode": mode or row.get("mode") or "",
-        "batch": level.get("batch"),
-        "tokens": level.get("tokens"),
-        "p50": formatting.figure(row.get("p50_ms")),
-        "p95": formatting.figure(row.get("p95_ms")),
-        "rate": formatting.figure(row.get("embeddings_per_s")),
-        "ram": formatting.size(row.get("ram_peak_bytes")),
-        "gpu": formatting.size(row.get("gpu_peak_bytes")),
-    }
+def _row(chapter: str, mode: str, row: _Load) -> LoadRow:
+    return LoadRow(
+        chapter=chapter,
+        mode=mode,
+        batch=row.batch,
+        tokens=row.tokens,
+        p50=formatting.figure(row.p50_ms),
+        p95=formatting.figure(row.p95_ms),
+        rate=formatting.figure(row.embeddings_per_s),
+        ram=formatting.size(row.ram_peak_bytes),
+        gpu=formatting.size(row.gpu_peak_bytes),
+    )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import yaml
 
 from launcher.errors import ExitCode, QlaunchError
 from launcher.linux.files import sha256, write_atomic
+from launcher.model.cards import CardFile
 from launcher.model.checkpoint import Checkpoint, ModelCard
 from launcher.quantize.make import Record
 
@@ -65,9 +66,9 @@ def write(
         QlaunchError: `models_dir_unusable` (exit 1).
     """
     path = path_of(name, cards)
-    text = yaml.safe_dump(
-        contents(folder, record, *sources), sort_keys=False, allow_unicode=True, width=96
-    )
+    said = msgspec.to_builtins(contents(folder, record, *sources))
+    said = {key: value for key, value in said.items() if value not in (None, {})}
+    text = yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=96)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, f"{_MARK}\n{text}".encode(), mode=0o644)
@@ -87,29 +88,25 @@ def remove(card: ModelCard | None) -> None:
         Path(card.file).unlink(missing_ok=True)
 
 
-def contents(
-    folder: Path, record: Record, source: Checkpoint, card: ModelCard | None
-) -> dict[str, Any]:
-    """The card as it is written, keys in the order people read them."""
-    title = card.title if card else source.path.name
-    said: dict[str, Any] = {
-        "title": f"{title} in {record.to}, made on this machine",
-        "sources": [str(folder)],
-        "architecture": card.architecture if card else source.architectures[0],
-        "parameters": card.parameters if card else source.parameters,
-        "pooling": source.pooling,
-        "normalize": source.normalize,
-        "dimensions": source.dimensions,
-        "matryoshka": bool(card and card.matryoshka),
-        "context_length": source.context_length,
-        "licence": card.licence if card else "unverified",
-        "instruction": card.instruction if card else None,
-        "end_token": card.end_token if card else None,
-        "shape": msgspec.to_builtins(card.shape) if card and card.shape else None,
-        "sha256": {name: sha256(folder / name) for name in _HASHED if (folder / name).is_file()},
-        "notes": notes(record),
-    }
-    return {key: value for key, value in said.items() if value not in (None, {})}
+def contents(folder: Path, record: Record, source: Checkpoint, card: ModelCard | None) -> CardFile:
+    """The card as it is written."""
+    return CardFile(
+        title=f"{card.title if card else source.path.name} in {record.to}, made on this machine",
+        sources=[str(folder)],
+        architecture=card.architecture if card else source.architectures[0],
+        parameters=card.parameters if card else source.parameters,
+        pooling=source.pooling,
+        normalize=source.normalize,
+        dimensions=source.dimensions,
+        matryoshka=bool(card and card.matryoshka),
+        context_length=source.context_length,
+        licence=card.licence if card else "unverified",
+        instruction=card.instruction if card else None,
+        end_token=card.end_token if card else None,
+        sha256={name: sha256(folder / name) for name in _HASHED if (folder / name).is_file()},
+        shape=card.shape if card else None,
+        notes=notes(record),
+    )
 
 
 def notes(record: Record) -> str:

@@ -121,7 +121,7 @@ class EmbeddingClient:
         Raises:
             CallError: no connection, no whole answer in time, an HTTP error, not a response.
         """
-        extra: dict[str, Any] = {} if dimensions is None else {"dimensions": dimensions}
+        extra = {} if dimensions is None else {"dimensions": dimensions}
 
         def call() -> _Outcome:
             return self._raw(texts, timeout_s, encoding_format=encoding, **extra)

@@ -36,11 +36,11 @@ PROOF = """
 import sys, time
 from pathlib import Path
 from launcher.app.interrupts import ends_by_interrupt
-from launcher.documents.proof import Proof
+from launcher.documents.proof import Proof, ProvedMachine
 from launcher.prove import run
 from launcher.prove.agenda import Chapter, Step
 sys.executable = sys.argv[1]
-machine = {"cpu": "c", "memory_bytes": 1, "driver": None, "cards": []}
+machine = ProvedMachine(cpu="c", memory_bytes=1)
 begun = Proof(id="p", qlaunch="0", began="then", minutes=1.0, device="cpu", machine=machine)
 chapter = Chapter("a", "a", (Step("vectors", ("verify", "a"), 600.0),), services=("a",))
 try:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from launcher.config.loading import list_profiles
-from launcher.documents.proof import Claim, Proof
+from launcher.documents.proof import Card, Claim, Proof, ProvedMachine
 from tests.engines_cuda import page
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +39,7 @@ def test_a_record_becomes_a_row(ok: bool, word: str, tmp_path: Path) -> None:
                   gpu_measured_bytes=3 << 30)  # fmt: skip
     proof = Proof(
         id="p", qlaunch="0", began="then", minutes=20.0, device="cuda",
-        machine={"cards": [{"name": "Tesla T4"}]}, claims=(claim,),
+        machine=ProvedMachine(cards=(Card(name="Tesla T4"),)), claims=(claim,),
     )  # fmt: skip
     (tmp_path / "p.json").write_text(json.dumps(msgspec.to_builtins(proof)))
     (row,) = [line for line in page.proved(tmp_path).splitlines() if "t4-fp16" in line]

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from launcher.documents.proof import Proof, StepRecord
+from launcher.documents.proof import Proof, ProvedMachine, StepRecord
 from launcher.paths import dirs
 from launcher.prove import bundle, calls, drills, page, run
 from launcher.prove.agenda import Chapter, Step
@@ -29,7 +29,7 @@ def record(name: str, outcome: str = "ok", **more: object) -> StepRecord:
 
 
 def proof() -> Proof:
-    machine = {"cpu": "a <b>CPU</b>", "memory_bytes": 2**34, "driver": "1", "cards": []}
+    machine = ProvedMachine(cpu="a <b>CPU</b>", memory_bytes=2**34, driver="1")
     return Proof(id="p", qlaunch="0", began="then", minutes=1.0, device="cpu", machine=machine)
 
 
@@ -253,8 +253,8 @@ def test_the_bundle_holds_the_records_and_no_secret(
 def test_the_page_shows_the_levels_of_a_comparison_and_cosines_to_four_digits(
     program: Program, tmp_path: Path
 ) -> None:
-    row = {"level": {"batch": 1, "tokens": 128}, "p50_ms": 48.25}
-    modes = {"modes": [{"name": "offload-t4", "rows": [row]}, {"name": "cannot", "rows": None}]}
+    row = {"batch": 1, "tokens": 128, "p50_ms": 48.25}
+    modes = {"modes": [{"name": "offload-t4", "rows": [row]}, {"name": "cannot", "rows": []}]}
     program.told["bench a"] = lambda: record("load", data=modes)
     program.told["up a"] = lambda: record("up", data={"smoke": {"worst_cosine": 0.99987}})
     text = page.html(go([life("a")], tmp_path))

@@ -12,7 +12,6 @@ from typing import Any
 
 from qlaunch_peers import settings
 from qlaunch_peers.encoding import save_tokenizer
-from qlaunch_peers.settings import Settings
 
 GRAPH = "model.onnx"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -23,22 +22,23 @@ def main() -> None:
     """Write graph and tokenizer into the folder of the export."""
     asked = settings.read()
     traced = asked.folder / "traced.onnx"
-    config = _trace(asked, traced)
+    config = trace(asked.model_path, traced)
     fused = asked.folder / ("fused.onnx" if asked.variant == "int8" else GRAPH)
-    _fuse(traced, fused, config)
+    fuse(traced, fused, config)
     traced.unlink()
     if asked.variant == "int8":
-        _quantise(fused, asked.folder / GRAPH, seven_bits=asked.seven_bits)
+        quantise(fused, asked.folder / GRAPH, seven_bits=asked.seven_bits)
         fused.unlink()
     save_tokenizer(asked.checkpoint, asked.folder)
 
 
-def _trace(asked: Settings, path: Path) -> Any:
+def trace(model_path: str, path: Path) -> Any:
+    """Write the graph to `path`; returns the model's configuration."""
     import torch
     from transformers import AutoModel
 
     model = AutoModel.from_pretrained(
-        asked.model_path, attn_implementation="eager", dtype=torch.float32
+        model_path, attn_implementation="eager", dtype=torch.float32
     ).eval()
 
     class States(torch.nn.Module):  # type: ignore[misc]  # torch is in the peer's environment only
@@ -66,7 +66,8 @@ def _trace(asked: Settings, path: Path) -> Any:
     return model.config
 
 
-def _fuse(traced: Path, fused: Path, config: Any) -> None:
+def fuse(traced: Path, fused: Path, config: Any) -> None:
+    """Write the graph as ONNX Runtime's optimiser has it; exits where that left a layer out."""
     from onnxruntime.transformers import optimizer
 
     found = optimizer.optimize_model(
@@ -85,7 +86,7 @@ def _fuse(traced: Path, fused: Path, config: Any) -> None:
     found.save_model_to_file(str(fused))
 
 
-def _quantise(fused: Path, path: Path, *, seven_bits: bool) -> None:
+def quantise(fused: Path, path: Path, *, seven_bits: bool) -> None:
     """Dynamic int8, one scale a channel, as ONNX Runtime's guide has it for transformers."""
     from onnx import TensorProto
     from onnxruntime.quantization import QuantType, quantize_dynamic

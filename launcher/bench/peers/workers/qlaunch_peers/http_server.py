@@ -52,7 +52,7 @@ def serve(port: int, encode: Encode) -> None:
                 self._answer(400, {"message": f"{type(error).__name__}: {error}"})
                 return
             as_text = asked.get("encoding_format") == "base64"
-            document: dict[str, Any] = {
+            document: dict[str, object] = {
                 "object": "list",
                 "data": _items(answer.vectors, as_text=as_text),
             }
@@ -60,7 +60,7 @@ def serve(port: int, encode: Encode) -> None:
                 document["usage"] = {"prompt_tokens": answer.tokens, "total_tokens": answer.tokens}
             self._answer(200, document)
 
-        def _answer(self, status: int, document: dict[str, Any]) -> None:
+        def _answer(self, status: int, document: dict[str, object]) -> None:
             body = json.dumps(document).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
@@ -74,7 +74,7 @@ def serve(port: int, encode: Encode) -> None:
     _Server(("127.0.0.1", port), Handler).serve_forever()
 
 
-def _items(vectors: Any, *, as_text: bool) -> list[dict[str, Any]]:
+def _items(vectors: Any, *, as_text: bool) -> list[dict[str, object]]:
     def shown(vector: Any) -> Any:
         if as_text:
             return base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii")

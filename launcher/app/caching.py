@@ -9,7 +9,7 @@ from launcher.config.service_cache import ServiceCache
 from launcher.documents.plan import Plan
 from launcher.gateway.access import secret
 from launcher.gateway.backends.backend import CacheSettings
-from launcher.gateway.backends.redis_server import password_of
+from launcher.gateway.backends.redis_server import password_of, sentinel_password_of
 
 
 def default_cache() -> str:
@@ -28,8 +28,13 @@ def cache_settings_of(cache: ServiceCache) -> CacheSettings:
         url=cache.url or default_cache(),
         ttl_s=cache.ttl_s,
         max_bytes=cache.max_bytes,
-        password_file=None if cache.password_file is None else Path(cache.password_file),
+        password_file=_path(cache.password_file),
+        sentinel_password_file=_path(cache.sentinel_password_file),
     )
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
 
 
 def cache_secret(file: Path | str | None) -> bytes:
@@ -59,7 +64,9 @@ def require_cache(plan: Plan) -> None:
         return
     if cache.backend == "redis":
         extras.require("redis")
-        password_of(cache_settings_of(cache))
+        settings = cache_settings_of(cache)
+        password_of(settings)
+        sentinel_password_of(settings)
     elif cache.backend == "memcached":
         extras.require("memcached")
     cache_secret(cache.key_file)

@@ -83,7 +83,8 @@ def _cache_notes(plan: Plan) -> list[str]:
     cache = plan.cache
     if cache is None:
         return []
-    files = {"password_file": cache.password_file, "key_file": cache.key_file}
+    keys = ("password_file", "sentinel_password_file", "key_file")
+    files: dict[str, str | None] = {key: getattr(cache, key) for key in keys}
     if cache.backend == "embedded":
         files["url"] = cache.url
     for key, path in files.items():

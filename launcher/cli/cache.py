@@ -18,7 +18,10 @@ command = group("cache", "Show, empty and fill the cache of the gateway.")
 
 
 def _settings(
-    url: str | None, password_file: Path | None, service: str | None = None
+    url: str | None,
+    password_file: Path | None,
+    sentinel_password_file: Path | None,
+    service: str | None = None,
 ) -> CacheSettings:
     """The cache that is named; else the service's own, else the default one."""
     own = None if service is None or url is not None else _own(service)
@@ -26,7 +29,7 @@ def _settings(
         from launcher.app.caching import cache_settings_of
 
         return cache_settings_of(own)
-    settings = cache_settings(url, password_file)
+    settings = cache_settings(url, password_file, sentinel_password_file=sentinel_password_file)
     if settings is None:
         raise click.UsageError("there is no cache called none")
     return settings
@@ -74,12 +77,13 @@ def _unreachable(backend: Backend, error: BackendError) -> QlaunchError:
 def stats(
     cache_url: str | None,
     cache_password_file: Path | None,
+    cache_sentinel_password_file: Path | None,
     cache_key_file: Path | None,
     service: str | None,
 ) -> Result:
     """Show how full the cache is."""
     del cache_key_file  # counts need no key
-    settings = _settings(cache_url, cache_password_file, service)
+    settings = _settings(cache_url, cache_password_file, cache_sentinel_password_file, service)
     backend = _opened(settings)
     if backend is None:
         return _nothing(settings, {"entries": 0, "bytes": 0, "max_bytes": settings.max_bytes})
@@ -110,11 +114,12 @@ def stats(
 def purge(
     cache_url: str | None,
     cache_password_file: Path | None,
+    cache_sentinel_password_file: Path | None,
     cache_key_file: Path | None,
     service: str | None,
 ) -> Result:
     """Remove the cache's vectors; a gateway that runs goes on, with an empty cache."""
-    settings = _settings(cache_url, cache_password_file, service)
+    settings = _settings(cache_url, cache_password_file, cache_sentinel_password_file, service)
     backend = _opened(settings)
     if backend is None:
         return _nothing(settings, {"removed": 0})

@@ -26,6 +26,12 @@ _OPTIONS = (
         help="File with the password of Redis.",
     ),
     click.option(
+        "--cache-sentinel-password-file",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="File with the password of the sentinels themselves.",
+    ),
+    click.option(
         "--cache-key-file",
         metavar="FILE",
         type=click.Path(path_type=Path),
@@ -36,7 +42,7 @@ _OPTIONS = (
 
 
 def cache_options(body: Callable[..., Any]) -> Callable[..., Any]:
-    """`--cache`, `--cache-password-file` and `--cache-key-file`."""
+    """`--cache`, the files of its passwords and `--cache-key-file`."""
     for option in reversed(_OPTIONS):
         body = option(body)
     return body
@@ -46,6 +52,7 @@ def cache_settings(
     url: str | None,
     password_file: Path | None,
     *,
+    sentinel_password_file: Path | None = None,
     ttl_s: int | None = None,
     size: str | None = None,
 ) -> CacheSettings | None:
@@ -63,5 +70,9 @@ def cache_settings(
     except ValueError as error:
         raise click.UsageError(f"--cache-max-bytes {size!r}: {error}") from error
     return CacheSettings(
-        url=url or default_cache(), ttl_s=ttl_s, max_bytes=most, password_file=password_file
+        url=url or default_cache(),
+        ttl_s=ttl_s,
+        max_bytes=most,
+        password_file=password_file,
+        sentinel_password_file=sentinel_password_file,
     )

@@ -34,6 +34,7 @@ class Options:
     port: int
     cache_url: str | None
     cache_password_file: Path | None
+    cache_sentinel_password_file: Path | None
     cache_key_file: Path | None
     cache_ttl: int | None
     cache_max_bytes: str | None
@@ -218,6 +219,7 @@ def _settings(targets: tuple[str, ...], asked: Options) -> GatewaySettings:
         cache=cache_settings(
             asked.cache_url,
             asked.cache_password_file,
+            sentinel_password_file=asked.cache_sentinel_password_file,
             ttl_s=asked.cache_ttl,
             size=asked.cache_max_bytes,
         ),

@@ -97,6 +97,7 @@ def service_cache(
         wait_ms=cache.wait_ms,
         idle_stop_s=cache.idle_stop_s,
         password_file=anchored("password_file", cache.password_file),
+        sentinel_password_file=anchored("sentinel_password_file", cache.sentinel_password_file),
         key_file=anchored("key_file", cache.key_file),
     )
 
@@ -204,10 +205,15 @@ def _size(key: str, value: int | str) -> int:
 
 
 def _files(cache: Cache) -> None:
-    for key in ("password_file", "key_file"):
+    for key in ("password_file", "sentinel_password_file", "key_file"):
         path = getattr(cache, key)
         if path is not None and (not path.strip() or "\0" in path):
             raise CacheProblem(key, f"`cache.{key}` is not a path", "give a path, or leave it out")
     if cache.password_file is not None and cache.backend != "redis":
         message = f"`cache.password_file` is for Redis, and {cache.backend} takes no password"
         raise CacheProblem("password_file", message, "remove it")
+    asked = (cache.url or "").partition("://")[0]
+    if cache.sentinel_password_file is not None and "+sentinel" not in asked:
+        message = "`cache.sentinel_password_file` is for sentinels, and `cache.url` names none"
+        fix = "remove it, or write redis+sentinel://host:port/master"
+        raise CacheProblem("sentinel_password_file", message, fix)

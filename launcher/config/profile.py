@@ -120,6 +120,9 @@ class Cache(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     next one that does starts it again, and waits. Left out: it is never stopped."""
     password_file: str | None = None
     """File with the password of Redis; relative to the profile's folder."""
+    sentinel_password_file: str | None = None
+    """File with the password of the sentinels themselves, where they want one; relative to the
+    profile's folder."""
     key_file: str | None = None
     """The secret that keys are made with, mode 0600; left out: this installation's own. Services
     on several machines share a cache by sharing it. Relative to the profile's folder."""

@@ -29,6 +29,8 @@ class ServiceCache(msgspec.Struct, frozen=True, kw_only=True):
     """After which the engine is stopped; None: never."""
     password_file: str | None = None
     """Absolute."""
+    sentinel_password_file: str | None = None
+    """Absolute."""
     key_file: str | None = None
     """Absolute; None: this installation's own."""
 

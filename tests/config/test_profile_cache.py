@@ -100,6 +100,20 @@ def test_everything_at_once(tmp_path: Path) -> None:
     )
 
 
+def test_sentinels_may_have_a_password_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "theirs").touch()
+    found = cache_of(
+        tmp_path,
+        {
+            "backend": "redis",
+            "url": "redis+sentinel://h:26379/m",
+            "sentinel_password_file": "theirs",
+        },
+    )
+    assert found is not None
+    assert found.sentinel_password_file == str(tmp_path / "theirs")
+
+
 @pytest.mark.parametrize(
     ("ttl", "seconds"), [(60, 60), ("90s", 90), ("30m", 1800), ("7d", 604_800), (" 2 h ", 7200)]
 )
@@ -153,6 +167,11 @@ REFUSED: dict[str, tuple[Any, int, str]] = {
     "a bad port": ({"backend": "memcached", "url": "memcached://h:99999"}, 7, "names no host"),
     "an empty URL": ({"url": " "}, 6, "`cache.url` is empty"),
     "a password for a file": ({"password_file": "p"}, 6, "embedded takes no password"),
+    "a sentinels' password without sentinels": (
+        {"backend": "redis", "sentinel_password_file": "p"},
+        7,
+        "`cache.url` names none",
+    ),
     "an empty path": ({"key_file": " "}, 6, "`cache.key_file` is not a path"),
 }
 

@@ -271,6 +271,73 @@ def test_a_master_with_a_password(tmp_path: Path, start_cache: Start) -> None:
         process.kill()
 
 
+def test_sentinels_with_a_password_of_their_own(tmp_path: Path, start_cache: Start) -> None:
+    """They were asked without one, so that the cache was bypassed for ever."""
+    server = start_cache("redis", "--requirepass", "of the master")
+    sentinel = free_port()
+    config = tmp_path / "sentinel.conf"
+    config.write_text(
+        f"port {sentinel}\nbind 127.0.0.1\ndir {tmp_path}\n"
+        'requirepass "of the sentinels"\n'
+        f"sentinel monitor {MASTER} 127.0.0.1 {server.port} 1\n"
+        f'sentinel auth-pass {MASTER} "of the master"\n'
+    )
+    words = ["redis-server", str(config), "--sentinel"]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL) as process:
+        eventually(lambda: answers(sentinel))
+        master, theirs, wrong = (tmp_path / name for name in ("master", "sentinels", "wrong"))
+        master.write_text("of the master\n")
+        theirs.write_text("of the sentinels\n")
+        wrong.write_text("of nobody\n")
+        url = f"redis+sentinel://127.0.0.1:{sentinel}/{MASTER}"
+        for asked, fine in ((theirs, True), (None, False), (wrong, False), (master, False)):
+            settings = CacheSettings(url=url, password_file=master, sentinel_password_file=asked)
+            with contextlib.closing(open_backend(settings)) as backend:
+                assert kept(backend, entries(2)) == fine
+        process.kill()
+
+
+@pytest.mark.parametrize("name", ["password_file", "sentinel_password_file"])
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(None, "No such file"), (b" \n", "is empty"), (b"\xff\xfe", "not UTF-8")],
+)
+def test_a_password_that_cannot_be_read_is_refused(
+    tmp_path: Path, name: str, content: bytes | None, says: str
+) -> None:
+    """An empty file was an empty password, and the cache bypassed for ever."""
+    file = tmp_path / "password"
+    if content is not None:
+        file.write_bytes(content)
+    settings: dict[str, Any] = {"url": "redis+sentinel://127.0.0.1:1/m", name: file}
+    with pytest.raises(QlaunchError, match=says) as refused:
+        open_backend(CacheSettings(**settings))
+    assert (refused.value.code, refused.value.exit_code) == ("bad_cache", 2)
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("redis://127.0.0.1:1/0", "sentinel_password_file"),
+        ("redis+cluster://127.0.0.1:1", "sentinel_password_file"),
+        ("memcached://127.0.0.1:1", "password_file"),
+        ("{folder}/v.db", "password_file"),
+        ("sqlite:{folder}/v.db", "sentinel_password_file"),
+    ],
+)
+def test_a_password_that_nobody_would_be_told_is_refused(
+    tmp_path: Path, url: str, name: str
+) -> None:
+    """Before a file it was left out without a word."""
+    file = tmp_path / "password"
+    file.write_text("secret\n")
+    settings: dict[str, Any] = {"url": url.format(folder=tmp_path), name: file}
+    with pytest.raises(QlaunchError, match="password is for") as refused:
+        open_backend(CacheSettings(**settings))
+    assert (refused.value.code, refused.value.exit_code) == ("bad_cache", 2)
+    assert not (tmp_path / "v.db").exists()
+
+
 @pytest.mark.parametrize(
     "url",
     ["redis+sentinel://h", "redis+cluster://h/1", "redis+cluster://h:0", "redis+other://h/m"],

@@ -114,6 +114,8 @@ class CacheSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Of the file; servers have their own bound."""
     password_file: Path | None = None
     """For Redis: a file with the password."""
+    sentinel_password_file: Path | None = None
+    """For sentinels that want one themselves."""
 
 
 def bad_cache(message: str) -> QlaunchError:

@@ -42,8 +42,6 @@ class MemcachedBackend:
             host, port = parts.hostname or "127.0.0.1", parts.port or 11211
         except ValueError:
             raise bad_cache("the cache's URL has no such port") from None
-        if settings.password_file is not None:
-            raise bad_cache("Memcached takes no password")
         self.name = f"memcached://{host}:{port}"
         self._ttl_s = min(settings.ttl_s or 0, _LONGEST_TTL_S)
         self._errors_of: tuple[type[Exception], ...] = (MemcacheError, OSError, ValueError)

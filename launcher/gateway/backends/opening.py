@@ -19,6 +19,8 @@ def open_backend(settings: CacheSettings) -> Backend:
             `cache_unusable` (exit 1): the file cannot be made or read.
     """
     scheme = _scheme(settings.url)
+    if scheme != "redis" and (settings.password_file or settings.sentinel_password_file):
+        raise bad_cache("a password is for Redis, and this cache takes none")
     if scheme == "sqlite":
         from launcher.gateway.backends.sqlite import SqliteBackend
 

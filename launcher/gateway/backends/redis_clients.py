@@ -99,8 +99,16 @@ class ClusterClient:
                 self._client.close()
 
 
-def clients_of(url: str, address: RedisAddress, password: str | None) -> Clients:
+def clients_of(
+    url: str, address: RedisAddress, password: str | None, sentinel_password: str | None = None
+) -> Clients:
     """The clients of an address; nothing is sent yet.
+
+    Args:
+        url: as it was given.
+        address: what it says.
+        password: of the servers.
+        sentinel_password: of the sentinels themselves.
 
     Raises:
         ValueError: the URL has an option that is none.
@@ -119,9 +127,8 @@ def clients_of(url: str, address: RedisAddress, password: str | None) -> Clients
         from redis import sentinel
 
         untyped: Any = sentinel
-        sentinels = untyped.Sentinel(
-            list(address.hosts), sentinel_kwargs={"ssl": address.tls, "retry": once, **_TIMES}
-        )
+        asked = {"password": sentinel_password, "ssl": address.tls, "retry": once, **_TIMES}
+        sentinels = untyped.Sentinel(list(address.hosts), sentinel_kwargs=asked)
         master = sentinels.master_for(
             address.master, db=address.database, retry=once, **login, **_TIMES
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -47,7 +48,9 @@ class RedisBackend:
         )
         self._ttl_ms = None if settings.ttl_s is None else settings.ttl_s * 1000
         try:
-            self._clients = clients_of(settings.url, address, password_of(settings))
+            self._clients = clients_of(
+                settings.url, address, password_of(settings), sentinel_password_of(settings)
+            )
         except ValueError as error:
             raise bad_cache(f"{self.name}: {error}") from None
 
@@ -117,10 +120,31 @@ def password_of(settings: CacheSettings) -> str | None:
     """
     if settings.password_file is None:
         return urlsplit(settings.url).password  # as `parse` has it, but for a URL that is none
+    return _read_password(settings.password_file)
+
+
+def sentinel_password_of(settings: CacheSettings) -> str | None:
+    """The password that the sentinels themselves want; None where they want none.
+
+    Raises:
+        QlaunchError: `bad_cache` (exit 2): its file cannot be read, or no sentinels are asked.
+    """
+    if settings.sentinel_password_file is None:
+        return None
+    if "+sentinel" not in settings.url.partition("://")[0]:
+        raise bad_cache("the sentinels' password is for redis+sentinel://…, which names sentinels")
+    return _read_password(settings.sentinel_password_file)
+
+
+def _read_password(file: Path) -> str:
     try:
-        return settings.password_file.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise bad_cache(f"cannot read {settings.password_file}: {error}") from None
+        password = file.read_text("utf-8").strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise bad_cache(f"cannot read the password in {file}: {reason}") from None
+    if not password:
+        raise bad_cache(f"the password file {file} is empty")
+    return password
 
 
 def _pattern(space: bytes | None) -> bytes:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from launcher.errors import ExitCode, QlaunchError
+from launcher.network import address
 
 if TYPE_CHECKING:
     import requests
@@ -37,11 +38,19 @@ def warm_cache(file: Path, *, url: str, model: str, key_file: Path | None, batch
         batch: texts of one request.
 
     Raises:
-        QlaunchError: `bad_text_file` (exit 2), `gateway_unreachable` (exit 3), `gateway_refused`
-            (exit 1).
+        QlaunchError: `bad_text_file`, `bad_url` (exit 2), `gateway_unreachable` (exit 3),
+            `gateway_refused` (exit 1).
     """
     import requests
 
+    try:
+        url = address.api_url(url)
+    except address.WrongAddressError as error:
+        raise QlaunchError(
+            f"the address{address.told(url)} of --gateway {error}",
+            code="bad_url",
+            fix="give it as http://127.0.0.1:30100/v1, and a key by --api-key-file FILE",
+        ) from None
     count = hits = 0
     with requests.Session() as session:
         session.trust_env = False
@@ -86,9 +95,10 @@ def _ask(session: requests.Session, url: str, model: str, texts: list[str]) -> i
 def _texts(file: Path) -> Iterator[str]:
     as_json = file.suffix == ".jsonl"
     try:
-        with file.open(encoding="utf-8") as lines:
+        # A byte order mark is none of the first text; nothing but a newline ends one.
+        with file.open(encoding="utf-8-sig", newline="\n") as lines:
             for number, line in enumerate(lines, 1):
-                text = line.rstrip("\n")
+                text = line.removesuffix("\n").removesuffix("\r")
                 if not text:
                     continue
                 if len(text) > _LONGEST:
@@ -110,7 +120,11 @@ def _first_key(file: Path) -> str:
         lines = file.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise _bad(file, None, f"cannot be read: {error}") from error
-    return next((line.strip() for line in lines if line.strip() and line[0] != "#"), "")
+    # After a key there may be what it is allowed.
+    keys = [line.split()[0] for line in lines if line.strip() and line[0] != "#"]
+    if not keys or not keys[0].isascii():
+        raise _bad(file, None, "holds no key")
+    return keys[0]
 
 
 def _bad(file: Path, number: int | None, why: str) -> QlaunchError:

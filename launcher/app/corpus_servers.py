@@ -7,7 +7,6 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from launcher.app import named_model
 from launcher.app.prepare import Request, prepare, profiles_dir, require_fit
@@ -16,6 +15,7 @@ from launcher.corpus.endpoints import Endpoint
 from launcher.documents.plan import Plan
 from launcher.documents.service_state import FINAL, UP, ServiceState
 from launcher.errors import ExitCode, QlaunchError
+from launcher.network import address
 from launcher.paths import dirs
 from launcher.service import control, keys, store
 
@@ -234,19 +234,14 @@ def clean_url(url: str) -> str:
     Raises:
         QlaunchError: `bad_url` (exit 2).
     """
-    parts = urlsplit(url if "://" in url else f"http://{url}")
     try:
-        right = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        right = False
-    if not right or parts.query or parts.fragment or parts.username is not None:
+        return address.api_url(url)
+    except address.WrongAddressError as error:
         raise QlaunchError(
-            f"{url!r} is not the address of a server",
+            f"the address{address.told(url)} of --url {error}",
             code="bad_url",
-            fix="give it as http://127.0.0.1:30000/v1",
-        )
-    path = parts.path.rstrip("/").removesuffix("/embeddings")
-    return f"{parts.scheme}://{parts.netloc}{path or '/v1'}"
+            fix="give it as http://127.0.0.1:30000/v1, and a key by --api-key-file FILE",
+        ) from None
 
 
 def served_model(url: str, key: str | None) -> str:

@@ -21,6 +21,7 @@ from launcher.gateway.inputs import Checkpoint
 from launcher.gateway.pool import Limits
 from launcher.gateway.replica import Seen
 from launcher.gateway.run import ServiceGroup, UrlGroup
+from launcher.network import address
 from launcher.service import control, store
 
 HOLD_S: Final = 30.0
@@ -222,8 +223,12 @@ def parse_targets(
     urls: list[UrlGroup] = []
     for word in words:
         name, _, rest = word.partition("=") if _is_named(word) else ("", "", word)
-        targets = tuple(target.rstrip("/") for target in rest.split(",") if target)
+        if not rest or (rest != word and not name):
+            raise _bad_target("a target with `=` is NAME=TARGET or NAME=TARGET,TARGET")
+        targets = tuple(_target(target) for target in rest.split(",") if target)
         kinds = {"://" in target for target in targets}
+        if len(set(targets)) < len(targets):
+            raise _bad_target(f"{name or 'a target'} names a server twice")
         if len(kinds) != 1:
             raise _bad_target(f"{word!r} names no server, or mixes services and URLs")
         if kinds == {True}:
@@ -236,6 +241,16 @@ def parse_targets(
         if names.count(name) > 1:
             raise _bad_target(f"two servers are called {name!r}: replicas are NAME=A,B")
     return tuple(services), tuple(urls)
+
+
+def _target(text: str) -> str:
+    """A service's name as it is, a URL as calls need it."""
+    if "://" not in text:
+        return text
+    try:
+        return address.api_url(text)
+    except address.WrongAddressError as error:
+        raise _bad_target(f"the address{address.told(text)} {error}") from None
 
 
 def _service_group(

@@ -70,7 +70,7 @@ def cache_settings(
     except ValueError as error:
         raise click.UsageError(f"--cache-max-bytes {size!r}: {error}") from error
     return CacheSettings(
-        url=url or default_cache(),
+        url=default_cache() if url is None else url,
         ttl_s=ttl_s,
         max_bytes=most,
         password_file=password_file,

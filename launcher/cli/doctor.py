@@ -16,6 +16,7 @@ import msgspec
 from launcher.cli import screen
 from launcher.cli.base import all_option, wants_json, wants_reasons
 from launcher.cli.base import command as declare
+from launcher.cli.finite import FiniteRange
 from launcher.cli.result import Problem, Result
 from launcher.config.profile import Profile
 from launcher.config.settings import SETTINGS, is_offline, load_user_config
@@ -56,7 +57,7 @@ def _finite(_ctx: click.Context, _param: click.Parameter, value: float | None) -
 @click.option(
     "--limit",
     "limit_s",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     callback=_finite,
     metavar="SECONDS",
     help="Time limit of each check, instead of its own (3 s for most).",

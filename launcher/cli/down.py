@@ -9,6 +9,7 @@ from msgspec.structs import asdict
 from launcher.cli import screen
 from launcher.cli.base import command as declare
 from launcher.cli.base import wants_reasons
+from launcher.cli.finite import FiniteRange
 from launcher.cli.result import Problem, Result
 from launcher.documents.service_state import State
 from launcher.errors import ExitCode
@@ -31,7 +32,7 @@ class Stopped(msgspec.Struct, frozen=True, kw_only=True):
 @click.option("--all", "everything", is_flag=True, help="Stop every service.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=1),
+    type=FiniteRange(min=1),
     default=control.DOWN_S,
     show_default=True,
     help="Seconds for one service, at most.",

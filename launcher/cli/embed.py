@@ -14,6 +14,7 @@ from launcher.app.corpus_job import Job, Moment, Outcome, run_job
 from launcher.app.corpus_ray import Cluster
 from launcher.app.interrupts import ends_by_interrupt
 from launcher.cli.base import command as declare
+from launcher.cli.finite import FiniteRange
 from launcher.cli.progress import Progress
 from launcher.cli.result import Problem, Result
 from launcher.cli.up import Follow
@@ -104,7 +105,7 @@ class Options:
 )
 @click.option(
     "--wait",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=600.0,
     show_default=True,
     help="Seconds to wait while no server answers.",

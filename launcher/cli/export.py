@@ -18,6 +18,7 @@ from launcher import __version__
 from launcher.app import containing, exporting
 from launcher.cli.base import command as declare
 from launcher.cli.base import group
+from launcher.cli.finite import FiniteRange
 from launcher.cli.options import plan_options, plan_options_of_a_pod, request
 from launcher.cli.progress import Progress
 from launcher.cli.result import Result
@@ -259,7 +260,7 @@ def _k8s(
 @_MAX_REPLICAS
 @click.option(
     "--per-replica",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     metavar="RATE",
     help="Requests a second that one replica takes: SkyServe chooses their number by it.",
 )

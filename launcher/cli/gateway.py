@@ -13,6 +13,7 @@ import click
 from launcher.cli.base import command as declare
 from launcher.cli.base import wants_json
 from launcher.cli.cache_options import cache_options, cache_settings
+from launcher.cli.finite import FiniteRange
 from launcher.cli.result import Result, stream, stream_document
 from launcher.errors import QlaunchError
 
@@ -93,7 +94,7 @@ class Options:
 )
 @click.option(
     "--cache-wait-ms",
-    type=click.FloatRange(0.1, 1000),
+    type=FiniteRange(0.1, 1000),
     default=5.0,
     show_default=True,
     help="Longest that a request waits for the cache before it goes on without.",
@@ -149,10 +150,16 @@ class Options:
 )
 @click.option("--tokens-per-minute", type=click.IntRange(1), help="The same for what servers read.")
 @click.option("--revision", default="", help="Of the models behind URLs: another one, other keys.")
-@click.option("--timeout", default=120.0, show_default=True, help="Seconds for a server's answer.")
+@click.option(
+    "--timeout",
+    type=FiniteRange(min=0, min_open=True),
+    default=120.0,
+    show_default=True,
+    help="Seconds for a server's answer.",
+)
 @click.option(
     "--hold",
-    type=click.FloatRange(0, 600),
+    type=FiniteRange(0, 600),
     default=30.0,
     show_default=True,
     help="Seconds that a request waits for a service that is being started again.",
@@ -232,7 +239,7 @@ def _settings(targets: tuple[str, ...], asked: Options) -> GatewaySettings:
         limits=Limits(timeout_s=asked.timeout),
         checkpoints=parse_checkpoints(asked.checkpoints, urls),
         inputs=_rules(asked),
-        otlp=asked.otlp,
+        otlp=_collector(asked.otlp),
         server=_server(asked, services, urls),
     )
 
@@ -276,14 +283,29 @@ def _tls(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None
     return None if certificate is None or key is None else (certificate, key)
 
 
+def _collector(url: str | None) -> str | None:
+    from launcher.network import address
+
+    try:
+        return None if url is None else address.server_url(url)
+    except address.WrongAddressError as error:
+        raise click.UsageError(f"the address{address.told(url or '')} of --otlp {error}") from None
+
+
 def _upstream_key(file: Path | None) -> str | None:
     if file is None:
         return None
     try:
-        return file.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise QlaunchError(
-            f"cannot read the key in {file}: {error}",
-            code="bad_api_key_file",
-            fix="give a file with the one key",
-        ) from error
+        key = file.read_text("utf-8").strip()
+        # It becomes one header of each call.
+        why = "" if key.isascii() and key.isprintable() else "it holds more than one key"
+        why = why if key else "it is empty"
+    except (OSError, ValueError) as error:
+        key, why = "", getattr(error, "strerror", None) or "it is not UTF-8"
+    if not why:
+        return key
+    raise QlaunchError(
+        f"cannot use the key in {file}: {why}",
+        code="bad_api_key_file",
+        fix="give a file with the one key",
+    )

@@ -9,6 +9,7 @@ import click
 
 from launcher.bench.lengths import Length, read_length
 from launcher.bench.target import Bounds
+from launcher.cli.finite import FiniteRange
 from launcher.documents.comparison import Arrivals, Level
 
 OPEN_CONNECTIONS = 64
@@ -154,7 +155,7 @@ def requests_option(of: str) -> Decorator:
 def seconds_option(text: str) -> Decorator:
     """`--seconds`: the longest that load goes on."""
     return click.option(
-        "--seconds", type=click.FloatRange(min=0.1), default=60.0, show_default=True, help=text
+        "--seconds", type=FiniteRange(min=0.1), default=60.0, show_default=True, help=text
     )
 
 

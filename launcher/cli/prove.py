@@ -12,6 +12,7 @@ from launcher.app import interrupts, proving
 from launcher.cli import screen
 from launcher.cli.base import command as declare
 from launcher.cli.base import wants_json
+from launcher.cli.finite import FiniteRange
 from launcher.cli.progress import Progress
 from launcher.cli.result import Problem, Result
 from launcher.documents.proof import Chapter
@@ -25,7 +26,7 @@ _GO_ON: Final = "qlaunch prove goes on with what was cut short; --again does all
 @declare("prove")
 @click.option(
     "--minutes",
-    type=click.FloatRange(min=0.1, max=600),
+    type=FiniteRange(min=0.1, max=600),
     default=20.0,
     show_default=True,
     help="Time for all of it; what does not fit is named, and done by the next call.",

@@ -9,6 +9,7 @@ import msgspec
 
 from launcher.app import interrupts, quantizing
 from launcher.cli.base import command as declare
+from launcher.cli.finite import FiniteRange
 from launcher.cli.progress import Progress
 from launcher.cli.result import Result
 from launcher.paths import NAME
@@ -25,11 +26,11 @@ from launcher.units import size
 )  # fmt: skip
 @click.option("--name", metavar="NAME", help="Name of its card (default: MODEL-TO).")
 @click.option(
-    "--min-cosine", type=click.FloatRange(-1, 1),
+    "--min-cosine", type=FiniteRange(-1, 1),
     help="Keep it from this cosine with float32 on (default: by --to).",
 )  # fmt: skip
 @click.option(
-    "--max-recall-loss", type=click.FloatRange(0, 1),
+    "--max-recall-loss", type=FiniteRange(0, 1),
     help="Keep it while recall@10 falls by no more (default: by --to).",
 )  # fmt: skip
 @click.option("--again", is_flag=True, help="Make it again where it is here already.")

@@ -14,6 +14,7 @@ from launcher.app.live_view import LiveView
 from launcher.cli import screen, top_view
 from launcher.cli.base import color_choice, wants_json
 from launcher.cli.base import command as declare
+from launcher.cli.finite import FiniteRange
 from launcher.cli.full_screen import FullScreen
 from launcher.cli.result import Result, stream_document
 from launcher.documents.look import Look
@@ -31,7 +32,7 @@ FIRST_LOOK_S = 0.3
 @click.option("--once", is_flag=True, help="Look once, print it, and end.")
 @click.option(
     "--interval",
-    type=click.FloatRange(min=0.2, max=3600),
+    type=FiniteRange(min=0.2, max=3600),
     default=1.0,
     show_default=True,
     metavar="SECONDS",

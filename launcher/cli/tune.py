@@ -23,6 +23,7 @@ from launcher.bench.store import TUNING
 from launcher.bench.trial import Contender
 from launcher.bench.tune import Aim, Overlay, Search, Trial, Tuning, beats, measured, sentences
 from launcher.cli.base import command as declare
+from launcher.cli.finite import FiniteRange
 from launcher.cli.load_options import bounds, requests_option, seconds_option
 from launcher.cli.progress import Progress
 from launcher.cli.result import Problem, Result, Status, table
@@ -66,7 +67,7 @@ class Options:
     "--max-p95",
     "max_p95_ms",
     metavar="MS",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     help="The most texts a second with a p95 latency of at most this many milliseconds.",
 )
 @click.option(
@@ -91,7 +92,7 @@ class Options:
 @click.option(
     "--budget",
     metavar="SECONDS",
-    type=click.FloatRange(min=1),
+    type=FiniteRange(min=1),
     default=1800.0,
     show_default=True,
     help="Time for everything, the last comparison included.",

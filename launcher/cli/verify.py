@@ -9,6 +9,7 @@ from launcher.app.running_service import api_key, engines, running
 from launcher.cli import screen, service_text
 from launcher.cli.base import all_option, wants_reasons
 from launcher.cli.base import command as declare
+from launcher.cli.finite import FiniteRange
 from launcher.cli.progress import Progress
 from launcher.cli.result import Problem, Result, table
 from launcher.documents.plan import Plan
@@ -20,7 +21,7 @@ from launcher.errors import ExitCode
 @click.argument("service")
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=1),
+    type=FiniteRange(min=1),
     default=60.0,
     show_default=True,
     help="Time the engine's calls may take; what does not fit is left out and named.",

@@ -62,8 +62,10 @@ def lines(file: BinaryIO, offset: int, limit: int) -> Iterator[tuple[bytes, int,
         while not whole and more and not more.endswith(b"\n"):
             more = file.readline(_SKIPPED)
             offset += len(more)
-        if at == 0:
+        if at == 0 and line.startswith(BOM):
             line = line.removeprefix(BOM)
+            if not line:
+                return  # a file of nothing else has no line
         yield line.removesuffix(b"\n").removesuffix(b"\r"), offset, whole
 
 

@@ -8,6 +8,7 @@ import os
 import signal
 import socketserver
 import sqlite3
+import stat
 import subprocess
 import sys
 import threading
@@ -129,7 +130,7 @@ class TestSqlite:
             SqliteBackend(tmp_path, CacheSettings(url=""))
         assert caught.value.code == "cache_unusable"
 
-    @pytest.mark.parametrize("damage", ["garbage", "truncated", "zeros", "empty", "text"])
+    @pytest.mark.parametrize("damage", ["garbage", "truncated", "zeros", "empty", "all zeros"])
     def test_a_damaged_file_is_begun_anew(self, tmp_path: Path, damage: str) -> None:
         backend = small(tmp_path)
         kept = entries(3000, 1000)
@@ -144,7 +145,7 @@ class TestSqlite:
         elif damage == "zeros":
             content[8192:] = bytes(len(content) - 8192)
         else:
-            content = bytearray(b"" if damage == "empty" else b"no database at all" * 1000)
+            content = bytearray(0 if damage == "empty" else 100_000)
         path.write_bytes(content)
         again = small(tmp_path)
         for _ in range(3):
@@ -158,6 +159,55 @@ class TestSqlite:
         again.set_many(kept)
         assert again.get_many(list(kept)) == list(kept.values())
         again.close()
+
+    @pytest.mark.parametrize("what", ["a text", "a database", "a pipe", "a device", "a link"])
+    def test_what_is_no_cache_is_refused_and_left_alone(self, tmp_path: Path, what: str) -> None:
+        """A file that is no database was taken for a damaged cache and removed; by root, so was
+        /dev/null, and another program's database got our tables."""
+        path = tmp_path / "thing"
+        text = b'{"text": "a corpus, named by mistake"}\n' * 1000
+        if what == "a text":
+            path.write_bytes(text)
+        elif what == "a database":
+            with contextlib.closing(sqlite3.connect(path)) as made, made:
+                made.execute("CREATE TABLE theirs (id INTEGER PRIMARY KEY)")
+        elif what == "a pipe":
+            os.mkfifo(path)
+        elif what == "a link":
+            (tmp_path / "target").write_bytes(text)
+            path.symlink_to(tmp_path / "target")
+        else:
+            try:
+                os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+            except PermissionError:
+                pytest.skip("only root makes devices")
+        before = path.lstat(), path.read_bytes() if path.is_file() else b""
+        with pytest.raises(QlaunchError, match=str(path)) as refused:
+            SqliteBackend(path, CacheSettings(url=""))
+        assert refused.value.code == "cache_unusable"
+        after = path.lstat(), path.read_bytes() if path.is_file() else b""
+        assert (after[0].st_ino, after[0].st_mode, after[1]) == (
+            before[0].st_ino,
+            before[0].st_mode,
+            before[1],
+        )
+        assert {file.name for file in tmp_path.iterdir()} <= {"thing", "target"}
+
+    def test_a_file_that_became_another_meanwhile_is_not_removed(self, tmp_path: Path) -> None:
+        backend = small(tmp_path)
+        backend.set_many(entries(100))
+        backend.close()
+        path = tmp_path / "cache" / "v.db"
+        again = small(tmp_path)
+        text = b"a text of somebody" * 5000
+        path.write_bytes(text)
+        for _ in range(3):
+            with contextlib.suppress(BackendError):
+                again.get_many([key(1)])
+            with contextlib.suppress(BackendError):
+                again.purge()
+        again.close()
+        assert path.read_bytes()[:1000] == text[:1000]
 
     def test_a_file_of_a_later_version_is_refused(self, tmp_path: Path) -> None:
         with sqlite3.connect(tmp_path / "v.db") as made:

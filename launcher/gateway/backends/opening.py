@@ -50,9 +50,15 @@ def _file(url: str) -> Path:
 
 
 def _scheme(url: str) -> str:
+    if not url.strip():
+        raise bad_cache("the cache's address is empty")
     if "://" not in url:
         return "sqlite"
-    scheme = urlsplit(url).scheme
+    try:
+        parts = urlsplit(url)
+        scheme, _port = parts.scheme, is_redis(parts.scheme) or parts.port
+    except ValueError:
+        raise bad_cache("the cache's URL names no host and port") from None
     if scheme == "sqlite":
         return scheme
     if is_redis(scheme):

@@ -26,6 +26,7 @@ from launcher.gateway.backends.backend import (
     bad_cache,
 )
 from launcher.gateway.backends.key_watch import KeyWatch
+from launcher.gateway.backends.ownership import not_ours
 
 PAGE: Final = 8192
 _LOG_BYTES: Final = 8 << 20
@@ -88,10 +89,12 @@ class SqliteBackend:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Its log and index take their mode from it.
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+            self._require_ours()
             self._settled()
         except (BackendError, OSError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
             raise QlaunchError(
-                f"the cache {self._path} cannot be used: {error}",
+                f"the cache {self._path} cannot be used: {why}",
                 code="cache_unusable",
                 exit_code=ExitCode.UNEXPECTED,
                 fix="give --cache another file, or free space there",
@@ -299,11 +302,19 @@ class SqliteBackend:
             with lock_path.open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 if self._damaged():
+                    self._require_ours()
                     for suffix in ("-wal", "-shm", ""):
                         self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
         except OSError as error:
             raise BackendError(f"the damaged {self._path} cannot be removed: {error}") from error
         self._era += 1
+
+    def _require_ours(self) -> None:
+        """Refuse what is not a cache, before anything is written to it or removed."""
+        with contextlib.suppress(FileNotFoundError):
+            why = not_ours(self._path)
+            if why is not None:
+                raise BackendError(f"{why}, and left alone")
 
     def _damaged(self) -> bool:
         try:

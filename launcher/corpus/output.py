@@ -188,12 +188,39 @@ class Output:
         wanted = msgspec.structs.replace(self._next, whole=whole)
         if wanted == self.journal.last:
             return
+        self._require_parts()
         for file in self._parts:
             sync(file)
         self.journal.commit(wanted)
 
+    def _require_parts(self) -> None:
+        """Hold the names of the parts to the files that are written: what has no name is lost."""
+        for file, path in zip(self._parts, (self.part, self.bad_part), strict=False):
+            try:
+                same = os.path.samestat(os.fstat(file.fileno()), path.stat())
+            except (FileNotFoundError, NotADirectoryError):
+                same = False
+            if not same:
+                raise self._gone(path)
+
+    def _gone(self, path: Path) -> QlaunchError:
+        return QlaunchError(
+            f"{path} was removed, moved or replaced before this run ended",
+            code="embed_damaged",
+            exit_code=ExitCode.CONFLICT,
+            fix="put it back, or start over: --restart",
+        )
+
     def finish(self, encoder: Encoder) -> None:
-        """Give the files their names, all rows being committed; may be repeated after a death."""
+        """Give the files their names, all rows being committed; may be repeated after a death.
+
+        Raises:
+            QlaunchError: `embed_damaged` (exit 9): there is nothing to name.
+            OSError: the disk.
+        """
+        self._require_parts()
+        if not self._parts and not self.part.exists() and not self.out.exists():
+            raise self._gone(self.part)
         for file in self._parts:
             file.close()
         self._parts = []

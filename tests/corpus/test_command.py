@@ -262,6 +262,57 @@ def test_a_server_that_is_busy_or_away_is_waited_for(
     assert np.array_equal(np.load(out), wanted(["a"]))
 
 
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("http://user:geheim@127.0.0.1:1/v1", "holds a user or a password"),
+        ("http://127.0.0.1:1/v1?key=geheim", "after ? or #"),
+        ("http://127.0.0.1:1/v1#geheim", "after ? or #"),
+        ("http://[::1/v1", "names no host and port"),
+        ("http://127.0.0.1:99999", "names no host and port"),
+        ("http://ge heim/v1", "blanks or control characters"),
+        ("ftp://127.0.0.1", "not http:// or https://"),
+        ("", "is empty"),
+    ],
+)
+def test_an_address_that_is_none_is_told_without_its_secrets(
+    url: str, says: str, run: Run, tmp_path: Path
+) -> None:
+    """Its whole text was quoted, key and all; one with half a bracket was an unexpected error."""
+    source = write(tmp_path / "in.txt", TEXTS[:1])
+    answer = run("embed", str(source), "-o", str(tmp_path / "o.npy"), "--url", url, "--json")
+    assert refused(answer) == (2, "bad_url")
+    assert says in answer.error["message"]
+    assert "geheim" not in json.dumps(answer.document)
+
+
+def test_vectors_of_another_size_halfway_are_never_mixed(
+    server: Start, run: Run, tmp_path: Path
+) -> None:
+    source = write(tmp_path / "in.txt", [f"t{n}" for n in range(40)])
+    out = tmp_path / "o.jsonl"
+    other = server()
+
+    def changes(texts: list[str]) -> list[list[float]] | None:
+        return [vector(text, 4) for text in texts] if len(other.calls) > 5 else None
+
+    other.decide = changes
+    words = ("embed", str(source), "-o", str(out), "--batch", "4", "--wait", "0.2", "--json")
+    answer = run(*words, "--url", other.url)
+    assert refused(answer)[1] == "embed_failed"
+    assert "4 numbers instead of 8" in answer.error["message"]
+    assert run(*words, "--url", other.url).error["code"] == "embed_differs"
+    assert run(*words, "--url", server().url).code == 0
+    assert read(out)[1].shape == (40, 8)
+
+
+def test_a_byte_order_mark_alone_is_no_row(engine: str, run: Run, tmp_path: Path) -> None:
+    source, out = tmp_path / "in.txt", tmp_path / "o.jsonl"
+    source.write_bytes(b"\xef\xbb\xbf")
+    answer = run("embed", str(source), "-o", str(out), "--url", engine, "--json")
+    assert (answer.code, answer.data["rows"], answer.data["bad"]) == (0, 0, 0)
+
+
 def test_nobody_there_ends_after_the_time_given(run: Run, tmp_path: Path) -> None:
     from launcher.service import ports
 

@@ -274,6 +274,50 @@ def test_parts_that_lost_what_was_written_are_told(
     assert refused(answer) == (9, "embed_damaged")
 
 
+@pytest.mark.parametrize("what", ["the part", "the bad rows", "the folder", "another file"])
+def test_a_part_that_is_taken_away_meanwhile_is_told(
+    what: str, server: Callable[..., Server], run: Run, tmp_path: Path
+) -> None:
+    """The run ended well, with a sentence about an output that was not there."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    source, out = write(tmp_path / "i.jsonl", texts(60)), folder / "o.jsonl"
+    part, bad = Path(f"{out}.part"), Path(f"{out}.bad.part")
+
+    def takes(batch: list[str]) -> None:
+        if len(asked.calls) == 5:
+            if what == "the folder":
+                folder.rename(tmp_path / "elsewhere")
+            elif what == "another file":
+                part.rename(folder / "mine")
+                part.write_text("yours")
+            else:
+                (part if what == "the part" else bad).unlink()
+
+    asked = server(decide=takes)
+    answer = run("embed", str(source), "-o", str(out), "--url", asked.url, "--batch", "5", "--json")
+    assert refused(answer) == (9, "embed_damaged")
+    assert not out.exists()
+
+
+def test_a_whole_run_without_its_part_and_output_is_told(
+    server: Callable[..., Server], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from launcher.corpus.encoders import JsonlEncoder
+
+    source, out = write(tmp_path / "i.jsonl", texts(9)), tmp_path / "o.jsonl"
+    words = ("embed", str(source), "-o", str(out), "--url", server().url, "--json")
+
+    def fails(*_words: object) -> Path:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(JsonlEncoder, "finish", fails)
+        assert refused(run(*words)) == (1, "not_written")
+    Path(f"{out}.part").unlink()
+    assert refused(run(*words)) == (9, "embed_damaged")
+
+
 def test_two_runs_of_one_output(server: Callable[..., Server], run: Run, tmp_path: Path) -> None:
     source, out = write(tmp_path / "i.jsonl", texts(60)), tmp_path / "o.jsonl"
     slow = server()

@@ -275,7 +275,7 @@ class TestTargets:
     def test_names_replicas_and_urls(self, home: Home) -> None:
         home.up(home.plan())
         services, urls = parse_targets(
-            ("svc", "two=http://a:1/v1/,http://b:1/v1", "http://c:1/v1?x=y"),
+            ("svc", "two=http://a:1/v1/,http://b:1/v1", "http://c:1/x=y/v1"),
             key="k",
             revision="r",
             timeout_s=9.0,
@@ -283,7 +283,7 @@ class TestTargets:
         assert [(one.name, one.limits.timeout_s) for one in services] == [("fake", 9.0)]
         assert [(one.name, one.urls) for one in urls] == [
             ("two", ("http://a:1/v1", "http://b:1/v1")),
-            (None, ("http://c:1/v1?x=y",)),
+            (None, ("http://c:1/x=y/v1",)),
         ]
         assert {one.key for one in urls} == {"k"}
 
@@ -307,6 +307,13 @@ class TestTargets:
             (("a=",), "bad_target"),
             (("a=http://x/v1,svc",), "bad_target"),
             (("a=http://x/v1", "a=http://y/v1"), "bad_target"),
+            (("=http://x/v1",), "bad_target"),
+            (("a=http://x/v1,http://x/v1/",), "bad_target"),
+            (("http://u:geheim@x/v1",), "bad_target"),
+            (("a=http://u:geheim@x/v1,svc",), "bad_target"),
+            (("http://x/v1?key=geheim",), "bad_target"),
+            (("http://[::1/v1",), "bad_target"),
+            (("ftp://x/v1",), "bad_target"),
         ],
     )
     def test_what_names_no_server_is_refused(
@@ -315,6 +322,7 @@ class TestTargets:
         with pytest.raises(QlaunchError) as caught:
             parse_targets(words, key=None, revision="", timeout_s=1.0)
         assert caught.value.code == code
+        assert "geheim" not in str(caught.value)
 
 
 def test_limits_are_those_of_the_plan() -> None:

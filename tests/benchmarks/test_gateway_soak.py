@@ -10,16 +10,20 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from benchmarks import gateway_soak
 from benchmarks.errors import BenchError
+from benchmarks.figures import Report
 from benchmarks.gateway_soak import Client, Seen, asking, cache_counts, look, report, rows, thinned
+from benchmarks.table import RESULTS
 from launcher.gateway.metrics import Metrics
 from launcher.gateway.store import Store
 from tests.gateway.harness import SECRET, Memory
 from tests.patience import eventually
 
+ROOT = Path(__file__).parents[2]
 LOOKS = round(gateway_soak.LEAST_S / gateway_soak.LOOK_S)
 COUNTS = {"failed": 0, "corrupt": 0, "dropped": 0, "written": 900, "bypassed": 3}
 
@@ -152,3 +156,21 @@ def test_what_the_gateway_counts_is_read_from_its_metrics() -> None:
         counts = cache_counts(f"http://127.0.0.1:{server.server_port}/v1")
         thread.join()
     assert (counts["written"], counts["dropped"], counts["failed"]) == (7, 2, 0)
+
+
+def test_the_page_quotes_the_record() -> None:
+    record = msgspec.json.decode((RESULTS / "gateway_soak.json").read_bytes(), type=Report)
+    assert not record.quick
+    assert not record.missed
+    assert record.settings["minutes"] >= 30
+    found = {row.name: row.ours.median for row in record.rows}
+    page = " ".join((ROOT / "docs" / "gateway.md").read_text("utf-8").split())
+    for words in (
+        f"{found['texts']:,.0f} texts, {found['of the texts, from the cache']:.1f} % of them",
+        f"{found['memory, first half: median']:.1f} MB in the first half",
+        f"{found['open files at the end']:.0f} open files",
+        f"{found['store, at most']:.1f} MB at most",
+        f"{found['requests that did not wait for the store']:.0f} of {found['requests']:,.0f}",
+    ):
+        assert words in page
+    assert f"{found['memory, second half: median']:.1f} MB" in page

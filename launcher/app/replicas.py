@@ -10,7 +10,7 @@ from launcher.app.prepare import Prepared, Returned, prepare, require_fit
 from launcher.documents.plan import Plan
 from launcher.documents.service_state import FINAL, ServiceState
 from launcher.errors import ExitCode, QlaunchError
-from launcher.service import control, store
+from launcher.service import control, failures, store
 from launcher.service.control import Watch
 from launcher.service.replica_set import asking
 from launcher.service.replica_set.naming import same_front
@@ -30,12 +30,7 @@ def scaled(name: str, count: int, progress: Progress, on_change: Watch) -> Servi
     if plan.replica_set is None:
         raise asking.not_a_set(name)
     if state.state in FINAL:
-        raise QlaunchError(
-            f"service {name!r} is not running: {state.state}",
-            code="not_running",
-            exit_code=ExitCode.NOT_RUNNING,
-            fix=f"start it: qlaunch restart {name}",
-        )
+        raise failures.not_running(state)
     _require_same_profile(plan)
     prepared = _again(plan, state, progress, count=count, fingerprint=plan.fingerprint)
     require_fit(prepared)

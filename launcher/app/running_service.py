@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from launcher.documents.plan import Plan
 from launcher.documents.service_state import FINAL, UP, ServiceState
 from launcher.errors import ExitCode, QlaunchError
-from launcher.service import control, keys, store
+from launcher.service import control, failures, keys, store
 
 WAKE_S: Final = 180.0
 """For an engine that was stopped while nobody needed it."""
@@ -30,12 +30,7 @@ def running(name: str, *, past_cache: bool = False) -> tuple[Plan, str]:
     """
     state = control.status(name)
     if state.state not in UP or state.endpoint is None:
-        raise QlaunchError(
-            f"service {name!r} is not running: {state.state}",
-            code="not_running",
-            exit_code=ExitCode.NOT_RUNNING,
-            fix=f"start it: qlaunch restart {name}",
-        )
+        raise failures.not_running(state)
     plan = store.read_plan(store.folder(name))
     if past_cache and state.state == "idle":
         state = awake(name, plan)

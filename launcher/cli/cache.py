@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -62,13 +64,24 @@ def _nothing(settings: CacheSettings, data: dict[str, int | None]) -> Result:
     )
 
 
-def _unreachable(backend: Backend, error: BackendError) -> QlaunchError:
-    return QlaunchError(
-        f"the cache {backend.name} cannot be asked: {error}",
-        code="cache_unreachable",
-        exit_code=ExitCode.UNEXPECTED,
-        fix="see that it runs, and that the URL and the password are right",
-    )
+@contextmanager
+def _asked(backend: Backend) -> Iterator[None]:
+    """Ask a cache, and close it.
+
+    Raises:
+        QlaunchError: `cache_unreachable` (exit 1).
+    """
+    try:
+        yield
+    except BackendError as error:
+        raise QlaunchError(
+            f"the cache {backend.name} cannot be asked: {error}",
+            code="cache_unreachable",
+            exit_code=ExitCode.UNEXPECTED,
+            fix="see that it runs, and that the URL and the password are right",
+        ) from error
+    finally:
+        backend.close()
 
 
 @declare("cache stats")
@@ -87,12 +100,8 @@ def stats(
     backend = _opened(settings)
     if backend is None:
         return _nothing(settings, {"entries": 0, "bytes": 0, "max_bytes": settings.max_bytes})
-    try:
+    with _asked(backend):
         found = backend.stats()
-    except BackendError as error:
-        raise _unreachable(backend, error) from error
-    finally:
-        backend.close()
     from launcher.units import size
 
     data = {
@@ -124,12 +133,8 @@ def purge(
     if backend is None:
         return _nothing(settings, {"removed": 0})
     space = None if service is None else _space(service, cache_key_file)
-    try:
+    with _asked(backend):
         gone = backend.purge(space)
-    except BackendError as error:
-        raise _unreachable(backend, error) from error
-    finally:
-        backend.close()
     return Result(
         data={"cache": backend.name, "removed": gone},
         lines=[f"removed {'all' if gone is None else gone} entries of {backend.name}"],

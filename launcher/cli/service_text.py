@@ -12,7 +12,7 @@ from msgspec.structs import asdict
 
 from launcher.argv import grouped
 from launcher.cli import screen
-from launcher.cli.result import Problem
+from launcher.cli.result import Problem, Result
 from launcher.documents.evidence import Evidence
 from launcher.documents.failure import Failure, TakenFallback
 from launcher.documents.plan import Plan
@@ -25,7 +25,8 @@ from launcher.documents.plan_report import (
 )
 from launcher.documents.run import CacheUse, Timings
 from launcher.documents.service_state import FINAL, ExecutedEngine, ServiceState, at_work
-from launcher.documents.smoke import SmokeReport
+from launcher.documents.smoke import SmokeReport, SuiteReport
+from launcher.errors import ExitCode
 from launcher.model.checkpoint import Prompts
 from launcher.service.document import prediction_error
 from launcher.units import off, peak, size
@@ -216,6 +217,27 @@ def checks(smoke: SmokeReport | None, *, brief: bool = False) -> list[str]:
     if smoke.latency_ms is not None:
         lines.append(f"latency   {smoke.latency_ms:.0f} ms for one short text, alone")
     return ["checks", *lines]
+
+
+def judged(
+    name: str,
+    data: dict[str, object],
+    report: SmokeReport | SuiteReport,
+    lines: list[str],
+    code: str,
+) -> Result:
+    """The result of a command that proves a service: `code` and exit 7 where a check failed."""
+    if report.ok:
+        return Result(data=data, lines=[*lines, f"{name}: every check is ok"])
+    failed = ", ".join(check.name for check in report.checks if not check.ok)
+    message = f"service {name!r}: failed checks: {failed}"
+    return Result(
+        data=data,
+        lines=lines,
+        exit_code=ExitCode.VERIFY_FAILED,
+        status="error",
+        problems=(Problem(code, message, report.explanation),),
+    )
 
 
 def failure(found: Failure | None) -> list[str]:

@@ -11,10 +11,8 @@ from launcher.cli import service_text
 from launcher.cli.base import command as declare
 from launcher.cli.options import plan_options
 from launcher.cli.progress import Progress
-from launcher.cli.result import Problem, Result
+from launcher.cli.result import Result
 from launcher.cli.up import started
-from launcher.documents.smoke import SmokeReport
-from launcher.errors import ExitCode
 from launcher.service import control
 
 
@@ -54,24 +52,8 @@ def _running(name: str) -> Result:
     if asked[0][0].part_of is not None:
         data["replicas"] = {each: found.ok for each, (_, found) in reports.items()}
     data["smoke"] = report
-    return _verdict(one or name, data, report)
-
-
-def _verdict(name: str, data: dict[str, object], report: SmokeReport) -> Result:
-    lines = service_text.checks(report)
-    if report.ok:
-        return Result(data=data, lines=[*lines, f"{name}: every check is ok"])
-    failed = ", ".join(check.name for check in report.checks if not check.ok)
-    return Result(
-        data=data,
-        lines=lines,
-        exit_code=ExitCode.VERIFY_FAILED,
-        status="error",
-        problems=(
-            Problem(
-                "smoke_failed", f"service {name!r}: failed checks: {failed}", report.explanation
-            ),
-        ),
+    return service_text.judged(
+        one or name, data, report, service_text.checks(report), "smoke_failed"
     )
 
 

@@ -11,10 +11,9 @@ from launcher.cli.base import all_option, wants_reasons
 from launcher.cli.base import command as declare
 from launcher.cli.finite import FiniteRange
 from launcher.cli.progress import Progress
-from launcher.cli.result import Problem, Result, table
+from launcher.cli.result import Result, table
 from launcher.documents.plan import Plan
 from launcher.documents.smoke import QualityReport, SuiteReport, VerifyRequest
-from launcher.errors import ExitCode
 
 
 @declare("verify")
@@ -80,21 +79,11 @@ def _result(
     *,
     everything: bool,
 ) -> Result:
-    data = {"service": service, "endpoint": endpoint, "verify": report}
+    data: dict[str, object] = {"service": service, "endpoint": endpoint, "verify": report}
     if quality is not None:
         data["quality"] = quality
     lines = _fitting(report, quality, everything=everything)
-    if report.ok:
-        return Result(data=data, lines=[*lines, f"{service}: every check is ok"])
-    failed = ", ".join(check.name for check in report.checks if not check.ok)
-    message = f"service {service!r}: failed checks: {failed}"
-    return Result(
-        data=data,
-        lines=lines,
-        exit_code=ExitCode.VERIFY_FAILED,
-        status="error",
-        problems=(Problem("verify_failed", message, report.explanation),),
-    )
+    return service_text.judged(service, data, report, lines, "verify_failed")
 
 
 _BELOW = 2

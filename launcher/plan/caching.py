@@ -27,37 +27,13 @@ PENDING_BYTES: Final = 32 << 20
 def with_gateway(without: MemoryPrediction) -> MemoryPrediction:
     """A prediction with the process of a gateway that keeps nothing."""
     source = f"with a file of vectors, which takes a little more; {SOURCE}"
-    process = Term(
-        name="gateway",
-        device="ram",
-        process="gateway",
-        bytes=GATEWAY_BYTES["embedded"],
-        basis="measured",
-        source=source,
-        kind="gateway",
-    )
-    ram, full = without.ram_bytes or 0, without.ram_full_bytes or 0
-    return msgspec.structs.replace(
-        without,
-        ram_bytes=ram + process.bytes,
-        ram_full_bytes=full + process.bytes,
-        terms=(*without.terms, process),
-    )
+    return _with(without, _process("embedded", source))
 
 
 def predicted(without: MemoryPrediction, cache: ServiceCache | None) -> MemoryPrediction:
     """A prediction with the gateway's process, and with what it holds when it is full."""
     if cache is None:
         return without
-    process = Term(
-        name="gateway",
-        device="ram",
-        process="gateway",
-        bytes=GATEWAY_BYTES[cache.backend],
-        basis="measured",
-        source=SOURCE,
-        kind="gateway",
-    )
     kept = Term(
         name="gateway's vectors",
         device="ram",
@@ -69,12 +45,29 @@ def predicted(without: MemoryPrediction, cache: ServiceCache | None) -> MemoryPr
         kind="gateway",
         reserve=True,
     )
-    ram, full = without.ram_bytes or 0, without.ram_full_bytes or 0
+    return _with(without, _process(cache.backend, SOURCE), kept)
+
+
+def _process(backend: CacheBackend, source: str) -> Term:
+    return Term(
+        name="gateway",
+        device="ram",
+        process="gateway",
+        bytes=GATEWAY_BYTES[backend],
+        basis="measured",
+        source=source,
+        kind="gateway",
+    )
+
+
+def _with(without: MemoryPrediction, *terms: Term) -> MemoryPrediction:
+    """`without` and more of RAM; a reserve counts where everything is full."""
+    now = sum(term.bytes for term in terms if not term.reserve)
     return msgspec.structs.replace(
         without,
-        ram_bytes=ram + process.bytes,
-        ram_full_bytes=full + process.bytes + kept.bytes,
-        terms=(*without.terms, process, kept),
+        ram_bytes=(without.ram_bytes or 0) + now,
+        ram_full_bytes=(without.ram_full_bytes or 0) + sum(term.bytes for term in terms),
+        terms=(*without.terms, *terms),
     )
 
 

@@ -11,7 +11,7 @@ import msgspec
 from launcher import log_lines
 from launcher.documents.failure import Failure
 from launcher.documents.gateway import Refused
-from launcher.documents.service_state import State
+from launcher.documents.service_state import ServiceState, State
 from launcher.documents.smoke import SmokeReport
 from launcher.errors import ExitCode, QlaunchError
 from launcher.linux import limits
@@ -76,12 +76,22 @@ _DOING: dict[State, str] = {
 
 def died(returncode: int, phase: State, match: Match | None, log: str) -> Failure:
     """The engine ended by itself; `log` is where its last words are."""
-    when = _DOING.get(phase, "while serving")
-    message = f"the engine ended with {how(returncode)} {when}"
+    return _ended(f"the engine ended with {how(returncode)}", phase, match, log, None)
+
+
+def lost(reason: str, phase: State, match: Match | None, log: str) -> Failure:
+    """A part of the engine died, or it said that it cannot go on; its leader still runs."""
+    return _ended(reason, phase, match, log, "child_failed")
+
+
+def _ended(
+    reason: str, phase: State, match: Match | None, log: str, unrecognised: str | None
+) -> Failure:
+    message = f"{reason} {_DOING.get(phase, 'while serving')}"
     return Failure(
         code="start_failed" if phase in _DOING else "engine_died",
         exit_code=ExitCode.START_FAILED,
-        failure_class=match.failure_class if match else None,
+        failure_class=match.failure_class if match else unrecognised,
         message=f"{message}: {match.message}" if match else message,
         fix=match.fix if match and match.fix else f"read the engine's log: {log}",
         evidence=tuple(match.lines) if match else (),
@@ -112,19 +122,6 @@ def ailing(line: str, match: Match | None) -> str:
             return f"{reason} an exception"
         said = match.error
     return f"{reason} saying: {said.strip().removesuffix(':')[:300]}"
-
-
-def lost(reason: str, phase: State, match: Match | None, log: str) -> Failure:
-    """A part of the engine died, or it said that it cannot go on; its leader still runs."""
-    message = f"{reason} {_DOING.get(phase, 'while serving')}"
-    return Failure(
-        code="start_failed" if phase in _DOING else "engine_died",
-        exit_code=ExitCode.START_FAILED,
-        failure_class=match.failure_class if match else "child_failed",
-        message=f"{message}: {match.message}" if match else message,
-        fix=match.fix if match and match.fix else f"read the engine's log: {log}",
-        evidence=tuple(match.lines) if match else (),
-    )
 
 
 def hung(detail: str, log: str) -> Failure:
@@ -332,6 +329,16 @@ def already_running(service: str) -> QlaunchError:
         code="already_running",
         exit_code=ExitCode.CONFLICT,
         fix=f"qlaunch status {service}, or qlaunch down {service}",
+    )
+
+
+def not_running(state: ServiceState) -> QlaunchError:
+    """What was asked needs a service that runs: `not_running`, exit 3."""
+    return QlaunchError(
+        f"service {state.service!r} is not running: {state.state}",
+        code="not_running",
+        exit_code=ExitCode.NOT_RUNNING,
+        fix=f"start it: qlaunch restart {state.service}",
     )
 
 

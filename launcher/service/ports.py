@@ -13,7 +13,8 @@ import os
 import random
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -168,14 +169,7 @@ def claim(root: Path, host: str, wanted: int) -> tuple[int, Lock]:
 
 def listeners(port: int) -> list[Listener]:
     """Sockets that listen on `port`, on any address."""
-    found: list[Listener] = []
-    for name in ("tcp", "tcp6"):
-        try:
-            text = Path(f"/proc/net/{name}").read_text(encoding="ascii")
-        except OSError:
-            continue
-        found += parse_listeners(text, port)
-    return found
+    return [found for text in _tables() for found in parse_listeners(text, port)]
 
 
 def connected(port: int, besides: Iterable[int] = ()) -> bool:
@@ -185,18 +179,12 @@ def connected(port: int, besides: Iterable[int] = ()) -> bool:
         port: of a server on loopback.
         besides: processes whose connections do not count.
     """
-    inodes: set[int] = set()
-    for name in ("tcp", "tcp6"):
-        try:
-            text = Path(f"/proc/net/{name}").read_text(encoding="ascii")
-        except OSError:
-            continue
-        for line in text.splitlines()[1:]:
-            fields = line.split()
-            if len(fields) < 10 or fields[3] != ESTABLISHED:
-                continue
-            if int(fields[2].rpartition(":")[2], 16) == port:
-                inodes.add(int(fields[9]))
+    inodes = {
+        int(fields[9])
+        for text in _tables()
+        for fields in _rows(text, ESTABLISHED)
+        if int(fields[2].rpartition(":")[2], 16) == port
+    }
     for pid in besides if inodes else ():
         inodes -= sockets_of(pid)
     return bool(inodes)
@@ -205,14 +193,26 @@ def connected(port: int, besides: Iterable[int] = ()) -> bool:
 def parse_listeners(text: str, port: int) -> list[Listener]:
     """Listening sockets on `port` in the text of /proc/net/tcp or tcp6."""
     found = []
-    for line in text.splitlines()[1:]:
-        fields = line.split()
-        if len(fields) < 10 or fields[3] != LISTEN:
-            continue
+    for fields in _rows(text, LISTEN):
         address, _, number = fields[1].rpartition(":")
         if int(number, 16) == port:
             found.append(Listener(_address(address), port, int(fields[9])))
     return found
+
+
+def _tables() -> Iterator[str]:
+    """The kernel's tables of TCP sockets; one that cannot be read is left out."""
+    for name in ("tcp", "tcp6"):
+        with suppress(OSError):
+            yield Path(f"/proc/net/{name}").read_text(encoding="ascii")
+
+
+def _rows(text: str, state: str) -> Iterator[list[str]]:
+    """The fields of the sockets in a state."""
+    for line in text.splitlines()[1:]:
+        fields = line.split()
+        if len(fields) >= 10 and fields[3] == state:
+            yield fields
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

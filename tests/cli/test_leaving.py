@@ -50,7 +50,7 @@ def package(
     from launcher.model.fetch import pull
     from launcher.model.source import parse_source
 
-    return pull(parse_source("package:tiny-model"), models_dir=dirs().models)
+    return pull(parse_source("package:tiny-model"), models_dir=dirs().models).path
 
 
 class TestModelRemove:

@@ -31,7 +31,7 @@ answers = []
 for text, offline in json.loads(sys.argv[1]):
     source = parse_source(text)
     try:
-        folder = pull(source, models_dir=Path(sys.argv[2]), offline=offline)
+        folder = pull(source, models_dir=Path(sys.argv[2]), offline=offline).path
         answers.append({"folder": str(folder)})
     except QlaunchError as error:
         answers.append({"code": error.code, "exit": error.exit_code, "message": error.message,

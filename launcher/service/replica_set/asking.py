@@ -11,7 +11,7 @@ from launcher.documents.plan import Plan
 from launcher.documents.service_state import FINAL, START, Rollout, ServiceState
 from launcher.errors import ExitCode, QlaunchError
 from launcher.linux import processes
-from launcher.service import control, reading, store
+from launcher.service import control, failures, reading, store
 from launcher.service.control import POLL_S, Watch
 from launcher.service.recover import settle
 from launcher.service.replica_set import claims, rollout
@@ -57,12 +57,7 @@ def _require_changeable(name: str) -> ServiceState:
     if (refusal := reading.elsewhere(name, state)) is not None:
         raise refusal
     if state.state in FINAL or state.supervisor is None:
-        raise QlaunchError(
-            f"service {name!r} is not running: {state.state}",
-            code="not_running",
-            exit_code=ExitCode.NOT_RUNNING,
-            fix=f"start it: qlaunch restart {name}",
-        )
+        raise failures.not_running(state)
     if not state.replicas:
         raise not_a_set(name)
     if state.state in START or state.state == "stopping":

@@ -51,6 +51,7 @@ from launcher.gateway.replica import Replica, Seen, Source
 from launcher.gateway.run import GatewaySettings, ServiceGroup, serve
 from launcher.gateway.server import ServerSettings
 from launcher.network.listening import is_loopback
+from launcher.plan.caching import answers_bytes, bodies_bytes
 from launcher.service import store
 
 TITLE: Final = b"qlaunch::gatewa"
@@ -224,9 +225,13 @@ def _server(request: GatewayRequest) -> ServerSettings:
     guard = request.plan.guard
     if guard is None:
         return ServerSettings()
+    several = request.plan.replica_set
+    engines = 1 if several is None else several.count
     return ServerSettings(
         most_inputs=guard.inputs,
         most_bytes=guard.body_bytes,
+        most_open_bytes=bodies_bytes(guard, engines),
+        most_answer_bytes=answers_bytes(guard, engines),
         most_open=guard.open_calls if request.rotation is None else SET_CALLS,
         body_s=guard.body_seconds,
         host_names=frozenset(guard.hosts) if is_loopback(request.plan.host) else None,

@@ -7,6 +7,7 @@ import logging
 import re
 import secrets
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
@@ -42,6 +43,12 @@ _OPEN: Final = frozenset({"/health", "/ready"})
 """Asked by load balancers, which have no key; they tell nothing."""
 
 
+_NUMBER_BYTES: Final[Mapping[str, int]] = {"float": 30, "base64": 6}
+"""Of a number of a vector in an answer, measured in this process while many are sent at once."""
+_DIMENSIONS: Final = 1024
+"""Of a vector where nobody knows."""
+
+
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What a request may be."""
 
@@ -52,6 +59,9 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Requests at once; beyond, they are refused with 429."""
     most_open_bytes: int = 256 << 20
     """Of the bodies of requests at once; beyond, they are refused with 429."""
+    most_answer_bytes: int = 256 << 20
+    """Of their answers, until they are sent; beyond, they are refused with 429. One alone always
+    is answered."""
     allowance: Allowance = Allowance()
     """Of each API key that has no bound of its own; without keys, of all clients together."""
     aliases: Mapping[str, str] = {}
@@ -85,6 +95,7 @@ class Gateway:
         self.draining = False
         self._open = 0
         self._open_bytes = 0
+        self._answer_bytes = 0
         self._rates = Rates(settings.allowance)
         self._resolver = resolver
         self._keys = keys
@@ -176,26 +187,51 @@ class Gateway:
         model = "unknown"
         outcome = None
         status = 500
+        weight = 0
         try:
             call = read_call(body, most_inputs=self._settings.most_inputs)
             _check_reader(request, call)
             group = self._group(call.model)
             model = group.name
             MODEL.set(model)
+            weight = self._weigh(group, call)
             client = _CLIENT.get()
             call = msgspec.structs.replace(call, priority=_priority(request, call, client))
             self._rates.admit(client, len(call.inputs))
             past = goes_past(request.headers)
             outcome = await self._resolver.resolve(group, call, _REQUEST_ID.get(), past=past)
             self._rates.charge(client, outcome.tokens)
-            rendered = render(outcome.vectors, call, outcome.tokens)
+            response = _json(200, render(outcome.vectors, call, outcome.tokens), _counts(outcome))
+            # It is sent after this returns, and goes when it is, or when nobody takes it.
+            weakref.finalize(response, self._sent, weight)
+            weight = 0
             status = 200
-            return _json(200, rendered, _counts(outcome))
         except RequestError as problem:
             status = problem.status
             raise
+        else:
+            return response
         finally:
+            self._sent(weight)
             self._count(model, status, outcome, time.perf_counter() - begun)
+
+    def _weigh(self, group: Group, call: EmbeddingCall) -> int:
+        """Reserve the bytes of an answer, until it is sent.
+
+        Raises:
+            RequestError: 429: too many are on their way.
+        """
+        identity = group.identity()
+        whole = None if identity is None else identity.dimensions
+        numbers = len(call.inputs) * (call.dimensions or whole or _DIMENSIONS)
+        weight = numbers * _NUMBER_BYTES[call.encoding]
+        if self._answer_bytes and self._answer_bytes + weight > self._settings.most_answer_bytes:
+            raise RequestError(429, "busy", "too many bytes of answers at once", retry_after=1)
+        self._answer_bytes += weight
+        return weight
+
+    def _sent(self, weight: int) -> None:
+        self._answer_bytes -= weight
 
     async def _body(self, request: web.Request) -> bytes:
         try:

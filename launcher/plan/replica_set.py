@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from launcher.config.service_cache import ServiceCache
-from launcher.documents.plan import MemoryPrediction, ReplicaSet, Term
+from launcher.documents.plan import Guard, MemoryPrediction, ReplicaSet, Term
 from launcher.plan import caching, fit, memory, placement
 from launcher.plan.draft import Draft
 from launcher.plan.fit import Misfit
@@ -76,16 +76,19 @@ def _range(first: int, count: int) -> str:
 
 
 def predicted(
-    one: MemoryPrediction, engines: ReplicaSet | None, cache: ServiceCache | None
+    one: MemoryPrediction,
+    engines: ReplicaSet | None,
+    cache: ServiceCache | None,
+    guard: Guard,
 ) -> MemoryPrediction:
     """All that the service takes: its engines, and the gateway before them.
 
     Pages that engines share with each other (their libraries) are counted for each.
     """
-    if engines is None:
-        return caching.predicted(one, cache)
-    several = _times(one, engines.count)
-    return caching.predicted(several, cache) if cache else caching.with_gateway(several)
+    if engines is None and cache is None:
+        return one
+    count = 1 if engines is None else engines.count
+    return caching.predicted(_times(one, count), cache, guard, count)
 
 
 def _times(one: MemoryPrediction, count: int) -> MemoryPrediction:
@@ -111,22 +114,23 @@ def _repeated(term: Term, count: int) -> Term:
     )
 
 
-def misfit(engines: ReplicaSet, inputs: Inputs) -> Misfit | None:
+def misfit(engines: ReplicaSet, inputs: Inputs, guard: Guard) -> Misfit | None:
     """Why a set of several does not fit; None where it does. What helps is fewer replicas."""
-    why = _lacking(engines, inputs)
+    why = _lacking(engines, inputs, guard)
     if why is None:
         return None
     for count in range(engines.count - 1, 0, -1):
-        if _lacking(msgspec.structs.replace(engines, count=count), inputs) is None:
+        if _lacking(msgspec.structs.replace(engines, count=count), inputs, guard) is None:
             return Misfit(f"{engines.count} replicas: {why}", f"--replicas {count} fits")
     return Misfit(f"{engines.count} replicas, and one alone does not fit: {why}", None)
 
 
-def _lacking(engines: ReplicaSet, inputs: Inputs) -> str | None:
+def _lacking(engines: ReplicaSet, inputs: Inputs, guard: Guard) -> str | None:
     """What is missing of the memory of all, or on the first card that has too little."""
     spread = placement.cards(inputs)
     if len(spread) < 2:
-        return fit.lacking(predicted(engines.one, engines, inputs.settings.cache), inputs.hardware)
+        all_of_it = predicted(engines.one, engines, inputs.settings.cache, guard)
+        return fit.lacking(all_of_it, inputs.hardware)
     for at, card in enumerate(spread):
         on_it = len(range(at, engines.count, len(spread)))
         alone = msgspec.structs.replace(inputs.hardware, gpus=(card,))

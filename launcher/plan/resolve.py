@@ -66,8 +66,8 @@ def make_plan(inputs: Inputs) -> Plan:
     limits = _guard(inputs, draft, knobs)
     one = _predicted(inputs, draft, knobs, limits)
     engines = replica_set.make(inputs, draft, one)
-    predicted = replica_set.predicted(one, engines, inputs.settings.cache)
-    misfit = _misfit(inputs, draft, knobs, predicted, engines)
+    predicted = replica_set.predicted(one, engines, inputs.settings.cache, limits)
+    misfit = _misfit(inputs, draft, knobs, predicted, engines, limits)
     start = _start_budget(inputs)
     return Plan(
         service=inputs.settings.name,
@@ -189,9 +189,10 @@ def _misfit(
     knobs: memory.Knobs,
     predicted: MemoryPrediction,
     engines: ReplicaSet | None,
+    limits: Guard,
 ) -> fit.Misfit | None:
     if engines is not None and engines.count > 1:
-        return replica_set.misfit(engines, inputs)
+        return replica_set.misfit(engines, inputs, limits)
     return fit.why_not_memory(predicted, inputs.hardware, inputs.checkpoint, knobs, draft.computed)
 
 

@@ -16,9 +16,10 @@ from launcher.errors import QlaunchError
 from launcher.gateway.access import Keys, host_allowed, secret
 from launcher.gateway.problems import RequestError
 from launcher.gateway.request import read_call
-from launcher.gateway.server import ServerSettings
+from launcher.gateway.server import Gateway, ServerSettings
 from tests.gateway.harness import Bench, Memory, run
 from tests.gateway.scripted_server import truth
+from tests.patience import PATIENCE_S
 
 CANARY = "wednesday's secret sentence"
 
@@ -286,6 +287,44 @@ def test_too_many_at_once_are_refused() -> None:
             assert {reply.status for reply in await asyncio.gather(*asked)} == {200}
 
     run(work())
+
+
+def test_answers_on_their_way_have_a_bound_and_one_alone_always_is_answered() -> None:
+    """Eight calls of 2048 vectors as numbers took 190 MB that nothing bounded."""
+
+    async def work() -> None:
+        async with Bench(Memory(), settings=ServerSettings(most_answer_bytes=1)) as bench:
+            texts = [str(n) for n in range(50)]
+            assert (await bench.ask(texts)).status == 200
+            await nothing_on_its_way(bench.gateway)
+            bench.server.gate = asyncio.Event()
+            first = asyncio.create_task(bench.ask(["new"]))
+            await bench.server.wait_for_calls(len(bench.server.calls) + 1)
+            refused = await bench.ask(texts)  # hits, which wait for nobody
+            assert refused.status == 429
+            assert refused.headers["Retry-After"] == "1"
+            bench.server.gate.set()
+            assert (await first).status == 200
+            await nothing_on_its_way(bench.gateway)
+            assert (await bench.ask(texts)).status == 200
+
+    run(work())
+
+
+def test_an_answer_that_is_refused_or_given_up_holds_no_bytes() -> None:
+    async def work() -> None:
+        async with Bench(Memory(), settings=ServerSettings(most_answer_bytes=1)) as bench:
+            bench.server.status = 400
+            assert (await bench.ask(["bad"])).status == 400
+            await nothing_on_its_way(bench.gateway)
+
+    run(work())
+
+
+async def nothing_on_its_way(gateway: Gateway) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while gateway._answer_bytes:  # noqa: ASYNC110 - it is given back when an object goes
+            await asyncio.sleep(0.01)
 
 
 def test_a_body_that_does_not_come_is_given_up() -> None:

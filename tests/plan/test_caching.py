@@ -8,9 +8,13 @@ import msgspec
 import pytest
 
 from launcher.app.gateway import identity_of
+from launcher.app.service_gateway import _server
 from launcher.config.service_cache import ServiceCache
+from launcher.documents.gateway import GatewayRequest
 from launcher.documents.plan import Plan
 from launcher.errors import QlaunchError
+from launcher.gateway.backends.known_keys import size_for
+from launcher.gateway.store import _PENDING_BYTES
 from launcher.plan import caching
 from launcher.plan.calibration import Observed, base_bytes
 from launcher.plan.resolve import make_plan
@@ -51,17 +55,50 @@ def test_listening_for_others_without_a_key_is_refused_all_the_same() -> None:
 
 
 def test_the_gateways_memory_is_predicted() -> None:
-    with_cache, without = plan(cache=EMBEDDED).predicted, plan().predicted
-    assert with_cache.ram_bytes is not None
-    assert with_cache.ram_full_bytes is not None
-    assert with_cache.ram_bytes - (without.ram_bytes or 0) == GATEWAY_BYTES
-    kept = EMBEDDED.memory_bytes + (32 << 20)
-    assert with_cache.ram_full_bytes - (without.ram_full_bytes or 0) == GATEWAY_BYTES + kept
-    terms = [term for term in with_cache.terms if term.kind == "gateway"]
-    assert [(term.name, term.reserve) for term in terms] == [
-        ("gateway", False),
-        ("gateway's vectors", True),
-    ]
+    with_cache, without = plan(cache=EMBEDDED), plan().predicted
+    predicted, guard = with_cache.predicted, with_cache.guard
+    assert guard is not None
+    assert predicted.ram_bytes is not None
+    assert predicted.ram_full_bytes is not None
+    assert predicted.ram_bytes - (without.ram_bytes or 0) == GATEWAY_BYTES
+    terms = {term.name: term for term in predicted.terms if term.kind == "gateway"}
+    assert {name: term.reserve for name, term in terms.items()} == {
+        "gateway": False,
+        "gateway's vectors": True,
+        "gateway's requests at once": True,
+        "gateway's tokenizer": True,
+    }
+    more = predicted.ram_full_bytes - (without.ram_full_bytes or 0)
+    assert more == sum(term.bytes for term in terms.values())
+    keys = 2 * size_for(EMBEDDED.max_bytes)
+    assert terms["gateway's vectors"].bytes == (
+        EMBEDDED.memory_bytes + _PENDING_BYTES + keys + caching.FILE_BYTES
+    )
+    settings = _server(GatewayRequest(plan=with_cache, engine=None, port=1))
+    assert terms["gateway's requests at once"].bytes == (
+        caching.CALL_FACTOR * settings.most_open_bytes + settings.most_answer_bytes
+    )
+
+
+def test_no_part_of_the_gateway_is_predicted_below_what_was_measured() -> None:
+    """34 MB were predicted where 35.4 were measured, and nothing for requests and tokenizers."""
+    assert min(caching.GATEWAY_BYTES.values()) >= 35_400_000
+    assert caching.GATEWAY_BYTES["redis"] >= 35_400_000 + 9_800_000
+    made = plan(cache=EMBEDDED)
+    assert made.guard is not None
+    for vocabulary, measured in ((30_522, 10.3e6), (151_643, 134e6), (250_002, 570e6)):
+        guard = msgspec.structs.replace(made.guard, vocabulary=vocabulary)
+        full = caching.predicted(plan().predicted, EMBEDDED, guard)
+        (tokenizer,) = [term for term in full.terms if term.name == "gateway's tokenizer"]
+        assert tokenizer.bytes >= measured
+    four_large_calls = 4 * 2048 * 384 * 29.7
+    assert caching.answers_bytes(made.guard, 2) >= four_large_calls
+    assert caching.CALL_FACTOR >= 7.1
+
+
+@pytest.mark.parametrize("bound", [1, 32 << 20, (32 << 20) + 1, 1 << 30, 3 << 30, 1 << 40])
+def test_keys_take_what_the_gateway_makes_of_them(bound: int) -> None:
+    assert caching.filter_bytes(bound) == size_for(bound)
 
 
 def test_runs_with_a_gateway_say_the_same_of_the_engine() -> None:

@@ -78,8 +78,9 @@ class BareEngine:
             )
         stat = processes.read_stat(handle.pid)
         assert stat is not None  # not reaped yet, so it is there, a zombie at least
-        self._child = Child(stat.identity, handle, -1)
-        self._tree = Tree(stat.identity)
+        identity = processes.identity_of(stat)
+        self._child = Child(identity, handle, -1)
+        self._tree = Tree(identity)
         self.pid = handle.pid
 
     def wait_healthy(self, limit_s: float, each: Callable[[], object] = lambda: None) -> float:

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import msgspec
+
+from launcher.linux import procfs
+from launcher.linux.procfs import Stat
 
 
 class ProcessId(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,34 +35,11 @@ class ProcessId(msgspec.Struct, frozen=True, kw_only=True):
     """Inode of the PID namespace in which `pid` counts; 0 where an earlier release wrote it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stat:
-    """The fields of /proc/PID/stat that a supervisor needs (proc_pid_stat(5))."""
-
-    pid: int
-    command: str
-    state: str
-    """One letter: R, S, D, Z (zombie), X (dead), …"""
-    parent: int
-    group: int
-    session: int
-    start_ticks: int
-    """Field 22: clock ticks since boot."""
-
-    @property
-    def dead(self) -> bool:
-        """Whether it only waits to be reaped."""
-        return self.state in "ZXx"
-
-    @property
-    def identity(self) -> ProcessId:
-        """What stays itself when the PID is reused."""
-        return ProcessId(
-            pid=self.pid,
-            start_ticks=self.start_ticks,
-            boot_id=boot_id(),
-            namespace=namespace(),
-        )
+def identity_of(stat: Stat) -> ProcessId:
+    """What stays itself when the PID is reused."""
+    return ProcessId(
+        pid=stat.pid, start_ticks=stat.start_ticks, boot_id=boot_id(), namespace=namespace()
+    )
 
 
 @cache
@@ -103,42 +81,12 @@ def proc_problem(proc: Path = Path("/proc")) -> str | None:
 
 def read_stat(pid: int) -> Stat | None:
     """Facts about `pid`, or None if there is no such process."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - hot: hundreds a scan
-            data = file.read(4096)
-    except OSError:
-        return None
-    return parse_stat(pid, data)
-
-
-def parse_stat(pid: int, data: bytes) -> Stat | None:
-    """Parse /proc/PID/stat; None if it is cut short.
-
-    The command stands in parentheses and may itself hold spaces and parentheses, so the fields
-    are counted from the last closing one.
-    """
-    opened, closed = data.find(b"("), data.rfind(b")")
-    fields = data[closed + 2 :].split()
-    if opened < 0 or closed < opened or len(fields) < 20:
-        return None
-    return Stat(
-        pid=pid,
-        command=data[opened + 1 : closed].decode("utf-8", "replace"),
-        state=fields[0].decode("ascii", "replace"),
-        parent=int(fields[1]),
-        group=int(fields[2]),
-        session=int(fields[3]),
-        start_ticks=int(fields[19]),
-    )
+    return procfs.read_stat("/proc", pid)
 
 
 def all_processes() -> dict[int, Stat]:
     """Every process that /proc shows, by PID."""
-    found = {}
-    for name in os.listdir("/proc"):  # noqa: PTH208 - names only: no Path object a process
-        if name.isdigit() and (stat := read_stat(int(name))) is not None:
-            found[stat.pid] = stat
-    return found
+    return procfs.all_stats("/proc")
 
 
 def process_id(pid: int) -> ProcessId | None:
@@ -146,7 +94,7 @@ def process_id(pid: int) -> ProcessId | None:
     if pid <= 0:
         return None
     stat = read_stat(pid)
-    return None if stat is None or stat.dead else stat.identity
+    return None if stat is None or stat.dead else identity_of(stat)
 
 
 def is_here(process: ProcessId) -> bool:
@@ -219,22 +167,7 @@ def _kill(process: ProcessId, signum: int) -> bool:
 def is_stopped(process: ProcessId) -> bool:
     """Whether that very process was halted by SIGSTOP or its kin, and has not gone on."""
     stat = read_stat(process.pid)
-    return stat is not None and stat.state == "T" and is_alive(process)
-
-
-def descendants(roots: Iterable[int], table: dict[int, Stat]) -> set[int]:
-    """PIDs of `roots` and of everything below them in `table`."""
-    children: dict[int, list[int]] = {}
-    for stat in table.values():
-        children.setdefault(stat.parent, []).append(stat.pid)
-    found: set[int] = set()
-    queue = [pid for pid in roots if pid in table]
-    while queue:
-        pid = queue.pop()
-        if pid not in found:
-            found.add(pid)
-            queue.extend(children.get(pid, ()))
-    return found
+    return stat is not None and stat.state == b"T" and is_alive(process)
 
 
 def describe(process: ProcessId) -> str:

@@ -1,6 +1,6 @@
-"""The few figures of /proc that a sample needs, read with as little work as possible.
+"""The few figures of /proc that samples and supervisors need, read with as little work as possible.
 
-A sample reads one small file for every process of the machine to find the tree, so these functions
+Either reads one small file for every process of the machine to find a tree, so these functions
 use bare descriptors: an `open()` object costs more than the read itself. A process may vanish
 between any two lines; that is None here, never an error.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -27,7 +27,9 @@ class Stat(NamedTuple):
     pid: int
     comm: bytes
     state: bytes
+    """One letter: R, S, D, T (stopped), Z (zombie), X (dead), …"""
     parent: int
+    group: int
     session: int
     cpu_ticks: int
     """User and system time of the process, its dead threads included."""
@@ -38,6 +40,11 @@ class Stat(NamedTuple):
     def dead(self) -> bool:
         """A zombie, or on the way there: it has no memory any more."""
         return self.state in (b"Z", b"X", b"x")
+
+    @property
+    def command(self) -> str:
+        """`comm` as text."""
+        return self.comm.decode("utf-8", "replace")
 
 
 def read(path: str, limit: int = 4096) -> bytes | None:
@@ -56,20 +63,24 @@ def read(path: str, limit: int = 4096) -> bytes | None:
 
 def read_stat(proc: str, pid: int) -> Stat | None:
     """The process's stat, None if there is none or it makes no sense."""
-    data = read(f"{proc}/{pid}/stat")
-    if not data:
-        return None
-    # The name may hold blanks and parentheses: fields count from its last closing parenthesis.
+    return parse_stat(pid, read(f"{proc}/{pid}/stat") or b"")
+
+
+def parse_stat(pid: int, data: bytes) -> Stat | None:
+    """The content of /proc/PID/stat; None where it is cut short.
+
+    The name may hold blanks and parentheses: fields count from its last closing parenthesis.
+    """
     opened, closed = data.find(b"("), data.rfind(b")")
     fields = data[closed + 2 :].split()
     if opened < 0 or closed < opened or len(fields) < 20:
         return None
     try:
-        parent, session, start = int(fields[1]), int(fields[3]), int(fields[19])
-        ticks = int(fields[11]) + int(fields[12])
+        parent, group, session = map(int, fields[1:4])
+        ticks, start = int(fields[11]) + int(fields[12]), int(fields[19])
     except ValueError:
         return None
-    return Stat(pid, data[opened + 1 : closed], fields[0], parent, session, ticks, start)
+    return Stat(pid, data[opened + 1 : closed], fields[0], parent, group, session, ticks, start)
 
 
 def tree(proc: str, leader: int, extra: Iterable[int] = ()) -> list[Stat]:
@@ -78,26 +89,37 @@ def tree(proc: str, leader: int, extra: Iterable[int] = ()) -> list[Stat]:
     The session counts because a child whose parent died moves to another parent and keeps it. The
     processes come in the order of their ids, dead ones left out.
     """
-    stats = _all_stats(proc)
-    children: dict[int, list[int]] = {}
-    for stat in stats.values():
-        children.setdefault(stat.parent, []).append(stat.pid)
-    waiting = [leader, *extra]
-    waiting += [stat.pid for stat in stats.values() if stat.session == leader]
-    found: set[int] = set()
-    while waiting:
-        pid = waiting.pop()
-        if pid in stats and pid not in found:
-            found.add(pid)
-            waiting += children.get(pid, ())
+    try:
+        stats = all_stats(proc)
+    except OSError:
+        return []
+    session = [stat.pid for stat in stats.values() if stat.session == leader]
+    found = descendants([leader, *extra, *session], stats)
     return [stats[pid] for pid in sorted(found) if not stats[pid].dead]
 
 
-def _all_stats(proc: str) -> dict[int, Stat]:
-    try:
-        names = os.listdir(proc)  # noqa: PTH208 - hot: a Path for every process costs more
-    except OSError:
-        return {}
+def descendants(roots: Iterable[int], table: Mapping[int, Stat]) -> set[int]:
+    """PIDs of `roots` and of everything below them in `table`."""
+    children: dict[int, list[int]] = {}
+    for stat in table.values():
+        children.setdefault(stat.parent, []).append(stat.pid)
+    found: set[int] = set()
+    waiting = [pid for pid in roots if pid in table]
+    while waiting:
+        pid = waiting.pop()
+        if pid not in found:
+            found.add(pid)
+            waiting += children.get(pid, ())
+    return found
+
+
+def all_stats(proc: str) -> dict[int, Stat]:
+    """Every process that /proc shows, by PID.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    names = os.listdir(proc)  # noqa: PTH208 - hot: a Path for every process costs more
     pids = [int(name) for name in names if name.isascii() and name.isdecimal()]
     return {pid: stat for pid in pids if (stat := read_stat(proc, pid)) is not None}
 

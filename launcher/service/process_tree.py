@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from launcher.linux import processes as procs
+from launcher.linux import procfs
 from launcher.linux.pdeathsig import die_with
 from launcher.linux.processes import ProcessId
 
@@ -118,7 +119,7 @@ def spawn(
         os.close(writing)
     stat = procs.read_stat(handle.pid)  # not reaped yet, so it is there, a zombie at least
     assert stat is not None
-    return _child(stat.identity, handle, reading)
+    return _child(procs.identity_of(stat), handle, reading)
 
 
 def adopted(process: ProcessId, output: int) -> Child:
@@ -191,7 +192,7 @@ class Tree:
         self._searches = bool(marker) and not is_subreaper()
         self._seen: dict[ProcessId, None] = {leader: None}
         self._strangers = {
-            stat.identity
+            procs.identity_of(stat)
             for stat in procs.all_processes().values()
             if stat.parent == os.getpid() and stat.pid != leader.pid
         }
@@ -199,16 +200,16 @@ class Tree:
     def scan(self) -> list[ProcessId]:
         """The live processes of the tree, in the order in which they were first seen."""
         table = procs.all_processes()
-        others = procs.descendants(self._others(), table)
+        others = procfs.descendants(self._others(), table)
         for pid in sorted(self._members(table, others)):
-            self._seen.setdefault(table[pid].identity)
+            self._seen.setdefault(procs.identity_of(table[pid]))
         # One that was seen before it was known to be another's is no member any more.
-        alive = {s.identity for s in table.values() if not s.dead and s.pid not in others}
+        alive = {procs.identity_of(s) for s in table.values() if not s.dead and s.pid not in others}
         self._seen = {process: None for process in self._seen if process in alive}
         return list(self._seen)
 
-    def _members(self, table: dict[int, procs.Stat], others: set[int]) -> set[int]:
-        known = {stat.pid for stat in table.values() if stat.identity in self._seen}
+    def _members(self, table: dict[int, procfs.Stat], others: set[int]) -> set[int]:
+        known = {stat.pid for stat in table.values() if procs.identity_of(stat) in self._seen}
         roots = set(known)
         if any(table[pid].session == self.leader.pid for pid in known):
             # Somebody of the session is still there, so the kernel has not reused its number.
@@ -218,13 +219,14 @@ class Tree:
         }
         if self._searches:
             roots |= {process.pid for process in procs.marked(self._marker)} & set(table)
-        return procs.descendants(roots - others, table) - others - {os.getpid()}
+        return procfs.descendants(roots - others, table) - others - {os.getpid()}
 
-    def _is_own(self, child: procs.Stat) -> bool:
+    def _is_own(self, child: procfs.Stat) -> bool:
         """Whether a child of this process came from the engine."""
-        if child.identity in self._strangers:
+        identity = procs.identity_of(child)
+        if identity in self._strangers:
             return False
-        if not self._is_init or child.identity in self._seen:
+        if not self._is_init or identity in self._seen:
             return True
         return child.session == self.leader.pid or procs.has_marker(child.pid, self._marker)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from launcher.documents.service_state import FINAL, ReplicaState, ServiceState
-from launcher.linux import processes
+from launcher.linux import processes, procfs
 from launcher.linux.files import read_bounded, write_atomic
 from launcher.linux.processes import ProcessId
 from launcher.paths import dirs
@@ -102,9 +102,9 @@ def leftovers(where: Folder, state: ServiceState) -> list[ProcessId]:
     known += processes.marked(f"{MARKER}={state.run}")
     found = {one: None for one in known if processes.is_alive(one)}
     table = processes.all_processes()
-    for pid in processes.descendants([one.pid for one in found], table):
+    for pid in procfs.descendants([one.pid for one in found], table):
         if not table[pid].dead:
-            found.setdefault(table[pid].identity)
+            found.setdefault(processes.identity_of(table[pid]))
     return [one for one in found if one.pid > 1 and processes.may_signal(one)]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from launcher.documents.service_state import ServiceState
 from launcher.linux import processes as procs
+from launcher.linux import procfs
 from launcher.linux.processes import ProcessId
 from launcher.service import ports, store
 from tests.cgroups import MemoryGroup
@@ -145,7 +146,7 @@ class Home:
 
 def tree(leader: int) -> list[ProcessId]:
     """The processes of an engine by identity, its leader among them."""
-    members = procs.descendants([leader], procs.all_processes())
+    members = procfs.descendants([leader], procs.all_processes())
     return [found for pid in members if (found := procs.process_id(pid)) is not None]
 
 

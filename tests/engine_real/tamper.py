@@ -11,7 +11,7 @@ import os
 import struct
 from pathlib import Path
 
-from launcher.linux import processes
+from launcher.linux import processes, procfs
 
 CHUNK = 16 * 2**20
 ROWS = 29_000
@@ -74,7 +74,7 @@ def tamper(leader: int, model: Path, *, first: int = 1000) -> int:
         PermissionError: this user may not write into another process's memory.
     """
     tables = 0
-    for pid in processes.descendants([leader], processes.all_processes()):
+    for pid in procfs.descendants([leader], processes.all_processes()):
         for needle in first_rows(model, first=first):
             for address in find(pid, needle):
                 turn_around(pid, address, len(needle) // NEEDLE_ROWS)

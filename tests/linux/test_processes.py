@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.linux import processes
+from launcher.linux import processes, procfs
 from launcher.linux.processes import ProcessId
 from launcher.service.process_tree import (
     Child,
@@ -81,15 +81,15 @@ def test_some_pids_are_never_signalled(pid: int) -> None:
 
 def test_a_command_may_hold_spaces_and_parentheses() -> None:
     fields = " ".join(["S", "10", "20", "30", *["0"] * 15, "777", "0"])
-    stat = processes.parse_stat(5, f"5 (a) (b c) {fields}\n".encode())
+    stat = procfs.parse_stat(5, f"5 (a) (b c) {fields}\n".encode())
     assert stat is not None
-    assert (stat.command, stat.state, stat.parent) == ("a) (b c", "S", 10)
+    assert (stat.command, stat.state, stat.parent) == ("a) (b c", b"S", 10)
     assert (stat.group, stat.session, stat.start_ticks) == (20, 30, 777)
 
 
 @given(st.binary(max_size=80))
 def test_a_cut_stat_is_none(data: bytes) -> None:
-    assert processes.parse_stat(5, data) is None
+    assert procfs.parse_stat(5, data) is None
 
 
 def test_what_is_marked_is_found(sleeper: subprocess.Popen[bytes]) -> None:

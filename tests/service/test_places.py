@@ -16,7 +16,7 @@ import pytest
 
 from launcher.documents.service_state import GONE, ServiceState
 from launcher.errors import QlaunchError
-from launcher.linux import mounts, processes
+from launcher.linux import mounts, processes, procfs
 from launcher.linux.processes import ProcessId
 from launcher.service import control, note, reading, store
 from launcher.service.recover import settle
@@ -125,7 +125,7 @@ def test_a_service_of_another_container_is_seen_and_left_alone(
     assert (gone.state, gone.failure and gone.failure.code) == ("failed", "supervisor_killed")
 
 
-def stays(process: processes.Stat, parent: int) -> bool:
+def stays(process: procfs.Stat, parent: int) -> bool:
     """Whether it is the orphan that sleeps long: the other one may still be there too."""
     try:
         words = Path(f"/proc/{process.pid}/cmdline").read_bytes()
@@ -151,7 +151,7 @@ def test_orphans_of_the_container_are_reaped_and_are_not_the_engines(
     status = Path(f"/proc/{left[0].pid}/status").read_text().splitlines()
     inner = next(line for line in status if line.startswith("NSpid")).split()[-1]
     assert int(inner) not in tree
-    assert processes.is_alive(left[0].identity)
+    assert processes.is_alive(processes.identity_of(left[0]))
 
 
 def elsewhere(boot: str = "other", namespace: int = 4711) -> ProcessId:
@@ -261,9 +261,9 @@ def test_without_pidfds_services_start_and_stop_and_dead_parts_are_seen(
     monkeypatch.setattr(os, "pidfd_open", none)
     first = home.up(home.plan("--workers", "--ignore-sigterm"))
     assert first.engine is not None
-    below = processes.descendants([first.engine.pid], processes.all_processes())
+    below = procfs.descendants([first.engine.pid], processes.all_processes())
     part = next(
-        s.identity
+        processes.identity_of(s)
         for pid in below
         if (s := processes.read_stat(pid)) and s.command.startswith("sglang::schedul")
     )

@@ -81,9 +81,9 @@ def test_a_stopped_smoke_process_is_told(home: Home) -> None:
     assert state.supervisor is not None
     table = processes.all_processes()
     smoke = next(
-        stat.identity
+        processes.identity_of(stat)
         for stat in table.values()
-        if stat.parent == state.supervisor.pid and stat.identity != state.engine
+        if stat.parent == state.supervisor.pid and processes.identity_of(stat) != state.engine
     )
     stop(smoke)
     eventually(lambda: f"the smoke process {smoke.pid} is stopped" in control.status("svc").detail)

@@ -19,7 +19,7 @@ from launcher.documents.plan import EnginePlan, Plan
 from launcher.documents.service_state import ServiceState
 from launcher.engine import command
 from launcher.errors import QlaunchError
-from launcher.linux import processes
+from launcher.linux import processes, procfs
 from launcher.linux.processes import ProcessId
 from launcher.service import control, process_tree, store
 from launcher.service.supervisor import template
@@ -108,8 +108,8 @@ def test_a_worker_that_dies_is_a_restart_by_fork(home: Home) -> None:
     engine = before.engine
     assert engine is not None
     table = processes.all_processes()
-    workers = processes.descendants([engine.pid], table) - {engine.pid}
-    kill(table[min(workers)].identity)
+    workers = procfs.descendants([engine.pid], table) - {engine.pid}
+    kill(processes.identity_of(table[min(workers)]))
     assert next_life(before).template == before.template
 
 

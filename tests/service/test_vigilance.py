@@ -19,7 +19,7 @@ from launcher.documents.plan import Fallback, MemoryPrediction, Plan
 from launcher.documents.service_state import ServiceState
 from launcher.engine.failures.classify import signatures
 from launcher.errors import QlaunchError
-from launcher.linux import processes
+from launcher.linux import processes, procfs
 from launcher.linux.processes import ProcessId
 from launcher.paths import dirs
 from launcher.service import control, store
@@ -32,9 +32,11 @@ OOM = {"CUDA out of memory": "gpu_oom_pool"}
 
 def worker(state: ServiceState, name: str) -> ProcessId:
     assert state.engine is not None
-    below = processes.descendants([state.engine.pid], processes.all_processes())
+    below = procfs.descendants([state.engine.pid], processes.all_processes())
     stats = [stat for pid in below if (stat := processes.read_stat(pid))]
-    return next(stat.identity for stat in stats if stat.command.startswith(f"sglang::{name}"))
+    return next(
+        processes.identity_of(stat) for stat in stats if stat.command.startswith(f"sglang::{name}")
+    )
 
 
 def refused(home: Home, plan: Plan) -> QlaunchError:

@@ -17,7 +17,7 @@ from launcher.documents.gateway import Server
 from launcher.documents.plan import Plan
 from launcher.documents.service_state import START, UP, ServiceState, State
 from launcher.errors import QlaunchError
-from launcher.linux import processes
+from launcher.linux import processes, procfs
 from launcher.service import failures, process_tree
 from launcher.service.process_tree import StopReport
 from launcher.service.replica_set import rollout, states
@@ -337,8 +337,8 @@ def until(done: Callable[[], bool]) -> Generator[float, None, None]:
 def processes_ending(roots: Sequence[processes.ProcessId]) -> list[processes.ProcessId]:
     """These processes and all below them."""
     table = processes.all_processes()
-    below = processes.descendants([each.pid for each in roots], table)
-    return [table[pid].identity for pid in sorted(below)]
+    below = procfs.descendants([each.pid for each in roots], table)
+    return [processes.identity_of(table[pid]) for pid in sorted(below)]
 
 
 def _advances(now: State, to: State) -> bool:

@@ -19,7 +19,7 @@ import msgspec
 from launcher import child_environment
 from launcher.documents.gateway import EngineChange, GatewayEvent, GatewayRequest, Rotation
 from launcher.documents.run import CacheUse
-from launcher.linux import processes
+from launcher.linux import processes, procfs
 from launcher.linux.processes import ProcessId
 from launcher.service import ports, process_tree
 from launcher.service.recover import MARKER
@@ -120,8 +120,8 @@ class GatewayProcess:
     def kill(self) -> None:
         """End it at once, with whatever it started."""
         table = processes.all_processes()
-        for pid in processes.descendants([self.process.pid], table):
-            processes.send(table[pid].identity, signal.SIGKILL)
+        for pid in procfs.descendants([self.process.pid], table):
+            processes.send(processes.identity_of(table[pid]), signal.SIGKILL)
 
     def stop(
         self, grace_s: float, kill_s: float, forced: Callable[[], bool]

@@ -32,7 +32,7 @@ from launcher.documents.smoke import (
     SmokeReport,
     VerifyRequest,
 )
-from launcher.linux import processes
+from launcher.linux import processes, procfs
 from launcher.record.scrub import terminal_safe
 from launcher.service import failures, process_tree
 from launcher.service.supervisor.drift import Numbers
@@ -118,8 +118,8 @@ class Verifier:
         self._shut()
         if not self.child.exited:
             table = processes.all_processes()
-            for pid in processes.descendants([self.child.process.pid], table):
-                processes.send(table[pid].identity, signal.SIGKILL)
+            for pid in procfs.descendants([self.child.process.pid], table):
+                processes.send(processes.identity_of(table[pid]), signal.SIGKILL)
 
     def _write(self, data: bytes) -> None:
         try:

@@ -201,8 +201,20 @@ def _choose(path: Path, source: DelimitedSource | ParquetSource, column: str | N
         return TEXT_COLUMN
     texts = source.text_columns() if isinstance(source, ParquetSource) else columns
     if len(texts) == 1:
+        _require_divided(path, texts[0], source)
         return texts[0]
-    raise _unnamed(path, columns)
+    raise _unnamed(path, columns, texts)
+
+
+def _require_divided(path: Path, column: str, source: DelimitedSource | ParquetSource) -> None:
+    """Refuse the whole line of a file whose fields are divided by something else as a text."""
+    others = [mark for mark in ";\t|" if mark in column]
+    if others and isinstance(source, DelimitedSource):
+        raise QlaunchError(
+            f"{path} has one column, {column!r}: its fields seem to be divided by {others[0]!r}",
+            code="column_unknown",
+            fix="divide them by commas, or tabs (--input-format tsv); or name it with --column",
+        )
 
 
 def _text_key(path: Path) -> str:
@@ -222,7 +234,7 @@ def _text_key(path: Path) -> str:
         return TEXT_COLUMN
     if len(texts) == 1:
         return next(iter(texts))
-    raise _unnamed(path, tuple(texts))
+    raise _unnamed(path, tuple(texts), tuple(texts))
 
 
 def _unknown(path: Path, column: str, columns: Sequence[str], why: str = "") -> QlaunchError:
@@ -234,9 +246,11 @@ def _unknown(path: Path, column: str, columns: Sequence[str], why: str = "") -> 
     )
 
 
-def _unnamed(path: Path, columns: Sequence[str]) -> QlaunchError:
+def _unnamed(path: Path, columns: Sequence[str], texts: Sequence[str]) -> QlaunchError:
+    named = f": {', '.join(columns)}" if columns else ""
+    several = f"several columns and none named {TEXT_COLUMN!r}" if texts else "no column of texts"
     return QlaunchError(
-        f"{path} has several columns and none named {TEXT_COLUMN!r}: {', '.join(columns)}",
+        f"{path} has {several}{named}",
         code="column_unknown",
         fix="name the one with the texts: --column NAME",
     )

@@ -22,7 +22,13 @@ from launcher.corpus.records import (
 TEXT_COLUMN: Final = "text"
 """Name of the column that a file of plain text has."""
 BOM: Final = b"\xef\xbb\xbf"
-_OTHER_UNICODE: Final = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+_OTHER_UNICODE: Final = {
+    b"\xff\xfe\0\0": "UTF-32",
+    b"\0\0\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+"""By their byte order marks, the longer ones first."""
 _SKIPPED: Final = 1 << 20
 """Bytes of an endless line that are read at once."""
 
@@ -37,15 +43,16 @@ def open_bytes(path: Path) -> BinaryIO:
         file = path.open("rb")
     except OSError as error:
         raise unreadable(path, error.strerror or str(error)) from error
-    start = file.read(2)
+    start = file.read(4)
     file.seek(0)
-    if start in _OTHER_UNICODE:
-        file.close()
-        raise unreadable(
-            path,
-            f"it is {_OTHER_UNICODE[start]}, and UTF-8 is wanted",
-            fix=f"convert it: iconv -f UTF-16 -t UTF-8 {path} > NEW",
-        )
+    for mark, name in _OTHER_UNICODE.items():
+        if start.startswith(mark):
+            file.close()
+            raise unreadable(
+                path,
+                f"it is {name}, and UTF-8 is wanted",
+                fix=f"convert it: iconv -f {name} -t UTF-8 {path} > NEW",
+            )
     return file
 
 

@@ -57,6 +57,9 @@ class ParquetSource:
             raise unreadable(path, f"no Parquet file: {error}") from error
         self.schema: Any = self._file.schema_arrow
         self.columns: tuple[str, ...] = tuple(self.schema.names)
+        if twice := [name for name in self.columns if self.columns.count(name) > 1]:
+            # Neither a reader nor a JSON object could tell them apart.
+            raise unreadable(path, f"it names the column {twice[0]!r} twice")
         if column is not None:
             self._check(self.schema.field(column).type)
 
@@ -134,6 +137,8 @@ class ParquetSource:
             return utf8_problem(error)
         if not isinstance(text, str):
             return Problem("wrong_type", f"{self._column!r} is null, and no text")
+        if 4 * len(text) > RECORD_LIMIT and len(text.encode()) > RECORD_LIMIT:
+            return Problem("too_long", f"a text of more than {RECORD_LIMIT} bytes")
         return text
 
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from launcher.corpus.delimited import DelimitedSource
 from launcher.corpus.inputs import Inputs
 from launcher.corpus.lines import JsonlSource, TextSource
-from launcher.corpus.records import Position, Row, Source
+from launcher.corpus.records import RECORD_LIMIT, Position, Row, Source
 from launcher.errors import QlaunchError
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -215,9 +217,6 @@ def test_csv_files_that_are_none(tmp_path: Path, data: bytes, words: str) -> Non
 
 
 def test_parquet_of_every_type_from_any_row_on(tmp_path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     from launcher.corpus.parquet import ParquetSource
 
     count = 1000
@@ -240,9 +239,6 @@ def test_parquet_of_every_type_from_any_row_on(tmp_path: Path) -> None:
 
 
 def test_parquet_with_bytes_that_are_no_text(tmp_path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     from launcher.corpus.parquet import ParquetSource
 
     offsets = pa.py_buffer(b"\0\0\0\0\1\0\0\0\2\0\0\0")
@@ -275,3 +271,61 @@ def test_the_column_of_the_texts_is_text_or_the_only_one(folder: Path, names: li
         with pytest.raises(QlaunchError, match="several columns") as raised:
             Inputs([path], "csv", None, "embedding", "nothing")
         assert raised.value.code == "column_unknown"
+
+
+def refusal(path: Path, kind: Any) -> QlaunchError:
+    with pytest.raises(QlaunchError) as refused:
+        Inputs([path], kind, None, "embedding", "json")
+    assert refused.value.exit_code == 2
+    return refused.value
+
+
+@pytest.mark.parametrize("names", [["text", "text"], ["text", "x", "x"]])
+def test_a_parquet_file_that_names_a_column_twice_is_refused(
+    tmp_path: Path, names: list[str]
+) -> None:
+    """Of `text` it was an unexpected error, of another column one of both was lost."""
+    path = tmp_path / "i.parquet"
+    table = pa.Table.from_arrays([pa.array(["a", "b"]) for _ in names], names=names)
+    pq.write_table(table, path)
+    error = refusal(path, "parquet")
+    assert error.code == "input_unreadable"
+    assert f"names the column {names[-1]!r} twice" in error.message
+
+
+@pytest.mark.parametrize("columns", [{}, {"x": [1]}, {"x": [1], "y": [2.5]}])
+def test_a_file_without_texts_is_told_so(tmp_path: Path, columns: dict[str, Any]) -> None:
+    """Of one column, or none, it was said that there are several."""
+    path = tmp_path / "i.parquet"
+    pq.write_table(pa.table(columns), path)
+    error = refusal(path, "parquet")
+    assert error.code == "column_unknown"
+    assert "no column of texts" in error.message
+    assert "several" not in error.message
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_fields_divided_by_something_else_are_no_texts(tmp_path: Path, mark: str) -> None:
+    """Whole lines of a file of semicolons were embedded as texts."""
+    path = put(tmp_path, "a.csv", f"text{mark}id\na{mark}1\n".encode())
+    error = refusal(path, "csv")
+    assert error.code == "column_unknown"
+    assert f"divided by {mark!r}" in error.message
+    named = Inputs([path], "csv", f"text{mark}id", "embedding", "nothing")
+    assert texts(list(named.rows(START))) == [f"a{mark}1"]
+
+
+@pytest.mark.parametrize("name", ["UTF-16LE", "UTF-16BE", "UTF-32LE", "UTF-32BE"])
+def test_other_encodings_are_named_with_what_converts_them(tmp_path: Path, name: str) -> None:
+    """UTF-32 was taken for UTF-16, which its own mark begins like."""
+    path = put(tmp_path, "a.txt", "\ufeffh\u00e9".encode(name))
+    error = refusal(path, "text")
+    assert f"iconv -f {name[:6]} -t UTF-8" in (error.fix or "")
+
+
+def test_a_text_of_parquet_has_the_bound_of_all_records(tmp_path: Path) -> None:
+    path = tmp_path / "i.parquet"
+    texts_of = ["ok", "x" * (RECORD_LIMIT + 1), "\u8a9e" * (RECORD_LIMIT // 3), "end"]
+    pq.write_table(pa.table({"text": texts_of}), path)
+    rows = list(Inputs([path], "parquet", None, "embedding", "nothing").rows(START))
+    assert [row.problem and row.problem.reason for row in rows] == [None, "too_long", None, None]

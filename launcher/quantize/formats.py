@@ -16,8 +16,6 @@ class Format:
 
     name: To
     title: str
-    quant_method: str
-    """As the checkpoint's config.json names it."""
     flag: str | None
     """Value of `--quantization`, where the checkpoint alone does not choose the kernels."""
     profile: str
@@ -40,7 +38,6 @@ FORMATS: Final[Mapping[To, Format]] = MappingProxyType(
         "int8": Format(
             name="int8",
             title="weights and activations in 8 bits (compressed-tensors, SmoothQuant)",
-            quant_method="compressed-tensors",
             flag="w8a8_int8",
             profile="gpu-2gb-int8",
             worst_cosine=0.97,
@@ -53,7 +50,6 @@ FORMATS: Final[Mapping[To, Format]] = MappingProxyType(
         "int4": Format(
             name="int4",
             title=f"weights in 4 bits, groups of {GROUP} (AWQ's layout, AutoRound's rounding)",
-            quant_method="awq",
             flag=None,
             profile="gpu-2gb-int4",
             worst_cosine=0.90,
@@ -66,7 +62,6 @@ FORMATS: Final[Mapping[To, Format]] = MappingProxyType(
         "fp8": Format(
             name="fp8",
             title="weights and activations in fp8 e4m3 (compressed-tensors)",
-            quant_method="compressed-tensors",
             flag=None,
             profile="gpu-fp8",
             worst_cosine=0.97,

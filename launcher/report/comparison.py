@@ -65,7 +65,7 @@ def comparison_markdown(doc: Comparison, *, seed: bool = False) -> str:
     for level in doc.levels:
         lines += [f"### {formatting.level(level)}", "", *_level_table(doc, level), ""]
     if seed:
-        lines += [f"## {seed_table.TITLE}", "", f"{formatting.markdown(seed_table.SOURCE)}.", ""]
+        lines += [f"## {seed_table.TITLE}", "", formatting.markdown(seed_table.CAPTION), ""]
         table = formatting.markdown_table(seed_table.HEADINGS, seed_table.texts(doc), left=2)
         lines += [*table, ""]
     lines += ["## How it was measured", ""]

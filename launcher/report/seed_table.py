@@ -15,6 +15,7 @@ SOURCE: Final = (
     "an article's figures for Qwen3-Embedding-0.6B on an NVIDIA T4: SGLang 0.3.0, CUDA 12.1,"
     " 128 tokens, mean of 100 requests; its figures, not ours"
 )
+CAPTION: Final = f"{SOURCE[0].upper()}{SOURCE[1:]}."
 TITLE: Final = "The table of the article that this project started from"
 HEADINGS: Final = ("mode", "where", "batch 1, ms", "batch 4, ms", "memory")
 NEEDS_GPU: Final = "needs a GPU: not measured"

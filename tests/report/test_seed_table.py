@@ -45,6 +45,7 @@ def test_reports_have_it_where_it_was_asked_for() -> None:
     page, text = report.comparison_html(doc, seed=True), report.comparison_markdown(doc, seed=True)
     for shown in (page, text):
         assert seed_table.TITLE in shown
+        assert "its figures, not ours." in shown
         assert shown.count("1.8 GB RAM, 0.6 GB GPU") == 1
     assert text.count("| the article (T4) |") == page.count(">the article (T4)<") == 3
     assert "<script" not in page + text

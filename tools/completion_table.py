@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import click
 
+from launcher.cli.completing import Argument, Node, Option
 from launcher.cli.main import cli
 
 _SAME: Final = {
@@ -28,7 +29,7 @@ _OF_COMMAND: Final[dict[tuple[str, str], list[str]]] = {
 }
 
 
-def table() -> dict[str, Any]:
+def table() -> dict[str, Node]:
     """Each command (`engine install`; the program is `""`) with what may follow it."""
     root = click.Context(cli, info_name="qlaunch")
     found = {"": _node("", cli, root)}
@@ -52,7 +53,7 @@ def text() -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def _node(name: str, command: click.Command, root: click.Context) -> dict[str, Any]:
+def _node(name: str, command: click.Command, root: click.Context) -> Node:
     options = dict(_options(name, command))
     options["--help"] = {"value": None, "help": "Show help and exit."}
     if isinstance(command, click.Group):
@@ -62,7 +63,7 @@ def _node(name: str, command: click.Command, root: click.Context) -> dict[str, A
             if (one := command.get_command(root, inner)) is not None
         }
         return {"options": options, "commands": names}
-    arguments = [
+    arguments: list[Argument] = [
         {"value": _value(name, parameter)}
         for parameter in command.params
         if isinstance(parameter, click.Argument)
@@ -70,7 +71,7 @@ def _node(name: str, command: click.Command, root: click.Context) -> dict[str, A
     return {"options": options, "arguments": arguments}
 
 
-def _options(name: str, command: click.Command) -> Iterator[tuple[str, dict[str, Any]]]:
+def _options(name: str, command: click.Command) -> Iterator[tuple[str, Option]]:
     for option in command.params:
         if isinstance(option, click.Option):
             value = None if option.is_flag else _value(name, option)

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, NotRequired, TypedDict
 
 from launcher.cli.base import COMPLETION_VARIABLE
 
@@ -23,7 +23,26 @@ _PACKAGE: Final = Path(__file__).resolve().parents[1]
 _RUNS: Final = 30
 """Newest runs that are offered."""
 
-Node = dict[str, Any]
+
+class Argument(TypedDict):
+    """What may stand at a place: words, `@` and a key of `_SOURCES`; None where nothing does."""
+
+    value: list[str] | None
+
+
+class Option(Argument):
+    """An option; without a value it is a flag."""
+
+    help: str
+
+
+class Node(TypedDict):
+    """A command, and what may follow it."""
+
+    options: dict[str, Option]
+    arguments: NotRequired[list[Argument]]
+    commands: NotRequired[dict[str, str]]
+    """Help by name, of a group."""
 
 
 def answer(program: click.Command, instruction: str) -> int:
@@ -44,7 +63,7 @@ def _answer(program: click.Command, instruction: str) -> int:
     if kind is None or not instruction.endswith("_complete"):
         return 1
     shell = kind(program, {}, "qlaunch", COMPLETION_VARIABLE)
-    table = json.loads(TABLE.read_text("utf-8"))
+    table: dict[str, Node] = json.loads(TABLE.read_text("utf-8"))
     words, incomplete = shell.get_completion_args()
     items = completions(table, words, incomplete)
     # By the descriptor: nothing is left to be flushed, and to fail, at the end.
@@ -68,7 +87,7 @@ def completions(
     if sign and name in node["options"]:
         return _of(node["options"][name], value, before=f"{name}=")
     if incomplete.startswith("-"):
-        return _items(node["options"], incomplete)
+        return _items({name: each["help"] for name, each in node["options"].items()}, incomplete)
     if "commands" in node:
         return _items(node["commands"], incomplete)
     kinds = node["arguments"]
@@ -100,18 +119,18 @@ def _walk(table: Mapping[str, Node], words: Sequence[str]) -> tuple[str, int, st
     return path, places, waiting
 
 
-def _items(named: Mapping[str, Any], incomplete: str) -> list[CompletionItem]:
+def _items(named: Mapping[str, str], incomplete: str) -> list[CompletionItem]:
     """Commands or options with their help."""
     from click.shell_completion import CompletionItem
 
     return [
-        CompletionItem(name, help=entry if isinstance(entry, str) else entry["help"])
-        for name, entry in named.items()
+        CompletionItem(name, help=text)
+        for name, text in named.items()
         if name.startswith(incomplete)
     ]
 
 
-def _of(kind: Node, incomplete: str, *, before: str = "") -> list[CompletionItem]:
+def _of(kind: Argument, incomplete: str, *, before: str = "") -> list[CompletionItem]:
     """Values of an option or argument: its choices, or the names of what there is."""
     from click.shell_completion import CompletionItem
 
@@ -120,7 +139,7 @@ def _of(kind: Node, incomplete: str, *, before: str = "") -> list[CompletionItem
         return []
     names = [
         name
-        for part in (wanted if isinstance(wanted, list) else [wanted])
+        for part in wanted
         for name in (_SOURCES[part[1:]]() if part.startswith("@") else [part])
     ]
     items = [CompletionItem(before + n) for n in dict.fromkeys(names) if n.startswith(incomplete)]

@@ -13,7 +13,8 @@ RUN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
 # Keeps PyTorch's libraries to AVX2, so that a newer processor shows what one without AVX-512 would.
-AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2
+AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
+	FBGEMM_ENABLE_INSTRUCTIONS=AVX2
 
 .PHONY: help setup smoke test test-avx2 soak fuzz check bench docs docs-site pictures engine engines packages
 

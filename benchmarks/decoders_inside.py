@@ -60,7 +60,8 @@ def layers(name: str) -> Callable[[], Any]:
 
 def linears(name: str) -> list[Callable[[], Any]]:
     """The products of a layer, each over the whole batch."""
-    from qlaunch_sglang.decoder_linears import Int8Linear, PackedLinear
+    from qlaunch_sglang.decoder_linears import Int8Linear
+    from qlaunch_sglang.packed import OneDnnLinear
 
     calls: list[Callable[[], Any]] = []
     for columns, rows in LINEARS:
@@ -71,7 +72,7 @@ def linears(name: str) -> list[Callable[[], Any]]:
             made = Int8Linear(weight, None, DTYPES[name])
             calls.append(lambda made=made, steps=steps: made.product(steps))  # type: ignore[misc]
         else:
-            packed, x = PackedLinear(weight, None), x.to(DTYPES[name])
+            packed, x = OneDnnLinear(weight, None), x.to(DTYPES[name])
             calls.append(lambda packed=packed, x=x: packed(x))  # type: ignore[misc]
     return calls
 

@@ -67,6 +67,8 @@ class Draft:
     """The format that vectors are served in."""
     computed: str
     """The engine's own `--dtype`: another one for int8, which the plugin computes."""
+    half_weights: Decision[bool]
+    """Whether float32 keeps the weights of linear layers in float16."""
     replicas: int
     """Schedulers side by side on a CPU, within one engine."""
     method: StartMethod
@@ -131,6 +133,13 @@ def make_draft(inputs: Inputs) -> Draft:
     return Draft(
         dtype=dtype,
         computed=computed,
+        half_weights=precision.half_weights(
+            dtype.value,
+            inputs.hardware.cpu,
+            inputs.checkpoint,
+            auto=inputs.settings.dtype == "auto" and inputs.engine.release.device == "cpu",
+            plugin=inputs.settings.plugin,
+        ),
         replicas=side_by_side,
         method=method,
         parts=parts,

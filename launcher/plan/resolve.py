@@ -111,6 +111,7 @@ def _reasons(inputs: Inputs, draft: Draft, limits: Guard) -> tuple[str, ...]:
     return (
         *(inputs.choice.reasons if inputs.choice else ()),
         *draft.dtype.reasons,
+        *draft.half_weights.reasons,
         *precision.cautions(inputs.engine.release.device, inputs.hardware.cpu),
         *draft.threads.reasons,
         *replica_set.reasons(inputs),
@@ -288,7 +289,7 @@ def _environment(inputs: Inputs, draft: Draft) -> dict[str, str]:
     )
     env |= context.environment(draft.asked, inputs.checkpoint)
     env |= replicas.environment(draft.replicas, draft.threads.value)
-    env |= precision.environment(draft.dtype.value)
+    env |= precision.environment(draft.dtype.value, half_weights=draft.half_weights.value)
     env |= whole_texts.ENVIRONMENT if draft.no_cache else {}
     env |= {} if "detokenizer" in draft.parts else whole_texts.STRAIGHT
     if inputs.checkpoint.lower_case:

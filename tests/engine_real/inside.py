@@ -186,7 +186,8 @@ def layers(way: str, lengths: list[int], *, seed: int = 3, **broken: Any) -> Any
         way: `packed` or `int8`.
         lengths: tokens of each text.
         broken: another `activation`, or `partial`: an attention that is not over whole texts; or
-            another `dtype` than bfloat16; or `least` and `most` tokens of a portion.
+            another `dtype` than bfloat16; or `least` and `most` tokens of a portion; or the dtype
+            of float32's `weights`; or a `huge` number in the first one.
     """
     import torch
     from inside_model import Model  # type: ignore[import-not-found]  # beside this script
@@ -197,14 +198,23 @@ def layers(way: str, lengths: list[int], *, seed: int = 3, **broken: Any) -> Any
     model = Model(whole=not broken.get("partial")).to(
         getattr(torch, broken.get("dtype", "bfloat16"))
     )
+    if "weights" in broken:  # they were made in bfloat16, which float16 holds exactly
+        for layer in model.encoder.layer:
+            for linear in int8.linears(layer):
+                linear.weight.data.mul_(1.0003)
+    if "huge" in broken:
+        model.encoder.layer[0].attention.self_attn.qkv_proj.weight.data[70, 0] = broken["huge"]
     texts = [torch.randint(0, 50, (length,)).tolist() for length in lengths]
     given = int8.batch_of(texts)
     with torch.no_grad():
         before = model(*given, get_embedding=True)
         int8.tokenized = lambda _: [torch.randint(0, 50, (n,)).tolist() for n in (4, 9, 30, 60)]
         os.environ.update(QLAUNCH_DTYPE=way, QLAUNCH_MODEL_PATH="/")
+        os.environ["QLAUNCH_WEIGHTS"] = broken.get("weights", "float32")
         packed.pack_layers(model, model.encoder, broken.get("activation", "gelu"))
-        kinds = [type(module).__name__ for module in model.encoder.layer[0].modules()]
+        parts = list(model.encoder.layer[0].modules())
+        kinds = [type(part).__name__ for part in parts]
+        linears = [getattr(part, "_linear", None) or getattr(part, "product", None) for part in parts]
         after = model(*given, get_embedding=True)
         alone = [model(*int8.batch_of([text]), get_embedding=True) for text in texts]
     return {
@@ -212,6 +222,7 @@ def layers(way: str, lengths: list[int], *, seed: int = 3, **broken: Any) -> Any
         "after": after.float().tolist(),
         "alone": torch.cat(alone).float().tolist(),
         "kinds": kinds,
+        "linears": [type(each).__name__ for each in linears if each is not None],
         "kept": sum(p.numel() for name, p in model.named_parameters() if name.endswith("e.weight")),
     }
 

@@ -49,7 +49,8 @@ def test_packed_layers_in_float32_are_float32(ask: Ask) -> None:
 @pytest.fixture
 def ask_avx2(engine: Engine) -> Iterator[Ask]:
     """A process that computes as on a processor with AVX2 and nothing later."""
-    inside = Inside(engine, ONEDNN_MAX_CPU_ISA="AVX2", ATEN_CPU_CAPABILITY="avx2")
+    masks = {"ONEDNN_MAX_CPU_ISA": "AVX2", "FBGEMM_ENABLE_INSTRUCTIONS": "AVX2"}
+    inside = Inside(engine, ATEN_CPU_CAPABILITY="avx2", **masks)
     yield inside.ask
     inside.close()
 
@@ -65,6 +66,25 @@ def test_without_bfloat16_arithmetic_float32_alone_is_packed(ask_avx2: Ask) -> N
     assert half["after"] == half["before"]
     assert "PackedProjection" in single["kinds"]
     np.testing.assert_allclose(single["after"], single["before"], rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="FBGEMM is x86-64's")
+def test_weights_in_float16_are_near_the_same_in_any_company_and_half_as_large(ask: Ask) -> None:
+    question = {"ask": "layers", "way": "packed", "dtype": "float32", "weights": "float16"}
+    for lengths in ([1], [5, 5, 3], [40, 7]):
+        half, whole, huge = ask(
+            {**question, "lengths": lengths},
+            {**question, "lengths": lengths, "weights": "float32"},
+            {**question, "lengths": lengths, "huge": 70000.0},
+        )
+        assert half["linears"] == ["HalfLinear"] * 4
+        assert 0.999999 < cosines(half["after"], half["before"]).min()
+        assert np.abs(np.subtract(half["after"], half["before"])).max() > 0  # it did round
+        np.testing.assert_array_equal(half["alone"], half["after"])
+        assert half["kept"] < 3000
+        assert whole["linears"] == ["OneDnnLinear"] * 4
+        assert huge["linears"] == ["OneDnnLinear", *["HalfLinear"] * 3]  # it has no such number
+        np.testing.assert_allclose(huge["after"], huge["before"], rtol=1e-2, atol=1e-2)
 
 
 def test_a_batch_in_portions_is_the_batch(ask: Ask) -> None:

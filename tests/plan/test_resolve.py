@@ -46,6 +46,21 @@ class TestDtype:
         assert value(plan.engine.argv, "--dtype") == "float32"
         assert "dtype float32: command line" in plan.reasons
 
+    def test_float32_that_nobody_asked_for_keeps_an_encoder_s_weights_in_16_bits(self) -> None:
+        without: dict[str, Any] = {"hardware": machine(bf16=False)}
+        plan = make_plan(inputs(**without))
+        assert plan.engine.env["QLAUNCH_WEIGHTS"] == "float16"
+        assert any("weights in 16 bits" in reason for reason in plan.reasons)
+        others: tuple[dict[str, Any], ...] = (
+            {},
+            {**without, "dtype": "float32"},
+            {**without, "dtype": "int8"},
+            {**without, "plugin": False},
+            {**without, "model": qwen3()},
+        )
+        for other in others:
+            assert "QLAUNCH_WEIGHTS" not in make_plan(inputs(**other)).engine.env, other
+
     @pytest.mark.parametrize(
         ("capability", "dtype", "word"),
         [((7, 5), "float16", "half"), ((8, 6), "bfloat16", "bfloat16")],

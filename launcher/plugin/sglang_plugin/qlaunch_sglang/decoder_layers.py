@@ -19,8 +19,7 @@ import torch
 
 from qlaunch_sglang import causal, int8
 from qlaunch_sglang.attention import LOG2_E, AttentionType, WholeTextAttention
-from qlaunch_sglang.decoder_linears import PackedLinear
-from qlaunch_sglang.packed import why_not_packed
+from qlaunch_sglang.packed import OneDnnLinear, why_not_packed
 from qlaunch_sglang.pooling import lengths_of
 
 logger = logging.getLogger(__name__)
@@ -150,7 +149,7 @@ class PackedBlock:
         linear: what makes its linear layers of a weight and a bias.
     """
 
-    def __init__(self, layer, *, pooled: bool, linear=PackedLinear):
+    def __init__(self, layer, *, pooled: bool, linear=OneDnnLinear):
         attention, mlp = layer.self_attn, layer.mlp
         self.attention = Attention(attention)
         self.pooled = pooled

@@ -1,4 +1,4 @@
-"""A decoder's linear layers on a CPU: laid out for oneDNN once, in the engine's dtype or in int8.
+"""A decoder's linear layers on a CPU in int8; in the engine's dtype they are packed.py's.
 
 int8 is computed as unsigned 8-bit activations times signed 8-bit weights into 32-bit sums, by the
 operator that PyTorch's compiler uses. Activations have one scale a token, taken from the token
@@ -10,35 +10,11 @@ column. What varies by input channel is evened out between the two (SmoothQuant,
 import torch
 
 from qlaunch_sglang.int8 import levels
-from qlaunch_sglang.packed import ROWS
 
 ZERO = 128
 """Zero of the unsigned steps. Signed activations, oneDNN computes by its slow reference."""
 STEPS = 127
 """Steps of an activation on each side of it."""
-
-
-class PackedLinear:
-    """`x W + b`, in the weight's dtype.
-
-    Args:
-        weight: [out, in]; a copy is made.
-        bias: [out] or None.
-    """
-
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None):
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS)
-        self._bias = bias
-
-    def __call__(self, x):
-        """[tokens, in] → [tokens, out]."""
-        operator = torch.ops.mkldnn._linear_pointwise
-        return operator(x, self._weight, self._bias, "none", [], "none")
-
-    def added(self, x, stream):
-        """The same plus what is in `stream`, [tokens, out]."""
-        operator = torch.ops.mkldnn._linear_pointwise.binary
-        return operator(x, stream, self._weight, self._bias, "add")
 
 
 class Int8Linear:
@@ -62,19 +38,8 @@ class Int8Linear:
     def product(self, steps):
         """[tokens, in] in steps → [tokens, out], to be multiplied by the tokens' scales."""
         return torch.ops.onednn.qlinear_pointwise(
-            steps,
-            1.0,
-            ZERO,
-            self._weight,
-            self._scales,
-            self._zeros,
-            None,
-            1.0,
-            0,
-            self._dtype,
-            "none",
-            [],
-            "none",
+            *(steps, 1.0, ZERO, self._weight, self._scales, self._zeros, None),
+            *(1.0, 0, self._dtype, "none", [], "none"),
         )
 
 

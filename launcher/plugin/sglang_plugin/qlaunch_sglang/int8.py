@@ -1,8 +1,8 @@
 """Encoders in 8-bit integers on a CPU: twice the products a second where it has VNNI or AMX.
 
 Asked for with `QLAUNCH_DTYPE=int8`; then the engine serves so or not at all. All linear layers are
-computed as unsigned 8-bit activations times signed 8-bit weights into 32-bit sums, by the oneDNN
-operator that PyTorch's own compiler uses; attention stays in the engine's dtype, LayerNorm and the
+computed as unsigned 8-bit activations times signed 8-bit weights into 32-bit sums, by oneDNN, or
+by FBGEMM where that is faster; attention stays in the engine's dtype, LayerNorm and the
 sums between layers are in float32. What keeps the vectors near the model's own:
 
 - weights have a scale an output column;
@@ -17,6 +17,7 @@ sums between layers are in float32. What keeps the vectors near the model's own:
 import functools
 import logging
 import os
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -48,89 +49,135 @@ def wanted() -> bool:
 
 @functools.cache
 def levels() -> int:
-    """Levels of a weight on each side of 0, by what this processor's product makes of 255 × 127.
+    """Levels of a weight on each side of 0, by what oneDNN's product makes of 255 × 127 here.
 
     Without VNNI and AMX two products are summed in 16 bits, which saturate; a weight of 7 bits
     leaves them room, and activations keep their 8.
     """
+    return _levels(OneDnnProduct)
+
+
+@functools.cache
+def _levels(product) -> int:
     length, channels = 64, 16
-    steps = torch.full((1, length), _STEPS, dtype=torch.uint8)
-    weight = torch.full((channels, length), _WHOLE, dtype=torch.int8)
-    found = torch.ops.onednn.qlinear_pointwise(
-        steps,
-        1.0,
-        0,
-        torch.ops.onednn.qlinear_prepack(weight, None),
-        torch.ones(channels, dtype=torch.float32),  # not the model's own dtype
-        torch.zeros(channels, dtype=torch.int64),
-        None,
-        1.0,
-        0,
-        torch.float32,
-        "none",
-        [],
-        "none",
-    )
+    whole = torch.full((channels, length), _WHOLE, dtype=torch.int8)
+    ones = torch.ones(channels, dtype=torch.float32)  # not the model's own dtype
+    even = torch.ones(length, dtype=torch.float32)
+    found = product(whole, ones, None, (1.0, 0), even)(torch.full((1, length), float(_STEPS)))
     exact = float(found.min()) == float(found.max()) == length * _STEPS * _WHOLE
     return _WHOLE if exact else _SATURATING
 
 
+class OneDnnProduct:
+    """`x W + b` of 8-bit integers by oneDNN: AMX, VNNI, or two products in 16 bits.
+
+    Args:
+        whole: the weight's steps, [out, in], int8.
+        steps: what a step of each output column is worth, [out], float32.
+        bias: [out], float32, or None.
+        taken: scale and zero of the activations' unsigned steps.
+        even: what activations are divided by before, [in], float32.
+    """
+
+    def __init__(self, whole, steps, bias, taken: tuple[float, int], even):
+        self._weight = torch.ops.onednn.qlinear_prepack(whole, None)
+        self._steps, self._bias = steps, bias
+        self._zeros = torch.zeros(len(steps), dtype=torch.int64)
+        self.scale, self.zero = taken
+        # An input channel's factor, and the half that makes cutting the fraction off a rounding.
+        self._factor = 1 / (even * self.scale)
+        self._zero = torch.full_like(self._factor, self.zero + 0.5)
+
+    def __call__(self, x, dtype=torch.float32):
+        """[tokens, in] in float32 or bfloat16 → [tokens, out] in `dtype`."""
+        return self.of_steps(self.in_steps(x), into=(1.0, 0, dtype))
+
+    def before_gelu(self, x, then: "OneDnnProduct"):
+        """GELU of the same, as `then.rest` takes it: in its steps."""
+        return self.of_steps(self.in_steps(x), "gelu", (then.scale, then.zero, torch.uint8))
+
+    def rest(self, between):
+        """What `before_gelu` gives → [tokens, out] in float32."""
+        return self.of_steps(between)
+
+    def in_steps(self, x):
+        """The same in unsigned 8-bit steps."""
+        found = torch.addcmul(self._zero, x.float(), self._factor)
+        # By way of int32: PyTorch has no vector code from float32 to uint8. Half the time on Zen 5.
+        return found.clamp_(0, _STEPS).to(torch.int32).to(torch.uint8)
+
+    def of_steps(self, steps, activation: str = "none", into=(1.0, 0, torch.float32)):
+        """[tokens, in] in steps → [tokens, out] by `into`: scale, zero and dtype."""
+        return torch.ops.onednn.qlinear_pointwise(
+            *(steps, self.scale, self.zero, self._weight, self._steps, self._zeros, self._bias),
+            *(*into, activation, [], "none"),
+        )
+
+
+class FbgemmProduct:
+    """The same by FBGEMM, PyTorch's other library of 8-bit products on x86-64.
+
+    It puts activations into steps while it gathers them, and compiles nothing for a number of
+    tokens, which oneDNN does for each that it has not seen lately.
+    """
+
+    def __init__(self, whole, steps, bias, taken: tuple[float, int], even):
+        zeros = torch.zeros(len(steps), dtype=torch.int64)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the type, not the product, is to be removed one day
+            weight = torch._make_per_channel_quantized_tensor(whole, steps, zeros, 0)
+        self._packed, self._taken = torch.ops.quantized.linear_prepack(weight, bias), taken
+        self._factor = 1 / even
+
+    def __call__(self, x, dtype=torch.float32):
+        """[tokens, in] in float32 or bfloat16 → [tokens, out] in `dtype`."""
+        return self.rest(x.float() * self._factor).to(dtype)
+
+    def before_gelu(self, x, _then: "FbgemmProduct"):
+        """GELU of the same, as `rest` takes it: in float32."""
+        return torch.ops.aten.gelu_(self(x))
+
+    def rest(self, between):
+        """What `before_gelu` gives → [tokens, out] in float32."""
+        operator = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+        return operator(between, *self._taken, self._packed)
+
+
+@functools.cache
+def product_here():
+    """Which of the two is the faster one on this processor: see docs/decisions.md."""
+    fbgemm = "fbgemm" in torch.backends.quantized.supported_engines
+    operator = hasattr(torch.ops.quantized, "linear_with_input_q_dq_qweight_dq_output_fp32")
+    exact = levels() == _WHOLE
+    return FbgemmProduct if fbgemm and operator and not exact else OneDnnProduct
+
+
 class Int8Linear(nn.Module):
-    """`activation(x W + b)` by 8-bit products.
+    """`x W + b` by 8-bit products.
 
     Args:
         dense: the layer, with its weight in place; it is let go.
         seen: what came into it while calibrating.
         without: input channels that are computed elsewhere.
+        smooth: whether channels are evened out between activations and weights.
     """
-
-    dtype = torch.float32
-    """What it answers in."""
 
     def __init__(self, dense, seen: "Seen", *, without=None, smooth: bool = True):
         super().__init__()
-        weight = dense.weight.data.float()
+        weight, make = dense.weight.data.float(), product_here()
         even = seen.evening(weight) if smooth else torch.ones(weight.shape[1], dtype=weight.dtype)
         if without is not None:
             weight[:, without] = 0
-        self.scale, self.zero = quantiser(seen.within(even, without))
         weight = weight * even
-        steps = weight.abs().amax(dim=1).clamp(min=1e-8) / levels()
+        steps = weight.abs().amax(dim=1).clamp(min=1e-8) / _levels(make)
         whole = torch.round(weight / steps.unsqueeze(1)).to(torch.int8)
-        self._weight = torch.ops.onednn.qlinear_prepack(whole, None)
-        self._steps, self._zeros = steps, torch.zeros(len(steps), dtype=torch.int64)
-        self._bias = dense.bias.data.float()
-        # An input channel's factor, and the half that makes cutting the fraction off a rounding.
-        self._factor = 1 / (even * self.scale)
-        self._zero = torch.full_like(self._factor, self.zero + 0.5)
+        taken = quantiser(seen.within(even, without))
+        self.product = make(whole, steps, dense.bias.data.float(), taken, even)
         dense.weight.data = dense.weight.data.new_empty(0)
 
-    def quantised(self, x):
-        """[tokens, in] in float32 or bfloat16 → the same in unsigned 8-bit steps."""
-        found = torch.addcmul(self._zero, x.float(), self._factor)
-        # By way of int32: PyTorch has no vector code from float32 to uint8. Half the time on Zen 5.
-        return found.clamp_(0, _STEPS).to(torch.int32).to(torch.uint8)
-
-    def product(self, steps, activation: str = "none", into: "Int8Linear | None" = None):
-        """[tokens, in] in steps → [tokens, out]: in `dtype`, or as `into` takes it."""
-        scale, zero, dtype = (
-            (1.0, 0, self.dtype) if into is None else (into.scale, into.zero, torch.uint8)
-        )
-        return torch.ops.onednn.qlinear_pointwise(
-            steps,
-            self.scale,
-            self.zero,
-            self._weight,
-            self._steps,
-            self._zeros,
-            self._bias,
-            scale,
-            zero,
-            dtype,
-            activation,
-            [],
-            "none",
-        )
+    def forward(self, x):
+        """[tokens, in] → [tokens, out] in float32."""
+        return self.product(x)
 
 
 class Int8Projection(Int8Linear):
@@ -138,11 +185,11 @@ class Int8Projection(Int8Linear):
 
     def __init__(self, dense, seen: "Seen"):
         super().__init__(dense, seen)
-        self.dtype = dense.weight.dtype
+        self._dtype = dense.weight.dtype
 
     def forward(self, x):
         """[tokens, in] → ([tokens, out] in the engine's dtype, None)."""
-        return self.product(self.quantised(x)), None
+        return self.product(x, self._dtype), None
 
 
 class Int8Output(nn.Module):
@@ -155,8 +202,7 @@ class Int8Output(nn.Module):
 
     def forward(self, x, added):
         """[tokens, in], [tokens, out] → [tokens, out]."""
-        linear = self._linear
-        return self.LayerNorm(linear.product(linear.quantised(x)).add_(added))
+        return self.LayerNorm(self._linear(x).add_(added))
 
 
 class Int8FeedForward(nn.Module):
@@ -165,17 +211,16 @@ class Int8FeedForward(nn.Module):
     def __init__(self, block, output, seen: "Seen", seen_output: "Seen"):
         super().__init__()
         apart = seen_output.largest(APART)
-        rows = block.dense.weight.data[apart].float()
-        self._rows = torch.ops.mkldnn._reorder_linear_weight(rows)
+        self._rows = block.dense.weight.data[apart].t().float().contiguous()
         self._bias = block.dense.bias.data[apart].float()
         self._linear = Int8Linear(block.dense, seen)
         self.output = Int8FeedForwardOutput(output, seen_output, apart)
 
     def forward(self, x):
-        """[tokens, width] → steps of all channels, and those that are computed apart."""
-        apart = torch.ops.mkldnn._linear_pointwise(x, self._rows, self._bias, "gelu", [], "none")
-        linear = self._linear
-        return linear.product(linear.quantised(x), "gelu", self.output.linear), apart
+        """[tokens, width] → what is between, and the channels of it that are computed apart."""
+        apart = torch.ops.aten.gelu_(torch.addmm(self._bias, x, self._rows))
+        between = self._linear.product.before_gelu(x, self.output.linear.product)
+        return between, apart
 
 
 class Int8FeedForwardOutput(nn.Module):
@@ -189,8 +234,8 @@ class Int8FeedForwardOutput(nn.Module):
 
     def forward(self, between, added):
         """What Int8FeedForward gives, and [tokens, width] → [tokens, width]."""
-        steps, apart = between
-        found = self.linear.product(steps).addmm_(apart, self._columns)
+        between, apart = between
+        found = self.linear.product.rest(between).addmm_(apart, self._columns)
         return self.LayerNorm(found.add_(added))
 
 
@@ -328,12 +373,7 @@ def _why_not(encoder, activation: str) -> str | None:
         return "its weights are quantised already"
     if not isinstance(first.attention.self_attn.attn, WholeTextAttention):
         return "texts are not computed whole (prefix cache or chunks)"
-    operators = (
-        (torch.ops.onednn, "qlinear_prepack"),
-        (torch.ops.onednn, "qlinear_pointwise"),
-        (torch.ops.mkldnn, "_reorder_linear_weight"),
-        (torch.ops.mkldnn, "_linear_pointwise"),
-    )
-    if not all(hasattr(library, name) for library, name in operators):
+    operators = ("qlinear_prepack", "qlinear_pointwise")
+    if not all(hasattr(torch.ops.onednn, name) for name in operators):
         return f"PyTorch {torch.__version__} does not have the operators"
     return None

@@ -3,13 +3,15 @@
 PyTorch lays a weight out anew for every product (bfloat16: oneDNN; float32: MKL's packing), and
 writes a layer's GELU and the sum with its input as passes of their own over memory. oneDNN does
 both inside the product. The operators are PyTorch's own; its compiler uses them for what it
-freezes, and needs no compiler here. float32 stays float32: oneDNN computes it in lower precision
-only where a program asks for that.
+freezes, and needs no compiler here. oneDNN computes float32 in lower precision only where a program
+asks for that; where the launcher chose float32 for want of bfloat16, FBGEMM computes it with
+weights of 16 bits.
 
 Measured by processor: see docs/decisions.md.
 """
 
 import logging
+import os
 
 import torch
 from torch import nn
@@ -20,33 +22,85 @@ logger = logging.getLogger(__name__)
 
 ROWS = 1024
 """Tokens of a batch that the layout is chosen for; others work too."""
+MOST_HALF = 65504
+"""The greatest number of float16."""
 
 
-class PackedLinear(nn.Module):
-    """`x W + b`, or with `gelu` that of it: where SGLang has a linear layer and an activation."""
+class OneDnnLinear:
+    """`x W + b` by oneDNN, in the weight's dtype.
 
-    def __init__(self, dense, *, gelu: bool = False):
-        super().__init__()
+    Args:
+        weight: [out, in]; a copy is made.
+        bias: [out] or None.
+    """
+
+    def __init__(self, weight, bias):
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS)
+        self._bias = bias
         # oneDNN's GELU in float32 takes three times PyTorch's own with AVX2, and with AVX-512 as
         # much; in bfloat16 a pass of its own would round once more.
-        self._after = gelu and dense.weight.dtype == torch.float32
-        self._fused = "gelu" if gelu and not self._after else "none"
-        self._weight, self._bias = pack(dense)
+        self._apart = weight.dtype == torch.float32
+
+    def __call__(self, x, activation: str = "none"):
+        """[tokens, in] → [tokens, out]."""
+        operator = torch.ops.mkldnn._linear_pointwise
+        return operator(x, self._weight, self._bias, activation, [], "none")
+
+    def gelu(self, x):
+        """GELU of the same."""
+        return torch.ops.aten.gelu_(self(x)) if self._apart else self(x, "gelu")
+
+    def added(self, x, stream):
+        """The same plus what is in `stream`, [tokens, out]."""
+        operator = torch.ops.mkldnn._linear_pointwise.binary
+        return operator(x, stream, self._weight, self._bias, "add")
+
+
+class HalfLinear:
+    """The same in float32 with the weight kept in float16, by FBGEMM.
+
+    Numbers that the weight is made of keep 11 of their 24 bits. What is multiplied is float32, and
+    read from half the memory; nothing is compiled for a number of tokens.
+    """
+
+    def __init__(self, weight, bias):
+        self._packed = torch.ops.quantized.linear_prepack_fp16(weight.contiguous(), bias)
+
+    def __call__(self, x):
+        """[tokens, in] → [tokens, out]."""
+        return torch.ops.quantized.linear_dynamic_fp16(x, self._packed)
+
+    def gelu(self, x):
+        """GELU of the same."""
+        return torch.ops.aten.gelu_(self(x))
+
+    def added(self, x, stream):
+        """The same plus what is in `stream`, [tokens, out]."""
+        return self(x).add_(stream)
+
+
+class PackedBetween(nn.Module):
+    """GELU of `x W + b`: where SGLang has a linear layer and an activation."""
+
+    def __init__(self, block):
+        super().__init__()
+        self._linear = pack(block.dense)
 
     def forward(self, x):
         """[tokens, in] → [tokens, out]."""
-        product = torch.ops.mkldnn._linear_pointwise(
-            x, self._weight, self._bias, self._fused, [], "none"
-        )
-        return torch.ops.aten.gelu_(product) if self._after else product
+        return self._linear.gelu(x)
 
 
-class PackedProjection(PackedLinear):
-    """The same, answering as SGLang's linear layers do: with no bias left to add."""
+class PackedProjection(nn.Module):
+    """`x W + b`, answering as SGLang's linear layers do: with no bias left to add."""
+
+    def __init__(self, dense):
+        super().__init__()
+        self._linear = pack(dense)
 
     def forward(self, x):
         """[tokens, in] → ([tokens, out], None)."""
-        return super().forward(x), None
+        return self._linear(x), None
 
 
 class PackedOutput(nn.Module):
@@ -54,23 +108,30 @@ class PackedOutput(nn.Module):
 
     def __init__(self, block):
         super().__init__()
-        self._weight, self._bias = pack(block.dense)
+        self._linear = pack(block.dense)
         self.LayerNorm = block.LayerNorm
 
     def forward(self, x, added):
         """[tokens, in], [tokens, out] → [tokens, out]."""
-        summed = torch.ops.mkldnn._linear_pointwise.binary(
-            x, added, self._weight, self._bias, "add"
-        )
-        return self.LayerNorm(summed)
+        return self.LayerNorm(self._linear.added(x, added))
 
 
-def pack(dense):
-    """Weight (in oneDNN's layout) and bias of a linear layer, whose own weight is let go."""
-    weight = torch.ops.mkldnn._reorder_linear_weight(dense.weight.data, ROWS)
-    bias = dense.bias.data
-    dense.weight.data = dense.weight.data.new_empty(0)
-    return weight, bias
+def pack(dense) -> "OneDnnLinear | HalfLinear":
+    """What computes a linear layer, whose own weight is let go."""
+    weight = dense.weight.data
+    half = weight.dtype == torch.float32 and halves_weights() and weight.abs().max() < MOST_HALF
+    linear = (HalfLinear if half else OneDnnLinear)(weight, dense.bias.data)
+    dense.weight.data = weight.new_empty(0)
+    return linear
+
+
+def halves_weights() -> bool:
+    """Whether the launcher lets float32's weights be kept in float16, and PyTorch can do it."""
+    return (
+        os.environ.get("QLAUNCH_WEIGHTS") == "float16"
+        and "fbgemm" in torch.backends.quantized.supported_engines
+        and hasattr(torch.ops.quantized, "linear_dynamic_fp16")
+    )
 
 
 def pack_layers(model, encoder, activation: str) -> None:
@@ -88,14 +149,15 @@ def pack_layers(model, encoder, activation: str) -> None:
 
 def _pack(encoder, activation: str) -> None:
     why_not = _why_not(encoder, activation)
-    logger.info("qlaunch: packed linear layers: %s", why_not or "yes")
+    half = ", float32's weights in float16" if halves_weights() else ""
+    logger.info("qlaunch: packed linear layers: %s", why_not or f"yes{half}")
     if why_not:
         return
     for layer in encoder.layer:
         attention = layer.attention.self_attn
         attention.qkv_proj = PackedProjection(attention.qkv_proj)
         layer.attention.output = PackedOutput(layer.attention.output)
-        layer.intermediate = PackedLinear(layer.intermediate.dense, gelu=True)
+        layer.intermediate = PackedBetween(layer.intermediate)
         layer.output = PackedOutput(layer.output)
 
 

@@ -57,6 +57,8 @@ class _Base:
     method: StartMethod
     parts: frozenset[EnginePart]
     calibration: Calibration | None
+    half_weights: bool
+    """Whether float32 keeps the weights of linear layers in float16."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ class Draft:
 
     def predict(self, inputs: Inputs, knobs: memory.Knobs, pool_bytes: int) -> MemoryPrediction:
         """The memory of one scheduler with these sizes."""
-        base = _Base(self.method, self.parts, self.calibration.value)
+        half = self.half_weights.value
+        base = _Base(self.method, self.parts, self.calibration.value, half)
         return _predict(inputs, self.dtype.value, base, knobs, pool_bytes)
 
 
@@ -110,14 +113,16 @@ def make_draft(inputs: Inputs) -> Draft:
     again = options(inputs.extra)
     parts = _parts(inputs, method, {*said, *again})
     own = _calibration(inputs, said, method, side_by_side, parts)
-    base = _Base(method, parts, own.value)
+    whole = whole_texts.left_open(said, inputs)
+    half = _half_weights(inputs, dtype.value, whole=whole)
+    base = _Base(method, parts, own.value, half.value)
     left_out = sizes.fill(
         {**dict.fromkeys(again, True), **said},
         inputs.checkpoint,
         inputs.engine,
         inputs.hardware,
         width=DTYPE_BYTES.get(computed, 2),
-        whole=whole_texts.left_open(said, inputs),
+        whole=whole,
         engines=placement.most_on_one(inputs),
         predict=lambda knobs: _predict(inputs, dtype.value, base, knobs, 0),
     )
@@ -130,16 +135,11 @@ def make_draft(inputs: Inputs) -> Draft:
     length = context.decide(flags, inputs.extra, inputs.checkpoint)
     flags = {name: value for name, value in (flags | length.value).items() if name not in again}
     asked = context.as_given(flags, inputs.extra)
+    no_cache = whole_texts.no_cache(asked, inputs)
     return Draft(
         dtype=dtype,
         computed=computed,
-        half_weights=precision.half_weights(
-            dtype.value,
-            inputs.hardware.cpu,
-            inputs.checkpoint,
-            auto=inputs.settings.dtype == "auto" and inputs.engine.release.device == "cpu",
-            plugin=inputs.settings.plugin,
-        ),
+        half_weights=_half_weights(inputs, dtype.value, whole=no_cache is not None),
         replicas=side_by_side,
         method=method,
         parts=parts,
@@ -151,7 +151,7 @@ def make_draft(inputs: Inputs) -> Draft:
         workarounds=workarounds,
         flags=flags,
         asked=asked,
-        no_cache=whole_texts.no_cache(asked, inputs),
+        no_cache=no_cache,
         cuts_vectors=cuts,
     )
 
@@ -169,6 +169,11 @@ def _dtype(inputs: Inputs) -> Decision[str]:
         return precision.automatic(device, cpu, gpus)
     source = inputs.settings.sources.get("dtype", "as given")
     return Decision(wanted, (f"dtype {wanted}: {source}{precision.remark(wanted, device, cpu)}",))
+
+
+def _half_weights(inputs: Inputs, dtype: str, *, whole: bool) -> Decision[bool]:
+    auto, cpu = inputs.settings.dtype == "auto", inputs.hardware.cpu
+    return precision.half_weights(dtype, cpu, auto=auto, whole=whole)
 
 
 def _start_method(inputs: Inputs) -> StartMethod:
@@ -228,6 +233,7 @@ def _predict(
         device=inputs.engine.release.device,
         dtype=precision.of_engine(dtype, inputs.hardware.cpu),
         int8=dtype == precision.INT8,
+        half_weights=base.half_weights,
         method=base.method,
         kv_pool_bytes=pool_bytes,
         calibration=base.calibration,

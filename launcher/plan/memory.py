@@ -149,6 +149,7 @@ def predict(
     calibration: Calibration | None = None,
     parts: frozenset[EnginePart] = PARTS,
     int8: bool = False,
+    half_weights: bool = False,
     base: Mapping[EnginePart, int] | None = None,
     overhead: Overhead = cuda_memory.UNKNOWN,
 ) -> MemoryPrediction:
@@ -167,13 +168,18 @@ def predict(
         calibration: what this host's own runs say of the engine's processes.
         parts: those processes.
         int8: whether the plugin computes in 8-bit integers what else is in `dtype`.
+        half_weights: whether the plugin keeps float32's linear layers in float16.
         base: from `cpu_base`; None: that of an engine with the plugin.
         overhead: what an engine on a card takes without any model.
     """
     where: Device = "ram" if device == "cpu" else "gpu"
     width = DTYPE_BYTES.get(dtype, 2)
     terms = (
-        *_weights(checkpoint, sizes, where, dtype, width, int8=int8),
+        *(
+            [_half_weights(checkpoint)]
+            if half_weights
+            else _weights(checkpoint, sizes, where, dtype, width, int8=int8)
+        ),
         _kv(checkpoint, sizes, where, width, kv_pool_bytes),
         _request_table(sizes, where),
         *(
@@ -276,6 +282,22 @@ def _int8_weights(checkpoint: Checkpoint, where: Device) -> Term:
         where,
         checkpoint.parameters + beside,
         f"{checkpoint.parameters} elements × 1 B (int8), {beside} B of scales",
+    )
+
+
+def _half_weights(checkpoint: Checkpoint) -> Term:
+    """A model in float32 on a CPU, the weights of whose linear layers are kept in float16."""
+    hidden, inner = checkpoint.hidden_size, checkpoint.intermediate_size
+    queries = checkpoint.num_attention_heads * checkpoint.head_dim
+    keys = checkpoint.num_kv_heads * checkpoint.head_dim
+    # A decoder's feed-forward block has a gate besides.
+    layer = hidden * (2 * queries + 2 * keys + (2 if checkpoint.encoder else 3) * inner)
+    linear = checkpoint.num_layers * layer
+    return _model_term(
+        "weights",
+        "ram",
+        checkpoint.parameters * 4 - linear * 2,
+        f"{linear} elements of linear layers × 2 B, {checkpoint.parameters - linear} × 4 B",
     )
 
 

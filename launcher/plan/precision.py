@@ -47,10 +47,8 @@ def environment(dtype: str, *, half_weights: bool) -> dict[str, str]:
     return env | ({"QLAUNCH_WEIGHTS": "float16"} if half_weights else {})
 
 
-def half_weights(
-    dtype: str, cpu: Cpu, checkpoint: Checkpoint, *, auto: bool, plugin: bool
-) -> Decision[bool]:
-    """Whether float32 keeps the weights of an encoder's linear layers in float16.
+def half_weights(dtype: str, cpu: Cpu, *, auto: bool, whole: bool) -> Decision[bool]:
+    """Whether float32 keeps the weights of linear layers in float16.
 
     It does where nobody asked for float32, which then stands for bfloat16: 11 bits of a weight are
     kept, where bfloat16 keeps 8. FBGEMM, which multiplies them, is for x86-64 with AVX2.
@@ -58,12 +56,12 @@ def half_weights(
     Args:
         dtype: what the model is served in on a CPU.
         auto: whether that was left to us.
-        plugin: whether the plugin runs in the engine: it multiplies them.
+        whole: whether the plugin attends over whole texts: it computes the layers then.
     """
-    able = plugin and cpu.machine == "x86_64" and cpu.vector_kernels
-    if not (auto and able and dtype == "float32" and checkpoint.encoder):
+    able = whole and cpu.machine == "x86_64" and cpu.vector_kernels
+    if not (auto and able and dtype == "float32"):
         return Decision(value=False)
-    why = "linear layers keep their weights in 16 bits, and multiply in 32: faster for short texts"
+    why = "linear layers keep their weights in 16 bits, and multiply in 32"
     return Decision(True, (f"{why} (exact: dtype float32)",))
 
 

@@ -158,6 +158,7 @@ def decoded(
     *,
     engine_dtype: str = "float32",
     pooled: bool = True,
+    weights: str = "float32",
     **shape: Any,
 ) -> Any:
     """A small decoder by the plugin's layers, over texts of these lengths.
@@ -166,6 +167,7 @@ def decoded(
         lengths: of texts of random tokens, each beginning with token 1.
         dtype: float32, bfloat16, or int8 (in the format that `engine_dtype` names).
         pooled: whether only last tokens are computed to the end.
+        weights: what float32's linear layers keep theirs in, if they can.
         shape: of decoder_model.Model; `odd` names a part that its first layer lacks.
 
     Returns:
@@ -185,6 +187,7 @@ def decoded(
         delattr(model.layers[0].mlp, odd)
     os.environ["QLAUNCH_DTYPE"] = dtype
     os.environ["QLAUNCH_MODEL_PATH"] = "unused"
+    os.environ["QLAUNCH_WEIGHTS"] = weights
     texts = [[FIRST, *(ids[at : at + 9].tolist())] for at in range(0, len(ids), 9)]
     int8.tokenized = lambda _path: texts
     served = model.to(getattr(torch, engine_dtype if dtype == "int8" else dtype))

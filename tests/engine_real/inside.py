@@ -198,6 +198,9 @@ def layers(way: str, lengths: list[int], *, seed: int = 3, **broken: Any) -> Any
     model = Model(whole=not broken.get("partial")).to(
         getattr(torch, broken.get("dtype", "bfloat16"))
     )
+    if broken.get("activation") == "relu":
+        for layer in model.encoder.layer:
+            layer.intermediate.intermediate_act_fn = torch.nn.functional.relu
     if "weights" in broken:  # they were made in bfloat16, which float16 holds exactly
         for layer in model.encoder.layer:
             for linear in int8.linears(layer):
@@ -214,7 +217,9 @@ def layers(way: str, lengths: list[int], *, seed: int = 3, **broken: Any) -> Any
         packed.pack_layers(model, model.encoder, broken.get("activation", "gelu"))
         parts = list(model.encoder.layer[0].modules())
         kinds = [type(part).__name__ for part in parts]
-        linears = [getattr(part, "_linear", None) or getattr(part, "product", None) for part in parts]
+        linears = [
+            getattr(part, "_linear", None) or getattr(part, "product", None) for part in parts
+        ]
         after = model(*given, get_embedding=True)
         alone = [model(*int8.batch_of([text]), get_embedding=True) for text in texts]
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,6 +43,18 @@ def test_layers_are_those_of_the_model(shape: dict[str, Any], ask: Ask) -> None:
         assert found["kind"] == "Layers"
         assert found["kept"] == 0
         np.testing.assert_allclose(found["ours"], found["plain"], rtol=2e-4, atol=2e-4)
+        np.testing.assert_allclose(found["alone"], found["ours"], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="FBGEMM is x86-64's")
+@pytest.mark.parametrize("shape", SHAPES)
+def test_weights_in_float16_are_nearly_those_of_the_model(shape: dict[str, Any], ask: Ask) -> None:
+    question = {"ask": "decoder", "lengths": LENGTHS, "weights": "float16", **shape}
+    for found in ask(question, {**question, "pooled": False}):
+        assert found["kind"] == "Layers"
+        assert found["kept"] == 0
+        assert cosines(found["ours"], found["plain"]).min() > 0.99999
+        assert np.abs(np.subtract(found["ours"], found["plain"])).max() > 2e-4  # it did round
         np.testing.assert_allclose(found["alone"], found["ours"], rtol=1e-4, atol=1e-4)
 
 

@@ -34,6 +34,14 @@ def test_packed_layers_answer_as_the_layers_they_replace(ask: Ask) -> None:
         assert found["kept"] < 3000  # the weights are there once: no copy stays
 
 
+def test_other_activations_than_gelu_are_packed_too(ask: Ask) -> None:
+    question = {"ask": "layers", "way": "packed", "dtype": "float32", "lengths": [5, 5, 3]}
+    gelu, relu = ask(question, {**question, "activation": "relu"})
+    assert relu["linears"] == ["OneDnnLinear"] * 4
+    np.testing.assert_allclose(relu["after"], relu["before"], rtol=1e-4, atol=2e-5)
+    assert cosines(relu["after"], gelu["after"]).min() < 0.9999
+
+
 def test_packed_layers_in_float32_are_float32(ask: Ask) -> None:
     """No processor is asked for more than PyTorch needs: the same layers, whatever computes."""
     for lengths in ([1], [5, 5, 3], [40, 7]):
@@ -78,7 +86,7 @@ def test_weights_in_float16_are_near_the_same_in_any_company_and_half_as_large(a
             {**question, "lengths": lengths, "huge": 70000.0},
         )
         assert half["linears"] == ["HalfLinear"] * 4
-        assert 0.999999 < cosines(half["after"], half["before"]).min()
+        assert cosines(half["after"], half["before"]).min() > 0.999999
         assert np.abs(np.subtract(half["after"], half["before"])).max() > 0  # it did round
         np.testing.assert_array_equal(half["alone"], half["after"])
         assert half["kept"] < 3000

@@ -46,7 +46,7 @@ class TestDtype:
         assert value(plan.engine.argv, "--dtype") == "float32"
         assert "dtype float32: command line" in plan.reasons
 
-    def test_float32_that_nobody_asked_for_keeps_an_encoder_s_weights_in_16_bits(self) -> None:
+    def test_float32_that_nobody_asked_for_keeps_weights_in_16_bits(self) -> None:
         without: dict[str, Any] = {"hardware": machine(bf16=False)}
         plan = make_plan(inputs(**without))
         assert plan.engine.env["QLAUNCH_WEIGHTS"] == "float16"
@@ -56,7 +56,7 @@ class TestDtype:
             {**without, "dtype": "float32"},
             {**without, "dtype": "int8"},
             {**without, "plugin": False},
-            {**without, "model": qwen3()},
+            {**without, "flags": {"chunked-prefill-size": 512}},
         )
         for other in others:
             assert "QLAUNCH_WEIGHTS" not in make_plan(inputs(**other)).engine.env, other

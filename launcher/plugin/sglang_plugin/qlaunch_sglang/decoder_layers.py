@@ -19,7 +19,7 @@ import torch
 
 from qlaunch_sglang import causal, int8
 from qlaunch_sglang.attention import LOG2_E, AttentionType, WholeTextAttention
-from qlaunch_sglang.packed import OneDnnLinear, why_not_packed
+from qlaunch_sglang.packed import halves_weights, linear_of, why_not_packed
 from qlaunch_sglang.pooling import lengths_of
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,8 @@ def own_layers(model, *, pooled: bool) -> "Layers | None":
         RuntimeError: 8-bit integers are asked for and cannot be had.
     """
     why_not = _why_not(model)
-    logger.info("qlaunch: layers of our own: %s", why_not or "yes")
+    half = ", float32's weights in float16" if halves_weights() else ""
+    logger.info("qlaunch: layers of our own: %s", why_not or f"yes{half}")
     if int8.wanted():
         if why_not:
             raise RuntimeError(f"qlaunch: int8 was asked for, and cannot be had: {why_not}")
@@ -149,7 +150,7 @@ class PackedBlock:
         linear: what makes its linear layers of a weight and a bias.
     """
 
-    def __init__(self, layer, *, pooled: bool, linear=OneDnnLinear):
+    def __init__(self, layer, *, pooled: bool, linear=linear_of):
         attention, mlp = layer.self_attn, layer.mlp
         self.attention = Attention(attention)
         self.pooled = pooled

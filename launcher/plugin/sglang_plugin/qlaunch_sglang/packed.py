@@ -80,15 +80,16 @@ class HalfLinear:
 
 
 class PackedBetween(nn.Module):
-    """GELU of `x W + b`: where SGLang has a linear layer and an activation."""
+    """An activation of `x W + b`: the beginning of a feed-forward block."""
 
-    def __init__(self, block):
+    def __init__(self, block, activation: str):
         super().__init__()
         self._linear = pack(block.dense)
+        self._activation = None if activation == "gelu" else block.intermediate_act_fn
 
     def forward(self, x):
         """[tokens, in] → [tokens, out]."""
-        return self._linear.gelu(x)
+        return self._activation(self._linear(x)) if self._activation else self._linear.gelu(x)
 
 
 class PackedProjection(nn.Module):
@@ -118,11 +119,15 @@ class PackedOutput(nn.Module):
 
 def pack(dense) -> "OneDnnLinear | HalfLinear":
     """What computes a linear layer, whose own weight is let go."""
-    weight = dense.weight.data
-    half = weight.dtype == torch.float32 and halves_weights() and weight.abs().max() < MOST_HALF
-    linear = (HalfLinear if half else OneDnnLinear)(weight, dense.bias.data)
-    dense.weight.data = weight.new_empty(0)
+    linear = linear_of(dense.weight.data, dense.bias.data)
+    dense.weight.data = dense.weight.data.new_empty(0)
     return linear
+
+
+def linear_of(weight, bias) -> "OneDnnLinear | HalfLinear":
+    """What computes `x W + b`: a copy of the weight, [out, in], is laid out for it."""
+    half = weight.dtype == torch.float32 and halves_weights() and weight.abs().max() < MOST_HALF
+    return (HalfLinear if half else OneDnnLinear)(weight, bias)
 
 
 def halves_weights() -> bool:
@@ -148,7 +153,7 @@ def pack_layers(model, encoder, activation: str) -> None:
 
 
 def _pack(encoder, activation: str) -> None:
-    why_not = _why_not(encoder, activation)
+    why_not = _why_not(encoder)
     half = ", float32's weights in float16" if halves_weights() else ""
     logger.info("qlaunch: packed linear layers: %s", why_not or f"yes{half}")
     if why_not:
@@ -157,13 +162,11 @@ def _pack(encoder, activation: str) -> None:
         attention = layer.attention.self_attn
         attention.qkv_proj = PackedProjection(attention.qkv_proj)
         layer.attention.output = PackedOutput(layer.attention.output)
-        layer.intermediate = PackedBetween(layer.intermediate)
+        layer.intermediate = PackedBetween(layer.intermediate, activation)
         layer.output = PackedOutput(layer.output)
 
 
-def _why_not(encoder, activation: str) -> str | None:
-    if activation != "gelu":
-        return f"no, the activation is {activation}"
+def _why_not(encoder) -> str | None:
     if getattr(encoder, "quant_config", None) is not None:
         return "no, the weights are quantised"
     return why_not_packed(encoder.layer[0].intermediate.dense.weight)

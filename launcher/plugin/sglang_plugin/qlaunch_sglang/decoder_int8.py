@@ -19,7 +19,7 @@ from torch.nn import functional
 from qlaunch_sglang import int8
 from qlaunch_sglang.decoder_layers import PIECE, Group, Layers, Norm, PackedBlock, groups, part
 from qlaunch_sglang.decoder_linears import Int8Linear, in_steps
-from qlaunch_sglang.trimming import c_trim
+from qlaunch_sglang.trimming import give_back
 
 ALPHA = 0.5
 """How much of a channel's spread the weights take over."""
@@ -209,17 +209,6 @@ class Int8Layers(Layers):
     def embedded(self, input_ids):
         """[tokens] → [tokens, width] in float32."""
         return self._embed(input_ids)
-
-
-def give_back() -> None:
-    """Return what was freed to the system.
-
-    The C library keeps freed copies of weights for later: each layer leaves some, which together
-    were 0.3 GB more than the model.
-    """
-    trim = c_trim()
-    if trim is not None:
-        trim(0)
 
 
 def _some(layer: Watched, rows: slice) -> Watched:

@@ -21,6 +21,7 @@ from qlaunch_sglang import causal, int8
 from qlaunch_sglang.attention import LOG2_E, AttentionType, WholeTextAttention
 from qlaunch_sglang.packed import halves_weights, linear_of, why_not_packed
 from qlaunch_sglang.pooling import lengths_of
+from qlaunch_sglang.trimming import give_back
 
 logger = logging.getLogger(__name__)
 
@@ -296,6 +297,7 @@ class Layers:
         last = number == len(self._model.layers) - 1
         pooled = self.pooled and last
         self._blocks[number] = PackedBlock(self._model.layers[number], pooled=pooled)
+        give_back()
 
     def __call__(self, input_ids, forward_batch, input_embeds=None):
         """Tokens of a batch → [tokens, width], or [texts, width] where only the last is pooled."""

@@ -34,6 +34,17 @@ def c_trim():
     return getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
+def give_back() -> None:
+    """Return what was freed to the system.
+
+    The C library keeps freed copies of weights for later: each of a decoder's layers leaves some,
+    which together were 0.3 GB more than the model in int8, and 0.4 in float32.
+    """
+    trim = c_trim()
+    if trim is not None:
+        trim(0)
+
+
 class Trimming:
     """The sleep, followed by a trim where it was a whole one and much has been taken since."""
 

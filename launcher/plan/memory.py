@@ -175,11 +175,7 @@ def predict(
     where: Device = "ram" if device == "cpu" else "gpu"
     width = DTYPE_BYTES.get(dtype, 2)
     terms = (
-        *(
-            [_half_weights(checkpoint)]
-            if half_weights
-            else _weights(checkpoint, sizes, where, dtype, width, int8=int8)
-        ),
+        *_weights(checkpoint, sizes, where, dtype, int8=int8, half=half_weights),
         _kv(checkpoint, sizes, where, width, kv_pool_bytes),
         _request_table(sizes, where),
         *(
@@ -246,8 +242,11 @@ def activation_bytes(checkpoint: Checkpoint, width: int) -> int:
 
 
 def _weights(
-    checkpoint: Checkpoint, sizes: Knobs, where: Device, dtype: str, width: int, *, int8: bool
+    checkpoint: Checkpoint, sizes: Knobs, where: Device, dtype: str, *, int8: bool, half: bool
 ) -> list[Term]:
+    width = DTYPE_BYTES.get(dtype, 2)
+    if half:
+        return [_half_weights(checkpoint)]
     if int8 and not checkpoint.encoder:
         return [_int8_weights(checkpoint, where)]
     if checkpoint.quantization is not None:

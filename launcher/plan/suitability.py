@@ -160,6 +160,7 @@ def _largest(given: Inputs, knob: str, now: int) -> tuple[int, Plan] | None:
 
 
 def _bytes(plan: Plan) -> int:
-    """Predicted memory where it is scarce: the card's, else RAM."""
+    """Predicted memory where it is scarce, the card's, else RAM: with the largest batch, which may
+    be all that a smaller size saves, and decides whether a plan fits."""
     predicted = plan.predicted
-    return predicted.gpu_bytes or predicted.ram_bytes or 0
+    return predicted.gpu_full_bytes or predicted.ram_full_bytes or 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from launcher.config.settings import UserConfig, for_release, resolve
@@ -118,8 +118,9 @@ def test_the_one_change_is_the_largest_value_that_fits() -> None:
     assert "predicted to take" in verdict.reason
     assert verdict.plan is not None
     assert verdict.plan.fits
-    # 112 KiB a token of keys and values is nearly all of what is saved.
-    assert verdict.saves_bytes == pytest.approx((65_536 - int(value)) * 112 * 1024, rel=0.05)
+    # 112 KiB a token of keys and values, and a largest batch of fewer tokens.
+    assert verdict.saves_bytes is not None
+    assert 1.05 < verdict.saves_bytes / ((65_536 - int(value)) * 112 * 1024) < 1.1
     assert not _fits("a10-bf16", hardware, int(value) + STEP)
 
 
@@ -293,6 +294,7 @@ def test_the_kinds_of_the_shipped_profiles() -> None:
 
 
 @settings(deadline=None)
+@example(card="H100", mib=3851, driver=None)  # where only the largest batch becomes smaller
 @given(
     card=st.sampled_from(sorted(card.name for card in known_cards().values())),
     mib=st.integers(min_value=64, max_value=200_000),

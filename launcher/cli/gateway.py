@@ -15,6 +15,7 @@ from launcher.cli.base import wants_json
 from launcher.cli.cache_options import cache_options, cache_settings
 from launcher.cli.finite import FiniteRange
 from launcher.cli.result import Result, stream, stream_document
+from launcher.config.cache import LONGEST_TTL_S
 from launcher.errors import QlaunchError
 
 if TYPE_CHECKING:
@@ -74,7 +75,9 @@ class Options:
     help="Port to listen on; 0 takes a free one.",
 )
 @cache_options
-@click.option("--cache-ttl", type=click.IntRange(1), help="Seconds a vector is kept, at most.")
+@click.option(
+    "--cache-ttl", type=click.IntRange(1, LONGEST_TTL_S), help="Seconds a vector is kept, at most."
+)
 @click.option(
     "--cache-max-bytes", metavar="SIZE", help="Bound of the cache on disk (default 1GiB)."
 )

@@ -204,6 +204,10 @@ def _unexpected(error: Exception, *, debug: bool = False) -> Result:
         where = error.filename or "the result"
         fix = "free space there, or set QLAUNCH_HOME to a folder that can be written"
         return _failed("not_written", f"cannot write {where}: {why}", ExitCode.UNEXPECTED, fix=fix)
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        name = str(error.filename or "a word").rpartition("/")[2]
+        message = f"{name[:40]}… is longer than the name of a file or a service can be"
+        return _failed("name_too_long", message, ExitCode.USAGE, fix="look at the command line")
     from launcher.linux import limits
 
     if (short := limits.explain(error)) is not None:

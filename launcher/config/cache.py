@@ -34,7 +34,7 @@ LEAST_BYTES: Final = 32 << 20
 """Of the file: below, its own log would fill it."""
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _TTL: Final = re.compile(r"\s*([0-9]{1,9})\s*([smhd]?)\s*", re.ASCII)
-_LONGEST_TTL_S: Final = 10 * 366 * 86_400
+LONGEST_TTL_S: Final = 10 * 366 * 86_400
 
 
 class CacheProblem(Exception):  # noqa: N818 - becomes a message with file and line
@@ -173,7 +173,7 @@ def _ttl_s(cache: Cache) -> int | None:
         return None
     read = _TTL.fullmatch(str(ttl))
     seconds = int(read[1]) * _UNITS[read[2]] if read else 0
-    if not 0 < seconds <= _LONGEST_TTL_S:
+    if not 0 < seconds <= LONGEST_TTL_S:
         message = f"`cache.ttl` {shown(str(ttl), 40)!r} is not a time that a vector can be kept"
         raise CacheProblem("ttl", message, "write seconds, or such as 30m, 12h, 7d")
     return seconds

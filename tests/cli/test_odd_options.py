@@ -26,6 +26,7 @@ URL = "http://127.0.0.1:1/v1"
         ("gateway", URL, "--cache-wait-ms", "nan"),
         ("gateway", URL, "--otlp", "http://u:geheim@h"),
         ("gateway", URL, "--otlp", "http://[::1"),
+        ("gateway", URL, "--cache-ttl", "99999999999999999999"),
         ("gateway", URL, "--cache", ""),
         ("gateway", URL, "--cache", "redis://:geheim@[::1"),
         ("gateway", URL, "--cache", "memcached://u:geheim@h:x"),
@@ -42,6 +43,23 @@ def test_what_nobody_can_mean_is_a_usage_error(words: tuple[str, ...], run: Run)
     assert answer.code == 2, answer.err
     assert "unexpected" not in answer.err
     assert "geheim" not in answer.out + answer.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(("up", "{}"), ("status", "{}"), ("down", "{}"), ("scale", "{}", "2"), ("logs", "{}")),
+        *(("plan", "{}"), ("bench", "{}"), ("verify", "{}"), ("gateway", "{}")),
+        *(("embed", "{}", "-o", "o.npy"), ("plan", "cpu-minilm", "--model", "{}")),
+    ],
+)
+def test_a_word_that_no_file_can_be_called_is_a_usage_error(
+    words: tuple[str, ...], run: Run
+) -> None:
+    """It was an unexpected OSError of every command that takes a name."""
+    answer = run(*(word.format("x" * 300) for word in words), "--json")
+    assert (answer.code, answer.error["code"]) == (2, "name_too_long")
+    assert len(answer.error["message"]) < 120
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ GATEWAY_BYTES: Final[Mapping[CacheBackend, int]] = {
     "memcached": 37_000_000,
 }
 """Memory of the gateway's process once the service is verified: its PSS beside a supervisor whose
-pages it shares. Measured with a file: 35.2 and 35.4 MB, RSS 49; the clients of Redis and Memcached
+pages it shares. Measured with a file: 35.2 to 35.9 MB, RSS 49; the clients of Redis and Memcached
 took 9.8 MB more and as much."""
 SOURCE: Final = "CPython 3.11, aiohttp, uvloop, x86-64 (Zen 4); not on this host"
 PENDING_BYTES: Final = 32 << 20

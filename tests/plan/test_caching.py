@@ -81,9 +81,9 @@ def test_the_gateways_memory_is_predicted() -> None:
 
 
 def test_no_part_of_the_gateway_is_predicted_below_what_was_measured() -> None:
-    """34 MB were predicted where 35.4 were measured, and nothing for requests and tokenizers."""
-    assert min(caching.GATEWAY_BYTES.values()) >= 35_400_000
-    assert caching.GATEWAY_BYTES["redis"] >= 35_400_000 + 9_800_000
+    """34 MB were predicted where 35.9 were measured, and nothing for requests and tokenizers."""
+    assert min(caching.GATEWAY_BYTES.values()) >= 35_900_000
+    assert caching.GATEWAY_BYTES["redis"] >= 35_900_000 + 9_800_000
     made = plan(cache=EMBEDDED)
     assert made.guard is not None
     for vocabulary, measured in ((30_522, 10.3e6), (151_643, 134e6), (250_002, 570e6)):

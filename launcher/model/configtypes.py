@@ -4,16 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 from launcher.errors import QlaunchError
 from launcher.model.files import broken
 
-_FLOATS: Final = ("layer_norm_eps", "rms_norm_eps", "initializer_range")
-_FLAGS: Final = (
-    "add_cross_attention", "attention_bias", "is_decoder", "mlp_bias", "sinusoidal_pos_embds",
-    "tie_word_embeddings", "use_cache", "use_sliding_window",
+
+class _Kind(NamedTuple):
+    """What a value may be, and its words."""
+
+    types: frozenset[type]
+    words: str
+
+
+_FLOAT: Final = _Kind(frozenset({float}), "as a number with a point or an exponent")
+_NUMBER: Final = _Kind(frozenset({int, float}), "as a number")
+_WHOLE: Final = _Kind(frozenset({int}), "as a whole number")
+_FLAG: Final = _Kind(frozenset({bool}), "as true or false")
+_OBJECT: Final = _Kind(frozenset({dict}), "as an object")
+_NOTHING: Final = frozenset({type(None)})
+_KINDS: Final[Mapping[str, _Kind]] = MappingProxyType(
+    dict.fromkeys(("layer_norm_eps", "rms_norm_eps", "initializer_range"), _FLOAT)
+    | dict.fromkeys(
+        (
+            "attention_dropout", "attention_probs_dropout_prob", "classifier_dropout", "dropout",
+            "hidden_dropout_prob", "qa_dropout", "seq_classif_dropout", "summary_last_dropout",
+        ),
+        _NUMBER,
+    )
+    | dict.fromkeys(
+        (
+            "bos_token_id", "chunk_size_feed_forward", "max_window_layers", "num_labels",
+            "pretraining_tp", "sliding_window", "type_vocab_size",
+        ),
+        _WHOLE,
+    )
+    | dict.fromkeys(
+        (
+            "add_cross_attention", "attention_bias", "is_decoder", "is_encoder_decoder", "mlp_bias",
+            "output_hidden_states", "return_dict", "sinusoidal_pos_embds", "tie_word_embeddings",
+            "use_cache", "use_sliding_window",
+        ),
+        _FLAG,
+    )
+    | dict.fromkeys(("auto_map", "id2label"), _OBJECT)
 )  # fmt: skip
+_MAY_BE_NULL: Final = frozenset({
+    "auto_map", "bos_token_id", "classifier_dropout", "id2label", "num_labels",
+    "output_hidden_states", "pretraining_tp", "return_dict", "sliding_window",
+})  # fmt: skip
 _DTYPES: Final = frozenset({"float32", "float16", "bfloat16", "float64", "float", "half", "double"})
 
 
@@ -28,19 +68,32 @@ def check_types(path: Path, config: Mapping[str, Any], rows: int) -> None:
     Raises:
         QlaunchError: `model_corrupt`, exit 2.
     """
-    for key in _FLOATS:
-        if key in config and type(config[key]) is not float:
-            raise _wrong(path, key, config[key], "as a number with a point or an exponent")
-    for key in _FLAGS:
-        if key in config and type(config[key]) is not bool:
-            raise _wrong(path, key, config[key], "as true or false")
+    for key, kind in _KINDS.items():
+        if key not in config:
+            continue
+        allowed = kind.types | (_NOTHING if _may_be_null(key, config) else frozenset())
+        if type(config[key]) not in allowed:
+            raise _wrong(path, key, config[key], kind.words)
     for key in ("dtype", "torch_dtype"):
         said = config.get(key)
         if said is not None and (not isinstance(said, str) or said not in _DTYPES):
             raise _wrong(path, key, said, "as float32, bfloat16 or float16")
-    padding = config.get("pad_token_id")
+    _check_tokens(path, config, rows)
+
+
+def _may_be_null(key: str, config: Mapping[str, Any]) -> bool:
+    if key == "attention_dropout":
+        return config.get("model_type") == "llama"
+    return key in _MAY_BE_NULL
+
+
+def _check_tokens(path: Path, config: Mapping[str, Any], rows: int) -> None:
+    padding, end = config.get("pad_token_id"), config.get("eos_token_id")
     if padding is not None and (type(padding) is not int or padding >= rows):
         raise _wrong(path, "pad_token_id", padding, f"as a token id below {rows}")
+    ends = end if isinstance(end, list) else [end]
+    if end is not None and any(type(each) is not int for each in ends):
+        raise _wrong(path, "eos_token_id", end, "as token ids")
 
 
 def _wrong(path: Path, key: str, said: object, wanted: str) -> QlaunchError:

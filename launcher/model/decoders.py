@@ -7,6 +7,7 @@ that attends, rotates or cuts otherwise than it was trained answers with vectors
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -52,6 +53,8 @@ _ROPE: Mapping[str, frozenset[str]] = {
 }  # fmt: skip
 """What each rotation needs. Others, and other settings of these, the engine and transformers read
 differently: its `dynamic` stretches short texts too, its `yarn` knows no `attention_factor`."""
+_MOST_POSITIONS = 1 << 24
+"""Rows of a rotation's table, which are all computed at the start; models have 10 million."""
 _ROPE_ALWAYS = frozenset({"rope_type", "type", "rope_theta", "partial_rotary_factor"})
 
 
@@ -103,14 +106,16 @@ def check_decoder(
     """
     family = _family(path, raw, architectures[0])
     both_ways = _both_ways(path, raw, family)
+    _check_keys(path, raw, family)
     _check_rope(path, raw, family)
+    _check_layer_types(path, raw, sizes.layers)
     act = raw.get("hidden_act", "silu")
     if act != "silu":
         _unsupported(path, f"gives hidden_act {shown(str(act))}; the engine computes silu only")
     if raw.get("quantization_config") is None and raw.get("compression_config") is None:
         _check_tensors(path, _expected(family, raw, sizes), headers)
     new = bool(raw.get("rope_parameters")) and raw.get("rope_theta") is None
-    return Decoder(both_ways=both_ways, window=_window(raw, family), new_rotation=new)
+    return Decoder(both_ways=both_ways, window=_window(path, raw, family), new_rotation=new)
 
 
 def check_head(folder: Path, head: PoolingHead, decoder: Decoder) -> None:
@@ -210,6 +215,42 @@ def _both_ways(path: Path, raw: Mapping[str, Any], family: str) -> bool:
     return causal is False
 
 
+_ENGINE_ONLY: Mapping[str, tuple[str, ...]] = {
+    "llama": ("bias",),
+    "mistral": ("bias",),
+    "qwen2": ("dual_chunk_attention_config",),
+}
+"""Keys that, given and not false, change what the engine computes, and not transformers."""
+
+
+def _check_keys(path: Path, raw: Mapping[str, Any], family: str) -> None:
+    """Refuse keys of config.json that only one of engine and transformers reads."""
+    odd = [key for key in _ENGINE_ONLY.get(family, ()) if raw.get(key) not in (None, False)]
+    if raw.get("rope_is_neox_style", True) is not True:
+        odd.append("rope_is_neox_style")
+    if raw.get("transformers_weights") is not None:
+        odd.append("transformers_weights")
+    if odd:
+        why = f"gives {odd[0]}, which of engine and transformers only one reads"
+        _unsupported(path, why, fix=f"remove {odd[0]} from that file if the weights do not need it")
+
+
+def _check_layer_types(path: Path, raw: Mapping[str, Any], layers: int) -> None:
+    """Refuse kinds of layers that transformers does not read, or that the engine has not."""
+    kinds = raw.get("layer_types")
+    if kinds is None:
+        return
+    if not isinstance(kinds, list) or len(kinds) != layers:
+        raise broken(path, f"gives layer_types as something other than {layers} kinds of layers")
+    odd = next((k for k in kinds if k not in ("full_attention", "sliding_attention")), None)
+    if odd is not None:
+        _unsupported(path, f"has a layer of the kind {shown(str(odd))} in layer_types")
+    window = raw.get("sliding_window")
+    off = raw.get("use_sliding_window", True) is False or window is None
+    if "sliding_attention" in kinds and off:
+        raise broken(path, "has sliding_attention in layer_types and no sliding window")
+
+
 def _check_rope(path: Path, raw: Mapping[str, Any], family: str) -> None:
     """Rotations that the engine computes as transformers does (tests/checkpoints)."""
     for key in ("rope_parameters", "rope_scaling"):
@@ -219,6 +260,10 @@ def _check_rope(path: Path, raw: Mapping[str, Any], family: str) -> None:
     if new and old and _kind(new) != _kind(old):
         raise broken(path, "gives rope_parameters and rope_scaling, which differ")
     thetas = {where["rope_theta"] for where in (raw, new, old) if _number(where, "rope_theta")}
+    for where in (raw, new, old):
+        theta = where.get("rope_theta", 1)
+        if (theta is None and not thetas) or (theta is not None and not _positive(theta)):
+            raise broken(path, f"gives rope_theta as {str(theta)[:40]!r}, not as a positive number")
     if len(thetas) > 1:
         raise broken(path, "gives rope_theta twice, with different values")
     for where in (raw, new, old):
@@ -248,6 +293,7 @@ def _check_scaling(path: Path, key: str, where: Mapping[str, Any], positions: ob
     absent = sorted(name for name in _ROPE[kind] if not _number(where, name))
     if absent:
         raise broken(path, f"asks for the rotation {kind} in {key} without {absent[0]}")
+    _check_factors(path, key, where, positions)
     if kind == "yarn" and isinstance(positions, int):
         reach = where["factor"] * where["original_max_position_embeddings"]
         if reach < positions:
@@ -258,6 +304,29 @@ def _check_scaling(path: Path, key: str, where: Mapping[str, Any], positions: ob
             )
 
 
+def _check_factors(path: Path, key: str, where: Mapping[str, Any], positions: object) -> None:
+    """Refuse numbers by which a rotation is none, or its table larger than any memory."""
+    factor, before = where.get("factor", 1), where.get("original_max_position_embeddings", 1)
+    if "factor" in _ROPE[_kind(where)] and not 1 <= factor < math.inf:
+        raise broken(path, f"gives factor as {factor} in {key}, which must be 1 at least")
+    if "original_max_position_embeddings" in _ROPE[_kind(where)] and not _is_whole(before):
+        raise broken(path, f"gives original_max_position_embeddings as {before} in {key}")
+    low, high = where.get("low_freq_factor", 1), where.get("high_freq_factor", 4)
+    if _kind(where) == "llama3" and not 0 < low < high:
+        raise broken(path, f"gives low_freq_factor {low} and high_freq_factor {high} in {key}")
+    reach = factor * max(before, positions if isinstance(positions, int) else 1)
+    if reach > _MOST_POSITIONS:
+        raise broken(path, f"stretches its rotation in {key} over {reach:.0f} positions")
+
+
+def _positive(value: object) -> bool:
+    return type(value) in (int, float) and value > 0  # type: ignore[operator]  # a number by now
+
+
+def _is_whole(value: object) -> bool:
+    return type(value) is int and value > 0
+
+
 def _kind(where: Mapping[str, Any]) -> str:
     return str(where.get("rope_type", where.get("type", "default")))
 
@@ -266,11 +335,13 @@ def _number(where: Mapping[str, Any], name: str) -> bool:
     return type(where.get(name)) in (int, float)
 
 
-def _window(raw: Mapping[str, Any], family: str) -> int | None:
+def _window(path: Path, raw: Mapping[str, Any], family: str) -> int | None:
     """The sliding window that layers have, as transformers reads it."""
     window = raw.get("sliding_window")
-    if type(window) is not int or window < 1:
+    if type(window) is not int:
         return None
+    if window < 1:
+        raise broken(path, f"gives sliding_window as {window}, not as a positive integer")
     kinds = raw.get("layer_types")
     if isinstance(kinds, list):
         return window if "sliding_attention" in kinds else None

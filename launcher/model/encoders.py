@@ -59,6 +59,9 @@ _HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAns
           "ForMultipleChoice", "ForNextSentencePrediction")  # fmt: skip
 _ELECTRA_EMBEDDING: Final = 128
 """`embedding_size` where an ELECTRA's config.json says nothing, as transformers has it."""
+_BODY: Final = ("embeddings.", "encoder.", "transformer.")
+_NOT_READ: Final = ("position_ids", "token_type_ids", "task_type_embeddings.weight")
+"""Buffers, and what an ERNIE has for tasks that are not asked for."""
 # DistilBERT's names for BERT's parts.
 _DISTIL = {
     "attention.self.query": "attention.q_lin",
@@ -133,9 +136,12 @@ def _check_config(
     path: Path, config: Mapping[str, Any], sizes: Mapping[str, int], family: Family
 ) -> None:
     """Refuse settings under which the network is another one than the engine's."""
-    for key in ("is_decoder", "add_cross_attention"):
+    for key in ("is_decoder", "add_cross_attention", "is_causal"):
         if config.get(key) is True:
             raise _unsupported(path, f"says {key}: true: its tokens do not see those after them")
+    for key in ("rope_scaling", "rope_parameters"):
+        if config.get(key) is not None:
+            raise _unsupported(path, f"gives {key}, a rotation that {family.title} does not have")
     positions = config.get("position_embedding_type")
     if positions not in (None, "absolute"):
         raise _unsupported(
@@ -187,6 +193,7 @@ def _check_weights(
     """Every tensor of the network is stored, under a name that transformers reads, in its shape."""
     found = {tensor.name: (header, tensor) for header in headers for tensor in header.tensors}
     prefix = _prefix(path, found, family)
+    left = {name for name in found if _of_network(name)}
     for names, shape in _wanted(config, sizes, family):
         name = next((prefix + each for each in names if prefix + each in found), None)
         if name is None:
@@ -195,6 +202,7 @@ def _check_weights(
                 f"lacks the tensor {prefix}{names[0]}, which a {family.title} model has",
             )
         header, tensor = found[name]
+        left.discard(name)
         if tensor.shape != shape:
             raise broken(
                 header.path,
@@ -202,6 +210,33 @@ def _check_weights(
             )
         if tensor.dtype not in ("F32", "F16", "BF16", "F64"):
             raise _unsupported(header.path, f"stores {name} as {tensor.dtype}: it is quantised")
+
+    if left:
+        raise broken(
+            path,
+            f"does not account for the tensor {shown(min(left))} that the weights hold",
+            fix="take config.json and weights from the same model, saved as one of these kinds",
+        )
+    _check_pooler(found, prefix, sizes["hidden_size"])
+
+
+def _of_network(name: str) -> bool:
+    """Whether a tensor is a part of what gives the hidden states."""
+    prefix = next((f.prefix for f in FAMILIES.values() if name.startswith(f.prefix)), "")
+    part = name.removeprefix(prefix)
+    return part.startswith(_BODY) and not part.endswith(_NOT_READ)
+
+
+def _check_pooler(found: Mapping[str, tuple[Header, Tensor]], prefix: str, width: int) -> None:
+    """A pooler need not be there and is not computed, but transformers loads it."""
+    shapes = {"pooler.dense.weight": (width, width), "pooler.dense.bias": (width,)}
+    for name, shape in shapes.items():
+        header, tensor = found.get(prefix + name, (None, None))
+        if header is not None and tensor is not None and tensor.shape != shape:
+            raise broken(
+                header.path,
+                f"holds {tensor.name} as {_by(tensor.shape)}, not as {_by(shape)}",
+            )
 
 
 def _by(shape: Sequence[int]) -> str:

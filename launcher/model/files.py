@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import errno
 import os
 import stat
 from typing import TYPE_CHECKING, Any
@@ -72,6 +74,25 @@ def read_bytes(path: Path, limit: int = MAX_SMALL_FILE) -> bytes:
     return data
 
 
+def check_link(path: Path) -> None:
+    """Refuse a link that leads nowhere: its file would count as one that was never there.
+
+    Raises:
+        QlaunchError: `model_incomplete`, exit 2.
+    """
+    if path.is_symlink() and not path.exists():
+        loop = "is a link in a circle" if _circle(path) else "is a link to a file that is gone"
+        raise missing(path, loop)
+
+
+def _circle(path: Path) -> bool:
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
+
+
 def read_json(path: Path, limit: int = MAX_SMALL_FILE) -> Any:
     """The JSON value in a file.
 
@@ -87,10 +108,28 @@ def read_json(path: Path, limit: int = MAX_SMALL_FILE) -> Any:
 
 def parse_json(path: Path, data: bytes) -> Any:
     """`data`, which came from `path`, as JSON; raises `model_corrupt`."""
+    check_encoding(path, data)
     try:
         return msgspec.json.decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise broken(path, f"is not valid JSON: {shown(str(error))}") from error
+
+
+def check_encoding(path: Path, data: bytes) -> None:
+    """Refuse what an editor of Windows writes by default, which transformers does not read.
+
+    Raises:
+        QlaunchError: `model_corrupt`, exit 2.
+    """
+    marks = {
+        codecs.BOM_UTF8: "begins with a byte order mark",
+        codecs.BOM_UTF16_LE: "is in UTF-16",
+        codecs.BOM_UTF16_BE: "is in UTF-16",
+    }
+    why = next((why for mark, why in marks.items() if data.startswith(mark)), None)
+    if why is not None:
+        fix = "save that file as UTF-8 without a byte order mark"
+        raise broken(path, f"{why}, and transformers reads UTF-8 without one", fix=fix)
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

@@ -20,7 +20,8 @@ BLOCK = 4096
 BLOCKS = 64
 """Evenly spaced blocks of larger files, the first and the last among them; besides, the middle of
 every tensor, so that training one layer further shows."""
-_SMALL = ("*.json", "*.txt", "*.model", "*.tiktoken", "*.py")
+SMALL_FILES = ("*.json", "*.txt", "*.model", "*.tiktoken", "*.py")
+"""Patterns of what counts whole."""
 _NO_EFFECT = frozenset({"generation_config.json", "data_config.json", "README.txt", "LICENSE.txt"})
 
 
@@ -51,12 +52,14 @@ def fingerprint(folder: Path, headers: Iterable[Header], modules: Iterable[str])
 def _add(total: hashlib._Hash, folder: Path, path: Path, content: bytes) -> None:
     # Hash of the content, not the content: names and contents can then never run into each other.
     name = path.relative_to(folder).as_posix()
-    total.update(f"{name}\0{hashlib.sha256(content).hexdigest()}\n".encode())
+    # Names are bytes, which need not be UTF-8.
+    line = f"{name}\0{hashlib.sha256(content).hexdigest()}\n"
+    total.update(line.encode(errors="surrogateescape"))
 
 
 def _files(folder: Path, modules: Iterable[str]) -> set[Path]:
     """Files that shape the vectors: patterns at the top, everything in the modules' folders."""
-    found = {path for pattern in _SMALL for path in folder.glob(pattern)}
+    found = {path for pattern in SMALL_FILES for path in folder.glob(pattern)}
     for module in modules:
         found.update((folder / module).glob("*"))
     return {

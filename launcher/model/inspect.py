@@ -12,12 +12,12 @@ from launcher.model import encoders
 from launcher.model.checkpoint import Checkpoint
 from launcher.model.configtypes import check_types
 from launcher.model.decoders import UNNAMED, UNSAID, Decoder, Sizes, check_decoder, check_head
-from launcher.model.files import broken, missing, read_json_object
-from launcher.model.fingerprint import fingerprint
+from launcher.model.files import broken, check_link, missing, read_json_object
+from launcher.model.fingerprint import SMALL_FILES, fingerprint
 from launcher.model.formats import check_format
 from launcher.model.modules import PoolingHead, read_head
 from launcher.model.prompts import read_prompts
-from launcher.model.safetensors import DTYPE_NAMES, Header, read_headers
+from launcher.model.safetensors import DTYPE_NAMES, Header, check_names, read_headers
 from launcher.model.tokenizer import check_tokenizer
 from launcher.model.values import check_finite
 
@@ -51,7 +51,12 @@ _FROM_HEAD = (
     "max_seq_length", "lower_case",
 )  # fmt: skip
 """Fields that Checkpoint and Head share."""
+_SCANNED = 128 * 1024 * 1024
+"""Bytes of weights up to which every number is looked at (0.1 s); of larger ones the short tensors
+alone."""
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|h)\.(\d{1,5})\.")
+_LEAST_POSITIONS = 3
+"""A word between two tokens of the tokenizer's own."""
 _WORD_EMBEDDING = ("word_embeddings.weight", "embed_tokens.weight", "tok_embeddings.weight")
 
 
@@ -72,6 +77,7 @@ def inspect(path: Path) -> Checkpoint:
     named = _architectures(config_path, raw)
     model_type = str(config.get("model_type") or raw.get("model_type") or "unknown")
     headers = read_headers(folder)
+    check_names(folder)
     _match(config_path, headers, sizes)
     quantization = _quantization(config_path, raw)
     _optional(config_path, config, *_ALIASES["positions"])
@@ -83,7 +89,7 @@ def inspect(path: Path) -> Checkpoint:
         raise broken(config_path, "does not say which class the model is (architectures)")
     architectures = named or (served_as,)
     check_types(config_path, config, sizes["vocab_size"])
-    check_finite(headers)
+    check_finite(headers, whole=sum(header.size for header in headers) <= _SCANNED)
     check_tokenizer(folder, config, model_type=model_type, rows=sizes["vocab_size"])
     width, heads = sizes["hidden_size"], sizes["num_attention_heads"]
     kv_heads, head_dim = _attention(config_path, config, model_type, width, heads)
@@ -123,6 +129,7 @@ def _folder(path: Path) -> Path:
     if not path.is_dir():
         why = "is a file; a model is a folder"
         raise broken(path, why, code="model_not_found", fix=f"give a folder such as {path.parent}")
+    _check_place(path)
     check_format(path)
     if not (path / "config.json").exists():
         # A module's folder (1_Pooling) has a config.json of its own, which names no model_type.
@@ -135,6 +142,20 @@ def _folder(path: Path) -> Path:
         fix = f"did you mean {inside[0]}?" if inside else files
         raise missing(path, "is not a model folder: it has no config.json", fix=fix)
     return path
+
+
+def _check_place(folder: Path) -> None:
+    """Refuse a folder's name that SGLang takes for a file's, and files of it that are gone."""
+    if folder.name.endswith(".json"):
+        raise broken(
+            folder,
+            "is a folder whose name ends in .json, which SGLang takes for a tokenizer's file",
+            code="model_unsupported",
+            fix="give the folder another name, or a link to it",
+        )
+    for pattern in (*SMALL_FILES, "*.safetensors", "*.jinja", "1_Pooling"):
+        for entry in folder.glob(pattern):
+            check_link(entry)
 
 
 def _names_a_model(config: Path) -> bool:
@@ -165,8 +186,13 @@ def _size(path: Path, config: dict[str, Any], name: str) -> int:
 def _architectures(path: Path, config: dict[str, Any]) -> tuple[str, ...]:
     """The classes that config.json names; none where it names none, as transformers allows."""
     said = config.get("architectures")
-    if said is None or said == []:
+    if said is None:
         return ()
+    if said == []:
+        fix = "name the class in that file, or remove the key"
+        raise broken(
+            path, "gives architectures as an empty list, which SGLang cannot read", fix=fix
+        )
     if not isinstance(said, list) or not all(isinstance(name, str) and name for name in said):
         raise broken(path, "gives architectures as something other than a list of class names")
     return tuple(said)
@@ -244,8 +270,8 @@ def _context(path: Path, config: dict[str, Any], model_type: str, head: PoolingH
             said = str(padding)[:40]
             raise broken(path, f"gives pad_token_id as {said}; positions are counted from it")
         positions -= padding + 1
-    if positions < 1:
-        raise broken(path, "leaves no position for a text")
+    if positions < _LEAST_POSITIONS:
+        raise broken(path, f"leaves {max(0, positions)} positions, too few for any text")
     return positions
 
 

@@ -143,8 +143,11 @@ def _modules(path: Path) -> list[tuple[str, str]]:
         kind, place = entry.get("type"), entry.get("path")
         if not isinstance(kind, str) or not isinstance(place, str):
             raise broken(path, "has a module without type or path")
-        if Path(place).is_absolute() or ".." in Path(place).parts:
+        if Path(place).is_absolute() or ".." in Path(place).parts or "\0" in place:
             raise broken(path, f"names a module outside this folder: {place[:80]!r}")
+        place = "" if Path(place) == Path() else place
+        if kind.endswith("Pooling") and not place:
+            raise broken(path, f"gives {shown(kind)} no folder of its own")
         found.append((_kind(path, kind), place))
     if not found or found[0][0] != "Transformer":
         _unsupported(path, "does not begin with a Transformer module")
@@ -174,6 +177,7 @@ def _pooling(path: Path, config: dict[str, Any], hidden_size: int) -> tuple[Pool
     width = config.get("word_embedding_dimension", config.get("embedding_dimension", hidden_size))
     if width != hidden_size:
         raise broken(path, f"pools vectors of {width!r}, but config.json says {hidden_size}")
+    _check_are_flags(path, config)
     if "pooling_mode" in config:
         said = config["pooling_mode"]
         names = list(said) if isinstance(said, list) else [said]
@@ -206,6 +210,17 @@ def _check_prompt(path: Path, config: dict[str, Any], mode: Pooling) -> None:
         code="model_unsupported",
         fix="if you never send this model a prompt, set include_prompt to true in that file",
     )
+
+
+def _check_are_flags(path: Path, config: dict[str, Any]) -> None:
+    """Refuse what sentence-transformers would take for true or false, one release so, one so."""
+    for key in (*_OLD_KEYS, "include_prompt"):
+        if key in config and type(config[key]) is not bool:
+            raise broken(
+                path,
+                f"gives {key} as {str(config[key])[:40]!r}, not as true or false",
+                fix=f"correct {key} in that file",
+            )
 
 
 def _check_flags(path: Path, config: dict[str, Any], names: list[str]) -> None:

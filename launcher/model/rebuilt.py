@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -35,14 +35,18 @@ class TokenizerModel(msgspec.Struct):
 class Added(msgspec.Struct):
     """A token that was added to the vocabulary."""
 
-    id: int
+    id: Annotated[int, msgspec.Meta(ge=0)]
     content: str
 
 
-class TokenizerFile(msgspec.Struct):
-    """The parts of a tokenizer.json that are looked at."""
+class TokenizerFile(msgspec.Struct, forbid_unknown_fields=True):
+    """A tokenizer.json, which the tokenizers library refuses with any other part."""
 
     model: TokenizerModel
+    version: str | None = None
+    truncation: dict[str, Any] | None = None
+    padding: dict[str, Any] | None = None
+    decoder: dict[str, Any] | None = None
     normalizer: dict[str, Any] | None = None
     pre_tokenizer: dict[str, Any] | None = None
     post_processor: dict[str, Any] | None = None
@@ -207,7 +211,8 @@ def _words(path: Path) -> list[str]:
         return [str(ids.get(number, "")) for number in range(top + 1)]
     try:
         # Not splitlines: vocabularies hold letters that it takes for ends of lines.
-        return read_bytes(path).decode().removesuffix("\n").split("\n")
+        text = read_bytes(path).decode().replace("\r\n", "\n")
+        return text.removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise broken(path, f"cannot be read: {shown(str(error))}") from error
 

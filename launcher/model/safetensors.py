@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from launcher.errors import QlaunchError
 from launcher.model.files import broken, missing, open_regular, parse_json, read_json_object
 
 MAX_HEADER = 100_000_000
@@ -83,6 +84,48 @@ def read_headers(folder: Path) -> tuple[Header, ...]:
     return _indexed(folder, index)
 
 
+def check_names(folder: Path) -> None:
+    """Refuse weights under names by which engine and transformers do not read the same files.
+
+    transformers reads model.safetensors, or else what model.safetensors.index.json names; the
+    engine reads every *.safetensors that the index does not leave out.
+
+    Raises:
+        QlaunchError: `model_incomplete` or `model_corrupt`, exit 2.
+    """
+    single, index = folder / _SINGLE, folder / _INDEX
+    if not index.exists():
+        if not single.exists():
+            raise _unnamed(folder)
+        return
+    said = read_json_object(index)
+    if not isinstance(said.get("metadata"), dict):
+        raise broken(
+            index,
+            "has no metadata, without which transformers reads no index",
+            fix='write "metadata": {} into that file',
+        )
+    if single.exists() and set(said["weight_map"].values()) != {_SINGLE}:
+        raise broken(
+            folder,
+            f"holds {_SINGLE} and an index of other files, of which transformers reads the one and"
+            " the engine the others",
+            fix=f"move {_SINGLE}, or {_INDEX} and its shards, to another folder",
+        )
+
+
+def _unnamed(folder: Path) -> QlaunchError:
+    first = min(folder.glob("*.safetensors")).name
+    if _SHARD.fullmatch(first):
+        why = f"holds shards ({first}, …) and no {_INDEX} that says what is in them"
+        return missing(folder, why)
+    return missing(
+        folder,
+        f"holds its weights as {first}; transformers reads {_SINGLE} only",
+        fix=f"rename it to {_SINGLE} if it is the whole model",
+    )
+
+
 def _without_index(folder: Path) -> list[Path]:
     if (folder / _SINGLE).is_symlink() or (folder / _SINGLE).exists():
         return [folder / _SINGLE]
@@ -135,7 +178,13 @@ def _indexed(folder: Path, index: Path) -> tuple[Header, ...]:
             index, f"names {len(shards)} shards of which {len(absent)} are missing: {listed}"
         )
     headers = tuple(read_header(folder / name) for name in shards)
-    stored = {tensor.name: header.path.name for header in headers for tensor in header.tensors}
+    stored: dict[str, str] = {}
+    for header in headers:
+        for each in header.tensors:
+            if each.name in stored:
+                other = stored[each.name]
+                raise broken(header.path, f"holds {each.name[:80]!r}, as {other} does")
+            stored[each.name] = header.path.name
     for tensor, shard in weight_map.items():
         if stored.get(tensor) != shard:
             raise broken(index, f"says that {shard} holds {tensor[:80]!r}, but it does not")
@@ -173,6 +222,7 @@ def read_header(path: Path) -> Header:
 def _tensors(path: Path, header: Any, data_size: int) -> tuple[Tensor, ...]:
     if not isinstance(header, dict):
         raise broken(path, "has a header that is not a JSON object")
+    _check_metadata(path, header.get("__metadata__"))
     found = [_tensor(path, name, said) for name, said in header.items() if name != "__metadata__"]
     if not found:
         raise missing(path, "holds no tensors")
@@ -189,6 +239,13 @@ def _tensors(path: Path, header: Any, data_size: int) -> tuple[Tensor, ...]:
     if end < data_size:
         raise broken(path, f"has {data_size - end} bytes after the last tensor")
     return tuple(found)
+
+
+def _check_metadata(path: Path, said: Any) -> None:
+    """Refuse a header's notes that are no texts, as the safetensors library does."""
+    texts = isinstance(said, dict) and all(isinstance(value, str) for value in said.values())
+    if said is not None and not texts:
+        raise broken(path, "has a header whose __metadata__ is something other than texts by name")
 
 
 def _tensor(path: Path, name: str, said: Any) -> Tensor:

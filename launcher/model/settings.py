@@ -13,6 +13,8 @@ from typing import Any, Final
 from launcher.errors import QlaunchError
 from launcher.model.files import broken, missing, read_json_object
 from launcher.model.safetensors import read_header
+from launcher.model.torch_file import check_torch_file
+from launcher.model.values import check_finite
 from launcher.yaml_reader import shown
 
 _FILES: Final = tuple(
@@ -78,10 +80,10 @@ def read_settings(folder: Path) -> Settings:
         changed = sorted(set(found) - _HARMLESS) if isinstance(found, dict) else []
         if changed:
             raise _unsupported(path, f"sets {shown(changed[0])} in {key}, which is not passed on")
-    limit = said.get("max_seq_length")
-    return Settings(
-        limit if type(limit) is int and limit > 0 else None, said.get("do_lower_case") is True
-    )
+    limit, lower = said.get("max_seq_length"), said.get("do_lower_case")
+    if lower is not None and not isinstance(lower, bool):
+        raise broken(path, f"gives do_lower_case as {str(lower)[:40]!r}, not as true or false")
+    return Settings(limit if type(limit) is int and limit > 0 else None, lower is True)
 
 
 def _check_modality(path: Path, said: Any) -> None:
@@ -127,6 +129,9 @@ def dense_width(folder: Path, width: int) -> int:
     if type(out) is not int or out < 1:
         raise broken(path, "gives no out_features")
     _check_names(path, config)
+    for key in ("use_residual", "bias"):
+        if not isinstance(config.get(key, False), bool):
+            raise broken(path, f"gives {key} as {str(config[key])[:40]!r}, not as true or false")
     if config.get("use_residual") is True:
         raise _unsupported(path, "says use_residual: true, which is not computed")
     activation = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
@@ -142,9 +147,12 @@ def _check_dense_weights(folder: Path, shape: tuple[int, int], *, bias: bool) ->
     if not file.exists():
         if not (folder / "pytorch_model.bin").exists():
             raise missing(folder, "holds no weights of this Dense module")
+        check_torch_file(folder / "pytorch_model.bin", "linear.weight")
         return
-    found = {tensor.name: tensor.shape for tensor in read_header(file).tensors}
+    header = read_header(file)
+    found = {tensor.name: tensor.shape for tensor in header.tensors}
     wanted = {"linear.weight": shape} | ({"linear.bias": shape[:1]} if bias else {})
+    check_finite([header], whole=True)
     for name, size in wanted.items():
         if found.get(name) != size:
             raise broken(file, f"does not hold {name} in the shape {size} of its config.json")

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from launcher.errors import QlaunchError
-from launcher.model.files import broken, missing, read_bytes, read_json_object
+from launcher.model.files import broken, check_encoding, missing, read_bytes, read_json_object
 from launcher.model.rebuilt import (
     TokenizerFile,
     check_known,
@@ -17,6 +17,7 @@ from launcher.model.rebuilt import (
     check_vocabulary,
     class_name,
 )
+from launcher.model.tokenizer_files import check_parts, check_settings, check_side_files
 from launcher.yaml_reader import shown
 
 _SETS: Final = (
@@ -46,6 +47,7 @@ def check_tokenizer(folder: Path, config: Mapping[str, Any], *, model_type: str,
     if not any(all((folder / name).exists() for name in names) for names in _SETS):
         raise _none(folder)
     _check_settings(folder / "tokenizer_config.json")
+    check_side_files(folder)
     name = class_name(folder, config, model_type)
     check_known(folder, name)
     path = folder / "tokenizer.json"
@@ -53,6 +55,7 @@ def check_tokenizer(folder: Path, config: Mapping[str, Any], *, model_type: str,
         check_vocabulary(folder, name, rows)
         return
     found = _read(path)
+    check_parts(path, found)
     _check_size(path, found, rows)
     check_rebuilt(folder, found, name)
 
@@ -65,6 +68,7 @@ def _check_settings(path: Path) -> None:
     limit = said.get("model_max_length")
     if limit is not None and type(limit) not in (int, float):
         raise broken(path, f"gives model_max_length as {str(limit)[:40]!r}, not as a number")
+    check_settings(path, said)
     _check_roles(path, said)
 
 
@@ -100,6 +104,7 @@ def _read(path: Path) -> TokenizerFile:
     data = read_bytes(path)
     if not data.strip():
         raise missing(path, "is empty")
+    check_encoding(path, data)
     try:
         return msgspec.json.decode(data, type=TokenizerFile)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -118,9 +123,14 @@ def _check_size(path: Path, found: TokenizerFile, rows: int) -> None:
     vocabulary = msgspec.json.decode(found.model.vocab)
     ids: list[int] = []
     if isinstance(vocabulary, dict):
-        ids = [number for number in vocabulary.values() if type(number) is int]
+        ids = list(vocabulary.values())
+        odd = next((each for each in ids if type(each) is not int or each < 0), None)
+        if odd is not None:
+            raise broken(path, f"gives a token the id {str(odd)[:40]!r}")
     elif isinstance(vocabulary, list):
         ids = [len(vocabulary) - 1]
+    else:
+        raise broken(path, "holds no vocabulary")
     around = msgspec.json.encode(found.post_processor).decode()
     ids += [
         added.id

@@ -1,59 +1,90 @@
-"""Weights that are no numbers: what a training that diverged leaves behind."""
+"""Weights that are no numbers, or were never written: what a training or a download leaves."""
 
 from __future__ import annotations
 
-import array
 import os
-import sys
 from collections.abc import Sequence
-from typing import Final
+from functools import lru_cache
+from typing import IO, Final
 
 from launcher.model.files import broken, open_regular
 from launcher.model.safetensors import Header, Tensor
 
-_EXPONENTS: Final = {"F32": ("I", 0x7F800000), "F16": ("H", 0x7C00), "BF16": ("H", 0x7F80)}
-"""Array type of a number's bits, and the bits that are all set in NaN and infinity."""
+_EXPONENTS: Final = {"F32": (4, 0x7F800000), "F16": (2, 0x7C00), "BF16": (2, 0x7F80)}
+"""Bytes of a number, and the bits that are all set in NaN and infinity."""
 _LARGEST: Final = 1 << 16
 """Elements of a tensor that is looked at: normalisations are as long as a model is wide."""
+_CHUNK: Final = 1 << 16
+"""Bytes that are looked at together."""
+_FINAL_NORMS: Final = ("LayerNorm.weight", "LayerNorm.gamma", "layer_norm.weight")
+_OF_DECODER: Final = frozenset({"norm.weight", "model.norm.weight"})
 
 
-def check_finite(headers: Sequence[Header]) -> None:
-    """Refuse a checkpoint whose normalisations hold NaN or infinity.
+def check_finite(headers: Sequence[Header], *, whole: bool = False) -> None:
+    """Refuse weights that hold NaN or infinity, and normalisations that were never written.
 
     A step of training with a NaN in it reaches every weight, so the smallest tensors tell: some
-    hundred kilobytes of a model, and not the gigabytes of all.
+    hundred kilobytes of a model, and not the gigabytes of all. A normalisation of zeros makes all
+    texts one vector: a file that a download set aside and did not fill.
+
+    Args:
+        headers: of the files to look at.
+        whole: every tensor is looked at, and not only the short ones.
 
     Raises:
         QlaunchError: `model_corrupt`, exit 2.
     """
     for header in headers:
-        chosen = [tensor for tensor in header.tensors if _is_norm(tensor)]
+        chosen = [t for t in header.tensors if t.dtype in _EXPONENTS and (whole or _is_short(t))]
         if not chosen:
             continue
         with os.fdopen(open_regular(header.path), "rb") as file:
             for tensor in chosen:
-                file.seek(header.data_start + tensor.begin)
-                if not _finite(tensor.dtype, file.read(tensor.end - tensor.begin)):
-                    raise broken(
-                        header.path,
-                        f"holds NaN or infinity in {tensor.name}: its training diverged",
-                        fix="take an earlier state of the model",
-                    )
+                _check(header, tensor, file)
 
 
-def _is_norm(tensor: Tensor) -> bool:
-    return (
-        "norm" in tensor.name.lower()
-        and tensor.dtype in _EXPONENTS
-        and len(tensor.shape) == 1
-        and tensor.elements <= _LARGEST
-    )
+def _check(header: Header, tensor: Tensor, file: IO[bytes]) -> None:
+    file.seek(header.data_start + tensor.begin)
+    left, empty = tensor.end - tensor.begin, True
+    while left:
+        data = file.read(min(left, _CHUNK))
+        left = left - len(data) if data else 0
+        empty = empty and not any(data)
+        if not finite(tensor.dtype, data):
+            raise broken(
+                header.path,
+                f"holds NaN or infinity in {tensor.name}: its training diverged",
+                fix="take an earlier state of the model",
+            )
+    if empty and _scales_all(tensor.name):
+        raise broken(header.path, f"holds only zeros in {tensor.name}: it was never written")
 
 
-def _finite(dtype: str, data: bytes) -> bool:
-    kind, exponent = _EXPONENTS[dtype]
-    bits = array.array(kind)
-    bits.frombytes(data)
-    if sys.byteorder == "big":
-        bits.byteswap()
-    return all(each & exponent != exponent for each in bits)
+def _is_short(tensor: Tensor) -> bool:
+    return len(tensor.shape) == 1 and 0 < tensor.elements <= _LARGEST
+
+
+def _scales_all(name: str) -> bool:
+    """Whether every number of every vector goes through this normalisation."""
+    return name.endswith(_FINAL_NORMS) or name in _OF_DECODER
+
+
+def finite(dtype: str, data: bytes) -> bool:
+    """Whether `data`, whole numbers of a `dtype` of `_EXPONENTS`, holds no NaN and no infinity.
+
+    All at once: where the bits of an exponent are all set, adding the lowest of them carries over
+    into the sign's, which was taken out.
+    """
+    width, exponent = _EXPONENTS[dtype]
+    exponents, lowest, signs = _masks(width, exponent, len(data) // width)
+    return not ((int.from_bytes(data, "little") & exponents) + lowest) & signs
+
+
+@lru_cache(maxsize=16)
+def _masks(width: int, exponent: int, count: int) -> tuple[int, int, int]:
+    """For each of `count` numbers: the exponent's bits, its lowest one, and the sign's."""
+
+    def repeated(bits: int) -> int:
+        return int.from_bytes(bits.to_bytes(width, "little") * count, "little")
+
+    return repeated(exponent), repeated(exponent & -exponent), repeated(1 << (8 * width - 1))

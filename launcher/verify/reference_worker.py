@@ -296,6 +296,16 @@ def load_dense(folder: Path) -> Dense:
     )
 
 
+def computable(config: Any) -> Any:
+    """`config` with settings of how to compute, and not what, as this machine can follow them."""
+    config.return_dict = True
+    # In pieces a feed-forward block gives the same, but only for lengths that it divides.
+    config.chunk_size_feed_forward = 0
+    if getattr(config, "_attn_implementation", None) not in (None, "eager", "sdpa"):
+        config._attn_implementation = "eager"  # noqa: SLF001 - it has no public name
+    return config
+
+
 def load_model(folder: Path) -> tuple[Any, Any]:
     """Model (float32, eval) and tokenizer; never remote code, never the network.
 
@@ -312,11 +322,15 @@ def load_model(folder: Path) -> tuple[Any, Any]:
     transformers.utils.logging.disable_progress_bar()
     release = tuple(int(part) for part in transformers.__version__.split(".")[:2])
     dtype = {"dtype" if release >= (4, 56) else "torch_dtype": torch.float32}
+    config = transformers.AutoConfig.from_pretrained(
+        str(folder), local_files_only=True, trust_remote_code=False
+    )
     model, info = transformers.AutoModel.from_pretrained(
         str(folder),
         local_files_only=True,
         trust_remote_code=False,
         output_loading_info=True,
+        config=computable(config),
         **dtype,
     )
     # An encoder's own `pooler` head and position buffers are no part of its hidden states.

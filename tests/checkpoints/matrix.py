@@ -59,10 +59,11 @@ def sections() -> tuple[Section, ...]:
         encoder_rows,
         folder_rows,
         module_rows,
+        odd_rows,
         tokenizer_rows,
     )
 
-    found = encoder_rows, module_rows, tokenizer_rows, decoder_rows, folder_rows
+    found = encoder_rows, module_rows, tokenizer_rows, decoder_rows, folder_rows, odd_rows
     return tuple(section for each in found for section in each.SECTIONS)
 
 

@@ -356,7 +356,7 @@ def test_a_copy_has_the_same_fingerprint_whenever_it_was_made(bert: Path, models
 @pytest.mark.parametrize(
     "change",
     [
-        lambda m: edit(m / "1_Pooling/config.json", lambda c: c.update(include_prompt=1)),
+        lambda m: edit(m / "1_Pooling/config.json", lambda c: c.update(include_prompt=True)),
         lambda m: edit(m / "config.json", lambda c: c.update(layer_norm_eps=1e-5)),
         lambda m: edit(m / "tokenizer.json", lambda c: c["model"]["vocab"].update(zebra=400)),
         lambda m: edit(m / "modules.json", lambda c: c[:2]),

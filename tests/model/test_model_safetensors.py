@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from launcher.errors import ExitCode, QlaunchError
-from launcher.model.safetensors import read_header, read_headers
+from launcher.model.safetensors import check_names, read_header, read_headers
 from tests.checkpoints import make_qwen3
 from tests.checkpoints.weights import Source, Weight, write_safetensors
 
@@ -149,6 +149,11 @@ def test_an_index_that_names_absent_shards_says_which(shards: Path) -> None:
 def test_shards_without_an_index_count_themselves(shards: Path) -> None:
     _index(shards).unlink()
     assert len(read_headers(shards)) == 4
+    with pytest.raises(
+        QlaunchError, match=r"no model[.]safetensors[.]index[.]json that says"
+    ) as caught:
+        check_names(shards)
+    assert (caught.value.code, caught.value.exit_code) == ("model_incomplete", 2)
     (shards / "model-00003-of-00004.safetensors").unlink()
     refused(shards, "model_incomplete", "model-00003-of-00004.safetensors is missing")
 

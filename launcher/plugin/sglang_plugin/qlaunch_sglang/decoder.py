@@ -35,6 +35,7 @@ class Embedding:
     """Goes before a causal class of SGLang's in the list of bases."""
 
     def __init__(self, config, **kwargs):
+        float_factors(config)
         # The head shares the embedding's weights: else it would take memory for nothing.
         config.tie_word_embeddings = True
         super().__init__(config=config, **kwargs)
@@ -64,6 +65,15 @@ class Embedding:
         if self._own.pooled:
             return self.pooler.finished(states, forward_batch)
         return self.pooler(states, forward_batch)
+
+
+def float_factors(config) -> None:
+    """Write a rotation's factor as SGLang's linear one needs it: it takes a whole number for a list
+    of factors, and ends."""
+    for name in ("rope_parameters", "rope_scaling"):
+        found = getattr(config, name, None)
+        if isinstance(found, dict) and type(found.get("factor")) is int:
+            found["factor"] = float(found["factor"])
 
 
 def attend_both_ways(model) -> None:

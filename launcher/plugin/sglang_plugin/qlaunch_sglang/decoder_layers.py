@@ -32,7 +32,10 @@ PIECE = 512
 _LAYER = re.compile(r"(?:model\.)?layers\.(\d+)\.")
 _PARTS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
 _ATTENTION = ("qkv_proj", "o_proj", "rotary_emb", "attn")
-_ROTATIONS = frozenset({"RotaryEmbedding", "Llama3RotaryEmbedding", "YaRNScalingRotaryEmbedding"})
+_ROTATIONS = frozenset({
+    "RotaryEmbedding", "LinearScalingRotaryEmbedding", "Llama3RotaryEmbedding",
+    "YaRNScalingRotaryEmbedding",
+})  # fmt: skip
 """Those that turn by a table of a position's cosines and sines, and by nothing else."""
 _FEED_FORWARD = ("gate_up_proj", "act_fn", "down_proj")
 

@@ -24,6 +24,8 @@ ROWS = 1024
 """Tokens of a batch that the layout is chosen for; others work too."""
 MOST_HALF = 65504
 """The greatest number of float16."""
+LEAST_HALF = 2.0**-14
+"""The least number of float16 that has all its 11 bits: enough for the greatest of a row."""
 
 
 class OneDnnLinear:
@@ -60,15 +62,24 @@ class HalfLinear:
     """The same in float32 with the weight kept in float16, by FBGEMM.
 
     Numbers that the weight is made of keep 11 of their 24 bits. What is multiplied is float32, and
-    read from half the memory; nothing is compiled for a number of tokens.
+    read from half the memory; nothing is compiled for a number of tokens. Rows beyond float16's
+    range, or below where it is exact, are kept at a power of two of theirs.
     """
 
     def __init__(self, weight, bias):
+        self._by = scales(weight)
+        self._bias = bias
+        if self._by is not None:
+            weight, bias = weight / self._by.unsqueeze(1), None
         self._packed = torch.ops.quantized.linear_prepack_fp16(weight.contiguous(), bias)
 
     def __call__(self, x):
         """[tokens, in] → [tokens, out]."""
-        return torch.ops.quantized.linear_dynamic_fp16(x, self._packed)
+        y = torch.ops.quantized.linear_dynamic_fp16(x, self._packed)
+        if self._by is None:
+            return y
+        y.mul_(self._by)
+        return y if self._bias is None else y.add_(self._bias)
 
     def gelu(self, x):
         """GELU of the same."""
@@ -124,9 +135,21 @@ def pack(dense) -> "OneDnnLinear | HalfLinear":
     return linear
 
 
+def scales(weight):
+    """Powers of two that rows of `weight`, [out, in] in float32, are divided by before they are
+    kept in float16: [out], or None where all rows may stay as they are."""
+    largest = weight.abs().amax(dim=1)
+    odd = (largest >= MOST_HALF) | ((largest < LEAST_HALF) & (largest > 0))
+    if not odd.any():
+        return None
+    # Neither the division nor its reciprocal leaves float32's own range.
+    exponents = torch.frexp(largest).exponent.clamp(-100, 100)
+    return torch.where(odd, torch.ldexp(torch.ones_like(largest), exponents), 1.0)
+
+
 def linear_of(weight, bias) -> "OneDnnLinear | HalfLinear":
     """What computes `x W + b`: a copy of the weight, [out, in], is laid out for it."""
-    half = weight.dtype == torch.float32 and halves_weights() and weight.abs().max() < MOST_HALF
+    half = weight.dtype == torch.float32 and halves_weights() and bool(weight.isfinite().all())
     return (HalfLinear if half else OneDnnLinear)(weight, bias)
 
 

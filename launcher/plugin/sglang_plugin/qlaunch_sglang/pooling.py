@@ -116,8 +116,8 @@ def _modes(file: Path) -> list[str]:
     else:
         names = [key for key in _OLD_KEYS if config.get(key) is True]
         modes = [_OLD_KEYS[key] for key in names]
-        if not any(key in config for key in _OLD_KEYS):
-            modes = ["mean"]  # sentence-transformers' default
+        if not names and "pooling_mode_mean_tokens" not in config:
+            modes = ["mean"]  # sentence-transformers' default, whatever else is said to be off
     if not modes or None in modes:
         raise ValueError(f"{file}: pooling {', '.join(names) or 'none'} is not supported")
     if config.get("include_prompt") is False and _OVER_ALL_TOKENS & set(modes):

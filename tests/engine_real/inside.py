@@ -232,6 +232,24 @@ def layers(way: str, lengths: list[int], *, seed: int = 3, **broken: Any) -> Any
     }
 
 
+def halved(factors: list[float]) -> Any:
+    """Rows of random numbers times these factors, kept in float16: how far a product of 5 tokens is
+    off in each, as a share of the sizes that are added up."""
+    import torch
+    from qlaunch_sglang import packed
+
+    torch.manual_seed(5)
+    os.environ["QLAUNCH_WEIGHTS"] = "float16"
+    weight = torch.randn(len(factors), 64) * torch.tensor(factors).unsqueeze(1)
+    bias, x = torch.randn(len(factors)) * torch.tensor(factors), torch.randn(5, 64)
+    linear = packed.linear_of(weight.clone(), bias)
+    exact = x.double() @ weight.double().T + bias.double()
+    sizes = x.double().abs() @ weight.double().abs().T + bias.double().abs()
+    off = ((linear(x).double() - exact).abs() / sizes.clamp(min=1e-300)).amax(0)
+    scaled = getattr(linear, "_by", None) is not None
+    return {"kind": type(linear).__name__, "off": off.tolist(), "scaled": scaled}
+
+
 def decoder(**question: Any) -> Any:
     """A small decoder by the plugin's layers: see decoder_model.py."""
     from decoder_model import decoded  # type: ignore[import-not-found]  # beside this script
@@ -443,6 +461,7 @@ ASKS = {
         attended,
         why_not_whole,
         layers,
+        halved,
         decoder,
         packs_bfloat16,
         written,

@@ -91,8 +91,20 @@ def test_weights_in_float16_are_near_the_same_in_any_company_and_half_as_large(a
         np.testing.assert_array_equal(half["alone"], half["after"])
         assert half["kept"] < 3000
         assert whole["linears"] == ["OneDnnLinear"] * 4
-        assert huge["linears"] == ["OneDnnLinear", *["HalfLinear"] * 3]  # it has no such number
+        assert huge["linears"] == ["HalfLinear"] * 4  # the row is kept at a power of two of its
         np.testing.assert_allclose(huge["after"], huge["before"], rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="FBGEMM is x86-64's")
+def test_rows_that_float16_has_no_numbers_for_are_kept_scaled(ask: Ask) -> None:
+    factors = [1.0, 1e-30, 1e-9, 1e-6, 1e-4, 1e5, 1e9, 1e36, 0.0]
+    (found,) = ask({"ask": "halved", "factors": factors})
+    assert found["kind"] == "HalfLinear"
+    assert max(found["off"]) < 2.0**-10
+    (plain,) = ask({"ask": "halved", "factors": [1.0, 0.5, 0.0]})
+    assert (plain["kind"], plain["scaled"]) == ("HalfLinear", False)
+    (bad,) = ask({"ask": "halved", "factors": [1.0, float("nan")]})
+    assert bad["kind"] == "OneDnnLinear"  # what is no number stays none
 
 
 def test_a_batch_in_portions_is_the_batch(ask: Ask) -> None:

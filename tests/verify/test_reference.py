@@ -65,10 +65,22 @@ class Model:
         (ids,) = input_ids
         output.last_hidden_state = Tensor(numpy.array([[[i, n, 1.0] for n, i in enumerate(ids)]]))
         return output
+class AutoConfig:
+    _attn_implementation = "flash_attention_2"
+    chunk_size_feed_forward = 4
+    return_dict = False
+    @classmethod
+    def from_pretrained(cls, path, *, local_files_only, trust_remote_code):
+        assert local_files_only and not trust_remote_code
+        return cls()
 class AutoModel:
     @staticmethod
-    def from_pretrained(path, *, local_files_only, trust_remote_code, output_loading_info, dtype):
+    def from_pretrained(
+        path, *, config, local_files_only, trust_remote_code, output_loading_info, dtype
+    ):
         assert local_files_only and not trust_remote_code and dtype == torch.float32
+        assert config.return_dict and not config.chunk_size_feed_forward
+        assert config._attn_implementation == "eager"
         missing = os.environ.get("FAKE_MISSING", "pooler.dense.weight").split(",")
         return Model(), {"missing_keys": missing}
 class Tokenizer:

@@ -256,6 +256,9 @@ class TestHeaders:
         said = Service().embed(b"", headers={"content-length": "50000000"})
         assert said.status == 413
 
+    def test_a_length_of_thousands_of_digits_is_too_large(self) -> None:
+        assert Service().embed(b"", headers={"content-length": "9" * 5000}).status == 413
+
     def test_a_body_too_large_without_a_header_is_read_to_the_limit(self) -> None:
         said = Service().ask("POST", "/v1/embeddings", [b" " * 30_000, b" " * 30_000, b"{}"])
         assert said.status == 413

@@ -143,7 +143,7 @@ def scales(weight):
     if not odd.any():
         return None
     # Neither the division nor its reciprocal leaves float32's own range.
-    exponents = torch.frexp(largest).exponent.clamp(-100, 100)
+    exponents = torch.frexp(largest).exponent.clamp(-120, 120)
     return torch.where(odd, torch.ldexp(torch.ones_like(largest), exponents), 1.0)
 
 

@@ -25,7 +25,7 @@ def locate(sources: Sequence[Source], *, models_dir: Path) -> Path | None:
     for source in sources:
         if source.kind == "path":
             folder = Path(source.location)
-            found = folder if folder.is_dir() else None
+            found = folder if _may_be_there(folder) else None
         elif source.kind == "package":
             found = locate_package(source, models_dir)
         else:
@@ -34,6 +34,13 @@ def locate(sources: Sequence[Source], *, models_dir: Path) -> Path | None:
         if found is not None:
             return found
     return None
+
+
+def _may_be_there(folder: Path) -> bool:
+    try:
+        return folder.is_dir()
+    except PermissionError:
+        return True  # `inspect` says what may not be read
 
 
 def _whole(folder: Path) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from launcher.errors import QlaunchError
@@ -23,7 +25,6 @@ from launcher.model.values import check_finite
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 # Bidirectional transformers by `model_type`: each token sees those after it.
 ENCODERS = frozenset({
@@ -69,6 +70,15 @@ def inspect(path: Path) -> Checkpoint:
             cut short), `model_corrupt` (files that contradict the format or each other),
             `model_unsupported` (no safetensors, modules or poolings that cannot be served).
     """
+    try:
+        return _inspect(path)
+    except PermissionError as error:
+        place = Path(error.filename) if isinstance(error.filename, str) else path
+        fix = "let the user who runs qlaunch read that folder and what is in it"
+        raise broken(place, "cannot be read: Permission denied", fix=fix) from error
+
+
+def _inspect(path: Path) -> Checkpoint:
     folder = _folder(path)
     raw = read_json_object(config_path := folder / "config.json")
     config = raw["text_config"] if isinstance(raw.get("text_config"), dict) else raw
@@ -153,6 +163,9 @@ def _check_place(folder: Path) -> None:
             code="model_unsupported",
             fix="give the folder another name, or a link to it",
         )
+    # A search in a folder that cannot be read only comes out empty.
+    with os.scandir(folder):
+        pass
     for pattern in (*SMALL_FILES, "*.safetensors", "*.jinja", "1_Pooling"):
         for entry in folder.glob(pattern):
             check_link(entry)

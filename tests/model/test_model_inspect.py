@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 
 from launcher.errors import ExitCode, QlaunchError
+from launcher.model.checkpoint import Source
+from launcher.model.fetch import locate
 from launcher.model.inspect import inspect
 from tests.checkpoints import make_bert, make_qwen3, make_roberta
 from tests.checkpoints.edit import edited, setting
@@ -433,3 +436,36 @@ def test_a_similarity_of_a_wrong_type_is_none(tmp_path: Path) -> None:
     prompts = inspect(edited(make_bert, said)(tmp_path / "checkpoint")).prompts
     assert prompts is not None
     assert prompts.similarity is None
+
+
+def test_a_folder_that_may_not_be_read_is_named(
+    bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(QlaunchError, match="cannot be read: Permission denied") as caught:
+        inspect(bert)
+    assert (caught.value.code, caught.value.exit_code) == ("model_corrupt", 2)
+    assert str(caught.value).startswith(str(bert))
+
+
+def test_a_folder_inside_one_that_may_not_be_entered_is_named(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path, **_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    source = Source(kind="path", location=str(bert))
+    monkeypatch.setattr(Path, "stat", refused)
+    assert locate([source], models_dir=tmp_path) == bert
+    with pytest.raises(QlaunchError, match="cannot be read: Permission denied"):
+        inspect(bert)
+
+
+def test_a_folder_called_as_a_tokenizers_file_is_refused(bert: Path) -> None:
+    named = bert.rename(bert.with_name("model.json"))
+    with pytest.raises(QlaunchError, match=r"name ends in [.]json") as caught:
+        inspect(named)
+    assert caught.value.code == "model_unsupported"

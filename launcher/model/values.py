@@ -10,7 +10,9 @@ from typing import IO, Final
 from launcher.model.files import broken, open_regular
 from launcher.model.safetensors import Header, Tensor
 
-_EXPONENTS: Final = {"F32": (4, 0x7F800000), "F16": (2, 0x7C00), "BF16": (2, 0x7F80)}
+_EXPONENTS: Final = {
+    "F64": (8, 0x7FF0 << 48), "F32": (4, 0x7F800000), "F16": (2, 0x7C00), "BF16": (2, 0x7F80),
+}  # fmt: skip
 """Bytes of a number, and the bits that are all set in NaN and infinity."""
 _LARGEST: Final = 1 << 16
 """Elements of a tensor that is looked at: normalisations are as long as a model is wide."""

@@ -256,6 +256,25 @@ class TestHeaders:
         said = Service().embed(b"", headers={"content-length": "50000000"})
         assert said.status == 413
 
+    def test_a_vector_that_is_not_finite_is_refused_by_its_input(self) -> None:
+        async def engine(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            headers = [(b"content-type", b"application/json"), (b"x-qlaunch-odd", b"1")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": b'{"data"', "more_body": True})
+            await send({"type": "http.response.body", "body": b": null}", "more_body": False})
+
+        body = json.dumps({"input": ["a", "b"]}).encode()
+        said = Service(app=engine).embed(body)
+        assert (said.status, said.error["code"], said.error["param"]) == (
+            422,
+            "not_finite",
+            "input",
+        )
+        assert "input[1]" in said.error["message"]
+        # The supervisor's own call is answered as it is: it finds out why.
+        assert Service(app=engine).embed(body, headers={"x-qlaunch-run": RUN}).status == 200
+
     def test_a_length_of_thousands_of_digits_is_too_large(self) -> None:
         assert Service().embed(b"", headers={"content-length": "9" * 5000}).status == 413
 

@@ -295,6 +295,15 @@ def written(numbers: list[float], answer_format: str = "float") -> Any:
     }
 
 
+def first_odd(vectors: list[list[float | None]]) -> Any:
+    """The first of these vectors that the plugin takes for not finite; None stands for NaN."""
+    from qlaunch_sglang import answers
+
+    nan = float("nan")
+    made = [{"embedding": [nan if each is None else each for each in one]} for one in vectors]
+    return answers.odd(None, made, "float")
+
+
 def ways_of_results() -> Any:
     """Who is sent what by a scheduler's two senders, as the plugin sorts them."""
     from dataclasses import dataclass
@@ -465,6 +474,7 @@ ASKS = {
         decoder,
         packs_bfloat16,
         written,
+        first_odd,
         ways_of_results,
         waited,
         controller_source,

@@ -166,6 +166,12 @@ def test_an_answer_is_what_fastapi_would_have_written(ask: Ask, answer_format: s
     assert found["left"]
 
 
+def test_the_first_vector_that_is_not_finite_is_told(ask: Ask) -> None:
+    good, bad = [0.5, -1.0], [0.5, None]
+    numbers = {"ask": "first_odd", "vectors": [good, bad, bad]}
+    assert ask(numbers, {"ask": "first_odd", "vectors": [good]}) == [1, None]
+
+
 def test_vectors_go_straight_to_the_front_and_all_else_by_the_detokenizer(ask: Ask) -> None:
     (found,) = ask({"ask": "ways_of_results"})
     assert found["sent"] == [

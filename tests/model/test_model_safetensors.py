@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+import struct
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from launcher.errors import ExitCode, QlaunchError
 from launcher.model.safetensors import check_names, read_header, read_headers
+from launcher.model.values import finite
 from tests.checkpoints import make_qwen3
 from tests.checkpoints.weights import Source, Weight, write_safetensors
 
@@ -201,3 +204,18 @@ def test_a_folder_or_a_pipe_in_the_place_of_weights(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").unlink()
     (tmp_path / "model.safetensors").mkdir()
     refused(tmp_path, "model_corrupt", "is not a file")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind"), [("F64", "<d"), ("F32", "<f"), ("F16", "<e"), ("BF16", "<f")]
+)
+@pytest.mark.parametrize("at", [0, 1, 500, 999])
+def test_one_number_that_is_none_is_seen_among_a_thousand(dtype: str, kind: str, at: int) -> None:
+    def stored(numbers: list[float]) -> bytes:
+        each = [struct.pack(kind, number) for number in numbers]
+        return b"".join(data[2:] if dtype == "BF16" else data for data in each)
+
+    numbers = [(-1) ** n * (65504.0 if dtype == "F16" else 3e38) / (n + 1) for n in range(1000)]
+    assert finite(dtype, stored(numbers))
+    for bad in (math.nan, math.inf, -math.inf):
+        assert not finite(dtype, stored([*numbers[:at], bad, *numbers[at + 1 :]]))

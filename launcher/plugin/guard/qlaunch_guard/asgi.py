@@ -28,6 +28,8 @@ PASSED_ON = frozenset(
 )
 """Headers that the engine sees. Others choose its schedulers, caches and adapters."""
 _CORS = b"access-control-"
+ODD = b"x-qlaunch-odd"
+"""On an answer with a vector that is not finite: the input's number (answers.py)."""
 _ERROR_BYTES = 64 * 1024
 _DIGITS = 19
 _GUARDED = "qlaunch.guarded"
@@ -131,6 +133,7 @@ class Guard:
         free = self._free(headers)
         self.calls += 1
         held = Held(self, free)
+        answer.as_it_is = free
         try:
             raw = await self._read(receive, held)
             if self.calls - len(self.arriving) > self.settings.open_calls and not free:
@@ -200,6 +203,9 @@ class Answer:
         self._failed = None
         self._said = b""
         self._edit = self._start = None
+        self._refusal = None
+        self.as_it_is = False
+        """Vectors that are not finite go to who asks too: the supervisor, which finds out why."""
         self._more = [MARK]
         if origin is not None and routes.may_ask(origin, settings):
             self._more += [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
@@ -216,12 +222,18 @@ class Answer:
             if message["status"] >= 400:
                 self._failed = message["status"]
                 return
+            self._refusal = None if self.as_it_is else _not_finite(message)
+            if self._refusal is not None:
+                return
             kept = [h for h in message.get("headers", ()) if not h[0].lower().startswith(_CORS)]
             message = {**message, "headers": [*kept, *self._more]}
             if self._edit is None:
                 await self._send(message)
             else:
                 self._start = message
+        elif self._refusal is not None:
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                await self.refuse(self._refusal)
         elif self._start is not None and message["type"] == "http.response.body":
             self._said += message.get("body", b"")
             if not message.get("more_body"):
@@ -270,6 +282,15 @@ class Answer:
         ]
         await self._send({"type": "http.response.start", "status": 204, "headers": more})
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _not_finite(message):
+    """The refusal of an answer with a vector that is not finite; None for all others."""
+    number = dict(message.get("headers", ())).get(ODD)
+    if number is None:
+        return None
+    said = f"the model gives no numbers for input[{number.decode()}]: its weights are damaged"
+    return Refused(422, said, param="input", code="not_finite")
 
 
 def _passed(scope):

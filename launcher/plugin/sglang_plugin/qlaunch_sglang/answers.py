@@ -8,6 +8,7 @@ A header says how many tokens each input had. `usage` has their sum alone, and a
 inputs of several clients in one call tells each of them its own.
 """
 
+import math
 import multiprocessing
 
 _TARGET = (
@@ -15,6 +16,8 @@ _TARGET = (
     "._build_embedding_response"
 )
 TOKENS = "X-Qlaunch-Tokens"
+ODD = "X-Qlaunch-Odd"
+"""The first input whose vector holds NaN or infinity, which JSON has no numbers for."""
 _MOST_TOLD = 64
 """Inputs: more are not joined, and a header has 8 KB at most."""
 
@@ -34,7 +37,22 @@ def _around(original, *args, **kwargs):
     headers = getattr(response, "headers", None)
     if told and headers is not None:
         headers[TOKENS] = told
+    number = odd(*args, **kwargs)
+    if number is not None and headers is not None:
+        headers[ODD] = str(number)
     return response
+
+
+def odd(_serving, made=(), *_args, **_kwargs):
+    """The first input whose vector is not finite, or None; the guard answers for it."""
+    for number, item in enumerate(made if isinstance(made, list) else ()):
+        vector = item.get("embedding") if isinstance(item, dict) else None
+        try:
+            if vector is not None and not math.isfinite(sum(vector)):
+                return number
+        except TypeError:
+            continue  # not a list of numbers: whatever else SGLang makes
+    return None
 
 
 def tokens(_serving, made=(), *_args, **_kwargs):

@@ -59,12 +59,14 @@ def sections() -> tuple[Section, ...]:
         encoder_rows,
         folder_rows,
         module_rows,
+        odd_module_rows,
         odd_rows,
         tokenizer_rows,
     )
 
-    found = encoder_rows, module_rows, tokenizer_rows, decoder_rows, folder_rows, odd_rows
-    return tuple(section for each in found for section in each.SECTIONS)
+    usual = encoder_rows, module_rows, tokenizer_rows, decoder_rows, folder_rows
+    odd = odd_rows, odd_module_rows
+    return tuple(section for each in (*usual, *odd) for section in each.SECTIONS)
 
 
 def rows(*, served: bool) -> list[tuple[Row, str]]:

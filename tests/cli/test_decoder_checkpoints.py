@@ -97,9 +97,22 @@ def test_the_classes_that_are_served_are_those_the_plugin_offers() -> None:
         ({"sliding_window": 256, "use_sliding_window": True}, None),
         ({"sliding_window": 256, "use_sliding_window": True, "max_window_layers": 0}, 256),
         ({"sliding_window": 256, "layer_types": ["full_attention"] * 2}, None),
-        ({"sliding_window": 256, "layer_types": ["full_attention", "sliding_attention"]}, 256),
-        ({"sliding_window": 4096, "layer_types": ["sliding_attention"] * 2}, 4096),
-        ({"sliding_window": None, "layer_types": ["sliding_attention"] * 2}, None),
+        (
+            {
+                "sliding_window": 256,
+                "use_sliding_window": True,
+                "layer_types": ["full_attention", "sliding_attention"],
+            },
+            256,
+        ),
+        (
+            {
+                "sliding_window": 4096,
+                "use_sliding_window": True,
+                "layer_types": ["sliding_attention"] * 2,
+            },
+            4096,
+        ),
     ],
 )
 def test_the_context_ends_with_the_sliding_window(
@@ -107,6 +120,19 @@ def test_the_context_ends_with_the_sliding_window(
 ) -> None:
     found = inspect(edited(make_qwen3, config(**changes))(tmp_path / "checkpoint"))
     assert found.sliding_window == window
+
+
+@pytest.mark.parametrize(
+    "changes", [{"sliding_window": None}, {"sliding_window": 256, "use_sliding_window": False}]
+)
+def test_sliding_layers_without_a_window_are_refused(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    """transformers forgets a window that is not used, and then cannot compute such layers."""
+    made = edited(make_qwen3, config(layer_types=["sliding_attention"] * 2, **changes))
+    with pytest.raises(QlaunchError, match="sliding_attention in layer_types and no") as caught:
+        inspect(made(tmp_path / "checkpoint"))
+    assert caught.value.code == "model_corrupt"
     assert found.context_length == min(2048, window or 2048)
 
 

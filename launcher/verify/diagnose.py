@@ -90,7 +90,7 @@ def diagnose(reading: Reading, checks: Sequence[Check], parity: Parity) -> Diagn
     if not failed:
         return Diagnosis()
     for ask in reading.evidence.asks.values():
-        if ask.error is not None:
+        if ask.error is not None and ask.error.kind != "not_finite":
             return _call(ask.name, ask.error)
     if "finite" in failed:
         return _not_finite(reading, parity)

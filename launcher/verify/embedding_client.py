@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Vector = list[float]
 Inputs: TypeAlias = "Sequence[str] | Sequence[Sequence[int]]"
 """Texts, or their token ids."""
-ErrorKind = Literal["timeout", "refused", "status", "unreadable"]
+ErrorKind = Literal["timeout", "refused", "status", "unreadable", "not_finite"]
 
 BODY_LIMIT = 64 << 20
 """Bytes of one answer: 4,096 vectors of 1,024 numbers take about 45 MB as text."""
@@ -39,7 +39,8 @@ class CallError(Exception):
 
     Args:
         kind: `timeout` (no whole answer in time), `refused` (no connection), `status` (an HTTP
-            error), `unreadable` (an answer that is no embedding response).
+            error), `unreadable` (an answer that is no embedding response), `not_finite` (the
+            server says that a vector holds NaN or infinity, as ours do).
         message: what happened.
         status: HTTP status where there was one.
     """
@@ -192,7 +193,8 @@ class EmbeddingClient:
             return CallError("timeout", f"no whole answer within {timeout_s:.3g} s")
         if isinstance(error, openai.APIStatusError):
             body = self._clean(_message(error.response.text), texts)
-            return CallError("status", f"HTTP {error.status_code}: {body}", error.status_code)
+            kind: ErrorKind = "not_finite" if error.code == "not_finite" else "status"
+            return CallError(kind, f"HTTP {error.status_code}: {body}", error.status_code)
         if isinstance(error, openai.APIConnectionError):
             cause = self._clean(str(error.__cause__ or error), texts)
             return CallError("refused", f"cannot reach {self._endpoint}: {cause}")

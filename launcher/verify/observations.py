@@ -88,6 +88,8 @@ def read(evidence: Observations) -> Reading:
     """Count, order and measure every answer."""
     reading = Reading(evidence)
     for ask in evidence.asks.values():
+        if ask.error is not None and ask.error.kind == "not_finite":
+            reading.fault("finite", f"{ask.error} ({ask.name})")
         if ask.answer is not None:
             placed = _place(reading, ask, ask.answer.items)
             usable = {n: v for n, v in placed.items() if _sound(reading, ask.name, n, v)}

@@ -65,7 +65,7 @@ class WithWords(Home):
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     monkeypatch.setenv("QLAUNCH_HOME", str(tmp_path))
-    monkeypatch.setattr("launcher.cli.bench.IDLE_S", 0.02)
+    monkeypatch.setattr("launcher.app.test_conditions.IDLE_S", 0.02)
     words = tmp_path / "words"  # a vocabulary: the stand-in counts every word as a token
     words.mkdir()
     (words / "vocab.txt").write_text("\n".join(f"{a}{b}word" for a in ABC for b in ABC))

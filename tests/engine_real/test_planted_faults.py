@@ -7,7 +7,9 @@ that lies, which tests/verify has.)
 from __future__ import annotations
 
 import json
+import math
 import shutil
+import struct
 from pathlib import Path
 
 import pytest
@@ -95,12 +97,24 @@ def test_a_tokenizer_without_its_end_token(home: Home, tmp_path: Path) -> None:
     assert "appends no end token" in up.document["errors"][0]["message"]
 
 
-def test_weights_that_are_not_numbers(home: Home, tmp_path: Path) -> None:
+def test_weights_that_are_not_numbers_are_refused_before_the_start(
+    home: Home, tmp_path: Path
+) -> None:
     model = make_bert(tmp_path / "model", pooling="mean", hidden=128, intermediate=256)
-    spoil(model / "model.safetensors", "layer.1.output.dense.weight")
+    spoil(model / "model.safetensors", "layer.1.output.dense.weight", math.nan)
     up = home.run("up", home.profile("broken", model), "--json")
-    detail = caught(up, "weights", "finite")
-    assert "NaN" in detail
+    assert up.code == 2, up.stdout + up.stderr
+    (error,) = up.document["errors"]
+    assert error["code"] == "model_corrupt"
+    assert "NaN or infinity in encoder.layer.1.output.dense.weight" in error["message"]
+
+
+def test_weights_whose_products_are_not_numbers(home: Home, tmp_path: Path) -> None:
+    """Each is finite, so the file does not tell: the vectors do."""
+    model = make_bert(tmp_path / "model", pooling="mean", hidden=128, intermediate=256)
+    spoil(model / "model.safetensors", "embeddings.LayerNorm.weight", *[3.3e38] * 16)
+    up = home.run("up", home.profile("broken", model), "--json")
+    assert "NaN" in caught(up, "weights", "finite")
 
 
 def test_weights_changed_behind_our_back_are_seen_within_two_beats(
@@ -131,15 +145,15 @@ def test_weights_changed_behind_our_back_are_seen_within_two_beats(
     assert_port_is_free(data["endpoint"])
 
 
-def spoil(file: Path, tensor: str) -> None:
-    """Overwrite the first float32 of the tensor whose name ends like this with NaN."""
+def spoil(file: Path, tensor: str, *numbers: float) -> None:
+    """Overwrite the first numbers of the float32 tensor whose name ends like this."""
     data = bytearray(file.read_bytes())
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
     (name,) = [each for each in header if each.endswith(tensor)]
     assert header[name]["dtype"] == "F32"
     begin = 8 + length + header[name]["data_offsets"][0]
-    data[begin : begin + 4] = b"\x00\x00\xc0\x7f"
+    data[begin : begin + 4 * len(numbers)] = struct.pack(f"<{len(numbers)}f", *numbers)
     file.write_bytes(data)
 
 

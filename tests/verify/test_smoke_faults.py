@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -114,6 +115,16 @@ def test_a_number_that_is_none_fails_finite_only(number: Any) -> None:
     assert failed(report) == {"finite"}
     assert report.suspect == "dtype"
     assert texts.TEXTS[4].name in detail(report, "finite")
+
+
+def test_a_server_that_refuses_to_answer_nan_is_no_server_that_refuses_calls() -> None:
+    """Ours answers 422 to others than its supervisor; the smoke blamed the engine's flags."""
+    said = {"message": "the vector of input[0] holds NaN", "code": "not_finite"}
+    answer = json.dumps({"error": said}).encode()
+    report = smoke(FakeEngine(raw=lambda _call: (422, "application/json", answer)))
+    assert "finite" in failed(report)
+    assert "the vector of input[0] holds NaN" in detail(report, "finite")
+    assert report.suspect == "dtype"
 
 
 def test_a_zero_vector_fails_finite_only() -> None:

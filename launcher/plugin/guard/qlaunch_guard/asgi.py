@@ -289,7 +289,10 @@ def _not_finite(message):
     number = dict(message.get("headers", ())).get(ODD)
     if number is None:
         return None
-    said = f"the model gives no numbers for input[{number.decode()}]: its weights are damaged"
+    said = (
+        f"the vector of input[{number.decode()}] holds NaN or infinity: the model's weights are"
+        " damaged, or too large for the number format it is served in"
+    )
     return Refused(422, said, param="input", code="not_finite")
 
 

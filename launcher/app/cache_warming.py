@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from launcher.app.server_address import api_url
 from launcher.errors import ExitCode, QlaunchError
-from launcher.network import address
 
 if TYPE_CHECKING:
     import requests
@@ -43,14 +43,7 @@ def warm_cache(file: Path, *, url: str, model: str, key_file: Path | None, batch
     """
     import requests
 
-    try:
-        url = address.api_url(url)
-    except address.WrongAddressError as error:
-        raise QlaunchError(
-            f"the address{address.told(url)} of --gateway {error}",
-            code="bad_url",
-            fix="give it as http://127.0.0.1:30100/v1, and a key by --api-key-file FILE",
-        ) from None
+    url = api_url(url, option="--gateway", example="http://127.0.0.1:30100/v1")
     count = hits = 0
     with requests.Session() as session:
         session.trust_env = False

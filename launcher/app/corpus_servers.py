@@ -11,11 +11,11 @@ from typing import Any
 from launcher.app import named_model
 from launcher.app.prepare import Request, prepare, profiles_dir, require_fit
 from launcher.app.running_service import api_key
+from launcher.app.server_address import api_url
 from launcher.corpus.endpoints import Endpoint
 from launcher.documents.plan import Plan
 from launcher.documents.service_state import FINAL, UP, ServiceState
 from launcher.errors import ExitCode, QlaunchError
-from launcher.network import address
 from launcher.paths import dirs
 from launcher.service import control, keys, store
 
@@ -234,14 +234,7 @@ def clean_url(url: str) -> str:
     Raises:
         QlaunchError: `bad_url` (exit 2).
     """
-    try:
-        return address.api_url(url)
-    except address.WrongAddressError as error:
-        raise QlaunchError(
-            f"the address{address.told(url)} of --url {error}",
-            code="bad_url",
-            fix="give it as http://127.0.0.1:30000/v1, and a key by --api-key-file FILE",
-        ) from None
+    return api_url(url, option="--url", example="http://127.0.0.1:30000/v1")
 
 
 def served_model(url: str, key: str | None) -> str:

@@ -19,7 +19,7 @@ import torch
 
 from qlaunch_sglang import causal, int8
 from qlaunch_sglang.attention import LOG2_E, AttentionType, WholeTextAttention
-from qlaunch_sglang.packed import halves_weights, linear_of, why_not_packed
+from qlaunch_sglang.packed import linear_of, packed_how, why_not_packed
 from qlaunch_sglang.pooling import lengths_of
 from qlaunch_sglang.trimming import give_back
 
@@ -51,8 +51,7 @@ def own_layers(model, *, pooled: bool) -> "Layers | None":
         RuntimeError: 8-bit integers are asked for and cannot be had.
     """
     why_not = _why_not(model)
-    half = ", float32's weights in float16" if halves_weights() else ""
-    logger.info("qlaunch: layers of our own: %s", why_not or f"yes{half}")
+    logger.info("qlaunch: layers of our own: %s", why_not or packed_how())
     if int8.wanted():
         if why_not:
             raise RuntimeError(f"qlaunch: int8 was asked for, and cannot be had: {why_not}")

@@ -162,6 +162,11 @@ def halves_weights() -> bool:
     )
 
 
+def packed_how() -> str:
+    """That linear layers are laid out, and in what, for the log."""
+    return "yes, float32's weights in float16" if halves_weights() else "yes"
+
+
 def pack_layers(model, encoder, activation: str) -> None:
     """Replace the linear layers of a BertEncoder whose weights are loaded, where that is right.
 
@@ -177,8 +182,7 @@ def pack_layers(model, encoder, activation: str) -> None:
 
 def _pack(encoder, activation: str) -> None:
     why_not = _why_not(encoder)
-    half = ", float32's weights in float16" if halves_weights() else ""
-    logger.info("qlaunch: packed linear layers: %s", why_not or f"yes{half}")
+    logger.info("qlaunch: packed linear layers: %s", why_not or packed_how())
     if why_not:
         return
     for layer in encoder.layer:

@@ -232,6 +232,50 @@ def layers(way: str, lengths: list[int], *, seed: int = 3, **broken: Any) -> Any
     }
 
 
+def portions_threads(batches: int) -> Any:
+    """After so many batches in portions: the compute threads of each of their threads, those of
+    this one, and by how many the process's threads grew beyond the two that take portions."""
+    import torch
+    from inside_model import Model
+    from qlaunch_sglang import int8, packed, portions
+
+    portions.LEAST, usual = 1, torch.get_num_threads()
+    torch.set_num_threads(2)
+    model = Model(whole=True).to(torch.float32)
+    os.environ.update(QLAUNCH_DTYPE="float32", QLAUNCH_WEIGHTS="float32")
+    packed.pack_layers(model, model.encoder, "gelu")
+    with torch.no_grad():
+        model(*int8.batch_of([[1] * 500]), get_embedding=True)
+        before = len(list(Path("/proc/self/task").iterdir()))
+        for _ in range(batches):
+            model(*int8.batch_of([[1] * 500, [2] * 500]), get_embedding=True)
+    pool = model.encoder.forward._workers
+    found = {
+        "of_each": [pool.submit(torch.get_num_threads).result() for _ in range(4)],
+        "of_all": torch.get_num_threads(),
+        "more": len(list(Path("/proc/self/task").iterdir())) - before - 2,
+    }
+    torch.set_num_threads(usual)
+    return found
+
+
+def whole_steps(factors: list[float]) -> Any:
+    """Rows of random numbers times these factors, in 8-bit integers: how far a product of 5 tokens
+    is off in each, as a share of the sizes that are added up."""
+    import torch
+    from qlaunch_sglang import int8
+
+    torch.manual_seed(5)
+    weight = torch.randn(len(factors), 64) * torch.tensor(factors).unsqueeze(1)
+    x, dense = torch.randn(5, 64), torch.nn.Linear(64, len(factors))
+    dense.weight.data, dense.bias.data = weight.clone(), torch.zeros(len(factors))
+    seen = int8.Seen()
+    seen.add(x)
+    exact, sizes = x.double() @ weight.double().T, x.double().abs() @ weight.double().abs().T
+    off = (int8.Int8Linear(dense, seen, smooth=False)(x) - exact).abs() / sizes.clamp(min=1e-300)
+    return {"off": off.amax(dim=0).tolist()}
+
+
 def halved(factors: list[float]) -> Any:
     """Rows of random numbers times these factors, kept in float16: how far a product of 5 tokens is
     off in each, as a share of the sizes that are added up."""
@@ -470,6 +514,8 @@ ASKS = {
         attended,
         why_not_whole,
         layers,
+        portions_threads,
+        whole_steps,
         halved,
         decoder,
         packs_bfloat16,

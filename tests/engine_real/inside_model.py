@@ -41,7 +41,9 @@ class Self(nn.Module):  # type: ignore[misc]
     def __init__(self, *, whole: bool) -> None:
         super().__init__()
         self.qkv_proj = linear(32, 96)
-        self.attn = attention.WholeTextAttention(4, 8, 8**-0.5, 4, 0) if whole else None
+        both_ways = attention.AttentionType.ENCODER_ONLY
+        made = attention.WholeTextAttention(4, 8, 8**-0.5, 4, 0, attn_type=both_ways)
+        self.attn = made if whole else None
 
     def forward(self, x: Any, batch: Any) -> Any:
         q, k, v = self.qkv_proj(x)[0].split(32, dim=-1)

@@ -88,7 +88,8 @@ def test_weights_in_float16_are_near_the_same_in_any_company_and_half_as_large(a
         assert half["linears"] == ["HalfLinear"] * 4
         assert cosines(half["after"], half["before"]).min() > 0.999999
         assert np.abs(np.subtract(half["after"], half["before"])).max() > 0  # it did round
-        np.testing.assert_array_equal(half["alone"], half["after"])
+        # MKL's products of attention differ in the last digit by where in memory a batch lies.
+        np.testing.assert_allclose(half["alone"], half["after"], rtol=1e-5, atol=2e-6)
         assert half["kept"] < 3000
         assert whole["linears"] == ["OneDnnLinear"] * 4
         assert huge["linears"] == ["HalfLinear"] * 4  # the row is kept at a power of two of its
@@ -107,6 +108,12 @@ def test_rows_that_float16_has_no_numbers_for_are_kept_scaled(ask: Ask) -> None:
     assert bad["kind"] == "OneDnnLinear"  # what is no number stays none
 
 
+def test_rows_of_small_numbers_are_kept_in_int8(ask: Ask) -> None:
+    (found,) = ask({"ask": "whole_steps", "factors": [1.0, 1e-6, 1e-12, 1e-30, 1e9, 0.0]})
+    assert 0 < max(found["off"]) < 0.02
+    assert found["off"][-1] == 0
+
+
 def test_a_batch_in_portions_is_the_batch(ask: Ask) -> None:
     """Two threads, each with portions of its own: every text as if it had come alone."""
     question = {"ask": "layers", "way": "packed", "dtype": "float32", "least": 1}
@@ -115,6 +122,13 @@ def test_a_batch_in_portions_is_the_batch(ask: Ask) -> None:
             (found,) = ask({**question, "lengths": lengths, "most": most})
             np.testing.assert_allclose(found["after"], found["before"], rtol=1e-4, atol=2e-5)
             np.testing.assert_allclose(found["alone"], found["after"], rtol=1e-4, atol=2e-5)
+
+
+def test_threads_that_take_portions_compute_alone(ask: Ask) -> None:
+    """Each had as many OpenMP threads as the engine, twice what the machine has: after the first
+    batch in portions every product of a text alone waited for threads to wake up."""
+    (found,) = ask({"ask": "portions_threads", "batches": 3})
+    assert found == {"of_each": [1] * 4, "of_all": 2, "more": 0}
 
 
 def near_in_any_company(ask: Ask) -> None:

@@ -24,7 +24,7 @@ MOST = 512
 """Tokens of a portion, if it has more than one text."""
 LEAST = 128
 """Tokens for each thread below which a batch is not divided."""
-EVEN = 0.8
+EVEN = 0.9
 """Share of the threads' time that must be work; else all of them do better together."""
 
 
@@ -69,6 +69,9 @@ def workers(count: int) -> ThreadPoolExecutor:
     ready = threading.Barrier(count + 1)
 
     def alone():
+        # A thread takes over the figure of all when it is first asked for its own: that is done
+        # before, else it would compute with as many threads as this one, all of them at once.
+        torch.get_num_threads()
         torch.set_num_threads(1)
         ready.wait()
 
@@ -76,7 +79,7 @@ def workers(count: int) -> ThreadPoolExecutor:
     for _ in range(count):
         pool.submit(int)
     ready.wait()
-    # The figure is also the one that threads begin with.
+    # The figure last set is also the one that later threads begin with.
     torch.set_num_threads(count)
     return pool
 

@@ -9,7 +9,7 @@ column. What varies by input channel is evened out between the two (SmoothQuant,
 
 import torch
 
-from qlaunch_sglang.int8 import levels
+from qlaunch_sglang.int8 import LEAST_ROW, OneDnnWeight, levels
 
 ZERO = 128
 """Zero of the unsigned steps. Signed activations, oneDNN computes by its slow reference."""
@@ -28,19 +28,15 @@ class Int8Linear:
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype):
         weight = weight.float()
-        self._scales = weight.abs().amax(dim=1).clamp_(min=1e-12).div_(levels())
-        whole = weight.div_(self._scales.unsqueeze(1)).round_().to(torch.int8)
-        self._weight = torch.ops.onednn.qlinear_prepack(whole, None)
-        self._zeros = torch.zeros(len(whole), dtype=torch.int64)
+        scales = weight.abs().amax(dim=1).clamp_(min=LEAST_ROW).div_(levels())
+        whole = weight.div_(scales.unsqueeze(1)).round_().to(torch.int8)
+        self._weight = OneDnnWeight(whole, scales)
         self.bias = None if bias is None else bias.float()
         self._dtype = dtype
 
     def product(self, steps):
         """[tokens, in] in steps → [tokens, out], to be multiplied by the tokens' scales."""
-        return torch.ops.onednn.qlinear_pointwise(
-            *(steps, 1.0, ZERO, self._weight, self._scales, self._zeros, None),
-            *(1.0, 0, self._dtype, "none", [], "none"),
-        )
+        return self._weight.product(steps, (1.0, ZERO), into=(1.0, 0, self._dtype))
 
 
 def in_steps(x, factor):

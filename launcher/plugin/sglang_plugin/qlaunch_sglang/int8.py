@@ -68,6 +68,33 @@ def _levels(product) -> int:
     return _WHOLE if exact else _SATURATING
 
 
+LEAST_ROW = 1e-35
+"""A weight's row whose numbers are all smaller is taken for one of this size: a step of it is still
+a normal number of float32."""
+
+
+class OneDnnWeight:
+    """A weight of 8-bit integers, laid out for oneDNN.
+
+    Args:
+        whole: its steps, [out, in], int8.
+        steps: what a step of each output column is worth, [out], float32.
+    """
+
+    def __init__(self, whole, steps):
+        self._weight = torch.ops.onednn.qlinear_prepack(whole, None)
+        self._steps = steps
+        self._zeros = torch.zeros(len(steps), dtype=torch.int64)
+
+    def product(self, x, taken, bias=None, activation: str = "none", into=(1.0, 0, torch.float32)):
+        """[tokens, in] in unsigned steps by `taken` (scale, zero) → [tokens, out] by `into`: scale,
+        zero and dtype."""
+        return torch.ops.onednn.qlinear_pointwise(
+            *(x, *taken, self._weight, self._steps, self._zeros, bias),
+            *(*into, activation, [], "none"),
+        )
+
+
 class OneDnnProduct:
     """`x W + b` of 8-bit integers by oneDNN: AMX, VNNI, or two products in 16 bits.
 
@@ -80,9 +107,7 @@ class OneDnnProduct:
     """
 
     def __init__(self, whole, steps, bias, taken: tuple[float, int], even):
-        self._weight = torch.ops.onednn.qlinear_prepack(whole, None)
-        self._steps, self._bias = steps, bias
-        self._zeros = torch.zeros(len(steps), dtype=torch.int64)
+        self._weight, self._bias = OneDnnWeight(whole, steps), bias
         self.scale, self.zero = taken
         # An input channel's factor, and the half that makes cutting the fraction off a rounding.
         self._factor = 1 / (even * self.scale)
@@ -108,10 +133,8 @@ class OneDnnProduct:
 
     def of_steps(self, steps, activation: str = "none", into=(1.0, 0, torch.float32)):
         """[tokens, in] in steps → [tokens, out] by `into`: scale, zero and dtype."""
-        return torch.ops.onednn.qlinear_pointwise(
-            *(steps, self.scale, self.zero, self._weight, self._steps, self._zeros, self._bias),
-            *(*into, activation, [], "none"),
-        )
+        taken = (self.scale, self.zero)
+        return self._weight.product(steps, taken, self._bias, activation, into)
 
 
 class FbgemmProduct:
@@ -169,7 +192,7 @@ class Int8Linear(nn.Module):
         if without is not None:
             weight[:, without] = 0
         weight = weight * even
-        steps = weight.abs().amax(dim=1).clamp(min=1e-8) / _levels(make)
+        steps = weight.abs().amax(dim=1).clamp(min=LEAST_ROW) / _levels(make)
         whole = torch.round(weight / steps.unsqueeze(1)).to(torch.int8)
         taken = quantiser(seen.within(even, without))
         self.product = make(whole, steps, dense.bias.data.float(), taken, even)

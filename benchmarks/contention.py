@@ -1,7 +1,8 @@
 """How fast a core computes while the others do too, of its speed alone.
 
 Processors of a virtual machine may be two halves of one core, and cores share caches and power. The
-engine's own Python multiplies on one thread, first alone, then one process a core at the same time.
+engine's own Python computes an encoder's layers on one thread, first alone, then one process a core
+at the same time, in the dtype that the engine serves in.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def together(place: Home, cores: int, *, rounds: int, seconds: float) -> list[fl
     engine = place.data("plan", PROFILE, "--port", "0")["engine"]
     python = Path(engine["argv"][0]).with_name("python")
     environment = engine_environment(os.environ, engine["env"], ("QLAUNCH_BENCH", "contention"))
-    argv = [str(python), str(SCRIPT), f"{seconds:g}"]
+    dtype = engine["argv"][engine["argv"].index("--dtype") + 1]
+    argv = [str(python), str(SCRIPT), f"{seconds:g}", dtype]
     shares = []
     for _ in range(rounds):
         alone = rates(argv, 1, environment)

@@ -1,7 +1,8 @@
-"""Runs with the engine's Python for contention.py: layers a second of one thread.
+"""Runs with the engine's Python for contention.py: passes a second of one thread.
 
-Prints `ready`, waits for a line, multiplies for as many seconds as it is told, prints the rate.
-The product is that of one text of 128 tokens and MiniLM's widest layer, in bfloat16.
+Prints `ready`, waits for a line, computes for as many seconds as it is told, prints the rate. A
+pass is what a replica does for one text of 128 tokens: six layers of MiniLM's sizes, with weights
+of their own. Products alone would say too little of caches, and too much of multipliers.
 """
 
 from __future__ import annotations
@@ -11,25 +12,36 @@ import time
 
 import torch
 
-TOKENS, WIDTH, BETWEEN = 128, 384, 1536
+LAYERS, TOKENS, WIDTH, HEADS, BETWEEN = 6, 128, 384, 12, 1536
 
 
-def main(seconds: float) -> None:
+def main(seconds: float, dtype: str) -> None:
     """Answer one question."""
     torch.set_num_threads(1)
     torch.set_grad_enabled(mode=False)
-    texts = torch.randn(TOKENS, WIDTH, dtype=torch.bfloat16)
-    layer = torch.nn.Linear(WIDTH, BETWEEN, dtype=torch.bfloat16)
-    for _ in range(200):
-        layer(texts)
+    layers = [
+        torch.nn.TransformerEncoderLayer(
+            WIDTH, HEADS, BETWEEN, activation="gelu", batch_first=True, dtype=getattr(torch, dtype)
+        ).eval()
+        for _ in range(LAYERS)
+    ]
+    text = torch.randn(1, TOKENS, WIDTH, dtype=getattr(torch, dtype))
+
+    def through() -> None:
+        states = text
+        for layer in layers:
+            states = layer(states)
+
+    for _ in range(20):
+        through()
     print("ready", flush=True)
     sys.stdin.readline()
     count, began = 0, time.perf_counter()
     while (took := time.perf_counter() - began) < seconds:
-        layer(texts)
+        through()
         count += 1
     print(count / took, flush=True)
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]))
+    main(float(sys.argv[1]), sys.argv[2])

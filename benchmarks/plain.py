@@ -8,7 +8,6 @@ It takes most of the machine's memory; it is stopped where that gets dangerous f
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,19 +18,23 @@ import msgspec
 
 from benchmarks import machine, phases, tree
 from benchmarks.bare import bare_engine
+from benchmarks.client import sound
+from benchmarks.errors import BenchError
 from benchmarks.figures import Relation, Report, Row, compared, single
 from benchmarks.home import Home, home, provide
-from benchmarks.load import Bounds, Client, Level, Texts, measure, whole_words
 from benchmarks.options import Options
 from benchmarks.phases import Starts
 from benchmarks.start import ENGINE, MODEL, PROFILE, bare_command, shown
+from launcher.bench.load import Bounds, Target, TextError, measure_level, texts_for
 from launcher.bench.plain import plain_argv, plain_environment
+from launcher.documents.comparison import Level
+from launcher.documents.comparison import Row as LoadRow
 from launcher.service import ports
 
 THROUGHPUT_LIMIT, IDLE_LIMIT = 5.0, 5.0
 SUPERVISOR_CPU, SUPERVISOR_MB = 1.0, 60.0
 BATCHES = (1, 16)
-TOKENS = 128
+DIMENSIONS, TOKENS = 384, 128
 START_LIMIT_S = 420.0
 FIRST_LIMIT_S = 900.0
 """With the reference to compute."""
@@ -46,18 +49,18 @@ class Side:
     starts: Starts = field(default_factory=Starts)
     memory_mb: list[float] = field(default_factory=list)
     idle_percent: list[float] = field(default_factory=list)
-    levels: dict[int, list[Level]] = field(default_factory=dict)
+    levels: dict[int, list[LoadRow]] = field(default_factory=dict)
+    """By texts of a request."""
     supervisor_percent: list[float] = field(default_factory=list)
     supervisor_mb: list[float] = field(default_factory=list)
 
     def throughput(self, batch: int) -> list[float]:
         """Tokens per second, by repeat."""
-        return [level.tokens_per_s for level in self.levels.get(batch, [])]
+        return [level.tokens_per_s or 0.0 for level in self.levels.get(batch, [])]
 
     def latency_ms(self, batch: int) -> list[float]:
         """Median latency of a request, by repeat."""
-        found = self.levels.get(batch, [])
-        return [1000 * sorted(each.latencies_s)[len(each.latencies_s) // 2] for each in found]
+        return [level.p50_ms or 0.0 for level in self.levels.get(batch, [])]
 
 
 @dataclass
@@ -75,19 +78,31 @@ class Work:
     idle_s: float
     bounds: Bounds | None
     """None: no load."""
-    texts: Texts | None = None
+    model: Path | None = None
+    """The checkpoint, whose tokenizer the texts are made for."""
 
     def on(self, side: Side, port: int, model: str, leader: int, supervisor: int | None) -> None:
-        """Measure memory, idling and load of the server on `port`."""
+        """Measure memory, idling and load of the server on `port`.
+
+        Raises:
+            BenchError: an answer was wrong, or tokens were not counted.
+        """
         side.memory_mb.append(tree.pss_bytes(leader) / _MB)
         if self.idle_s:
             self._idle(side, leader, supervisor)
-        if self.bounds is None or self.texts is None:
+        if self.bounds is None:
             return
-        with Client(port, model) as client:
-            for batch in BATCHES:
-                level = measure(client, self.texts, batch, self.bounds)
-                side.levels.setdefault(batch, []).append(level)
+        target = Target(
+            mode=model, url=f"http://127.0.0.1:{port}/v1", model=model, dimensions=DIMENSIONS
+        )
+        try:
+            texts = texts_for(self.model, target)
+        except TextError as error:
+            raise BenchError(str(error)) from error
+        for batch in BATCHES:
+            level = Level(batch=batch, tokens=TOKENS)
+            row = sound(measure_level(target, level, texts, self.bounds))
+            side.levels.setdefault(batch, []).append(row)
 
     def _idle(self, side: Side, leader: int, supervisor: int | None) -> None:
         time.sleep(SETTLE_S)
@@ -111,8 +126,7 @@ def run(options: Options) -> Report:
     bounds = Bounds(5, 1.0, 15.0) if options.quick else Bounds(30, 5.0, 90.0)
     with home() as place:
         argv, _, version = bare_command(place, PROFILE)
-        texts = Texts(whole_words(model_of(argv)), TOKENS, random.Random(0))
-        work = Work(3.0 if options.quick else 20.0, bounds, texts)
+        work = Work(3.0 if options.quick else 20.0, bounds, model_of(argv))
         argv = measure_pairs(place, options, facts, pair, work, times, PROFILE)
     return report(
         "plain",

@@ -112,9 +112,9 @@ def keyed(on_call: OnCall) -> Between:
     return lambda _typed: None
 
 
-def cached(on_call: OnCall) -> Between:
-    """A gateway before the service, with vectors in its cache."""
-    serving(on_call)
+def stands(on_call: OnCall) -> bool:
+    """Start a gateway on the usual port, which the page's commands take for granted; False while
+    someone else has it, as another run of these tests may for some seconds."""
     gateway = subprocess.Popen(
         ["qlaunch", "gateway", "cpu-minilm"],
         env=on_call.env,
@@ -124,7 +124,13 @@ def cached(on_call: OnCall) -> Between:
     )
     on_call.beside.append(gateway)
     assert gateway.stdout is not None
-    assert gateway.stdout.readline().startswith("gateway")
+    return gateway.stdout.readline().startswith("gateway")
+
+
+def cached(on_call: OnCall) -> Between:
+    """A gateway before the service, with vectors in its cache."""
+    serving(on_call)
+    eventually(lambda: stands(on_call), HANG_S)
     (on_call.here / "some.txt").write_text("some text\nanother one\n")
     warm = "qlaunch cache warm some.txt --model all-minilm-l6-v2"
     assert on_call.types(warm).returncode == 0

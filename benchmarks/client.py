@@ -98,8 +98,17 @@ def engine_target(place: Home, data: dict[str, Any]) -> tuple[Target, TextSource
     target = Target(
         mode=PROFILE, url=str(data["endpoint"]), model=str(plan["model"]), dimensions=DIMENSIONS
     )
+    return target, counted_texts(str(plan["model_path"]), target)
+
+
+def counted_texts(model: str | Path, target: Target) -> TextSource:
+    """Texts for the tokenizer of the checkpoint in `model`, which the server counts right.
+
+    Raises:
+        BenchError: it does not count.
+    """
     try:
-        return target, texts_for(str(plan["model_path"]), target)
+        return texts_for(model, target)
     except TextError as error:
         raise BenchError(str(error)) from error
 

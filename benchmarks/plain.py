@@ -18,14 +18,13 @@ import msgspec
 
 from benchmarks import machine, phases, tree
 from benchmarks.bare import bare_engine
-from benchmarks.client import sound
-from benchmarks.errors import BenchError
+from benchmarks.client import DIMENSIONS, TOKENS, counted_texts, sound
 from benchmarks.figures import Relation, Report, Row, compared, single
 from benchmarks.home import Home, home, provide
 from benchmarks.options import Options
 from benchmarks.phases import Starts
 from benchmarks.start import ENGINE, MODEL, PROFILE, bare_command, shown
-from launcher.bench.load import Bounds, Target, TextError, measure_level, texts_for
+from launcher.bench.load import Bounds, Target, measure_level
 from launcher.bench.plain import plain_argv, plain_environment
 from launcher.documents.comparison import Level
 from launcher.documents.comparison import Row as LoadRow
@@ -34,7 +33,6 @@ from launcher.service import ports
 THROUGHPUT_LIMIT, IDLE_LIMIT = 5.0, 5.0
 SUPERVISOR_CPU, SUPERVISOR_MB = 1.0, 60.0
 BATCHES = (1, 16)
-DIMENSIONS, TOKENS = 384, 128
 START_LIMIT_S = 420.0
 FIRST_LIMIT_S = 900.0
 """With the reference to compute."""
@@ -90,15 +88,12 @@ class Work:
         side.memory_mb.append(tree.pss_bytes(leader) / _MB)
         if self.idle_s:
             self._idle(side, leader, supervisor)
-        if self.bounds is None:
+        if self.bounds is None or self.model is None:
             return
         target = Target(
             mode=model, url=f"http://127.0.0.1:{port}/v1", model=model, dimensions=DIMENSIONS
         )
-        try:
-            texts = texts_for(self.model, target)
-        except TextError as error:
-            raise BenchError(str(error)) from error
+        texts = counted_texts(self.model, target)
         for batch in BATCHES:
             level = Level(batch=batch, tokens=TOKENS)
             row = sound(measure_level(target, level, texts, self.bounds))

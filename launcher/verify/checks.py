@@ -14,7 +14,7 @@ from launcher.documents.smoke import Check
 from launcher.verify import texts
 from launcher.verify.card_and_token_checks import card_check, tokens_check
 from launcher.verify.observations import Ask, Reading, cosine, norm
-from launcher.verify.thresholds import norm_tolerance, same_min
+from launcher.verify.thresholds import clear_margin, norm_tolerance, same_min
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -160,8 +160,9 @@ def related_closer(reading: Reading) -> Check:
         return Check(name="related_closer", ok=True, detail=detail)
     if not seen:
         return _unchecked("related_closer", "no usable vectors of the related texts came")
-    fair = [triple for triple in seen if reference is None or separates(reference.vectors, triple)]
-    wrong = [triple for triple in fair if not separates(first, triple)]
+    clear = clear_margin(reading.evidence.request.dtype)
+    fair = [t for t in seen if reference is None or margin(reference.vectors, t) > clear]
+    wrong = [triple for triple in fair if not margin(first, triple) > 0]
     if wrong:
         anchor, near, far = wrong[0]
         detail = (
@@ -170,15 +171,15 @@ def related_closer(reading: Reading) -> Check:
         )
         return Check(name="related_closer", ok=False, detail=detail)
     if not fair:
-        detail = "skipped: the reference does not tell related from unrelated texts either"
+        detail = "skipped: the reference does not clearly tell related from unrelated texts"
         return Check(name="related_closer", ok=True, detail=detail)
     return Check(name="related_closer", ok=True, detail=f"{len(fair)} of {len(fair)} triples")
 
 
-def separates(vectors: Mapping[str, Vector], triple: tuple[str, str, str]) -> bool:
-    """Whether the anchor is closer to the related text than to the unrelated one."""
+def margin(vectors: Mapping[str, Vector], triple: tuple[str, str, str]) -> float:
+    """By how much the anchor is closer, as a cosine, to the related text than to the other."""
     anchor, near, far = (vectors[name] for name in triple)
-    return cosine(anchor, near) > cosine(anchor, far)
+    return cosine(anchor, near) - cosine(anchor, far)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ line between rounding and a fault, and says where it comes from.
 
 from __future__ import annotations
 
+import math
+
 SMALL_LOSS_MIN = 0.99
 """Below this a cosine is no longer explained by rounding: the nearest fault measured, another
 pooling of the same hidden states, gave at most 0.82 with MiniLM."""
@@ -37,6 +39,17 @@ def same_min(dtype: str) -> float:
     do not depend on a batch, so its answers differ no more than those of the 16-bit sums between.
     """
     return 0.999 if dtype == "int8" else parity_min(dtype)
+
+
+def clear_margin(dtype: str) -> float:
+    """Difference of two cosines from which on a model tells two texts apart, whatever the rounding.
+
+    The length of the error that `parity_min` lets pass, √(2 − 2c): along the difference of two
+    texts at a right angle it would turn the order of a smaller one. MiniLM, an English model, has
+    0.009 between the Chinese texts of the smoke; in int8 one processor's rounding kept their order
+    and another's (AMX) did not. Its English ones have 0.57 and 0.70.
+    """
+    return math.sqrt(2 - 2 * parity_min(dtype))
 
 
 def norm_tolerance(dtype: str) -> float:

@@ -106,10 +106,12 @@ def attended(
     scores: int | None = None,
     kv_heads: int = 2,
     causal: bool = False,
+    intel: bool = False,
 ) -> Any:
     """Two heads of 4 over rows [q, k, v] of 24 (16 with one key head), texts one after the other.
 
-    With `prefixes` the stock layer would be asked: it is replaced by one that says so.
+    With `prefixes` the stock layer would be asked: it is replaced by one that says so. `intel`: as
+    on a processor of Intel's.
     """
     import torch
     from qlaunch_sglang import attention
@@ -119,8 +121,9 @@ def attended(
         def forward(self, *given: Any, **more: Any) -> Any:
             raise LookupError("the stock layer was asked")
 
-    kept = attention.WholeTextAttention.__bases__
+    kept, found_out = attention.WholeTextAttention.__bases__, attention.intel
     attention.WholeTextAttention.__bases__ = (Stock,)
+    attention.intel = lambda: intel
     try:
         layer = attention.WholeTextAttention(
             num_heads=2,
@@ -143,6 +146,7 @@ def attended(
         return found
     finally:
         attention.WholeTextAttention.__bases__ = kept
+        attention.intel = found_out
 
 
 def why_not_whole(*, old: bool = False, **settings: Any) -> Any:

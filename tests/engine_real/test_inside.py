@@ -83,10 +83,12 @@ def attention(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     return out
 
 
-def test_attention_stays_within_each_text(ask: Ask) -> None:
+@pytest.mark.parametrize("intel", [False, True])
+def test_attention_stays_within_each_text(ask: Ask, intel: bool) -> None:
     for lengths in ([3, 3, 1, 5, 5, 5, 2], [1], [4, 4], [7, 1, 1]):
         rows = RANDOM.standard_normal((sum(lengths), 24)).astype(np.float32)
-        (found,) = ask({"ask": "attended", "states": rows.tolist(), "lengths": lengths})
+        question = {"ask": "attended", "states": rows.tolist(), "lengths": lengths, "intel": intel}
+        (found,) = ask(question)
         parts = np.split(rows, np.cumsum(lengths)[:-1])
         expected_rows = np.concatenate([attention(part) for part in parts])
         np.testing.assert_allclose(found, expected_rows, rtol=1e-5, atol=1e-6)
@@ -129,20 +131,23 @@ def test_attention_in_float32_of_long_texts_is_pytorch_s(ask: Ask) -> None:
     )
 
 
-def test_attention_in_bfloat16_is_the_same_however_texts_are_grouped(ask: Ask) -> None:
+@pytest.mark.parametrize("intel", [False, True])
+def test_attention_in_bfloat16_is_the_same_however_texts_are_grouped(ask: Ask, intel: bool) -> None:
     rows = RANDOM.standard_normal((30, 24)).astype(np.float32)
     question = {"ask": "attended", "states": rows.tolist(), "lengths": [6] * 5, "dtype": "bfloat16"}
+    question["intel"] = intel
     whole, one, two = ask(question, {**question, "scores": 1}, {**question, "scores": 2 * 2 * 36})
     assert whole == one == two
     parts = [attention(part) for part in np.split(rows, 5)]
     np.testing.assert_allclose(whole, np.concatenate(parts), atol=0.03)
 
 
+@pytest.mark.parametrize("intel", [False, True])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("keys", [[1.0] * 6, [1.0, 1.25, 1.5, 1.75, 2.0, 3.0]])
 @pytest.mark.parametrize("scores", [[-256.0] * 6, [256.0] * 6, [-256.0, 0.0, 256.0] * 2])
 def test_attention_of_scores_far_from_zero(
-    ask: Ask, keys: list[float], scores: list[float], dtype: str
+    ask: Ask, keys: list[float], scores: list[float], dtype: str, intel: bool
 ) -> None:
     """Powers of two of such scores leave the range of both formats; softmax does not."""
     rows = np.zeros((6, 24), dtype=np.float32)
@@ -150,7 +155,7 @@ def test_attention_of_scores_far_from_zero(
     rows[:, 8] = rows[:, 12] = keys
     rows[:, 16:] = RANDOM.integers(-8, 9, (6, 8))
     question = {"ask": "attended", "states": rows.tolist(), "lengths": [6], "dtype": dtype}
-    (found,) = ask(question)
+    (found,) = ask({**question, "intel": intel})
     np.testing.assert_allclose(found, attention(rows), rtol=0.01, atol=0.02)
 
 

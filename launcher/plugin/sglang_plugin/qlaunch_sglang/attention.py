@@ -17,8 +17,10 @@ Only where every text is whole in its batch: no prefix cache, no chunks. Elsewhe
 kept, wrong vectors of encoders and all, for the smoke to find.
 """
 
+import functools
 import logging
 import math
+from pathlib import Path
 
 import torch
 from sglang.srt.layers.radix_attention import AttentionType, RadixAttention
@@ -122,7 +124,8 @@ def attend(query, key, value, scale: float):
     division comes last, where a row has as many numbers as a head, not as a text has tokens. Where
     sums of powers come near the ends of the numbers' range, PyTorch's softmax is taken. Scores are
     rounded, which PyTorch's kernel keeps in float32. In float32 that kernel is the faster one for
-    longer texts, and always where there is no room for powers.
+    longer texts, and always where there is no room for powers; on an Intel processor, where MKL
+    computes what it multiplies, in both dtypes (decision 127).
 
     Args:
         query, key, value: [texts, length, heads, head size].
@@ -146,9 +149,18 @@ def attend(query, key, value, scale: float):
     return found.view(texts, heads, length, size).transpose(1, 2)
 
 
+@functools.cache
+def intel() -> bool:
+    """Whether this processor is one of Intel's, as Linux tells it."""
+    try:
+        return "GenuineIntel" in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+
+
 def _by_powers(query, length: int) -> bool:
     """Whether two products are faster than PyTorch's kernel: on a card never."""
-    if query.device.type != "cpu":
+    if query.device.type != "cpu" or intel():
         return False
     return query.dtype == torch.bfloat16 or (query.dtype == torch.float32 and length <= SHORT)
 

@@ -107,11 +107,12 @@ def attended(
     kv_heads: int = 2,
     causal: bool = False,
     intel: bool = False,
+    padding: int = 0,
 ) -> Any:
     """Two heads of 4 over rows [q, k, v] of 24 (16 with one key head), texts one after the other.
 
     With `prefixes` the stock layer would be asked: it is replaced by one that says so. `intel`: as
-    on a processor of Intel's.
+    on a processor of Intel's. `padding`: rows at the end that belong to no text.
     """
     import torch
     from qlaunch_sglang import attention
@@ -136,6 +137,7 @@ def attended(
         batch = SimpleNamespace(
             extend_seq_lens_cpu=lengths,
             extend_prefix_lens_cpu=prefixes or [0] * len(lengths),
+            padding=padding,
         )
         attention.SCORES, before = scores or attention.SCORES, attention.SCORES
         q, k, v = torch.tensor(states, dtype=getattr(torch, dtype)).split(
@@ -231,6 +233,7 @@ def layers(way: str, lengths: list[int], *, seed: int = 3, **broken: Any) -> Any
         "after": after.float().tolist(),
         "alone": torch.cat(alone).float().tolist(),
         "kinds": kinds,
+        "rounded_up": getattr(model.encoder.forward, "_round_up", None),
         "linears": [type(each).__name__ for each in linears if each is not None],
         "kept": sum(p.numel() for name, p in model.named_parameters() if name.endswith("e.weight")),
     }

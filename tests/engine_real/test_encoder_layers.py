@@ -124,6 +124,19 @@ def test_a_batch_in_portions_is_the_batch(ask: Ask) -> None:
             np.testing.assert_allclose(found["alone"], found["after"], rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_tokens_are_computed_in_numbers_that_come_again(ask: Ask, dtype: str) -> None:
+    """oneDNN compiled its products for every number of tokens that it had not seen lately."""
+    question = {"ask": "layers", "way": "packed", "dtype": dtype}
+    for lengths in ([1], [17], [5] * 7, [300, 212, 1]):
+        (found,) = ask({**question, "lengths": lengths})
+        assert found["rounded_up"] is True
+        assert cosines(found["after"], found["before"]).min() > 0.999
+        assert cosines(found["alone"], found["after"]).min() > 0.9999
+    (half,) = ask({**question, "dtype": "float32", "lengths": [5], "weights": "float16"})
+    assert half["rounded_up"] is False
+
+
 def test_threads_that_take_portions_compute_alone(ask: Ask) -> None:
     """Each had as many OpenMP threads as the engine, twice what the machine has: after the first
     batch in portions every product of a text alone waited for threads to wake up."""

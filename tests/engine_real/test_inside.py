@@ -94,6 +94,17 @@ def test_attention_stays_within_each_text(ask: Ask, intel: bool) -> None:
         np.testing.assert_allclose(found, expected_rows, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("lengths", [[3, 3, 1], [4, 4], [7]])
+def test_rows_of_no_text_change_nothing_and_stay_zero(ask: Ask, lengths: list[int]) -> None:
+    rows = RANDOM.standard_normal((sum(lengths) + 5, 24)).astype(np.float32)
+    rows[-5:] = np.nan
+    plain = {"ask": "attended", "states": rows[:-5].tolist(), "lengths": lengths}
+    padded = {**plain, "states": rows.tolist(), "padding": 5}
+    without, found = ask(plain, padded)
+    assert found[:-5] == without
+    assert found[-5:] == [[0.0] * 8] * 5
+
+
 def causal_attention(rows: NDArray[np.float32], kv_heads: int) -> NDArray[np.float32]:
     """Two heads of 4 over one text, each token seeing itself and those before it."""
     out = np.empty((len(rows), 8), dtype=np.float32)

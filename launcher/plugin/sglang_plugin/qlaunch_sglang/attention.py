@@ -51,22 +51,25 @@ class WholeTextAttention(RadixAttention):
         """Attend within each text.
 
         Args:
-            q: [tokens, heads × head size], the batch's texts one after the other.
+            q: [tokens, heads × head size], the batch's texts one after the other, and then as many
+                tokens of none as the batch has `padding`: nothing is computed for them.
             k, v: [tokens, key heads × head size].
 
         Returns:
             [tokens, heads × head size].
         """
-        lengths = lengths_of(forward_batch)
-        if any(by_text(forward_batch, "extend_prefix_lens")) or sum(lengths) != q.shape[0]:
+        lengths, padding = lengths_of(forward_batch), getattr(forward_batch, "padding", 0)
+        tokens = sum(lengths)
+        if any(by_text(forward_batch, "extend_prefix_lens")) or tokens + padding != len(q):
             return super().forward(q, k, v, forward_batch, save_kv_cache, **kwargs)
         parts = [x.view(len(q), -1, self.head_dim) for x in (q, k, v)]
         alike = list(_alike(lengths))
-        if len(alike) == 1 and alike[0][1] <= self._at_once(alike[0][0]):
+        if not padding and len(alike) == 1 and alike[0][1] <= self._at_once(alike[0][0]):
             length, count = alike[0]
             texts = self._attend(*(x.view(count, length, *x.shape[1:]) for x in parts))
             return texts.reshape(len(q), -1)
         out = torch.empty_like(parts[0], memory_format=torch.contiguous_format)
+        out[tokens:].zero_()
         start = 0
         for length, count in alike:
             end = start + length * count

@@ -175,22 +175,26 @@ def pack_layers(model, encoder, activation: str) -> None:
     """
     if int8.wanted():
         int8.quantise(model, encoder, activation)
+        compiled = int8.product_here() is int8.OneDnnProduct
     else:
-        _pack(encoder, activation)
-    portions.divide(encoder)
+        compiled = _pack(encoder, activation)
+    portions.divide(encoder, round_up=compiled)
 
 
-def _pack(encoder, activation: str) -> None:
+def _pack(encoder, activation: str) -> bool:
+    """Whether products are now compiled for each number of tokens, as oneDNN's are."""
     why_not = _why_not(encoder)
     logger.info("qlaunch: packed linear layers: %s", why_not or packed_how())
     if why_not:
-        return
+        return False
+    dtype = encoder.layer[0].intermediate.dense.weight.dtype
     for layer in encoder.layer:
         attention = layer.attention.self_attn
         attention.qkv_proj = PackedProjection(attention.qkv_proj)
         layer.attention.output = PackedOutput(layer.attention.output)
         layer.intermediate = PackedBetween(layer.intermediate, activation)
         layer.output = PackedOutput(layer.output)
+    return not (dtype == torch.float32 and halves_weights())
 
 
 def _why_not(encoder) -> str | None:

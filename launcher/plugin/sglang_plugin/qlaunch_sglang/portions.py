@@ -24,25 +24,46 @@ MOST = 512
 """Tokens of a portion, if it has more than one text."""
 LEAST = 128
 """Tokens for each thread below which a batch is not divided."""
+STEPS = ((16, 4), (512, 16), (1 << 62, 64))
+"""Up to how many tokens which multiple of them is computed: oneDNN compiles its products for every
+number that it has not seen lately."""
 EVEN = 0.9
 """Share of the threads' time that must be work; else all of them do better together."""
 
 
 class Portions:
-    """What stands for a BertEncoder's `forward`."""
+    """What stands for a BertEncoder's `forward`.
 
-    def __init__(self, layers):
+    Args:
+        layers: of the encoder.
+        round_up: whether products are compiled for a number of tokens: then tokens of zeros are
+            added up to a number that is soon seen again.
+    """
+
+    def __init__(self, layers, *, round_up: bool = False):
         self._layers = layers
+        self._round_up = round_up
         self._workers = None
 
     def __call__(self, hidden_states, forward_batch):
         """[tokens, width] of a batch → the same after all layers."""
         lengths, threads = lengths_of(forward_batch), torch.get_num_threads()
-        portions = portions_of(lengths, threads)
         odd = any(by_text(forward_batch, "extend_prefix_lens"))
-        if not portions or odd or sum(lengths) != len(hidden_states):
+        if odd or sum(lengths) != len(hidden_states):
             return self._through(hidden_states, forward_batch)
-        return self._by_threads(hidden_states, portions, threads)
+        portions = portions_of(lengths, threads)
+        if portions:
+            return self._by_threads(hidden_states, portions, threads)
+        return self._of_texts(hidden_states, lengths)
+
+    def _of_texts(self, states, lengths):
+        count = len(states)
+        more = rounded_up(count) - count if self._round_up else 0
+        if not more:
+            return self._through(states, whole(lengths))
+        padded = states.new_zeros(count + more, states.shape[1])
+        padded[:count] = states
+        return self._through(padded, whole(lengths, more))[:count]
 
     def _through(self, states, forward_batch):
         for layer in self._layers:
@@ -57,7 +78,7 @@ class Portions:
         def compute(portion):
             start, end, texts = portion
             with torch.inference_mode(inference), torch.no_grad():
-                out[start:end] = self._through(states[start:end], whole(texts))
+                out[start:end] = self._of_texts(states[start:end], texts)
 
         for _ in self._workers.map(compute, portions):
             pass
@@ -120,17 +141,26 @@ def divided(lengths: list[int], size: int):
         yield start, end, texts
 
 
-def whole(lengths: list[int]) -> SimpleNamespace:
-    """What attention reads of a batch, of texts that are whole in it."""
-    return SimpleNamespace(extend_seq_lens_cpu=lengths, extend_prefix_lens_cpu=[0] * len(lengths))
+def rounded_up(tokens: int) -> int:
+    """The number of tokens that as many are computed as."""
+    step = next(step for most, step in STEPS if tokens <= most)
+    return -(-tokens // step) * step
 
 
-def divide(encoder) -> None:
+def whole(lengths: list[int], padding: int = 0) -> SimpleNamespace:
+    """What attention reads of a batch, of texts that are whole in it, and of tokens after them."""
+    none = [0] * len(lengths)
+    return SimpleNamespace(
+        extend_seq_lens_cpu=lengths, extend_prefix_lens_cpu=none, padding=padding
+    )
+
+
+def divide(encoder, *, round_up: bool) -> None:
     """Let a BertEncoder compute its batches in portions, where its attention allows it."""
     why_not = _why_not(encoder)
     logger.info("qlaunch: batches in portions, one thread each: %s", why_not or "yes")
     if why_not is None:
-        encoder.forward = Portions(encoder.layer)
+        encoder.forward = Portions(encoder.layer, round_up=round_up)
 
 
 def _why_not(encoder) -> str | None:

@@ -301,11 +301,17 @@ def halved(factors: list[float]) -> Any:
     return {"kind": type(linear).__name__, "off": off.tolist(), "scaled": scaled}
 
 
-def decoder(**question: Any) -> Any:
-    """A small decoder by the plugin's layers: see decoder_model.py."""
+def decoder(*, intel: bool = False, **question: Any) -> Any:
+    """A small decoder by the plugin's layers: see decoder_model.py. `intel`: as on one of its
+    processors."""
     from decoder_model import decoded  # type: ignore[import-not-found]  # beside this script
+    from qlaunch_sglang import attention
 
-    return decoded(**question)
+    attention.intel, found_out = lambda: intel, attention.intel
+    try:
+        return decoded(**question)
+    finally:
+        attention.intel = found_out
 
 
 def packs_bfloat16() -> bool:

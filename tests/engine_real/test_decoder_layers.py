@@ -63,11 +63,12 @@ def test_a_text_longer_than_a_group_goes_alone(ask: Ask) -> None:
     np.testing.assert_allclose(found["ours"], found["plain"], rtol=2e-4, atol=2e-4)
 
 
+@pytest.mark.parametrize("intel", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_layers_in_bfloat16(shape: dict[str, Any], ask: Ask) -> None:
+def test_layers_in_bfloat16(shape: dict[str, Any], intel: bool, ask: Ask) -> None:
     if not ask({"ask": "packs_bfloat16"})[0]:
         pytest.skip("oneDNN packs bfloat16 from AVX-512 on")
-    question = {"ask": "decoder", "lengths": LENGTHS, "dtype": "bfloat16", **shape}
+    question = {"ask": "decoder", "lengths": LENGTHS, "dtype": "bfloat16", "intel": intel, **shape}
     for found in ask(question, {**question, "pooled": False}):
         assert cosines(found["ours"], found["plain"]).min() > 0.9998
         assert cosines(found["ours"], found["alone"]).min() > 0.99995

@@ -5,13 +5,16 @@ the heads of queries and keys where the model does, and writes them as the atten
 want them; the norm's weight is in the table of angles, so it costs no pass of its own. Attention is
 two products with powers of two between them, as `attention.attend` computes it for encoders, in
 blocks of queries: a block multiplies with the keys up to its own end, so half of the square is not
-computed, and memory grows with the length and not with its square.
+computed, and memory grows with the length and not with its square. On an Intel processor PyTorch's
+own kernel takes bfloat16: three quarters of the time at 128 tokens, half at 2048 (decision 127).
 """
 
 from typing import NamedTuple
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
+from qlaunch_sglang import attention
 from qlaunch_sglang.attention import FAR, LOG2_E
 
 SCORES = 1 << 22
@@ -92,6 +95,12 @@ def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: H
         out: [texts, query heads, rows, size], in any layout.
     """
     texts, _, rows, size = query.shape
+    if rows == key.shape[2] and query.dtype == torch.bfloat16 and attention.intel():
+        found = scaled_dot_product_attention(
+            *(query, key, value), scale=1 / LOG2_E, is_causal=heads.causal, enable_gqa=True
+        )
+        out.copy_(found)
+        return
     length, together = key.shape[2], texts * heads.keys
     query = query.view(together, heads.group, rows, size)
     out = out.unflatten(1, (heads.keys, heads.group))

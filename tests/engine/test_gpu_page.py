@@ -57,7 +57,7 @@ def test_a_release_that_does_not_install_has_a_column_all_the_same(tmp_path: Pat
     (tmp_path / "turing.json").write_text(json.dumps(failed))
     text = page.text(tmp_path)
     assert "| exit 5 in 7 s |" in text
-    assert "| start | not reached |" in text
+    assert "| start with MiniLM | not reached |" in text
 
 
 def test_compiled_kernels_stand_beside_what_a_card_has(tmp_path: Path) -> None:
@@ -95,3 +95,34 @@ def test_no_kernel_of_a_release_takes_more_shared_memory_than_its_cards_have() -
     for name, row in kernel_rows():
         assert "error" not in row, (name, row)
         assert int(str(row["shared_bytes"])) <= page.SHARED[str(row["card"])], (name, row)
+
+
+def test_every_kernel_that_is_compiled_gives_the_numbers_of_torch() -> None:
+    """In Triton's interpreter: a float32's rounding apart, and a float16's of numbers below 4."""
+    names = {path.stem for path in (RAW / "numbers").glob("*.json")}
+    assert names == {path.stem for path in (RAW / "kernels").glob("*.json")}
+    for name in names:
+        rows = json.loads((RAW / "numbers" / f"{name}.json").read_text("utf-8"))["rows"]
+        compiled = json.loads((RAW / "kernels" / f"{name}.json").read_text("utf-8"))["rows"]
+        keys = ("what", "head", "card", "BLOCK_M", "BLOCK_N")
+        of_both = [
+            {tuple(row.get(key) for key in keys) for row in each} for each in (rows, compiled)
+        ]
+        assert of_both[0] == of_both[1]
+        assert max(row["off_float32"] for row in rows) < 3e-6, name
+        assert max(row["off_float16"] for row in rows) < 2**-9 + 2**-10, name
+
+
+def test_a_kernel_that_is_not_interpreted_says_why(tmp_path: Path) -> None:
+    row = {
+        "what": "attention of encoders",
+        "head": 32,
+        "card": "7.5",
+        "error": "InterpreterError: no",
+    }
+    (tmp_path / "numbers").mkdir()
+    (tmp_path / "numbers" / "turing.json").write_text(
+        json.dumps({"triton": "3.4.0", "rows": [row]})
+    )
+    assert "not interpreted (InterpreterError: no)" in page.numbers(tmp_path)
+    assert page.numbers(tmp_path / "absent") == ""

@@ -5,9 +5,9 @@
 Each release is installed for real, one after the other (9 to 12 GB, removed again unless `--keep`),
 and asked: does its own parser take what the shipped profiles give it; does it start on the CPU,
 with the driver's stand-in and stand-ins for what its CPU branch asks of others; does our plugin
-register in its scheduler; do `/health` and the model-info path answer; are MiniLM's vectors those
-of a float32 reference. What was seen is written to `docs/gpu/RELEASE.json`, and the page
-`docs/gpu.md` made from it.
+register in its scheduler; do `/health` and the model-info path answer; are the vectors of MiniLM
+and of a small Qwen3 with made weights those of a float32 reference. What was seen is written to
+`docs/gpu/RELEASE.json`, and the page `docs/gpu.md` made from it.
 """
 
 from __future__ import annotations

@@ -6,9 +6,11 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +26,7 @@ from launcher.engine.options import flags, own_options
 from launcher.engine.release import Engine, InstalledEngine, Release
 from launcher.paths import dirs
 from launcher.service import ports
+from tests.checkpoints import make_qwen3
 
 HERE: Final = Path(__file__).parent
 START_S: Final = 900.0
@@ -37,16 +40,38 @@ TEXTS: Final = (
 )
 _REFERENCE: Final = """
 import json, sys, torch, transformers
-path, texts = json.load(sys.stdin)
+path, texts, pooling = json.load(sys.stdin)
 tokenizer = transformers.AutoTokenizer.from_pretrained(path)
 model = transformers.AutoModel.from_pretrained(path).float().eval()
 vectors = []
 for text in texts:
-    tokens = tokenizer(text, return_tensors="pt", truncation=True, max_length=512)
+    tokens = tokenizer(text, return_tensors="pt", truncation=True)  # to the model's own most
     with torch.no_grad():
-        vectors.append(model(**tokens).last_hidden_state[0].mean(0).tolist())
+        states = model(**tokens).last_hidden_state[0]
+        vectors.append((states.mean(0) if pooling == "mean" else states[-1]).tolist())
 sys.stdout.write("\\n" + json.dumps(vectors))
 """
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint that a release is started with."""
+
+    path: Path
+    package: str
+    """The plugin's, as the launcher would name it."""
+    pooling: str
+
+
+def models(folder: Path) -> dict[str, Model]:
+    """MiniLM with its real weights, and a small Qwen3 with made ones, written to `folder`."""
+    minilm = next(
+        path for path in dirs().models.glob("*minilm*") if (path / "config.json").exists()
+    )
+    return {
+        "minilm": Model(minilm, "qlaunch_sglang.encoders", "mean"),
+        "qwen3": Model(make_qwen3(folder / "qwen3"), "qlaunch_sglang.decoders", "last"),
+    }
 
 
 def of(release: Release, engines: Path) -> dict[str, Any]:
@@ -58,9 +83,11 @@ def of(release: Release, engines: Path) -> dict[str, Any]:
     seen: dict[str, Any] = {"torch": engine.torch, "imported_with": marker.imported_with}
     seen["profiles"] = parsed(engine)
     seen["differences"] = differences(engine)
-    seen |= served(engine)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, model in models(Path(folder)).items():
+            seen[name] = served(engine, name, model)
     refused = [name for name, why in seen["profiles"].items() if why]
-    least = min(seen.get("cosines") or [0.0])
+    least = min(min(seen[name].get("cosines") or [0.0]) for name in ("minilm", "qwen3"))
     seen["passed"] = not refused and not seen["differences"] and least >= 0.9999
     return seen
 
@@ -114,15 +141,14 @@ def differences(engine: Engine) -> list[str]:
     return own_options.differences(shipped, own)
 
 
-def served(engine: Engine) -> dict[str, Any]:
-    """Start it with MiniLM in float32 on the CPU; what it answers, and the end of its log."""
-    model = next(path for path in dirs().models.glob("*minilm*") if (path / "config.json").exists())
+def served(engine: Engine, name: str, model: Model) -> dict[str, Any]:
+    """Start it with a model in float32 on the CPU; what it answers, and the end of its log."""
     port = ports.pick_free("127.0.0.1")
     env = environment(
         engine,
-        QLAUNCH_MODEL_PATH=str(model),
+        QLAUNCH_MODEL_PATH=str(model.path),
         QLAUNCH_START_METHOD="spawn",
-        SGLANG_EXTERNAL_MODEL_PACKAGE="qlaunch_sglang.encoders",
+        SGLANG_EXTERNAL_MODEL_PACKAGE=model.package,
     )
     options: dict[str, FlagValue] = {
         "device": "cpu",
@@ -136,14 +162,14 @@ def served(engine: Engine) -> dict[str, Any]:
     }
     argv = command.argv(
         engine,
-        model_path=str(model),
+        model_path=str(model.path),
         served_name="m",
         host="127.0.0.1",
         port=str(port),
         dtype="float32",
         flags=options,
     )
-    log = dirs().cache / f"engines-cuda-{engine.release.name}.log"
+    log = dirs().cache / f"engines-cuda-{engine.release.name}-{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as file:
         process = subprocess.Popen(
@@ -157,7 +183,7 @@ def served(engine: Engine) -> dict[str, Any]:
     lines = log.read_text("utf-8", "replace").splitlines()
     pooling = [line for line in lines if "qlaunch: pooling" in line]
     words = pooling[0].partition("qlaunch: ")[2].partition(" (")[0] if pooling else "not seen"
-    return {**seen, "plugin": words, "log": _without_places(lines[-40:], model, engine)}
+    return {**seen, "plugin": words, "log": _without_places(lines[-40:], model.path, engine)}
 
 
 def _without_places(lines: list[str], model: Path, engine: Engine) -> list[str]:
@@ -169,7 +195,7 @@ def _without_places(lines: list[str], model: Path, engine: Engine) -> list[str]:
 
 
 def _asked(
-    engine: Engine, process: subprocess.Popen[bytes], base: str, model: Path, env: dict[str, str]
+    engine: Engine, process: subprocess.Popen[bytes], base: str, model: Model, env: dict[str, str]
 ) -> dict[str, Any]:
     began = time.monotonic()
     while _get(f"{base}/health")[0] != 200:
@@ -180,7 +206,7 @@ def _asked(
         time.sleep(1)
     path = engine.release.model_info_path
     status, body = _get(base + path)
-    says = status == 200 and json.loads(body).get("model_path") == str(model)
+    says = status == 200 and json.loads(body).get("model_path") == str(model.path)
     sent = json.dumps({"model": "m", "input": list(TEXTS)}).encode()
     answer = json.loads(_get(f"{base}/v1/embeddings", sent)[1])
     vectors = np.array([row["embedding"] for row in answer["data"]])
@@ -203,11 +229,11 @@ def _get(url: str, body: bytes | None = None) -> tuple[int, bytes]:
         return 0, b""
 
 
-def reference(engine: Engine, model: Path, env: dict[str, str]) -> Any:
-    """The mean-pooled float32 vectors of `TEXTS`, by transformers: [texts, width]."""
+def reference(engine: Engine, model: Model, env: dict[str, str]) -> Any:
+    """The pooled float32 vectors of `TEXTS`, by transformers: [texts, width]."""
     done = subprocess.run(
         [str(engine.python), "-c", _REFERENCE],
-        input=json.dumps([str(model), TEXTS]),
+        input=json.dumps([str(model.path), TEXTS, model.pooling]),
         env=env,
         capture_output=True,
         text=True,

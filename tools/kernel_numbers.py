@@ -11,7 +11,6 @@ compiler makes of it.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
 import os
@@ -103,32 +102,27 @@ class Watched:
         return launch
 
 
-def main() -> None:
-    """Every kernel, size of head and card; one that cannot be interpreted says why."""
+def answer(module: Any, card: kernel_worker.Card, head: int) -> dict[str, Any]:
+    """How far each dtype's numbers are off, and the blocks that were taken."""
     import torch
+
+    names = vars(module)
+    names.update(CUDA_CAPABILITY=card, _is_cuda=True, _is_hip=False)
+    if not isinstance(names["_fwd_kernel"], Watched):
+        names["_fwd_kernel"] = Watched(names["_fwd_kernel"])
+    compute = encoders if module.__name__.endswith("prefill_attention") else decoders
+    found: dict[str, Any] = {}
+    for name in ("float32", "float16"):
+        torch.manual_seed(3)
+        found[f"off_{name}"] = compute(module, head, getattr(torch, name))
+    return found | names["_fwd_kernel"].blocks
+
+
+def main() -> None:
+    """Interpret everything; what cannot be interpreted says why."""
     import triton  # type: ignore[import-not-found]
 
-    place = kernel_worker.stand_in(Path(sys.argv[1]))
-    compute = {"prefill_attention": encoders, "extend_attention": decoders}
-    rows = []
-    for name, what in kernel_worker.MODULES.items():
-        module = importlib.import_module(f"{place}.{name}")
-        kernel = Watched(vars(module)["_fwd_kernel"])
-        vars(module)["_fwd_kernel"] = kernel
-        for head in kernel_worker.HEADS:
-            for card in kernel_worker.CARDS:
-                vars(module).update(CUDA_CAPABILITY=card, _is_cuda=True, _is_hip=False)
-                row: dict[str, Any] = {"what": what, "head": head}
-                row["card"] = f"{card[0]}.{card[1]}"
-                try:
-                    for dtype in (torch.float32, torch.float16):
-                        torch.manual_seed(3)
-                        off = compute[name](module, head, dtype)
-                        row["off_" + str(dtype).removeprefix("torch.")] = off
-                    row |= kernel.blocks
-                except Exception as error:  # noqa: BLE001 - whatever the interpreter raises is a result
-                    row["error"] = f"{type(error).__name__}: {error}"[:300]
-                rows.append(row)
+    rows = kernel_worker.of_every_kernel(kernel_worker.stand_in(Path(sys.argv[1])), answer)
     json.dump({"triton": triton.__version__, "rows": rows}, sys.stdout, indent=1)
     sys.stdout.write("\n")
 

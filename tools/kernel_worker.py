@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,12 @@ MODULES = {
 }
 PLACES = ("sglang.srt.layers.attention.triton_ops", "sglang.kernels.ops.attention")
 """Where releases keep them; the second from 0.5.2x on."""
+
+
+Card = tuple[int, int]
+"""Compute capability."""
+Answer = Callable[[Any, Card, int], dict[str, Any]]
+"""Module, card and size of head → what is told of its kernel."""
 
 
 class Recorder:
@@ -69,7 +76,7 @@ def stand_in(source: Path) -> str:
     return place
 
 
-def launched(module: Any, card: tuple[int, int], head: int) -> tuple[Any, dict[str, Any]]:
+def launched(module: Any, card: Card, head: int) -> tuple[Any, dict[str, Any]]:
     """Kernel and arguments that the release's own function launches on a card."""
     import torch
 
@@ -102,7 +109,7 @@ def launched(module: Any, card: tuple[int, int], head: int) -> tuple[Any, dict[s
     return kernel, {**dict(zip(names, args, strict=False)), **kwargs}
 
 
-def compiled(kernel: Any, given: dict[str, Any], card: tuple[int, int]) -> dict[str, Any]:
+def compiled(kernel: Any, given: dict[str, Any], card: Card) -> dict[str, Any]:
     """What one kernel takes on a card."""
     import torch
     import triton  # type: ignore[import-not-found]
@@ -174,11 +181,8 @@ def assembled(ptx: str, _cubin: bytes) -> dict[str, int]:
     }
 
 
-def main() -> None:
-    """Compile everything; one that does not compile says why."""
-    import triton
-
-    place = stand_in(Path(sys.argv[1]))
+def of_every_kernel(place: str, answer: Answer) -> list[dict[str, Any]]:
+    """What `answer` says of each kernel, for each card and size of head; or why it cannot."""
     rows = []
     for name, what in MODULES.items():
         module = importlib.import_module(f"{place}.{name}")
@@ -187,11 +191,21 @@ def main() -> None:
                 row: dict[str, Any] = {"kernel": name, "what": what, "head": head}
                 row["card"] = f"{card[0]}.{card[1]}"
                 try:
-                    kernel, given = launched(module, card, head)
-                    row |= compiled(kernel, given, card)
-                except Exception as error:  # noqa: BLE001 - whatever the compiler raises is a result
+                    row |= answer(module, card, head)
+                except Exception as error:  # noqa: BLE001 - whatever Triton raises is a result
                     row["error"] = f"{type(error).__name__}: {error}"[:300]
                 rows.append(row)
+    return rows
+
+
+def main() -> None:
+    """Compile everything; what does not compile says why."""
+    import triton
+
+    def answer(module: Any, card: Card, head: int) -> dict[str, Any]:
+        return compiled(*launched(module, card, head), card)
+
+    rows = of_every_kernel(stand_in(Path(sys.argv[1])), answer)
     json.dump({"triton": triton.__version__, "rows": rows}, sys.stdout, indent=1)
     sys.stdout.write("\n")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -286,8 +287,10 @@ def test_a_proxy_that_lets_nobody_through(
 def test_a_proxy_that_is_not_there_is_not_called_a_hub(
     host: str, says: str, tmp_path: Path
 ) -> None:
-    proxy = f"http://{host}:{servers.free_port()}"
-    answers = fetch(tmp_path, "https://hub.example", {"https_proxy": proxy})
+    with socket.socket() as nobody:  # has the port, so that no other test's server takes it
+        nobody.bind(("127.0.0.1", 0))
+        proxy = f"http://{host}:{nobody.getsockname()[1]}"
+        answers = fetch(tmp_path, "https://hub.example", {"https_proxy": proxy})
     for fetcher, answer in answers.items():
         assert answer["code"] == "proxy_failed", f"{fetcher}: {answer}"
         assert f"the proxy {proxy} refuses the connection" in answer["message"], f"{fetcher}"

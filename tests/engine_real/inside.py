@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 
 def pooled(mode: str, states: list[list[float]], lengths: list[int], dtype: str = "float32") -> Any:
@@ -307,11 +308,8 @@ def decoder(*, intel: bool = False, **question: Any) -> Any:
     from decoder_model import decoded  # type: ignore[import-not-found]  # beside this script
     from qlaunch_sglang import attention
 
-    attention.intel, found_out = lambda: intel, attention.intel
-    try:
+    with mock.patch.object(attention, "intel", return_value=intel):
         return decoded(**question)
-    finally:
-        attention.intel = found_out
 
 
 def packs_bfloat16() -> bool:

@@ -69,7 +69,8 @@ class WholeTextAttention(RadixAttention):
             texts = self._attend(*(x.view(count, length, *x.shape[1:]) for x in parts))
             return texts.reshape(len(q), -1)
         out = torch.empty_like(parts[0], memory_format=torch.contiguous_format)
-        out[tokens:].zero_()
+        if padding:
+            out[tokens:].zero_()
         start = 0
         for length, count in alike:
             end = start + length * count

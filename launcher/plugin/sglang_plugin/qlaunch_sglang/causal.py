@@ -95,13 +95,13 @@ def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: H
         out: [texts, query heads, rows, size], in any layout.
     """
     texts, _, rows, size = query.shape
-    if rows == key.shape[2] and query.dtype == torch.bfloat16 and attention.intel():
+    length, together = key.shape[2], texts * heads.keys
+    if rows == length and query.dtype == torch.bfloat16 and attention.intel():
         found = scaled_dot_product_attention(
             *(query, key, value), scale=1 / LOG2_E, is_causal=heads.causal, enable_gqa=True
         )
         out.copy_(found)
         return
-    length, together = key.shape[2], texts * heads.keys
     query = query.view(together, heads.group, rows, size)
     out = out.unflatten(1, (heads.keys, heads.group))
     key, value = (x.view(together, length, size) for x in (key, value))

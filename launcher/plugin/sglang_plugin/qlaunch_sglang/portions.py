@@ -40,7 +40,7 @@ class Portions:
             added up to a number that is soon seen again.
     """
 
-    def __init__(self, layers, *, round_up: bool = False):
+    def __init__(self, layers, *, round_up: bool):
         self._layers = layers
         self._round_up = round_up
         self._workers = None

@@ -33,10 +33,6 @@ FLOAT_BYTES: Final = 16 / 3
 GATEWAY_TEXTS_PER_S: Final = 16 / 0.00048
 """Of a gateway at most: hits of 16 texts took 0.48 ms (docs/decisions.md)."""
 
-_FITTED: Final = (
-    "Recorded when costs were still fitted to 1 and 16 clients of both curves, not measured."
-)
-
 ONE_INT8: Final = Shape(replicas=1, threads=1, cores=2)
 TWO_INT8: Final = Shape(replicas=2, threads=1, cores=2)
 BF16: Final = Shape(replicas=1, threads=2, cores=2)
@@ -202,14 +198,15 @@ def curves_table() -> list[str]:
     cells: dict[str, dict[str, str]] = {}
     missed = []
     for row in report.rows:
-        if row.wanted is None or row.other is None or row.ratio is None:
-            continue  # fitted to, and so no prediction
+        if row.other is None or row.ratio is None:
+            continue
         replicas, clients = row.name.removesuffix(" clients").split(", ")
-        off = f"{round(100 * (row.ratio.median - 1)) or 0:+d}%"
+        # The one whose rate costs are taken from is no prediction.
+        off = f"{round(100 * (row.ratio.median - 1)) or 0:+d}%" if row.wanted else "taken from it"
         cells.setdefault(clients, {})[replicas] = (
             f"{row.other.median:.1f} | {row.ours.median:.1f} | {off}"
         )
-        if not row.ok:
+        if row.wanted and not row.ok:
             missed.append(f"{row.name} ({off})")
     heads = [f"{name}: measured | model | off by" for name in ("one replica", "two replicas")]
     lines = [f"| clients | {' | '.join(heads)} |", "|" + "---|" * 7]
@@ -219,9 +216,11 @@ def curves_table() -> list[str]:
     return [
         *lines,
         "",
-        f"{report.made[:10]}, the processors at least {100 * idle:.0f} % idle before each level.",
-        *([_FITTED] if "fitted" in report.settings else []),
-        f"More than 10 % off: {'; '.join(missed)}." if missed else "All points are within 10 %.",
+        f"{report.machine['cpu']}, {report.machine['threads']} threads, {report.made[:10]}; the"
+        f" processors were at least {100 * idle:.0f} % idle before each round.",
+        f"More than 10 % off: {'; '.join(missed)}."
+        if missed
+        else "All predictions are within 10 %.",
     ]
 
 

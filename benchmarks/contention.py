@@ -1,8 +1,8 @@
 """How fast a core computes while the others do too, of its speed alone.
 
 Processors of a virtual machine may be two halves of one core, and cores share caches and power. The
-engine's own Python computes an encoder's layers on one thread, first alone, then one process a core
-at the same time, in the dtype that the engine serves in.
+engine's own Python computes an encoder's layers on one thread, alone and one process a core at the
+same time, in turn, in the dtype that the engine serves in.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import os
 import statistics
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.errors import BenchError
@@ -23,42 +23,68 @@ SCRIPT = Path(__file__).with_name("core_inside.py")
 LIMIT_S = 120.0
 
 
-def together(place: Home, cores: int, *, rounds: int, seconds: float) -> list[float]:
-    """Speed of a core while `cores` of them compute, over that of one alone, by round.
+class Cores:
+    """One process a core, kept until the end: starting one takes longer than it computes."""
+
+    def __init__(self, workers: Sequence[subprocess.Popen[str]]) -> None:
+        self._workers = workers
+
+    def together(self, *, slices: int, seconds: float) -> float:
+        """Speed of a core while all compute, over that of one alone: slices of both, in turn.
+
+        Raises:
+            BenchError: a process ended.
+        """
+        alone, beside = [], []
+        for number in range(slices):
+            alone += self.rates([number % len(self._workers)], seconds)
+            beside += self.rates(range(len(self._workers)), seconds)
+        return statistics.mean(beside) / statistics.mean(alone)
+
+    def rates(self, which: Iterable[int], seconds: float) -> list[float]:
+        """Rates of some of them, which begin at the same time.
+
+        Raises:
+            BenchError: one of them ended without.
+        """
+        asked = [self._workers[number] for number in which]
+        for worker in asked:
+            assert worker.stdin is not None
+            worker.stdin.write(f"{seconds:g}\n")
+            worker.stdin.flush()
+        try:
+            return [float(_line(worker)) for worker in asked]
+        except ValueError as error:
+            raise BenchError(f"the engine's Python printed no rate: {error}") from error
+
+
+@contextlib.contextmanager
+def engine_cores(place: Home, cores: int) -> Iterator[Cores]:
+    """The engine's own Python on each core, computing as the engine serves.
 
     Raises:
-        BenchError: the engine's Python does not compute.
+        BenchError: it does not start.
     """
     engine = place.data("plan", PROFILE, "--port", "0")["engine"]
     python = Path(engine["argv"][0]).with_name("python")
     environment = engine_environment(os.environ, engine["env"], ("QLAUNCH_BENCH", "contention"))
     dtype = engine["argv"][engine["argv"].index("--dtype") + 1]
-    argv = [str(python), str(SCRIPT), f"{seconds:g}", dtype]
-    shares = []
-    for _ in range(rounds):
-        alone = rates(argv, 1, environment)
-        shares.append(statistics.mean(rates(argv, cores, environment)) / alone[0])
-    return shares
+    with started([str(python), str(SCRIPT), dtype], cores, environment) as made:
+        yield made
 
 
-def rates(argv: Sequence[str], count: int, environment: dict[str, str] | None) -> list[float]:
-    """Rates that as many processes print, which begin at the same time.
+@contextlib.contextmanager
+def started(argv: Sequence[str], count: int, environment: dict[str, str] | None) -> Iterator[Cores]:
+    """So many processes of `argv`, ready.
 
     Raises:
-        BenchError: one of them ended without.
+        BenchError: one of them ended before it was.
     """
     with contextlib.ExitStack() as stack:
         workers = [stack.enter_context(_worker(argv, environment)) for _ in range(count)]
         for worker in workers:
             _line(worker)
-        for worker in workers:
-            assert worker.stdin is not None
-            worker.stdin.write("\n")
-            worker.stdin.flush()
-        try:
-            return [float(_line(worker)) for worker in workers]
-        except ValueError as error:
-            raise BenchError(f"the engine's Python printed no rate: {error}") from error
+        yield Cores(workers)
 
 
 @contextlib.contextmanager

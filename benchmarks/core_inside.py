@@ -1,6 +1,6 @@
 """Runs with the engine's Python for contention.py: passes a second of one thread.
 
-Prints `ready`, waits for a line, computes for as many seconds as it is told, prints the rate. A
+Prints `ready`; computes for as many seconds as each line it is given says, and prints the rate. A
 pass is what a replica does for one text of 128 tokens: six layers of MiniLM's sizes, with weights
 of their own. Products alone would say too little of caches, and too much of multipliers.
 """
@@ -15,8 +15,8 @@ import torch
 LAYERS, TOKENS, WIDTH, HEADS, BETWEEN = 6, 128, 384, 12, 1536
 
 
-def main(seconds: float, dtype: str) -> None:
-    """Answer one question."""
+def main(dtype: str) -> None:
+    """Answer questions until there are no more."""
     torch.set_num_threads(1)
     torch.set_grad_enabled(mode=False)
     layers = [
@@ -35,13 +35,13 @@ def main(seconds: float, dtype: str) -> None:
     for _ in range(20):
         through()
     print("ready", flush=True)
-    sys.stdin.readline()
-    count, began = 0, time.perf_counter()
-    while (took := time.perf_counter() - began) < seconds:
-        through()
-        count += 1
-    print(count / took, flush=True)
+    for line in sys.stdin:
+        count, began, seconds = 0, time.perf_counter(), float(line)
+        while (took := time.perf_counter() - began) < seconds:
+            through()
+            count += 1
+        print(count / took, flush=True)
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]), sys.argv[2])
+    main(sys.argv[1])

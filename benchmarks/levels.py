@@ -39,7 +39,7 @@ class Measured:
 
 
 Levels = dict[int, Measured]
-"""By clients, or by texts of a request."""
+"""By clients."""
 
 
 def of_clients(levels: Levels, clients: Sequence[int]) -> list[tuple[Level, Measured]]:
@@ -47,14 +47,6 @@ def of_clients(levels: Levels, clients: Sequence[int]) -> list[tuple[Level, Meas
     return [
         (Level(clients=number, tokens=TOKENS), levels.setdefault(number, Measured()))
         for number in clients
-    ]
-
-
-def of_batches(levels: Levels, batches: Sequence[int]) -> list[tuple[Level, Measured]]:
-    """Levels of one client that asks for several texts at a time, and where their figures go."""
-    return [
-        (Level(batch=number, tokens=TOKENS), levels.setdefault(number, Measured()))
-        for number in batches
     ]
 
 
@@ -79,14 +71,57 @@ def measure(
         BenchError: it did not start, or an answer was wrong.
     """
     with home() as place:
-        up = place.up(service, PROFILE, *words)
-        target, texts = engine_target(place, up.data)
-        engine = _engine(place, up.data)
+        served = start(place, service, words)
         for level, measured in asked:
             machine.look_again(facts)
-            bounds = Bounds(requests=100_000, limit_s=seconds, warmup=warmup)
-            _one(level, measured, target, texts, bounds, engine)
-        return str(up.data["engine"]["version"])
+            served.measure(level, measured, seconds=seconds, warmup=warmup)
+        return served.version
+
+
+def start(place: Home, service: str, words: tuple[str, ...]) -> Served:
+    """Start a service with `words`; it ends with its home.
+
+    Raises:
+        BenchError: it did not start.
+    """
+    up = place.up(service, PROFILE, *words)
+    target, texts = engine_target(place, up.data)
+    return Served(target, texts, _engine(place, up.data), str(up.data["engine"]["version"]))
+
+
+@dataclass(frozen=True)
+class Served:
+    """A service that levels are measured of, one after another."""
+
+    target: Target
+    texts: TextSource
+    engine: _Engine | None
+    version: str
+
+    def measure(self, level: Level, measured: Measured, *, seconds: float, warmup: int) -> None:
+        """Measure a level, and put its figures beside those of earlier repeats.
+
+        Raises:
+            BenchError: an answer was wrong.
+        """
+        bounds = Bounds(requests=100_000, limit_s=seconds, warmup=warmup)
+        engine = self.engine
+        meter = None if engine is None else CpuMeter(engine.leader)
+        begin = 0 if engine is None else engine.log.stat().st_size
+        row = sound(measure_level(self.target, level, self.texts, bounds))
+        measured.per_s.append(row.embeddings_per_s or 0.0)
+        measured.p50_ms.append(row.p50_ms or 0.0)
+        measured.p95_ms.append(row.p95_ms or 0.0)
+        busy_s = (row.client_cpu_percent or 0.0) / 100 * row.seconds
+        measured.client_ms.append(1000 * busy_s / row.requests)
+        if engine is None or meter is None:
+            return
+        all_s, front_s = meter.used_s(engine.leader), meter.used_s(engine.leader, alone=True)
+        answered = row.requests + max(bounds.warmup, level.clients)
+        measured.front_ms.append(1000 * front_s / answered)
+        measured.engine_ms.append(1000 * (all_s - front_s) / answered)
+        if batches := engine.batches(begin):
+            measured.batch.append(statistics.mean(batches))
 
 
 @dataclass(frozen=True)
@@ -110,29 +145,3 @@ def _engine(place: Home, data: dict[str, Any]) -> _Engine | None:
         return None
     record = place.run_record(str(data["run"]))
     return _Engine(int(data["pid"]), Path(record["path"], "engine.log"))
-
-
-def _one(
-    level: Level,
-    measured: Measured,
-    target: Target,
-    texts: TextSource,
-    bounds: Bounds,
-    engine: _Engine | None,
-) -> None:
-    meter = None if engine is None else CpuMeter(engine.leader)
-    begin = 0 if engine is None else engine.log.stat().st_size
-    row = sound(measure_level(target, level, texts, bounds))
-    measured.per_s.append(row.embeddings_per_s or 0.0)
-    measured.p50_ms.append(row.p50_ms or 0.0)
-    measured.p95_ms.append(row.p95_ms or 0.0)
-    busy_s = (row.client_cpu_percent or 0.0) / 100 * row.seconds
-    measured.client_ms.append(1000 * busy_s / row.requests)
-    if engine is None or meter is None:
-        return
-    all_s, front_s = meter.used_s(engine.leader), meter.used_s(engine.leader, alone=True)
-    answered = row.requests + max(bounds.warmup, level.clients)
-    measured.front_ms.append(1000 * front_s / answered)
-    measured.engine_ms.append(1000 * (all_s - front_s) / answered)
-    if batches := engine.batches(begin):
-        measured.batch.append(statistics.mean(batches))

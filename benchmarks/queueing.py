@@ -8,8 +8,10 @@ bulk service (Bailey, On Queueing Processes with Bulk Service, 1954): a replica 
 all that waits in its queue, up to a limit, as one batch, which takes `batch_s + text_s × texts` of
 its threads. Texts of a request are handed out to the replicas in turn, as SGLang's data parallel
 controller does. Work on more threads than there are cores slows down all of it alike (processor
-sharing), and cores that share caches or execution units are slower together than alone. Times are
-in seconds; a run is exact and repeatable.
+sharing), and cores that share caches or execution units are slower together than alone. Whoever
+was idle takes longer for what comes first: a process is woken, its caches are cold (exceptional
+first service of a busy period: Welch, On a Generalized M/G/1 Queuing Process, 1964). Times are in
+seconds; a run is exact and repeatable.
 """
 
 from __future__ import annotations
@@ -38,10 +40,17 @@ class Costs:
     """Of a replica's threads, for a batch, however many texts are in it."""
     text_s: float
     """Of a replica's threads, for each text of it."""
-    message_s: float = 0.0
-    """Of the front, for the one message in which a replica answers a whole batch."""
+    front_wake_s: float = 0.0
+    """Of the front, once more, for a piece of work that finds it asleep."""
+    wake_s: float = 0.0
+    """The same of a replica, for a batch."""
     delay_s: float = 0.0
     """On the way to a replica, in which nobody works: processes are woken."""
+    spread: float = 0.0
+    """Of each piece of work's time (lognormal, its sigma): clients do not stay in step."""
+    after_s: float = 0.0
+    """Part of a batch's cost that comes after its answers are handed over: the next batch waits for
+    it, no request of this one does."""
 
 
 @dataclass(frozen=True)
@@ -107,10 +116,16 @@ class _Worker:
     then: Callable[[], None] | None = None
     """What follows it; None while idle."""
     busy_s: float = 0.0
+    ended: float = -1.0
+    """When the last piece ended."""
+
+    def asleep(self, now: float) -> bool:
+        """Did it have nothing to do until `now`?"""
+        return self.ended < now - 1e-12
 
 
-_Way = Literal["in", "message", "out"]
-"""A text that comes, the message with a batch's answers, a text that is answered."""
+_Way = Literal["in", "out"]
+"""A text that comes, a text that is answered."""
 
 
 @dataclass
@@ -121,10 +136,12 @@ class _Simulation:
     shape: Shape
     now: float = 0.0
     turn: int = 0
+    seed: int = 0
     done: list[tuple[float, float, int]] = field(default_factory=list)
     """Requests answered: when, after how long, how many texts."""
 
     def __post_init__(self) -> None:
+        self.dice = random.Random(self.seed)
         self.front = _Worker(1)
         self.replicas = [_Worker(self.shape.threads) for _ in range(self.shape.replicas)]
         self.at_front: deque[tuple[_Request, _Way, int]] = deque()
@@ -138,12 +155,17 @@ class _Simulation:
         """A request arrives."""
         self.at_front.append((_Request(self.now, texts), "in", texts))
 
+    def pending(self) -> bool:
+        """Is there a request without an answer?"""
+        waiting = (self.at_front, self.on_the_way, *self.queues)
+        return any(waiting) or any(each.then for each in (self.front, *self.replicas))
+
     def start(self) -> None:
         """Give work to who is idle."""
         if self.front.then is None and self.at_front:
             request, way, texts = self.at_front.popleft()
-            message = way == "message"
-            self.front.work_s = self.costs.message_s if message else self.costs.front_s / 2 * texts
+            woken = self.costs.front_wake_s if self.front.asleep(self.now) else 0.0
+            self.front.work_s = self._varied(self.costs.front_s / 2 * texts + woken)
             self.front.then = lambda: self._front_done(request, way, texts)
         for number, worker in enumerate(self.replicas):
             if worker.then is None and self.queues[number]:
@@ -153,8 +175,17 @@ class _Simulation:
         batch = [queue.popleft() for _ in range(min(len(queue), self.shape.most))]
         self.batches += 1
         self.batched += len(batch)
-        worker.work_s = self.costs.batch_s + self.costs.text_s * len(batch)
-        worker.then = lambda: self._computed(batch)
+        cost_s = self.costs.batch_s + self.costs.text_s * len(batch)
+        cost_s += self.costs.wake_s if worker.asleep(self.now) else 0.0
+        worker.work_s = self._varied(max(0.0, cost_s - self.costs.after_s))
+        worker.then = lambda: self._computed(worker, batch)
+
+    def _varied(self, work_s: float) -> float:
+        """A piece of work as it happens to be; on average as it is."""
+        if not self.costs.spread:
+            return work_s
+        sigma = self.costs.spread
+        return work_s * self.dice.lognormvariate(-sigma * sigma / 2, sigma)
 
     def _front_done(self, request: _Request, way: _Way, texts: int) -> None:
         if way == "in":
@@ -163,7 +194,7 @@ class _Simulation:
                 self.on_the_way.append((due, self.turn % len(self.queues), request))
                 self.turn += 1
             self._arrive()
-        elif way == "out":
+        else:
             request.left -= texts
             if request.left == 0:
                 self.answered(request, texts)
@@ -174,12 +205,12 @@ class _Simulation:
             _, number, request = self.on_the_way.popleft()
             self.queues[number].append(request)
 
-    def _computed(self, batch: list[_Request]) -> None:
+    def _computed(self, worker: _Worker, batch: list[_Request]) -> None:
+        if self.costs.after_s:
+            worker.work_s, worker.then = self.costs.after_s, _nothing
         counts: dict[int, tuple[_Request, int]] = {}
         for request in batch:
             counts[id(request)] = (request, counts.get(id(request), (request, 0))[1] + 1)
-        if self.costs.message_s:
-            self.at_front.append((batch[0], "message", 0))
         self.at_front.extend((request, "out", texts) for request, texts in counts.values())
 
     def step(self, until: float) -> bool:
@@ -200,7 +231,7 @@ class _Simulation:
         self._arrive()
         ended = [each for each in workers if each.work_s <= 1e-12]
         for each in ended:
-            then, each.then = each.then, None
+            then, each.then, each.ended = each.then, None, self.now
             assert then is not None
             then()
         return self.now < until
@@ -209,6 +240,10 @@ class _Simulation:
         """Of each thread that works, while so many do."""
         share = min(1.0, self.shape.cores / max(1, threads))
         return share * self.shape.together if threads > 1 else share
+
+
+def _nothing() -> None:
+    """What follows a piece of work that nobody waits for."""
 
 
 def closed_loop(costs: Costs, shape: Shape, load: Load, requests: int = 2000) -> Outcome:
@@ -230,6 +265,27 @@ def closed_loop(costs: Costs, shape: Shape, load: Load, requests: int = 2000) ->
     while len(run.done) < skipped + requests:
         run.step(math.inf)
     return _outcome(run, skipped)
+
+
+def trial(costs: Costs, shape: Shape, load: Load, seconds: float, *, seed: int = 0) -> float:
+    """Texts/s as a load client measures them.
+
+    All clients begin at once, none sends after `seconds`, and the rate is that until the last
+    answer, while fewer and fewer are under way.
+    """
+    run = _Simulation(costs, shape, seed=seed)
+
+    def answered(request: _Request, _texts: int) -> None:
+        run.done.append((run.now, run.now - request.began, load.texts))
+        if run.now < seconds:
+            run.send(load.texts)
+
+    run.answered = answered
+    for _ in range(load.clients):
+        run.send(load.texts)
+    while run.pending():
+        run.step(math.inf)
+    return sum(each[2] for each in run.done) / run.done[-1][0]
 
 
 def open_loop(

@@ -13,7 +13,7 @@ from benchmarks import capacity, contention, scale
 from benchmarks.errors import BenchError
 from benchmarks.figures import Report
 from benchmarks.levels import Measured
-from benchmarks.queueing import Costs, Load, Point, Shape, calibrate, closed_loop, open_loop
+from benchmarks.queueing import Costs, Load, Point, Shape, calibrate, closed_loop, open_loop, trial
 
 ROOT = Path(__file__).parents[2]
 RECORDED = ROOT / "benchmarks" / "results" / "scale.json"
@@ -91,53 +91,55 @@ def recorded() -> Report:
     return msgspec.json.decode(RECORDED.read_bytes(), type=Report)
 
 
-def test_recorded_curves_are_met_where_there_is_enough_to_do_and_the_page_names_the_others() -> (
-    None
-):
+def test_recorded_curves_are_met_and_the_page_names_what_is_not() -> None:
     judged = [row for row in recorded().rows if row.wanted]
-    assert len(judged) >= 8
+    assert len(judged) == len(scale.REPLICAS) * len(scale.CLIENTS) - 1
     assert not recorded().quick
     page = capacity.PAGE.read_text("utf-8")
+    missed = [row for row in judged if not row.ok]
+    assert len(missed) <= 2  # of eleven, on a machine that changes its speed by the second
     for row in judged:
         assert row.ratio is not None
         assert row.ok == (abs(row.ratio.median - 1) <= scale.WITHIN)
-        if not row.ok:
-            assert int(row.name.split()[-2]) < 8, row
-            assert f"{row.name} ({100 * (row.ratio.median - 1):+.0f}%)" in page
+        assert abs(row.ratio.median - 1) <= 2 * scale.WITHIN
+    for row in missed:
+        assert row.ratio is not None
+        assert f"{row.name} ({100 * (row.ratio.median - 1):+.0f}%)" in page
 
 
-def test_a_record_with_service_times_gives_its_own_rows_again() -> None:
+def test_a_record_gives_its_own_rows_again() -> None:
     report = recorded()
-    if "costs_ms" not in report.settings:
-        assert report.settings["fitted"]  # made before service times were measured
-        assert "still fitted to 1 and 16 clients" in capacity.PAGE.read_text("utf-8")
-        return
     raw = msgspec.convert(report.raw, scale.Raw, strict=False)
-    cores = int(report.machine["threads"])
-    again = scale.rows(raw.curves, scale.costs_of(raw), cores, scale.shared_of(raw))
+    cores, seconds = int(report.machine["threads"]), float(report.settings["seconds"])
+    again = scale.rows(raw, cores, seconds)
     for row, before in zip(again, report.rows, strict=True):
         assert row.name == before.name
         assert row.ours.median == pytest.approx(before.ours.median, rel=0.01)
 
 
-TRUE = Costs(front_s=0.0015, batch_s=0.006, text_s=0.017, message_s=0.0035, delay_s=0.001)
+TRUE = Costs(
+    front_s=0.0025,
+    batch_s=0.006,
+    text_s=0.011,
+    front_wake_s=0.0012,
+    wake_s=0.002,
+    after_s=0.0015,
+)
 SHARED = 0.9
 
 
 def level(shape: Shape, load: Load, noise: float = 1.0) -> Measured:
     """A level as the model has it, service times included, in milliseconds."""
     outcome = closed_loop(TRUE, shape, load)
-    slower = 1.0 if load.clients == 1 else 1 / SHARED
-    texts = load.texts if load.clients == 1 else outcome.batch
-    outside = 1000 * (TRUE.front_s * load.texts + TRUE.message_s * load.texts / texts) * slower
+    outside = 1000 * outcome.front_busy / outcome.texts_per_s
     return Measured(
         per_s=[outcome.texts_per_s * noise],
         p50_ms=[1000 * outcome.p50_s],
         p95_ms=[1000 * outcome.p95_s],
         client_ms=[0.4 * outside],
         front_ms=[0.6 * outside],
-        engine_ms=[1000 * load.texts * (TRUE.batch_s / texts + TRUE.text_s)],
-        batch=[texts],
+        engine_ms=[1000 * outcome.replicas_busy * shape.replicas / outcome.texts_per_s],
+        batch=[outcome.batch],
     )
 
 
@@ -148,30 +150,44 @@ def raw_of(noise: float = 1.0) -> scale.Raw:
             n: {c: level(shape, Load(c), noise if c == 8 else 1.0) for c in scale.CLIENTS}
             for n, shape in shapes.items()
         },
-        batches={n: level(shapes[1], Load(1, texts=n)) for n in scale.BATCHES},
         together=[SHARED, 0.95, 0.85],
     )
 
 
-def test_costs_come_from_service_times_of_one_replica_alone() -> None:
+def test_costs_come_from_processor_times_and_from_one_rate() -> None:
     raw = raw_of()
     found = scale.costs_of(raw)
     for name, value in vars(TRUE).items():
-        assert getattr(found, name) == pytest.approx(value, rel=0.05, abs=2e-5), name
+        assert getattr(found, name) == pytest.approx(value, rel=0.1, abs=3e-4), name
     assert scale.shared_of(raw) == SHARED
-    for each in raw.curves[2].values():  # what is to be predicted changes nothing
-        each.per_s, each.front_ms, each.p50_ms = [1.0], [1.0], [1.0]
-    for each in raw.curves[1].values():
-        each.per_s, each.p50_ms = [1.0], [1.0]
+    two = scale.costs_of(raw, 2)
+    for replicas, levels in raw.curves.items():  # what is to be predicted changes nothing
+        for clients, each in levels.items():
+            if (replicas, clients) != scale.LOOKED_AT:
+                each.per_s = each.p50_ms = each.p95_ms = [1.0]
+    for clients, each in raw.curves[2].items():
+        each.front_ms = each.client_ms = each.batch = [1.0]
+        if clients > 1:
+            each.engine_ms = [1.0]
     assert scale.costs_of(raw) == found
+    assert scale.costs_of(raw, 2) == two
+
+
+def test_two_replicas_have_more_processes_to_wake() -> None:
+    raw = raw_of()
+    raw.curves[2][1].engine_ms = [raw.curves[1][1].engine_ms[0] + 3.0]
+    one, two = scale.costs_of(raw), scale.costs_of(raw, 2)
+    assert two.wake_s == pytest.approx(one.wake_s + 0.003)
+    assert (two.batch_s, two.text_s, two.front_s) == (one.batch_s, one.text_s, one.front_s)
 
 
 def test_every_point_of_both_curves_is_predicted_and_judged() -> None:
     facts = {"threads": 2, "idle_before": 0.99}
-    report = scale.report(raw_of(), 2, facts, "0", 1, quick=False)
+    report = scale.report(raw_of(), 2, 8.0, facts, "0", 1, quick=False)
     assert len(report.rows) == len(scale.CLIENTS) * len(scale.REPLICAS)
     assert not report.missed
-    missed = scale.report(raw_of(noise=1.2), 2, facts, "0", 1, quick=False).missed
+    assert [row.name for row in report.rows if row.wanted is None] == ["1 replica, 1 clients"]
+    missed = scale.report(raw_of(noise=1.2), 2, 8.0, facts, "0", 1, quick=False).missed
     assert [row.name for row in missed] == ["1 replica, 8 clients", "2 replicas, 8 clients"]
     written = msgspec.json.decode(msgspec.json.encode(report), type=Report)
     assert msgspec.convert(written.raw, scale.Raw, strict=False).curves[2][16].per_s
@@ -179,18 +195,46 @@ def test_every_point_of_both_curves_is_predicted_and_judged() -> None:
 
 def test_batches_of_one_size_tell_nothing_of_what_a_batch_costs() -> None:
     raw = raw_of()
-    for each in raw.batches.values():
+    for each in raw.curves[1].values():
         each.batch = [1.0]
     with pytest.raises(BenchError, match="same number of texts"):
         scale.costs_of(raw)
 
 
-def test_a_batch_is_answered_by_one_message_that_its_texts_share() -> None:
-    alone = closed_loop(Costs(0.001, 0.0, 0.001, message_s=0.010), Shape(), Load(1))
-    assert alone.p50_s == pytest.approx(0.012)
-    many = closed_loop(Costs(1e-9, 0.0, 0.001, message_s=0.010), Shape(), Load(1, texts=20))
-    assert many.batch == pytest.approx(20, rel=0.1)
-    assert many.p50_s == pytest.approx(0.030)
+def test_whoever_was_idle_is_woken_and_who_was_not_is_not() -> None:
+    """Exceptional first service: one client pays for it each time, a busy station once."""
+    costs = Costs(front_s=1e-9, batch_s=0.0, text_s=0.010, wake_s=0.010)
+    assert closed_loop(costs, Shape(most=1), Load(1)).p50_s == pytest.approx(0.020)
+    assert closed_loop(costs, Shape(most=1), Load(2)).texts_per_s == pytest.approx(100, rel=0.01)
+    front = Costs(front_s=0.002, batch_s=0.0, text_s=0.001, front_wake_s=0.005)
+    assert closed_loop(front, Shape(), Load(1)).p50_s == pytest.approx(0.008)  # by the answer
+    many = closed_loop(front, Shape(), Load(64))
+    assert many.texts_per_s == pytest.approx(500, rel=0.02)
+
+
+def test_what_comes_after_an_answer_is_waited_for_by_the_next_batch_alone() -> None:
+    costs = Costs(front_s=1e-9, batch_s=0.010, text_s=0.0, after_s=0.004)
+    assert closed_loop(costs, Shape(most=1), Load(1)).p50_s == pytest.approx(0.010)
+    slow = Costs(front_s=0.010, batch_s=0.010, text_s=0.0, after_s=0.004)
+    assert closed_loop(slow, Shape(most=1), Load(1)).p50_s == pytest.approx(0.016)
+    assert closed_loop(costs, Shape(most=1), Load(2)).texts_per_s == pytest.approx(100, rel=0.01)
+
+
+def test_a_trial_counts_its_end_where_fewer_and_fewer_are_under_way() -> None:
+    costs = Costs(front_s=1e-9, batch_s=0.0, text_s=0.010)
+    assert trial(costs, Shape(most=1), Load(1), 1.0) == pytest.approx(100, rel=0.02)
+    slow = Costs(front_s=0.010, batch_s=1e-9, text_s=0.010)
+    steady = closed_loop(slow, Shape(), Load(32)).texts_per_s
+    short, long = (trial(slow, Shape(), Load(32), seconds) for seconds in (1.0, 60.0))
+    assert short < 0.97 * steady
+    assert long == pytest.approx(steady, rel=0.02)
+
+
+def test_work_that_varies_takes_as_long_on_average() -> None:
+    varied = Costs(front_s=1e-9, batch_s=0.0, text_s=0.010, spread=0.3)
+    assert closed_loop(varied, Shape(most=1), Load(4)).texts_per_s == pytest.approx(100, rel=0.03)
+    rates = [trial(varied, Shape(), Load(1), 1.0, seed=seed) for seed in (1, 2, 2)]
+    assert rates[0] != rates[1] == rates[2]
 
 
 def test_a_delay_keeps_nobody_busy() -> None:
@@ -212,18 +256,34 @@ def test_cores_that_hold_each_other_up_do_so_only_together() -> None:
 PROGRAM = """
 import sys
 print("ready", flush=True)
-sys.stdin.readline()
-print({answer}, flush=True)
+for number, line in enumerate(sys.stdin):
+    print({answer}, flush=True)
 """
 
 
 def test_rates_are_of_processes_that_begin_together() -> None:
-    argv = [sys.executable, "-c", PROGRAM.format(answer=12.5)]
-    assert contention.rates(argv, 3, None) == [12.5] * 3
-    with pytest.raises(BenchError, match="no rate"):
-        contention.rates([sys.executable, "-c", PROGRAM.format(answer="'x'")], 1, None)
-    with pytest.raises(BenchError, match="ended with 3"):
-        contention.rates([sys.executable, "-c", "raise SystemExit(3)"], 2, None)
+    argv = [sys.executable, "-c", PROGRAM.format(answer="100 * float(line)")]
+    with contention.started(argv, 3, None) as cores:
+        assert cores.rates(range(3), 0.125) == [12.5] * 3
+        assert cores.rates([1], 0.5) == [50.0]
+        assert cores.together(slices=4, seconds=0.1) == pytest.approx(1.0)
+    with (
+        contention.started([sys.executable, "-c", PROGRAM.format(answer="'x'")], 1, None) as cores,
+        pytest.raises(BenchError, match="no rate"),
+    ):
+        cores.rates([0], 1.0)
+    with (
+        pytest.raises(BenchError, match="ended with 3"),
+        contention.started([sys.executable, "-c", "raise SystemExit(3)"], 2, None),
+    ):
+        pass
+
+
+def test_a_core_beside_others_is_compared_with_one_alone() -> None:
+    """The first and the third line are of one alone, the second and the fourth of both."""
+    answer = "[8.0, 6.0, 4.0][number % 3]"
+    with contention.started([sys.executable, "-c", PROGRAM.format(answer=answer)], 2, None) as two:
+        assert two.together(slices=1, seconds=0.1) == (6.0 + 8.0) / 2 / 8.0
 
 
 def test_the_page_shows_what_the_model_says() -> None:

@@ -212,12 +212,12 @@ def curves_table() -> list[str]:
     lines = [f"| clients | {' | '.join(heads)} |", "|" + "---|" * 7]
     for clients, found in cells.items():
         lines.append(f"| {clients} | {found['1 replica']} | {found['2 replicas']} |")
-    idle = report.machine["idle_before"]
+    machine, idle = report.machine, report.machine["idle_before"]
     return [
         *lines,
         "",
-        f"{report.machine['cpu']}, {report.machine['threads']} threads, {report.made[:10]}; the"
-        f" processors were at least {100 * idle:.0f} % idle before each round.",
+        f"{machine['cpu']}, {machine['threads']} threads, {report.made[:10]}.",
+        f"The processors were at least {100 * idle:.0f} % idle before each round.",
         f"More than 10 % off: {'; '.join(missed)}."
         if missed
         else "All predictions are within 10 %.",

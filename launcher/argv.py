@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+FlagValue = bool | int | float | str | list[str]
+"""What an option of the engine is given: true is the option alone, false leaves it out, a list is
+one value after another."""
+
 
 def grouped(words: Iterable[str]) -> list[tuple[str, ...]]:
     """The words of a command, an option together with its values; what comes first by itself."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from launcher.app.prepare import Prepared
-from launcher.bench.tune import Dimension, Overlay, Value
+from launcher.argv import FlagValue
+from launcher.bench.tune import Dimension, Overlay
 from launcher.hardware.inventory import Cpu, Gpu
 from launcher.plan import precision
 
@@ -40,7 +41,7 @@ def dimensions(found: Prepared) -> tuple[Dimension, ...]:
 
 
 def _backends(
-    flags: Mapping[str, Value], cpu: Cpu, gpus: tuple[Gpu, ...], on_cpu: bool
+    flags: Mapping[str, FlagValue], cpu: Cpu, gpus: tuple[Gpu, ...], on_cpu: bool
 ) -> Iterable[Overlay]:
     now = flags.get("attention-backend")
     if on_cpu:
@@ -79,12 +80,12 @@ def _replicas(found: Prepared) -> Iterable[Overlay]:
         for count in dict.fromkeys((threads, max(1, threads // 2) if replicas == 1 else threads)):
             if (replicas, count) != now:
                 said = replicas > 1 or "dp-size" in found.settings.flags
-                flags: dict[str, Value] = {"dp-size": replicas} if said else {}
+                flags: dict[str, FlagValue] = {"dp-size": replicas} if said else {}
                 yield Overlay(settings={"threads": count}, flags=flags)
 
 
 def _near_flag(
-    flags: Mapping[str, Value], name: str, ladder: tuple[int, ...]
+    flags: Mapping[str, FlagValue], name: str, ladder: tuple[int, ...]
 ) -> tuple[Overlay, ...]:
     now = flags.get(name)
     if now is None or isinstance(now, bool) or not isinstance(now, int) or now < 1:

@@ -14,6 +14,7 @@ from typing import Literal
 
 import msgspec
 
+from launcher.argv import FlagValue
 from launcher.bench import verdict
 from launcher.bench.compare import counts
 from launcher.bench.trial import Contender, Tools, live
@@ -23,7 +24,6 @@ VERSION = 1
 KEEP = 0.03
 """A candidate is kept when it is better by more: below, it is noise that would add up."""
 
-Value = bool | int | float | str | list[str]
 TrialOutcome = Literal["measured", "refused", "failed"]
 
 
@@ -31,7 +31,7 @@ class Overlay(msgspec.Struct, frozen=True, kw_only=True):
     """What a candidate changes: settings of qlaunch, and options of the engine."""
 
     settings: dict[str, int | str] = {}
-    flags: dict[str, Value] = {}
+    flags: dict[str, FlagValue] = {}
 
     def with_(self, other: Overlay) -> Overlay:
         """Both, `other` on top."""

@@ -18,7 +18,8 @@ from launcher.yaml_reader import shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from launcher.config.profile import FlagValue, HardwareNeed, Profile
+    from launcher.argv import FlagValue
+    from launcher.config.profile import HardwareNeed, Profile
 
 FLAG_KEY = r"^[a-z0-9][a-z0-9-]*$"
 RELEASE = r"^[a-z0-9][a-z0-9._-]{0,63}$"

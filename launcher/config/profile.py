@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-FlagValue = bool | int | float | str | list[str]
+from launcher.argv import FlagValue
+
 # `(?!\n)`: Python's `$` also matches before a final line break.
 Name = Annotated[
     str,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from launcher.argv import FlagValue
 from launcher.config.cache import service_cache
 from launcher.config.checks import (
     ProfileProblem,
@@ -26,7 +27,6 @@ from launcher.config.checks import (
 )
 from launcher.config.profile import (
     Dtype,
-    FlagValue,
     Name,
     Port,
     Replicas,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from launcher.config.profile import FlagValue
+from launcher.argv import FlagValue
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from launcher.config.profile import FlagValue, Restart
+from launcher.argv import FlagValue
+from launcher.config.profile import Restart
 from launcher.config.service_cache import ServiceCache
 from launcher.model.checkpoint import Pooling, Prompts
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from launcher.argv import FlagValue
 from launcher.child_environment import SPINS
-from launcher.config.profile import FlagValue
 from launcher.engine.release import Engine, Release
 
 INSIDE: Final = Path(__file__).resolve().parents[1] / "plugin"

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from launcher.argv import options
-from launcher.config.profile import FlagValue
+from launcher.argv import FlagValue, options
 from launcher.errors import QlaunchError
 from launcher.model.checkpoint import Checkpoint
 from launcher.model.inspect import OFFSET_POSITIONS

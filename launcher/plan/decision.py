@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from launcher.config.profile import FlagValue
+from launcher.argv import FlagValue
 
 T = TypeVar("T")
 Flags = dict[str, FlagValue]

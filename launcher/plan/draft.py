@@ -6,8 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from launcher.argv import options
-from launcher.config.profile import FlagValue
+from launcher.argv import FlagValue, options
 from launcher.documents.plan import (
     Calibration,
     EnginePart,

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from launcher.argv import options
-from launcher.config.profile import FlagValue
+from launcher.argv import FlagValue, options
 from launcher.documents.plan import Fallback, Plan
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from launcher.argv import options
-from launcher.config.profile import FlagValue
+from launcher.argv import FlagValue, options
 from launcher.documents.plan import Guard, MemoryPrediction, Term
 from launcher.engine.command import GUARD
 from launcher.errors import QlaunchError

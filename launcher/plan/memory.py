@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from launcher.config.profile import FlagValue
+from launcher.argv import FlagValue
 from launcher.documents.plan import (
     Calibration,
     EnginePart,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from launcher.config.profile import FlagValue
+from launcher.argv import FlagValue
 from launcher.documents.plan import MemoryPrediction
 from launcher.engine.options import flags as flag_tables
 from launcher.engine.release import Engine

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from launcher.config.profile import FlagValue
+from launcher.argv import FlagValue
 from launcher.documents.plan import NO_DETOKENIZER, NO_KV_CACHE
 from launcher.engine import command
 from launcher.plan.inputs import Inputs

@@ -123,9 +123,8 @@ def attended(
         def forward(self, *given: Any, **more: Any) -> Any:
             raise LookupError("the stock layer was asked")
 
-    kept, found_out = attention.WholeTextAttention.__bases__, attention.intel
+    kept = attention.WholeTextAttention.__bases__
     attention.WholeTextAttention.__bases__ = (Stock,)
-    attention.intel = lambda: intel
     try:
         layer = attention.WholeTextAttention(
             num_heads=2,
@@ -140,16 +139,17 @@ def attended(
             extend_prefix_lens_cpu=prefixes or [0] * len(lengths),
             padding=padding,
         )
-        attention.SCORES, before = scores or attention.SCORES, attention.SCORES
         q, k, v = torch.tensor(states, dtype=getattr(torch, dtype)).split(
             [8, 4 * kv_heads, 4 * kv_heads], dim=-1
         )
-        found = layer(q, k, v, batch).tolist()
-        attention.SCORES = before
-        return found
+        most = scores or attention.SCORES
+        with (
+            mock.patch.object(attention, "intel", return_value=intel),
+            mock.patch.object(attention, "SCORES", most),
+        ):
+            return layer(q, k, v, batch).tolist()
     finally:
         attention.WholeTextAttention.__bases__ = kept
-        attention.intel = found_out
 
 
 def why_not_whole(*, old: bool = False, **settings: Any) -> Any:
@@ -350,6 +350,13 @@ def written(numbers: list[float], answer_format: str = "float") -> Any:
     }
 
 
+def two_ways(**question: Any) -> Any:
+    """A call to SGLang's application, FastAPI's way and the guard's: see two_ways.py."""
+    from two_ways import asked  # type: ignore[import-not-found]  # beside this script
+
+    return asked(**question)
+
+
 def first_odd(vectors: list[list[float | None]]) -> Any:
     """The first of these vectors that the plugin takes for not finite; None stands for NaN."""
     from qlaunch_sglang import answers
@@ -531,6 +538,7 @@ ASKS = {
         decoder,
         packs_bfloat16,
         written,
+        two_ways,
         first_odd,
         ways_of_results,
         waited,

@@ -182,6 +182,36 @@ def test_an_answer_is_what_fastapi_would_have_written(ask: Ask, answer_format: s
     assert found["left"]
 
 
+CALLS: list[dict[str, Any]] = [
+    {"input": "one text"},
+    {"input": ["one text", "another"], "encoding_format": "base64"},
+    {"input": ["a", "b"], "encoding_format": "float", "dimensions": 2},
+    {"input": [5, 6, 7]},
+    {"input": [[5, 6, 7], [8]]},
+    {"input": " "},
+    {"input": "too long"},
+    {"input": ["fine", "broken"]},
+    {"input": "x", "encoding_format": "int8"},
+    {"input": "x", "dimensions": "many"},
+    {},
+]
+
+
+@pytest.mark.parametrize("call", CALLS, ids=json.dumps)
+def test_sglangs_handler_answers_the_guards_short_way_as_fastapis(
+    ask: Ask, call: dict[str, Any]
+) -> None:
+    (found,) = ask({"ask": "two_ways", "document": {"model": "tiny", **call}})
+    if found["short"] is None:  # what the handler's own type refuses, FastAPI words
+        assert found["whole"]["status"] in (400, 422)
+        return
+    assert found["short"] == found["whole"]
+    answered = found["whole"]["status"] == 200
+    assert answered == (call in CALLS[:5])
+    # Only the short way's conversion is done by the thread that waits for it.
+    assert found["own_thread"] in ([False, True], [])
+
+
 def test_the_first_vector_that_is_not_finite_is_told(ask: Ask) -> None:
     good, bad = [0.5, -1.0], [0.5, None]
     numbers = {"ask": "first_odd", "vectors": [good, bad, bad]}

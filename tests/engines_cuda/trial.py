@@ -18,8 +18,8 @@ import msgspec
 import numpy as np
 
 from launcher import child_environment
+from launcher.argv import FlagValue
 from launcher.config.loading import list_profiles, load_profile
-from launcher.config.profile import FlagValue
 from launcher.engine import command
 from launcher.engine.environments import install, stub_driver
 from launcher.engine.options import flags, own_options

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from launcher.argv import FlagValue
 from launcher.config.loading import load_profile
-from launcher.config.profile import FlagValue
 from launcher.documents.plan import Plan
 from launcher.errors import QlaunchError
 from launcher.plan import start_budget

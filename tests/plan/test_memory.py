@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from launcher.config.profile import FlagValue, HardwareNeed
+from launcher.argv import FlagValue
+from launcher.config.profile import HardwareNeed
 from launcher.documents.plan import MemoryPrediction
 from launcher.engine import releases
 from launcher.model.shape import DTYPE_BYTES

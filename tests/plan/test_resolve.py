@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from launcher.config.profile import FlagValue
+from launcher.argv import FlagValue
 from launcher.documents.plan import Plan
 from launcher.errors import ExitCode, QlaunchError
 from launcher.network.listening import is_loopback

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from launcher.argv import FlagValue
 from launcher.config.loading import load_profile
-from launcher.config.profile import FlagValue
 from launcher.documents.plan import Plan
 from launcher.model.checkpoint import Checkpoint
 from launcher.plan.resolve import make_plan

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from launcher.config.profile import FlagValue
+from launcher.argv import FlagValue
 from launcher.documents.failure import Failure, TakenFallback
 from launcher.documents.plan import Fallback, Plan
 

@@ -183,6 +183,17 @@ def test_kernels_of_triton_can_be_decorated_and_not_run(packages: Path) -> None:
     ]
 
 
+def test_what_is_absent_holds_nothing_and_is_not_gone_through_without_an_end(
+    packages: Path,
+) -> None:
+    """Python asks what has items and no end for one after the other: a start that never ended."""
+    code = (
+        "import triton.language as tl\n"
+        "print(list(tl.dtypes), {d: 1 for d in tl.dtypes()}, 1 in tl.dtypes)\n"
+    )
+    assert run(packages, code, **CPU).splitlines() == ["[] {} False"]
+
+
 def test_nothing_else_is_touched() -> None:
     finder = lean_imports._Finder({}, {})
     assert finder.find_spec("json") is None

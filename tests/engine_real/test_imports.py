@@ -15,7 +15,13 @@ from launcher.engine.release import Engine
 
 pytestmark = pytest.mark.engine
 
-HEAVY = ("sympy", "torch._inductor", "torch._dynamo.eval_frame", "torch.distributed.tensor")
+HEAVY = (
+    "openai.types.realtime",
+    "sympy",
+    "torch._inductor",
+    "torch._dynamo.eval_frame",
+    "torch.distributed.tensor",
+)
 IMPORTS = """
 import sys, json, torch
 import sglang.srt.entrypoints.http_server, sglang.srt.model_executor.model_runner
@@ -24,6 +30,7 @@ USES = """
 import triton, transformers.masking_utils, gguf
 from sglang.kernels.ops.elementwise import elementwise
 from sglang.srt.layers import model_parallel
+from sglang.srt.entrypoints.openai import serving_transcription
 before = [name for name in HEAVY if name in sys.modules]
 with transformers.masking_utils.TransformGetItemToIndex():
     pass
@@ -33,6 +40,7 @@ print(json.dumps({
     "guard": elementwise.guard_or_false(True),
     "compiler": torch._dynamo.eval_frame.__name__,
     "parallel": model_parallel._shard_tensor.__name__,
+    "speech": serving_transcription.handle_realtime_transcription.__name__,
     "vocabulary": gguf.vocab.SpecialVocab.__name__,
 }))
 """
@@ -62,6 +70,7 @@ def test_what_an_embedding_server_never_enters_is_left_out_and_there_when_asked_
         "guard": True,
         "compiler": "torch._dynamo.eval_frame",
         "parallel": "_shard_tensor",
+        "speech": "handle_realtime_transcription",
         "vocabulary": "SpecialVocab",
     }
 
@@ -69,3 +78,15 @@ def test_what_an_embedding_server_never_enters_is_left_out_and_there_when_asked_
 def test_a_profile_that_turns_it_off_has_all_of_it(engine: Engine) -> None:
     code = f"{IMPORTS}print(json.dumps([name for name in {HEAVY} if name in sys.modules]))"
     assert answer(engine, code, QLAUNCH_IMPORTS="all") == list(HEAVY)
+
+
+def test_the_kept_table_of_models_is_what_transformers_finds(engine: Engine) -> None:
+    code = """
+import json, os, transformers
+from transformers.utils import import_utils
+ask = import_utils.create_import_structure_from_path
+models = os.path.join(os.path.dirname(transformers.__file__), "models")
+print(json.dumps([ask(models) == ask.__wrapped__(models), len(ask(models)) > 300]))
+"""
+    for _ in range(2):  # made, or kept by an earlier engine; then kept for certain
+        assert answer(engine, code) == [True, True]

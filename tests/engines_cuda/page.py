@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -93,6 +93,12 @@ row is what a block may have.
 """
 
 
+def _table(rows: Iterable[Sequence[str]]) -> str:
+    """Rows in Markdown, the heads first."""
+    heads, *others = rows
+    return "".join(f"| {' | '.join(row)} |\n" for row in (heads, ["---"] * len(heads), *others))
+
+
 def kernels(raw: Path) -> str:
     """The table of compiled kernels, a column a card; empty without files."""
     tables = [_kernel_table(path) for path in sorted((raw / "kernels").glob("*.json"))]
@@ -103,12 +109,11 @@ def _kernel_table(path: Path) -> str:
     found = json.loads(path.read_text("utf-8"))
     cards = list(dict.fromkeys(row["card"] for row in found["rows"]))
     table = [[f"`{path.stem}`, Triton {found['triton']}", *cards]]
-    table.append(["---"] * len(table[0]))
     cells = {(r["what"], r["head"], r["card"]): _cell(r) for r in found["rows"]}
     for what, head in dict.fromkeys((r["what"], r["head"]) for r in found["rows"]):
         table.append([f"{what}, head of {head}", *(cells[what, head, card] for card in cards)])
     table.append(["shared memory, at most", *(f"{SHARED[card]:,}" for card in cards)])
-    return "".join(f"| {' | '.join(row)} |\n" for row in table)
+    return _table(table)
 
 
 def _cell(row: dict[str, Any]) -> str:
@@ -132,15 +137,14 @@ attention in float64 by torch, over all cards. The compiled kernels did not run.
 
 def numbers(raw: Path) -> str:
     """The table of interpreted kernels, a row a release, kernel and head; empty without files."""
-    table = [["release", "kernel", "blocks", "float32", "float16"], ["---"] * 5]
+    table = [["release", "kernel", "blocks", "float32", "float16"]]
     for path in sorted((raw / "numbers").glob("*.json")):
         found = json.loads(path.read_text("utf-8"))
         for what, head in dict.fromkeys((row["what"], row["head"]) for row in found["rows"]):
             rows = [row for row in found["rows"] if (row["what"], row["head"]) == (what, head)]
             release = f"`{path.stem}`, Triton {found['triton']}"
             table.append([release, f"{what}, head of {head}", *_interpreted(rows)])
-    text = "".join(f"| {' | '.join(row)} |\n" for row in table)
-    return _NUMBERS + text if len(table) > 2 else ""
+    return _NUMBERS + _table(table) if len(table) > 1 else ""
 
 
 def _interpreted(rows: list[dict[str, Any]]) -> list[str]:
@@ -195,7 +199,7 @@ def cards(folder: Path) -> str:
 def _card(found: dict[str, Any]) -> str:
     head = f"{found['card']}, driver {found['driver']}, {found['cpu']}; SGLang {found['sglang']}, "
     head += f"torch {found['torch']}; {found['date']}.\n\n"
-    table = [list(_CARD_COLUMNS), ["---"] * len(_CARD_COLUMNS)]
+    table = [list(_CARD_COLUMNS)]
     table += [
         [
             f"`{row['profile']}`", f"`{row['release']}`", row["weights"],
@@ -206,7 +210,7 @@ def _card(found: dict[str, Any]) -> str:
         ]
         for row in found["rows"]
     ]  # fmt: skip
-    return head + "".join(f"| {' | '.join(row)} |\n" for row in table)
+    return head + _table(table)
 
 
 def _claims(proof: dict[str, Any], name: str) -> list[list[str]]:
@@ -236,8 +240,7 @@ def proved(proofs: Path) -> str:
         rows += _claims(json.loads(path.read_text("utf-8")), path.name)
     if not rows:
         return _PROVED + _NONE
-    table = [list(_COLUMNS), ["---"] * len(_COLUMNS), *rows]
-    return _PROVED + "".join(f"| {' | '.join(row)} |\n" for row in table)
+    return _PROVED + _table([_COLUMNS, *rows])
 
 
 def write(raw: Path, target: Path) -> None:
@@ -248,9 +251,7 @@ def write(raw: Path, target: Path) -> None:
 def text(raw: Path) -> str:
     """The page of the files in `raw`, one column a release."""
     seen = [json.loads(path.read_text("utf-8")) for path in sorted(raw.glob("*.json"))]
-    heading = ["", *(f"`{one['release']}`" for one in seen)]
-    table = [heading, ["---"] * len(heading)]
+    table = [["", *(f"`{one['release']}`" for one in seen)]]
     table += [[name, *(of(one) for one in seen)] for name, of in ROWS]
-    trials = "".join(f"| {' | '.join(row)} |\n" for row in table)
-    without_a_card = _HEAD + trials + kernels(raw) + numbers(raw)
+    without_a_card = _HEAD + _table(table) + kernels(raw) + numbers(raw)
     return without_a_card + cards(raw / "cards") + proved(raw / "proofs")

@@ -73,6 +73,9 @@ class _Name:
     def __getitem__(self, _key):
         return self
 
+    def __iter__(self):
+        return iter(())  # or Python would ask for item after item, without an end
+
     def __or__(self, _other):
         return self
 

@@ -8,10 +8,14 @@ Installed before the engine imports anything (`sitecustomize`). Three means, eac
   that it must not touch.
 - A function is *answered* as for a machine that has less: transformers' own sharded loading brings
   distributed tensors and sympy, and the engine shards by itself.
-- On a CPU Triton's kernels are decorated and never run; pictures and notebooks there are none:
+- On a CPU Triton's kernels are decorated and never run; pictures and notebooks there are
+  none (`absent`).
 
-The last two, and PyTorch's compiler, are only left out where the engine serves on a CPU and was not
-told `--enable-torch-compile`. `QLAUNCH_IMPORTS=all` in a profile's `env` turns everything off.
+What transformers finds out by reading all its models is kept (`model_listing`).
+
+The last two of them, and PyTorch's compiler, are only left out where the engine serves on a CPU and
+was not told `--enable-torch-compile`. `QLAUNCH_IMPORTS=all` in a profile's `env` turns everything
+off.
 """
 
 import functools
@@ -32,6 +36,9 @@ _SHAPES = "torch.fx.experimental.symbolic_shapes"
 _PARALLEL = "sglang.srt.layers.model_parallel"
 """PyTorch's own tensor parallelism: distributed tensors."""
 _VOCABULARIES = "gguf.vocab"
+_SPEECH = "sglang.srt.entrypoints.openai.realtime"
+"""Transcriptions over a WebSocket, which the guard closes."""
+_UTILS = "transformers.utils.import_utils"
 _MARKS = ("disable", "assume_constant_result", "allow_in_graph")
 """Decorators that only the compiler would read."""
 _lock = threading.RLock()
@@ -41,7 +48,7 @@ def install():
     """Watch imports from now on; imports nothing itself."""
     if os.environ.get(VARIABLE) == "all":
         return
-    deferred, changed = {_LOSSES: _losses}, {}
+    deferred, changed = {_LOSSES: _losses}, {_UTILS: _listed}
     if serves_on_cpu() and COMPILES not in sys.orig_argv:
         from qlaunch_sglang import absent
 
@@ -52,8 +59,9 @@ def install():
             _SHAPES: functools.partial(_late_ones, ("guard_or_false", "guard_or_true")),
             _PARALLEL: functools.partial(_late_ones, ("apply_torch_tp",)),
             _VOCABULARIES: _nothing,
+            _SPEECH: functools.partial(_late_ones, ("handle_realtime_transcription",)),
         }
-        changed = {"torch": _never_compiles, "transformers.utils.import_utils": _not_distributed}
+        changed = {"torch": _never_compiles, _UTILS: _not_distributed}
     sys.meta_path.insert(0, _Finder(deferred, changed))
 
 
@@ -229,6 +237,13 @@ def _never_compiles(torch):
         setattr(torch.compiler, mark, _as_it_is)
 
 
+def _listed(utils):
+    from qlaunch_sglang import model_listing
+
+    model_listing.keep(utils)
+
+
 def _not_distributed(utils):
     """transformers loads no sharded model here, and attends by none of PyTorch's flex kernels."""
+    _listed(utils)
     utils.is_torch_distributed_available = utils.is_torch_flex_attn_available = lambda: False

@@ -95,12 +95,12 @@ class PackedBetween(nn.Module):
 
     def __init__(self, block, activation: str):
         super().__init__()
-        self._linear = pack(block.dense)
+        self.linear = pack(block.dense)
         self._activation = None if activation == "gelu" else block.intermediate_act_fn
 
     def forward(self, x):
         """[tokens, in] → [tokens, out]."""
-        return self._activation(self._linear(x)) if self._activation else self._linear.gelu(x)
+        return self._activation(self.linear(x)) if self._activation else self.linear.gelu(x)
 
 
 class PackedProjection(nn.Module):
@@ -108,11 +108,11 @@ class PackedProjection(nn.Module):
 
     def __init__(self, dense):
         super().__init__()
-        self._linear = pack(dense)
+        self.linear = pack(dense)
 
     def forward(self, x):
         """[tokens, in] → ([tokens, out], None)."""
-        return self._linear(x), None
+        return self.linear(x), None
 
 
 class PackedOutput(nn.Module):
@@ -120,12 +120,12 @@ class PackedOutput(nn.Module):
 
     def __init__(self, block):
         super().__init__()
-        self._linear = pack(block.dense)
+        self.linear = pack(block.dense)
         self.LayerNorm = block.LayerNorm
 
     def forward(self, x, added):
         """[tokens, in], [tokens, out] → [tokens, out]."""
-        return self.LayerNorm(self._linear.added(x, added))
+        return self.LayerNorm(self.linear.added(x, added))
 
 
 def pack(dense) -> "OneDnnLinear | HalfLinear":
@@ -187,14 +187,13 @@ def _pack(encoder, activation: str) -> bool:
     logger.info("qlaunch: packed linear layers: %s", why_not or packed_how())
     if why_not:
         return False
-    dtype = encoder.layer[0].intermediate.dense.weight.dtype
     for layer in encoder.layer:
         attention = layer.attention.self_attn
         attention.qkv_proj = PackedProjection(attention.qkv_proj)
         layer.attention.output = PackedOutput(layer.attention.output)
         layer.intermediate = PackedBetween(layer.intermediate, activation)
         layer.output = PackedOutput(layer.output)
-    return not (dtype == torch.float32 and halves_weights())
+    return any(isinstance(layer.output.linear, OneDnnLinear) for layer in encoder.layer)
 
 
 def _why_not(encoder) -> str | None:

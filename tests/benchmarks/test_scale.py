@@ -130,7 +130,7 @@ SHARED = 0.9
 
 def level(shape: Shape, load: Load, noise: float = 1.0) -> Measured:
     """A level as the model has it, service times included, in milliseconds."""
-    outcome = closed_loop(TRUE, shape, load)
+    outcome = closed_loop(TRUE, shape, load, requests=600)
     outside = 1000 * outcome.front_busy / outcome.texts_per_s
     return Measured(
         per_s=[outcome.texts_per_s * noise],

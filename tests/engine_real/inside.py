@@ -225,7 +225,7 @@ def layers(way: str, lengths: list[int], *, seed: int = 3, **broken: Any) -> Any
         parts = list(model.encoder.layer[0].modules())
         kinds = [type(part).__name__ for part in parts]
         linears = [
-            getattr(part, "_linear", None) or getattr(part, "product", None) for part in parts
+            getattr(part, "linear", None) or getattr(part, "product", None) for part in parts
         ]
         after = model(*given, get_embedding=True)
         alone = [model(*int8.batch_of([text]), get_embedding=True) for text in texts]

@@ -110,7 +110,9 @@ def report(
     """What was seen, with what the model says."""
     costs_ms = {
         str(replicas): {
-            name: round(1000 * value, 3) for name, value in vars(costs_of(raw, replicas)).items()
+            name: round(1000 * value, 3)
+            for name, value in vars(costs_of(raw, replicas)).items()
+            if name.endswith("_s")
         }
         for replicas in raw.curves
     }
@@ -129,6 +131,7 @@ def report(
             "tokens": TOKENS,
             "within": WITHIN,
             "costs_ms": costs_ms,
+            "spread": round(costs_of(raw).spread, 3),
             "together": round(shared_of(raw), 3),
         },
         rows=rows(raw, cores, seconds),

@@ -96,6 +96,14 @@ def test_a_table_of_other_files_is_made_anew(package: Package, change: str) -> N
     assert len(package.made) == 2
 
 
+def test_bytecode_that_comes_into_a_folder_changes_nothing(package: Package) -> None:
+    package.imported()(package.models)
+    (package.models / "bert" / "__pycache__").mkdir()
+    os.utime(package.models / "bert", ns=(1, 1))
+    package.imported()(package.models)
+    assert len(package.made) == 1
+
+
 @pytest.mark.parametrize(
     "damage", ["", "{", "[]", "null", '{"stamp": 1}', "\xff", "listing", "folders", "needs"]
 )

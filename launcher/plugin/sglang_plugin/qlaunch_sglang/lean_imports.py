@@ -11,11 +11,9 @@ Installed before the engine imports anything (`sitecustomize`). Three means, eac
 - On a CPU Triton's kernels are decorated and never run; pictures and notebooks there are
   none (`absent`).
 
-What transformers finds out by reading all its models is kept (`model_listing`).
-
-The last two of them, and PyTorch's compiler, are only left out where the engine serves on a CPU and
-was not told `--enable-torch-compile`. `QLAUNCH_IMPORTS=all` in a profile's `env` turns everything
-off.
+The last two, and PyTorch's compiler, are only left out where the engine serves on a CPU and was not
+told `--enable-torch-compile`. What transformers finds out by reading all its models is kept besides
+(`model_listing`). `QLAUNCH_IMPORTS=all` in a profile's `env` turns everything off.
 """
 
 import functools

@@ -67,9 +67,10 @@ def _stamp(models, maker):
             for entry in sorted(entries, key=lambda each: each.name):
                 if entry.name == "__pycache__":
                     continue
-                if entry.is_dir():
+                if entry.is_dir():  # its own time changes when bytecode comes into it
                     folders.append(entry.path)
-                _add(digest, entry.path, entry.stat())
+                else:
+                    _add(digest, entry.path, entry.stat())
     _add(digest, maker, os.stat(maker))
     return digest.hexdigest()
 

@@ -61,6 +61,16 @@ TURING_SWITCHES: Final[Mapping[str, FlagValue]] = MappingProxyType(
 )
 """Those that every shipped profile has on that release. Not measured by us."""
 
+TOGETHER: Final = "enable-tokenizer-batch-encode"
+"""A call's texts go to the scheduler in one message. One by one, the first is computed alone while
+the others arrive: a batch more for every call (docs/decisions.md 132)."""
+TOGETHER_SINCE: Final = "0.5.10"
+"""First SGLang known to have that message for embeddings, and to take token ids with the option."""
+APART: Final = frozenset(
+    {"enable-dynamic-batch-tokenizer", "skip-tokenizer-init", "enable-dp-attention"}
+)
+"""Options that the engine does not take together with it."""
+
 TEXTS: Final = 16_384
 """Tokens of cache that are worth having for short texts: 64 texts of 256."""
 BESIDE: Final = 512
@@ -103,6 +113,7 @@ def fill(
     on_cpu = engine.release.device == "cpu"
     whole = whole and not checkpoint.encoder
     switches = _switches(said, engine, whole=whole)
+    together = _together(said, engine)
     running = _running(checkpoint, on_cpu=on_cpu) if RUNNING not in said else {}
     sizes = {}
     if context.POOL not in said:
@@ -113,6 +124,10 @@ def fill(
     if switches:
         what = "a CPU" if on_cpu else f"engine {engine.release.name}"
         reasons.append(f"not in the profile, set for {what}: {_words(switches)}")
+    if together:
+        reasons.append(
+            f"--{TOGETHER}: else the first text of a call is computed alone, before the others"
+        )
     if sizes or running:
         free = size(_free(hardware, on_cpu=on_cpu))
         shared = f", shared by {engines} replicas" if engines > 1 else ""
@@ -120,23 +135,34 @@ def fill(
             f"not in the profile, computed from the model and {free} of free memory{shared}: "
             + _words({**sizes, **running})
         )
-    return Decision({**switches, **sizes, **running}, tuple(reasons))
+    return Decision({**switches, **together, **sizes, **running}, tuple(reasons))
 
 
 def _switches(
     said: Mapping[str, FlagValue], engine: Engine, *, whole: bool
 ) -> dict[str, FlagValue]:
     """The switches for this engine, as far as it has them."""
-    table = engine.options or flag_tables.table(engine.version)
-    known = table.index() if table else {}
     switches: Mapping[str, FlagValue] = {}
     if engine.release.device == "cpu":
         switches = {**CPU_SWITCHES, **WHOLE_TEXTS} if whole else CPU_SWITCHES
     elif engine.release.name == TURING:
         switches = TURING_SWITCHES
-    return {
-        name: value for name, value in switches.items() if name not in said and f"--{name}" in known
-    }
+    return {name: switches[name] for name in switches if name not in said and _has(engine, name)}
+
+
+def _together(said: Mapping[str, FlagValue], engine: Engine) -> dict[str, FlagValue]:
+    """The texts of a call in one message, where the engine can and nobody said otherwise."""
+    from packaging.version import Version
+
+    open_to_it = TOGETHER not in said and APART.isdisjoint(said) and _has(engine, TOGETHER)
+    known = Version(engine.version) >= Version(TOGETHER_SINCE)
+    return {TOGETHER: True} if open_to_it and known else {}
+
+
+def _has(engine: Engine, name: str) -> bool:
+    """Whether the engine has the option."""
+    table = engine.options or flag_tables.table(engine.version)
+    return table is not None and f"--{name}" in table.index()
 
 
 def _running(checkpoint: Checkpoint, *, on_cpu: bool) -> dict[str, FlagValue]:

@@ -14,6 +14,7 @@ import openai
 import pytest
 
 from launcher.linux import processes as procs
+from launcher.service.supervisor.batch_counter import prefill_batch
 from tests.engine_real.qlaunch import (
     UP_S,
     Finished,
@@ -88,6 +89,21 @@ def test_clients_get_384_numbers(service: Service) -> None:
     status, document = service.post(KEY)
     assert status == 200
     assert len(document["data"][0]["embedding"]) == 384
+
+
+@pytest.mark.parametrize("kind", ["texts", "token ids"])
+def test_all_inputs_of_a_call_are_computed_in_one_batch(service: Service, kind: str) -> None:
+    """They came one by one: the first was a batch of its own, and the others waited for it."""
+    texts: list[str] = [f"text number {number}" for number in range(7)]
+    ids: list[list[int]] = [[101, 2000 + number, 102] for number in range(7)]
+    before = len(service.home.log("cpu-minilm").splitlines())
+    client = openai.OpenAI(base_url=service.endpoint, api_key=KEY, max_retries=0, timeout=UP_S)
+    with client:
+        given = texts if kind == "texts" else ids
+        answer = client.embeddings.create(model="all-minilm-l6-v2", input=given)
+    assert len(answer.data) == 7
+    lines = service.home.log("cpu-minilm").splitlines()[before:]
+    assert 7 in [batch.texts for line in lines if (batch := prefill_batch(line))]
 
 
 def test_the_gateway_before_it_answers_the_same_from_its_cache(service: Service) -> None:

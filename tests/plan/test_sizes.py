@@ -154,6 +154,29 @@ def test_a_decoder_that_attends_both_ways_is_never_split() -> None:
     assert number(plan, "max-prefill-tokens") > number(plan, "context-length")
 
 
+@pytest.mark.parametrize("release", ["cpu", "cpu-0.5.15", "cuda13", "cuda13-portable", "cuda12"])
+def test_the_texts_of_a_call_reach_the_scheduler_together(release: str) -> None:
+    plan = make_plan(
+        inputs(hardware=machine(gpus=(gpu("NVIDIA A10", (8, 6), 24 * GIB),)), release=release)
+    )
+    assert f"--{sizes.TOGETHER}" in plan.engine.argv
+    assert any("else the first text of a call is computed alone" in why for why in plan.reasons)
+
+
+def test_an_engine_without_that_message_is_not_asked_for_it() -> None:
+    """SGLang 0.5.1 knows the option, and then refuses token ids."""
+    plan = make_plan(inputs(hardware=machine(gpus=(gpu(total=15 * GIB),)), release="turing"))
+    assert f"--{sizes.TOGETHER}" not in plan.engine.argv
+
+
+@pytest.mark.parametrize("other", sorted(sizes.APART))
+def test_what_goes_with_no_such_message_is_left_without_it(other: str) -> None:
+    for plan in (make_plan(inputs(flags={other: True})), make_plan(inputs(extra=(f"--{other}",)))):
+        assert f"--{sizes.TOGETHER}" not in plan.engine.argv
+    plan = make_plan(inputs(flags={sizes.TOGETHER: False}))
+    assert f"--{sizes.TOGETHER}" not in plan.engine.argv
+
+
 def test_what_the_profile_or_the_command_line_says_is_kept() -> None:
     flags = {"max-total-tokens": 4096, "sleep-on-idle": False}
     plan = make_plan(inputs(flags=flags, extra=("--max-running-requests", "7")))

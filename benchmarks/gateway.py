@@ -26,12 +26,16 @@ from urllib.parse import urlsplit
 import msgspec
 
 from benchmarks import machine
+from benchmarks.client import engine_target
 from benchmarks.errors import BenchError
 from benchmarks.figures import Report, Row, compared, single
 from benchmarks.home import QLAUNCH, Home, home, provide
 from benchmarks.options import Options
 from benchmarks.start import ENGINE, MODEL, PROFILE
 
+LENGTHS = (128, 26)
+"""Tokens of a text: those of the other benchmarks, and a sentence, for which an engine works little
+beside what a call costs."""
 BATCHES = (1, 16)
 REQUESTS = {1: 60, 16: 12}
 """Of one round at the engine; hits are quick and get ten times as many."""
@@ -102,23 +106,29 @@ def run(options: Options) -> Report:
         BenchError: something did not start, or answers were wrong.
     """
     provide(options.say, engine=ENGINE, model=MODEL)
-    facts, times, seen = machine.facts(), options.times(usual=5), Seen()
+    facts, times = machine.facts(), options.times(usual=5)
+    seen = {tokens: Seen() for tokens in LENGTHS}
     with home() as place:
         options.say("starting the engine")
         up = place.up("bench-gateway", PROFILE)
-        model = str(place.data("plan", PROFILE)["model"])
+        endpoint = str(up.data["endpoint"])
+        target, source = engine_target(place, up.data)
         with gateway(place, "bench-gateway") as (url, _pid):
-            engine, front = Asker(str(up.data["endpoint"]), model), Asker(url, model)
-            fresh = texts()
+            engine, front = Asker(endpoint, target.model), Asker(url, target.model)
             for number in range(times):
-                for batch in BATCHES:
-                    options.say(f"round {number + 1} of {times}: {batch} texts a request")
+                for tokens, its in seen.items():
+                    options.say(f"round {number + 1} of {times}: texts of {tokens} tokens")
                     machine.look_again(facts)
-                    count = max(3, REQUESTS[batch] // (10 if options.quick else 1))
-                    one_round(seen, engine, front, partial(next_batch, fresh, batch), count, batch)
-                options.say(f"round {number + 1} of {times}: {CLIENTS} clients at once")
-                at_once(seen, str(up.data["endpoint"]), url, model, fresh)
+                    fresh = itertools.chain.from_iterable(
+                        source.take(16, tokens) for _ in itertools.count()
+                    )
+                    for batch in BATCHES:
+                        count = max(3, REQUESTS[batch] // (10 if options.quick else 1))
+                        asked = partial(next_batch, fresh, batch)
+                        one_round(its, engine, front, asked, count, batch)
+                    at_once(its, endpoint, url, target.model, fresh)
         version = str(up.data["engine"]["version"])
+    least = min(its.least_cosine for its in seen.values())
     return Report(
         benchmark="gateway",
         title="The gateway before `cpu-minilm`, cache on disk",
@@ -128,13 +138,13 @@ def run(options: Options) -> Report:
         quick=options.quick,
         machine=facts,
         versions=machine.versions({"sglang": version}),
-        settings={"repeats": times, "requests": REQUESTS, "batches": BATCHES},
-        rows=tuple(rows(seen)),
+        settings={"repeats": times, "requests": REQUESTS, "batches": BATCHES, "tokens": LENGTHS},
+        rows=tuple(row for tokens, its in seen.items() for row in rows(its, tokens)),
         notes=(
             "One client, one connection; medians of a round, ratios of neighbours.",
-            f"Least cosine of the gateway's vectors with the engine's: {seen.least_cosine:.6f}.",
+            f"Least cosine of the gateway's vectors with the engine's: {least:.6f}.",
         ),
-        raw=msgspec.to_builtins(seen),
+        raw=msgspec.to_builtins(seen, str_keys=True),
     )
 
 
@@ -208,10 +218,10 @@ def rate_of(url: str, model: str, batches: list[list[str]]) -> float:
     return sum(map(len, batches)) / (time.perf_counter() - began)
 
 
-def rows(seen: Seen) -> Iterator[Row]:
-    """The table."""
-    for batch in BATCHES:
-        name = f"{batch} text{'s' if batch > 1 else ''} a request"
+def rows(seen: Seen, tokens: int) -> Iterator[Row]:
+    """The table's part for texts of so many tokens."""
+    one, many = (f"{n} × {tokens} tokens a request" for n in BATCHES)
+    for batch, name in zip(BATCHES, (one, many), strict=True):
         engine = seen.engine[batch]
         yield compared(
             f"{name}, all hits: p50", "ms", seen.hits[batch], engine, "at most", HIT_SHARE
@@ -219,15 +229,15 @@ def rows(seen: Seen) -> Iterator[Row]:
         yield compared(
             f"{name}, misses: p50", "ms", seen.misses[batch], engine, "at most", MISS_COST
         )
-    yield single("1 text a request, all hits: p50", "ms", seen.hits[1], "at most", HIT_MS)
+    yield single(f"{one}, all hits: p50", "ms", seen.hits[1], "at most", HIT_MS)
     rate, base = rates(seen.hits[16], 16), rates(seen.engine[16], 16)
-    yield compared("16 texts a request, all hits: rate", "texts/s", rate, base, "at least", RATE)
+    yield compared(f"{many}, all hits: rate", "texts/s", rate, base, "at least", RATE)
     half = rates(seen.half[16], 16)
-    yield compared("16 texts a request, half hits: rate", "texts/s", half, base, "at least", HALF)
-    name = f"{CLIENTS} clients at once, half hits: rate"
+    yield compared(f"{many}, half hits: rate", "texts/s", half, base, "at least", HALF)
+    name = f"{many}, {CLIENTS} clients at once, half hits: rate"
     yield compared(name, "texts/s", seen.together_half, seen.together, "at least", HALF)
     # What half hits can reach: an engine takes more than half of the time for half of a batch.
-    name = "16 texts, half hits, beside the engine asked for the other 8 alone"
+    name = f"{many}, half hits, beside the engine asked for the other 8 alone"
     yield compared(f"{name}: p50", "ms", seen.half[16], seen.rest, "at most", MISS_COST)
     name = f"{name}, {CLIENTS} clients at once: rate"
     least = 1 / MISS_COST

@@ -437,6 +437,59 @@ def waited(after_s: float) -> Any:
     return {"seconds": seconds, "fed": len(fed)}
 
 
+def handed_out(count: int, workers: int) -> Any:
+    """What SGLang's controller sends to each of so many schedulers of a call with `count` texts."""
+    import pickle
+    from array import array
+
+    from qlaunch_sglang import shared_calls
+    from sglang.srt.managers import io_struct
+    from sglang.srt.managers.data_parallel_controller import DataParallelController
+    from sglang.srt.observability.req_time_stats import APIServerReqTimeStats
+
+    texts = []
+    for number in range(count):
+        text = io_struct.TokenizedEmbeddingReqInput(
+            rid=str(number),
+            input_text=None,
+            input_ids=array("q", [number]),
+            mm_inputs=None,
+            token_type_ids=None,
+            sampling_params=None,
+            time_stats=APIServerReqTimeStats(),
+        )
+        text.wrap_pickle_fields()
+        texts.append(text)
+    sent: list[list[Any]] = [[] for _ in range(workers)]
+
+    def socket(messages: list[Any]) -> Any:
+        def send(message: Any, **_: Any) -> None:
+            messages.append(pickle.loads(pickle.dumps(message)))
+
+        return SimpleNamespace(send_pyobj=send)
+
+    controller = DataParallelController.__new__(DataParallelController)
+    controller.__dict__.update(
+        workers=[socket(messages) for messages in sent],
+        refresh_load_budget_on_dispatch=False,
+        round_robin_counter=0,
+        status=[True] * workers,
+        _active_workers=list(range(workers)),
+        dispatching=controller.round_robin_scheduler,
+    )
+    call = io_struct.BatchTokenizedEmbeddingReqInput(batch=texts)
+    shared_calls._around(DataParallelController.dispatch_batch_embedding, controller, call)
+
+    def told(message: Any) -> Any:
+        requests = list(message) if hasattr(message, "batch") else [message]
+        for request in requests:
+            request.unwrap_pickle_fields()
+        kinds = sorted({type(request.time_stats).__name__ for request in requests})
+        return [type(message).__name__, [int(request.rid) for request in requests], kinds]
+
+    return [[told(message) for message in messages] for messages in sent]
+
+
 def controller_source() -> Any:
     """The loop that calm_controller.py relies on, as this SGLang writes it."""
     import inspect
@@ -542,6 +595,7 @@ ASKS = {
         first_odd,
         ways_of_results,
         waited,
+        handed_out,
         controller_source,
         loaded,
         why_not_fork,

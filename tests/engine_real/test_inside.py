@@ -243,6 +243,15 @@ def test_the_controller_s_loop_is_the_one_that_is_made_to_sleep(ask: Ask) -> Non
     assert "NOBLOCK" in source[asked:]
 
 
+def test_schedulers_that_share_a_call_get_one_message_each(ask: Ask) -> None:
+    """The controller handed texts out one by one: each scheduler computed its first alone."""
+    (found,) = ask({"ask": "handed_out", "count": 5, "workers": 2})
+    call, kind = "BatchTokenizedEmbeddingReqInput", ["DPControllerReqTimeStats"]
+    assert found == [[[call, [0, 2, 4], kind]], [[call, [1, 3], kind]]]
+    (found,) = ask({"ask": "handed_out", "count": 1, "workers": 2})
+    assert found == [[["TokenizedEmbeddingReqInput", [0], kind]], []]
+
+
 def test_a_text_that_was_begun_in_another_batch_is_left_to_the_stock_layer(ask: Ask) -> None:
     rows = RANDOM.standard_normal((4, 24)).astype(np.float32).tolist()
     (found,) = ask({"ask": "attended", "states": rows, "lengths": [2, 2], "prefixes": [0, 3]})

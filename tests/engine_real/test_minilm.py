@@ -166,6 +166,8 @@ def test_the_log_tells_that_children_are_forked(service: Service) -> None:
     assert "qlaunch: pooling mean" in log
     assert "modules.json" in log
     assert KEY not in log
+    # SGLang asked itself to freeze its heap before it listened, and wrote why that failed.
+    assert "Traceback" not in log
     last = service.home.run("logs", "cpu-minilm", "-n", "2", "--json").ok().data["lines"]
     assert len(last) == 2
 

@@ -4,13 +4,14 @@ Two ways in, both official, neither touches an installed file:
 
 - the entry point `sglang.srt.plugins` (SGLang ≥ 0.5.12) calls `register` in the front and in the
   scheduler; it hooks the place where the front chooses how to start its children (`fork_start`),
-  the loop of what hands requests to several schedulers (`calm_controller`), the scheduler's sleep
-  between requests (`trimming`), the making of the tokenizer where texts go to it in lower case
-  (`lower_case`), the making of the cache of keys and values (`no_cache`), the way of vectors from
-  the scheduler to the front (`no_detokenizer`; `straight` where there is a detokenizer), the making
-  of a grammar backend (`no_grammar`), the front's answer to `/health` (`prompt_health`) and
-  to SIGTERM (`prompt_stop`), the writing of answers (`answers`), and what is fused by compiled
-  kernels where there are none (`torch_kernels`);
+  the loop of what hands requests to several schedulers (`calm_controller`) and how it hands out a
+  call's texts (`shared_calls`), the scheduler's sleep between requests (`trimming`), the making of
+  the tokenizer where texts go to it in lower case (`lower_case`), the making of the cache of keys
+  and values (`no_cache`), the way of vectors from the scheduler to the front (`no_detokenizer`;
+  `straight` where there is a detokenizer), the making of a grammar backend (`no_grammar`), the
+  front's answers to `/health` (`prompt_health`) and to SIGTERM (`prompt_stop`), when it freezes its
+  heap (`timely_freeze`), the writing of answers (`answers`), and what is fused by compiled kernels
+  where there are none (`torch_kernels`);
 - `SGLANG_EXTERNAL_MODEL_PACKAGE=qlaunch_sglang.encoders` (or `.decoders`) makes SGLang's model
   registry take the classes of that package over its own of the same name.
 
@@ -34,7 +35,9 @@ def register() -> None:
         no_grammar,
         prompt_health,
         prompt_stop,
+        shared_calls,
         straight,
+        timely_freeze,
         torch_kernels,
         trimming,
     )
@@ -43,6 +46,7 @@ def register() -> None:
     gc.set_threshold(700, 10, 10)
     fork_start.register()
     calm_controller.register()
+    shared_calls.register()
     trimming.register()
     lower_case.register()
     no_cache.register()
@@ -51,5 +55,6 @@ def register() -> None:
     no_grammar.register()
     prompt_health.register()
     prompt_stop.register()
+    timely_freeze.register()
     answers.register()
     torch_kernels.register()

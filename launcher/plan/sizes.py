@@ -113,7 +113,7 @@ def fill(
     on_cpu = engine.release.device == "cpu"
     whole = whole and not checkpoint.encoder
     switches = _switches(said, engine, whole=whole)
-    together = _together(said, engine)
+    in_one = together(said, engine)
     running = _running(checkpoint, on_cpu=on_cpu) if RUNNING not in said else {}
     sizes = {}
     if context.POOL not in said:
@@ -124,7 +124,7 @@ def fill(
     if switches:
         what = "a CPU" if on_cpu else f"engine {engine.release.name}"
         reasons.append(f"not in the profile, set for {what}: {_words(switches)}")
-    if together:
+    if in_one:
         reasons.append(
             f"--{TOGETHER}: else the first text of a call is computed alone, before the others"
         )
@@ -135,7 +135,7 @@ def fill(
             f"not in the profile, computed from the model and {free} of free memory{shared}: "
             + _words({**sizes, **running})
         )
-    return Decision({**switches, **together, **sizes, **running}, tuple(reasons))
+    return Decision({**switches, **in_one, **sizes, **running}, tuple(reasons))
 
 
 def _switches(
@@ -150,7 +150,7 @@ def _switches(
     return {name: switches[name] for name in switches if name not in said and _has(engine, name)}
 
 
-def _together(said: Mapping[str, FlagValue], engine: Engine) -> dict[str, FlagValue]:
+def together(said: Mapping[str, FlagValue], engine: Engine) -> dict[str, FlagValue]:
     """The texts of a call in one message, where the engine can and nobody said otherwise."""
     from packaging.version import Version
 

@@ -49,6 +49,13 @@ def _parity(model: str) -> Callable[[dict[str, Any]], str]:
     return words
 
 
+def _batches(seen: dict[str, Any]) -> str:
+    served = seen.get("minilm", {})
+    if "batches" not in served:
+        return "not looked at"
+    return f"{', '.join(map(str, served['batches']))}; token ids: {served['token_ids']}"
+
+
 def _plain(key: str) -> Callable[[dict[str, Any]], str]:
     return lambda seen: str(seen.get(key, "not reached"))
 
@@ -69,6 +76,10 @@ ROWS: Final[tuple[Row, ...]] = (
     ("plugin in the scheduler", _served("minilm", "plugin")),
     ("`/health`", _served("minilm", "health")),
     ("model-info path", _served("minilm", "model_info")),
+    (
+        "texts of its batches: SGLang's own call, one of 6 texts, one of 3 lists of token ids",
+        _batches,
+    ),
     ("MiniLM against transformers, float32", _parity("minilm")),
     ("start with a small Qwen3", _served("qwen3", "start")),
     ("plugin in the scheduler", _served("qwen3", "plugin")),

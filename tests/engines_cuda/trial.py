@@ -25,7 +25,9 @@ from launcher.engine.environments import install, stub_driver
 from launcher.engine.options import flags, own_options
 from launcher.engine.release import Engine, InstalledEngine, Release
 from launcher.paths import dirs
+from launcher.plan import sizes
 from launcher.service import ports
+from launcher.service.supervisor.batch_counter import prefill_batch
 from tests.checkpoints import make_qwen3
 
 HERE: Final = Path(__file__).parent
@@ -38,6 +40,8 @@ TEXTS: Final = (
     "word " * 300,
     "x",
 )
+IDS: Final = [[5, 6, 7], [8, 9], [10]]
+"""A call of token ids, which some releases refuse with some options."""
 _REFERENCE: Final = """
 import json, sys, torch, transformers
 path, texts, pooling = json.load(sys.stdin)
@@ -160,6 +164,7 @@ def served(engine: Engine, name: str, model: Model) -> dict[str, Any]:
         "max-running-requests": 16,
         "disable-overlap-schedule": True,
     }
+    options |= sizes.together(options, engine)
     argv = command.argv(
         engine,
         model_path=str(model.path),
@@ -182,8 +187,10 @@ def served(engine: Engine, name: str, model: Model) -> dict[str, Any]:
         process.wait()
     lines = log.read_text("utf-8", "replace").splitlines()
     pooling = [line for line in lines if "qlaunch: pooling" in line]
+    batches = [batch.texts for line in lines if (batch := prefill_batch(line))]
     words = pooling[0].partition("qlaunch: ")[2].partition(" (")[0] if pooling else "not seen"
-    return {**seen, "plugin": words, "log": _without_places(lines[-40:], model.path, engine)}
+    told = {"plugin": words, "batches": batches}
+    return {**seen, **told, "log": _without_places(lines[-40:], model.path, engine)}
 
 
 def _without_places(lines: list[str], model: Path, engine: Engine) -> list[str]:
@@ -210,10 +217,12 @@ def _asked(
     sent = json.dumps({"model": "m", "input": list(TEXTS)}).encode()
     answer = json.loads(_get(f"{base}/v1/embeddings", sent)[1])
     vectors = np.array([row["embedding"] for row in answer["data"]])
+    ids = json.dumps({"model": "m", "input": IDS}).encode()
     return {
         "start": f"/health answered 200 after {time.monotonic() - began:.0f} s",
         "health": "200",
         "model_info": f"`{path}`: {status}, {'names the model' if says else 'another model'}",
+        "token_ids": f"{_get(base + '/v1/embeddings', ids)[0]}",
         "cosines": cosines(vectors, reference(engine, model, env)),
     }
 

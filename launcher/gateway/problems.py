@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from typing import Final, Self
+
 import msgspec
+
+_NUMBER: Final = re.compile(rb"\binput\[([0-9]{1,7})\]")
+"""How the guard names an input of a call, and its number."""
 
 
 class RequestError(Exception):
@@ -38,6 +45,20 @@ class UpstreamRefusalError(RequestError):
         text = f"the server answered with status {status}"
         super().__init__(status, "upstream_refused", text, retry_after=retry_after)
         self._body = body
+
+    def numbered(self, numbers: Sequence[int]) -> Self:
+        """The same in the numbers of the client's own call.
+
+        Args:
+            numbers: of each input of the server's call, its number in the client's.
+        """
+
+        def own(found: re.Match[bytes]) -> bytes:
+            number = int(found[1])
+            return b"input[%d]" % numbers[number] if number < len(numbers) else found[0]
+
+        body = _NUMBER.sub(own, self._body)
+        return type(self)(self.status, body, retry_after=self.retry_after)
 
     def body(self) -> bytes:
         """What the server answered."""

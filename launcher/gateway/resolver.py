@@ -20,7 +20,7 @@ from launcher.gateway.identity import SPACE_BYTES, Input, input_key
 from launcher.gateway.inputs import InputRules, Preparation
 from launcher.gateway.joining import bytes_of
 from launcher.gateway.pool import Group, IdentityChangedError, Limits
-from launcher.gateway.problems import RequestError
+from launcher.gateway.problems import RequestError, UpstreamRefusalError
 from launcher.gateway.replica import Part
 from launcher.gateway.request import EmbeddingCall, Priority
 from launcher.gateway.store import Store
@@ -116,7 +116,7 @@ class Resolver:
             return Outcome(
                 vectors=[known[key] for key in keys], hits=hits, shared=0, made=0, tokens=0
             )
-        work = _Work(group, call, space, request_id, inputs)
+        work = _Work(group, call, space, request_id, keys, inputs)
         joined = self._under_way(missing, call.priority)
         owned = [key for key in missing if key not in joined]
         tokens = await self._make(work, owned, known)
@@ -200,6 +200,10 @@ class Resolver:
                 made = self._store.keep(made)
             for key, vector in made.items():
                 flights[key].set_result(vector)
+        except UpstreamRefusalError as refusal:
+            # The server numbers what it was asked for: neither hits nor what goes in other calls.
+            raise refusal.numbered([work.keys.index(key) for key in flights]) from None
+        else:
             return tokens
         finally:
             for key, flight in flights.items():
@@ -242,6 +246,8 @@ class _Work(msgspec.Struct, frozen=True):
     call: EmbeddingCall
     space: bytes | None
     request_id: str
+    keys: list[bytes]
+    """Of all inputs of the client's call, in its order."""
     inputs: dict[bytes, Input]
 
     @property

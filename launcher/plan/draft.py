@@ -122,6 +122,7 @@ def make_draft(inputs: Inputs) -> Draft:
         inputs.hardware,
         width=DTYPE_BYTES.get(computed, 2),
         whole=whole,
+        plugin=inputs.settings.plugin,
         engines=placement.most_on_one(inputs),
         predict=lambda knobs: _predict(inputs, dtype.value, base, knobs, 0),
     )

@@ -200,18 +200,20 @@ def reason(guard: Guard) -> str:
     )
 
 
-def predicted(without: MemoryPrediction, guard: Guard) -> MemoryPrediction:
-    """A prediction with what the front holds of requests, at most, when all that may be is open."""
+def predicted(without: MemoryPrediction, guard: Guard, *, fronts: int = 1) -> MemoryPrediction:
+    """A prediction with what the fronts hold of requests, at most, when all that may be is open:
+    each has the guard's limits for itself."""
+    several = f"{fronts} fronts × " if fronts > 1 else ""
     vectors = guard.open_inputs * guard.dimensions * VECTOR_BYTES
     term = Term(
         name="requests at once",
         device="ram",
         process="front",
-        bytes=vectors + guard.open_tokens * TOKEN_BYTES + guard.open_bytes,
+        bytes=fronts * (vectors + guard.open_tokens * TOKEN_BYTES + guard.open_bytes),
         basis="computed",
         kind="requests",
-        source=f"{guard.open_inputs} vectors × {guard.dimensions} × {VECTOR_BYTES} B,"
-        f" {guard.open_tokens} tokens × {TOKEN_BYTES} B, {guard.open_bytes} B of bodies",
+        source=f"{several}({guard.open_inputs} vectors × {guard.dimensions} × {VECTOR_BYTES} B,"
+        f" {guard.open_tokens} tokens × {TOKEN_BYTES} B, {guard.open_bytes} B of bodies)",
         reserve=True,
     )
     full = (without.ram_full_bytes or 0) + term.bytes

@@ -29,6 +29,7 @@ from launcher.plan import (
     engine_and_card,
     fallback,
     fit,
+    fronts,
     guard,
     memory,
     placement,
@@ -41,6 +42,7 @@ from launcher.plan import (
 from launcher.plan.decision import Decision, Flags
 from launcher.plan.draft import Draft, make_draft, model_kind
 from launcher.plan.inputs import Inputs
+from launcher.plan.option_checks import check_options
 from launcher.plan.request_checks import check_request
 
 
@@ -181,7 +183,8 @@ def _predicted(
     one = draft.predict(inputs, knobs, _pool_bytes(inputs, draft.flags))
     calibrated = draft.calibration.value is not None
     several = replicas.predicted(one, draft.replicas, method=draft.method, calibrated=calibrated)
-    return guard.predicted(several, limits)
+    beside = fronts.count(draft.asked) if inputs.engine.release.device == "cpu" else 0
+    return guard.predicted(fronts.predicted(several, beside), limits, fronts=max(1, beside))
 
 
 def _misfit(
@@ -219,6 +222,7 @@ def _checked_argv(inputs: Inputs, draft: Draft) -> tuple[tuple[str, ...], tuple[
     # Any figure in place of the port that is chosen at the start.
     checkable = ["1" if word == "{port}" else word for word in words]
     known = inputs.engine.options or inputs.engine.version
+    check_options(guard.switches(draft.flags, inputs.extra))
     return argv, tuple(problem.message for problem in flag_tables.require(checkable, known))
 
 

@@ -64,11 +64,7 @@ TURING_SWITCHES: Final[Mapping[str, FlagValue]] = MappingProxyType(
 TOGETHER: Final = "enable-tokenizer-batch-encode"
 """A call's texts go to the scheduler in one message. One by one, the first is computed alone while
 the others arrive: a batch more for every call (docs/decisions.md 132)."""
-TOGETHER_SINCE: Final = "0.5.10"
-"""First SGLang known to have that message for embeddings, and to take token ids with the option."""
-APART: Final = frozenset(
-    {"enable-dynamic-batch-tokenizer", "skip-tokenizer-init", "enable-dp-attention"}
-)
+APART: Final = frozenset({"enable-dynamic-batch-tokenizer", "enable-dp-attention"})
 """Options that the engine does not take together with it."""
 
 TEXTS: Final = 16_384
@@ -95,6 +91,7 @@ def fill(
     *,
     width: int,
     whole: bool,
+    plugin: bool = True,
     engines: int = 1,
     predict: Callable[[memory.Knobs], MemoryPrediction],
 ) -> Decision[Flags]:
@@ -107,13 +104,14 @@ def fill(
         hardware: the memory that is free.
         width: bytes of one number of the cache.
         whole: whether the plugin may keep a decoder's texts whole, without a cache.
+        plugin: whether qlaunch's plugin runs in the engine.
         engines: how many share the memory that is free, each with as much.
         predict: the memory of a plan with the given sizes.
     """
     on_cpu = engine.release.device == "cpu"
     whole = whole and not checkpoint.encoder
     switches = _switches(said, engine, whole=whole)
-    in_one = together(said, engine)
+    in_one = together(said, engine, plugin=plugin)
     running = _running(checkpoint, on_cpu=on_cpu) if RUNNING not in said else {}
     sizes = {}
     if context.POOL not in said:
@@ -150,13 +148,15 @@ def _switches(
     return {name: switches[name] for name in switches if name not in said and _has(engine, name)}
 
 
-def together(said: Mapping[str, FlagValue], engine: Engine) -> dict[str, FlagValue]:
-    """The texts of a call in one message, where the engine can and nobody said otherwise."""
-    from packaging.version import Version
-
-    open_to_it = TOGETHER not in said and APART.isdisjoint(said) and _has(engine, TOGETHER)
-    known = Version(engine.version) >= Version(TOGETHER_SINCE)
-    return {TOGETHER: True} if open_to_it and known else {}
+def together(
+    said: Mapping[str, FlagValue], engine: Engine, *, plugin: bool
+) -> dict[str, FlagValue]:
+    """The texts of a call in one message, where nobody said otherwise, and the plugin has the one
+    front read them in slices: all at once they would take more memory than is predicted."""
+    sliced = plugin and engine.release.plugin == "framework"
+    others = APART | whole_texts.FRONTS
+    apart = TOGETHER in said or any(said.get(name) not in (None, False) for name in others)
+    return {TOGETHER: True} if sliced and not apart and _has(engine, TOGETHER) else {}
 
 
 def _has(engine: Engine, name: str) -> bool:

@@ -106,6 +106,25 @@ def test_all_inputs_of_a_call_are_computed_in_one_batch(service: Service, kind: 
     assert 7 in [batch.texts for line in lines if (batch := prefill_batch(line))]
 
 
+def test_a_large_call_fills_batches_and_keeps_its_order(service: Service) -> None:
+    """Read in slices, sent in one message."""
+    texts = [f"{'word ' * (number % 5)}number {number}" for number in range(150)]
+    before = len(service.home.log("cpu-minilm").splitlines())
+    client = openai.OpenAI(base_url=service.endpoint, api_key=KEY, max_retries=0, timeout=UP_S)
+    with client:
+        whole = client.embeddings.create(model="all-minilm-l6-v2", input=texts).data
+        some = (0, 63, 64, 127, 128, 149)
+        asked = [texts[number] for number in some]
+        alone = client.embeddings.create(model="all-minilm-l6-v2", input=asked).data
+    assert len(whole) == 150
+    for number, one in zip(some, alone, strict=True):
+        products = zip(whole[number].embedding, one.embedding, strict=True)
+        assert sum(a * b for a, b in products) > 0.999
+    lines = service.home.log("cpu-minilm").splitlines()[before:]
+    batches = [batch.texts for line in lines if (batch := prefill_batch(line))]
+    assert 64 in batches[:2]  # the first, but for a look of the supervisor's
+
+
 def test_the_gateway_before_it_answers_the_same_from_its_cache(service: Service) -> None:
     """Clients need no key of the engine's; what was asked before is answered without it."""
     process = service.home.start("gateway", "cpu-minilm", "--port", "0", "--cache-wait-ms", "1000")

@@ -164,7 +164,7 @@ def served(engine: Engine, name: str, model: Model) -> dict[str, Any]:
         "max-running-requests": 16,
         "disable-overlap-schedule": True,
     }
-    options |= sizes.together(options, engine)
+    options |= sizes.together(options, engine, plugin=True)
     argv = command.argv(
         engine,
         model_path=str(model.path),

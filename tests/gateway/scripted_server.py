@@ -75,8 +75,10 @@ class ScriptedServer:
             return web.Response(status=self.status, text=self.error_body)
         if not self.base64 and body.get("encoding_format") == "base64":
             return web.Response(status=400, text='{"message":"encoding_format: only float"}')
-        if any(self.refused(item) for item in body["input"]):
-            return web.Response(status=400, text='{"error":{"message":"refused"}}')
+        odd = next((at for at, item in enumerate(body["input"]) if self.refused(item)), None)
+        if odd is not None:
+            said = {"message": f"input[{odd}] is refused", "param": "input"}
+            return web.Response(status=400, text=json.dumps({"error": said}))
         self.asked.update(json.dumps(item) for item in body["input"])
         answer = self.spoil(self.answer(body))
         text = answer if isinstance(answer, str) else json.dumps(answer)

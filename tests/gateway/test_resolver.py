@@ -8,6 +8,7 @@ import pytest
 
 from launcher.gateway.identity import Identity
 from launcher.gateway.pool import Limits
+from launcher.gateway.problems import UpstreamRefusalError
 from tests.gateway.harness import Bench, Memory, run, until
 from tests.gateway.scripted_server import truth
 from tests.patience import PATIENCE_S
@@ -97,6 +98,30 @@ def test_one_part_that_fails_fails_the_request_and_keeps_the_others() -> None:
             assert (await bench.ask(["a", "b"])).hits == 2
 
     run(work())
+
+
+@pytest.mark.parametrize("call_inputs", [1, 3, 64])
+def test_a_refused_input_is_named_by_its_number_in_the_clients_call(call_inputs: int) -> None:
+    """The server's own number counted neither hits nor duplicates, nor what went in other calls."""
+
+    async def work() -> None:
+        limits = Limits(call_inputs=call_inputs, timeout_s=PATIENCE_S)
+        async with Bench(Memory(), limits=limits) as bench:
+            await bench.ask(["known", "known too"])
+            await bench.kept()
+            bench.server.refused = lambda item: item == "bad"
+            reply = await bench.ask(["known", "a", "a", "known too", "b", "bad", "bad"])
+            assert reply.status == 400
+            assert reply.body["error"] == {"message": "input[5] is refused", "param": "input"}
+
+    run(work())
+
+
+def test_numbers_that_are_no_inputs_of_the_call_stay() -> None:
+    said = b'{"error":{"message":"input[1] and input[9], my_input[0]"}}'
+    own = UpstreamRefusalError(400, said, retry_after=3).numbered([7, 8])
+    assert own.body() == b'{"error":{"message":"input[8] and input[9], my_input[0]"}}'
+    assert (own.status, own.retry_after) == (400, 3)
 
 
 def test_all_hits_ask_no_server_and_cost_no_tokens() -> None:

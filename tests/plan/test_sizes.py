@@ -154,7 +154,7 @@ def test_a_decoder_that_attends_both_ways_is_never_split() -> None:
     assert number(plan, "max-prefill-tokens") > number(plan, "context-length")
 
 
-@pytest.mark.parametrize("release", ["cpu", "cpu-0.5.15", "cuda13", "cuda13-portable", "cuda12"])
+@pytest.mark.parametrize("release", ["cpu", "cpu-0.5.15", "cuda13", "cuda13-portable"])
 def test_the_texts_of_a_call_reach_the_scheduler_together(release: str) -> None:
     plan = make_plan(
         inputs(hardware=machine(gpus=(gpu("NVIDIA A10", (8, 6), 24 * GIB),)), release=release)
@@ -163,18 +163,28 @@ def test_the_texts_of_a_call_reach_the_scheduler_together(release: str) -> None:
     assert any("else the first text of a call is computed alone" in why for why in plan.reasons)
 
 
-def test_an_engine_without_that_message_is_not_asked_for_it() -> None:
-    """SGLang 0.5.1 knows the option, and then refuses token ids."""
-    plan = make_plan(inputs(hardware=machine(gpus=(gpu(total=15 * GIB),)), release="turing"))
+@pytest.mark.parametrize("release", ["turing", "cuda12"])
+def test_an_engine_that_would_read_them_all_at_once_is_not_asked_for_it(release: str) -> None:
+    """SGLang 0.5.1 refuses token ids with it; 0.5.10 has no framework for the plugin's slices."""
+    card = gpu("Tesla T4") if release == "turing" else gpu("NVIDIA A10", (8, 6), 24 * GIB)
+    plan = make_plan(inputs(hardware=machine(gpus=(card,)), release=release))
     assert f"--{sizes.TOGETHER}" not in plan.engine.argv
+    assert f"--{sizes.TOGETHER}" not in make_plan(inputs(plugin=False)).engine.argv
 
 
-@pytest.mark.parametrize("other", sorted(sizes.APART))
+@pytest.mark.parametrize("other", sorted(sizes.APART | {"tokenizer-worker-num"}))
 def test_what_goes_with_no_such_message_is_left_without_it(other: str) -> None:
-    for plan in (make_plan(inputs(flags={other: True})), make_plan(inputs(extra=(f"--{other}",)))):
+    value = "2" if other.endswith("num") else True
+    words = (f"--{other}", "2") if value == "2" else (f"--{other}",)
+    for plan in (make_plan(inputs(flags={other: value})), make_plan(inputs(extra=words))):
         assert f"--{sizes.TOGETHER}" not in plan.engine.argv
+
+
+def test_the_message_can_be_said_no_to_and_other_options_too() -> None:
     plan = make_plan(inputs(flags={sizes.TOGETHER: False}))
     assert f"--{sizes.TOGETHER}" not in plan.engine.argv
+    plan = make_plan(inputs(flags={"enable-dynamic-batch-tokenizer": False}))
+    assert f"--{sizes.TOGETHER}" in plan.engine.argv
 
 
 def test_what_the_profile_or_the_command_line_says_is_kept() -> None:

@@ -10,8 +10,8 @@ Two ways in, both official, neither touches an installed file:
   and values (`no_cache`), the way of vectors from the scheduler to the front (`no_detokenizer`;
   `straight` where there is a detokenizer), the making of a grammar backend (`no_grammar`), the
   front's answers to `/health` (`prompt_health`) and to SIGTERM (`prompt_stop`), when it freezes its
-  heap (`timely_freeze`), the writing of answers (`answers`), and what is fused by compiled kernels
-  where there are none (`torch_kernels`);
+  heap (`timely_freeze`), the reading of a call's texts (`call_slices`), the writing of answers
+  (`answers`), and what is fused by compiled kernels where there are none (`torch_kernels`);
 - `SGLANG_EXTERNAL_MODEL_PACKAGE=qlaunch_sglang.encoders` (or `.decoders`) makes SGLang's model
   registry take the classes of that package over its own of the same name.
 
@@ -27,6 +27,7 @@ def register() -> None:
 
     from qlaunch_sglang import (
         answers,
+        call_slices,
         calm_controller,
         fork_start,
         lower_case,
@@ -57,4 +58,5 @@ def register() -> None:
     prompt_stop.register()
     timely_freeze.register()
     answers.register()
+    call_slices.register()
     torch_kernels.register()

@@ -1,0 +1,42 @@
+"""Several fronts take the memory of as many processes, and of as many clients' requests."""
+
+from __future__ import annotations
+
+import pytest
+
+from launcher.documents.plan import MemoryPrediction
+from launcher.plan import fronts
+from launcher.plan.resolve import make_plan
+from tests.plan.inputs import inputs
+from tests.samples import GIB, gpu, machine
+
+
+def _predicted(count: str) -> MemoryPrediction:
+    return make_plan(inputs(extra=("--tokenizer-worker-num", count))).predicted
+
+
+@pytest.mark.parametrize(("count", "measured"), [(2, 1_373_273_088), (3, 1_702_349_824)])
+def test_each_of_them_is_predicted(count: int, measured: int) -> None:
+    """751 MB were predicted for either; the figures are those of MiniLM's whole tree."""
+    ram = _predicted(str(count)).ram_bytes
+    assert ram is not None
+    assert measured <= ram <= 1.05 * measured
+
+
+def test_each_holds_as_many_requests_as_the_guard_lets_in() -> None:
+    def requests(count: str) -> int:
+        return sum(t.bytes for t in _predicted(count).terms if t.kind == "requests")
+
+    assert requests("3") == 3 * requests("1")
+    assert _predicted("1").terms == make_plan(inputs(flags={fronts.FLAG: 1})).predicted.terms
+
+
+def test_one_front_is_the_first_process_itself() -> None:
+    assert [fronts.count({fronts.FLAG: given}) for given in (0, 1, 2, "2", True)] == [0, 0, 2, 0, 0]
+    assert not any(term.kind == "fronts" for term in _predicted("1").terms)
+
+
+def test_a_card_s_ram_is_not_predicted_by_a_cpu_s_figures() -> None:
+    hardware = machine(gpus=(gpu("NVIDIA A10", (8, 6), 24 * GIB),))
+    plan = make_plan(inputs(hardware=hardware, release="cuda13", flags={fronts.FLAG: 2}))
+    assert not any(term.kind == "fronts" for term in plan.predicted.terms)

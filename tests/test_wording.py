@@ -7,6 +7,7 @@ where, what to do. Add a phrase here when a reader stumbles over it, and rewrite
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,12 +81,18 @@ def helps() -> Iterator[tuple[str, str]]:
     yield "README.md", readme
 
 
+@functools.cache
+def told() -> tuple[tuple[str, str], ...]:
+    """All of them, read once."""
+    return (*messages(), *helps())
+
+
 @pytest.mark.parametrize("phrase", UNUSED, ids=list(UNUSED.values()))
 def test_a_phrase_we_do_not_use(phrase: str) -> None:
     pattern = re.compile(phrase, re.IGNORECASE)
     found = [
         f"{place}: {text[max(0, match.start() - 30) : match.end() + 30]!r}"
-        for place, text in [*messages(), *helps()]
+        for place, text in told()
         for match in pattern.finditer(text)
     ]
     assert found == [], f"say instead: {UNUSED[phrase]}"
@@ -110,8 +117,8 @@ PAGES = (
 
 def test_sizes_are_told_in_one_unit() -> None:
     """`plan` said 5.5 GB where the profile said 5.5 GiB: 7 % apart, and which one was right?"""
-    told = [*messages(), *helps(), *((page.name, page.read_text("utf-8")) for page in PAGES)]
-    assert len(told) > 1000
-    found = [f"{place}: {m[0]}" for place, text in told for m in BINARY.finditer(text)]
+    texts = [*told(), *((page.name, page.read_text("utf-8")) for page in PAGES)]
+    assert len(texts) > 1000
+    found = [f"{place}: {m[0]}" for place, text in texts for m in BINARY.finditer(text)]
     assert found == [], "say it in kB, MB or GB, as launcher.units.size does"
     assert BINARY.search("it needs 4 GiB") is not None

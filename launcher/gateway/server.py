@@ -7,9 +7,9 @@ import logging
 import re
 import secrets
 import time
-import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -183,6 +183,8 @@ class Gateway:
             self._open_bytes -= length
 
     async def _answer(self, request: web.Request, body: bytes) -> web.Response:
+        from launcher.gateway.sending import SentResponse
+
         begun = time.perf_counter()
         model = "unknown"
         outcome = None
@@ -201,9 +203,9 @@ class Gateway:
             past = goes_past(request.headers)
             outcome = await self._resolver.resolve(group, call, _REQUEST_ID.get(), past=past)
             self._rates.charge(client, outcome.tokens)
-            response = _json(200, render(outcome.vectors, call, outcome.tokens), _counts(outcome))
-            # It is sent after this returns, and goes when it is, or when nobody takes it.
-            weakref.finalize(response, self._sent, weight)
+            body = render(outcome.vectors, call, outcome.tokens)
+            # It is sent after this returns.
+            response = SentResponse(body, _counts(outcome), partial(self._sent, weight))
             weight = 0
             status = 200
         except RequestError as problem:

@@ -70,11 +70,11 @@ def test_costs_are_found_again_by_what_they_made() -> None:
     )
 
 
-@pytest.mark.parametrize("number", range(4))
-def test_recorded_figures_of_one_and_two_replicas_are_met(number: int) -> None:
+def test_recorded_figures_of_one_and_two_replicas_are_met() -> None:
     """Within 10 %, and none of them is among those that the costs are fitted to."""
-    each = capacity.held()[number]
-    assert abs(each.error) <= scale.WITHIN, each
+    held = capacity.held()  # once: finding the costs takes seconds
+    assert len(held) == 4
+    assert [each for each in held if abs(each.error) > scale.WITHIN] == []
 
 
 def test_the_figures_it_begins_from_are_the_published_ones() -> None:

@@ -311,6 +311,18 @@ def test_answers_on_their_way_have_a_bound_and_one_alone_always_is_answered() ->
     run(work())
 
 
+def test_an_idle_connection_holds_nothing_of_its_last_answer() -> None:
+    """aiohttp keeps it until the next request: its memory, and the room that others need."""
+
+    async def work() -> None:
+        async with Bench(Memory(), settings=ServerSettings(most_answer_bytes=1)) as bench:
+            assert (await bench.ask(["a", "b"])).status == 200
+            async with asyncio.timeout(KEPT_ALIVE_S / 3):
+                await nothing_on_its_way(bench.gateway)
+
+    run(work())
+
+
 def test_an_answer_that_is_refused_or_given_up_holds_no_bytes() -> None:
     async def work() -> None:
         async with Bench(Memory(), settings=ServerSettings(most_answer_bytes=1)) as bench:
@@ -319,6 +331,10 @@ def test_an_answer_that_is_refused_or_given_up_holds_no_bytes() -> None:
             await nothing_on_its_way(bench.gateway)
 
     run(work())
+
+
+KEPT_ALIVE_S = 60.0
+"""An idle connection is closed after as long, or more."""
 
 
 async def nothing_on_its_way(gateway: Gateway) -> None:

@@ -51,6 +51,8 @@ def raised(error: str, *, frame: str = "srt/managers/scheduler.py", fatal: bool 
     )
 
 
+RAISED = "raise RuntimeError(message) (scheduler.py, line 6)"
+"""The line of code above it."""
 FRAMES = {"offloader": "srt/utils/offloader.py", "triton": "triton/runtime/build.py"}
 
 Block = tuple[str, str, tuple[str, ...], str]
@@ -149,13 +151,36 @@ def test_a_scheduler_s_traceback_is_quoted_by_its_exception_with_the_path() -> N
         (("KeyError: 'x'", HANDLING, "ValueError: no model x"), "ValueError: no model x"),
         (("KeyError: 'x'",), "KeyError: 'x'"),
         (("OSError: it failed:\n  two things\nand more",), "OSError: it failed: two things"),
-        (("AssertionError\n",), "AssertionError"),
+        (("AssertionError\n",), f"AssertionError: {RAISED}"),
+        (("AssertionError\n", CAUSE, "LaunchError"), f"AssertionError: {RAISED}"),
     ],
 )  # fmt: skip
 def test_a_chain_is_quoted_by_its_first_cause_and_what_a_later_one_adds(
     errors: tuple[str, ...], expected: str
 ) -> None:
     assert quoted("".join(e if e.startswith("\n") else raised(e) for e in errors)) == expected
+
+
+ASSERTED = (
+    "Traceback (most recent call last):\n"
+    '  File "/x/sglang/launch_server.py", line 9, in run\n'
+    "    start()\n"
+    '  File "/x/sglang/srt/server_args.py", line 812, in check\n'
+    "    assert self.tp_size % self.dp_size == 0\n"
+    "           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^\n"
+    "AssertionError\n"
+)
+
+
+@pytest.mark.parametrize("prefix", ["", "[rank1]: "])
+def test_an_exception_without_words_is_quoted_with_the_line_that_raised_it(prefix: str) -> None:
+    """`AssertionError` was all that a start with --enable-dp-attention said."""
+    text = "".join(prefix + line for line in ASSERTED.splitlines(keepends=True))
+    expected = "assert self.tp_size % self.dp_size == 0 (server_args.py, line 812)"
+    found = classify(text, phase="starting")
+    assert found is not None
+    assert found.error == f"AssertionError: {expected}"
+    assert found.message.endswith(found.error)
 
 
 def test_a_long_exception_is_cut() -> None:

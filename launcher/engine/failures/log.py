@@ -43,6 +43,10 @@ _GROUPS = ("ExceptionGroup:", "BaseExceptionGroup:")
 _GUTTER = re.compile(r"^ {2,40}[|+] ?(?!-)", re.MULTILINE)
 """What stands before each line of a group of exceptions (PEP 654), by depth."""
 
+_BARE = re.compile(r"[A-Za-z_][\w.]{0,120}")
+"""An exception's type, with nothing after it."""
+_FRAME = re.compile(r' {2}File "(?:[^"\n]{0,400}/)?([^"/\n]{1,200})", line (\d{1,9})')
+
 
 @dataclass(frozen=True)
 class Traceback:
@@ -130,19 +134,34 @@ class Log:
         Of a chain it is the first cause that counts. One that is no sentence (`KeyError: 'bert'`)
         gives way to the first later one that is; a last one that says something else is added.
         """
-        told = [
-            words
-            for _, low in traceback.frames
+        raised = [
+            (words, begin, low)
+            for begin, low in traceback.frames
             if low < traceback.end and (words := self._exception(low, traceback))
         ]
-        told = [words for words in told if not words.startswith(_GROUPS)] or told
-        if not told:
+        raised = [each for each in raised if not each[0].startswith(_GROUPS)] or raised
+        if not raised:
             return None
+        told = [words for words, _, _ in raised]
+        if all(map(_BARE.fullmatch, told)):
+            return self._explained(*raised[0], traceback.prefix)
         cause = next((words for words in told if " " in _message(words)), told[0])
         last = told[-1]
         if _message(last) in cause or " " not in _message(last):
             return cause
         return last if _message(cause) in last else f"{cause}; then {last}"
+
+    def _explained(self, words: str, begin: int, end: int, prefix: str) -> str:
+        """An exception that says nothing beside its type (`AssertionError`), with the line of code
+        that raised it: the last of the frames between `begin` and `end`."""
+        frame, code = "", ""
+        for raw in self.text[max(begin, end - 4 * LINE_LIMIT) : end].split("\n"):
+            line = raw.removeprefix(prefix)
+            if found := _FRAME.match(line):
+                frame, code = f" ({found[1]}, line {found[2]})", ""
+            elif frame and not code:
+                code = line.strip()
+        return safe(f"{words}: {code}{frame}", _EXCEPTION_LIMIT) if code else words
 
     def _exception(self, low: int, traceback: Traceback) -> str:
         """The exception whose message starts at `low`; one line, unless that ends with a colon."""

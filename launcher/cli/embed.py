@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from launcher.cli.progress import Progress
 from launcher.cli.result import Problem, Result
 from launcher.cli.up import Follow
 from launcher.corpus.inputs import InputFormat, OutputFormat
+from launcher.corpus.records import unreadable
 from launcher.errors import ExitCode, QlaunchError
 
 SHOWN_S = 0.25
@@ -145,6 +147,7 @@ def command(words: tuple[str, ...], **given: Any) -> Result:
     files, named = _split(words, served=bool(asked.services or asked.profile or asked.urls))
     with ends_by_interrupt():
         try:
+            _require_there(files)
             servers = _servers((*asked.services, *named), asked, progress)
             job = _job(files, servers, asked)
             shown = _Shown(progress, quiet=asked.quiet)
@@ -170,6 +173,17 @@ def _split(words: tuple[str, ...], *, served: bool) -> tuple[tuple[Path, ...], t
             f"name the files to embed: {last} is a service, a profile or a model"
         )
     return tuple(map(Path, files)), words[len(files) :]
+
+
+def _require_there(files: tuple[Path, ...]) -> None:
+    """Refuse a word that is nothing before a service is looked for: it may have meant one."""
+    for path in files:
+        with contextlib.suppress(PermissionError):
+            if not path.exists():
+                why = "there is no such file, and no service, profile or model of that name"
+                raise unreadable(
+                    path, why, "what runs: qlaunch ps; what can: qlaunch profiles list"
+                )
 
 
 def _servers(

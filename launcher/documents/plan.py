@@ -11,7 +11,7 @@ from launcher.config.profile import Restart
 from launcher.config.service_cache import ServiceCache
 from launcher.model.checkpoint import Pooling, Prompts
 
-TermKind = Literal["model", "engine", "replicas", "fronts", "requests", "gateway"]
+TermKind = Literal["model", "engine", "replicas", "options", "requests", "gateway"]
 """What a term is of: the model (weights, cache, activations), the engine's own processes, the
 processes of further replicas, requests in the engine's front, the gateway before the engine."""
 StartMethod = Literal["fork", "spawn"]

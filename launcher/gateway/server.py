@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from launcher.gateway import sending
 from launcher.gateway.access import Keys, OneKey, host_allowed
 from launcher.gateway.answer import render
 from launcher.gateway.bypass import goes_past
@@ -183,8 +184,6 @@ class Gateway:
             self._open_bytes -= length
 
     async def _answer(self, request: web.Request, body: bytes) -> web.Response:
-        from launcher.gateway.sending import SentResponse
-
         begun = time.perf_counter()
         model = "unknown"
         outcome = None
@@ -205,7 +204,7 @@ class Gateway:
             self._rates.charge(client, outcome.tokens)
             body = render(outcome.vectors, call, outcome.tokens)
             # It is sent after this returns.
-            response = SentResponse(body, _counts(outcome), partial(self._sent, weight))
+            response = sending.answer(body, _counts(outcome), partial(self._sent, weight))
             weight = 0
             status = 200
         except RequestError as problem:

@@ -99,7 +99,7 @@ def base_bytes(
     others = sum(
         term.bytes
         for term in terms
-        if not term.reserve and (term.basis == "computed" or term.kind in ("fronts", "gateway"))
+        if not term.reserve and (term.basis == "computed" or term.kind in ("options", "gateway"))
     )
     base = run.peak_bytes - others
     return base if base > 0 else None

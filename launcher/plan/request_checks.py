@@ -29,13 +29,19 @@ def check_request(settings: Resolved, extra: tuple[str, ...]) -> None:
 
     Raises:
         QlaunchError: `usage` (exit 2) for options qlaunch sets itself, `unauthenticated_bind`
-            (exit 2) for an address beyond this machine without a key.
+            (exit 2) for an address beyond this machine without a key; `usage` for one port twice.
     """
     require_guarded(
         settings.host,
         keyed=bool(settings.api_key_file),
         allowed=settings.allow_unauthenticated,
     )
+    if settings.metrics_port and settings.metrics_port == settings.port:
+        raise QlaunchError(
+            f"port {settings.port} is asked for twice: for the service and for its metrics",
+            code="usage",
+            fix="give --metrics-port another number, or 0 for a free one",
+        )
     _check_extra(extra)
 
 

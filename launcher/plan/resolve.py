@@ -29,9 +29,10 @@ from launcher.plan import (
     engine_and_card,
     fallback,
     fit,
-    fronts,
     guard,
     memory,
+    option_checks,
+    option_terms,
     placement,
     precision,
     replica_set,
@@ -42,7 +43,6 @@ from launcher.plan import (
 from launcher.plan.decision import Decision, Flags
 from launcher.plan.draft import Draft, make_draft, model_kind
 from launcher.plan.inputs import Inputs
-from launcher.plan.option_checks import check_options
 from launcher.plan.request_checks import check_request
 
 
@@ -183,8 +183,11 @@ def _predicted(
     one = draft.predict(inputs, knobs, _pool_bytes(inputs, draft.flags))
     calibrated = draft.calibration.value is not None
     several = replicas.predicted(one, draft.replicas, method=draft.method, calibrated=calibrated)
-    beside = fronts.count(draft.asked) if inputs.engine.release.device == "cpu" else 0
-    return guard.predicted(fronts.predicted(several, beside), limits, fronts=max(1, beside))
+    if inputs.engine.release.device != "cpu":
+        return guard.predicted(several, limits)
+    given, plugin = option_checks.given(draft.flags, inputs.extra), inputs.settings.plugin
+    more = option_terms.predicted(several, given, inputs.profile.env, plugin=plugin)
+    return guard.predicted(more, limits, fronts=max(1, option_terms.fronts(given)))
 
 
 def _misfit(
@@ -222,7 +225,8 @@ def _checked_argv(inputs: Inputs, draft: Draft) -> tuple[tuple[str, ...], tuple[
     # Any figure in place of the port that is chosen at the start.
     checkable = ["1" if word == "{port}" else word for word in words]
     known = inputs.engine.options or inputs.engine.version
-    check_options(guard.switches(draft.flags, inputs.extra))
+    found = option_checks.given(draft.flags, inputs.extra)
+    option_checks.check_options(found, device=inputs.engine.release.device)
     return argv, tuple(problem.message for problem in flag_tables.require(checkable, known))
 
 
@@ -242,7 +246,7 @@ def _check_model(inputs: Inputs, draft: Draft) -> None:
 
 
 def _check_weights(inputs: Inputs, draft: Draft) -> None:
-    dtype, flags = draft.dtype.value, draft.flags
+    dtype, flags = draft.dtype.value, option_checks.given(draft.flags, inputs.extra)
     support.require(
         inputs.checkpoint,
         inputs.engine.release,

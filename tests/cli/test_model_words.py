@@ -144,6 +144,13 @@ class TestWhereAProfileIsExpected:
         folder = Path("my-finetune")
         assert embed._split(("t.txt", "my-finetune"), served=True) == ((file, folder), ())
 
+    def test_embed_of_a_word_that_is_nothing_says_so(self, run: Run, here: Path) -> None:
+        """It said that no service was named, and none ran."""
+        (here / "t.txt").write_text("a")
+        answer = run("embed", "t.txt", "nosuchservice", "-o", "out.jsonl", "--json")
+        assert (answer.code, answer.error["code"]) == (2, "input_unreadable")
+        assert "no service, profile or model of that name" in answer.error["message"]
+
     def test_embed_of_a_model_alone_asks_for_files(self, run: Run, here: Path) -> None:
         answer = run("embed", "./my-finetune", "-o", "out.jsonl", "--json")
         assert answer.code == 2

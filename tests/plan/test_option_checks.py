@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from launcher.config.profile import HardwareNeed
 from launcher.errors import QlaunchError
+from launcher.plan.engine_and_card import choose
 from launcher.plan.resolve import make_plan
+from tests.plan.golden import HOST
 from tests.plan.inputs import inputs
+from tests.samples import machine
 
 BOTH = ("enable-tokenizer-batch-encode", "enable-dynamic-batch-tokenizer")
 
@@ -29,3 +35,52 @@ def test_an_engine_that_takes_no_texts_is_refused() -> None:
         make_plan(inputs(flags={"skip-tokenizer-init": True}))
     assert caught.value.fix == "leave it out"
     make_plan(inputs(flags={"skip-tokenizer-init": False}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("max-running-requests", 0, "1 is the least that serves anything"),
+        ("max-prefill-tokens", 0, "1 is the least"),
+        ("max-total-tokens", -5, "1 is the least"),
+        ("context-length", 2, "3 is the least"),
+        ("page-size", 0, "1 is the least"),
+        ("tokenizer-worker-num", 0, "1 is the least"),
+        ("tp-size", 2, "an engine computes a whole model"),
+        ("pp-size", 2, "an engine computes a whole model"),
+        ("nnodes", 2, "an engine computes a whole model"),
+        ("load-format", "dummy", "the weights are random then"),
+        ("tokenizer-path", "/nonexistent", "the tokenizer of its checkpoint"),
+        ("delete-ckpt-after-loading", True, "it deletes the model's files"),
+        ("speculative-algorithm", "EAGLE", "which an embedding has none of"),
+    ],
+)
+def test_what_starts_and_serves_nothing_ends_in_the_plan(
+    name: str, value: str | int | bool, said: str
+) -> None:
+    """It ended in a start of 45 s and the advice to change another option, or in a traceback."""
+    words = (f"--{name}",) if value is True else (f"--{name}", str(value))
+    for given in (inputs(flags={name: value}), inputs(extra=words)):
+        with pytest.raises(QlaunchError, match=said) as caught:
+            make_plan(given)
+        assert caught.value.code == "flag_invalid"
+
+
+def test_the_same_options_with_values_that_serve_are_let_through() -> None:
+    fine = ("--max-running-requests", "1", "--tp-size", "1", "--load-format", "auto")
+    make_plan(inputs(extra=(*fine, "--page-size", "1", "--context-length", "128")))
+
+
+def test_a_quantisation_that_is_asked_for_on_the_command_line_is_looked_at_too() -> None:
+    chosen = choose("cpu", HardwareNeed(device="cpu"), machine(), HOST)
+    given = replace(inputs(extra=("--quantization", "fp8")), choice=chosen)
+    with pytest.raises(QlaunchError, match="kernels that this engine has for GPUs only"):
+        make_plan(given)
+
+
+def test_one_port_for_the_service_and_its_metrics_is_refused() -> None:
+    """`up` named its own supervisor as the process that had taken it."""
+    with pytest.raises(QlaunchError, match="port 30777 is asked for twice") as caught:
+        make_plan(inputs(port=30777, metrics_port=30777))
+    assert caught.value.code == "usage"
+    make_plan(inputs(port=0, metrics_port=0))

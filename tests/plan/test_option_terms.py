@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from launcher.documents.plan import MemoryPrediction
-from launcher.plan import fronts
+from launcher.plan import option_terms
 from launcher.plan.resolve import make_plan
 from tests.plan.inputs import inputs
 from tests.samples import GIB, gpu, machine
@@ -28,15 +30,31 @@ def test_each_holds_as_many_requests_as_the_guard_lets_in() -> None:
         return sum(t.bytes for t in _predicted(count).terms if t.kind == "requests")
 
     assert requests("3") == 3 * requests("1")
-    assert _predicted("1").terms == make_plan(inputs(flags={fronts.FLAG: 1})).predicted.terms
+    assert (
+        _predicted("1").terms == make_plan(inputs(flags={option_terms.FRONTS: 1})).predicted.terms
+    )
 
 
 def test_one_front_is_the_first_process_itself() -> None:
-    assert [fronts.count({fronts.FLAG: given}) for given in (0, 1, 2, "2", True)] == [0, 0, 2, 0, 0]
-    assert not any(term.kind == "fronts" for term in _predicted("1").terms)
+    assert [
+        option_terms.fronts({option_terms.FRONTS: given}) for given in (0, 1, 2, "2", True)
+    ] == [0, 0, 2, 0, 0]
+    assert not any(term.kind == "options" for term in _predicted("1").terms)
 
 
 def test_a_card_s_ram_is_not_predicted_by_a_cpu_s_figures() -> None:
     hardware = machine(gpus=(gpu("NVIDIA A10", (8, 6), 24 * GIB),))
-    plan = make_plan(inputs(hardware=hardware, release="cuda13", flags={fronts.FLAG: 2}))
-    assert not any(term.kind == "fronts" for term in plan.predicted.terms)
+    plan = make_plan(inputs(hardware=hardware, release="cuda13", flags={option_terms.FRONTS: 2}))
+    assert not any(term.kind == "options" for term in plan.predicted.terms)
+
+
+@pytest.mark.parametrize(
+    "wanted", [{"flags": {"enable-torch-compile": True}}, {"extra": ("--enable-torch-compile",)}]
+)
+def test_imports_that_are_wanted_after_all_are_counted(wanted: dict[str, Any]) -> None:
+    """661 MB were predicted, and 815 measured."""
+    ram, without = make_plan(inputs(**wanted)).predicted.ram_bytes, make_plan(inputs()).predicted
+    assert ram is not None
+    assert without.ram_bytes is not None
+    assert ram - without.ram_bytes == option_terms.IMPORTS_BYTES
+    assert 815_000_000 <= ram + 30_000_000 <= 1.1 * 815_000_000

@@ -1,6 +1,6 @@
 """A verified start against the bare engine's first `/health`, and the memory of both.
 
-The bare engine has the same argv, and the environment of `--no-plugin`: the stand-ins that it
+The bare engine has our plan's argv, and the environment of `--no-plugin`: the stand-ins that it
 needs to start on a CPU, no plugin, so its processes are spawned. It is asked for `/health` every
 0.1 s. `up` is timed as its user sees it: the whole process, until the vectors are proved right.
 """
@@ -24,6 +24,7 @@ from benchmarks.home import Home, Up, home, provide
 from benchmarks.options import Options
 from benchmarks.phases import Starts
 from launcher.cli.service_text import PLACEHOLDERS
+from launcher.plan.sizes import TOGETHER
 from launcher.service import ports
 from launcher.service.supervisor.engine_environment import engine_environment
 
@@ -88,17 +89,18 @@ def run(options: Options) -> Report:
 
 
 def bare_command(place: Home, *asked: str) -> tuple[list[str], dict[str, str], str]:
-    """The argv (with `{port}`) and the variables of a plan without the plugin, and the version.
+    """The argv of a plan (with `{port}`), the variables of one without the plugin, and the version.
 
     Raises:
-        BenchError: the plugin changes the command line, so that nothing could be compared.
+        BenchError: the plugin changes more of the command line than how a call's texts are read, so
+            that nothing could be compared.
     """
     ours = place.data("plan", *asked, "--port", "0")["engine"]
     bare = place.data("plan", *asked, "--port", "0", "--no-plugin")["engine"]
-    if ours["argv"] != bare["argv"]:
+    if [word for word in ours["argv"] if word != f"--{TOGETHER}"] != bare["argv"]:
         raise BenchError("the plan's command line is another one without the plugin")
     picked = PLACEHOLDERS["{port}"]  # as `plan` prints it
-    argv = ["{port}" if word == picked else str(word) for word in bare["argv"]]
+    argv = ["{port}" if word == picked else str(word) for word in ours["argv"]]
     return argv, dict(bare["env"]), str(bare["version"])
 
 

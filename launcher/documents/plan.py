@@ -13,7 +13,8 @@ from launcher.model.checkpoint import Pooling, Prompts
 
 TermKind = Literal["model", "engine", "replicas", "options", "requests", "gateway"]
 """What a term is of: the model (weights, cache, activations), the engine's own processes, the
-processes of further replicas, requests in the engine's front, the gateway before the engine."""
+processes of further replicas, what options add to the engine, requests in the engine's front, the
+gateway before the engine."""
 StartMethod = Literal["fork", "spawn"]
 ModelKind = Literal["encoder", "decoder"]
 

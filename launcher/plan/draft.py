@@ -32,6 +32,7 @@ from launcher.plan import (
 )
 from launcher.plan.decision import Decision, Flags
 from launcher.plan.inputs import Inputs
+from launcher.plan.option_checks import given
 
 ENCODER_FLAGS: Final[Mapping[str, FlagValue]] = {
     **whole_texts.WHOLE,
@@ -88,8 +89,10 @@ class Draft:
     """What goes around the release's own faults."""
     flags: Flags
     """All flags without those that the user gives again after `--`: theirs win."""
+    given: Flags
+    """Those and the user's own, without what is switched off."""
     asked: Flags
-    """The same with the whole numbers of the user's own."""
+    """`flags` with the whole numbers of the user's own."""
     no_cache: str | None
     """Why the engine needs no memory for keys and values; None where it does."""
     cuts_vectors: bool
@@ -150,6 +153,7 @@ def make_draft(inputs: Inputs) -> Draft:
         backend=backend,
         workarounds=workarounds,
         flags=flags,
+        given=given(flags, inputs.extra),
         asked=asked,
         no_cache=no_cache,
         cuts_vectors=cuts,

@@ -12,11 +12,12 @@ from typing import Final, Literal
 
 import msgspec
 
-from launcher.argv import FlagValue, options
+from launcher.argv import FlagValue
 from launcher.documents.plan import Guard, MemoryPrediction, Term
 from launcher.engine.command import GUARD
 from launcher.errors import QlaunchError
 from launcher.model.checkpoint import Checkpoint
+from launcher.plan.option_checks import given
 
 VARIABLE: Final = "REQUEST_GUARD"
 """Environment variable of the engine that holds the limits as JSON."""
@@ -102,13 +103,6 @@ class Reach:
     """Origins whose pages may ask."""
 
 
-def switches(flags: Mapping[str, FlagValue], extra: tuple[str, ...]) -> frozenset[str]:
-    """Names of the engine options that are given and not switched off, the user's own included."""
-    return frozenset(
-        {name for name, value in flags.items() if value is not False} | {*options(extra)}
-    )
-
-
 def make_guard(
     checkpoint: Checkpoint,
     sizes: Sizes,
@@ -124,7 +118,7 @@ def make_guard(
         checkpoint: what is served.
         sizes: of the plan.
         served_name: of the model, for clients.
-        switches: from `switches`.
+        switches: names of the engine options that are given and not switched off.
         reach: who may ask.
         aliases: further names of the model, for clients.
     """
@@ -181,7 +175,7 @@ def check_doors(
     Raises:
         QlaunchError: `unguarded` (exit 2).
     """
-    open_ = [f"--{name}" for name in UNGUARDED_FLAGS if name in switches(flags, extra)]
+    open_ = [f"--{name}" for name in UNGUARDED_FLAGS if name in given(flags, extra)]
     open_ += [name for name in UNGUARDED_VARIABLES if env.get(name)]
     if open_:
         raise QlaunchError(

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
+import msgspec
+
 from launcher.argv import FlagValue
 from launcher.documents.plan import (
     Calibration,
@@ -106,20 +108,20 @@ def knobs(
         checkpoint: what is served.
         no_kv: why the plugin leaves out the cache of keys and values, if it does.
     """
-    context = _count(flags, "context-length") or checkpoint.context_length
-    prefill = _count(flags, "max-prefill-tokens") or DEFAULT_PREFILL_TOKENS
-    chunk = _count(flags, "chunked-prefill-size")
-    tokens = _count(flags, "max-total-tokens")
+    context = count(flags, "context-length") or checkpoint.context_length
+    prefill = count(flags, "max-prefill-tokens") or DEFAULT_PREFILL_TOKENS
+    chunk = count(flags, "chunked-prefill-size")
+    tokens = count(flags, "max-total-tokens")
     # One forward pass holds at most a chunk, the prefill limit, and what the cache has room for;
     # with chunking off a single text may be longer than the limit: it then goes alone.
     longest = context if chunk is not None and chunk <= 0 else 0
     limits = [n for n in (max(prefill, longest), chunk if (chunk or 0) > 0 else None, tokens) if n]
     return Knobs(
         kv_tokens=tokens,
-        running_requests=_count(flags, "max-running-requests") or 2048,
+        running_requests=count(flags, "max-running-requests") or 2048,
         context=context,
         prefill_tokens=min(limits),
-        offload_bytes=0 if checkpoint.encoder else (_count(flags, "cpu-offload-gb") or 0) * GIB,
+        offload_bytes=0 if checkpoint.encoder else (count(flags, "cpu-offload-gb") or 0) * GIB,
         quantised_online=checkpoint.quantization is None and flags.get("quantization") == "fp8",
         no_kv=f"--{NO_CACHE}" if flags.get(NO_CACHE) is True else no_kv,
         graph_tokens=_graph_tokens(flags, min(limits), chunk),
@@ -135,7 +137,7 @@ def _graph_tokens(flags: Mapping[str, FlagValue], prefill: int, chunk: int | Non
 
 def replicas(flags: Mapping[str, FlagValue]) -> int:
     """Schedulers side by side in one engine: --dp-size, 1 where it is not given."""
-    return max(1, _count(flags, "dp-size") or 1)
+    return max(1, count(flags, "dp-size") or 1)
 
 
 def predict(
@@ -222,6 +224,16 @@ def cpu_base(
 def total(terms: Iterable[Term], device: Device, *, full: bool) -> int:
     """Bytes of all terms on a device; `full` counts those of the largest batch too."""
     return sum(t.bytes for t in terms if t.device == device and (full or not t.reserve))
+
+
+def with_ram(one: MemoryPrediction, terms: tuple[Term, ...]) -> MemoryPrediction:
+    """The prediction of other terms for an engine on a CPU."""
+    return msgspec.structs.replace(
+        one,
+        ram_bytes=total(terms, "ram", full=False),
+        ram_full_bytes=total(terms, "ram", full=True),
+        terms=terms,
+    )
 
 
 def error(predicted: int | None, measured: int | None) -> float | None:
@@ -471,6 +483,7 @@ def _engine_term(
     )
 
 
-def _count(flags: Mapping[str, FlagValue], name: str) -> int | None:
+def count(flags: Mapping[str, FlagValue], name: str) -> int | None:
+    """The whole number that an option has; None where it is not given, or is none."""
     value = flags.get(name)
     return value if isinstance(value, int) and not isinstance(value, bool) else None

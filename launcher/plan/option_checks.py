@@ -8,6 +8,7 @@ from typing import Final
 from launcher.argv import FlagValue, options
 from launcher.errors import ExitCode, QlaunchError
 from launcher.plan.decision import Flags
+from launcher.plan.memory import count
 from launcher.plan.sizes import TOGETHER
 
 USELESS: Final = {
@@ -68,12 +69,12 @@ def check_options(found: Flags, *, device: str) -> None:
     wrong += [
         f"--{name} {value}: {least} is the least that serves anything"
         for name, least in LEAST.items()
-        if (value := _number(found, name)) is not None and value < least
+        if (value := count(found, name)) is not None and value < least
     ]
     wrong += [
         f"--{name} {value}: on a CPU an engine computes a whole model (copies of it: --dp-size)"
         for name in ALONE
-        if device == "cpu" and (value := _number(found, name)) is not None and value > 1
+        if device == "cpu" and (value := count(found, name)) is not None and value > 1
     ]
     if wrong:
         raise QlaunchError(
@@ -82,8 +83,3 @@ def check_options(found: Flags, *, device: str) -> None:
             exit_code=ExitCode.ENGINE,
             fix="leave it out" if len(wrong) == 1 else "leave them out",
         )
-
-
-def _number(found: Flags, name: str) -> int | None:
-    value = found.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None

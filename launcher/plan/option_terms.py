@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-import msgspec
-
 from launcher.argv import FlagValue
 from launcher.documents.plan import MemoryPrediction, Term
 from launcher.plan import memory
@@ -26,8 +24,8 @@ _SOURCE: Final = "SGLang 0.5.23, PyTorch CPU build, x86-64; not on this host"
 
 def fronts(flags: Mapping[str, FlagValue]) -> int:
     """Fronts that are started beside the engine's first process; 0 where that is the front."""
-    value = flags.get(FRONTS)
-    return value if isinstance(value, int) and value > 1 else 0
+    number = memory.count(flags, FRONTS) or 0
+    return number if number > 1 else 0
 
 
 def predicted(
@@ -47,15 +45,7 @@ def predicted(
     name, value = IMPORTS
     if plugin and (COMPILES in given or env.get(name) == value):
         terms.append(_term("engine: imports that are left out else", IMPORTS_BYTES))
-    if not terms:
-        return one
-    everything = (*one.terms, *terms)
-    return msgspec.structs.replace(
-        one,
-        ram_bytes=memory.total(everything, "ram", full=False),
-        ram_full_bytes=memory.total(everything, "ram", full=True),
-        terms=everything,
-    )
+    return memory.with_ram(one, (*one.terms, *terms)) if terms else one
 
 
 def _term(name: str, size: int) -> Term:

@@ -57,12 +57,7 @@ def predicted(
     terms = tuple(_repeated(term, replicas) for term in one.terms)
     if not calibrated:
         terms = (*terms, _others(replicas - 1, method))
-    return msgspec.structs.replace(
-        one,
-        ram_bytes=memory.total(terms, "ram", full=False),
-        ram_full_bytes=memory.total(terms, "ram", full=True),
-        terms=terms,
-    )
+    return memory.with_ram(one, terms)
 
 
 def _others(more: int, method: StartMethod) -> Term:

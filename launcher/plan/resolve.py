@@ -166,7 +166,7 @@ def _guard(inputs: Inputs, draft: Draft, knobs: memory.Knobs) -> Guard:
             device=inputs.engine.release.device,
         ),
         served_name=_served_name(inputs),
-        switches=guard.switches(draft.flags, inputs.extra),
+        switches=frozenset(draft.given),
         reach=guard.Reach(
             is_loopback(inputs.settings.host) or replica_set.is_fronted(inputs),
             tuple(inputs.profile.allowed_hosts),
@@ -185,8 +185,8 @@ def _predicted(
     several = replicas.predicted(one, draft.replicas, method=draft.method, calibrated=calibrated)
     if inputs.engine.release.device != "cpu":
         return guard.predicted(several, limits)
-    given, plugin = option_checks.given(draft.flags, inputs.extra), inputs.settings.plugin
-    more = option_terms.predicted(several, given, inputs.profile.env, plugin=plugin)
+    given, env = draft.given, inputs.profile.env
+    more = option_terms.predicted(several, given, env, plugin=inputs.settings.plugin)
     return guard.predicted(more, limits, fronts=max(1, option_terms.fronts(given)))
 
 
@@ -225,8 +225,7 @@ def _checked_argv(inputs: Inputs, draft: Draft) -> tuple[tuple[str, ...], tuple[
     # Any figure in place of the port that is chosen at the start.
     checkable = ["1" if word == "{port}" else word for word in words]
     known = inputs.engine.options or inputs.engine.version
-    found = option_checks.given(draft.flags, inputs.extra)
-    option_checks.check_options(found, device=inputs.engine.release.device)
+    option_checks.check_options(draft.given, device=inputs.engine.release.device)
     return argv, tuple(problem.message for problem in flag_tables.require(checkable, known))
 
 
@@ -246,7 +245,7 @@ def _check_model(inputs: Inputs, draft: Draft) -> None:
 
 
 def _check_weights(inputs: Inputs, draft: Draft) -> None:
-    dtype, flags = draft.dtype.value, option_checks.given(draft.flags, inputs.extra)
+    dtype, flags = draft.dtype.value, draft.given
     support.require(
         inputs.checkpoint,
         inputs.engine.release,

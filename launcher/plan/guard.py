@@ -18,14 +18,13 @@ from launcher.engine.command import GUARD
 from launcher.errors import QlaunchError
 from launcher.model.checkpoint import Checkpoint
 from launcher.plan.option_checks import given
+from launcher.plan.sizes import OVERFLOW
 
 VARIABLE: Final = "REQUEST_GUARD"
 """Environment variable of the engine that holds the limits as JSON."""
 
 INPUTS: Final = 2048
 """Most inputs of one call: what OpenAI's own interface takes."""
-OVERFLOW: Final = 8
-"""The smoke asks for so many more inputs than the engine runs at once (`smoke.OVERFLOW_EXTRA`)."""
 MOST_INPUTS: Final = 4096
 CALL_TOKENS: Final = 300_000
 """Most token ids of one call: what OpenAI's own interface takes."""

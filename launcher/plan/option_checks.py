@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from launcher.argv import FlagValue, options
 from launcher.errors import ExitCode, QlaunchError
 from launcher.plan.decision import Flags
 from launcher.plan.memory import count
-from launcher.plan.sizes import TOGETHER
+from launcher.plan.sizes import OVERFLOW, RUNNING, TOGETHER
 
+_TLS: Final = (
+    "qlaunch asks an engine for its health without TLS; `qlaunch gateway --tls-cert FILE` has it"
+    " for the clients"
+)
 USELESS: Final = {
     "skip-tokenizer-init": "the engine then takes no texts, by which a service is proved",
     "tokenizer-path": "a service is proved with the tokenizer of its checkpoint; put another one"
     " into the checkpoint's folder",
     "delete-ckpt-after-loading": "it deletes the model's files",
+    "ssl-certfile": _TLS,
+    "ssl-keyfile": _TLS,
     "speculative-algorithm": "it is for the next tokens of a text, which an embedding has none of",
 }
 """Options by what is wrong with them."""
@@ -31,6 +38,11 @@ LEAST: Final = {
     "context-length": 3,
 }
 """Numbers below which nothing is served: the engine starts, and answers no call."""
+TEXTS_OF_A_CALL: Final = 128
+"""At least as many as a call of `verify` has. They wait in one queue, and SGLang refuses a call of
+which one text finds no place."""
+LOG_LEVELS: Final = ("critical", "error", "warning", "info", "debug")
+"""Levels that Python's logging and uvicorn both have; SGLang hands the name to both."""
 ALONE: Final = ("tp-size", "pp-size", "nnodes")
 """Parts of a model on several devices: SGLang has them for GPUs, and for CPUs with kernels for AMX
 that no release on PyPI holds."""
@@ -76,6 +88,7 @@ def check_options(found: Flags, *, device: str) -> None:
         for name in ALONE
         if device == "cpu" and (value := count(found, name)) is not None and value > 1
     ]
+    wrong += _bad_values(found)
     if wrong:
         raise QlaunchError(
             "; ".join(wrong),
@@ -83,3 +96,28 @@ def check_options(found: Flags, *, device: str) -> None:
             exit_code=ExitCode.ENGINE,
             fix="leave it out" if len(wrong) == 1 else "leave them out",
         )
+
+
+def _bad_values(found: Flags) -> Iterator[str]:
+    """Values that SGLang's parser takes, and on which its start ends in a traceback."""
+    queued, running = count(found, "max-queued-requests"), count(found, RUNNING) or 0
+    least = max(running + OVERFLOW, TEXTS_OF_A_CALL)
+    if queued is not None and queued < least:
+        yield (
+            f"--max-queued-requests {queued}: the texts of a call wait together, and a service is"
+            f" proved with calls of up to {least}"
+        )
+    for name in ("log-level", "log-level-http"):
+        level = found.get(name)
+        if level is not None and str(level).lower() not in LOG_LEVELS:
+            yield f"--{name} {level}: there is {', '.join(LOG_LEVELS)}"
+    override = found.get("json-model-override-args")
+    if override is not None and not _is_json_object(str(override)):
+        yield f"--json-model-override-args {override}: a JSON object is wanted, such as '{{}}'"
+
+
+def _is_json_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False

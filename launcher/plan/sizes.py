@@ -24,6 +24,8 @@ from launcher.plan.fit import free_bytes
 from launcher.units import size
 
 RUNNING: Final = "max-running-requests"
+OVERFLOW: Final = 8
+"""The smoke asks for so many more inputs than the engine runs at once (`smoke.OVERFLOW_EXTRA`)."""
 PREFILL: Final = "max-prefill-tokens"
 CHUNK: Final = "chunked-prefill-size"
 

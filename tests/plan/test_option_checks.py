@@ -9,7 +9,9 @@ import pytest
 from launcher.config.profile import HardwareNeed
 from launcher.errors import QlaunchError
 from launcher.plan.engine_and_card import choose
+from launcher.plan.option_checks import TEXTS_OF_A_CALL
 from launcher.plan.resolve import make_plan
+from launcher.verify import corpus
 from tests.plan.golden import HOST
 from tests.plan.inputs import inputs
 from tests.samples import machine
@@ -52,6 +54,13 @@ def test_an_engine_that_takes_no_texts_is_refused() -> None:
         ("load-format", "dummy", "the weights are random then"),
         ("tokenizer-path", "/nonexistent", "the tokenizer of its checkpoint"),
         ("delete-ckpt-after-loading", True, "it deletes the model's files"),
+        ("max-queued-requests", 127, "proved with calls of up to 128"),
+        ("log-level", "loud", "there is critical, error, warning, info, debug"),
+        ("log-level-http", "loud", "there is critical"),
+        ("ssl-keyfile", "/nonexistent", "without TLS"),
+        ("ssl-certfile", "/nonexistent", "without TLS"),
+        ("json-model-override-args", "{", "a JSON object is wanted"),
+        ("json-model-override-args", "[1]", "a JSON object is wanted"),
         ("speculative-algorithm", "EAGLE", "which an embedding has none of"),
     ],
 )
@@ -69,6 +78,15 @@ def test_what_starts_and_serves_nothing_ends_in_the_plan(
 def test_the_same_options_with_values_that_serve_are_let_through() -> None:
     fine = ("--max-running-requests", "1", "--tp-size", "1", "--load-format", "auto")
     make_plan(inputs(extra=(*fine, "--page-size", "1", "--context-length", "128")))
+    more = ("--max-running-requests", "8", "--max-queued-requests", "128", "--log-level", "DEBUG")
+    make_plan(inputs(extra=(*more, "--json-model-override-args", '{"is_matryoshka": true}')))
+
+
+def test_the_queue_has_room_for_every_call_of_a_proof() -> None:
+    """`up` with 72 was content, and `verify` of the same service said that all checks failed."""
+    assert len(corpus.CORPUS) + 1 <= TEXTS_OF_A_CALL
+    with pytest.raises(QlaunchError, match="calls of up to 264"):
+        make_plan(inputs(flags={"max-running-requests": 256, "max-queued-requests": 263}))
 
 
 def test_a_quantisation_that_is_asked_for_on_the_command_line_is_looked_at_too() -> None:

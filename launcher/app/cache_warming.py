@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -50,17 +51,19 @@ def warm_cache(file: Path, *, url: str, model: str, key_file: Path | None, batch
         if key_file is not None:
             session.headers["Authorization"] = f"Bearer {_first_key(key_file)}"
         texts = _texts(file)
-        while part := list(islice(texts, batch)):
+        while part := dict(islice(texts, batch)):
             hits += _ask(session, url, model, part)
             count += len(part)
     return Warmed(count, hits)
 
 
-def _ask(session: requests.Session, url: str, model: str, texts: list[str]) -> int:
-    """How many of the texts were in the cache."""
+def _ask(session: requests.Session, url: str, model: str, texts: dict[int, str]) -> int:
+    """How many of the texts, by their lines, were in the cache."""
     import requests
 
-    body = msgspec.json.encode({"model": model, "input": texts, "encoding_format": "base64"})
+    body = msgspec.json.encode(
+        {"model": model, "input": list(texts.values()), "encoding_format": "base64"}
+    )
     try:
         answer = session.post(
             f"{url.rstrip('/')}/embeddings",
@@ -77,26 +80,45 @@ def _ask(session: requests.Session, url: str, model: str, texts: list[str]) -> i
         ) from error
     if answer.status_code != 200:
         raise QlaunchError(
-            f"the gateway refused ({answer.status_code}): {answer.text[:300]}",
+            f"the gateway refused ({answer.status_code}): {_by_lines(answer.text, list(texts))}",
             code="gateway_refused",
             exit_code=ExitCode.UNEXPECTED,
             fix="the vectors made so far are kept: run it again when that is fixed",
         )
-    return int(answer.headers.get("X-Cache-Hits", "0"))
+    hits = answer.headers.get("X-Cache-Hits")
+    if hits is None:
+        raise QlaunchError(
+            f"{url} answers, and is not a gateway: it has no cache to fill",
+            code="gateway_refused",
+            exit_code=ExitCode.UNEXPECTED,
+            fix="give --gateway the endpoint of a gateway",
+        )
+    return int(hits)
 
 
-def _texts(file: Path) -> Iterator[str]:
+def _by_lines(said: str, numbers: list[int]) -> str:
+    """A refusal with the file's line for the number of an input."""
+
+    def line(found: re.Match[str]) -> str:
+        place = int(found[1])
+        return f"line {numbers[place]}" if place < len(numbers) else found[0]
+
+    return re.sub(r"\binput ?\[(\d{1,9})\]", line, said)[:300]
+
+
+def _texts(file: Path) -> Iterator[tuple[int, str]]:
+    """Line and text of each line that has one."""
     as_json = file.suffix == ".jsonl"
     try:
         # A byte order mark is none of the first text; nothing but a newline ends one.
         with file.open(encoding="utf-8-sig", newline="\n") as lines:
             for number, line in enumerate(lines, 1):
                 text = line.removesuffix("\n").removesuffix("\r")
-                if not text:
+                if not text.strip():
                     continue
                 if len(text) > _LONGEST:
                     raise _bad(file, number, "is longer than a megabyte")
-                yield _string(file, number, text) if as_json else text
+                yield number, _string(file, number, text) if as_json else text
     except (OSError, UnicodeDecodeError) as error:
         raise _bad(file, None, f"cannot be read: {error}") from error
 

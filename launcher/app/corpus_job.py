@@ -116,7 +116,10 @@ def check_paths(files: Sequence[Path], out: Path) -> tuple[tuple[Path, ...], Pat
             raise unreadable(path, "it is not a file", fix="write the texts into a file first")
         inputs.append(path.resolve())
     real = out.resolve()
-    for path in (real, *(beside(real, end) for end in (".part", ".bad.jsonl", ".journal"))):
+    for path in (
+        real,
+        *(beside(real, end) for end in (".part", ".bad.jsonl", ".bad.part", ".journal")),
+    ):
         if path in inputs or (path.exists() and any(map(path.samefile, inputs))):
             raise _unusable(out, f"{path.name} is an input of this run")
     if len(set(inputs)) < len(inputs):

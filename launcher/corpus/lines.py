@@ -29,6 +29,14 @@ _OTHER_UNICODE: Final = {
     b"\xfe\xff": "UTF-16",
 }
 """By their byte order marks, the longer ones first."""
+_UNMARKED: Final = {
+    b"\1\0\1\0": "UTF-16LE",
+    b"\0\1\0\1": "UTF-16BE",
+    b"\1\0\0\0": "UTF-32LE",
+    b"\0\0\0\1": "UTF-32BE",
+}
+"""The same without a mark, by which of the first four bytes are not zero, where a text begins with
+two Latin letters, digits or signs; one that does not is rarely UTF-8 as well."""
 _SKIPPED: Final = 1 << 20
 """Bytes of an endless line that are read at once."""
 
@@ -37,7 +45,7 @@ def open_bytes(path: Path) -> BinaryIO:
     """`path`, open for reading.
 
     Raises:
-        QlaunchError: `input_unreadable` (exit 2): it cannot be opened, or is UTF-16.
+        QlaunchError: `input_unreadable` (exit 2): it cannot be opened, or is UTF-16 or UTF-32.
     """
     try:
         file = path.open("rb")
@@ -45,14 +53,14 @@ def open_bytes(path: Path) -> BinaryIO:
         raise unreadable(path, error.strerror or str(error)) from error
     start = file.read(4)
     file.seek(0)
-    for mark, name in _OTHER_UNICODE.items():
-        if start.startswith(mark):
-            file.close()
-            raise unreadable(
-                path,
-                f"it is {name}, and UTF-8 is wanted",
-                fix=f"convert it: iconv -f {name} -t UTF-8 {path} > NEW",
-            )
+    name = next((name for mark, name in _OTHER_UNICODE.items() if start.startswith(mark)), None)
+    if name := name or _UNMARKED.get(bytes(map(bool, start))):
+        file.close()
+        raise unreadable(
+            path,
+            f"it is {name}, and UTF-8 is wanted",
+            fix=f"convert it: iconv -f {name} -t UTF-8 {path} > NEW",
+        )
     return file
 
 

@@ -27,6 +27,10 @@ _NO_CHECKPOINT: Final = (
 )
 
 
+TEXT_BYTES: Final = 65_536
+"""Bytes of a text that every service takes (`plan.guard.TEXT_BYTES`). Ids have no such bound."""
+
+
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a model by its files."""
 
@@ -100,13 +104,19 @@ class Preparation:
         self._check_ids(inputs, tokenizer)
         longest = checkpoint.longest
         cut: dict[int, Input] = dict(_too_long_ids(inputs, tokenizer, longest))
-        for place, text, encoding in await _too_long(inputs, tokenizer, longest):
-            if checkpoint.of_service:
+        whole_as_ids: dict[int, Input] = {}
+        for place, text, encoding in await _tokenized(inputs, tokenizer, longest):
+            if len(encoding.ids) <= longest:
+                if checkpoint.of_service and len(text.encode("utf-8", "replace")) > TEXT_BYTES:
+                    whole_as_ids[place] = tuple(encoding.ids)
+            elif checkpoint.of_service:
                 cut[place] = tokenizer.cut_ids(encoding.ids, longest)
             else:
                 cut[place] = await tokenizer.cut_text(text, encoding, longest)
-        whole = tuple(cut.get(place, item) for place, item in enumerate(inputs))
-        return _prepared(call, whole, len(cut))
+        other = cut | whole_as_ids
+        return _prepared(
+            call, tuple(other.get(place, item) for place, item in enumerate(inputs)), len(cut)
+        )
 
     async def _check(self, inputs: tuple[Input, ...], checkpoint: Checkpoint) -> None:
         """Refuse what the model cannot have meant, and what its server would cut unasked."""
@@ -123,8 +133,9 @@ class Preparation:
         longest = checkpoint.longest
         for place, _ids in _too_long_ids(inputs, tokenizer, longest):
             raise _exceeds(place, longest)
-        for place, _text, _encoding in await _too_long(inputs, tokenizer, longest):
-            raise _exceeds(place, longest)
+        for place, _text, encoding in await _tokenized(inputs, tokenizer, longest):
+            if len(encoding.ids) > longest:
+                raise _exceeds(place, longest)
 
     def _check_ids(self, inputs: Iterable[Input], tokenizer: ModelTokenizer) -> None:
         if self._rules.ids_of == "any":
@@ -180,10 +191,10 @@ def _too_long_ids(
             yield place, tokenizer.cut_ids(item, longest)
 
 
-async def _too_long(
+async def _tokenized(
     inputs: Iterable[Input], tokenizer: ModelTokenizer, longest: int
 ) -> list[tuple[int, str, Encoding]]:
-    """Texts that have too many tokens, by place, with the first of their tokens."""
+    """Texts that may have too many tokens, by place, with the first of their tokens."""
     doubtful = [
         (place, item)
         for place, item in enumerate(inputs)
@@ -191,9 +202,7 @@ async def _too_long(
     ]
     encodings = await tokenizer.beginnings([text for _place, text in doubtful], longest)
     return [
-        (place, text, encoding)
-        for (place, text), encoding in zip(doubtful, encodings, strict=True)
-        if len(encoding.ids) > longest
+        (place, text, encoding) for (place, text), encoding in zip(doubtful, encodings, strict=True)
     ]
 
 

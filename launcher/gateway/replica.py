@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import email.utils
 import logging
+import math
 import time
 from collections.abc import Sequence
 from typing import Final, Protocol
@@ -21,6 +23,7 @@ from launcher.gateway.request import EmbeddingCall, Priority
 
 DOWN: Final = "upstream_down"
 TIMEOUT: Final = "upstream_timeout"
+_LONGEST_REST_S: Final = 86_400
 REFUSAL_BYTES: Final = 64 << 10
 TOKENS: Final = "x-qlaunch-tokens"
 """Header of an answer: the tokens of each input, which `usage` tells for all together."""
@@ -141,7 +144,7 @@ class Replica:
         finally:
             self.open -= 1
         if made is None:
-            raise self._refusal(answer.status, answer.body)
+            raise self._refusal(answer)
         self.breaker.success()
         return made
 
@@ -157,7 +160,8 @@ class Replica:
         if self.breaker.failure():
             _LOG.warning("%s is not asked for %g s", self.source.name, self.breaker.rest_s)
 
-    def _refusal(self, status: int, body: bytes) -> RequestError:
+    def _refusal(self, answer: Answer) -> RequestError:
+        status = answer.status
         if status in ELSEWHERE:
             self._failed()
         else:
@@ -167,8 +171,8 @@ class Replica:
             return RequestError(502, "upstream_denied", "the server refused the gateway's key")
         if not 400 <= status < 600:
             return RequestError(502, "upstream_wrong", f"the server answered with status {status}")
-        retry = 1 if status in (429, 503) else None
-        return UpstreamRefusalError(status, body[:REFUSAL_BYTES], retry_after=retry)
+        retry = _retry_after(answer) if status in (429, 503) else None
+        return UpstreamRefusalError(status, answer.body[:REFUSAL_BYTES], retry_after=retry)
 
     async def _post(self, caller: Caller, seen: Seen, part: Part, timeout_s: float) -> Answer:
         """The answer to one call; without base64 where the server does not know it."""
@@ -228,3 +232,20 @@ def upstream_body(model: str, inputs: Sequence[Input], call: EmbeddingCall, enco
     if call.user is not None:
         fields["user"] = call.user
     return msgspec.json.encode(fields)
+
+
+def _retry_after(answer: Answer) -> int:
+    """Seconds that the server asks to wait for, 1 where it says nothing that can be read.
+
+    It may give a number or a date (RFC 9110, 10.2.3).
+    """
+    said = answer.headers.get("retry-after", "")
+    if said.isascii() and said.isdigit():
+        seconds = int(said[:9])
+    else:
+        try:
+            then = email.utils.parsedate_to_datetime(said)
+        except ValueError:
+            return 1
+        seconds = math.ceil(then.timestamp() - time.time())
+    return min(max(seconds, 1), _LONGEST_REST_S)

@@ -137,9 +137,6 @@ class Gateway:
         except RequestError as problem:
             self.metrics.refused.labels(problem.code).inc()
             response = _problem(problem)
-        except web.HTTPRequestEntityTooLarge:
-            text = f"the body has more than {self._settings.most_bytes} bytes"
-            response = _problem(RequestError(413, "body_too_large", text))
         except web.HTTPException as refusal:
             text = f"{refusal.status} {refusal.reason}"
             response = _problem(RequestError(refusal.status, "not_served", text))
@@ -179,18 +176,18 @@ class Gateway:
             raise RequestError(429, "busy", "too many bytes of requests at once", retry_after=1)
         self._open_bytes += length
         try:
-            return await self._answer(request, await self._body(request))
+            return await self._answer(request)
         finally:
             self._open_bytes -= length
 
-    async def _answer(self, request: web.Request, body: bytes) -> web.Response:
+    async def _answer(self, request: web.Request) -> web.Response:
         begun = time.perf_counter()
         model = "unknown"
         outcome = None
         status = 500
         weight = 0
         try:
-            call = read_call(body, most_inputs=self._settings.most_inputs)
+            call = read_call(await self._body(request), most_inputs=self._settings.most_inputs)
             _check_reader(request, call)
             group = self._group(call.model)
             model = group.name
@@ -235,12 +232,28 @@ class Gateway:
         self._answer_bytes -= weight
 
     async def _body(self, request: web.Request) -> bytes:
+        """The body, whole.
+
+        Raises:
+            RequestError: 400, 408, 413: it cannot be decompressed, is late, is too long.
+        """
+        from aiohttp import web
+
+        most = self._settings.most_bytes
+        too_large = RequestError(413, "body_too_large", f"the body has more than {most} bytes")
+        if (request.content_length or 0) > most:
+            raise too_large
         try:
             async with asyncio.timeout(self._settings.body_s):
                 return await request.read()
         except TimeoutError:
             text = f"the body did not arrive within {self._settings.body_s:g} s"
             raise RequestError(408, "body_too_slow", text) from None
+        except web.HTTPRequestEntityTooLarge:
+            raise too_large from None
+        except web.RequestPayloadError:
+            text = "the body cannot be read: its Content-Encoding or its length is not what it says"
+            raise RequestError(400, "bad_body", text) from None
 
     def _count(self, model: str, status: int, outcome: Outcome | None, took: float) -> None:
         self.metrics.requests.labels(model, status).inc()

@@ -90,6 +90,7 @@ class Asked:
         self.texts: list[str] = []
         self.keys: list[str] = []
         self.urls: list[str] = []
+        self.refused: str | None = None
         outer = self
 
         def post(session: requests.Session, url: str, *, data: bytes, **_named: object) -> object:
@@ -99,7 +100,9 @@ class Asked:
             outer.texts += json.loads(data)["input"]
             outer.keys.append(str(session.headers["Authorization"]))
             answer = requests.Response()
-            answer.status_code = 200
+            answer.status_code = 400 if outer.refused else 200
+            answer._content = (outer.refused or "").encode()
+            answer.headers["X-Cache-Hits"] = "0"
             return answer
 
         monkeypatch.setattr(requests.Session, "post", post)
@@ -119,6 +122,9 @@ def test_warming_takes_lines_and_keys_as_the_gateway_does(
     assert asked.texts == ["one", "two \rthree", "four"]
     assert set(asked.keys) == {"Bearer secret-key"}
     assert set(asked.urls) == {"http://127.0.0.1:30100/v1/embeddings"}
+    asked.refused = "input[2] has 900 tokens"  # its number in a call says nothing to a reader
+    with pytest.raises(QlaunchError, match=r"\(400\): line 4 has 900 tokens"):
+        warm_cache(file, url="127.0.0.1:30100", model="m", key_file=key, batch=4)
 
 
 def test_warming_names_no_secret_of_an_address(tmp_path: Path) -> None:

@@ -341,6 +341,12 @@ def test_outputs_that_cannot_be(engine: str, run: Run, tmp_path: Path) -> None:
     assert to(str(tmp_path / "link.jsonl")) == (2, "output_is_input")
     os.link(source, tmp_path / "hard.npy")
     assert to(str(tmp_path / "hard.npy")) == (2, "output_is_input")
+    bad = write(tmp_path / "w.jsonl.bad.part", ["a"])
+    kept = bad.read_bytes()
+    words = ("--input-format", "jsonl", "--force", "--restart", "--url", engine, "--json")
+    reply = run("embed", str(bad), "-o", str(tmp_path / "w.jsonl"), *words)
+    assert refused(reply) == (2, "output_is_input")
+    assert bad.read_bytes() == kept  # it was emptied
     assert to(str(tmp_path / "absent" / "o.npy")) == (2, "output_unusable")
     (tmp_path / "folder.npy").mkdir()
     assert to(str(tmp_path / "folder.npy")) == (2, "output_unusable")

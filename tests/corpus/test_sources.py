@@ -323,6 +323,13 @@ def test_other_encodings_are_named_with_what_converts_them(tmp_path: Path, name:
     assert f"iconv -f {name[:6]} -t UTF-8" in (error.fix or "")
 
 
+@pytest.mark.parametrize("name", ["UTF-16LE", "UTF-16BE", "UTF-32LE", "UTF-32BE"])
+def test_other_encodings_without_a_mark_are_refused_too(tmp_path: Path, name: str) -> None:
+    """Their zeros were embedded as characters, and the exit code was 0."""
+    path = put(tmp_path, "a.txt", "hello\nyou\n".encode(name))
+    assert f"iconv -f {name} -t UTF-8" in (refusal(path, "text").fix or "")
+
+
 def test_a_text_of_parquet_has_the_bound_of_all_records(tmp_path: Path) -> None:
     path = tmp_path / "i.parquet"
     texts_of = ["ok", "x" * (RECORD_LIMIT + 1), "\u8a9e" * (RECORD_LIMIT // 3), "end"]

@@ -39,6 +39,7 @@ class ScriptedServer:
         self.model = "m"
         self.dimensions = 16
         self.status = 200
+        self.error_headers: dict[str, str] = {}
         self.error_body = '{"error":{"message":"no"}}'
         self.refused: Callable[[Any], bool] = lambda _item: False
         """Inputs for which the whole call is refused with 400."""
@@ -72,7 +73,9 @@ class ScriptedServer:
             request.transport.close()
             return web.Response()
         if self.status != 200:
-            return web.Response(status=self.status, text=self.error_body)
+            return web.Response(
+                status=self.status, text=self.error_body, headers=self.error_headers
+            )
         if not self.base64 and body.get("encoding_format") == "base64":
             return web.Response(status=400, text='{"message":"encoding_format: only float"}')
         odd = next((at for at, item in enumerate(body["input"]) if self.refused(item)), None)

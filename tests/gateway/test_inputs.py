@@ -14,9 +14,10 @@ from tokenizers import Encoding, Tokenizer
 
 from launcher.errors import QlaunchError
 from launcher.gateway import model_tokenizer
-from launcher.gateway.inputs import Checkpoint, InputRules
+from launcher.gateway.inputs import TEXT_BYTES, Checkpoint, InputRules
 from launcher.gateway.model_tokenizer import ModelTokenizer
 from launcher.gateway.openai_vocabulary import OpenAIVocabulary
+from launcher.plan import guard
 from tests.checkpoints import tokens
 from tests.gateway.harness import Bench, Memory, run
 from tests.gateway.scripted_server import truth
@@ -87,6 +88,24 @@ class TestTruncation:
                 assert reply.headers["X-Cache-Misses"] == "3"
                 page = (await bench.get("metrics"))[1]
                 assert 'qlaunch_gateway_truncated_inputs_total{model="m"} 1.0' in page
+
+        run(work())
+
+    def test_texts_of_few_tokens_and_many_bytes_go_as_their_tokens(
+        self, folders: dict[str, Path]
+    ) -> None:
+        """A service refuses texts by their bytes before it counts tokens, cut or not."""
+
+        async def work() -> None:
+            assert TEXT_BYTES == guard.TEXT_BYTES
+            folder = folders["both"]
+            spaced = f"sun{' ' * TEXT_BYTES}"
+            ids = [int(one) for one in uncut(folder).encode(spaced).ids]
+            assert len(ids) < LONGEST
+            async with Bench(Memory(), checkpoint=checkpoint(folder)) as bench:
+                reply = await bench.ask(["sun", spaced], truncate="end")
+                assert reply.vectors == [truth("sun"), truth(ids)]
+                assert reply.headers["X-Truncated-Inputs"] == "0"
 
         run(work())
 

@@ -325,6 +325,14 @@ def test_warm_stats_and_purge(gateway: Spawn, server: Process, home: Path, tmp_p
     code, document = command(home, "cache", "warm", str(tmp_path / "bad.jsonl"), *words)
     assert code == 2
     assert "line 2" in document["errors"][0]["message"]
+    (tmp_path / "spaces.txt").write_text("one\n \t\n\nthree\n")
+    code, document = command(home, "cache", "warm", str(tmp_path / "spaces.txt"), *words)
+    assert (code, document["data"]["texts"]) == (0, 2)  # it ended at the second line
+    code, document = command(
+        home, "cache", "warm", str(tmp_path / "spaces.txt"), *words[:3], server.url
+    )
+    assert code == 1  # it said that two vectors were made
+    assert "is not a gateway" in document["errors"][0]["message"]
     code, document = command(
         home, "cache", "warm", str(tmp_path / "texts.jsonl"), "--model", "x", "--gateway", made.url
     )

@@ -211,6 +211,31 @@ def test_a_server_that_hangs_is_a_504() -> None:
     run(work())
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("7", 7),
+        ("0", 1),
+        (None, 1),
+        ("soon", 1),
+        ("9" * 30, 86_400),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 1),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 86_400),
+    ],
+)
+def test_the_time_that_the_server_asks_for_is_the_client_s(said: str | None, told: int) -> None:
+    """It was 1 s whatever the server said, and clients came back too soon."""
+
+    async def work() -> None:
+        async with Bench(Memory()) as bench:
+            bench.server.status = 429
+            bench.server.error_headers = {} if said is None else {"Retry-After": said}
+            reply = await bench.ask("x")
+            assert (reply.status, reply.headers["Retry-After"]) == (429, str(told))
+
+    run(work())
+
+
 def test_more_than_may_wait_are_refused_with_a_time() -> None:
     async def work() -> None:
         limits = Limits(most_open=1, most_waiting=2, timeout_s=PATIENCE_S)

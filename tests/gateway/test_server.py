@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import openai
 import pytest
@@ -102,6 +103,37 @@ def test_sizes_have_limits() -> None:
             big = await bench.ask("a" * 2000)
             assert big.status == 413
             assert big.body["error"]["code"] == "body_too_large"
+            page = (await bench.get("metrics"))[1]
+            assert 'requests_total{model="unknown",status="413"} 1.0' in page
+
+    run(work())
+
+
+def test_a_body_that_is_announced_too_long_is_refused_before_it_comes() -> None:
+    """Nothing was said until the last byte had come, or the time for it was over."""
+
+    async def work() -> None:
+        async with Bench(Memory(), settings=ServerSettings(most_bytes=1000)) as bench:
+            parts = urlsplit(bench.url)
+            reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+            writer.write(b"POST /v1/embeddings HTTP/1.1\r\nHost: h\r\nContent-Length: 9000\r\n\r\n")
+            assert b" 413 " in await reader.readline()
+            writer.close()
+            await writer.wait_closed()
+
+    run(work())
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_a_body_that_does_not_decompress_is_the_client_s_fault(encoding: str) -> None:
+    """It was answered with 500, and counted nowhere."""
+
+    async def work() -> None:
+        async with Bench(Memory()) as bench:
+            reply = await bench.post(b"not compressed", {"Content-Encoding": encoding})
+            assert (reply.status, reply.body["error"]["code"]) == (400, "bad_body")
+            page = (await bench.get("metrics"))[1]
+            assert 'requests_total{model="unknown",status="400"} 1.0' in page
 
     run(work())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -12,6 +11,7 @@ import msgspec
 
 from launcher.app.server_address import api_url
 from launcher.errors import ExitCode, QlaunchError
+from launcher.gateway.problems import renamed
 
 if TYPE_CHECKING:
     import requests
@@ -79,8 +79,9 @@ def _ask(session: requests.Session, url: str, model: str, texts: dict[int, str])
             fix="start it with qlaunch gateway, or give --gateway its endpoint",
         ) from error
     if answer.status_code != 200:
+        said = renamed(answer.content, [f"line {number}" for number in texts])
         raise QlaunchError(
-            f"the gateway refused ({answer.status_code}): {_by_lines(answer.text, list(texts))}",
+            f"the gateway refused ({answer.status_code}): {said.decode(errors='replace')[:300]}",
             code="gateway_refused",
             exit_code=ExitCode.UNEXPECTED,
             fix="the vectors made so far are kept: run it again when that is fixed",
@@ -94,16 +95,6 @@ def _ask(session: requests.Session, url: str, model: str, texts: dict[int, str])
             fix="give --gateway the endpoint of a gateway",
         )
     return int(hits)
-
-
-def _by_lines(said: str, numbers: list[int]) -> str:
-    """A refusal with the file's line for the number of an input."""
-
-    def line(found: re.Match[str]) -> str:
-        place = int(found[1])
-        return f"line {numbers[place]}" if place < len(numbers) else found[0]
-
-    return re.sub(r"\binput ?\[(\d{1,9})\]", line, said)[:300]
 
 
 def _texts(file: Path) -> Iterator[tuple[int, str]]:

@@ -30,7 +30,7 @@ from launcher.corpus.inputs import (
     identify,
 )
 from launcher.corpus.journal import Identity
-from launcher.corpus.output import Output, beside
+from launcher.corpus.output import Output, files_of
 from launcher.corpus.parquet import ArrowEncoder, scan_jsonl
 from launcher.corpus.records import Carry, Vector, unreadable
 from launcher.corpus.run import Run
@@ -116,10 +116,7 @@ def check_paths(files: Sequence[Path], out: Path) -> tuple[tuple[Path, ...], Pat
             raise unreadable(path, "it is not a file", fix="write the texts into a file first")
         inputs.append(path.resolve())
     real = out.resolve()
-    for path in (
-        real,
-        *(beside(real, end) for end in (".part", ".bad.jsonl", ".bad.part", ".journal")),
-    ):
+    for path in (real, *files_of(real)):
         if path in inputs or (path.exists() and any(map(path.samefile, inputs))):
             raise _unusable(out, f"{path.name} is an input of this run")
     if len(set(inputs)) < len(inputs):

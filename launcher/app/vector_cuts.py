@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from launcher.documents.plan import Plan
-from launcher.engine.cutting import OVERRIDE, cuts_vectors
+from launcher.engine.cutting import OVERRIDE, cuts_vectors, overrides_in
 from launcher.gateway.cutting import Cuts
 from launcher.linux.files import read_bounded
 
@@ -51,7 +51,7 @@ def _overridden(argv: tuple[str, ...]) -> Mapping[str, Any]:
             value = after
         elif word.startswith(f"{option}="):
             value = word.partition("=")[2]
-    return _object(value.encode())
+    return overrides_in(value) or {}
 
 
 def _object(text: bytes) -> Mapping[str, Any]:

@@ -53,8 +53,7 @@ def open_bytes(path: Path) -> BinaryIO:
         raise unreadable(path, error.strerror or str(error)) from error
     start = file.read(4)
     file.seek(0)
-    name = next((name for mark, name in _OTHER_UNICODE.items() if start.startswith(mark)), None)
-    if name := name or _UNMARKED.get(bytes(map(bool, start))):
+    if name := _other_unicode(start):
         file.close()
         raise unreadable(
             path,
@@ -62,6 +61,14 @@ def open_bytes(path: Path) -> BinaryIO:
             fix=f"convert it: iconv -f {name} -t UTF-8 {path} > NEW",
         )
     return file
+
+
+def _other_unicode(start: bytes) -> str | None:
+    """The encoding of a file that begins so, None where it may be UTF-8."""
+    for mark, name in _OTHER_UNICODE.items():
+        if start.startswith(mark):
+            return name
+    return _UNMARKED.get(bytes(map(bool, start)))
 
 
 def lines(file: BinaryIO, offset: int, limit: int) -> Iterator[tuple[bytes, int, bool]]:

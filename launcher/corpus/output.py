@@ -32,6 +32,11 @@ def beside(out: Path, ending: str) -> Path:
     return out.with_name(out.name + ending)
 
 
+def files_of(out: Path) -> tuple[Path, ...]:
+    """All that a run writes: parts of both outputs, the rows without a vector, the journal."""
+    return tuple(beside(out, end) for end in (".part", ".bad.part", ".bad.jsonl", ".journal"))
+
+
 class Output:
     """The files of one output, locked by their journal.
 
@@ -57,10 +62,9 @@ class Output:
         force: bool,
     ) -> None:
         self.out = out
-        self.part, self.bad_part = beside(out, ".part"), beside(out, ".bad.part")
-        self.bad = beside(out, ".bad.jsonl")
+        self.part, self.bad_part, self.bad, journal = files_of(out)
         self._new = identity
-        self.journal = Journal(beside(out, ".journal"))
+        self.journal = Journal(journal)
         self._parts: list[BinaryIO] = []
         try:
             if restart:

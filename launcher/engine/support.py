@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from launcher.engine import command
+from launcher.engine.cutting import overrides_in
 from launcher.engine.release import Release
 from launcher.errors import QlaunchError
 from launcher.model.checkpoint import Checkpoint
@@ -94,12 +95,9 @@ def overrides(checkpoint: Checkpoint) -> dict[str, list[str]]:
 def merged(value: object, more: Mapping[str, Any]) -> str:
     """`more` and over it the JSON object that an option already has, as the option's new value.
 
-    An option whose value is no JSON object is left as it is, for the engine to refuse.
+    A value that is no JSON object is left as it is: `plan.option_checks` refuses it.
     """
     if not isinstance(value, str):
         return json.dumps(more)
-    try:
-        said = json.loads(value)
-    except ValueError:
-        return value
-    return json.dumps({**more, **said}) if isinstance(said, dict) else value
+    said = overrides_in(value)
+    return value if said is None else json.dumps({**more, **said})

@@ -25,8 +25,6 @@ _NO_CHECKPOINT: Final = (
     "the gateway does not know the checkpoint of this model, which `{}` needs:"
     " start it with --checkpoint NAME=MODEL"
 )
-
-
 TEXT_BYTES: Final = 65_536
 """Bytes of a text that every service takes (`plan.guard.TEXT_BYTES`). Ids have no such bound."""
 
@@ -103,20 +101,18 @@ class Preparation:
             raise RequestError(400, "no_tokenizer", text) from None
         self._check_ids(inputs, tokenizer)
         longest = checkpoint.longest
-        cut: dict[int, Input] = dict(_too_long_ids(inputs, tokenizer, longest))
-        whole_as_ids: dict[int, Input] = {}
+        changed: dict[int, Input] = dict(_too_long_ids(inputs, tokenizer, longest))
+        cut = len(changed)
         for place, text, encoding in await _tokenized(inputs, tokenizer, longest):
-            if len(encoding.ids) <= longest:
-                if checkpoint.of_service and len(text.encode("utf-8", "replace")) > TEXT_BYTES:
-                    whole_as_ids[place] = tuple(encoding.ids)
-            elif checkpoint.of_service:
-                cut[place] = tokenizer.cut_ids(encoding.ids, longest)
-            else:
-                cut[place] = await tokenizer.cut_text(text, encoding, longest)
-        other = cut | whole_as_ids
-        return _prepared(
-            call, tuple(other.get(place, item) for place, item in enumerate(inputs)), len(cut)
-        )
+            too_long = len(encoding.ids) > longest
+            cut += too_long
+            if not checkpoint.of_service:
+                if too_long:
+                    changed[place] = await tokenizer.cut_text(text, encoding, longest)
+            elif too_long or len(text.encode()) > TEXT_BYTES:
+                changed[place] = tokenizer.cut_ids(encoding.ids, longest)
+        whole = tuple(changed.get(place, item) for place, item in enumerate(inputs))
+        return _prepared(call, whole, cut)
 
     async def _check(self, inputs: tuple[Input, ...], checkpoint: Checkpoint) -> None:
         """Refuse what the model cannot have meant, and what its server would cut unasked."""

@@ -12,6 +12,21 @@ _NUMBER: Final = re.compile(rb"\binput\[([0-9]{1,7})\]")
 """How the guard names an input of a call, and its number."""
 
 
+def renamed(said: bytes, names: Sequence[str]) -> bytes:
+    """A refusal with the reader's own name for each input that it names.
+
+    Args:
+        said: names inputs as the guard does.
+        names: of the inputs of the refused call, in order.
+    """
+
+    def own(found: re.Match[bytes]) -> bytes:
+        number = int(found[1])
+        return names[number].encode() if number < len(names) else found[0]
+
+    return _NUMBER.sub(own, said)
+
+
 class RequestError(Exception):
     """An answer that is no vector: status, code and one sentence; never a text of the user.
 
@@ -53,11 +68,7 @@ class UpstreamRefusalError(RequestError):
             numbers: of each input of the server's call, its number in the client's.
         """
 
-        def own(found: re.Match[bytes]) -> bytes:
-            number = int(found[1])
-            return b"input[%d]" % numbers[number] if number < len(numbers) else found[0]
-
-        body = _NUMBER.sub(own, self._body)
+        body = renamed(self._body, [f"input[{number}]" for number in numbers])
         return type(self)(self.status, body, retry_after=self.retry_after)
 
     def body(self) -> bytes:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import email.utils
 import logging
-import math
 import time
 from collections.abc import Sequence
 from typing import Final, Protocol
@@ -20,6 +18,7 @@ from launcher.gateway.inputs import Checkpoint
 from launcher.gateway.plain_http import Answer
 from launcher.gateway.problems import RequestError, UpstreamRefusalError, WrongAnswerError
 from launcher.gateway.request import EmbeddingCall, Priority
+from launcher.network import retry_after
 
 DOWN: Final = "upstream_down"
 TIMEOUT: Final = "upstream_timeout"
@@ -171,7 +170,10 @@ class Replica:
             return RequestError(502, "upstream_denied", "the server refused the gateway's key")
         if not 400 <= status < 600:
             return RequestError(502, "upstream_wrong", f"the server answered with status {status}")
-        retry = _retry_after(answer) if status in (429, 503) else None
+        retry = None
+        if status in (429, 503):
+            asked = retry_after.seconds(answer.headers.get("retry-after"))
+            retry = min(asked or 1, _LONGEST_REST_S)
         return UpstreamRefusalError(status, answer.body[:REFUSAL_BYTES], retry_after=retry)
 
     async def _post(self, caller: Caller, seen: Seen, part: Part, timeout_s: float) -> Answer:
@@ -232,20 +234,3 @@ def upstream_body(model: str, inputs: Sequence[Input], call: EmbeddingCall, enco
     if call.user is not None:
         fields["user"] = call.user
     return msgspec.json.encode(fields)
-
-
-def _retry_after(answer: Answer) -> int:
-    """Seconds that the server asks to wait for, 1 where it says nothing that can be read.
-
-    It may give a number or a date (RFC 9110, 10.2.3).
-    """
-    said = answer.headers.get("retry-after", "")
-    if said.isascii() and said.isdigit():
-        seconds = int(said[:9])
-    else:
-        try:
-            then = email.utils.parsedate_to_datetime(said)
-        except ValueError:
-            return 1
-        seconds = math.ceil(then.timestamp() - time.time())
-    return min(max(seconds, 1), _LONGEST_REST_S)

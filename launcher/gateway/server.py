@@ -239,10 +239,8 @@ class Gateway:
         """
         from aiohttp import web
 
-        most = self._settings.most_bytes
-        too_large = RequestError(413, "body_too_large", f"the body has more than {most} bytes")
-        if (request.content_length or 0) > most:
-            raise too_large
+        if (request.content_length or 0) > self._settings.most_bytes:
+            raise self._too_large()
         try:
             async with asyncio.timeout(self._settings.body_s):
                 return await request.read()
@@ -250,10 +248,14 @@ class Gateway:
             text = f"the body did not arrive within {self._settings.body_s:g} s"
             raise RequestError(408, "body_too_slow", text) from None
         except web.HTTPRequestEntityTooLarge:
-            raise too_large from None
+            raise self._too_large() from None
         except web.RequestPayloadError:
             text = "the body cannot be read: its Content-Encoding or its length is not what it says"
             raise RequestError(400, "bad_body", text) from None
+
+    def _too_large(self) -> RequestError:
+        text = f"the body has more than {self._settings.most_bytes} bytes"
+        return RequestError(413, "body_too_large", text)
 
     def _count(self, model: str, status: int, outcome: Outcome | None, took: float) -> None:
         self.metrics.requests.labels(model, status).inc()

@@ -201,7 +201,7 @@ def _pooling(path: Path, config: dict[str, Any], hidden_size: int) -> tuple[Pool
 
 def _check_prompt(path: Path, config: dict[str, Any], mode: Pooling) -> None:
     """Refuse what would be wrong for some callers: a server sees one text, prompt included."""
-    if config.get("include_prompt") is not False or mode not in ("mean", "max", "cls"):
+    if config.get("include_prompt") is not False or mode == "last":
         return
     raise broken(
         path,

@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 from launcher.errors import ExitCode, QlaunchError
 from launcher.network import address
+from launcher.network.retry_after import seconds
 
 Kind = Literal[
     "dns_failed",
@@ -205,8 +206,7 @@ def of_status(status: int, url: str, retry_after: str | None = None) -> Cause:
         429: "rate_limited",
     }
     if status in kinds:
-        seconds = int(retry_after) if retry_after and retry_after.strip().isdecimal() else None
-        limited = status == 429
-        return Cause(kinds[status], url, retry_after_s=seconds if limited else None)
+        wait_s = seconds(retry_after) if status == 429 else None
+        return Cause(kinds[status], url, retry_after_s=wait_s)
     kind: Kind = "server_failed" if status >= 500 else "unexpected_answer"
     return Cause(kind, url, f"HTTP {status}")

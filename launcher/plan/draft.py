@@ -44,7 +44,7 @@ ENCODER_FLAGS: Final[Mapping[str, FlagValue]] = {
 cached or split prefix changes them (cosine 0.25 to 0.88 with the reference)."""
 
 MATRYOSHKA_FLAGS: Final[Mapping[str, FlagValue]] = {
-    "json-model-override-args": '{"is_matryoshka": true}',
+    OVERRIDE: '{"is_matryoshka": true}',
 }
 """Models whose card says that vectors may be cut do not say so in config.json, and the engine
 answers a request for fewer `dimensions` with 400 until it is told."""

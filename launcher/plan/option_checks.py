@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Final
 
 from launcher.argv import FlagValue, options
+from launcher.engine.cutting import OVERRIDE, overrides_in
 from launcher.errors import ExitCode, QlaunchError
 from launcher.plan.decision import Flags
 from launcher.plan.memory import count
@@ -111,13 +111,6 @@ def _bad_values(found: Flags) -> Iterator[str]:
         level = found.get(name)
         if level is not None and str(level).lower() not in LOG_LEVELS:
             yield f"--{name} {level}: there is {', '.join(LOG_LEVELS)}"
-    override = found.get("json-model-override-args")
-    if override is not None and not _is_json_object(str(override)):
-        yield f"--json-model-override-args {override}: a JSON object is wanted, such as '{{}}'"
-
-
-def _is_json_object(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text), dict)
-    except ValueError:
-        return False
+    override = found.get(OVERRIDE)
+    if override is not None and overrides_in(str(override)) is None:
+        yield f"--{OVERRIDE} {override}: a JSON object is wanted, such as '{{}}'"

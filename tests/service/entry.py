@@ -3,19 +3,21 @@
 OPTIONS is a JSON file: `verify` (argv of the smoke process), `gateway` (Python's arguments, for a
 gateway in place of the real one), `timing` and `patience` (their
 fields), `classes` (text → failure class, for a classifier that knows only those; without any of
-them, `real_classes` takes the real one).
+them, `real_classes` takes the real one), `holder_unseen` (looks at the port at which our own
+listener is nobody's, as it is while the kernel ends a killed process).
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from launcher.engine.failures.classify import classify as real
 from launcher.errors import QlaunchError
-from launcher.service import store
+from launcher.service import ports, store
 from launcher.service.process_tree import Patience
 from launcher.service.supervision import supervisor_for
 from launcher.service.supervisor.timing import Dependencies, Timing
@@ -27,6 +29,19 @@ class Found(NamedTuple):
     fix: str | None
     lines: tuple[str, ...]
     error: str | None = None
+
+
+def _unseen(looks: int) -> None:
+    real_look, left = ports.ownership, [looks]
+
+    def look(pids: Iterable[int], host: str, port: int) -> Literal["ours", "foreign", "unseen"]:
+        found = real_look(pids, host, port)
+        if found == "ours" and left[0]:
+            left[0] -= 1
+            return "foreign"
+        return found
+
+    ports.ownership = look
 
 
 def wiring(options: dict[str, Any]) -> Dependencies:
@@ -58,6 +73,7 @@ def _timing(options: dict[str, Any]) -> Timing:
 
 def main(argv: list[str]) -> int:
     options, name, began = json.loads(Path(argv[0]).read_text()), argv[1], float(argv[2])
+    _unseen(options.get("holder_unseen", 0))
     where = store.folder(name, create=True)
     try:
         state = supervisor_for(where, store.read_plan(where), wiring(options), began=began).run()

@@ -154,6 +154,17 @@ def test_a_taken_port_is_named_with_its_holder_and_exits_9(home: Home) -> None:
     assert home.state() is None
 
 
+def test_a_listener_whose_holder_is_not_seen_once_is_no_strangers(home: Home) -> None:
+    """A killed process has no descriptors any more before the kernel closes its listener."""
+    home.options["holder_unseen"] = 1
+    assert home.up(home.plan()).state == "ready"
+    control.down("svc")
+    home.options["holder_unseen"] = 2
+    with pytest.raises(QlaunchError) as caught:
+        home.up(home.plan())
+    assert caught.value.code == "port_taken"
+
+
 def test_a_healthy_stranger_on_the_port_is_not_taken_for_ours(home: Home) -> None:
     """It answers 200 and names our model, but the kernel says that the socket is not ours."""
     plan = home.plan("--never-listen", "--slow-start", "5")

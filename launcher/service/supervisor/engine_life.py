@@ -163,7 +163,7 @@ class EngineLife:
         self._probe: HttpProbe | None = None
         self._timer: Timer | None = None
         self._pulse: LivenessProbe | None = None
-        self._healthy = self._ailing = False
+        self._healthy = self._ailing = self._doubted = False
         self._halted = ""
         self._ooms = oom.oom_kills()
         self.last_answer = "no answer yet"
@@ -325,8 +325,9 @@ class EngineLife:
 
     def _health(self, answer: HttpAnswer) -> None:
         self.last_answer = str(answer)
-        if answer.kind == "foreign" and processes.is_alive(self.child.process):
-            self._owner.life_foreign()  # not the last moment of our own listener
+        self._doubted = self._doubted and answer.kind == "foreign"
+        if answer.kind == "foreign":
+            self._foreign()
         elif answer.kind == "http" and self._command.guarded and not answer.guarded:
             self._owner.life_wrong(failures.unguarded())
         elif answer.ok:
@@ -339,13 +340,25 @@ class EngineLife:
                 self._owner.life_phase("warming", f"/health: {answer}")
             self._again()
 
+    def _foreign(self) -> None:
+        """Look once more before somebody else is said to have the port.
+
+        A process that is killed has let go of its descriptors before the kernel closes its
+        listener, and only then counts as ended: for that moment the listener is nobody's.
+        """
+        if self._doubted and processes.is_alive(self.child.process):
+            self._owner.life_foreign()
+        else:
+            self._doubted = True
+            self._again()
+
     def _ask_model(self) -> None:
         self._get(self._paths[0], self._model)
 
     def _model(self, answer: HttpAnswer) -> None:
         self.last_answer = f"{self._paths[0]}: {answer}"
-        if answer.kind == "foreign" and processes.is_alive(self.child.process):
-            self._owner.life_foreign()  # not the last moment of our own listener
+        if answer.kind == "foreign":
+            self._foreign()
         elif answer.status == 404 and len(self._paths) > 1:
             del self._paths[0]
             self._ask_model()

@@ -42,7 +42,7 @@ class SnippetTarget:
         """What goes before queries and documents."""
         if self.prompts is None:
             return Wording(self.instruction)
-        return Wording(self.instruction, self.prompts.query, self.prompts.document)
+        return Wording(self.instruction, *self.prompts.pair)
 
 
 _PLAIN: Final = "# Queries and documents go in as they are.\n"

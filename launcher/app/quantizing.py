@@ -113,9 +113,5 @@ def default_name(card: ModelCard | None, source: Checkpoint, wanted: Format) -> 
 
 
 def _wording(source: Checkpoint, card: ModelCard | None) -> Wording:
-    prompts = source.prompts
-    return Wording(
-        card.instruction if card else None,
-        prompts.query if prompts else "",
-        prompts.document if prompts else "",
-    )
+    before = source.prompts.pair if source.prompts else ("", "")
+    return Wording(card.instruction if card else None, *before)

@@ -23,7 +23,7 @@ from launcher.documents.plan_report import (
     PlannedReplica,
     PlanReport,
 )
-from launcher.documents.run import CacheUse, Timings
+from launcher.documents.run import CacheUse, Peak, Timings
 from launcher.documents.service_state import FINAL, ExecutedEngine, ServiceState, at_work
 from launcher.documents.smoke import SmokeReport, SuiteReport
 from launcher.errors import ExitCode
@@ -177,12 +177,20 @@ def memory(state: ServiceState) -> list[str]:
     predicted, measured, off = state.predicted, state.measured, prediction_error(state)
     ram, gpu = (predicted.ram_bytes, predicted.gpu_bytes) if predicted else (None, None)
     how = {device: peak(measured.method.get(device)) for device in ("ram", "gpu")}
-    used, foreseen = size(measured.ram_peak_bytes), size(ram) + _after_comma(off.ram)
-    lines = [f"RAM       {used} {how['ram']}, predicted {foreseen}"]
+    proved = state.verified_peak or Peak()
+    used = _grown(measured.ram_peak_bytes, proved.ram_peak_bytes, how["ram"])
+    lines = [f"RAM       {used}, predicted {size(ram)}{_after_comma(off.ram)}"]
     if gpu is not None or measured.gpu_peak_bytes is not None:
-        used, foreseen = size(measured.gpu_peak_bytes), size(gpu) + _after_comma(off.gpu)
-        lines.append(f"GPU       {used} {how['gpu']}, predicted {foreseen}")
+        used = _grown(measured.gpu_peak_bytes, proved.gpu_peak_bytes, how["gpu"])
+        lines.append(f"GPU       {used}, predicted {size(gpu)}{_after_comma(off.gpu)}")
     return lines
+
+
+def _grown(peak_bytes: int | None, proved_bytes: int | None, how: str) -> str:
+    """A peak, and beside one that load has raised what it was when the vectors were proved."""
+    used, before = size(peak_bytes), size(proved_bytes)
+    grew = proved_bytes is not None and used != before
+    return f"{used} {how}, {before} until verified" if grew else f"{used} {how}"
 
 
 def _after_comma(error: float | None) -> str:

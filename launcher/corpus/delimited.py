@@ -35,11 +35,18 @@ class _Feed:
         file.seek(offset)
         self._file, self._limit = file, limit
         self.offset = offset
-        self._began = offset
+        self._began, self._lines = offset, 0
 
     def begin(self) -> None:
         """A record begins here."""
-        self._began = self.offset
+        self._began, self._lines = self.offset, 0
+
+    def swallowed(self) -> str:
+        """Where the record lies if it took more than its own line, as an open quote does."""
+        if self._lines < 2:
+            return ""
+        where = f"bytes {self._began} to {self.offset} of the file"
+        return f" (read as one row: {self._lines} lines, {where}; is a quote there not closed?)"
 
     def __iter__(self) -> _Feed:
         return self
@@ -51,6 +58,7 @@ class _Feed:
         if self.offset == 0:
             self.offset, line = len(BOM) * line.startswith(BOM), line.removeprefix(BOM)
         self.offset += len(line)
+        self._lines += 1
         if self.offset - self._began >= self._limit:
             raise _TooLongError
         # What is no UTF-8 must not end the reader: the row that has it is told by its escapes.
@@ -132,12 +140,15 @@ class DelimitedSource:
                 raise self._unclosed(number + 1, feed) from None
             if fields or problem is not None:
                 number += 1
-                yield self._row(number, Position(start.file, number, feed.offset), fields, problem)
+                after = Position(start.file, number, feed.offset)
+                if problem := problem or self._problem(fields):
+                    where = feed.swallowed()
+                    problem = Problem(problem.reason, problem.message + where)
+                    yield Row(number, after, problem=problem)
+                else:
+                    yield self._row(number, after, fields)
 
-    def _row(self, number: int, after: Position, fields: list[str], problem: Problem | None) -> Row:
-        problem = problem or self._problem(fields)
-        if problem is not None:
-            return Row(number, after, problem=problem)
+    def _row(self, number: int, after: Position, fields: list[str]) -> Row:
         size = 2 * sum(map(len, fields))
         return Row(number, after, fields[self._at], self._carried(fields), size)
 

@@ -156,6 +156,8 @@ class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
     predicted: MemoryPrediction | None = None
     """None only where the state is `unknown`."""
     measured: Peak = Peak()
+    verified_peak: Peak | None = None
+    """The peak until its vectors were proved right: what `predicted` foresees."""
     timings: Timings = Timings()
     smoke: SmokeReport | None = None
     failure: Failure | None = None

@@ -35,7 +35,7 @@ class StatusMemory(msgspec.Struct, frozen=True, kw_only=True):
     predicted: MemoryPrediction | Nothing
     measured: Peak | Nothing
     error: PredictionError
-    """Of the peak so far, so that load after the start shows too."""
+    """Of the peak until the vectors were proved right, as in the run record; null before."""
 
 
 class GatewayStatus(msgspec.Struct, frozen=True, kw_only=True):

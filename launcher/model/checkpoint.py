@@ -99,21 +99,22 @@ class Prompts(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def query(self) -> str:
-        """Before a query, as `encode_query`; where there is none, the default prompt."""
-        return self._of(("query",))
+        """Before a query, as `encode_query`: never the default prompt."""
+        return self.named.get("query", "")
 
     @property
     def document(self) -> str:
         """Before a document: the first of document, passage and corpus that is not empty."""
-        return self._of(_DOCUMENT)
+        return next(filter(None, map(self.named.get, _DOCUMENT)), "")
 
-    def _of(self, names: tuple[str, ...]) -> str:
-        if found := next(filter(None, map(self.named.get, names)), ""):
-            return found
-        pair = any(self.named.get(name) for name in ("query", *_DOCUMENT))
-        if pair and any(name in self.named for name in names):
-            return ""  # its author's word: the other side alone has a prompt
-        return self.named.get(self.default or "", "")
+    @property
+    def pair(self) -> tuple[str, str]:
+        """Before queries and before documents, of a program that embeds both.
+
+        Where nothing is said of either: the default prompt before both, as callers of `encode` do.
+        """
+        either = self.query or self.document
+        return (self.query, self.document) if either else (self.plain, self.plain)
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):

@@ -99,9 +99,9 @@ def _replica(each: ReplicaState, *, runs: bool) -> ReplicaStatus:
 
 
 def prediction_error(state: ServiceState) -> PredictionError:
-    """How far the prediction is off the peak so far."""
-    foreseen, peak = state.predicted, state.measured
-    if foreseen is None:
+    """How far the prediction is off what it foresees: the peak until the service was verified."""
+    foreseen, peak = state.predicted, state.verified_peak
+    if foreseen is None or peak is None:
         return PredictionError()
     return PredictionError(
         ram=memory.error(foreseen.ram_bytes, peak.ram_peak_bytes),

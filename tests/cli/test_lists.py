@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from launcher.documents.failure import Failure
+from launcher.documents.plan import MemoryPrediction
+from launcher.documents.run import Peak
+from launcher.linux import processes
 from launcher.paths import dirs
 from tests.checkpoints import make_qwen3
 from tests.cli.commandline import Run
@@ -380,3 +383,32 @@ def test_an_installed_engine_of_another_version_does_not_count(run: Run, home: P
     installed(home / "data" / "engines", sglang="0.4.0")
     found = {e["name"]: e for e in run("engine", "list", "--json").data["engines"]}
     assert found["cpu"]["installed"] is False
+
+
+@pytest.mark.parametrize(
+    ("proved", "peak", "error", "shown"),
+    [
+        (None, 400, None, "400 MB, predicted 660 MB"),
+        (600, 600, 0.1, "600 MB, predicted 660 MB, 10 % too high"),
+        (600, 900, 0.1, "900 MB, 600 MB until verified, predicted 660 MB, 10 % too high"),
+    ],
+)
+def test_status_holds_a_prediction_against_what_it_foresees(
+    run: Run, home: Path, proved: int | None, peak: int, error: float | None, shown: str
+) -> None:
+    """Not against a start that is still loading, nor against what load took later."""
+    megabyte = 1_000_000
+    leave_service(
+        "svc",
+        "20260105T000000Z-svc-0005",
+        "ready" if proved else "loading",
+        supervisor=processes.process_id(os.getpid()),
+        predicted=MemoryPrediction(ram_bytes=660 * megabyte, gpu_bytes=None),
+        measured=Peak(ram_peak_bytes=peak * megabyte, method={"ram": "pss"}),
+        verified_peak=Peak(ram_peak_bytes=proved * megabyte) if proved else None,
+    )
+    found = run("status", "svc", "--json").data["memory"]["error"]["ram"]
+    assert found == (error if error is None else pytest.approx(error, abs=0.001))
+    lines = run("status", "svc").out.splitlines()
+    (line,) = (line.removeprefix("RAM").strip() for line in lines if line.startswith("RAM"))
+    assert line.replace(" peak (PSS)", "") == shown

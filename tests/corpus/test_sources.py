@@ -179,6 +179,17 @@ def test_rows_of_csv_that_are_none(tmp_path: Path) -> None:
     ]
 
 
+def test_a_row_that_an_open_quote_made_long_says_what_it_took_with_it(tmp_path: Path) -> None:
+    data = b'id,text\n1,good\n2,"open\n3,lost\n4,"a"\n5,good\n6,"open\n7,lost\n8,lost\n'
+    path = put(tmp_path, "a.csv", data)
+    found = list(DelimitedSource(path, ",", "text", "json").rows(START))
+    said = [(row.number, row.problem.message if row.problem else row.text) for row in found]
+    assert [said[0], said[2]] == [(1, "good"), (3, "good")]
+    lost, end = data.index(b"2,"), data.index(b"5,")
+    assert f"3 lines, bytes {lost} to {end} of the file" in str(said[1][1])
+    assert f"3 lines, bytes {data.index(b'6,')} to {len(data)} of the file" in str(said[3][1])
+
+
 def test_a_quote_that_nobody_closes_does_not_take_the_memory(tmp_path: Path) -> None:
     path = put(tmp_path, "a.csv", b'text\ngood\n"open\n' + b"more\n" * 1000)
     source = DelimitedSource(path, ",", "text", "json", limit=500)

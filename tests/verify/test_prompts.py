@@ -63,9 +63,11 @@ def prompts(default: str | None = None, **named: str) -> Prompts:
         (prompts(query="Q: ", document="D: ", passage="P: "), "Q: ", "D: ", "D: "),
         (prompts(corpus="C: "), "", "C: ", "C: "),
         (prompts(STS="S: "), "", "", ""),
-        (prompts("STS", STS="S: "), "S: ", "S: ", "S: "),
-        (prompts("STS", query="", document="", STS="S: "), "S: ", "S: ", "S: "),
-        (prompts("query", query="Q: "), "Q: ", "Q: ", "Q: "),
+        # Who says query or document never gets the default prompt: sentence-transformers 6's
+        # encode_query and encode_document take an empty prompt before they would fall back to it.
+        (prompts("STS", STS="S: "), "", "", "S: "),
+        (prompts("STS", query="", document="", STS="S: "), "", "", "S: "),
+        (prompts("query", query="Q: "), "Q: ", "", "Q: "),
         (prompts("query", query="Q: ", document=""), "Q: ", "", "Q: "),
         (prompts("document", query="Q: ", document="D: "), "Q: ", "D: ", "D: "),
         (prompts("query"), "", "", ""),

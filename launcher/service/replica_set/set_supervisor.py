@@ -239,7 +239,8 @@ class SetSupervisor(ServiceOwner):
         smoke = next((each.state.smoke for each in self.replicas if each.state), None)
         self.records.time("verified_s")
         self._recorder.verified()
-        self.status.change(measured=self._recorder.measured, smoke=smoke)
+        peak = self._recorder.measured
+        self.status.change(measured=peak, verified_peak=peak, smoke=smoke)
         self._recorder.save(self.status.now)
         self.records.enter(verdict.state, verdict.detail, failure=None)
 

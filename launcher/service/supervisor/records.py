@@ -131,7 +131,8 @@ class ServiceRecords:
 
     def verified(self, smoke: SmokeReport) -> None:
         """Go to `ready`. The record first: whoever sees the state finds the run written down."""
-        self.status.change(measured=self.recorder.measured, smoke=smoke)
+        peak = self.recorder.measured
+        self.status.change(measured=peak, verified_peak=peak, smoke=smoke)
         self.recorder.phase("ready")
         self.recorder.save(self.status.now)
         self.status.enter("ready", "verified", failure=None)

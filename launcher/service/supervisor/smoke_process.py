@@ -183,6 +183,8 @@ def _vector(encoded: str | None) -> Numbers | None:
 def verify_request(plan: Plan, endpoint: str) -> VerifyRequest:
     """What the smoke of `plan` at `endpoint` (`http://host:port/v1`) has to know."""
     expected = plan.expectation
+    prompts = expected.prompts
+    before_query, before_document = ("", "") if prompts is None else prompts.pair
     return VerifyRequest(
         endpoint=endpoint,
         model=plan.model_name,
@@ -201,8 +203,8 @@ def verify_request(plan: Plan, endpoint: str) -> VerifyRequest:
         pooling_source=expected.pooling_source,
         normalize_source=expected.normalize_source,
         card=expected.card,
-        query_prompt="" if expected.prompts is None else expected.prompts.query,
-        document_prompt="" if expected.prompts is None else expected.prompts.document,
+        query_prompt=before_query,
+        document_prompt=before_document,
         engine_python=plan.engine.python,
         engine_env=dict(plan.engine.env),
         reference_cache=plan.reference_cache,

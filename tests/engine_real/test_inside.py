@@ -332,6 +332,7 @@ def test_what_cannot_be_served_right_is_refused(ask: Ask, tmp_path: Path) -> Non
         "unknown": {"pooling_mode": "attention"},
         "none": {"pooling_mode_mean_tokens": False},
         "prompt": {"pooling_mode_mean_tokens": True, "include_prompt": False},
+        "first": {"pooling_mode_cls_token": True, "include_prompt": False},
     }
     for name, config in configs.items():
         pooling_config(make_bert(tmp_path / name, pooling="mean"), config)
@@ -345,10 +346,10 @@ def test_what_cannot_be_served_right_is_refused(ask: Ask, tmp_path: Path) -> Non
     ):
         assert found["error"] == "ValueError", name
         assert str(tmp_path / name) in found["message"]
-    cls = {"pooling_mode_cls_token": True, "include_prompt": False}
-    pooling_config(tmp_path / "prompt", cls)
+    last = {"pooling_mode_lasttoken": True, "include_prompt": False}
+    pooling_config(tmp_path / "prompt", last)
     (fine,) = ask({"ask": "head", "path": str(tmp_path / "prompt")})
-    assert fine["modes"] == ["cls"]  # the first token is no prompt's to give or take
+    assert fine["modes"] == ["last"]  # the last token is never the prompt's
 
 
 def test_the_pooler_answers_as_sglang_s_does(ask: Ask, tmp_path: Path) -> None:

@@ -30,7 +30,6 @@ _OLD_KEYS = {
 }
 """In sentence-transformers' order, which is the order of concatenation; None is not supported."""
 _NEW_NAMES = {"cls": "cls", "mean": "mean", "max": "max", "lasttoken": "last"}
-_OVER_ALL_TOKENS = frozenset({"mean", "max"})
 _ACTIVATIONS = {
     "Identity": nn.Identity,
     "Tanh": nn.Tanh,
@@ -120,7 +119,7 @@ def _modes(file: Path) -> list[str]:
             modes = ["mean"]  # sentence-transformers' default, whatever else is said to be off
     if not modes or None in modes:
         raise ValueError(f"{file}: pooling {', '.join(names) or 'none'} is not supported")
-    if config.get("include_prompt") is False and _OVER_ALL_TOKENS & set(modes):
+    if config.get("include_prompt") is False and set(modes) != {"last"}:
         raise ValueError(
             f"{file}: include_prompt is false, but a server cannot tell a prompt from its text"
         )

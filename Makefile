@@ -47,11 +47,14 @@ $(STAMP): pyproject.toml
 smoke: setup
 	@$(RUN)/qlaunch smoke --up $(PROFILE)
 
+# An empty value lets Python keep what it has compiled: the tests start some thousand Pythons.
+KEPT = PYTHONDONTWRITEBYTECODE=
+
 test: setup packages engine
-	@$(RUN)/python -m pytest -n $(WORKERS) $(ARGS)
+	@$(KEPT) $(RUN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 test-avx2: setup packages engine
-	@$(AVX2) $(RUN)/python -m pytest -n $(WORKERS) $(ARGS)
+	@$(KEPT) $(AVX2) $(RUN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 soak: setup engine
 	@QLAUNCH_SOAK=1 QLAUNCH_FUZZ_LOGS=100000 $(RUN)/python -m pytest -m "soak or case" -s $(ARGS) \

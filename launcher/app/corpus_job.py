@@ -289,6 +289,7 @@ class _Work:
             connections=job.concurrency,
             dimensions=job.dimensions,
             patience_s=job.patience_s,
+            say=self._say,
         )
         async with pool:
             self._began = time.monotonic()
@@ -349,7 +350,7 @@ class _Work:
             QlaunchError: `ray_local_service` (exit 2), `models_unknown` (exit 1).
         """
         job, servers = self._job, self._job.servers
-        named = [corpus_servers.of_url(url, servers) for url in servers.urls]
+        named = [corpus_servers.of_url(url, servers, self._say) for url in servers.urls]
         here = [plan.service for plan in servers.plans if plan is not servers.to_start]
         if here:
             raise QlaunchError(

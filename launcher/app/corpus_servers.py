@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,9 @@ from launcher.service import control, keys, store
 
 ASK_S = 10.0
 """For a server's list of models."""
+ASK_AGAIN_S = 0.5
+NOT_YET = (502, 503, 504)
+"""What a server, or a proxy before it, answers while it starts."""
 Say = Callable[[str], None]
 Follow = Callable[[ServiceState], object]
 
@@ -38,6 +42,8 @@ class Servers:
     url_model: str | None = None
     """Name to send to those."""
     url_key: str | None = None
+    url_wait_s: float = 0.0
+    """For one that must be asked which model it serves, and is not there yet."""
 
     @property
     def plan(self) -> Plan | None:
@@ -166,7 +172,7 @@ def serving(
         ours = None if started is None else ours
     try:
         endpoints = [endpoint(plan) for plan in servers.plans]
-        endpoints += [of_url(url, servers) for url in servers.urls]
+        endpoints += [of_url(url, servers, say) for url in servers.urls]
         yield endpoints, ours
     finally:
         if started is not None:
@@ -212,15 +218,26 @@ def _address(name: str) -> str | None:
     return None
 
 
-def of_url(url: str, servers: Servers) -> Endpoint:
+def of_url(url: str, servers: Servers, say: Say) -> Endpoint:
     """The server at an address, and the model to ask it for.
 
     Raises:
-        QlaunchError: `models_unknown` (exit 1; 8 after a timeout).
+        QlaunchError: `models_unknown` (exit 1; 8 where none answered in time).
     """
     plan = servers.plan
     model = servers.url_model or (plan.model_name if plan is not None else None)
-    return Endpoint(url, url, model or served_model(url, servers.url_key), servers.url_key)
+    until, told = time.monotonic() + servers.url_wait_s, False
+    while model is None:
+        try:
+            model = served_model(url, servers.url_key)
+        except QlaunchError as error:
+            if error.exit_code != ExitCode.TIMEOUT or time.monotonic() > until:
+                raise
+            if not told:
+                told = True
+                say(f"{error.message}; asking again for up to {servers.url_wait_s:.0f} s (--wait)")
+            time.sleep(ASK_AGAIN_S)
+    return Endpoint(url, url, model, servers.url_key)
 
 
 def read_url_key(path: str | None) -> str | None:
@@ -241,7 +258,7 @@ def served_model(url: str, key: str | None) -> str:
     """Name of the model at an address, by `/v1/models`.
 
     Raises:
-        QlaunchError: `models_unknown` (exit 1; 8 after a timeout).
+        QlaunchError: `models_unknown` (exit 1; 8 where nothing answers).
     """
     import requests
 
@@ -259,9 +276,11 @@ def served_model(url: str, key: str | None) -> str:
     except requests.Timeout:
         why, exit_code = f"no answer within {ASK_S:.0f} s", ExitCode.TIMEOUT
     except requests.ConnectionError:
-        why = "cannot connect"
+        why, exit_code = "cannot connect", ExitCode.TIMEOUT
     except requests.HTTPError as error:
         why = f"HTTP {error.response.status_code}"
+        if error.response.status_code in NOT_YET:
+            exit_code = ExitCode.TIMEOUT
     except (requests.RequestException, ValueError, LookupError, TypeError):
         pass  # it answered, and not as a server of models does
     finally:

@@ -197,6 +197,7 @@ def _servers(
     servers = corpus_servers.find(services, asked.profile, offline=asked.offline, say=progress.line)
     servers.urls, servers.url_model = addresses, asked.model
     servers.url_key = corpus_servers.read_url_key(asked.api_key_file)
+    servers.url_wait_s = asked.wait
     return servers
 
 

@@ -17,6 +17,8 @@ from launcher.bench.target import Target
 from launcher.corpus.records import Vector
 from launcher.errors import ExitCode, QlaunchError
 
+TELL_S = 3.0
+"""Without an answer, until somebody is told why nothing goes on."""
 CALL_LIMIT_S: Final = 300.0
 """Longest wait for one call: many long texts on a slow CPU."""
 TRIES: Final = (3, 5)
@@ -75,6 +77,7 @@ class Pool:
         connections: calls at once to each.
         dimensions: what to cut vectors to; None asks for all of them.
         patience_s: how long none of them may answer.
+        say: told when none has answered for a while.
     """
 
     def __init__(
@@ -84,11 +87,14 @@ class Pool:
         connections: int,
         dimensions: int | None,
         patience_s: float,
+        say: Callable[[str], object] = lambda _: None,
     ) -> None:
         self.endpoints = list(endpoints)
         self._connections = connections
         self._dimensions = dimensions
         self._patience_s = patience_s
+        self._say = say
+        self._told = False
         self._answered = time.monotonic()
         self._last_error = "none has been asked"
         self._over: QlaunchError | None = None
@@ -172,7 +178,7 @@ class Pool:
 
     def _answers(self, endpoint: Endpoint) -> None:
         endpoint.rests = 0
-        self._answered = time.monotonic()
+        self._answered, self._told = time.monotonic(), False
 
     async def _client(self, endpoint: Endpoint) -> Client:
         if endpoint.client is None:
@@ -219,6 +225,9 @@ class Pool:
                     exit_code=ExitCode.TIMEOUT,
                     fix="look at the service, then run the same command again to go on",
                 )
+            if now - self._answered > TELL_S and not self._told:
+                self._told = True
+                self._say(f"{self._last_error}; asking again for up to {patience_s:.0f} s (--wait)")
             await asyncio.sleep(max(0.01, min(each.awake for each in usable) - now))
 
     async def _rest(self, endpoint: Endpoint, most: float) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from launcher.app import corpus_servers
+from launcher.corpus import endpoints
 from tests.cli.commandline import Answer, Run
 from tests.corpus.server import Server
 from tests.fake_engine import vector
@@ -313,17 +315,40 @@ def test_a_byte_order_mark_alone_is_no_row(engine: str, run: Run, tmp_path: Path
     assert (answer.code, answer.data["rows"], answer.data["bad"]) == (0, 0, 0)
 
 
-def test_nobody_there_ends_after_the_time_given(run: Run, tmp_path: Path) -> None:
+def test_nobody_there_ends_after_the_time_given(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from launcher.service import ports
 
     source = str(write(tmp_path / "i.txt", ["a"]))
     url = f"127.0.0.1:{ports.pick_free('127.0.0.1')}"
-    words = ("--url", url, "--model", "m", "--wait", "0.5", "--json")
+    monkeypatch.setattr(endpoints, "TELL_S", 0.1)
+    words = ("--url", url, "--model", "m", "--wait", "0.5")
     answer = run("embed", source, "-o", str(tmp_path / "o.npy"), *words)
+    assert answer.code == 8
+    assert "asking again for up to 0 s (--wait)" in answer.err
+    answer = run("embed", source, "-o", str(tmp_path / "o.npy"), *words, "--json")
     assert (answer.code, answer.error["code"]) == (8, "embed_failed")
     assert "no endpoint has answered for" in answer.error["message"]
-    answer = run("embed", source, "-o", str(tmp_path / "o.npy"), "--url", url, "--json")
-    assert (answer.code, answer.error["code"]) == (1, "models_unknown")
+    unnamed = ("--url", url, "--wait", "0.5", "--json")
+    answer = run("embed", source, "-o", str(tmp_path / "o.npy"), *unnamed)
+    assert (answer.code, answer.error["code"]) == (8, "models_unknown")
+
+
+def test_a_server_that_comes_up_later_is_asked_for_its_model_then(
+    run: Run, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, asked = corpus_servers.served_model, []
+
+    def at_the_third_time(url: str, key: str | None) -> str:
+        asked.append(url)
+        return real(url if len(asked) > 2 else "http://127.0.0.1:9/v1", key)
+
+    monkeypatch.setattr(corpus_servers, "served_model", at_the_third_time)
+    monkeypatch.setattr(corpus_servers, "ASK_AGAIN_S", 0.01)
+    source, out = write(tmp_path / "i.txt", ["a"]), tmp_path / "o.npy"
+    answer = run("embed", str(source), "-o", str(out), "--url", engine, "--json")
+    assert (answer.code, answer.data["rows"], len(asked)) == (0, 1, 3)
 
 
 def refused(answer: Answer) -> tuple[int, str]:

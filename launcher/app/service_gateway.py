@@ -115,6 +115,8 @@ def settings_of(request: GatewayRequest, rest: bytes = b"") -> tuple[GatewaySett
         identity=identity_of(plan) if known else None,
         checkpoint=checkpoint_in_force(plan, plan.expectation),
         cuts=cuts_of(plan),
+        guarded=plan.guard is not None,
+        whole=plan.guard is not None and not plan.guard.cut,
     )
     servers = Servers(plan.model_name, seen, request, rest)
     group = ServiceGroup(

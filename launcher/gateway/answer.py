@@ -158,7 +158,7 @@ def _narrow(vector: bytes, call: EmbeddingCall) -> bytes:
         made = typed(numbers_of(vector), call.output)
     except OverflowError:
         text = f"a number of a vector is too large for {call.output}"
-        raise RequestError(400, "bad_output_dtype", text) from None
+        raise RequestError(400, "bad_output_dtype", text, param="output_dtype") from None
     scale = b"" if made.scale is None else b',"scale":%b' % msgspec.json.encode(made.scale)
     if call.encoding == "base64":
         return b'"%b"%b}' % (base64.b64encode(made.packed()), scale)

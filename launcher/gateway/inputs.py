@@ -84,7 +84,7 @@ class Preparation:
             inputs = _prompted(inputs, call.prompt_name, checkpoint)
         if checkpoint is None:
             if call.truncate == "end":
-                raise RequestError(400, "no_checkpoint", _NO_CHECKPOINT.format("truncate"))
+                raise _no_checkpoint("truncate")
             return _prepared(call, inputs, 0)
         if (call.truncate or self._rules.truncate) == "end":
             return await self._cut(call, inputs, checkpoint)
@@ -98,7 +98,7 @@ class Preparation:
             tokenizer = await self._tokenizers.of(checkpoint.folder)
         except NoTokenizerError as error:
             text = f"the model's texts cannot be cut: {error}"
-            raise RequestError(400, "no_tokenizer", text) from None
+            raise RequestError(400, "no_tokenizer", text, param="truncate") from None
         self._check_ids(inputs, tokenizer)
         longest = checkpoint.longest
         changed: dict[int, Input] = dict(_too_long_ids(inputs, tokenizer, longest))
@@ -141,6 +141,10 @@ class Preparation:
                 _check_own(place, item, tokenizer)
 
 
+def _no_checkpoint(field: str) -> RequestError:
+    return RequestError(400, "no_checkpoint", _NO_CHECKPOINT.format(field), param=field)
+
+
 def _prepared(call: EmbeddingCall, inputs: tuple[Input, ...], cut: int) -> Prepared:
     if inputs is call.inputs:
         return Prepared(call, cut)
@@ -150,7 +154,8 @@ def _prepared(call: EmbeddingCall, inputs: tuple[Input, ...], cut: int) -> Prepa
 def _refuse_empty(inputs: Iterable[Input]) -> None:
     for place, item in enumerate(inputs):
         if isinstance(item, str) and not item.strip():
-            raise RequestError(400, "empty_text", f"input {place} is an empty text")
+            text = f"input {place} is an empty text"
+            raise RequestError(400, "bad_input", text, param="input")
 
 
 def _as_texts(inputs: tuple[Input, ...], vocabulary: OpenAIVocabulary) -> tuple[Input, ...]:
@@ -166,15 +171,16 @@ def _prompted(
     inputs: tuple[Input, ...], name: str, checkpoint: Checkpoint | None
 ) -> tuple[Input, ...]:
     if checkpoint is None:
-        raise RequestError(400, "no_checkpoint", _NO_CHECKPOINT.format("prompt_name"))
+        raise _no_checkpoint("prompt_name")
     prompt = checkpoint.prompts.get(name)
     if prompt is None:
         known = ", ".join(sorted(checkpoint.prompts)) or "it has none"
-        raise RequestError(400, "prompt_unknown", f"no such prompt; of this model: {known}")
+        text = f"no such prompt; of this model: {known}"
+        raise RequestError(400, "prompt_unknown", text, param="prompt_name")
     texts = [item for item in inputs if isinstance(item, str)]
     if len(texts) != len(inputs):
         text = "`prompt_name` goes with texts: a prompt cannot be put before token ids"
-        raise RequestError(400, "bad_prompt_name", text)
+        raise RequestError(400, "bad_prompt_name", text, param="prompt_name")
     return tuple(prompt + text for text in texts) if prompt else inputs
 
 
@@ -219,6 +225,7 @@ def _check_own(place: int, ids: tuple[int, ...], tokenizer: ModelTokenizer) -> N
         f"input {place} has token ids that the tokenizer of this model does not make ({why});"
         " send texts (LangChain: check_embedding_ctx_length=False), or start the gateway with"
         " --openai-vocabulary or --token-ids any",
+        param="input",
     )
 
 
@@ -232,4 +239,5 @@ def _exceeds(place: int, longest: int) -> RequestError:
         "context_length_exceeded",
         f"input {place} has more than {longest} tokens, which this model takes at most;"
         ' `truncate: "end"` has it cut',
+        param="input",
     )

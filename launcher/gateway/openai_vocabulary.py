@@ -62,6 +62,7 @@ class OpenAIVocabulary:
                 "foreign_token_ids",
                 f"input {place} has the token id {error.args[0]}, which is not in OpenAI's"
                 " vocabulary that the gateway reads token ids with",
+                param="input",
             ) from None
         return b"".join(parts).decode("utf-8", "replace")
 

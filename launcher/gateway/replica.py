@@ -44,6 +44,10 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """None: the model's files are not known."""
     cuts: Cuts | None = None
     """How shorter vectors are made of whole ones; None: by the server alone."""
+    guarded: bool = False
+    """Whether our guard stands before it, which takes OpenAI's fields alone."""
+    whole: bool = False
+    """Whether it refuses to cut vectors."""
     coming: bool = False
     """Whether somebody starts it, or keeps it running: waiting for it is worth while."""
     resting: bool = False

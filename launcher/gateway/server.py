@@ -40,6 +40,7 @@ _LINE: Final = "request %s model %s status %d inputs %d hits %d %.2f ms"
 _REQUEST_ID: Final = ContextVar("request_id", default="")
 _CLIENT: Final[ContextVar[Client]] = ContextVar("client")
 _PRIORITY_HEADER: Final = "X-Priority"
+_UNSERVED: Final = {404: "unknown_path", 405: "method_not_allowed"}
 _OPEN: Final = frozenset({"/health", "/ready"})
 """Asked by load balancers, which have no key; they tell nothing."""
 
@@ -127,19 +128,25 @@ class Gateway:
         """Access, the request's id, and one form for every error."""
         from aiohttp import web
 
+        unserved = request.match_info.http_exception
+
         given = request.headers.get("X-Request-Id", "")
         request_id = given if _ID.fullmatch(given) else secrets.token_hex(8)
         _REQUEST_ID.set(request_id)
         self._open += 1
         try:
+            if unserved is not None:
+                raise unserved
             _CLIENT.set(self._admit(request))
             response = await handler(request)
         except RequestError as problem:
             self.metrics.refused.labels(problem.code).inc()
             response = _problem(problem)
         except web.HTTPException as refusal:
-            text = f"{refusal.status} {refusal.reason}"
-            response = _problem(RequestError(refusal.status, "not_served", text))
+            code = _UNSERVED.get(refusal.status, "not_served")
+            response = _problem(
+                RequestError(refusal.status, code, f"{refusal.status} {refusal.reason}")
+            )
             if "Allow" in refusal.headers:
                 response.headers["Allow"] = refusal.headers["Allow"]
         except Exception as error:  # noqa: BLE001 - the last resort: an answer
@@ -154,7 +161,7 @@ class Gateway:
     def _admit(self, request: web.Request) -> Client:
         names = self._settings.host_names
         if names is not None and not host_allowed(request.headers.get("Host"), names):
-            raise RequestError(403, "bad_host", "Host names another machine than this one")
+            raise RequestError(403, "host", "Host names another machine than this one")
         if request.path in _OPEN:
             return Client()
         if self._open > self._settings.most_open:
@@ -166,7 +173,7 @@ class Gateway:
             _LOG.warning("%s; the keys before stay", problem)
         client = self._keys.client(request.headers.get("Authorization"))
         if client is None:
-            raise RequestError(401, "bad_api_key", "the API key is missing or wrong")
+            raise RequestError(401, "invalid_api_key", "the API key is missing or wrong")
         return client
 
     async def _embeddings(self, request: web.Request) -> web.Response:
@@ -194,7 +201,8 @@ class Gateway:
             MODEL.set(model)
             weight = self._weigh(group, call)
             client = _CLIENT.get()
-            call = msgspec.structs.replace(call, priority=_priority(request, call, client))
+            priority = _priority(request, call, client)
+            call = msgspec.structs.replace(call, model=call.model or model, priority=priority)
             self._rates.admit(client, len(call.inputs))
             past = goes_past(request.headers)
             outcome = await self._resolver.resolve(group, call, _REQUEST_ID.get(), past=past)
@@ -235,12 +243,17 @@ class Gateway:
         """The body, whole.
 
         Raises:
-            RequestError: 400, 408, 413: it cannot be decompressed, is late, is too long.
+            RequestError: 400, 408, 413, 415: it cannot be decompressed, is late, is too long, is
+                not said to be JSON.
         """
         from aiohttp import web
 
         if (request.content_length or 0) > self._settings.most_bytes:
             raise self._too_large()
+        kind = request.headers.get("Content-Type", "").partition(";")[0]
+        if kind.strip().lower() != "application/json":
+            text = "the body must be JSON: send the header Content-Type: application/json"
+            raise RequestError(415, "bad_content_type", text)
         try:
             async with asyncio.timeout(self._settings.body_s):
                 return await request.read()
@@ -275,16 +288,26 @@ class Gateway:
             hits = outcome.hits if outcome else 0
             _LOG.info(_LINE, _REQUEST_ID.get(), model, status, inputs, hits, took * 1000)
 
-    def _group(self, name: str) -> Group:
-        group = self.groups.get(name) or self.groups.get(self._settings.aliases.get(name, ""))
+    def _group(self, name: str | None) -> Group:
+        """The servers of a model; of the only one, where no name is given."""
+        if name is None:
+            group = self._only()
+        else:
+            group = self.groups.get(name) or self.groups.get(self._settings.aliases.get(name, ""))
         if group is None and not self.groups:
             raise RequestError(
                 503, "upstream_down", "no server has been reached yet", retry_after=2
             )
         if group is None:
             served = ", ".join(self._names())
-            raise RequestError(404, "no_such_model", f"no such model; there are: {served}")
+            what = "`model` is missing" if name is None else "no such model"
+            status, code = (400, "bad_model") if name is None else (404, "model_not_found")
+            raise RequestError(status, code, f"{what}; there are: {served}", param="model")
         return group
+
+    def _only(self) -> Group | None:
+        groups = list(self.groups.values())
+        return groups[0] if groups and all(one is groups[0] for one in groups) else None
 
     def _names(self) -> list[str]:
         """Of all models that are served now, other names too."""
@@ -318,11 +341,16 @@ class Gateway:
             identity.dimensions if (identity := group.identity()) else None for group in groups
         ]
         whole = [size for size in dimensions if size is not None]
+        sizes = [found for group in groups if (found := group.sizes()) is not None]
+        all_sized = len(sizes) == len(groups) > 0
         served = Served(
             names=tuple(self._names()),
+            one=self._only() is not None,
             prompts=tuple(sorted({name for known in checkpoints for name in known.prompts})),
             checkpoints=bool(checkpoints),
             dimensions=max(whole) if len(whole) == len(groups) > 0 else None,
+            sizes=tuple(sorted(frozenset().union(*sizes))) if all_sized else None,
+            guarded=bool(groups) and all(group.guarded() for group in groups),
             most_inputs=self._settings.most_inputs,
             keys=self._keys is not None,
         )
@@ -340,7 +368,7 @@ def _priority(request: web.Request, call: EmbeddingCall, client: Client) -> Prio
     header = request.headers.get(_PRIORITY_HEADER)
     if header not in (None, "interactive", "bulk"):
         text = f'{_PRIORITY_HEADER} must be "interactive" or "bulk"'
-        raise RequestError(400, "bad_priority", text)
+        raise RequestError(400, "bad_priority", text, param="priority")
     asked = call.priority or header
     return "bulk" if "bulk" in (client.priority, asked) else "interactive"
 
@@ -355,6 +383,7 @@ def _check_reader(request: web.Request, call: EmbeddingCall) -> None:
             "base64_is_float32",
             f"OpenAI's client reads base64 as float32, and these are {call.output}:"
             ' give encoding_format="float"',
+            param="encoding_format",
         )
 
 
@@ -380,7 +409,4 @@ def _json(status: int, body: bytes, headers: dict[str, str] | None = None) -> we
 
 
 def _problem(problem: RequestError) -> web.Response:
-    retry = problem.retry_after
-    return _json(
-        problem.status, problem.body(), None if retry is None else {"Retry-After": str(retry)}
-    )
+    return _json(problem.status, problem.body(), problem.headers)

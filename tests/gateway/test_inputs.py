@@ -338,7 +338,7 @@ def test_empty_texts_can_be_refused(text: str) -> None:
     async def work() -> None:
         async with Bench(Memory(), rules=InputRules(empty="refuse")) as bench:
             reply = await bench.ask(["a", text])
-            assert (reply.status, reply.body["error"]["code"]) == (400, "empty_text")
+            assert (reply.status, reply.body["error"]["code"]) == (400, "bad_input")
             assert "input 1" in reply.body["error"]["message"]
             assert bench.server.calls == []
         async with Bench(Memory()) as bench:

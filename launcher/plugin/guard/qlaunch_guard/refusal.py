@@ -13,14 +13,18 @@ TYPES = {
 
 
 class Refused(Exception):
-    """One answer of 400 and above: a sentence, and what it is about."""
+    """One answer of 400 and above: a sentence, and what it is about.
+
+    Status, type, code and param of a refused request are those that the gateway gives
+    (launcher/gateway/problems.py): clients need not know which of the two stands before an engine.
+    """
 
     def __init__(self, status, message, *, param=None, code=None, headers=()):
         super().__init__(message)
         self.status = status
         self.message = message
         self.param = param
-        self.code = code
+        self.code = code or (f"bad_{param}" if param else None)
         self.headers = tuple(headers)
 
     @property
@@ -40,6 +44,13 @@ def shown(value, limit=80):
     return f"'{text}'" + ("…" if len(str(value)) > limit else "")
 
 
+def no_key():
+    """A request without the service's key."""
+    message = "the API key is missing or wrong"
+    more = [(b"www-authenticate", b"Bearer")]
+    return Refused(401, message, code="invalid_api_key", headers=more)
+
+
 def no_model(name, settings):
     """A model that is not served, with the names of the one that is."""
     has = ", ".join(f"'{known}'" for known in settings.names)
@@ -54,7 +65,7 @@ _PATH = re.compile(r"(?:File \"[^\"]*\"(?:, line \d+(?:, in \S+)?)?)|(?:~?/[^\s'
 def of_engine(status, body, settings):
     """What a client is told of an answer of 400 and above that the engine gave: no paths."""
     if status == 401:
-        return Refused(401, "the API key is missing or wrong", code="invalid_api_key")
+        return no_key()
     if status >= 500:
         words = "is not ready" if status == 503 else "failed on this request"
         return Refused(status, f"the engine {words}")

@@ -115,7 +115,7 @@ class Gateway:
         before = [] if self._tracing is None else [self._tracing.middleware()]
         rules = [*before, *origin_rules(self._settings.origins), guard]
         app = web.Application(client_max_size=self._settings.most_bytes, middlewares=rules)
-        app.router.add_post("/v1/embeddings", self._embeddings)
+        app.router.add_post("/v1/embeddings", self._embeddings, expect_handler=_later)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/v1/models/{model:.+}", self._model)
         app.router.add_get("/health", self._health)
@@ -243,8 +243,8 @@ class Gateway:
         """The body, whole.
 
         Raises:
-            RequestError: 400, 408, 413, 415: it cannot be decompressed, is late, is too long, is
-                not said to be JSON.
+            RequestError: 400, 408, 413, 415, 417: it cannot be decompressed, is late, is too long,
+                is not said to be JSON, waits for what is not known.
         """
         from aiohttp import web
 
@@ -254,6 +254,8 @@ class Gateway:
         if kind.strip().lower() != "application/json":
             text = "the body must be JSON: send the header Content-Type: application/json"
             raise RequestError(415, "bad_content_type", text)
+        if "Expect" in request.headers:
+            await _wanted(request)
         try:
             async with asyncio.timeout(self._settings.body_s):
                 return await request.read()
@@ -361,6 +363,25 @@ class Gateway:
 
         kind = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
         return web.Response(body=self.metrics.text(), headers=kind)
+
+
+async def _later(_request: web.Request) -> None:
+    """Say nothing to `Expect` yet: key and announced length are looked at first."""
+
+
+async def _wanted(request: web.Request) -> None:
+    """Tell a client that waits with its body to send it.
+
+    Raises:
+        RequestError: 417: it waits for something else.
+    """
+    from aiohttp import HttpVersion11
+
+    if request.headers["Expect"].lower() != "100-continue":
+        raise RequestError(417, "bad_expect", 'Expect must be "100-continue"')
+    if request.version >= HttpVersion11:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
 
 
 def _priority(request: web.Request, call: EmbeddingCall, client: Client) -> Priority:

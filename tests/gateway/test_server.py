@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from launcher.errors import QlaunchError
-from launcher.gateway.access import Keys, host_allowed, secret
+from launcher.gateway.access import Keys, OneKey, host_allowed, secret
 from launcher.gateway.problems import RequestError
 from launcher.gateway.request import read_call
 from launcher.gateway.server import Gateway, ServerSettings
@@ -119,6 +119,41 @@ def test_a_body_that_is_announced_too_long_is_refused_before_it_comes() -> None:
             reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
             writer.write(b"POST /v1/embeddings HTTP/1.1\r\nHost: h\r\nContent-Length: 9000\r\n\r\n")
             assert b" 413 " in await reader.readline()
+            writer.close()
+            await writer.wait_closed()
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        ("Content-Length: 9000", 401),
+        ("{key}\r\nContent-Length: 9000", 413),
+        ("{key}\r\nContent-Length: 9", 415),
+        ("{key}\r\nContent-Length: 9\r\n{json}", 100),
+        ("{key}\r\nContent-Length: 9\r\n{json}\r\nExpect: x", 417),
+    ],
+)
+def test_who_waits_with_its_body_is_refused_before_it_is_asked_for(lines: str, status: int) -> None:
+    """`100 Continue` came first, whatever length was announced and whatever key was given."""
+
+    async def work() -> None:
+        small = ServerSettings(most_bytes=1000)
+        async with Bench(Memory(), settings=small, keys=OneKey("the-key-1")) as bench:
+            parts = urlsplit(bench.url)
+            reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+            given = lines.format(
+                key="Authorization: Bearer the-key-1", json="Content-Type: application/json"
+            )
+            more = "" if "Expect" in lines else "Expect: 100-continue\r\n"
+            head = f"POST /v1/embeddings HTTP/1.1\r\nHost: h\r\n{more}{given}\r\n\r\n"
+            writer.write(head.encode())
+            assert f" {status} ".encode() in await reader.readline()
+            if status == 100:
+                assert await reader.readline() == b"\r\n"
+                writer.write(b'{"a": 12}')
+                assert b" 400 " in await reader.readline()
             writer.close()
             await writer.wait_closed()
 

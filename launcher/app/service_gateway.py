@@ -46,6 +46,7 @@ from launcher.gateway.backends.backend import BackendError, CacheSettings
 from launcher.gateway.backends.opening import open_backend
 from launcher.gateway.fixed_source import FixedSource
 from launcher.gateway.identity import KEY_BYTES
+from launcher.gateway.inputs import InputRules
 from launcher.gateway.pool import Group
 from launcher.gateway.replica import Replica, Seen, Source
 from launcher.gateway.run import GatewaySettings, ServiceGroup, serve
@@ -132,6 +133,7 @@ def settings_of(request: GatewayRequest, rest: bytes = b"") -> tuple[GatewaySett
         follow=servers.follow,
         key=request.key,
         server=_server(request),
+        inputs=InputRules(own_options=False),
     )
     return (settings, None) if plan.cache is None else _with_cache(settings, plan.cache)
 

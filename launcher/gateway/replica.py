@@ -187,8 +187,10 @@ class Replica:
             answer = await self._send(caller, seen, body, part.request_id, timeout_s)
             refused = answer.status in (400, 422) and encoding == "base64"
             if refused and b"encoding_format" in answer.body:
-                self.base64 = False
                 continue
+            # A refusal may name the field among others: only an answer tells that it was the cause.
+            if encoding == "float" and answer.status == 200:
+                self.base64 = False
             return answer
         raise AssertionError  # the last encoding returns
 

@@ -17,6 +17,7 @@ import msgspec
 from launcher.gateway import sending
 from launcher.gateway.access import Keys, OneKey, host_allowed
 from launcher.gateway.answer import render
+from launcher.gateway.bypass import HEADER as CACHE_CONTROL
 from launcher.gateway.bypass import goes_past
 from launcher.gateway.metrics import Metrics
 from launcher.gateway.openapi import Served, document
@@ -204,7 +205,7 @@ class Gateway:
             priority = _priority(request, call, client)
             call = msgspec.structs.replace(call, model=call.model or model, priority=priority)
             self._rates.admit(client, len(call.inputs))
-            past = goes_past(request.headers)
+            past = goes_past(request.headers.getall(CACHE_CONTROL, ()))
             outcome = await self._resolver.resolve(group, call, _REQUEST_ID.get(), past=past)
             self._rates.charge(client, outcome.tokens)
             body = render(outcome.vectors, call, outcome.tokens)

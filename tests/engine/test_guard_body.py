@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -49,7 +50,7 @@ REFUSED: dict[str, tuple[object, int, str]] = {
     "a negative id": ({"input": [[1], [1, -5]]}, 400, "input[1] holds a token id outside"),
     "a huge id": (b'{"input":[99999999999999999999999999]}', 400, "outside"),
     "one id too many": ({"input": [1] * 11}, 400, "has 11 tokens, and this service takes 10"),
-    "one nested id too many": ({"input": [[1], [1] * 11]}, 400, "has 11 tokens"),
+    "one nested id too many": ({"input": [[1], [1] * 11]}, 400, "input[1] has 11 tokens"),
     "one input too many": ({"input": ["a"] * 9}, 400, "8 inputs at most, not 9"),
     "ids of a call": ({"input": [[1] * 10] * 6}, 400, "50 token ids at most, not 60"),
     "a long text": ({"input": "a" * 1001}, 400, "longer than 1000 bytes"),
@@ -180,6 +181,14 @@ class TestTokensOfATextWithoutARow:
         with pytest.raises(ValueError, match="token of id 100, and the model has vectors for ids"):
             manager._validate_one_request(object(), [1, 100, 2])
         assert manager.seen == []
+
+    def test_one_text_of_several_is_named(self, manager: Any) -> None:
+        """By the number that the plugin's slices give it (qlaunch_sglang/call_slices.py)."""
+        asked = SimpleNamespace(**{tokens.NUMBER: 70})
+        with pytest.raises(ValueError, match=r"^input\[70\]: the text holds nothing"):
+            manager._validate_one_request(asked, [])
+        with pytest.raises(ValueError, match=r"^the text holds nothing"):
+            manager._validate_one_request(SimpleNamespace(), [])
 
     def test_a_text_of_no_token_is_refused(self, manager: Any) -> None:
         """An empty list of ids ends the scheduler, whoever made it."""

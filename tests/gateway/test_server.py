@@ -268,6 +268,15 @@ class TestKeys:
 
         run(work())
 
+    def test_a_byte_order_mark_is_no_part_of_a_key(self, tmp_path: Path) -> None:
+        file = tmp_path / "keys"
+        file.write_text("first-key-1\n", "utf-8-sig")
+        keys = Keys(file)
+        assert keys.client("Bearer first-key-1") is not None
+        file.write_text("another-key\n", "utf-8-sig")
+        assert keys.reload() is None
+        assert keys.client("Bearer another-key") is not None
+
     def test_a_changed_file_counts_at_once_and_a_broken_one_does_not(self, tmp_path: Path) -> None:
         async def work() -> None:
             file = tmp_path / "keys"

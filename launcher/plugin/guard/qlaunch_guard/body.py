@@ -200,7 +200,7 @@ def _ids(ids, where, settings):
     if not ids:
         raise _refused(f"{where} holds no token id")
     if settings.text_tokens is not None and len(ids) > settings.text_tokens:
-        raise too_long(len(ids), settings.text_tokens)
+        raise too_long(where, len(ids), settings.text_tokens)
     if min(ids) < 0 or max(ids) >= settings.vocabulary:
         last = settings.vocabulary - 1
         message = (

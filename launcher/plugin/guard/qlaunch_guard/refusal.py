@@ -59,6 +59,8 @@ def no_model(name, settings):
 
 
 _TOO_LONG = re.compile(r"input \((\d+) tokens\)(?:.*context length \((\d+) tokens\))?", re.DOTALL)
+_WHICH = re.compile(r"(input\[\d+\]): ")
+"""Before what the engine says of one text of several (tokens.py)."""
 _PATH = re.compile(r"(?:File \"[^\"]*\"(?:, line \d+(?:, in \S+)?)?)|(?:~?/[^\s'\",:;)]+)+")
 
 
@@ -68,20 +70,25 @@ def of_engine(status, body, settings):
         return no_key()
     if status >= 500:
         words = "is not ready" if status == 503 else "failed on this request"
-        return Refused(status, f"the engine {words}")
+        return Refused(status, f"the engine {words}", code="engine_failed")
     said = _message(body)
     found = _TOO_LONG.search(said)
     if found and settings.text_tokens is not None:
         # After a memory failure the engine runs with a smaller context than the plan's first one.
         context = int(found.group(2)) if found.group(2) else settings.text_tokens + 1
-        return too_long(found.group(1), min(settings.text_tokens, context - 1))
+        where = _WHICH.match(said)
+        return too_long(
+            where[1] if where else "an input",
+            found.group(1),
+            min(settings.text_tokens, context - 1),
+        )
     said = _PATH.sub("…", " ".join(said.split()))[:300]
-    return Refused(status, said or "the engine refuses this request")
+    return Refused(status, said or "the engine refuses this request", code="engine_refused")
 
 
-def too_long(tokens, most):
+def too_long(where, tokens, most):
     """An input that the model has no positions for."""
-    message = f"an input has {tokens} tokens, and this service takes {most} at most"
+    message = f"{where} has {tokens} tokens, and this service takes {most} at most"
     return Refused(400, message, param="input", code="context_length_exceeded")
 
 

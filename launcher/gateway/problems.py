@@ -78,6 +78,11 @@ class RequestError(Exception):
         return msgspec.json.encode({"error": error})
 
 
+def too_large(most: int) -> RequestError:
+    """A body above the limit."""
+    return RequestError(413, "body_too_large", f"the body has more than {most} bytes")
+
+
 class UpstreamRefusalError(RequestError):
     """The server behind refused or failed; its own words go to the client where they are JSON."""
 

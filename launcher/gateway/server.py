@@ -19,11 +19,12 @@ from launcher.gateway.access import Keys, OneKey, host_allowed
 from launcher.gateway.answer import render
 from launcher.gateway.bypass import HEADER as CACHE_CONTROL
 from launcher.gateway.bypass import goes_past
+from launcher.gateway.compressed import inflated
 from launcher.gateway.metrics import Metrics
 from launcher.gateway.openapi import Served, document
 from launcher.gateway.origins import origin_rules
 from launcher.gateway.pool import Group
-from launcher.gateway.problems import RequestError
+from launcher.gateway.problems import RequestError, too_large
 from launcher.gateway.rates import Allowance, Client, Rates
 from launcher.gateway.request import EmbeddingCall, Priority, read_call
 from launcher.gateway.resolver import Outcome, Resolver
@@ -41,6 +42,8 @@ _LINE: Final = "request %s model %s status %d inputs %d hits %d %.2f ms"
 _REQUEST_ID: Final = ContextVar("request_id", default="")
 _CLIENT: Final[ContextVar[Client]] = ContextVar("client")
 _PRIORITY_HEADER: Final = "X-Priority"
+_INFLATED: Final = ContextVar("inflated", default=0)
+"""Bytes of the body beyond those that came."""
 _UNSERVED: Final = {404: "unknown_path", 405: "method_not_allowed"}
 _OPEN: Final = frozenset({"/health", "/ready"})
 """Asked by load balancers, which have no key; they tell nothing."""
@@ -115,7 +118,11 @@ class Gateway:
 
         before = [] if self._tracing is None else [self._tracing.middleware()]
         rules = [*before, *origin_rules(self._settings.origins), guard]
-        app = web.Application(client_max_size=self._settings.most_bytes, middlewares=rules)
+        app = web.Application(
+            client_max_size=self._settings.most_bytes,
+            middlewares=rules,
+            handler_args={"auto_decompress": False},
+        )
         app.router.add_post("/v1/embeddings", self._embeddings, expect_handler=_later)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/v1/models/{model:.+}", self._model)
@@ -180,13 +187,21 @@ class Gateway:
     async def _embeddings(self, request: web.Request) -> web.Response:
         # Of a length that is not said, the longest is reserved.
         length = min(request.content_length or self._settings.most_bytes, self._settings.most_bytes)
-        if self._open_bytes and self._open_bytes + length > self._settings.most_open_bytes:
-            raise RequestError(429, "busy", "too many bytes of requests at once", retry_after=1)
-        self._open_bytes += length
+        self._hold(length)
         try:
             return await self._answer(request)
         finally:
-            self._open_bytes -= length
+            self._open_bytes -= length + _INFLATED.get()
+
+    def _hold(self, more: int) -> None:
+        """Count bytes of a body.
+
+        Raises:
+            RequestError: 429: others have too many.
+        """
+        if self._open_bytes and self._open_bytes + more > self._settings.most_open_bytes:
+            raise RequestError(429, "busy", "too many bytes of requests at once", retry_after=1)
+        self._open_bytes += more
 
     async def _answer(self, request: web.Request) -> web.Response:
         begun = time.perf_counter()
@@ -249,8 +264,9 @@ class Gateway:
         """
         from aiohttp import web
 
-        if (request.content_length or 0) > self._settings.most_bytes:
-            raise self._too_large()
+        most = self._settings.most_bytes
+        if (request.content_length or 0) > most:
+            raise too_large(most)
         kind = request.headers.get("Content-Type", "").partition(";")[0]
         if kind.strip().lower() != "application/json":
             text = "the body must be JSON: send the header Content-Type: application/json"
@@ -259,19 +275,22 @@ class Gateway:
             await _wanted(request)
         try:
             async with asyncio.timeout(self._settings.body_s):
-                return await request.read()
+                body = await request.read()
         except TimeoutError:
             text = f"the body did not arrive within {self._settings.body_s:g} s"
             raise RequestError(408, "body_too_slow", text) from None
         except web.HTTPRequestEntityTooLarge:
-            raise self._too_large() from None
+            raise too_large(most) from None
         except web.RequestPayloadError:
-            text = "the body cannot be read: its Content-Encoding or its length is not what it says"
+            text = "the body cannot be read: its length is not what it says"
             raise RequestError(400, "bad_body", text) from None
-
-    def _too_large(self) -> RequestError:
-        text = f"the body has more than {self._settings.most_bytes} bytes"
-        return RequestError(413, "body_too_large", text)
+        encoding = request.headers.get("Content-Encoding")
+        if encoding is None:
+            return body
+        whole = inflated(body, encoding, most)
+        self._hold(len(whole))
+        _INFLATED.set(len(whole))
+        return whole
 
     def _count(self, model: str, status: int, outcome: Outcome | None, took: float) -> None:
         self.metrics.requests.labels(model, status).inc()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import openai
 import pytest
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from launcher.errors import QlaunchError
-from launcher.gateway.access import Keys, OneKey, host_allowed, secret
+from launcher.gateway.access import Keys, host_allowed, secret
 from launcher.gateway.problems import RequestError
 from launcher.gateway.request import read_call
 from launcher.gateway.server import Gateway, ServerSettings
@@ -106,70 +105,6 @@ def test_sizes_have_limits() -> None:
             assert big.body["error"]["code"] == "body_too_large"
             page = (await bench.get("metrics"))[1]
             assert 'requests_total{model="unknown",status="413"} 1.0' in page
-
-    run(work())
-
-
-def test_a_body_that_is_announced_too_long_is_refused_before_it_comes() -> None:
-    """Nothing was said until the last byte had come, or the time for it was over."""
-
-    async def work() -> None:
-        async with Bench(Memory(), settings=ServerSettings(most_bytes=1000)) as bench:
-            parts = urlsplit(bench.url)
-            reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-            writer.write(b"POST /v1/embeddings HTTP/1.1\r\nHost: h\r\nContent-Length: 9000\r\n\r\n")
-            assert b" 413 " in await reader.readline()
-            writer.close()
-            await writer.wait_closed()
-
-    run(work())
-
-
-@pytest.mark.parametrize(
-    ("lines", "status"),
-    [
-        ("Content-Length: 9000", 401),
-        ("{key}\r\nContent-Length: 9000", 413),
-        ("{key}\r\nContent-Length: 9", 415),
-        ("{key}\r\nContent-Length: 9\r\n{json}", 100),
-        ("{key}\r\nContent-Length: 9\r\n{json}\r\nExpect: x", 417),
-    ],
-)
-def test_who_waits_with_its_body_is_refused_before_it_is_asked_for(lines: str, status: int) -> None:
-    """`100 Continue` came first, whatever length was announced and whatever key was given."""
-
-    async def work() -> None:
-        small = ServerSettings(most_bytes=1000)
-        async with Bench(Memory(), settings=small, keys=OneKey("the-key-1")) as bench:
-            parts = urlsplit(bench.url)
-            reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-            given = lines.format(
-                key="Authorization: Bearer the-key-1", json="Content-Type: application/json"
-            )
-            more = "" if "Expect" in lines else "Expect: 100-continue\r\n"
-            head = f"POST /v1/embeddings HTTP/1.1\r\nHost: h\r\n{more}{given}\r\n\r\n"
-            writer.write(head.encode())
-            assert f" {status} ".encode() in await reader.readline()
-            if status == 100:
-                assert await reader.readline() == b"\r\n"
-                writer.write(b'{"a": 12}')
-                assert b" 400 " in await reader.readline()
-            writer.close()
-            await writer.wait_closed()
-
-    run(work())
-
-
-@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
-def test_a_body_that_does_not_decompress_is_the_client_s_fault(encoding: str) -> None:
-    """It was answered with 500, and counted nowhere."""
-
-    async def work() -> None:
-        async with Bench(Memory()) as bench:
-            reply = await bench.post(b"not compressed", {"Content-Encoding": encoding})
-            assert (reply.status, reply.body["error"]["code"]) == (400, "bad_body")
-            page = (await bench.get("metrics"))[1]
-            assert 'requests_total{model="unknown",status="400"} 1.0' in page
 
     run(work())
 
@@ -418,20 +353,6 @@ async def nothing_on_its_way(gateway: Gateway) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while gateway._answer_bytes:  # noqa: ASYNC110 - it is given back when an object goes
             await asyncio.sleep(0.01)
-
-
-def test_a_body_that_does_not_come_is_given_up() -> None:
-    async def work() -> None:
-        async with Bench(Memory(), settings=ServerSettings(body_s=0.2)) as bench:
-            host, port = bench.url.removeprefix("http://").rstrip("/").split(":")
-            reader, writer = await asyncio.open_connection(host, int(port))
-            head = "POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n"
-            head += "Content-Type: application/json\r\n\r\n{"
-            writer.write(head.encode())
-            assert b" 408 " in await reader.readline()
-            writer.close()
-
-    run(work())
 
 
 def test_the_openai_client_works_as_it_is() -> None:

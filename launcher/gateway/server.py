@@ -20,6 +20,7 @@ from launcher.gateway.answer import render
 from launcher.gateway.bypass import HEADER as CACHE_CONTROL
 from launcher.gateway.bypass import goes_past
 from launcher.gateway.compressed import inflated
+from launcher.gateway.connections import answering
 from launcher.gateway.metrics import Metrics
 from launcher.gateway.openapi import Served, document
 from launcher.gateway.origins import origin_rules
@@ -74,6 +75,11 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Further names of models, for models."""
     body_s: float = 30.0
     """For a body to arrive."""
+    header_s: float = 20.0
+    """For a header to arrive, from its first byte."""
+    idle_s: float = 75.0
+    """A connection without a request is kept for; longer than by proxies before it, which are the
+    ones to end it (60 s is usual)."""
     host_names: frozenset[str] | None = None
     """Further names that `Host` may have; None: it is not looked at (not on loopback)."""
     origins: frozenset[str] | None = None
@@ -114,14 +120,14 @@ class Gateway:
 
         @web.middleware
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-            return await self._guard(request, handler)
+            return await answering(request, self._guard(request, handler))
 
         before = [] if self._tracing is None else [self._tracing.middleware()]
         rules = [*before, *origin_rules(self._settings.origins), guard]
         app = web.Application(
             client_max_size=self._settings.most_bytes,
             middlewares=rules,
-            handler_args={"auto_decompress": False},
+            handler_args={"auto_decompress": False, "keepalive_timeout": self._settings.idle_s},
         )
         app.router.add_post("/v1/embeddings", self._embeddings, expect_handler=_later)
         app.router.add_get("/v1/models", self._models)
@@ -137,7 +143,6 @@ class Gateway:
         from aiohttp import web
 
         unserved = request.match_info.http_exception
-
         given = request.headers.get("X-Request-Id", "")
         request_id = given if _ID.fullmatch(given) else secrets.token_hex(8)
         _REQUEST_ID.set(request_id)

@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from launcher.app.cache_warming import _first_key
+from launcher.cli.gateway import _upstream_key
 from launcher.errors import QlaunchError
 from launcher.gateway.access import Keys, host_allowed, secret
 from launcher.gateway.problems import RequestError
@@ -211,6 +213,8 @@ class TestKeys:
         file.write_text("another-key\n", "utf-8-sig")
         assert keys.reload() is None
         assert keys.client("Bearer another-key") is not None
+        for read in (_upstream_key, _first_key):
+            assert read(file) == "another-key"
 
     def test_a_changed_file_counts_at_once_and_a_broken_one_does_not(self, tmp_path: Path) -> None:
         async def work() -> None:

@@ -497,6 +497,7 @@ class TestClientsThatGo:
             }
             await service.guard.serve(service.app, None, scope, receive, send)
             assert sent[0]["status"] == 408
+            assert b'"code": "body_too_slow"' in sent[1]["body"]
             assert (b"connection", b"close") in sent[0]["headers"]
 
         asyncio.run(run())

@@ -145,6 +145,7 @@ def test_a_body_that_does_not_come_is_given_up() -> None:
             head += "Content-Type: application/json\r\n\r\n{"
             writer.write(head.encode())
             assert b" 408 " in await reader.readline()
+            assert b'"code":"body_too_slow"' in await reader.readuntil(b"}}")
             writer.close()
 
     run(work())

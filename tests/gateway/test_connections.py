@@ -137,7 +137,7 @@ def test_a_header_that_drips_in_is_given_up(run: Run, before: bytes) -> None:
     """It was waited for for an hour."""
 
     async def work() -> None:
-        async with connected(header_s=0.2) as client:
+        async with connected(header_s=0.5) as client:
             if before:
                 client.writer.write(before)
                 assert b" 200 " in await client.answer()
@@ -160,11 +160,11 @@ def test_a_header_s_time_is_no_other_s(run: Run) -> None:
     """Neither what is being made nor an idle connection is ended by it."""
 
     async def work() -> None:
-        async with connected(header_s=0.1) as client:
-            client.bench.server.delay_s = 0.3
+        async with connected(header_s=0.5) as client:
+            client.bench.server.delay_s = 0.7
             client.writer.write(CALL)
             assert b" 200 " in await client.answer()
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.7)
             client.writer.write(CALL)
             assert b" 200 " in await client.answer()
 
@@ -173,7 +173,7 @@ def test_a_header_s_time_is_no_other_s(run: Run) -> None:
 
 def test_a_connection_that_nobody_uses_is_closed(run: Run) -> None:
     async def work() -> None:
-        async with connected(idle_s=0.2) as client:
+        async with connected(idle_s=0.5) as client:
             client.writer.write(LOOK)
             assert b" 200 " in await client.answer()
             assert await client.rest() == b""

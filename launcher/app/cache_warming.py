@@ -123,7 +123,7 @@ def _string(file: Path, number: int, text: str) -> str:
 
 def _first_key(file: Path) -> str:
     try:
-        lines = file.read_text("utf-8").splitlines()
+        lines = file.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise _bad(file, None, f"cannot be read: {error}") from error
     # After a key there may be what it is allowed.

@@ -96,6 +96,8 @@ class ServiceSource:
             identity=identity_of(plan) if self._current() else None,
             checkpoint=checkpoint_of(plan, state),
             cuts=cuts_of(plan),
+            guarded=plan.guard is not None,
+            whole=plan.guard is not None and not plan.guard.cut,
         )
 
     def _current(self) -> bool:

@@ -46,6 +46,7 @@ from launcher.gateway.backends.backend import BackendError, CacheSettings
 from launcher.gateway.backends.opening import open_backend
 from launcher.gateway.fixed_source import FixedSource
 from launcher.gateway.identity import KEY_BYTES
+from launcher.gateway.inputs import InputRules
 from launcher.gateway.pool import Group
 from launcher.gateway.replica import Replica, Seen, Source
 from launcher.gateway.run import GatewaySettings, ServiceGroup, serve
@@ -115,6 +116,8 @@ def settings_of(request: GatewayRequest, rest: bytes = b"") -> tuple[GatewaySett
         identity=identity_of(plan) if known else None,
         checkpoint=checkpoint_in_force(plan, plan.expectation),
         cuts=cuts_of(plan),
+        guarded=plan.guard is not None,
+        whole=plan.guard is not None and not plan.guard.cut,
     )
     servers = Servers(plan.model_name, seen, request, rest)
     group = ServiceGroup(
@@ -130,6 +133,7 @@ def settings_of(request: GatewayRequest, rest: bytes = b"") -> tuple[GatewaySett
         follow=servers.follow,
         key=request.key,
         server=_server(request),
+        inputs=InputRules(own_options=False),
     )
     return (settings, None) if plan.cache is None else _with_cache(settings, plan.cache)
 

@@ -299,7 +299,7 @@ def _upstream_key(file: Path | None) -> str | None:
     if file is None:
         return None
     try:
-        key = file.read_text("utf-8").strip()
+        key = file.read_text("utf-8-sig").strip()
         # It becomes one header of each call.
         why = "" if key.isascii() and key.isprintable() else "it holds more than one key"
         why = why if key else "it is empty"

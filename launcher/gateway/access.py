@@ -64,7 +64,7 @@ class Keys:
                 return None
             if stat.st_size > _MOST_BYTES:
                 return f"{self._path} is too large for a file of keys"
-            lines = self._path.read_text("utf-8").splitlines()
+            lines = self._path.read_text("utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             return f"cannot read the keys in {self._path}: {error}"
         clients = {}

@@ -8,7 +8,7 @@ import math
 import sys
 from array import array
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -26,13 +26,9 @@ class _Item(msgspec.Struct):
     index: int
 
 
-class _Usage(msgspec.Struct):
-    prompt_tokens: int = 0
-
-
 class _Answer(msgspec.Struct):
     data: list[_Item]
-    usage: _Usage | None = None
+    usage: Any = None
 
 
 _DECODER: Final = msgspec.json.Decoder(_Answer)
@@ -69,7 +65,15 @@ def read_answer(body: bytes, expected: Expected) -> tuple[list[bytes], int]:
         vectors[item.index] = _vector(item.embedding)
     whole = [vector for vector in vectors if vector is not None]
     _check(whole, expected)
-    return whole, max(0, answer.usage.prompt_tokens) if answer.usage else 0
+    return whole, _tokens(answer.usage)
+
+
+def _tokens(usage: Any) -> int:
+    """What a server says it read; 0 where it says nothing that can be understood."""
+    told = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    if type(told) is float and told.is_integer():
+        told = int(told)
+    return told if type(told) is int and told > 0 else 0
 
 
 def _brief(error: Exception) -> str:
@@ -158,7 +162,7 @@ def _narrow(vector: bytes, call: EmbeddingCall) -> bytes:
         made = typed(numbers_of(vector), call.output)
     except OverflowError:
         text = f"a number of a vector is too large for {call.output}"
-        raise RequestError(400, "bad_output_dtype", text) from None
+        raise RequestError(400, "bad_output_dtype", text, param="output_dtype") from None
     scale = b"" if made.scale is None else b',"scale":%b' % msgspec.json.encode(made.scale)
     if call.encoding == "base64":
         return b'"%b"%b}' % (base64.b64encode(made.packed()), scale)

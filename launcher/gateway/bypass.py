@@ -6,7 +6,7 @@ of it is read from the cache, kept, or shared with other requests. Who measures 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Final
 
 HEADER: Final = "Cache-Control"
@@ -15,7 +15,6 @@ PAST: Final = "no-store"
 _WORDS: Final = frozenset({"no-cache", PAST})
 
 
-def goes_past(headers: Mapping[str, str]) -> bool:
-    """Whether a request asks for vectors that are made now."""
-    words = (word.strip().lower() for word in headers.get(HEADER, "").split(","))
-    return not _WORDS.isdisjoint(words)
+def goes_past(lines: Iterable[str]) -> bool:
+    """Whether a request asks for vectors that are made now: by any of its headers of that name."""
+    return any(word.strip().lower() in _WORDS for line in lines for word in line.split(","))

@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 
 EmptyTexts = Literal["server", "refuse"]
 IdsOf = Literal["model", "any"]
-_NO_CHECKPOINT: Final = (
-    "the gateway does not know the checkpoint of this model, which `{}` needs:"
-    " start it with --checkpoint NAME=MODEL"
-)
+_NO_CHECKPOINT: Final = "the gateway does not know the checkpoint of this model, which `{}` needs"
 TEXT_BYTES: Final = 65_536
 """Bytes of a text that every service takes (`plan.guard.TEXT_BYTES`). Ids have no such bound."""
 
@@ -52,6 +49,9 @@ class InputRules(msgspec.Struct, frozen=True, kw_only=True):
     """`model`: only those that the model's own tokenizer makes, where that is known."""
     openai: OpenAIVocabulary | None = None
     """Token ids are of this vocabulary, and are embedded as the text they stand for."""
+    own_options: bool = True
+    """Whether the gateway has a command line of its own, whose options a refusal may name: that of
+    a service has none."""
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -81,10 +81,12 @@ class Preparation:
         if self._rules.openai is not None:
             inputs = _as_texts(inputs, self._rules.openai)
         if call.prompt_name is not None:
+            if checkpoint is None:
+                raise self._no_checkpoint("prompt_name")
             inputs = _prompted(inputs, call.prompt_name, checkpoint)
         if checkpoint is None:
             if call.truncate == "end":
-                raise RequestError(400, "no_checkpoint", _NO_CHECKPOINT.format("truncate"))
+                raise self._no_checkpoint("truncate")
             return _prepared(call, inputs, 0)
         if (call.truncate or self._rules.truncate) == "end":
             return await self._cut(call, inputs, checkpoint)
@@ -98,7 +100,7 @@ class Preparation:
             tokenizer = await self._tokenizers.of(checkpoint.folder)
         except NoTokenizerError as error:
             text = f"the model's texts cannot be cut: {error}"
-            raise RequestError(400, "no_tokenizer", text) from None
+            raise RequestError(400, "no_tokenizer", text, param="truncate") from None
         self._check_ids(inputs, tokenizer)
         longest = checkpoint.longest
         changed: dict[int, Input] = dict(_too_long_ids(inputs, tokenizer, longest))
@@ -138,7 +140,26 @@ class Preparation:
             return
         for place, item in enumerate(inputs):
             if not isinstance(item, str):
-                _check_own(place, item, tokenizer)
+                self._check_own(place, item, tokenizer)
+
+    def _check_own(self, place: int, ids: tuple[int, ...], tokenizer: ModelTokenizer) -> None:
+        """Refuse token ids that another tokenizer made: the model would embed other words."""
+        why = _why_foreign(ids, tokenizer)
+        if why is None:
+            return
+        text = (
+            f"input[{place}] has token ids that the tokenizer of this model does not make ({why});"
+            " send texts (LangChain: check_embedding_ctx_length=False), or ids of its own tokenizer"
+        )
+        if self._rules.own_options:
+            text += ", or start the gateway with --openai-vocabulary or --token-ids any"
+        raise RequestError(400, "foreign_token_ids", text, param="input")
+
+    def _no_checkpoint(self, field: str) -> RequestError:
+        text = _NO_CHECKPOINT.format(field)
+        if self._rules.own_options:
+            text += ": start it with --checkpoint NAME=MODEL"
+        return RequestError(400, "no_checkpoint", text, param=field)
 
 
 def _prepared(call: EmbeddingCall, inputs: tuple[Input, ...], cut: int) -> Prepared:
@@ -150,7 +171,8 @@ def _prepared(call: EmbeddingCall, inputs: tuple[Input, ...], cut: int) -> Prepa
 def _refuse_empty(inputs: Iterable[Input]) -> None:
     for place, item in enumerate(inputs):
         if isinstance(item, str) and not item.strip():
-            raise RequestError(400, "empty_text", f"input {place} is an empty text")
+            text = f"input[{place}] is an empty text"
+            raise RequestError(400, "bad_input", text, param="input")
 
 
 def _as_texts(inputs: tuple[Input, ...], vocabulary: OpenAIVocabulary) -> tuple[Input, ...]:
@@ -162,19 +184,16 @@ def _as_texts(inputs: tuple[Input, ...], vocabulary: OpenAIVocabulary) -> tuple[
     )
 
 
-def _prompted(
-    inputs: tuple[Input, ...], name: str, checkpoint: Checkpoint | None
-) -> tuple[Input, ...]:
-    if checkpoint is None:
-        raise RequestError(400, "no_checkpoint", _NO_CHECKPOINT.format("prompt_name"))
+def _prompted(inputs: tuple[Input, ...], name: str, checkpoint: Checkpoint) -> tuple[Input, ...]:
     prompt = checkpoint.prompts.get(name)
     if prompt is None:
         known = ", ".join(sorted(checkpoint.prompts)) or "it has none"
-        raise RequestError(400, "prompt_unknown", f"no such prompt; of this model: {known}")
+        text = f"no such prompt; of this model: {known}"
+        raise RequestError(400, "prompt_unknown", text, param="prompt_name")
     texts = [item for item in inputs if isinstance(item, str)]
     if len(texts) != len(inputs):
         text = "`prompt_name` goes with texts: a prompt cannot be put before token ids"
-        raise RequestError(400, "bad_prompt_name", text)
+        raise RequestError(400, "bad_prompt_name", text, param="prompt_name")
     return tuple(prompt + text for text in texts) if prompt else inputs
 
 
@@ -202,24 +221,15 @@ async def _tokenized(
     ]
 
 
-def _check_own(place: int, ids: tuple[int, ...], tokenizer: ModelTokenizer) -> None:
-    """Refuse token ids that another tokenizer made: the model would embed other words."""
+def _why_foreign(ids: tuple[int, ...], tokenizer: ModelTokenizer) -> str | None:
     largest = max(ids)
     if largest >= tokenizer.vocabulary:
-        why = f"{largest} is beyond its vocabulary of {tokenizer.vocabulary}"
-    elif tokenizer.prefix and ids[: len(tokenizer.prefix)] != tokenizer.prefix:
-        why = f"its texts begin with {_listed(tokenizer.prefix)}"
-    elif tokenizer.suffix and ids[-len(tokenizer.suffix) :] != tokenizer.suffix:
-        why = f"its texts end with {_listed(tokenizer.suffix)}"
-    else:
-        return
-    raise RequestError(
-        400,
-        "foreign_token_ids",
-        f"input {place} has token ids that the tokenizer of this model does not make ({why});"
-        " send texts (LangChain: check_embedding_ctx_length=False), or start the gateway with"
-        " --openai-vocabulary or --token-ids any",
-    )
+        return f"{largest} is beyond its vocabulary of {tokenizer.vocabulary}"
+    if tokenizer.prefix and ids[: len(tokenizer.prefix)] != tokenizer.prefix:
+        return f"its texts begin with {_listed(tokenizer.prefix)}"
+    if tokenizer.suffix and ids[-len(tokenizer.suffix) :] != tokenizer.suffix:
+        return f"its texts end with {_listed(tokenizer.suffix)}"
+    return None
 
 
 def _listed(ids: tuple[int, ...]) -> str:
@@ -230,6 +240,7 @@ def _exceeds(place: int, longest: int) -> RequestError:
     return RequestError(
         400,
         "context_length_exceeded",
-        f"input {place} has more than {longest} tokens, which this model takes at most;"
+        f"input[{place}] has more than {longest} tokens, which this model takes at most;"
         ' `truncate: "end"` has it cut',
+        param="input",
     )

@@ -60,8 +60,9 @@ class OpenAIVocabulary:
             raise RequestError(
                 400,
                 "foreign_token_ids",
-                f"input {place} has the token id {error.args[0]}, which is not in OpenAI's"
+                f"input[{place}] has the token id {error.args[0]}, which is not in OpenAI's"
                 " vocabulary that the gateway reads token ids with",
+                param="input",
             ) from None
         return b"".join(parts).decode("utf-8", "replace")
 

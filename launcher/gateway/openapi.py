@@ -11,6 +11,7 @@ import msgspec
 
 from launcher import __version__
 from launcher.gateway.identity import MOST_IDS
+from launcher.gateway.problems import TYPES
 from launcher.gateway.request import MOST_DIMENSIONS, OUTPUT_TYPES, TRUNCATIONS
 
 Json = dict[str, Any]
@@ -22,12 +23,18 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
 
     names: tuple[str, ...]
     """Of all models, other names too."""
+    one: bool
+    """Whether there is one model: it need not be named."""
     prompts: tuple[str, ...]
     """Names of prompts that a model has."""
     checkpoints: bool
     """Whether of a model the checkpoint is known."""
     dimensions: int | None
     """The most that a model has; None: of one it is not known."""
+    sizes: tuple[int, ...] | None
+    """The only dimensions that may be asked for; None: any, up to the most."""
+    guarded: bool
+    """Whether fields that are not known are refused."""
     most_inputs: int
     keys: bool
     """Whether an API key is asked for."""
@@ -70,16 +77,22 @@ def document(served: Served) -> Json:
 def _request(served: Served) -> Json:
     ids = _array({"type": "integer", "minimum": 0, "maximum": MOST_IDS})
     many = {"maxItems": served.most_inputs}
-    model: Json = {"type": "string"}
+    model: Json = {"type": ["string", "null"] if served.one else "string"}
     if served.names:
-        model["enum"] = list(served.names)
+        model["enum"] = [*served.names, *((None,) if served.one else ())]
     cuts = [word for word, how in TRUNCATIONS.items() if served.checkpoints or how == "none"]
     most = served.dimensions or MOST_DIMENSIONS
+    size: Json = {"type": ["integer", "null"], "minimum": 1, "maximum": most}
+    if served.sizes is not None:
+        size = {"enum": [*served.sizes, None]}
+    more: Json = {"description": "Goes to the server, and into the cache's key."}
+    if served.guarded:
+        more = {"description": "Written out by clients that do not use it.", "type": "null"}
     texts = [{"type": "string"}, _array({"type": "string"}) | many]
     named = {"properties": {"prompt_name": {"type": "string"}}, "required": ["prompt_name"]}
     return {
         "type": "object",
-        "required": ["model", "input"],
+        "required": ["input"] if served.one else ["model", "input"],
         "properties": {
             "model": model,
             "input": {
@@ -87,14 +100,14 @@ def _request(served: Served) -> Json:
                 "anyOf": [*texts, ids, _array(ids) | many],
             },
             "encoding_format": {"enum": ["float", "base64", None]},
-            "dimensions": {"type": ["integer", "null"], "minimum": 1, "maximum": most},
+            "dimensions": size,
             "output_dtype": {"enum": [*OUTPUT_TYPES, None]},
             "truncate": {"enum": [*cuts, None]},
             "prompt_name": {"enum": [*served.prompts, None]},
             "priority": {"enum": [*PRIORITIES, None]},
-            "user": {"description": "Goes to the server."},
+            "user": {"description": "Goes to the server.", "type": ["string", "null"]},
         },
-        "additionalProperties": {"description": "Goes to the server, and into the cache's key."},
+        "additionalProperties": more,
         # A prompt cannot be put before token ids.
         "if": named,
         "then": {"properties": {"input": {"anyOf": texts}}},
@@ -117,6 +130,7 @@ def _header(description: str, schema: Json) -> Json:
     return {"description": description, "required": True, "schema": schema}
 
 
+_BEARER: Final = _header("How a key is given.", {"const": "Bearer"})
 _COUNT: Final[Json] = {"type": "integer", "minimum": 0}
 _REQUEST_ID: Final = _header("The client's, or a new one.", {"type": "string"})
 _TOO_MUCH: Final = "Too much at once, or more than the key may have."
@@ -136,7 +150,7 @@ _ERROR: Final[Json] = {
             "required": ["message", "type", "param", "code"],
             "properties": {
                 "message": {"type": "string"},
-                "type": {"enum": ["invalid_request_error", "server_error"]},
+                "type": {"enum": ["invalid_request_error", *TYPES.values(), "server_error"]},
                 "param": {"type": ["string", "null"]},
                 "code": {"type": "string"},
             },
@@ -214,7 +228,7 @@ def _passed_on(description: str, **headers: Json) -> Json:
 
 def _refusals() -> Json:
     return {
-        "401": _problem("The API key is missing or wrong."),
+        "401": _problem("The API key is missing or wrong.", WWW_Authenticate=_BEARER),
         "403": _problem("`Host` names another machine."),
         "429": _problem(_TOO_MUCH, Retry_After=_RETRY),
         "500": _problem("The gateway failed unexpectedly."),
@@ -251,6 +265,7 @@ def _embeddings() -> Json:
             "404": _passed_on("There is no such model."),
             "408": _passed_on("The body did not arrive in time."),
             "413": _passed_on("The body is too large."),
+            "415": _passed_on("The body is not said to be JSON."),
             "429": _passed_on(_TOO_MUCH, Retry_After=_RETRY),
             "500": _passed_on("Failed unexpectedly."),
             "502": _passed_on("The server answered wrongly."),

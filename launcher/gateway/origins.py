@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
+from launcher.gateway.problems import RequestError
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -61,7 +61,5 @@ def _refusal() -> web.Response:
     from aiohttp import web
 
     message = "pages of this origin may not ask this service (cors_origins in its profile)"
-    error = {"message": message, "type": "invalid_request_error", "code": "origin"}
-    return web.Response(
-        status=403, body=msgspec.json.encode({"error": error}), content_type="application/json"
-    )
+    body = RequestError(403, "origin", message).body()
+    return web.Response(status=403, body=body, content_type="application/json")

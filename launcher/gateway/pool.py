@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
@@ -17,7 +17,7 @@ from launcher.gateway.identity import Identity, space_of
 from launcher.gateway.inputs import Checkpoint
 from launcher.gateway.joining import Joiner
 from launcher.gateway.problems import RequestError
-from launcher.gateway.replica import DOWN, ELSEWHERE, TIMEOUT, Made, Part, Replica, Source
+from launcher.gateway.replica import DOWN, ELSEWHERE, TIMEOUT, Made, Part, Replica, Seen, Source
 from launcher.gateway.request import Priority
 from launcher.gateway.turns import Turns
 
@@ -81,16 +81,32 @@ class Group:
 
     def checkpoint(self) -> Checkpoint | None:
         """What is known of the model's files, by a server of the identity that counts."""
-        identity = self.identity()
-        seen = (replica.source.look() for replica in self.replicas)
-        known = (one.checkpoint for one in seen if one.identity == identity and one.checkpoint)
-        return next(known, None)
+        return next((seen.checkpoint for seen in self._alike() if seen.checkpoint), None)
 
     def cuts(self) -> Cuts | None:
         """How its vectors are cut, by a server of the identity that counts."""
+        return next((seen.cuts for seen in self._alike() if seen.cuts), None)
+
+    def guarded(self) -> bool:
+        """Whether its servers take OpenAI's fields alone."""
+        return any(seen.guarded for seen in self._alike())
+
+    def sizes(self) -> frozenset[int] | None:
+        """The only `dimensions` that may be asked for; None: not known, or all that it has."""
+        identity = self.identity()
+        if identity is None or identity.dimensions is None:
+            return None
+        only = frozenset({identity.dimensions})
+        if any(seen.whole for seen in self._alike()):
+            return only
+        cuts = self.cuts()
+        return None if cuts is None or cuts.sizes is None else cuts.sizes | only
+
+    def _alike(self) -> Iterator[Seen]:
+        """What is known of the servers of the identity that counts."""
         identity = self.identity()
         seen = (replica.source.look() for replica in self.replicas)
-        return next((one.cuts for one in seen if one.identity == identity and one.cuts), None)
+        return (one for one in seen if one.identity == identity)
 
     def add(self, replica: Replica) -> None:
         """One more server."""

@@ -8,6 +8,12 @@ from typing import Final, Self
 
 import msgspec
 
+TYPES: Final = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
 _NUMBER: Final = re.compile(rb"\binput\[([0-9]{1,7})\]")
 """How the guard names an input of a call, and its number."""
 
@@ -30,27 +36,51 @@ def renamed(said: bytes, names: Sequence[str]) -> bytes:
 class RequestError(Exception):
     """An answer that is no vector: status, code and one sentence; never a text of the user.
 
+    Status, type, code and param of a refused request are those of the guard before a service's
+    engine (qlaunch_guard/refusal.py): clients need not know which of the two they ask.
+
     Args:
         status: of HTTP.
         code: stable identifier in snake_case.
         message: one sentence.
+        param: the field of the request that it is about.
         retry_after: seconds; None: no such header.
     """
 
     def __init__(
-        self, status: int, code: str, message: str, *, retry_after: int | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after: int | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
+        self.param = param
         self.retry_after = retry_after
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of the answer."""
+        more = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        return more | {"WWW-Authenticate": "Bearer"} if self.status == 401 else more
 
     def body(self) -> bytes:
         """In the form of OpenAI's interface."""
-        kind = "invalid_request_error" if self.status < 500 else "server_error"
-        error = {"message": self.message, "type": kind, "param": None, "code": self.code}
+        kind = TYPES.get(self.status)
+        if kind is None:
+            kind = "invalid_request_error" if self.status < 500 else "server_error"
+        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
         return msgspec.json.encode({"error": error})
+
+
+def too_large(most: int) -> RequestError:
+    """A body above the limit."""
+    return RequestError(413, "body_too_large", f"the body has more than {most} bytes")
 
 
 class UpstreamRefusalError(RequestError):

@@ -83,7 +83,7 @@ class Rates:
         if inputs is not None:
             if texts > inputs.most:
                 text = f"{texts} inputs in one request; this key may have {inputs.most} a minute"
-                raise RequestError(400, "over_rate_limit", text)
+                raise RequestError(400, "over_rate_limit", text, param="input")
             wait_s = inputs.wait_s(texts)
         if tokens is not None:
             wait_s = max(wait_s, tokens.wait_s(1))
@@ -124,4 +124,4 @@ def _limited(inputs: Bucket | None, tokens: Bucket | None, wait_s: float) -> Req
     ]
     after = math.ceil(wait_s)
     text = f"more than {' or '.join(bounds)}; a request like this is let in after {after} s"
-    return RequestError(429, "rate_limited", text, retry_after=after)
+    return RequestError(429, "rate_limit_exceeded", text, retry_after=after)

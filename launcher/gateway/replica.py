@@ -44,6 +44,10 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """None: the model's files are not known."""
     cuts: Cuts | None = None
     """How shorter vectors are made of whole ones; None: by the server alone."""
+    guarded: bool = False
+    """Whether our guard stands before it, which takes OpenAI's fields alone."""
+    whole: bool = False
+    """Whether it refuses to cut vectors."""
     coming: bool = False
     """Whether somebody starts it, or keeps it running: waiting for it is worth while."""
     resting: bool = False
@@ -183,8 +187,10 @@ class Replica:
             answer = await self._send(caller, seen, body, part.request_id, timeout_s)
             refused = answer.status in (400, 422) and encoding == "base64"
             if refused and b"encoding_format" in answer.body:
-                self.base64 = False
                 continue
+            # A refusal may name the field among others: only an answer tells that it was the cause.
+            if encoding == "float" and answer.status == 200:
+                self.base64 = False
             return answer
         raise AssertionError  # the last encoding returns
 

@@ -6,6 +6,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from launcher.gateway.broken_body import why_broken
 from launcher.gateway.identity import MOST_IDS, Input
 from launcher.gateway.problems import RequestError
 
@@ -13,18 +14,16 @@ Encoding = Literal["float", "base64"]
 OutputType = Literal["float32", "float16", "int8", "binary", "ubinary"]
 Truncation = Literal["end", "none"]
 Priority = Literal["interactive", "bulk"]
-_KNOWN: Final = frozenset(
-    {
-        "model",
-        "input",
-        "encoding_format",
-        "dimensions",
-        "user",
-        "truncate",
-        "prompt_name",
-        "output_dtype",
-        "priority",
-    }
+KNOWN: Final = (
+    "model",
+    "input",
+    "encoding_format",
+    "dimensions",
+    "user",
+    "truncate",
+    "prompt_name",
+    "output_dtype",
+    "priority",
 )
 TRUNCATIONS: Final[dict[str | bool, Truncation]] = {
     "end": "end",
@@ -45,7 +44,6 @@ OUTPUT_TYPES: Final[dict[str, OutputType]] = {
 }
 _BODY: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _INPUT: Final = msgspec.json.Decoder(str | list[str | int | list[int]])
-_MODEL: Final = msgspec.json.Decoder(str)
 _ENCODING: Final = msgspec.json.Decoder(Encoding | None)
 _DIMENSIONS: Final = msgspec.json.Decoder(int | None)
 # A number such as 5.0 is an integer in JSON; few write so, and these are asked only then.
@@ -59,12 +57,14 @@ _NO_INPUT: Final = (
 )
 _NO_NUMBER: Final = "`dimensions` must be a number"
 MOST_DIMENSIONS: Final = 1 << 20
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class EmbeddingCall(msgspec.Struct, frozen=True, kw_only=True):
     """One request for vectors."""
 
-    model: str
+    model: str | None
+    """None: the only one."""
     inputs: tuple[Input, ...]
     encoding: Encoding = "float"
     dimensions: int | None = None
@@ -75,8 +75,8 @@ class EmbeddingCall(msgspec.Struct, frozen=True, kw_only=True):
     prompt_name: str | None = None
     """Of the checkpoint's prompt that goes before each text."""
     priority: Priority | None = None
-    user: msgspec.Raw | None = None
-    """Goes to the server as it came; changes no vector."""
+    user: str | None = None
+    """Goes to the server; changes no vector."""
     extra: tuple[tuple[str, msgspec.Raw], ...] = ()
     """Fields that we do not know, by name: they go to the server, and may change vectors."""
 
@@ -95,11 +95,20 @@ def read_call(body: bytes, *, most_inputs: int) -> EmbeddingCall:
         RequestError: 400: it is no such request, in one sentence that quotes nothing of it.
     """
     try:
-        fields = _BODY.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise _bad("bad_json", "the body must be a JSON object") from None
+        return _call(_BODY.decode(body), most_inputs)
+    except _UNREADABLE as error:
+        raise RequestError(400, "bad_json", why_broken(body, error)) from None
+
+
+def _call(fields: dict[str, msgspec.Raw], most_inputs: int) -> EmbeddingCall:
+    """The same.
+
+    Raises:
+        RequestError: as above.
+        DecodeError, UnicodeDecodeError, RecursionError: it is no JSON after all.
+    """
     call = EmbeddingCall(
-        model=_field(fields, "model", _MODEL, "`model` must be a string"),
+        model=_field(fields, "model", _WORD, "`model` must be a string"),
         inputs=_inputs(fields, most_inputs),
         encoding=_field(
             fields, "encoding_format", _ENCODING, '`encoding_format` must be "float" or "base64"'
@@ -112,13 +121,10 @@ def read_call(body: bytes, *, most_inputs: int) -> EmbeddingCall:
         priority=_field(
             fields, "priority", _PRIORITY, '`priority` must be "interactive" or "bulk"'
         ),
-        user=fields.get("user"),
-        extra=tuple(sorted((n, raw) for n, raw in fields.items() if n not in _KNOWN)),
+        user=_field(fields, "user", _WORD, "`user` must be a string"),
+        extra=tuple(sorted((n, raw) for n, raw in fields.items() if n not in KNOWN)),
     )
-    try:
-        call.options()
-    except (msgspec.DecodeError, RecursionError):
-        raise _bad("bad_json", "a field of the body cannot be read") from None
+    call.options()
     return call
 
 
@@ -126,12 +132,14 @@ def _field(
     fields: dict[str, msgspec.Raw], name: str, decoder: msgspec.json.Decoder[Any], wrong: str
 ) -> Any:
     raw = fields.get(name)
-    if raw is None and name != "model":
+    if raw is None:
         return None
     try:
-        return decoder.decode(raw if raw is not None else b"null")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise _bad(f"bad_{name}", wrong) from None
+        return decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        if "out of range" in str(error):
+            raise
+        raise _bad(name, wrong) from None
 
 
 def _dimensions(fields: dict[str, msgspec.Raw]) -> int | None:
@@ -141,13 +149,13 @@ def _dimensions(fields: dict[str, msgspec.Raw]) -> int | None:
     except msgspec.DecodeError:
         asked = _whole(_field(fields, "dimensions", _NUMBER, _NO_NUMBER), "dimensions", _NO_NUMBER)
     if asked is not None and not 1 <= asked <= MOST_DIMENSIONS:
-        raise _bad("bad_dimensions", f"`dimensions` must be 1 to {MOST_DIMENSIONS}")
+        raise _bad("dimensions", f"`dimensions` must be 1 to {MOST_DIMENSIONS}")
     return asked
 
 
 def _whole(number: float, name: str, wrong: str) -> int:
     if not number.is_integer():
-        raise _bad(f"bad_{name}", wrong)
+        raise _bad(name, wrong)
     return int(number)
 
 
@@ -157,7 +165,7 @@ def _output(fields: dict[str, msgspec.Raw]) -> OutputType:
     if asked is None:
         return "float32"
     if asked not in OUTPUT_TYPES:
-        raise _bad("bad_output_dtype", wrong)
+        raise _bad("output_dtype", wrong)
     return OUTPUT_TYPES[asked]
 
 
@@ -167,16 +175,16 @@ def _truncate(fields: dict[str, msgspec.Raw]) -> Truncation | None:
     if asked is None:
         return None
     if asked not in TRUNCATIONS:
-        raise _bad("bad_truncate", wrong)
+        raise _bad("truncate", wrong)
     return TRUNCATIONS[asked]
 
 
 def _inputs(fields: dict[str, msgspec.Raw], most: int) -> tuple[Input, ...]:
     if "input" not in fields:
-        raise _bad("bad_input", "`input` is missing")
+        raise _bad("input", "`input` is missing")
     try:
         value = _INPUT.decode(fields["input"])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except msgspec.ValidationError:
         value = [
             [_whole(one, "input", _NO_INPUT) for one in item]
             if isinstance(item, list)
@@ -186,24 +194,24 @@ def _inputs(fields: dict[str, msgspec.Raw], most: int) -> tuple[Input, ...]:
     if isinstance(value, str):
         return (value,)
     if not value:
-        raise _bad("bad_input", "`input` is an empty list")
+        raise _bad("input", "`input` is an empty list")
     kinds = {type(one) for one in value}
     if len(kinds) != 1:
-        raise _bad("bad_input", "`input` mixes texts and token ids")
+        raise _bad("input", "`input` mixes texts and token ids")
     if kinds == {int}:
         return (_ids(value),)
     if len(value) > most:
-        raise _bad("too_many_inputs", f"{len(value)} inputs; one call may have {most}")
+        raise _bad("input", f"{len(value)} inputs; one call may have {most}", "too_many_inputs")
     return tuple(value) if kinds == {str} else tuple(_ids(one) for one in value)
 
 
 def _ids(values: list[int]) -> tuple[int, ...]:
     if not values:
-        raise _bad("bad_input", "a list of token ids is empty")
+        raise _bad("input", "a list of token ids is empty")
     if min(values) < 0 or max(values) > MOST_IDS:
-        raise _bad("bad_input", f"token ids are 0 to {MOST_IDS}")
+        raise _bad("input", f"token ids are 0 to {MOST_IDS}", "foreign_token_ids")
     return tuple(values)
 
 
-def _bad(code: str, message: str) -> RequestError:
-    return RequestError(400, code, message)
+def _bad(name: str, message: str, code: str | None = None) -> RequestError:
+    return RequestError(400, code or f"bad_{name}", message, param=name)

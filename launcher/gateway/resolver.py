@@ -22,7 +22,7 @@ from launcher.gateway.joining import bytes_of
 from launcher.gateway.pool import Group, IdentityChangedError, Limits
 from launcher.gateway.problems import RequestError, UpstreamRefusalError
 from launcher.gateway.replica import Part
-from launcher.gateway.request import EmbeddingCall, Priority
+from launcher.gateway.request import KNOWN, EmbeddingCall, Priority
 from launcher.gateway.store import Store
 
 _Shorter = Callable[[list[bytes]], list[bytes]]
@@ -78,8 +78,8 @@ class Resolver:
         """
         for _ in range(_ATTEMPTS):
             space = None if past else group.space()
-            _check_dimensions(call, group)
-            whole, shorter = (call, None) if past else _whole(call, group)
+            asked = _taken(call, group)
+            whole, shorter = (asked, None) if past else _whole(asked, group)
             prepared = await self._preparation.prepare(whole, group.checkpoint())
             try:
                 outcome = await self._resolve(group, prepared.call, space, request_id, past=past)
@@ -213,13 +213,41 @@ class Resolver:
                     del self._flights[work.priority][key]
 
 
-def _check_dimensions(call: EmbeddingCall, group: Group) -> None:
-    """Refuse more than the model has: some servers would answer with what they have."""
-    identity = group.identity() if call.dimensions is not None else None
-    whole = None if identity is None else identity.dimensions
-    if whole is not None and call.dimensions is not None and call.dimensions > whole:
-        text = f"`dimensions` is {call.dimensions}; vectors of this model have {whole}"
-        raise RequestError(400, "bad_dimensions", text)
+def _taken(call: EmbeddingCall, group: Group) -> EmbeddingCall:
+    """The call as its servers take it.
+
+    Raises:
+        RequestError: 400: they would refuse it, in the same words whatever the cache has; or answer
+            another one, as some do with as many dimensions as they have.
+    """
+    if call.extra and group.guarded():
+        for name, raw in call.extra:
+            if msgspec.json.decode(raw) is not None:
+                text = (
+                    f"the body has a field that this endpoint does not; it has {', '.join(KNOWN)}"
+                )
+                raise RequestError(400, "unknown_field", text, param=name[:80])
+        call = msgspec.structs.replace(call, extra=())
+    if call.dimensions is not None and (identity := group.identity()) and identity.dimensions:
+        return _sized(call, identity.dimensions, group)
+    return call
+
+
+def _sized(call: EmbeddingCall, whole: int, group: Group) -> EmbeddingCall:
+    asked = call.dimensions or whole
+    if asked > whole:
+        text = f"`dimensions` is {asked}; vectors of this model have {whole}"
+        raise RequestError(400, "bad_dimensions", text, param="dimensions")
+    if not group.guarded():
+        return call
+    if asked == whole:
+        return msgspec.structs.replace(call, dimensions=None)
+    sizes = group.sizes()
+    if sizes is not None and asked not in sizes:
+        known = ", ".join(map(str, sorted(sizes)))
+        text = f"`dimensions` is {asked}; vectors of this model are had with {known}"
+        raise RequestError(400, "bad_dimensions", text, param="dimensions")
+    return call
 
 
 def _whole(call: EmbeddingCall, group: Group) -> tuple[EmbeddingCall, _Shorter | None]:

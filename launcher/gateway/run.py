@@ -19,6 +19,7 @@ from launcher.gateway.access import Keys, OneKey
 from launcher.gateway.backends.backend import CacheSettings
 from launcher.gateway.backends.opening import caution, open_backend
 from launcher.gateway.calls import IDLE_S, Caller
+from launcher.gateway.connections import Connection
 from launcher.gateway.entry import Dtype
 from launcher.gateway.identity import Identity
 from launcher.gateway.inputs import Checkpoint, InputRules
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 MOST_MODELS: Final = 8
 """Of a server that is given without a model's name: each of them is probed."""
 _LOOK_S: Final = 1.0
+_BACKLOG: Final = 128
 _LOG: Final = logging.getLogger("qlaunch.gateway")
 
 
@@ -210,14 +212,26 @@ async def _listening(gateway: Gateway, settings: GatewaySettings) -> AsyncIterat
     )
     await runner.setup()
     try:
-        site = web.TCPSite(runner, settings.host, settings.port, ssl_context=tls)
+        handler = runner.server
+        assert handler is not None, "it is made by `setup`"
+        header_s = settings.server.header_s
         try:
-            await site.start()
+            server = await asyncio.get_running_loop().create_server(
+                lambda: Connection(handler(), header_s),
+                settings.host,
+                settings.port,
+                ssl=tls,
+                ssl_handshake_timeout=None if tls is None else header_s,
+                backlog=_BACKLOG,
+            )
         except OSError as error:
             raise _unbindable(settings, error) from error
-        port = runner.addresses[0][1]
+        port = server.sockets[0].getsockname()[1]
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        yield f"{'https' if tls else 'http'}://{host}:{port}/v1"
+        try:
+            yield f"{'https' if tls else 'http'}://{host}:{port}/v1"
+        finally:
+            server.close()
     finally:
         await runner.cleanup()
 

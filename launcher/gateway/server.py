@@ -17,12 +17,15 @@ import msgspec
 from launcher.gateway import sending
 from launcher.gateway.access import Keys, OneKey, host_allowed
 from launcher.gateway.answer import render
+from launcher.gateway.bypass import HEADER as CACHE_CONTROL
 from launcher.gateway.bypass import goes_past
+from launcher.gateway.compressed import inflated
+from launcher.gateway.connections import answering
 from launcher.gateway.metrics import Metrics
 from launcher.gateway.openapi import Served, document
 from launcher.gateway.origins import origin_rules
 from launcher.gateway.pool import Group
-from launcher.gateway.problems import RequestError
+from launcher.gateway.problems import RequestError, too_large
 from launcher.gateway.rates import Allowance, Client, Rates
 from launcher.gateway.request import EmbeddingCall, Priority, read_call
 from launcher.gateway.resolver import Outcome, Resolver
@@ -40,6 +43,9 @@ _LINE: Final = "request %s model %s status %d inputs %d hits %d %.2f ms"
 _REQUEST_ID: Final = ContextVar("request_id", default="")
 _CLIENT: Final[ContextVar[Client]] = ContextVar("client")
 _PRIORITY_HEADER: Final = "X-Priority"
+_INFLATED: Final = ContextVar("inflated", default=0)
+"""Bytes of the body beyond those that came."""
+_UNSERVED: Final = {404: "unknown_path", 405: "method_not_allowed"}
 _OPEN: Final = frozenset({"/health", "/ready"})
 """Asked by load balancers, which have no key; they tell nothing."""
 
@@ -69,6 +75,11 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Further names of models, for models."""
     body_s: float = 30.0
     """For a body to arrive."""
+    header_s: float = 20.0
+    """For a header to arrive, from its first byte."""
+    idle_s: float = 75.0
+    """A connection without a request is kept for; longer than by proxies before it, which are the
+    ones to end it (60 s is usual)."""
     host_names: frozenset[str] | None = None
     """Further names that `Host` may have; None: it is not looked at (not on loopback)."""
     origins: frozenset[str] | None = None
@@ -109,12 +120,16 @@ class Gateway:
 
         @web.middleware
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-            return await self._guard(request, handler)
+            return await answering(request, self._guard(request, handler))
 
         before = [] if self._tracing is None else [self._tracing.middleware()]
         rules = [*before, *origin_rules(self._settings.origins), guard]
-        app = web.Application(client_max_size=self._settings.most_bytes, middlewares=rules)
-        app.router.add_post("/v1/embeddings", self._embeddings)
+        app = web.Application(
+            client_max_size=self._settings.most_bytes,
+            middlewares=rules,
+            handler_args={"auto_decompress": False, "keepalive_timeout": self._settings.idle_s},
+        )
+        app.router.add_post("/v1/embeddings", self._embeddings, expect_handler=_later)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/v1/models/{model:.+}", self._model)
         app.router.add_get("/health", self._health)
@@ -127,19 +142,24 @@ class Gateway:
         """Access, the request's id, and one form for every error."""
         from aiohttp import web
 
+        unserved = request.match_info.http_exception
         given = request.headers.get("X-Request-Id", "")
         request_id = given if _ID.fullmatch(given) else secrets.token_hex(8)
         _REQUEST_ID.set(request_id)
         self._open += 1
         try:
+            if unserved is not None:
+                raise unserved
             _CLIENT.set(self._admit(request))
             response = await handler(request)
         except RequestError as problem:
             self.metrics.refused.labels(problem.code).inc()
             response = _problem(problem)
         except web.HTTPException as refusal:
-            text = f"{refusal.status} {refusal.reason}"
-            response = _problem(RequestError(refusal.status, "not_served", text))
+            code = _UNSERVED.get(refusal.status, "not_served")
+            response = _problem(
+                RequestError(refusal.status, code, f"{refusal.status} {refusal.reason}")
+            )
             if "Allow" in refusal.headers:
                 response.headers["Allow"] = refusal.headers["Allow"]
         except Exception as error:  # noqa: BLE001 - the last resort: an answer
@@ -154,7 +174,7 @@ class Gateway:
     def _admit(self, request: web.Request) -> Client:
         names = self._settings.host_names
         if names is not None and not host_allowed(request.headers.get("Host"), names):
-            raise RequestError(403, "bad_host", "Host names another machine than this one")
+            raise RequestError(403, "host", "Host names another machine than this one")
         if request.path in _OPEN:
             return Client()
         if self._open > self._settings.most_open:
@@ -166,19 +186,27 @@ class Gateway:
             _LOG.warning("%s; the keys before stay", problem)
         client = self._keys.client(request.headers.get("Authorization"))
         if client is None:
-            raise RequestError(401, "bad_api_key", "the API key is missing or wrong")
+            raise RequestError(401, "invalid_api_key", "the API key is missing or wrong")
         return client
 
     async def _embeddings(self, request: web.Request) -> web.Response:
         # Of a length that is not said, the longest is reserved.
         length = min(request.content_length or self._settings.most_bytes, self._settings.most_bytes)
-        if self._open_bytes and self._open_bytes + length > self._settings.most_open_bytes:
-            raise RequestError(429, "busy", "too many bytes of requests at once", retry_after=1)
-        self._open_bytes += length
+        self._hold(length)
         try:
             return await self._answer(request)
         finally:
-            self._open_bytes -= length
+            self._open_bytes -= length + _INFLATED.get()
+
+    def _hold(self, more: int) -> None:
+        """Count bytes of a body.
+
+        Raises:
+            RequestError: 429: others have too many.
+        """
+        if self._open_bytes and self._open_bytes + more > self._settings.most_open_bytes:
+            raise RequestError(429, "busy", "too many bytes of requests at once", retry_after=1)
+        self._open_bytes += more
 
     async def _answer(self, request: web.Request) -> web.Response:
         begun = time.perf_counter()
@@ -194,9 +222,10 @@ class Gateway:
             MODEL.set(model)
             weight = self._weigh(group, call)
             client = _CLIENT.get()
-            call = msgspec.structs.replace(call, priority=_priority(request, call, client))
+            priority = _priority(request, call, client)
+            call = msgspec.structs.replace(call, model=call.model or model, priority=priority)
             self._rates.admit(client, len(call.inputs))
-            past = goes_past(request.headers)
+            past = goes_past(request.headers.getall(CACHE_CONTROL, ()))
             outcome = await self._resolver.resolve(group, call, _REQUEST_ID.get(), past=past)
             self._rates.charge(client, outcome.tokens)
             body = render(outcome.vectors, call, outcome.tokens)
@@ -235,27 +264,38 @@ class Gateway:
         """The body, whole.
 
         Raises:
-            RequestError: 400, 408, 413: it cannot be decompressed, is late, is too long.
+            RequestError: 400, 408, 413, 415, 417: it cannot be decompressed, is late, is too long,
+                is not said to be JSON, waits for what is not known.
         """
         from aiohttp import web
 
-        if (request.content_length or 0) > self._settings.most_bytes:
-            raise self._too_large()
+        most = self._settings.most_bytes
+        if (request.content_length or 0) > most:
+            raise too_large(most)
+        kind = request.headers.get("Content-Type", "").partition(";")[0]
+        if kind.strip().lower() != "application/json":
+            text = "the body must be JSON: send the header Content-Type: application/json"
+            raise RequestError(415, "bad_content_type", text)
+        if "Expect" in request.headers:
+            await _wanted(request)
         try:
             async with asyncio.timeout(self._settings.body_s):
-                return await request.read()
+                body = await request.read()
         except TimeoutError:
             text = f"the body did not arrive within {self._settings.body_s:g} s"
             raise RequestError(408, "body_too_slow", text) from None
         except web.HTTPRequestEntityTooLarge:
-            raise self._too_large() from None
+            raise too_large(most) from None
         except web.RequestPayloadError:
-            text = "the body cannot be read: its Content-Encoding or its length is not what it says"
+            text = "the body cannot be read: its length is not what it says"
             raise RequestError(400, "bad_body", text) from None
-
-    def _too_large(self) -> RequestError:
-        text = f"the body has more than {self._settings.most_bytes} bytes"
-        return RequestError(413, "body_too_large", text)
+        encoding = request.headers.get("Content-Encoding")
+        if encoding is None:
+            return body
+        whole = inflated(body, encoding, most)
+        self._hold(len(whole))
+        _INFLATED.set(len(whole))
+        return whole
 
     def _count(self, model: str, status: int, outcome: Outcome | None, took: float) -> None:
         self.metrics.requests.labels(model, status).inc()
@@ -275,16 +315,26 @@ class Gateway:
             hits = outcome.hits if outcome else 0
             _LOG.info(_LINE, _REQUEST_ID.get(), model, status, inputs, hits, took * 1000)
 
-    def _group(self, name: str) -> Group:
-        group = self.groups.get(name) or self.groups.get(self._settings.aliases.get(name, ""))
+    def _group(self, name: str | None) -> Group:
+        """The servers of a model; of the only one, where no name is given."""
+        if name is None:
+            group = self._only()
+        else:
+            group = self.groups.get(name) or self.groups.get(self._settings.aliases.get(name, ""))
         if group is None and not self.groups:
             raise RequestError(
                 503, "upstream_down", "no server has been reached yet", retry_after=2
             )
         if group is None:
             served = ", ".join(self._names())
-            raise RequestError(404, "no_such_model", f"no such model; there are: {served}")
+            what = "`model` is missing" if name is None else "no such model"
+            status, code = (400, "bad_model") if name is None else (404, "model_not_found")
+            raise RequestError(status, code, f"{what}; there are: {served}", param="model")
         return group
+
+    def _only(self) -> Group | None:
+        groups = list(self.groups.values())
+        return groups[0] if groups and all(one is groups[0] for one in groups) else None
 
     def _names(self) -> list[str]:
         """Of all models that are served now, other names too."""
@@ -318,11 +368,16 @@ class Gateway:
             identity.dimensions if (identity := group.identity()) else None for group in groups
         ]
         whole = [size for size in dimensions if size is not None]
+        sizes = [found for group in groups if (found := group.sizes()) is not None]
+        all_sized = len(sizes) == len(groups) > 0
         served = Served(
             names=tuple(self._names()),
+            one=self._only() is not None,
             prompts=tuple(sorted({name for known in checkpoints for name in known.prompts})),
             checkpoints=bool(checkpoints),
             dimensions=max(whole) if len(whole) == len(groups) > 0 else None,
+            sizes=tuple(sorted(frozenset().union(*sizes))) if all_sized else None,
+            guarded=bool(groups) and all(group.guarded() for group in groups),
             most_inputs=self._settings.most_inputs,
             keys=self._keys is not None,
         )
@@ -335,12 +390,31 @@ class Gateway:
         return web.Response(body=self.metrics.text(), headers=kind)
 
 
+async def _later(_request: web.Request) -> None:
+    """Say nothing to `Expect` yet: key and announced length are looked at first."""
+
+
+async def _wanted(request: web.Request) -> None:
+    """Tell a client that waits with its body to send it.
+
+    Raises:
+        RequestError: 417: it waits for something else.
+    """
+    from aiohttp import HttpVersion11
+
+    if request.headers["Expect"].lower() != "100-continue":
+        raise RequestError(417, "bad_expect", 'Expect must be "100-continue"')
+    if request.version >= HttpVersion11:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
+
+
 def _priority(request: web.Request, call: EmbeddingCall, client: Client) -> Priority:
     """`bulk` where the key, the body or the header says so; the body counts before the header."""
     header = request.headers.get(_PRIORITY_HEADER)
     if header not in (None, "interactive", "bulk"):
         text = f'{_PRIORITY_HEADER} must be "interactive" or "bulk"'
-        raise RequestError(400, "bad_priority", text)
+        raise RequestError(400, "bad_priority", text, param="priority")
     asked = call.priority or header
     return "bulk" if "bulk" in (client.priority, asked) else "interactive"
 
@@ -355,6 +429,7 @@ def _check_reader(request: web.Request, call: EmbeddingCall) -> None:
             "base64_is_float32",
             f"OpenAI's client reads base64 as float32, and these are {call.output}:"
             ' give encoding_format="float"',
+            param="encoding_format",
         )
 
 
@@ -380,7 +455,4 @@ def _json(status: int, body: bytes, headers: dict[str, str] | None = None) -> we
 
 
 def _problem(problem: RequestError) -> web.Response:
-    retry = problem.retry_after
-    return _json(
-        problem.status, problem.body(), None if retry is None else {"Retry-After": str(retry)}
-    )
+    return _json(problem.status, problem.body(), problem.headers)

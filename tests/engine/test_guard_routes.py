@@ -373,6 +373,12 @@ class TestErrorsOfTheEngine:
         assert error["message"] == "an input has 12 tokens, and this service takes 10 at most"
         assert error["param"] == "input"
 
+    def test_too_many_tokens_in_one_text_of_several(self) -> None:
+        said = "input[70]: The input (12 tokens) is longer than the model's context length."
+        error = self.answering(400, json.dumps({"message": said}).encode()).embed({"input": "a"})
+        assert error.error["message"].startswith("input[70] has 12 tokens")
+        assert error.error["code"] == "context_length_exceeded"
+
     def test_too_many_for_a_context_that_a_fallback_made_smaller(self) -> None:
         said = "The input (9 tokens) is longer than the model's context length (8 tokens)."
         error = self.answering(400, json.dumps({"message": said}).encode()).embed({"input": "a"})
@@ -491,6 +497,7 @@ class TestClientsThatGo:
             }
             await service.guard.serve(service.app, None, scope, receive, send)
             assert sent[0]["status"] == 408
+            assert b'"code": "body_too_slow"' in sent[1]["body"]
             assert (b"connection", b"close") in sent[0]["headers"]
 
         asyncio.run(run())

@@ -50,6 +50,15 @@ def test_where_one_is_not_known_none_is_told(made: Any) -> None:
     assert response_to(made).headers == {}
 
 
+def test_the_model_has_the_name_that_it_is_served_under() -> None:
+    """SGLang said where the checkpoint lies on its machine."""
+    serving = SimpleNamespace(tokenizer_manager=SimpleNamespace(served_model_name="tiny"))
+    response = SimpleNamespace(model="/srv/models/tiny", headers={})
+    assert answers._around(lambda *_: response, serving, [item(3)]).model == "tiny"
+    other = SimpleNamespace(model="/srv/models/tiny", headers={})
+    assert answers.named(other, SimpleNamespace()).model == "/srv/models/tiny"
+
+
 def test_what_is_no_response_is_left_alone() -> None:
     answer = object()
     assert answers._around(lambda *_: answer, "serving", [item(3)]) is answer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ if str(command.PLUGIN) not in sys.path:
     sys.path.append(str(command.PLUGIN))
 
 from qlaunch_sglang import call_slices
+
+from tests.engine.guarding import tokens
 
 
 class Manager:
@@ -53,6 +56,13 @@ def test_a_text_that_is_refused_ends_it_in_its_slice() -> None:
     with pytest.raises(ValueError, match="one is bad"):
         _read(manager, ["bad", *(["good"] * 500)])
     assert manager.counts == [64]
+
+
+def test_each_text_knows_its_number() -> None:
+    """A text that was too long was one of two thousand, and nothing told which."""
+    assert call_slices.NUMBER == tokens.NUMBER
+    call = call_slices.Slice([SimpleNamespace() for _ in range(70)], 64)
+    assert getattr(call[3], tokens.NUMBER) == 67
 
 
 def test_others_are_answered_between_two_slices() -> None:

@@ -122,16 +122,19 @@ def test_what_ended_or_blocked_the_engine_is_refused(target: Target, case: str) 
 def test_the_largest_input_is_answered_and_one_more_token_refused(target: Target) -> None:
     guard = target.home.run("plan", "cpu-minilm", "--json").ok().data["guard"]
     most = guard["text_tokens"]
-    sizes = {"ids": ([[7592] * most], [[7592] * (most + 1)])}
-    sizes["texts"] = (["hello " * (most - 2)], ["hello " * (most - 1)])
+    sizes: dict[str, tuple[list[Any], list[Any]]] = {
+        "ids": ([[7592] * most], [[7592], [7592] * (most + 1)]),
+        "texts": (["hello " * (most - 2)], [*["hello"] * 70, "hello " * (most - 1)]),
+    }
     for kind, (largest, beyond) in sizes.items():
         status, found = target.embed({"model": MODEL, "input": largest})
         assert status == 200, (kind, found)
         assert found["usage"]["prompt_tokens"] == most
+        assert found["model"] == MODEL, "where the checkpoint lies on this machine"
         status, found = target.embed({"model": MODEL, "input": beyond})
         assert status == 400, kind
         assert found["error"]["message"] == (
-            f"an input has {most + 1} tokens, and this service takes {most} at most"
+            f"input[{len(beyond) - 1}] has {most + 1} tokens, and this service takes {most} at most"
         )
 
 

@@ -98,12 +98,21 @@ class FixedSource:
     )
     checkpoint: Checkpoint | None = None
     cuts: Cuts | None = None
+    key: str | None = None
+    guarded: bool = False
+    whole: bool = False
     suspected: int = 0
 
     def look(self) -> Seen:
         """What the test says."""
         return Seen(
-            url=self.url, identity=self.identity, checkpoint=self.checkpoint, cuts=self.cuts
+            url=self.url,
+            key=self.key,
+            identity=self.identity,
+            checkpoint=self.checkpoint,
+            cuts=self.cuts,
+            guarded=self.guarded,
+            whole=self.whole,
         )
 
     def want(self) -> None:
@@ -227,8 +236,9 @@ class Bench:
     async def post(self, body: Any, headers: Mapping[str, str] | None = None) -> Reply:
         """POST /v1/embeddings of any body."""
         data = {"data": body} if isinstance(body, bytes) else {"json": body}
+        given = {"Content-Type": "application/json", **(headers or {})}
         async with self._session.post(
-            f"{self.url}v1/embeddings", headers=headers, **data
+            f"{self.url}v1/embeddings", headers=given, **data
         ) as response:
             return Reply(response.status, response.headers, await response.json())
 

@@ -338,8 +338,8 @@ def test_empty_texts_can_be_refused(text: str) -> None:
     async def work() -> None:
         async with Bench(Memory(), rules=InputRules(empty="refuse")) as bench:
             reply = await bench.ask(["a", text])
-            assert (reply.status, reply.body["error"]["code"]) == (400, "empty_text")
-            assert "input 1" in reply.body["error"]["message"]
+            assert (reply.status, reply.body["error"]["code"]) == (400, "bad_input")
+            assert "input[1]" in reply.body["error"]["message"]
             assert bench.server.calls == []
         async with Bench(Memory()) as bench:
             assert (await bench.ask(["a", text])).vectors == [truth("a"), truth(text)]
@@ -370,10 +370,29 @@ class TestForeignTokenIds:
                 reply = await bench.ask([own, ids], truncate=truncate)
                 assert (reply.status, reply.body["error"]["code"]) == (400, "foreign_token_ids")
                 assert why in reply.body["error"]["message"]
-                assert "input 1" in reply.body["error"]["message"]
+                assert "input[1]" in reply.body["error"]["message"]
                 assert "check_embedding_ctx_length" in reply.body["error"]["message"]
                 assert bench.server.calls == []
                 assert (await bench.ask(own)).vectors == [truth(own)]
+
+        run(work())
+
+    @pytest.mark.parametrize("own_options", [True, False])
+    def test_options_are_named_where_there_are_some(
+        self, own_options: bool, folders: dict[str, Path]
+    ) -> None:
+        """The gateway of a service was to be started with options that it does not have."""
+
+        async def work() -> None:
+            rules = InputRules(own_options=own_options)
+            async with Bench(
+                Memory(), checkpoint=checkpoint(folders["both"]), rules=rules
+            ) as bench:
+                said = (await bench.ask([[30, 40]])).body["error"]["message"]
+                assert ("--token-ids any" in said) is own_options
+            async with Bench(Memory(), rules=rules) as bench:
+                said = (await bench.ask("a", truncate="end")).body["error"]["message"]
+                assert ("--checkpoint" in said) is own_options
 
         run(work())
 

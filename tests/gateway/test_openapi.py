@@ -14,8 +14,9 @@ import pytest
 import requests
 
 from launcher.gateway.access import Keys
+from launcher.gateway.cutting import Cuts
 from launcher.gateway.inputs import Checkpoint, InputRules
-from launcher.gateway.request import _KNOWN
+from launcher.gateway.request import KNOWN
 from launcher.gateway.server import ServerSettings
 from tests.checkpoints import tokens
 from tests.gateway.harness import Bench, Memory, Running, run
@@ -32,8 +33,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.fixture(scope="module")
-def described(folder: Path) -> Iterator[str]:
+@pytest.fixture(scope="module", params=["server", "service"])
+def described(request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
     """The description of a gateway that knows its model and asks for a key."""
     known = Checkpoint(folder=str(folder), longest=64, prompts={"query": "q: "}, of_service=True)
     bench = Bench(
@@ -44,6 +45,7 @@ def described(folder: Path) -> Iterator[str]:
         settings=ServerSettings(aliases={"other": "m"}),
     )
     with Running(bench):
+        bench.sources[0].guarded = bench.sources[0].whole = request.param == "service"
         yield f"{bench.url}openapi.json"
 
 
@@ -89,8 +91,9 @@ def test_it_says_what_is_served_now(folder: Path) -> None:
     async def work() -> None:
         async with Bench(Memory()) as bench:
             request = await request_of(bench)
-            assert set(request["properties"]) == _KNOWN
-            assert request["properties"]["model"]["enum"] == ["m"]
+            assert set(request["properties"]) == set(KNOWN)
+            assert request["properties"]["model"]["enum"] == ["m", None]
+            assert request["required"] == ["input"]
             assert request["properties"]["dimensions"]["maximum"] == 16
             # Nothing is known of the model's files: what needs them is refused.
             assert request["properties"]["truncate"]["enum"] == ["none", "NONE", False, None]
@@ -110,6 +113,52 @@ def test_it_says_what_is_served_now(folder: Path) -> None:
             assert (reply.status, reply.body["error"]["code"]) == (400, "bad_dimensions")
             assert (await bench.ask("x", dimensions=16)).status == 200
             assert len(bench.server.calls) == 1
+
+    run(work())
+
+
+def test_of_a_service_it_says_what_its_guard_takes() -> None:
+    """Any `dimensions`, field and `user` were allowed, and refused by the engine."""
+
+    async def work() -> None:
+        async with Bench(Memory()) as bench:
+            bench.sources[0].guarded = bench.sources[0].whole = True
+            request = await request_of(bench)
+            assert request["properties"]["dimensions"] == {"enum": [16, None]}
+            assert request["properties"]["user"]["type"] == ["string", "null"]
+            assert request["additionalProperties"]["type"] == "null"
+            bench.sources[0].whole = False
+            assert (await request_of(bench))["properties"]["dimensions"]["maximum"] == 16
+            bench.sources[0].cuts = Cuts(normalize=True, sizes=frozenset({4, 8}))
+            request = await request_of(bench)
+            assert request["properties"]["dimensions"] == {"enum": [4, 8, 16, None]}
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "code"),
+    [
+        ("user", 5, "bad_user"),
+        ("user", ["me"], "bad_user"),
+        ("rid", "x", "unknown_field"),
+        ("dimensions", 8, "bad_dimensions"),
+        ("dimensions", 17, "bad_dimensions"),
+    ],
+)
+def test_what_a_service_refuses_is_refused_hit_or_miss(field: str, value: Any, code: str) -> None:
+    async def work() -> None:
+        async with Bench(Memory()) as bench:
+            bench.sources[0].guarded = bench.sources[0].whole = True
+            await bench.ask("kept", user="me", rid=None)
+            await bench.kept()
+            assert (await bench.ask("kept", dimensions=16)).hits == 1
+            for text in ("kept", "new"):
+                reply = await bench.ask(text, **{field: value})
+                assert (reply.status, reply.body["error"]["code"]) == (400, code)
+                assert reply.body["error"]["param"] == field
+            assert len(bench.server.calls) == 1
+            assert set(bench.server.calls[0]) == {"model", "input", "encoding_format", "user"}
 
     run(work())
 
@@ -153,7 +202,5 @@ def test_it_says_that_a_key_is_wanted_and_wants_one(folder: Path) -> None:
         assert answer.json()["security"] == [{"key": []}]
         refused = requests.post(f"{bench.url}v1/embeddings", timeout=PATIENCE_S)
         assert refused.status_code == 401
-        wrong = requests.get(f"{bench.url}v1/embeddings", timeout=PATIENCE_S)
-        assert wrong.status_code == 401
         wrong = requests.get(f"{bench.url}v1/embeddings", headers=headers, timeout=PATIENCE_S)
         assert (wrong.status_code, wrong.headers["Allow"]) == (405, "POST")

@@ -7,6 +7,7 @@ import json
 
 import aiohttp
 import pytest
+from multidict import CIMultiDict
 
 from launcher.gateway.access import OneKey
 from launcher.gateway.bypass import goes_past
@@ -17,13 +18,14 @@ from tests.gateway.scripted_server import truth
 
 @pytest.mark.parametrize("said", ["no-store", "no-cache", "max-age=0, No-Store", " no-cache "])
 def test_words_that_go_past(said: str) -> None:
-    assert goes_past({"Cache-Control": said})
+    assert goes_past([said])
+    assert goes_past(["max-age=0", said])
 
 
 @pytest.mark.parametrize("said", ["", "max-age=0", "private", "no-storex"])
 def test_words_that_do_not(said: str) -> None:
-    assert not goes_past({"Cache-Control": said})
-    assert not goes_past({})
+    assert not goes_past([said])
+    assert not goes_past([])
 
 
 def test_every_input_is_made_now_and_nothing_is_kept() -> None:
@@ -40,6 +42,27 @@ def test_every_input_is_made_now_and_nothing_is_kept() -> None:
             await bench.kept()
             assert (await bench.ask(["b"])).hits == 0
             assert (await bench.ask(["a"])).hits == 1
+
+    run(work())
+
+
+def test_every_line_of_the_header_counts() -> None:
+    """A second line of it was not read: the answer came from the cache."""
+
+    async def work() -> None:
+        async with Bench(Memory()) as bench:
+            await bench.ask("a")
+            await bench.kept()
+            lines = [("Cache-Control", "max-age=0"), ("Cache-Control", "no-store")]
+            async with (
+                aiohttp.ClientSession() as session,
+                session.post(
+                    f"{bench.url}v1/embeddings",
+                    json={"model": "m", "input": "a"},
+                    headers=CIMultiDict(lines),
+                ) as answer,
+            ):
+                assert answer.headers["X-Cache-Hits"] == "0"
 
     run(work())
 

@@ -191,7 +191,7 @@ def test_what_is_known_of_a_model_at_a_url_by_its_checkpoint(
     described = requests.get(made.url[:-2] + "openapi.json", timeout=PATIENCE_S).text
     assert '"STS"' in described
     limited = ask(made.url, ["x"] * 12)
-    assert (limited.status_code, limited.json()["error"]["code"]) == (429, "rate_limited")
+    assert (limited.status_code, limited.json()["error"]["code"]) == (429, "rate_limit_exceeded")
     assert int(limited.headers["Retry-After"]) >= 1
 
 

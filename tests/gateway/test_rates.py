@@ -87,7 +87,7 @@ def test_by_key_over_http(tmp_path: Path) -> None:
             assert (await bench.ask(["a", "b"], headers=small)).status == 200
             await bench.kept()
             refused = await bench.ask(["a", "b"], headers=small)  # hits count too
-            assert (refused.status, refused.body["error"]["code"]) == (429, "rate_limited")
+            assert (refused.status, refused.body["error"]["code"]) == (429, "rate_limit_exceeded")
             assert 1 <= int(refused.headers["Retry-After"]) <= 20
             assert "3 inputs a minute" in refused.body["error"]["message"]
             never = await bench.ask(["a"] * 4, headers=small)
@@ -113,7 +113,7 @@ def test_without_keys_all_clients_are_one() -> None:
             assert (await bench.ask(["a"])).status == 429
             status, page = await bench.get("metrics")
             assert status == 200
-            assert 'qlaunch_gateway_refused_total{code="rate_limited"} 1.0' in page
+            assert 'qlaunch_gateway_refused_total{code="rate_limit_exceeded"} 1.0' in page
 
     run(work())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -256,6 +257,21 @@ def test_more_than_may_wait_are_refused_with_a_time() -> None:
     run(work())
 
 
+def test_a_refusal_that_names_base64_s_field_among_others_changes_nothing() -> None:
+    """`x is not a field; it takes input, encoding_format, …`: all later answers came as numbers."""
+
+    async def work() -> None:
+        async with Bench(Memory()) as bench:
+            bench.server.status = 400
+            bench.server.error_body = '{"error":{"message":"it takes input, encoding_format"}}'
+            assert (await bench.ask("x")).status == 400
+            bench.server.status = 200
+            await bench.ask("x")
+            assert bench.server.calls[-1]["encoding_format"] == "base64"
+
+    run(work())
+
+
 def test_a_server_without_base64_is_asked_for_numbers() -> None:
     async def work() -> None:
         async with Bench(Memory()) as bench:
@@ -290,5 +306,33 @@ def test_without_a_cache_requests_share_what_is_being_made() -> None:
             bench.server.gate.set()
             assert (await first).vectors == (await second).vectors == [truth("x")]
             assert bench.server.asked['"x"'] == 1
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        ({"prompt_tokens": 7}, 7),
+        ({"prompt_tokens": 7.0}, 7),
+        ({"prompt_tokens": "7"}, 0),
+        ({"prompt_tokens": 7.5}, 0),
+        ({"prompt_tokens": True}, 0),
+        ({"prompt_tokens": -7}, 0),
+        ({"prompt_tokens": None}, 0),
+        ({}, 0),
+        ([7], 0),
+        (None, 0),
+    ],
+)
+def test_vectors_are_not_lost_for_an_odd_usage(usage: Any, tokens: int) -> None:
+    """`7.0` and `"7"` were a 502."""
+
+    async def work() -> None:
+        async with Bench(Memory()) as bench:
+            bench.server.spoil = lambda answer: {**answer, "usage": usage}
+            reply = await bench.ask("a")
+            assert reply.vectors == [truth("a")]
+            assert reply.body["usage"] == {"prompt_tokens": tokens, "total_tokens": tokens}
 
     run(work())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import openai
 import pytest
@@ -13,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from launcher.app.cache_warming import _first_key
+from launcher.cli.gateway import _upstream_key
 from launcher.errors import QlaunchError
 from launcher.gateway.access import Keys, host_allowed, secret
 from launcher.gateway.problems import RequestError
@@ -33,7 +34,8 @@ CANARY = "wednesday's secret sentence"
         (b"[]", "bad_json"),
         (b"\xff", "bad_json"),
         (b'{"model":"m","input":"\xff"}', "bad_json"),
-        (b'{"input":"x"}', "bad_model"),
+        (b'{"model":"m","input":"x","more":"\xff"}', "bad_json"),
+        (b'{"model":"m","input":"x","user":5}', "bad_user"),
         (b'{"model":1,"input":"x"}', "bad_model"),
         (b'{"model":"m"}', "bad_input"),
         (b'{"model":"m","input":null}', "bad_input"),
@@ -43,16 +45,16 @@ CANARY = "wednesday's secret sentence"
         (b'{"model":"m","input":["a",["b"]]}', "bad_input"),
         (b'{"model":"m","input":[true]}', "bad_input"),
         (b'{"model":"m","input":[1.5]}', "bad_input"),
-        (b'{"model":"m","input":[-1]}', "bad_input"),
+        (b'{"model":"m","input":[-1]}', "foreign_token_ids"),
         (b'{"model":"m","input":[1,2.5]}', "bad_input"),
         (b'{"model":"m","input":[1.0,"a"]}', "bad_input"),
-        (b'{"model":"m","input":[1e300]}', "bad_input"),
+        (b'{"model":"m","input":[1e300]}', "foreign_token_ids"),
         (b'{"model":"m","input":[[2.5]]}', "bad_input"),
         (b'{"model":"m","input":"x","dimensions":8.5}', "bad_dimensions"),
         (b'{"model":"m","input":"x","dimensions":true}', "bad_dimensions"),
-        (b'{"model":"m","input":[4294967296]}', "bad_input"),
+        (b'{"model":"m","input":[4294967296]}', "foreign_token_ids"),
         (b'{"model":"m","input":{"a":1}}', "bad_input"),
-        (b'{"model":"m","input":"\\ud800"}', "bad_input"),
+        (b'{"model":"m","input":"\\ud800"}', "bad_json"),
         (b'{"model":"m","input":"x","encoding_format":"int8"}', "bad_encoding_format"),
         (b'{"model":"m","input":"x","dimensions":0}', "bad_dimensions"),
         (b'{"model":"m","input":"x","dimensions":"8"}', "bad_dimensions"),
@@ -67,7 +69,7 @@ def test_what_is_no_request_is_a_400_in_one_sentence(body: bytes, code: str) -> 
             reply = await bench.post(body)
             assert reply.status == 400
             error = reply.body["error"]
-            assert error["code"] in {code, "bad_input", "bad_json"}
+            assert error["code"] == code
             assert error["type"] == "invalid_request_error"
             assert bench.server.calls == []
 
@@ -105,35 +107,6 @@ def test_sizes_have_limits() -> None:
             assert big.body["error"]["code"] == "body_too_large"
             page = (await bench.get("metrics"))[1]
             assert 'requests_total{model="unknown",status="413"} 1.0' in page
-
-    run(work())
-
-
-def test_a_body_that_is_announced_too_long_is_refused_before_it_comes() -> None:
-    """Nothing was said until the last byte had come, or the time for it was over."""
-
-    async def work() -> None:
-        async with Bench(Memory(), settings=ServerSettings(most_bytes=1000)) as bench:
-            parts = urlsplit(bench.url)
-            reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-            writer.write(b"POST /v1/embeddings HTTP/1.1\r\nHost: h\r\nContent-Length: 9000\r\n\r\n")
-            assert b" 413 " in await reader.readline()
-            writer.close()
-            await writer.wait_closed()
-
-    run(work())
-
-
-@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
-def test_a_body_that_does_not_decompress_is_the_client_s_fault(encoding: str) -> None:
-    """It was answered with 500, and counted nowhere."""
-
-    async def work() -> None:
-        async with Bench(Memory()) as bench:
-            reply = await bench.post(b"not compressed", {"Content-Encoding": encoding})
-            assert (reply.status, reply.body["error"]["code"]) == (400, "bad_body")
-            page = (await bench.get("metrics"))[1]
-            assert 'requests_total{model="unknown",status="400"} 1.0' in page
 
     run(work())
 
@@ -231,6 +204,17 @@ class TestKeys:
                 assert (await bench.get("ready"))[0] == 200
 
         run(work())
+
+    def test_a_byte_order_mark_is_no_part_of_a_key(self, tmp_path: Path) -> None:
+        file = tmp_path / "keys"
+        file.write_text("first-key-1\n", "utf-8-sig")
+        keys = Keys(file)
+        assert keys.client("Bearer first-key-1") is not None
+        file.write_text("another-key\n", "utf-8-sig")
+        assert keys.reload() is None
+        assert keys.client("Bearer another-key") is not None
+        for read in (_upstream_key, _first_key):
+            assert read(file) == "another-key"
 
     def test_a_changed_file_counts_at_once_and_a_broken_one_does_not(self, tmp_path: Path) -> None:
         async def work() -> None:
@@ -373,19 +357,6 @@ async def nothing_on_its_way(gateway: Gateway) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while gateway._answer_bytes:  # noqa: ASYNC110 - it is given back when an object goes
             await asyncio.sleep(0.01)
-
-
-def test_a_body_that_does_not_come_is_given_up() -> None:
-    async def work() -> None:
-        async with Bench(Memory(), settings=ServerSettings(body_s=0.2)) as bench:
-            host, port = bench.url.removeprefix("http://").rstrip("/").split(":")
-            reader, writer = await asyncio.open_connection(host, int(port))
-            head = "POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
-            writer.write(head.encode())
-            assert b" 408 " in await reader.readline()
-            writer.close()
-
-    run(work())
 
 
 def test_the_openai_client_works_as_it_is() -> None:

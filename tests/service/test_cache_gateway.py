@@ -390,7 +390,7 @@ def test_the_key_is_asked_for_at_the_gateway_and_given_to_the_engine(
     file.chmod(0o600)
     state = up(home, "--print-key", api_key_file=str(file))
     status, _, body = call(state.endpoint, {"model": "fake", "input": ["a"]})
-    assert (status, body["error"]["code"]) == (401, "bad_api_key")
+    assert (status, body["error"]["code"]) == (401, "invalid_api_key")
     assert ask(state, "a", Authorization="Bearer a-key-of-some-length")
     words = Path(f"/proc/{gateway(state).pid}/cmdline").read_bytes()
     env = Path(f"/proc/{gateway(state).pid}/environ").read_bytes()

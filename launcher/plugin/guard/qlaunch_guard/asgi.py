@@ -5,7 +5,7 @@ import asyncio
 from qlaunch_guard import body, direct, listing, routes
 from qlaunch_guard.held import Held
 from qlaunch_guard.memory import Memory
-from qlaunch_guard.refusal import Refused, busy, no_model, of_engine
+from qlaunch_guard.refusal import Refused, busy, no_key, no_model, of_engine
 
 MARK = (b"x-qlaunch-guard", b"1")
 """On every answer: by it the supervisor knows that the guard is there."""
@@ -84,8 +84,7 @@ class Guard:
             await answer.preflight(headers, routes.methods(path, self.settings))
             return
         if key and not path.startswith(routes.OPEN) and not routes.has_key(headers, key):
-            message = "the API key is missing or wrong"
-            raise Refused(401, message, code="invalid_api_key")
+            raise no_key()
         if path == routes.EMBEDDINGS:
             await self._embed(app, scope, headers, receive, answer)
         else:
@@ -173,7 +172,8 @@ class Guard:
             if held.made_way:
                 raise busy(closing=True) from None
             message = f"the body did not arrive within {self.settings.body_seconds:g} s"
-            raise Refused(408, message, headers=[(b"connection", b"close")]) from None
+            closing = [(b"connection", b"close")]
+            raise Refused(408, message, code="body_too_slow", headers=closing) from None
         finally:
             held.arrived()
 
@@ -336,9 +336,9 @@ def _check_headers(headers, settings):
     kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if kind != b"application/json":
         message = "the body must be JSON: send the header Content-Type: application/json"
-        raise Refused(415, message)
+        raise Refused(415, message, code="bad_content_type")
     if headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
-        raise Refused(415, "the body must not be compressed")
+        raise Refused(415, "the body must not be compressed", code="bad_content_encoding")
 
 
 def too_large(most):

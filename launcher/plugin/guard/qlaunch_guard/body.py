@@ -16,7 +16,8 @@ BYTES_A_TOKEN = 4
 """Of a text, where only its memory is asked for."""
 SCANNED_FROM = 16 * 1024
 """Bytes; below that nothing a body holds can take much memory."""
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+"""Also one without an end: whatever a body is, each byte is looked at once."""
 _PARSE = msgspec.json.Decoder().decode
 _WRITE = msgspec.json.Encoder().encode
 
@@ -44,7 +45,7 @@ def check(raw, settings):
         out["dimensions"] = width
     if "input" not in found:
         raise Refused(400, "input is missing", param="input")
-    given = out["input"] = found["input"]
+    given = out["input"] = _whole(found["input"])
     count, tokens = _input(given, settings)
     written = _WRITE(out)
     return written, count, tokens or len(written) // BYTES_A_TOKEN
@@ -57,12 +58,16 @@ def parse(raw, settings):
     try:
         found = _PARSE(raw)
     except RecursionError:
-        raise Refused(400, "the body is nested too deeply") from None
+        raise _no_json("the body is nested too deeply") from None
     except ValueError:
-        raise Refused(400, "the body is not valid JSON in UTF-8") from None
+        raise _no_json("the body is not valid JSON in UTF-8") from None
     if not isinstance(found, dict):
-        raise Refused(400, "the body must be a JSON object")
+        raise _no_json("the body must be a JSON object")
     return found
+
+
+def _no_json(message):
+    return Refused(400, message, code="bad_json")
 
 
 def _scan(raw, settings):
@@ -73,13 +78,14 @@ def _scan(raw, settings):
     groups, values = 2 * settings.inputs + 64, 2 * (settings.call_tokens + settings.inputs) + 64
     for text in (raw, None):
         left = text if text is not None else _STRING.sub(b"", raw)
-        if left.count(b"[") + left.count(b"{") <= groups and left.count(b",") <= values:
+        many = left.count(b"[") + left.count(b"{") > groups
+        if not many and left.count(b",") <= values:
             return
     message = (
         f"the body holds too many values: a call takes {settings.inputs} inputs and"
         f" {settings.call_tokens} token ids at most"
     )
-    raise Refused(400, message, param="input")
+    raise _refused(message, "too_many_inputs" if many else "too_many_tokens")
 
 
 def _no_other_fields(found):
@@ -103,6 +109,7 @@ def _dimensions(width, settings):
     if width is None:
         return None
     whole = settings.dimensions
+    width = _number(width)
     if type(width) is not int or not 1 <= width <= whole:
         message = f"dimensions must be a whole number from 1 to {whole}"
         raise Refused(400, message, param="dimensions")
@@ -112,6 +119,25 @@ def _dimensions(width, settings):
         message = f"this model's vectors cannot be cut: they have {whole} dimensions"
         raise Refused(400, message, param="dimensions")
     return width
+
+
+def _number(value):
+    """A number that JSON writes with a point and is whole all the same, as an int."""
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
+def _whole(given):
+    """The input with such numbers as ints."""
+    if type(given) is list and list in set(map(type, given)):
+        return list(map(_numbers, given))
+    return _numbers(given)
+
+
+def _numbers(ids):
+    """A list with such numbers as ints; without them, or no list, as it is."""
+    if type(ids) is list and float in set(map(type, ids)):
+        return list(map(_number, ids))
+    return ids
 
 
 def _refused(message, code=None):
@@ -174,14 +200,14 @@ def _ids(ids, where, settings):
     if not ids:
         raise _refused(f"{where} holds no token id")
     if settings.text_tokens is not None and len(ids) > settings.text_tokens:
-        raise too_long(len(ids), settings.text_tokens)
+        raise too_long(where, len(ids), settings.text_tokens)
     if min(ids) < 0 or max(ids) >= settings.vocabulary:
         last = settings.vocabulary - 1
         message = (
             f"{where} holds a token id outside this model's vocabulary, which is 0 to {last}:"
             " send texts, or ids of its own tokenizer"
         )
-        raise _refused(message)
+        raise _refused(message, "foreign_token_ids")
 
 
 def _check_total(tokens, settings):

@@ -72,7 +72,9 @@ def decide(scope, headers, settings, token):
 
 def _wrong_method(path, allowed):
     words = ", ".join(allowed)
-    return Refused(405, f"{path} takes {words} only", headers=[(b"allow", words.encode())])
+    message = f"{path} takes {words} only"
+    more = [(b"allow", words.encode())]
+    return Refused(405, message, code="method_not_allowed", headers=more)
 
 
 def _plain(scope, path):

@@ -6,6 +6,9 @@ the model was not resized; where it adds no special tokens, a text of characters
 none. Either ends the scheduler.
 """
 
+NUMBER = "qlaunch_number"
+"""Attribute of what is asked of one text of several, its number (qlaunch_sglang/call_slices.py)."""
+
 
 def bound(manager, vocabulary):
     """Let a tokenizer manager's class refuse texts that become no id, or one too high.
@@ -19,6 +22,15 @@ def bound(manager, vocabulary):
     original = manager._validate_one_request
 
     def _validate_one_request(self, obj, input_ids):
+        try:
+            return _checked(self, obj, input_ids)
+        except ValueError as error:
+            number = getattr(obj, NUMBER, None)
+            if number is None:
+                raise
+            raise ValueError(f"input[{number}]: {error}") from error
+
+    def _checked(self, obj, input_ids):
         if input_ids is not None and not len(input_ids):
             raise ValueError("the text holds nothing that this model's tokenizer makes a token of")
         if input_ids is not None and max(input_ids) >= vocabulary:

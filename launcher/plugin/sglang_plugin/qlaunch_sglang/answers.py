@@ -2,7 +2,8 @@
 
 FastAPI walks over what a handler returns in Python, number by number: 0.32 ms for a vector of 384
 numbers, 0.79 ms for 1024, while the front does nothing else. orjson writes the same document in
-0.016 and 0.04 ms. What SGLang answers is not touched: its own response is taken as it comes.
+0.016 and 0.04 ms. What SGLang answers is taken as it comes, but for `model`: SGLang says where the
+checkpoint lies on this machine, and clients know the model by the name that it is served under.
 
 A header says how many tokens each input had. `usage` has their sum alone, and a gateway that joins
 inputs of several clients in one call tells each of them its own.
@@ -32,7 +33,7 @@ def register() -> None:
 
 
 def _around(original, *args, **kwargs):
-    response = written(original(*args, **kwargs))
+    response = written(named(original(*args, **kwargs), *args))
     told = tokens(*args, **kwargs)
     headers = getattr(response, "headers", None)
     if told and headers is not None:
@@ -40,6 +41,14 @@ def _around(original, *args, **kwargs):
     number = odd(*args, **kwargs)
     if number is not None and headers is not None:
         headers[ODD] = str(number)
+    return response
+
+
+def named(response, serving=None, *_args):
+    """The response with the name that its model is served under."""
+    name = getattr(getattr(serving, "tokenizer_manager", None), "served_model_name", None)
+    if isinstance(name, str) and isinstance(getattr(response, "model", None), str):
+        response.model = name
     return response
 
 

@@ -8,10 +8,12 @@ text that is refused ends it.
 """
 
 import asyncio
+import contextlib
 import multiprocessing
 
 _TARGET = "sglang.srt.managers.tokenizer_manager.TokenizerManager._batch_tokenize_and_process"
 TEXTS = 64
+NUMBER = "qlaunch_number"
 
 
 def register() -> None:
@@ -34,10 +36,16 @@ async def _around(original, manager, count, call, *args, **kwargs):
 
 
 class Slice:
-    """A call from one of its texts on: SGLang asks for each by its number."""
+    """A call from one of its texts on: SGLang asks for each by its number, which it keeps.
+
+    By it the guard's refusal of one text says which (qlaunch_guard/tokens.py).
+    """
 
     def __init__(self, call, begin):
         self._call, self._begin = call, begin
 
     def __getitem__(self, number):
-        return self._call[self._begin + number]
+        one = self._call[self._begin + number]
+        with contextlib.suppress(AttributeError):  # where SGLang makes it of a class with slots
+            setattr(one, NUMBER, self._begin + number)
+        return one

@@ -14,7 +14,7 @@ from launcher.model import encoders
 from launcher.model.checkpoint import Checkpoint
 from launcher.model.configtypes import check_types
 from launcher.model.decoders import UNNAMED, UNSAID, Decoder, Sizes, check_decoder, check_head
-from launcher.model.files import broken, check_link, missing, read_json_object
+from launcher.model.files import broken, check_link, missing, read_json_object, visible
 from launcher.model.fingerprint import SMALL_FILES, fingerprint
 from launcher.model.formats import check_format
 from launcher.model.modules import PoolingHead, read_head
@@ -143,11 +143,9 @@ def _folder(path: Path) -> Path:
     check_format(path)
     if not (path / "config.json").exists():
         # A module's folder (1_Pooling) has a config.json of its own, which names no model_type.
-        inside = sorted(
-            found.parent for found in path.glob("*/config.json") if _names_a_model(found)
-        )
+        inside = [each.parent for each in visible(path, "*/config.json") if _names_a_model(each)]
         # A hub cache keeps the folder a user means two levels down.
-        inside += sorted(found.parent for found in path.glob("snapshots/*/config.json"))
+        inside += [found.parent for found in visible(path, "snapshots/*/config.json")]
         files = "a model's folder holds config.json, its weights (*.safetensors) and its tokenizer"
         fix = f"did you mean {inside[0]}?" if inside else files
         raise missing(path, "is not a model folder: it has no config.json", fix=fix)
@@ -167,7 +165,7 @@ def _check_place(folder: Path) -> None:
     with os.scandir(folder):
         pass
     for pattern in (*SMALL_FILES, "*.safetensors", "*.jinja", "1_Pooling"):
-        for entry in folder.glob(pattern):
+        for entry in visible(folder, pattern):
             check_link(entry)
 
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from launcher.model.files import broken, read_bytes, read_json_object
+from launcher.model.files import broken, check_text, read_bytes, read_json_object
 from launcher.yaml_reader import shown
 
 
@@ -186,6 +186,8 @@ def check_vocabulary(folder: Path, name: str, rows: int) -> None:
             fix="write a tokenizer.json beside them: AutoTokenizer.from_pretrained(folder)"
             ".save_pretrained(folder), where the model was made",
         )
+    for file in built.vocabulary:
+        check_text(folder / file, read_bytes(folder / file))
     path = folder / built.vocabulary[0]
     words = _words(path)
     if len(words) > rows:

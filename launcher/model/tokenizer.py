@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from launcher.errors import QlaunchError
-from launcher.model.files import broken, check_encoding, missing, read_bytes, read_json_object
+from launcher.model.files import broken, check_text, missing, read_bytes, read_json_object
 from launcher.model.rebuilt import (
     TokenizerFile,
     check_known,
@@ -104,7 +104,7 @@ def _read(path: Path) -> TokenizerFile:
     data = read_bytes(path)
     if not data.strip():
         raise missing(path, "is empty")
-    check_encoding(path, data)
+    check_text(path, data)
     try:
         return msgspec.json.decode(data, type=TokenizerFile)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from launcher.errors import QlaunchError
-from launcher.model.files import broken, read_bytes, read_json, read_json_object
+from launcher.model.files import broken, check_pointer, read_bytes, read_json, read_json_object
 from launcher.model.rebuilt import TokenizerFile
 from launcher.yaml_reader import shown
 
@@ -130,8 +130,10 @@ def check_side_files(folder: Path) -> None:
 
 
 def _check_text(path: Path) -> None:
+    data = read_bytes(path)
+    check_pointer(path, data)
     try:
-        read_bytes(path).decode()
+        data.decode()
     except UnicodeDecodeError as error:
         why = "is not in UTF-8, in which transformers reads a chat template"
         raise broken(path, why, fix="remove it: embeddings need no chat template") from error

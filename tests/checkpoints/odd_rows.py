@@ -15,6 +15,9 @@ from tests.checkpoints.edit import (
 )
 from tests.checkpoints.matrix import Row, Section
 from tests.checkpoints.odd_edits import (
+    APPLE_DOUBLE,
+    POINTER,
+    dense_bin,
     index,
     joined_beside_shards,
     linked,
@@ -28,6 +31,7 @@ from tests.checkpoints.odd_edits import (
     scaled,
     twice_in_shards,
 )
+from tests.checkpoints.tokenizer_rows import roberta, tokenizer_config, vocabulary_files
 
 _CORRUPT, _INCOMPLETE, _UNSUPPORTED = "model_corrupt", "model_incomplete", "model_unsupported"
 _bert = partial(make_bert, pooling="mean")
@@ -196,6 +200,10 @@ _WEIGHTS = (
 )
 
 _GONE: Final = "/nowhere/blob"
+_HIDDEN: Final = (
+    ".DS_Store", "._config.json", "._model.gguf", "._model.safetensors", "._tokenizer.json",
+    "1_Pooling/._config.json",
+)  # fmt: skip
 _FILES = (
     *(
         refused(
@@ -243,6 +251,63 @@ _FILES = (
         edited(_bert, rewritten("modules.json", lambda data: data.decode().encode("utf-16"))),
         _CORRUPT,
         "UTF-16",
+    ),
+    *(
+        refused(
+            f"pointer-{file.replace('_', '-').replace('/', '-')}",
+            f"{file} that is a pointer of git-lfs",
+            edited(_bert, rewritten(file, lambda _: POINTER)),
+            _INCOMPLETE,
+            file,
+            "git-lfs pointer",
+        )
+        for file in (
+            "1_Pooling/config.json",
+            "chat_template.jinja",
+            "config.json",
+            "modules.json",
+            "sentence_bert_config.json",
+            "special_tokens_map.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+        )
+    ),
+    *(
+        refused(
+            f"pointer-{file.replace('.', '-')}",
+            f"{file} that is a pointer of git-lfs, without tokenizer.json",
+            edited(make, *changes, rewritten(file, lambda _: POINTER)),
+            _INCOMPLETE,
+            file,
+            "git-lfs pointer",
+        )
+        for file, make, *changes in (
+            ("vocab.txt", _bert, without("tokenizer.json")),
+            (
+                "merges.txt",
+                roberta,
+                tokenizer_config(tokenizer_class="RobertaTokenizer"),
+                vocabulary_files,
+            ),
+        )
+    ),
+    refused(
+        "pointer-dense",
+        "a Dense module's pytorch_model.bin that is a pointer of git-lfs",
+        edited(partial(make_bert, pooling="mean", dense=48), dense_bin(POINTER)),
+        _INCOMPLETE,
+        "2_Dense/pytorch_model.bin",
+        "git-lfs pointer",
+    ),
+    served(
+        "pointer-unread",
+        "vocab.txt that is a pointer of git-lfs, beside tokenizer.json",
+        edited(_bert, rewritten("vocab.txt", lambda _: POINTER)),
+    ),
+    served(
+        "hidden-files",
+        "hidden files: `._model.safetensors`, `._config.json` and others of a Mac's copy",
+        edited(_bert, *(rewritten(file, lambda _: APPLE_DOUBLE) for file in _HIDDEN)),
     ),
     served("name-of-bytes", "a file whose name is Latin-1", edited(_bert, name_of_bytes)),
 )

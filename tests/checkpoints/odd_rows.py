@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from typing import Final
 
@@ -68,8 +69,35 @@ _REFUSED_TYPES = tuple(
         ("rope_scaling", {"type": "dynamic"}, _UNSUPPORTED),
     )
 )
+_REFUSED_KEYS = tuple(
+    refused(
+        f"key-{key.strip('_').replace('_', '-')}",
+        f"`{key}: {json.dumps(said)}`",
+        edited(_bert, config(**{key: said})),
+        code,
+        key,
+    )
+    for key, said, code in (
+        ("use_return_dict", True, _CORRUPT),
+        ("is_heterogeneous", None, _CORRUPT),
+        ("per_layer_attributes", [], _CORRUPT),
+        ("to_dict", True, _CORRUPT),
+        ("self", 1, _CORRUPT),
+        ("text_config", None, _UNSUPPORTED),
+        ("llm_config", {}, _UNSUPPORTED),
+        ("thinker_config", "x", _UNSUPPORTED),
+        ("per_layer_config", {"0": {"hidden_act": "relu"}}, _UNSUPPORTED),
+        ("layer_types", ["full_attention"], _UNSUPPORTED),
+    )
+)
 _TYPES = (
     *_REFUSED_TYPES,
+    *_REFUSED_KEYS,
+    served(
+        "key-layer-types-whole",
+        "`layer_types` that are full_attention for each layer",
+        edited(_bert, config(layer_types=["full_attention"] * 2)),
+    ),
     served(
         "chunked", "`chunk_size_feed_forward: 4`", edited(_bert, config(chunk_size_feed_forward=4))
     ),

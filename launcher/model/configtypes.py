@@ -50,11 +50,49 @@ _KINDS: Final[Mapping[str, _Kind]] = MappingProxyType(
     )
     | dict.fromkeys(("auto_map", "id2label"), _OBJECT)
 )  # fmt: skip
+_NAMES: Final = frozenset({
+    "_encode_special_floats", "dict_dtype_to_str", "get_text_config", "is_heterogeneous",
+    "per_layer_attributes", "self", "to_dict", "to_diff_dict", "to_json_string", "use_return_dict",
+})  # fmt: skip
+"""What transformers' class of settings has as a property without a setter, or calls."""
+_NESTED: Final = ("text_config", "llm_config", "language_config", "thinker_config")
+"""Where SGLang looks for the settings that count, once a key is there."""
 _MAY_BE_NULL: Final = frozenset({
     "auto_map", "bos_token_id", "classifier_dropout", "id2label", "num_labels",
     "output_hidden_states", "pretraining_tp", "return_dict", "sliding_window",
 })  # fmt: skip
 _DTYPES: Final = frozenset({"float32", "float16", "bfloat16", "float64", "float", "half", "double"})
+
+
+def check_keys(path: Path, config: Mapping[str, Any]) -> None:
+    """Refuse keys that end transformers or SGLang, whatever their value, or nearly.
+
+    Args:
+        path: of config.json.
+        config: its content.
+
+    Raises:
+        QlaunchError: `model_corrupt` or `model_unsupported`, exit 2.
+    """
+    own = next((key for key in config if key in _NAMES), None)
+    if own is not None:
+        raise broken(
+            path,
+            f"gives {own}, which is a name of transformers' own that no setting may have",
+            fix=f"remove {own} from that file",
+        )
+    for key in _NESTED:
+        if key in config and (config[key] is not None or key != "thinker_config"):
+            raise _unsupported(
+                path, key, "keeps settings under {}, as models of texts and images do"
+            )
+    if config.get("per_layer_config"):
+        raise _unsupported(path, "per_layer_config", "gives {}: layers that differ are not served")
+
+
+def _unsupported(path: Path, key: str, why: str) -> QlaunchError:
+    fix = f"serve a model of texts alone, or remove {key} from that file if it is empty"
+    return broken(path, why.format(key), code="model_unsupported", fix=fix)
 
 
 def check_types(path: Path, config: Mapping[str, Any], rows: int) -> None:

@@ -195,8 +195,6 @@ def _family(path: Path, raw: Mapping[str, Any], name: str) -> str:
     if raw.get("model_type") != family:
         said = shown(str(raw.get("model_type")))
         raise broken(path, f"names the class {name}, but model_type {said}, not {family}")
-    if isinstance(raw.get("text_config"), dict):
-        _unsupported(path, "keeps settings under text_config, as models of texts and images do")
     return family
 
 

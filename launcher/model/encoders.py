@@ -142,6 +142,9 @@ def _check_config(
     for key in ("rope_scaling", "rope_parameters"):
         if config.get(key) is not None:
             raise _unsupported(path, f"gives {key}, a rotation that {family.title} does not have")
+    kinds, whole = config.get("layer_types"), ["full_attention"] * sizes["num_layers"]
+    if kinds not in (None, whole):
+        raise _unsupported(path, "gives layer_types, and not full_attention for each of its layers")
     positions = config.get("position_embedding_type")
     if positions not in (None, "absolute"):
         raise _unsupported(

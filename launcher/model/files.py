@@ -6,7 +6,7 @@ import codecs
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MAX_SMALL_FILE = 64 * 1024 * 1024
 """Bytes; the largest tokenizers and shard indexes in use are about a quarter of that."""
+POINTER: Final = b"version https://git-lfs"
+"""How the text begins that a clone without git-lfs leaves in a file's place."""
 
 
 def broken(
@@ -34,6 +36,19 @@ def broken(
 def missing(path: Path, why: str, *, fix: str | None = None) -> QlaunchError:
     """The error for a part that is not there: `model_incomplete`, exit 2."""
     return broken(path, why, code="model_incomplete", fix=fix)
+
+
+def visible(folder: Path, pattern: str) -> list[Path]:
+    """What matches `pattern` in `folder`, in order, but for hidden files and folders.
+
+    A Mac's copy leaves `._model.safetensors` beside model.safetensors, which no loader takes for
+    weights.
+    """
+    return sorted(
+        path
+        for path in folder.glob(pattern)
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
 
 
 def open_regular(path: Path) -> int:
@@ -108,19 +123,32 @@ def read_json(path: Path, limit: int = MAX_SMALL_FILE) -> Any:
 
 def parse_json(path: Path, data: bytes) -> Any:
     """`data`, which came from `path`, as JSON; raises `model_corrupt`."""
-    check_encoding(path, data)
+    check_text(path, data)
     try:
         return msgspec.json.decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise broken(path, f"is not valid JSON: {shown(str(error))}") from error
 
 
-def check_encoding(path: Path, data: bytes) -> None:
-    """Refuse what an editor of Windows writes by default, which transformers does not read.
+def check_pointer(path: Path, start: bytes) -> None:
+    """Refuse a file (beginning with `start`) that git-lfs was to put another one in the place of.
 
     Raises:
-        QlaunchError: `model_corrupt`, exit 2.
+        QlaunchError: `model_incomplete`, exit 2.
     """
+    if start.startswith(POINTER):
+        fix = "run `git lfs pull` in that folder, or fetch the model again"
+        raise missing(path, "is a git-lfs pointer, not the file that it stands for", fix=fix)
+
+
+def check_text(path: Path, data: bytes) -> None:
+    """Refuse a git-lfs pointer, and what an editor of Windows writes by default, which transformers
+    does not read.
+
+    Raises:
+        QlaunchError: `model_incomplete` or `model_corrupt`, exit 2.
+    """
+    check_pointer(path, data)
     marks = {
         codecs.BOM_UTF8: "begins with a byte order mark",
         codecs.BOM_UTF16_LE: "is in UTF-16",

@@ -6,7 +6,7 @@ import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from launcher.model.files import open_regular, read_bytes
+from launcher.model.files import open_regular, read_bytes, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -59,14 +59,10 @@ def _add(total: hashlib._Hash, folder: Path, path: Path, content: bytes) -> None
 
 def _files(folder: Path, modules: Iterable[str]) -> set[Path]:
     """Files that shape the vectors: patterns at the top, everything in the modules' folders."""
-    found = {path for pattern in SMALL_FILES for path in folder.glob(pattern)}
+    found = {path for pattern in SMALL_FILES for path in visible(folder, pattern)}
     for module in modules:
-        found.update((folder / module).glob("*"))
-    return {
-        path
-        for path in found
-        if path.name not in _NO_EFFECT and not path.name.startswith(".") and path.is_file()
-    }
+        found.update(visible(folder / module, "*"))
+    return {path for path in found if path.name not in _NO_EFFECT and path.is_file()}
 
 
 def _sample(header: Header) -> bytes:

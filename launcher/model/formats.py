@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from launcher.errors import QlaunchError
-from launcher.model.files import broken, read_json_object
+from launcher.model.files import broken, read_json_object, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
 ADAPTER = "adapter_config.json"
+_SINGLE = "model.safetensors"
 _WHOLE = ("model*.safetensors", "pytorch_model*.bin")
 _CONVERT = "serve the model in its safetensors form (a Hugging Face folder with config.json)"
 _OTHERS: tuple[tuple[tuple[str, ...], str, str], ...] = (
@@ -112,18 +113,18 @@ def _word(config: dict[str, Any], key: str) -> str:
 
 def _check_strays(folder: Path) -> None:
     """The engine reads every *.safetensors that no index leaves out."""
-    if not (folder / "model.safetensors").exists():
+    if not (folder / _SINGLE).exists():
         return
     if (folder / "model.safetensors.index.json").exists():
         return
-    others = sorted(set(folder.glob("*.safetensors")) - {folder / "model.safetensors"})
+    others = [each for each in visible(folder, "*.safetensors") if each.name != _SINGLE]
     if others:
         why = f"holds {others[0].name} beside model.safetensors, and the engine would read both"
         raise _other(folder, why, f"move {others[0].name} to another folder")
 
 
 def _any(folder: Path, patterns: Iterable[str]) -> bool:
-    return any(True for pattern in patterns for _ in folder.glob(pattern))
+    return any(visible(folder, pattern) for pattern in patterns)
 
 
 def _other(folder: Path, why: str, fix: str) -> QlaunchError:

@@ -19,6 +19,7 @@ import msgspec
 from launcher import child_environment, extras
 from launcher.errors import ExitCode, QlaunchError
 from launcher.model.download import disk_error, network_error, not_found, offline, unreachable
+from launcher.model.files import visible
 from launcher.model.inspect import inspect
 from launcher.network import classify, hubs
 from launcher.network.causes import HUGGING_FACE, MODELSCOPE
@@ -84,7 +85,7 @@ def pull_hub(source: Source, *, is_offline: bool, progress: Callable[[str], None
     if source.kind == "modelscope":
         extras.require("modelscope")
     folder = _in_a_child(source)
-    if (folder / "config.json").exists() and not any(folder.glob("*.safetensors")):
+    if (folder / "config.json").exists() and not visible(folder, "*.safetensors"):
         raise QlaunchError(
             f"{source} has no safetensors weights",
             code="model_unsupported",

@@ -12,9 +12,9 @@ from launcher.errors import QlaunchError
 from launcher.linux.files import absent
 from launcher.model import encoders
 from launcher.model.checkpoint import Checkpoint
-from launcher.model.configtypes import check_types
+from launcher.model.configtypes import check_keys, check_types
 from launcher.model.decoders import UNNAMED, UNSAID, Decoder, Sizes, check_decoder, check_head
-from launcher.model.files import broken, check_link, missing, read_json_object
+from launcher.model.files import broken, check_link, missing, read_json_object, visible
 from launcher.model.fingerprint import SMALL_FILES, fingerprint
 from launcher.model.formats import check_format
 from launcher.model.modules import PoolingHead, read_head
@@ -80,16 +80,16 @@ def inspect(path: Path) -> Checkpoint:
 
 def _inspect(path: Path) -> Checkpoint:
     folder = _folder(path)
-    raw = read_json_object(config_path := folder / "config.json")
-    config = raw["text_config"] if isinstance(raw.get("text_config"), dict) else raw
+    config = read_json_object(config_path := folder / "config.json")
+    _check_own_code(config_path, config)
+    check_keys(config_path, config)
     sizes = {name: _size(config_path, config, name) for name in _ALIASES if name != "positions"}
-    _check_own_code(config_path, raw)
-    named = _architectures(config_path, raw)
-    model_type = str(config.get("model_type") or raw.get("model_type") or "unknown")
+    named = _architectures(config_path, config)
+    model_type = str(config.get("model_type") or "unknown")
     headers = read_headers(folder)
     check_names(folder)
     _match(config_path, headers, sizes)
-    quantization = _quantization(config_path, raw)
+    quantization = _quantization(config_path, config)
     _optional(config_path, config, *_ALIASES["positions"])
     served_as = named[0] if named else UNNAMED.get(model_type, "")
     encoder = model_type in ENCODERS or served_as.startswith(encoders.CLASSES)
@@ -104,7 +104,7 @@ def _inspect(path: Path) -> Checkpoint:
     width, heads = sizes["hidden_size"], sizes["num_attention_heads"]
     kv_heads, head_dim = _attention(config_path, config, model_type, width, heads)
     shape = Sizes(heads=heads, kv_heads=kv_heads, head_dim=head_dim, **_decoder_sizes(sizes))
-    decoder = None if encoder else check_decoder(config_path, raw, architectures, shape, headers)
+    decoder = None if encoder else check_decoder(config_path, config, architectures, shape, headers)
     head = read_head(folder, hidden_size=width, encoder=encoder, class_name=architectures[0])
     if decoder is not None:
         check_head(folder, head, decoder)
@@ -143,11 +143,9 @@ def _folder(path: Path) -> Path:
     check_format(path)
     if not (path / "config.json").exists():
         # A module's folder (1_Pooling) has a config.json of its own, which names no model_type.
-        inside = sorted(
-            found.parent for found in path.glob("*/config.json") if _names_a_model(found)
-        )
+        inside = [each.parent for each in visible(path, "*/config.json") if _names_a_model(each)]
         # A hub cache keeps the folder a user means two levels down.
-        inside += sorted(found.parent for found in path.glob("snapshots/*/config.json"))
+        inside += [found.parent for found in visible(path, "snapshots/*/config.json")]
         files = "a model's folder holds config.json, its weights (*.safetensors) and its tokenizer"
         fix = f"did you mean {inside[0]}?" if inside else files
         raise missing(path, "is not a model folder: it has no config.json", fix=fix)
@@ -167,7 +165,7 @@ def _check_place(folder: Path) -> None:
     with os.scandir(folder):
         pass
     for pattern in (*SMALL_FILES, "*.safetensors", "*.jinja", "1_Pooling"):
-        for entry in folder.glob(pattern):
+        for entry in visible(folder, pattern):
             check_link(entry)
 
 

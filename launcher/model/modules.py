@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from launcher.model.files import broken, read_json, read_json_object
-from launcher.model.settings import Settings, check_input, check_kind, dense_width, read_settings
+from launcher.model.settings import (
+    Settings,
+    check_input,
+    check_kind,
+    check_read,
+    dense_width,
+    read_settings,
+)
 from launcher.yaml_reader import shown
 
 if TYPE_CHECKING:
@@ -29,6 +36,14 @@ _OLD_KEYS: dict[str, Pooling | None] = {
 }
 # Value of the new key `pooling_mode` -> our word.
 _NEW_VALUES: dict[str, Pooling] = {"cls": "cls", "mean": "mean", "max": "max", "lasttoken": "last"}
+_WIDTHS = ("word_embedding_dimension", "embedding_dimension")
+_READ = frozenset({*_OLD_KEYS, *_WIDTHS, "pooling_mode", "include_prompt"})
+"""Keys of a Pooling's config.json; sentence-transformers 6 ends at any other."""
+_TAKEN = frozenset({
+    "backend", "compile", "config", "device", "encode", "forward", "load", "model_card_data",
+    "modules", "processor", "prompts", "similarity", "tokenize", "tokenizer", "training", "type",
+})  # fmt: skip
+"""What a SentenceTransformer has itself and might be a module's name."""
 _WITHOUT_EFFECT = frozenset({"Dropout"})
 _LIBRARY = re.compile(
     r"sentence_transformers\.(?:models|base\.modules|sentence_transformer\.modules)"
@@ -139,12 +154,14 @@ def _modules(path: Path) -> list[tuple[str, str]]:
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
         raise broken(path, "is not a list of modules")
     found: list[tuple[str, str]] = []
+    names: set[str] = set()
     for entry in value:
         kind, place = entry.get("type"), entry.get("path")
         if not isinstance(kind, str) or not isinstance(place, str):
             raise broken(path, "has a module without type or path")
         if Path(place).is_absolute() or ".." in Path(place).parts or "\0" in place:
             raise broken(path, f"names a module outside this folder: {place[:80]!r}")
+        _check_name(path, entry.get("name"), names)
         place = "" if Path(place) == Path() else place
         if kind.endswith("Pooling") and not place:
             raise broken(path, f"gives {shown(kind)} no folder of its own")
@@ -154,6 +171,20 @@ def _modules(path: Path) -> list[tuple[str, str]]:
     if found[0][1]:
         _unsupported(path, f"keeps its transformer in the folder {found[0][1][:80]!r}")
     return found
+
+
+def _check_name(path: Path, said: object, names: set[str]) -> None:
+    """Refuse a module's name that PyTorch refuses, or that is one of `names`; add it to them."""
+    if not isinstance(said, str) or not said or "." in said:
+        why = f"gives the name of a module as {str(said)[:40]!r}, not as a text without points"
+    elif said in _TAKEN:
+        why = f"gives a module the name {said}, which sentence-transformers needs itself"
+    elif said in names:
+        why = f"gives two modules the name {shown(said)}, and sentence-transformers runs the last"
+    else:
+        names.add(said)
+        return
+    raise broken(path, why, fix='number the names of modules in that file: "0", "1", "2"')
 
 
 def _kind(path: Path, said: str) -> str:
@@ -174,7 +205,15 @@ def _kind(path: Path, said: str) -> str:
 
 def _pooling(path: Path, config: dict[str, Any], hidden_size: int) -> tuple[Pooling, bool]:
     """(mode, include_prompt) of a Pooling module's config, in its old or its new spelling."""
-    width = config.get("word_embedding_dimension", config.get("embedding_dimension", hidden_size))
+    check_read(path, config, _READ)
+    width = next((config[key] for key in _WIDTHS if key in config), None)
+    if width is None:
+        raise broken(
+            path,
+            "gives no word_embedding_dimension, without which sentence-transformers 6 reads no"
+            " pooling",
+            fix=f'write "word_embedding_dimension": {hidden_size} into that file',
+        )
     if width != hidden_size:
         raise broken(path, f"pools vectors of {width!r}, but config.json says {hidden_size}")
     _check_are_flags(path, config)

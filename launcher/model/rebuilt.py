@@ -8,49 +8,22 @@ them as they stand in the file. Where the two differ a checkpoint is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
 
-from launcher.model.files import broken, read_bytes, read_json_object
+from launcher.errors import QlaunchError
+from launcher.model.files import broken, check_pointer, read_bytes, read_json_object
+from launcher.model.tokenizer_json import TokenizerFile
+from launcher.model.tokenizer_options import Flag, Options, check_flags, wrong
 from launcher.yaml_reader import shown
 
-
-class TokenizerModel(msgspec.Struct):
-    """`model` of a tokenizer.json: what is looked at, the vocabulary undecoded."""
-
-    type: str | None = None
-    vocab: msgspec.Raw = msgspec.Raw(b"null")
-    unk_token: str | None = None
-    unk_id: int | None = None
-    continuing_subword_prefix: str | None = None
-    max_input_chars_per_word: int | None = None
-    ignore_merges: bool | None = None
-
-
-class Added(msgspec.Struct):
-    """A token that was added to the vocabulary."""
-
-    id: Annotated[int, msgspec.Meta(ge=0)]
-    content: str
-
-
-class TokenizerFile(msgspec.Struct, forbid_unknown_fields=True):
-    """A tokenizer.json, which the tokenizers library refuses with any other part."""
-
-    model: TokenizerModel
-    version: str | None = None
-    truncation: dict[str, Any] | None = None
-    padding: dict[str, Any] | None = None
-    decoder: dict[str, Any] | None = None
-    normalizer: dict[str, Any] | None = None
-    pre_tokenizer: dict[str, Any] | None = None
-    post_processor: dict[str, Any] | None = None
-    added_tokens: list[Added] = msgspec.field(default_factory=list)
+_YES_OR_NO: Final = (bool,)
+_OR_UNSAID: Final = (bool, type(None))
 
 
 @dataclass(frozen=True)
@@ -64,6 +37,8 @@ class _Built:
     """Files that make a tokenizer of this class where there is no tokenizer.json."""
     marks: tuple[tuple[str, str], ...] = ()
     """(role, token by default) of what stands before and after each text; none: as in the file."""
+    flags: tuple[Flag, ...] = ()
+    """Options of the class that are true or false."""
 
 
 _WORDPIECE = _Built(
@@ -72,6 +47,11 @@ _WORDPIECE = _Built(
     frozenset({"BertPreTokenizer"}),
     ("vocab.txt",),
     (("cls_token", "[CLS]"), ("sep_token", "[SEP]")),
+    (
+        ("do_lower_case", _YES_OR_NO),
+        ("tokenize_chinese_chars", _YES_OR_NO),
+        ("strip_accents", _OR_UNSAID),
+    ),
 )
 _BYTES = _Built(
     "BPE",
@@ -79,6 +59,7 @@ _BYTES = _Built(
     frozenset({"ByteLevel"}),
     ("vocab.json", "merges.txt"),
     (("cls_token", "<s>"), ("sep_token", "</s>")),
+    (("add_prefix_space", _YES_OR_NO), ("trim_offsets", _YES_OR_NO)),
 )
 _UNIGRAM = _Built(
     "Unigram",
@@ -91,6 +72,7 @@ _QWEN = _Built(
     frozenset({"NFC"}),
     frozenset({"Split", "ByteLevel"}),
     ("vocab.json", "merges.txt"),
+    flags=(("add_prefix_space", _OR_UNSAID),),
 )
 _BUILT: Final[Mapping[str, _Built]] = MappingProxyType({
     "BertTokenizer": _WORDPIECE,
@@ -117,7 +99,6 @@ _BY_MODEL_TYPE: Final[Mapping[str, str]] = MappingProxyType({
     "qwen3": "Qwen2Tokenizer",
 })  # fmt: skip
 """The class that transformers takes where the files name none; it takes others as written."""
-_ROLES: Final = ("tokenizer_config.json", "special_tokens_map.json")
 _UNIGRAM_UNKNOWN: Final = 3
 _WORD_LIMIT: Final = 100
 """Letters of a word beyond which WordPiece gives the unknown token, as BertTokenizer has it."""
@@ -168,16 +149,18 @@ def check_known(folder: Path, name: str) -> None:
     )
 
 
-def check_vocabulary(folder: Path, name: str, rows: int) -> None:
+def check_vocabulary(options: Options, name: str, rows: int) -> None:
     """Refuse a folder without tokenizer.json of which class `name` makes no whole tokenizer.
 
     Args:
+        options: of the tokenizer.
+        name: of its class.
         rows: of the embedding table.
 
     Raises:
-        QlaunchError: `model_unsupported` or `model_corrupt`, exit 2.
+        QlaunchError: `model_unsupported`, `model_incomplete` or `model_corrupt`, exit 2.
     """
-    built = _BUILT.get(name)
+    folder, built = options.folder, _BUILT.get(name)
     if built is None or not built.vocabulary or not _all_there(folder, built.vocabulary):
         raise broken(
             folder,
@@ -186,6 +169,8 @@ def check_vocabulary(folder: Path, name: str, rows: int) -> None:
             fix="write a tokenizer.json beside them: AutoTokenizer.from_pretrained(folder)"
             ".save_pretrained(folder), where the model was made",
         )
+    for file in built.vocabulary:
+        check_pointer(folder / file, read_bytes(folder / file))
     path = folder / built.vocabulary[0]
     words = _words(path)
     if len(words) > rows:
@@ -194,9 +179,8 @@ def check_vocabulary(folder: Path, name: str, rows: int) -> None:
             f"has {len(words)} tokens, but the model's embedding table has {rows} rows",
             fix="take tokenizer and weights from the same model, or resize the embeddings",
         )
-    for choices in _roles(folder, built):
-        if choices.isdisjoint(words):
-            raise broken(path, f"does not hold the token {shown(min(choices))}")
+    _check_options(options, built)
+    _check_held(path, options, built, words)
 
 
 def _all_there(folder: Path, names: tuple[str, ...]) -> bool:
@@ -217,30 +201,106 @@ def _words(path: Path) -> list[str]:
         raise broken(path, f"cannot be read: {shown(str(error))}") from error
 
 
-def check_rebuilt(folder: Path, found: TokenizerFile, name: str) -> None:
-    """Refuse what class `name` would build anew as something else.
+def check_rebuilt(
+    options: Options, found: TokenizerFile, name: str, ids: Mapping[str, int]
+) -> None:
+    """Refuse what class `name` would build anew as something else, or cannot cut texts with.
+
+    Args:
+        options: of the tokenizer.
+        found: its tokenizer.json.
+        name: of its class.
+        ids: by token, of the vocabulary.
 
     Raises:
-        QlaunchError: `model_unsupported`, exit 2.
+        QlaunchError: `model_unsupported` or `model_corrupt`, exit 2.
     """
-    built = _BUILT.get(name)
+    path, built = options.folder / "tokenizer.json", _BUILT.get(name)
+    _check_stride(path, found, built)
     if built is None:
+        _check_as_written(path, found, ids)
         return
-    lost = next(_differences(folder, found, built), None)
-    if lost is None:
-        return
-    raise broken(
-        folder / "tokenizer.json",
-        f"has the {lost}, in whose place {name} of transformers 5 puts its own, so that texts would"
-        " be cut into other tokens",
-        code="model_unsupported",
-        fix=_FIX,
+    _check_options(options, built)
+    lost = next(_differences(options, found, built), None)
+    if lost is not None:
+        raise broken(
+            path,
+            f"has the {lost}, in whose place {name} of transformers 5 puts its own, so that texts"
+            " would be cut into other tokens",
+            code="model_unsupported",
+            fix=_FIX,
+        )
+    late = {added.content for added in found.added_tokens if added.id >= len(ids)}
+    _check_held(path, options, built, ids, late)
+
+
+def _check_options(options: Options, built: _Built) -> None:
+    """Refuse options that a class cannot be called with."""
+    check_flags(options, *built.flags)
+    for role, default in built.marks:
+        # transformers would put a token of a fixed id around texts, or end.
+        if options.token(role, default) is None:
+            raise wrong(options, role, None, "as a text")
+
+
+def _check_held(
+    path: Path,
+    options: Options,
+    built: _Built,
+    words: Collection[str],
+    late: Collection[str] = (),
+) -> None:
+    """Refuse a vocabulary (at `path`) without what stands around texts, or for unknown words."""
+    for role, default in built.marks:
+        token = str(options.token(role, default))
+        if token not in words and token not in late:
+            raise broken(path, f"does not hold the token {shown(token)}, the {role}")
+    unknown = options.token("unk_token", "[UNK]")
+    if built is _WORDPIECE and unknown not in words:
+        raise _without_unknown(path, unknown)
+
+
+def _without_unknown(path: Path, token: str | None) -> QlaunchError:
+    named = f"the token {shown(token)} for them" if token is not None else "a token for them"
+    return broken(
+        path, f"does not hold {named}: a text with letters that it does not know would be an error"
     )
 
 
-def _differences(folder: Path, found: TokenizerFile, built: _Built) -> Iterator[str]:
+def _check_as_written(path: Path, found: TokenizerFile, ids: Mapping[str, int]) -> None:
+    """Refuse a tokenizer.json that is taken as it stands and cuts texts by chance, or not all."""
+    model = found.model
+    if model.dropout and model.type in ("BPE", msgspec.UNSET):
+        raise broken(
+            path,
+            f"joins tokens by chance (dropout {model.dropout}): a text would have another vector"
+            " with every call",
+            code="model_unsupported",
+            fix="set dropout to null in that file",
+        )
+    if model.type in ("WordPiece", "WordLevel") and model.unk_token not in ids:
+        raise _without_unknown(path, model.unk_token)
+    if model.type == "Unigram" and model.unk_id is None:
+        raise _without_unknown(path, None)
+
+
+def _check_stride(path: Path, found: TokenizerFile, built: _Built | None) -> None:
+    """Refuse a truncation whose parts would overlap whole, though nothing is cut by it."""
+    cut = found.truncation
+    if cut is None:
+        return
+    around = 0 if built is not None else len(_around(found.post_processor)) - 1
+    if cut.stride > max(0, cut.max_length - around):
+        raise broken(
+            path,
+            f"truncates to {cut.max_length} tokens by a stride of {cut.stride}, which is not less",
+            fix="set truncation to null in that file; texts are not cut by it",
+        )
+
+
+def _differences(options: Options, found: TokenizerFile, built: _Built) -> Iterator[str]:
     """Parts of tokenizer.json that would be lost, as `what value`."""
-    if found.model.type not in (None, built.model):
+    if found.model.type not in (msgspec.UNSET, built.model):
         yield f"model {shown(str(found.model.type))}"
         return
     for what, part, inside, allowed in (
@@ -252,12 +312,12 @@ def _differences(folder: Path, found: TokenizerFile, built: _Built) -> Iterator[
         if kinds - allowed or (built is _QWEN and kinds != allowed):
             odd = kinds - allowed or kinds
             yield f"{what} {shown(', '.join(sorted('none' if k is None else k for k in odd)))}"
-    yield from _details(folder, found, built)
+    yield from _details(options, found, built)
     if built.marks:
-        yield from _lost_marks(folder, found, built)
+        yield from _lost_marks(options, found, built)
 
 
-def _details(folder: Path, found: TokenizerFile, built: _Built) -> Iterator[str]:
+def _details(options: Options, found: TokenizerFile, built: _Built) -> Iterator[str]:
     """Settings of parts that are of the right kind."""
     model, normalizer = found.model, found.normalizer or {}
     if built is _WORDPIECE:
@@ -267,13 +327,14 @@ def _details(folder: Path, found: TokenizerFile, built: _Built) -> Iterator[str]
             yield f"continuing_subword_prefix {shown(str(model.continuing_subword_prefix))}"
         if model.max_input_chars_per_word not in (None, _WORD_LIMIT):
             yield f"max_input_chars_per_word {model.max_input_chars_per_word}"
-        unknown = _claimed(folder, "unk_token", "[UNK]")
-        if model.unk_token is not None and model.unk_token not in unknown:
+        if model.unk_token not in (None, options.token("unk_token", "[UNK]")):
             yield f"unk_token {shown(model.unk_token)}"
     elif built is _UNIGRAM:
         if model.unk_id not in (None, _UNIGRAM_UNKNOWN):
             yield f"unk_id {model.unk_id}"
         scheme = next(_schemes(found.pre_tokenizer), None)
+        if scheme is None and not options.said.get("add_prefix_space", True):
+            scheme = "always"
         if scheme is not None:
             yield f"pre_tokenizer Metaspace with prepend_scheme {shown(scheme)}"
     elif model.ignore_merges is True:
@@ -288,14 +349,20 @@ def _schemes(part: Mapping[str, Any] | None) -> Iterator[str]:
             yield str(said)
 
 
-def _lost_marks(folder: Path, found: TokenizerFile, built: _Built) -> Iterator[str]:
+def _lost_marks(options: Options, found: TokenizerFile, built: _Built) -> Iterator[str]:
     """The post-processor, if it puts other tokens around a text than the class does."""
     around = _around(found.post_processor)
-    first, last = _roles(folder, built)
-    right = len(around) == 3 and around[0] in first and around[1] is None and around[2] in last
-    if not right:
-        listed = " ".join("$A" if each is None else each for each in around)
-        yield f"post_processor {shown(listed) if found.post_processor else 'none'}"
+    first, last = (options.token(role, default) for role, default in built.marks)
+    if around == [first, None, last]:
+        return
+    listed = " ".join("$A" if each is None else each for each in around)
+    others = (
+        f" (and by {options.place(role).name} {role} is {shown(str(token))})"
+        for role, default in built.marks
+        if role in options.said and (token := options.token(role, default)) not in around
+    )
+    told = shown(listed) if found.post_processor else "none"
+    yield f"post_processor {told}{next(others, '') if found.post_processor else ''}"
 
 
 def _around(part: Mapping[str, Any] | None) -> list[str | None]:
@@ -309,22 +376,6 @@ def _around(part: Mapping[str, Any] | None) -> list[str | None]:
             marks = [item.get("SpecialToken") for item in single if isinstance(item, dict)]
             return [str(mark.get("id")) if isinstance(mark, dict) else None for mark in marks]
     return [None]
-
-
-def _roles(folder: Path, built: _Built) -> tuple[frozenset[str], ...]:
-    """For each mark, the tokens that the checkpoint's files name for it."""
-    return tuple(_claimed(folder, role, default) for role, default in built.marks)
-
-
-def _claimed(folder: Path, role: str, default: str) -> frozenset[str]:
-    found = set()
-    for name in _ROLES:
-        path = folder / name
-        said = read_json_object(path).get(role) if path.exists() else None
-        said = said.get("content") if isinstance(said, dict) else said
-        if isinstance(said, str):
-            found.add(said)
-    return frozenset(found or {default})
 
 
 def _kinds(part: Mapping[str, Any] | None, inside: str) -> frozenset[str | None]:

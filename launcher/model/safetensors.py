@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import QlaunchError
-from launcher.model.files import broken, missing, open_regular, parse_json, read_json_object
+from launcher.model.files import (
+    POINTER,
+    broken,
+    check_pointer,
+    missing,
+    open_regular,
+    parse_json,
+    read_json_object,
+    visible,
+)
 
 MAX_HEADER = 100_000_000
 """Bytes; the limit of the safetensors library itself."""
@@ -27,7 +36,6 @@ _BITS = {
 }  # fmt: skip
 DTYPE_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """The names engines use; other types are shown as safetensors spells them, in lower case."""
-_POINTER = b"version https://git-lfs"
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.safetensors")
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -115,7 +123,7 @@ def check_names(folder: Path) -> None:
 
 
 def _unnamed(folder: Path) -> QlaunchError:
-    first = min(folder.glob("*.safetensors")).name
+    first = visible(folder, "*.safetensors")[0].name
     if _SHARD.fullmatch(first):
         why = f"holds shards ({first}, …) and no {_INDEX} that says what is in them"
         return missing(folder, why)
@@ -129,7 +137,7 @@ def _unnamed(folder: Path) -> QlaunchError:
 def _without_index(folder: Path) -> list[Path]:
     if (folder / _SINGLE).is_symlink() or (folder / _SINGLE).exists():
         return [folder / _SINGLE]
-    found = sorted(folder.glob("*.safetensors"))
+    found = visible(folder, "*.safetensors")
     if not found:
         raise _no_weights(folder)
     for path in found:
@@ -146,9 +154,7 @@ def _without_index(folder: Path) -> list[Path]:
 
 
 def _no_weights(folder: Path) -> Exception:
-    others = [
-        p.name for p in sorted(folder.glob("*")) if p.suffix in {".bin", ".pt", ".gguf", ".h5"}
-    ]
+    others = [p.name for p in visible(folder, "*") if p.suffix in {".bin", ".pt", ".gguf", ".h5"}]
     if not others:
         return missing(folder, "holds no weights (no *.safetensors file)")
     return broken(
@@ -200,11 +206,10 @@ def read_header(path: Path) -> Header:
     """
     with os.fdopen(open_regular(path), "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        start = file.read(len(_POINTER))
+        start = file.read(len(POINTER))
         if not start:
             raise missing(path, "is empty")
-        if start == _POINTER:
-            raise missing(path, "is a git-lfs pointer, not the weights", fix="run `git lfs pull`")
+        check_pointer(path, start)
         length = int.from_bytes(start[:8], "little")
         if len(start) < 8 or length > min(MAX_HEADER, size - 8):
             told = (

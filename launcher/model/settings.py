@@ -6,6 +6,7 @@ is refused by name; what only says how to load the model is passed over.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,12 @@ _FILES: Final = tuple(
 """In the order in which sentence-transformers looks for them; the first that is there counts."""
 _ARGUMENTS: Final = ("model_args", "model_kwargs", "tokenizer_args", "processor_kwargs",
                      "config_args", "config_kwargs")  # fmt: skip
+_READ: Final = frozenset({
+    *_ARGUMENTS, "backend", "cache_dir", "do_lower_case", "document_length", "max_seq_length",
+    "modality_config", "module_output_name", "processing_kwargs", "query_expansion",
+    "query_length", "tokenizer_name_or_path", "transformer_task", "unpad_inputs",
+})  # fmt: skip
+"""Keys that sentence-transformers 6 reads; it ends at any other."""
 _HARMLESS: Final = frozenset({
     "add_pooling_layer", "attn_implementation", "cache_dir", "device_map", "dtype",
     "local_files_only", "low_cpu_mem_usage", "model_max_length", "padding_side", "revision",
@@ -67,6 +74,9 @@ def read_settings(folder: Path) -> Settings:
     if path is None:
         return Settings()
     said = read_json_object(path)
+    check_read(path, said, _READ)
+    if said.get("tokenizer_name_or_path") is not None:
+        raise _unsupported(path, "names another tokenizer (tokenizer_name_or_path)")
     if said.get("transformer_task", "feature-extraction") != "feature-extraction":
         raise _unsupported(path, f"says transformer_task {shown(str(said['transformer_task']))}")
     if said.get("module_output_name", "token_embeddings") != "token_embeddings":
@@ -75,15 +85,47 @@ def read_settings(folder: Path) -> Settings:
     for key in ("query_length", "document_length", "query_expansion", "processing_kwargs"):
         if said.get(key):
             raise _unsupported(path, f"sets {key}, which a server of embeddings does not do")
-    for key in _ARGUMENTS:
-        found = said.get(key)
-        changed = sorted(set(found) - _HARMLESS) if isinstance(found, dict) else []
-        if changed:
-            raise _unsupported(path, f"sets {shown(changed[0])} in {key}, which is not passed on")
+    _check_arguments(path, said)
     limit, lower = said.get("max_seq_length"), said.get("do_lower_case")
     if lower is not None and not isinstance(lower, bool):
-        raise broken(path, f"gives do_lower_case as {str(lower)[:40]!r}, not as true or false")
-    return Settings(limit if type(limit) is int and limit > 0 else None, lower is True)
+        raise _wrong(path, "do_lower_case", lower, "as true or false")
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise _wrong(path, "max_seq_length", limit, "as a positive integer")
+    return Settings(limit, lower is True)
+
+
+def check_read(path: Path, said: Mapping[str, Any], known: Collection[str]) -> None:
+    """Refuse a module's key that sentence-transformers 6 does not know: it ends at it.
+
+    Raises:
+        QlaunchError: `model_corrupt`, exit 2.
+    """
+    other = min(said.keys() - known, default=None)
+    if other is not None:
+        raise broken(
+            path,
+            f"gives {shown(other)}, a key that sentence-transformers 6 does not know",
+            fix="remove that key, if it is of no effect where the model was made",
+        )
+
+
+def _check_arguments(path: Path, said: Mapping[str, Any]) -> None:
+    """Refuse arguments that change what the transformer computes."""
+    for key in _ARGUMENTS:
+        found = said.get(key, {})
+        if not isinstance(found, dict):
+            raise _wrong(path, key, found, "as an object")
+        changed = min(found.keys() - _HARMLESS, default=None)
+        if changed is not None:
+            raise _unsupported(path, f"sets {shown(changed)} in {key}, which is not passed on")
+
+
+def _wrong(path: Path, key: str, said: object, wanted: str) -> QlaunchError:
+    return broken(
+        path,
+        f"gives {key} as {str(said)[:40]!r}, not {wanted}",
+        fix=f"correct {key} in that file; sentence-transformers does not read it as it is",
+    )
 
 
 def _check_modality(path: Path, said: Any) -> None:
@@ -131,7 +173,7 @@ def dense_width(folder: Path, width: int) -> int:
     _check_names(path, config)
     for key in ("use_residual", "bias"):
         if not isinstance(config.get(key, False), bool):
-            raise broken(path, f"gives {key} as {str(config[key])[:40]!r}, not as true or false")
+            raise _wrong(path, key, config[key], "as true or false")
     if config.get("use_residual") is True:
         raise _unsupported(path, "says use_residual: true, which is not computed")
     activation = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))

@@ -9,16 +9,11 @@ from typing import Any, Final
 import msgspec
 
 from launcher.errors import QlaunchError
-from launcher.model.files import broken, check_encoding, missing, read_bytes, read_json_object
-from launcher.model.rebuilt import (
-    TokenizerFile,
-    check_known,
-    check_rebuilt,
-    check_vocabulary,
-    class_name,
-)
-from launcher.model.tokenizer_files import check_parts, check_settings, check_side_files
-from launcher.yaml_reader import shown
+from launcher.model.files import broken, missing
+from launcher.model.rebuilt import check_known, check_rebuilt, check_vocabulary, class_name
+from launcher.model.tokenizer_files import check_side_files
+from launcher.model.tokenizer_json import TokenizerFile, ids_of, read_tokenizer
+from launcher.model.tokenizer_options import check_options, read_options
 
 _SETS: Final = (
     ("tokenizer.json",),
@@ -26,9 +21,6 @@ _SETS: Final = (
     ("vocab.json", "merges.txt"),
 )
 """Any one of these sets of files makes a tokenizer."""
-_ROLES: Final = (
-    "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token",
-)  # fmt: skip
 _SENTENCEPIECE: Final = ("sentencepiece.bpe.model", "tokenizer.model", "spiece.model")
 
 
@@ -46,44 +38,23 @@ def check_tokenizer(folder: Path, config: Mapping[str, Any], *, model_type: str,
     """
     if not any(all((folder / name).exists() for name in names) for names in _SETS):
         raise _none(folder)
-    _check_settings(folder / "tokenizer_config.json")
+    options = read_options(folder)
+    if options.said.get("auto_map"):
+        raise _code(
+            options.place("auto_map"), "names a tokenizer of the checkpoint's own code (auto_map)"
+        )
+    check_options(options)
     check_side_files(folder)
     name = class_name(folder, config, model_type)
     check_known(folder, name)
     path = folder / "tokenizer.json"
     if not path.exists():
-        check_vocabulary(folder, name, rows)
+        check_vocabulary(options, name, rows)
         return
-    found = _read(path)
-    check_parts(path, found)
-    _check_size(path, found, rows)
-    check_rebuilt(folder, found, name)
-
-
-def _check_settings(path: Path) -> None:
-    """Refuse a tokenizer_config.json that the engine would not read, or only run."""
-    said = read_json_object(path) if path.exists() else {}
-    if said.get("auto_map"):
-        raise _code(path, "names a tokenizer of the checkpoint's own code (auto_map)")
-    limit = said.get("model_max_length")
-    if limit is not None and type(limit) not in (int, float):
-        raise broken(path, f"gives model_max_length as {str(limit)[:40]!r}, not as a number")
-    check_settings(path, said)
-    _check_roles(path, said)
-
-
-def _check_roles(path: Path, said: Mapping[str, Any]) -> None:
-    """Refuse a token that is an object without its type, which transformers does not read."""
-    other = path.with_name("special_tokens_map.json")
-    above = read_json_object(other) if other.exists() else {}
-    for role in _ROLES:
-        token = said.get(role)
-        if isinstance(token, dict) and token.get("__type") != "AddedToken" and role not in above:
-            raise broken(
-                path,
-                f"gives {role} as an object that is not marked as an AddedToken",
-                fix=f"write {role} as a text in that file",
-            )
+    found = read_tokenizer(path)
+    ids = ids_of(path, found)
+    _check_size(path, found, ids, rows)
+    check_rebuilt(options, found, name, ids)
 
 
 def _none(folder: Path) -> QlaunchError:
@@ -100,48 +71,24 @@ def _none(folder: Path) -> QlaunchError:
     )
 
 
-def _read(path: Path) -> TokenizerFile:
-    data = read_bytes(path)
-    if not data.strip():
-        raise missing(path, "is empty")
-    check_encoding(path, data)
-    try:
-        return msgspec.json.decode(data, type=TokenizerFile)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise missing(
-            path, f"is cut short or is not a tokenizer file: {shown(str(error))}"
-        ) from error
-
-
-def _check_size(path: Path, found: TokenizerFile, rows: int) -> None:
+def _check_size(path: Path, found: TokenizerFile, ids: Mapping[str, int], rows: int) -> None:
     """Refuse a vocabulary beyond the embedding table.
 
     Tokens that were added without resizing are let through: a text that holds one is refused by the
     guard (qlaunch_guard/tokens.py), and every other text is right. Those that the post-processor
     puts around every text must have a row.
     """
-    vocabulary = msgspec.json.decode(found.model.vocab)
-    ids: list[int] = []
-    if isinstance(vocabulary, dict):
-        ids = list(vocabulary.values())
-        odd = next((each for each in ids if type(each) is not int or each < 0), None)
-        if odd is not None:
-            raise broken(path, f"gives a token the id {str(odd)[:40]!r}")
-    elif isinstance(vocabulary, list):
-        ids = [len(vocabulary) - 1]
-    else:
-        raise broken(path, "holds no vocabulary")
     around = msgspec.json.encode(found.post_processor).decode()
-    ids += [
+    numbers = [*ids.values()] + [
         added.id
         for added in found.added_tokens
         if msgspec.json.encode(added.content).decode() in around
     ]
-    if not ids or max(ids) < rows:
+    if not numbers or max(numbers) < rows:
         return
     raise broken(
         path,
-        f"gives token ids up to {max(ids)}, but the model's embedding table has {rows} rows",
+        f"gives token ids up to {max(numbers)}, but the model's embedding table has {rows} rows",
         fix="take tokenizer and weights from the same model, or resize the embeddings",
     )
 

@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import IO, Final
 
-from launcher.model.files import broken, missing, open_regular
+from launcher.model.files import POINTER, broken, check_pointer, missing, open_regular
 from launcher.yaml_reader import shown
 
 _CALLED: Final = frozenset({
@@ -35,6 +35,8 @@ def check_torch_file(path: Path, name: str) -> None:
     with os.fdopen(open_regular(path), "rb") as file:
         if not os.fstat(file.fileno()).st_size:
             raise missing(path, "is empty")
+        check_pointer(path, file.read(len(POINTER)))
+        file.seek(0)
         try:
             texts = _texts(path, _dictionary(file))
         except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, RuntimeError) as error:

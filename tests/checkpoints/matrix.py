@@ -61,11 +61,12 @@ def sections() -> tuple[Section, ...]:
         module_rows,
         odd_module_rows,
         odd_rows,
+        option_rows,
         tokenizer_rows,
     )
 
     usual = encoder_rows, module_rows, tokenizer_rows, decoder_rows, folder_rows
-    odd = odd_rows, odd_module_rows
+    odd = odd_rows, odd_module_rows, option_rows
     return tuple(section for each in (*usual, *odd) for section in each.SECTIONS)
 
 

@@ -17,6 +17,12 @@ from tests.checkpoints.edit import Change, Stored, read_tensors, tensors, write_
 Tensors = dict[str, Stored]
 LEGACY = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
 """How a file of PyTorch before 1.6 begins."""
+POINTER = (
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 711661\n"
+)
+"""What a clone without git-lfs leaves in a file's place."""
+APPLE_DOUBLE = bytes.fromhex("000516070002000000000000000000000000000000000000")
+"""How a file begins in which a Mac keeps what another file system has no place for."""
 
 
 def linked(file: str, to: str) -> Change:

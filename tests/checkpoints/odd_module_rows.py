@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from typing import Any, Final
 
@@ -47,6 +48,16 @@ _FLAGS: Final = dict.fromkeys(
 
 def _pooling(**changes: Any) -> Any:
     return setting("1_Pooling/config.json", **(_FLAGS | changes))
+
+
+def _named(*names: Any, idx: int | None = None) -> list[dict[str, Any]]:
+    """The usual three modules under other names; None leaves a name out."""
+    kinds = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
+    number = {} if idx is None else {"idx": idx}
+    return [
+        {"type": f"{ST}.{kind}", "path": place} | ({} if name is None else {"name": name}) | number
+        for name, (kind, place) in zip(names, kinds.items(), strict=True)
+    ]
 
 
 _DENSE: Final = "2_Dense/config.json"
@@ -121,6 +132,80 @@ _MODULES = (
         _CORRUPT,
         "bias",
     ),
+    *(
+        refused(
+            f"pooling-{name}",
+            what,
+            edited(_bert, setting("1_Pooling/config.json", **changes)),
+            _CORRUPT,
+            "1_Pooling/config.json",
+            key,
+        )
+        for name, what, key, changes in (
+            (
+                "no-width",
+                "1_Pooling without `word_embedding_dimension`",
+                "word_embedding_dimension",
+                {"word_embedding_dimension": GONE},
+            ),
+            (
+                "unknown-key",
+                "a key in 1_Pooling that sentence-transformers 6 does not know",
+                "pooling_mode_attention",
+                {"pooling_mode_attention": False},
+            ),
+        )
+    ),
+    *(
+        refused(
+            f"module-name-{name}",
+            f"{what} for the name of a module in modules.json",
+            edited(_bert, writing("modules.json", _named(*names))),
+            _CORRUPT,
+            "modules.json",
+            says,
+        )
+        for name, what, names, says in (
+            ("number", "a number", ("0", 1, "2"), "name of a module as '1'"),
+            ("absent", "nothing", ("0", None, "2"), "name of a module as 'None'"),
+            ("point", "`a.b`", ("0", "a.b", "2"), "without points"),
+            ("empty", "an empty text", ("0", "1", ""), "without points"),
+            ("taken", "`forward`", ("forward", "1", "2"), "the name forward"),
+            ("twice", "one name twice", ("0", "1", "1"), "two modules the name 1"),
+        )
+    ),
+    served(
+        "module-idx",
+        "modules.json without `idx`, or with others",
+        edited(_bert, writing("modules.json", _named("0", "1", "2", idx=7))),
+        "sentence-transformers takes them as they stand",
+    ),
+    *(
+        refused(
+            f"settings-{key.replace('_', '-')}-{name}",
+            f"`{key}: {json.dumps(said)}` in sentence_bert_config.json",
+            edited(_bert, _sbert(**{key: said})),
+            code,
+            "sentence_bert_config.json",
+            key,
+        )
+        for key, said, name, code in (
+            ("max_seq_length", "256", "text", _CORRUPT),
+            ("max_seq_length", 256.0, "point", _CORRUPT),
+            ("max_seq_length", 0, "none", _CORRUPT),
+            ("max_seq_length", True, "flag", _CORRUPT),
+            ("model_args", "x", "text", _CORRUPT),
+            ("config_args", None, "null", _CORRUPT),
+            ("processor_kwargs", [], "list", _CORRUPT),
+            ("max_length", 256, "unknown", _CORRUPT),
+            ("tokenizer_name_or_path", "bert-base-uncased", "other", _UNSUPPORTED),
+        )
+    ),
+    served(
+        "settings-null",
+        "`max_seq_length: null` and `model_args: {}` in sentence_bert_config.json",
+        edited(_bert, _sbert(max_seq_length=None, model_args={}, tokenizer_name_or_path=None)),
+    ),
     served(
         "pooling-off",
         "a pooling config that turns one mode off and says no more",
@@ -165,14 +250,14 @@ _TOKENIZERS = (
             f"part-{part.replace('_', '-')}",
             f"`{part}: {said!r}` in tokenizer.json",
             edited(_bert, tokenizer_part(**{part: said}), _tokens(tokenizer_class=GONE)),
-            code,
+            _CORRUPT,
             part if part != "version" else "2.0",
         )
-        for part, said, code in (
-            ("version", "2.0", _CORRUPT),
-            ("decoder", {"type": "Odd"}, _CORRUPT),
-            ("normalizer", {"type": "Odd"}, _CORRUPT),
-            ("something", 1, _INCOMPLETE),
+        for part, said in (
+            ("version", "2.0"),
+            ("decoder", {"type": "Odd"}),
+            ("normalizer", {"type": "Odd"}),
+            ("something", 1),
         )
     ),
     refused(

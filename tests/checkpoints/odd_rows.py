@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from typing import Final
 
@@ -15,6 +16,9 @@ from tests.checkpoints.edit import (
 )
 from tests.checkpoints.matrix import Row, Section
 from tests.checkpoints.odd_edits import (
+    APPLE_DOUBLE,
+    POINTER,
+    dense_bin,
     index,
     joined_beside_shards,
     linked,
@@ -28,6 +32,7 @@ from tests.checkpoints.odd_edits import (
     scaled,
     twice_in_shards,
 )
+from tests.checkpoints.tokenizer_rows import roberta, tokenizer_config, vocabulary_files
 
 _CORRUPT, _INCOMPLETE, _UNSUPPORTED = "model_corrupt", "model_incomplete", "model_unsupported"
 _bert = partial(make_bert, pooling="mean")
@@ -64,8 +69,35 @@ _REFUSED_TYPES = tuple(
         ("rope_scaling", {"type": "dynamic"}, _UNSUPPORTED),
     )
 )
+_REFUSED_KEYS = tuple(
+    refused(
+        f"key-{key.strip('_').replace('_', '-')}",
+        f"`{key}: {json.dumps(said)}`",
+        edited(_bert, config(**{key: said})),
+        code,
+        key,
+    )
+    for key, said, code in (
+        ("use_return_dict", True, _CORRUPT),
+        ("is_heterogeneous", None, _CORRUPT),
+        ("per_layer_attributes", [], _CORRUPT),
+        ("to_dict", True, _CORRUPT),
+        ("self", 1, _CORRUPT),
+        ("text_config", None, _UNSUPPORTED),
+        ("llm_config", {}, _UNSUPPORTED),
+        ("thinker_config", "x", _UNSUPPORTED),
+        ("per_layer_config", {"0": {"hidden_act": "relu"}}, _UNSUPPORTED),
+        ("layer_types", ["full_attention"], _UNSUPPORTED),
+    )
+)
 _TYPES = (
     *_REFUSED_TYPES,
+    *_REFUSED_KEYS,
+    served(
+        "key-layer-types-whole",
+        "`layer_types` that are full_attention for each layer",
+        edited(_bert, config(layer_types=["full_attention"] * 2)),
+    ),
     served(
         "chunked", "`chunk_size_feed_forward: 4`", edited(_bert, config(chunk_size_feed_forward=4))
     ),
@@ -196,6 +228,10 @@ _WEIGHTS = (
 )
 
 _GONE: Final = "/nowhere/blob"
+_HIDDEN: Final = (
+    ".DS_Store", "._config.json", "._model.gguf", "._model.safetensors", "._tokenizer.json",
+    "1_Pooling/._config.json",
+)  # fmt: skip
 _FILES = (
     *(
         refused(
@@ -243,6 +279,63 @@ _FILES = (
         edited(_bert, rewritten("modules.json", lambda data: data.decode().encode("utf-16"))),
         _CORRUPT,
         "UTF-16",
+    ),
+    *(
+        refused(
+            f"pointer-{file.replace('_', '-').replace('/', '-')}",
+            f"{file} that is a pointer of git-lfs",
+            edited(_bert, rewritten(file, lambda _: POINTER)),
+            _INCOMPLETE,
+            file,
+            "git-lfs pointer",
+        )
+        for file in (
+            "1_Pooling/config.json",
+            "chat_template.jinja",
+            "config.json",
+            "modules.json",
+            "sentence_bert_config.json",
+            "special_tokens_map.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+        )
+    ),
+    *(
+        refused(
+            f"pointer-{file.replace('.', '-')}",
+            f"{file} that is a pointer of git-lfs, without tokenizer.json",
+            edited(make, *changes, rewritten(file, lambda _: POINTER)),
+            _INCOMPLETE,
+            file,
+            "git-lfs pointer",
+        )
+        for file, make, *changes in (
+            ("vocab.txt", _bert, without("tokenizer.json")),
+            (
+                "merges.txt",
+                roberta,
+                tokenizer_config(tokenizer_class="RobertaTokenizer"),
+                vocabulary_files,
+            ),
+        )
+    ),
+    refused(
+        "pointer-dense",
+        "a Dense module's pytorch_model.bin that is a pointer of git-lfs",
+        edited(partial(make_bert, pooling="mean", dense=48), dense_bin(POINTER)),
+        _INCOMPLETE,
+        "2_Dense/pytorch_model.bin",
+        "git-lfs pointer",
+    ),
+    served(
+        "pointer-unread",
+        "vocab.txt that is a pointer of git-lfs, beside tokenizer.json",
+        edited(_bert, rewritten("vocab.txt", lambda _: POINTER)),
+    ),
+    served(
+        "hidden-files",
+        "hidden files: `._model.safetensors`, `._config.json` and others of a Mac's copy",
+        edited(_bert, *(rewritten(file, lambda _: APPLE_DOUBLE) for file in _HIDDEN)),
     ),
     served("name-of-bytes", "a file whose name is Latin-1", edited(_bert, name_of_bytes)),
 )

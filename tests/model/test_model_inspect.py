@@ -261,7 +261,8 @@ def test_several_pooling_modes_are_not_supported_and_named(bert: Path) -> None:
     ],
 )
 def test_poolings_that_cannot_be_served(bert: Path, config: dict[str, Any], code: str) -> None:
-    (bert / "1_Pooling/config.json").write_text(json.dumps(config), encoding="utf-8")
+    said = {"word_embedding_dimension": 64} | config
+    (bert / "1_Pooling/config.json").write_text(json.dumps(said), encoding="utf-8")
     refused(bert, code, "1_Pooling/config.json")
 
 
@@ -276,7 +277,7 @@ def test_modules_that_name_an_absent_pooling(bert: Path) -> None:
         (lambda m: m.pop(1) and None, "model_unsupported", "Normalize module where"),
         (lambda m: m[:1], "model_unsupported", "no Pooling"),
         (lambda m: [m[0], m[1], {**m[2], "type": "x.LSTM"}], "model_unsupported", "LSTM"),
-        (lambda m: [m[0], m[1], m[2], m[1]], "model_unsupported", "after Normalize"),
+        (lambda m: [*m, {**m[1], "name": "3"}], "model_unsupported", "after Normalize"),
         (lambda m: [m[1], m[0]], "model_unsupported", "begin with a Transformer"),
         (
             lambda m: [{**m[0], "path": "0_Transformer"}, *m[1:]],

@@ -14,6 +14,30 @@ _END_OF_A_LOOP: Final = "BaseEventLoop.__del__"
 
 
 @contextlib.contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM, as `timeout` and schedulers of jobs send it, ends the command as Ctrl-C does.
+
+    A hang-up does not: whoever loses a terminal while a service starts finds it started.
+    """
+
+    def interrupt(_signum: int, _frame: FrameType | None) -> None:
+        if callable(signal.getsignal(signal.SIGINT)):
+            signal.raise_signal(signal.SIGINT)
+        else:  # ignored, as in the background of a script
+            raise KeyboardInterrupt
+
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
 def ends_by_interrupt() -> Iterator[None]:
     """SIGINT, SIGTERM and SIGHUP end the command as Ctrl-C does: what it started is stopped.
 

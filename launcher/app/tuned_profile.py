@@ -23,7 +23,7 @@ from launcher.config.loading import (
 from launcher.config.profile import Profile
 from launcher.documents.comparison import Mode
 from launcher.errors import ExitCode, QlaunchError
-from launcher.linux.files import write_atomic
+from launcher.linux.files import write_named
 
 WIDTH = 98
 _WITHOUT: Final = re.compile(
@@ -56,7 +56,7 @@ def write(
         load_draft(path.stem, trial, path, folder)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, text.encode("utf-8"), mode=0o644)
+        write_named(path, text.encode("utf-8"))
     except OSError as error:
         raise QlaunchError(
             f"{path} cannot be written: {error.strerror or error}",

@@ -96,6 +96,30 @@ class LazyGroup(CommandGroup):
                     formatter.write_dl(rows)
 
 
+class NoEmptyValues(click.Command):
+    """A command that refuses an option whose value is empty: most often a variable that is not set.
+
+    Taken as it is, an empty file name is the working directory, and an empty user is root.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse before a value is made something else of."""
+        if not ctx.resilient_parsing and any(not word or word.endswith("=") for word in args):
+            self._refuse(ctx, args)
+        return super().parse_args(ctx, args)
+
+    def _refuse(self, ctx: click.Context, args: list[str]) -> None:
+        given, _, _ = self.make_parser(ctx).parse_args(list(args))
+        for option in self.params:
+            value = given.get(option.name or "")
+            values = value if isinstance(value, list | tuple) else [value]
+            if "" in values:
+                is_option = isinstance(option, click.Option)
+                name = max(option.opts, key=len) if is_option else option.human_readable_name
+                text = f"{name} is given an empty value: give it one, or leave it out"
+                raise click.UsageError(text, ctx)
+
+
 def output_options(json_help: str, *, hidden: bool = True) -> Callable[[Any], Any]:
     """`--json`, `--verbose`, `--color` and `--debug`, which count wherever they stand.
 
@@ -173,12 +197,14 @@ def group(name: str, text: str) -> CommandGroup:
 
 def run(name: str, body: Callable[[], Result]) -> None:
     """Call a command's body, print what it returns, and exit with its code."""
+    from launcher.app.interrupts import terminated_as_interrupted
     from launcher.cli.result import failure, render
     from launcher.linux import limits
 
     limits.raise_soft()
     try:
-        result = body()
+        with terminated_as_interrupted():
+            result = body()
     except QlaunchError as error:
         result = failure(_explained(name, error))
         if _asked("debug"):
@@ -212,7 +238,7 @@ def command(
 
         with_options = output_options(json_help)(wrapper)
         make: Callable[[Callable[..., None]], click.Command] = click.command(
-            name.rsplit(" ", 1)[-1], **attributes
+            name.rsplit(" ", 1)[-1], cls=NoEmptyValues, **attributes
         )
         return make(with_options)
 

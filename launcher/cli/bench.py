@@ -19,7 +19,7 @@ from launcher.bench.target import Bounds, Encoding, Target, unmeasured
 from launcher.cli import benchtable
 from launcher.cli.base import command as declare
 from launcher.cli.load_options import grid, grid_options, numbers, requests_of
-from launcher.cli.options import plan_options, split
+from launcher.cli.options import plan_options, split, start_options
 from launcher.cli.progress import Bar, Progress
 from launcher.cli.result import Result
 from launcher.cli.up import started
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from launcher.bench.texts import TextSource
 
 """How long the machine is looked at before the load begins."""
-_SHAPING = "these options shape a start, and a running service is measured as it is: "
 
 
 @declare("bench")
@@ -135,12 +134,11 @@ def _running(words: tuple[str, ...], given: dict[str, object]) -> tuple[Plan, st
         if _is_no_service(name) or named_model.names_start(name, folder):
             return None
         raise
-    shaping = sorted(option for option, value in given.items() if value is not None)
-    if shaping or extra:
-        said = ", ".join(
-            [*(f"--{option.replace('_', '-')}" for option in shaping), *(["--"] if extra else [])]
+    if shaping := start_options(given, extra):
+        raise click.UsageError(
+            "these options shape a start, and a running service is measured as it is:"
+            f" {shaping}; stop it first with qlaunch down {name}"
         )
-        raise click.UsageError(f"{_SHAPING}{said}; stop it first with qlaunch down {name}")
     return found
 
 

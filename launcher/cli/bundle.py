@@ -52,6 +52,13 @@ def make(
             exit_code=ExitCode.CONFLICT,
             fix="give another name, or --force",
         )
+    if not output.parent.is_dir():
+        raise QlaunchError(
+            f"cannot write {output}: there is no folder {output.parent}",
+            code="not_written",
+            exit_code=ExitCode.UNEXPECTED,
+            fix="give another place, or make that folder",
+        )
     request = Request(profile, {}, fetch=False, foresee=True, gpu=gpu)
     job = bundling.plan(request, output, engine=not no_engine, progress=progress.line)
     lines = table(("WHAT", "SIZE"), [(part.what, _size(part)) for part in job.parts])

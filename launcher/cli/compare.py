@@ -28,7 +28,7 @@ from launcher.cli.runs_report import without_charts
 from launcher.documents.comparison import Comparison, Level, Objective
 from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.detect import detect
-from launcher.linux.files import write_atomic
+from launcher.linux.files import write_named
 from launcher.paths import dirs
 from launcher.report import seed_table
 
@@ -264,7 +264,7 @@ def _reports(document: Comparison, asked: Options) -> list[Problem]:
     problems = []
     for kind, file in asked.files.items():
         try:
-            write_atomic(Path(file), makers[kind]().encode("utf-8"), mode=0o644)
+            write_named(Path(file), makers[kind]().encode("utf-8"))
         except OSError as error:
             problems.append(
                 Problem("not_written", f"{file}: {error.strerror or error}", "free space there")

@@ -25,7 +25,7 @@ from launcher.cli.result import Result
 from launcher.errors import ExitCode, QlaunchError
 from launcher.fleet import compose, container, kubernetes, scaling, skypilot, systemd
 from launcher.fleet import monitoring as reading
-from launcher.linux.files import write_atomic
+from launcher.linux.files import write_named
 
 command = group("export", "Write a service for systemd, compose, Kubernetes or SkyPilot.")
 
@@ -84,7 +84,7 @@ def _result(
         return Result(data=data, lines=text.rstrip("\n").split("\n"), verbatim=True)
     path = Path(output) / name if Path(output).is_dir() else Path(output)
     try:
-        write_atomic(path, text.encode(), mode=0o644)
+        write_named(path, text.encode())
     except OSError as error:
         raise QlaunchError(
             f"cannot write {path}: {error.strerror or error}",

@@ -111,6 +111,13 @@ def split(words: tuple[str, ...], typed: list[str]) -> tuple[str | None, tuple[s
     return (before[0] if before else None), tuple(after)
 
 
+def start_options(given: dict[str, object], extra: tuple[str, ...]) -> str:
+    """The options among those given that shape a start, for a sentence; empty without any."""
+    named = sorted(option for option, value in given.items() if value is not None)
+    shown = [f"--{option.replace('_', '-')}" for option in named]
+    return ", ".join([*shown, *(["--"] if extra else [])])
+
+
 def request(
     words: tuple[str, ...], given: dict[str, object], *, fetch: bool = True, foresee: bool = False
 ) -> Request:

@@ -12,6 +12,7 @@ import msgspec
 from launcher import extras
 from launcher.bench import store
 from launcher.cli.base import command as declare
+from launcher.cli.base import wants_json
 from launcher.cli.result import Problem, Result, table
 from launcher.documents.comparison import VERSION, Comparison
 from launcher.documents.run import Run
@@ -24,7 +25,7 @@ from launcher.documents.run_diff import (
     SameVectors,
 )
 from launcher.errors import ExitCode, QlaunchError
-from launcher.linux.files import read_bounded, write_atomic
+from launcher.linux.files import read_bounded, write_atomic, write_named
 from launcher.paths import dirs
 from launcher.record.bench import bench_rows
 from launcher.record.runs import list_runs, load_run, read_events, read_samples, run_directory
@@ -36,7 +37,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path, allow_dash=True)
 
 @declare("runs report")
 @click.argument("source", metavar="[RUN|COMPARISON]", default="latest")
-@click.option("--html", type=_FILE, metavar="FILE", help="Where the page goes.")
+@click.option("--html", type=_FILE, metavar="FILE", help="Where the page goes; - is stdout.")
 @click.option("--markdown", type=_FILE, metavar="FILE", help="Write Markdown; - is stdout.")
 @click.option(
     "--csv", type=_FILE, metavar="FILE", help="Write figures (of a run: its samples); - is stdout."
@@ -52,8 +53,13 @@ def report(source: str, html: Path | None, markdown: Path | None, csv: Path | No
     path = _comparison_file(source)
     data, texts, beside = _run(source) if path is None else _comparison(path)
     wanted = {"html": html, "markdown": markdown, "csv": csv}
-    if not any(wanted.values()):
+    own = not any(wanted.values())
+    if own:
         wanted["html"] = beside
+    if list(wanted.values()).count(Path("-")) > 1:
+        raise click.UsageError("only one of --html, --markdown and --csv can go to stdout")
+    if Path("-") in wanted.values() and wants_json():
+        raise click.UsageError("with --json the document is what goes to stdout: name a file")
     files, lines = {}, []
     for kind, path in wanted.items():
         if path is None:
@@ -62,7 +68,7 @@ def report(source: str, html: Path | None, markdown: Path | None, csv: Path | No
         if str(path) == "-":
             lines += text.splitlines()
             continue
-        _write(path, text)
+        _write(path, text, write_atomic if own else write_named)
         files[kind] = str(path.absolute())
     lines += files.values()
     undrawn = extras.lacking("report") if wanted["html"] else None
@@ -158,10 +164,9 @@ def read_comparison(path: Path) -> Comparison:
     return comparison
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, text: str, write: Callable[[Path, bytes], None]) -> None:
     try:
-        # A private folder keeps it private; elsewhere the user's umask decides.
-        write_atomic(path, text.encode("utf-8", "replace"), mode=0o644)
+        write(path, text.encode("utf-8", "replace"))
     except OSError as error:
         raise QlaunchError(
             f"cannot write {path}: {error.strerror or error}",

@@ -9,7 +9,7 @@ import click
 from launcher.app.running_service import api_key, engines
 from launcher.cli import service_text
 from launcher.cli.base import command as declare
-from launcher.cli.options import plan_options
+from launcher.cli.options import plan_options, split, start_options
 from launcher.cli.progress import Progress
 from launcher.cli.result import Result
 from launcher.cli.up import started
@@ -31,9 +31,15 @@ def command(words: tuple[str, ...], from_start: bool, **given: Any) -> Result:
     """
     if from_start:
         return _from_start(words, given)
-    if len(words) != 1:
+    name, extra = split(words, click.get_current_context().find_root().obj or [])
+    if name is None:
         raise click.UsageError("name one running service, or give --up")
-    return _running(words[0])
+    if shaping := start_options(given, extra):
+        raise click.UsageError(
+            f"these options shape a start, and a running service is checked as it is: {shaping};"
+            " --up starts one with them, checks it and stops it"
+        )
+    return _running(name)
 
 
 def _running(name: str) -> Result:

@@ -28,8 +28,13 @@ REST_S = (0.2, 10.0)
 """After a failure a server is left alone, twice as long every time, from and to these."""
 FAILED_REST_S: Final = 1.0
 """But no longer where it answered: it may be the text."""
-_OF_SERVER: Final = frozenset({401, 403, 404, 405})
-"""Statuses of a server that will not do, whatever it is asked: key, origin, model, route."""
+_OF_SERVER: Final = {
+    401: "give the key that it takes: --api-key-file FILE",
+    403: "give the key that it takes: --api-key-file FILE",
+    404: "name a model that it serves: --model NAME; and look at the address",
+    405: "look at the address: it does not serve /v1/embeddings",
+}
+"""Statuses of a server that will not do, whatever it is asked, and what helps."""
 _LATER: Final = frozenset({408, 425, 429, 503})
 """Statuses of a server that is busy, or not ready yet."""
 
@@ -94,7 +99,7 @@ class Pool:
         self._dimensions = dimensions
         self._patience_s = patience_s
         self._say = say
-        self._told = False
+        self._told = self._ever = False
         self._answered = time.monotonic()
         self._last_error = "none has been asked"
         self._over: QlaunchError | None = None
@@ -145,6 +150,12 @@ class Pool:
                 status = error.status
                 if status in _OF_SERVER:
                     endpoint.out = str(error)
+                    if not self._ever:
+                        self._over = QlaunchError(
+                            f"no endpoint will do: {self._last_error}",
+                            code="embed_failed",
+                            fix=_OF_SERVER[status],
+                        )
                 elif status is not None and 400 <= status < 500 and status not in _LATER:
                     self._answers(endpoint)
                     raise RefusedError(str(error)) from None
@@ -178,7 +189,7 @@ class Pool:
 
     def _answers(self, endpoint: Endpoint) -> None:
         endpoint.rests = 0
-        self._answered, self._told = time.monotonic(), False
+        self._answered, self._told, self._ever = time.monotonic(), False, True
 
     async def _client(self, endpoint: Endpoint) -> Client:
         if endpoint.client is None:

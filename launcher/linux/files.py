@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import stat
 from pathlib import Path
 from typing import IO
 
@@ -26,6 +27,28 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_named(path: Path, data: bytes) -> None:
+    """Write a file that a user named: where the name leads, as a shell's `>` does.
+
+    A link is followed, a device or a pipe gets the bytes and stays what it is; a plain file is
+    replaced as `write_atomic` does, and keeps its permissions.
+
+    Raises:
+        OSError: as `write_atomic`.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFREG | 0o644
+    # What is below /dev and /proc may lead to a file that somebody has open (/dev/stdout).
+    special = path.absolute().parts[1:2] in (("dev",), ("proc",))
+    if stat.S_ISREG(mode) and not special:
+        write_atomic(Path(os.path.realpath(path)), data, mode=stat.S_IMODE(mode))
+        return
+    with path.open("wb") as file:
+        file.write(data)
 
 
 def read_bounded(path: Path, limit: int) -> bytes:

@@ -11,7 +11,7 @@ import msgspec
 from launcher import log_lines
 from launcher.documents.failure import Failure
 from launcher.documents.gateway import Refused
-from launcher.documents.service_state import ServiceState, State
+from launcher.documents.service_state import FINAL, ServiceState, State
 from launcher.documents.smoke import SmokeReport
 from launcher.errors import ExitCode, QlaunchError
 from launcher.linux import limits
@@ -334,6 +334,13 @@ def already_running(service: str) -> QlaunchError:
 
 def not_running(state: ServiceState) -> QlaunchError:
     """What was asked needs a service that runs: `not_running`, exit 3."""
+    if state.state not in FINAL:  # a restart would end what is under way
+        return QlaunchError(
+            f"service {state.service!r} is not ready: {state.state}",
+            code="not_running",
+            exit_code=ExitCode.NOT_RUNNING,
+            fix=f"wait for it: qlaunch status {state.service}",
+        )
     return QlaunchError(
         f"service {state.service!r} is not running: {state.state}",
         code="not_running",

@@ -127,7 +127,8 @@ def test_an_unknown_option_is_a_usage_error_in_the_same_form(name: str, run: Run
         (["up", "one", "two", "--json"], "up", "one profile at a time"),
         (["runs", "prune", "--json"], "runs prune", "--keep"),
         (["smoke", "--json"], "smoke", "name one running service"),
-        (["smoke", "one", "--json", "--", "--log-level", "debug"], "smoke", "name one"),
+        (["smoke", "one", "--json", "--", "--log-level", "debug"], "smoke", "shape a start"),
+        (["smoke", "one", "--json", "--dtype", "int8"], "smoke", "shape a start"),
     ],
 )
 def test_errors_before_the_body_have_the_same_form(

@@ -129,16 +129,27 @@ def test_a_traceback_is_shown_only_when_asked_for(home: Path) -> None:
     assert "Traceback" in texts[1]
 
 
-@pytest.mark.parametrize("as_json", [False, True])
-def test_ctrl_c_while_things_are_made_ready(as_json: bool, home: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "as_json", "background"),
+    [
+        (signal.SIGINT, False, False),
+        (signal.SIGINT, True, False),
+        (signal.SIGTERM, True, False),  # as `timeout` and schedulers of jobs end a command
+        (signal.SIGTERM, True, True),  # where a shell has SIGINT ignored
+    ],
+)
+def test_ctrl_c_while_things_are_made_ready(
+    number: signal.Signals, as_json: bool, background: bool, home: Path, tmp_path: Path
+) -> None:
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\n: >'{tmp_path}/asked'\nexec sleep 100\n")
     python.chmod(0o755)
     words = ["up", "cpu-minilm", "--engine-python", str(python), *(["--json"] if as_json else [])]
-    process = start(home, *words, start_new_session=True)
+    ignored = (lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) if background else None
+    process = start(home, *words, start_new_session=True, preexec_fn=ignored)
     eventually((tmp_path / "asked").exists)
     with no_hang():
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        os.killpg(process.pid, number)  # as a terminal does
         code, out, err = finish(process)
     assert code == 130
     assert "Traceback" not in err

@@ -61,7 +61,7 @@ def test_a_machine_with_such_a_card_still_has_its_cpu(run: Run, home: Path, on: 
         (["--vram", "4G"], "size_invalid"),
         (["--vram", "-1"], "size_invalid"),
         (["--gpu", "T4", "--driver", "new"], "usage"),
-        (["--gpu", ""], "gpu_unknown"),
+        (["--gpu", ""], "usage"),
     ],
 )
 def test_what_describes_no_machine_is_refused(

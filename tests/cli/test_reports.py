@@ -69,7 +69,7 @@ class TestReport:
         leave(ONE, given.run())
         html, text = tmp_path / "a.html", tmp_path / "b.md"
         words = ["runs", "report", ONE[:12], "--html", str(html), "--markdown", str(text)]
-        answer = run(*words, "--csv", "-", "--json")
+        answer = run(*words, "--json")
         assert answer.data["files"] == {"html": str(html), "markdown": str(text)}
         assert answer.data["report"]["peak_by_role"]["scheduler"] == 700_000_000
         assert text.read_text("utf-8").startswith("# m: stopped")
@@ -143,7 +143,13 @@ class TestReport:
         assert answer.code == 1
         assert answer.error["code"] == "report_not_written"
 
-    def test_a_link_is_replaced_and_not_followed(
+    def test_one_report_goes_to_stdout_and_no_other_beside_it(self, run: Run, home: Path) -> None:
+        leave(ONE, given.run())
+        assert run("runs", "report", "--html", "-").out.startswith("<!doctype html>")
+        for words in (["--html", "-", "--csv", "-"], ["--markdown", "-", "--json"]):
+            assert run("runs", "report", *words).code == 2
+
+    def test_a_link_in_a_run_s_folder_is_replaced_and_not_followed(
         self, run: Run, home: Path, tmp_path: Path
     ) -> None:
         leave(ONE, given.run())

@@ -274,7 +274,7 @@ def test_a_server_that_is_busy_or_away_is_waited_for(
         ("http://127.0.0.1:99999", "names no host and port"),
         ("http://ge heim/v1", "blanks or control characters"),
         ("ftp://127.0.0.1", "not http:// or https://"),
-        ("", "is empty"),
+        (" ", "is empty"),
     ],
 )
 def test_an_address_that_is_none_is_told_without_its_secrets(
@@ -313,6 +313,20 @@ def test_a_byte_order_mark_alone_is_no_row(engine: str, run: Run, tmp_path: Path
     source.write_bytes(b"\xef\xbb\xbf")
     answer = run("embed", str(source), "-o", str(out), "--url", engine, "--json")
     assert (answer.code, answer.data["rows"], answer.data["bad"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("status", "helps"), [(401, "--api-key-file"), (404, "--model NAME"), (405, "/v1/embeddings")]
+)
+def test_a_server_that_will_not_do_is_a_fault_of_the_command_line(
+    status: int, helps: str, run: Run, server: Start, tmp_path: Path
+) -> None:
+    asked = server()
+    asked.decide = lambda _batch: (status, "no")
+    source, out = write(tmp_path / "i.txt", ["a"]), tmp_path / "o.npy"
+    answer = run("embed", str(source), "-o", str(out), "--url", asked.url, "--model", "m", "--json")
+    assert refused(answer) == (2, "embed_failed")
+    assert helps in answer.error["fix"]
 
 
 def test_nobody_there_ends_after_the_time_given(

@@ -24,7 +24,7 @@ EXIT_CODES: Final = {
     ExitCode.TIMEOUT: "timed out",
     ExitCode.CONFLICT: "conflict: already running, being started or stopped, port taken, in use",
     ExitCode.PARTIAL: "partly done; `errors` says what was not",
-    ExitCode.INTERRUPTED: "interrupted (Ctrl-C); what was started has been stopped",
+    ExitCode.INTERRUPTED: "interrupted (Ctrl-C or SIGTERM); what was started has been stopped",
 }
 _VARIABLES: Final = {
     "QLAUNCH_HOME": "One folder for configuration, engines, models, state and cache.",

@@ -15,6 +15,7 @@ import msgspec
 from launcher.app import candidates, origin
 from launcher.app.best_profile import best_profile
 from launcher.app.known_model import Absent, Fetching, KnownModel, known_model
+from launcher.app.profile_flags import check_releases
 from launcher.app.subject import given_once, subject
 from launcher.config.loading import SUFFIXES, LoadedProfile, load_profile
 from launcher.config.settings import (
@@ -125,7 +126,7 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
     )
     chosen = _chosen(request, hardware, where, progress)
     request, name = chosen.request, chosen.profile
-    profile = load_profile(name, profiles_dir(where))
+    profile = _profile(name, where)
     config = load_user_config(where.config)
     asked = settings = resolve(
         profile, request.given, _environ(request), config, name=chosen.service
@@ -173,6 +174,13 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
         fitting=chosen.fitting,
     )
     return prepared if request.elsewhere else _for_here(prepared, asked, request.extra, name)
+
+
+def _profile(name: str, where: Dirs) -> LoadedProfile:
+    """The profile, its options for engine releases that there are."""
+    loaded = load_profile(name, profiles_dir(where))
+    check_releases(loaded)
+    return loaded
 
 
 def _with_returned(hardware: Hardware, returned: Returned | None) -> Hardware:

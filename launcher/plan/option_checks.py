@@ -104,14 +104,16 @@ def check_options(found: Flags, *, device: str) -> None:
         for name in ALONE
         if device == "cpu" and (value := count(found, name)) is not None and value > 1
     ]
-    wrong += _outside(found)
+    outside = list(_outside(found))
+    wrong += outside
     wrong += _bad_values(found)
     if wrong:
         raise QlaunchError(
             "; ".join(wrong),
             code="flag_invalid",
             exit_code=ExitCode.ENGINE,
-            fix="leave it out" if len(wrong) == 1 else "leave them out",
+            fix=("write a number that is taken, or " if wrong == outside else "")
+            + ("leave it out" if len(wrong) == 1 else "leave them out"),
         )
 
 

@@ -86,6 +86,12 @@ def test_what_starts_and_serves_nothing_ends_in_the_plan(
         assert caught.value.code == "flag_invalid"
 
 
+def test_a_number_out_of_bounds_is_to_be_changed_or_left_out() -> None:
+    with pytest.raises(QlaunchError, match="from 0 to 4294967295") as caught:
+        make_plan(inputs(flags={"random-seed": 2**32}))
+    assert caught.value.fix == "write a number that is taken, or leave it out"
+
+
 def test_the_same_options_with_values_that_serve_are_let_through() -> None:
     fine = ("--max-running-requests", "1", "--tp-size", "1", "--load-format", "auto")
     make_plan(inputs(extra=(*fine, "--page-size", "1", "--context-length", "128")))

@@ -39,7 +39,7 @@ from launcher.hardware.inventory import Hardware
 from launcher.linux import limits
 from launcher.model.checkpoint import Checkpoint, ModelCard
 from launcher.paths import Dirs, dirs
-from launcher.plan import engine_and_card
+from launcher.plan import caching, engine_and_card
 from launcher.plan.calibration import Observed
 from launcher.plan.inputs import Inputs
 from launcher.plan.request_checks import check_request
@@ -109,7 +109,8 @@ class Prepared:
     absent: tuple[Absent, ...] = ()
     """What a start would fetch first; only where `foresee` was asked for."""
     notes: tuple[str, ...] = ()
-    """How the request was understood, where that is not plain; in sentences."""
+    """How the request was understood, where that is not plain, and what has no effect; in
+    sentences."""
     fitting: Mapping[str, int] = field(default_factory=dict)
     """Engine options without which the model that was named would not fit this machine."""
 
@@ -170,7 +171,7 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
         checkpoint,
         card,
         absent=tuple(each for each in absent if each is not None and request.foresee),
-        notes=chosen.notes,
+        notes=(*chosen.notes, *caching.notes(settings.cache, settings.replicas)),
         fitting=chosen.fitting,
     )
     return prepared if request.elsewhere else _for_here(prepared, asked, request.extra, name)

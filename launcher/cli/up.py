@@ -22,6 +22,7 @@ from launcher.documents.plan_report import ClientPrompts
 from launcher.documents.service_state import ServiceState
 from launcher.documents.status import StartedStatus
 from launcher.errors import ExitCode
+from launcher.plan import caching
 from launcher.service import control
 
 
@@ -135,6 +136,8 @@ def _up(
         data, lines = service_text.plan_report(prepared), service_text.prepared(prepared)
         return Result(data=data, lines=lines)
     require_fit(prepared)
+    for note in caching.notes(plan.cache, prepared.settings.replicas):
+        progress.line(note)
     progress.line(f"{plan.service}: {plan.model_name} on engine {plan.engine.release}")
     if foreground:
         return _foreground(plan, progress)

@@ -137,18 +137,19 @@ def _term(
     )
 
 
-def reasons(cache: ServiceCache | None, engines: int = 1) -> tuple[str, ...]:
-    """What stands before the engine, in one sentence; and what is not done for several."""
+def reasons(cache: ServiceCache | None) -> tuple[str, ...]:
+    """What stands before the engine, in one sentence."""
     if cache is None:
         return ()
     bound = f", {size(cache.max_bytes)} at most" if cache.backend == "embedded" else ""
     words = (
         f"a gateway answers at the service's address, {cache.dtype} vectors kept in {cache.place}"
     )
-    found = f"cache: {words}{bound}; the engine listens on a port of its own on loopback"
-    if cache.idle_stop_s is None or engines == 1:
-        return (found,)
-    return (
-        found,
-        f"cache.idle_stop_s: {engines} replicas are asked for, and replicas are not stopped",
-    )
+    return (f"cache: {words}{bound}; the engine listens on a port of its own on loopback",)
+
+
+def notes(cache: ServiceCache | None, replicas: int) -> tuple[str, ...]:
+    """What of the cache's settings has no effect, a sentence each."""
+    if cache is None or cache.idle_stop_s is None or replicas == 1:
+        return ()
+    return (f"`cache.idle_stop_s` has no effect: replicas are not stopped ({replicas} are wanted)",)

@@ -123,7 +123,7 @@ def _reasons(inputs: Inputs, draft: Draft, limits: Guard) -> tuple[str, ...]:
         *draft.backend.reasons,
         *draft.workarounds.reasons,
         guard.reason(limits),
-        *caching.reasons(inputs.settings.cache, inputs.settings.replicas),
+        *caching.reasons(inputs.settings.cache),
         *inputs.hardware.assumed,
     )
 

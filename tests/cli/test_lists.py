@@ -125,6 +125,15 @@ class TestProfiles:
         assert planned.code == 5
         assert said in planned.error["message"]
 
+    def test_a_plan_says_that_replicas_are_not_stopped(
+        self, run: Run, ready: Path, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "own.yaml"
+        path.write_text("extends: cpu-minilm\nreplicas: 2\ncache: {idle_stop_s: 60}\n")
+        said = "`cache.idle_stop_s` has no effect: replicas are not stopped"
+        assert any(said in note for note in run("plan", str(path), "--json").data["notes"])
+        assert said in run("plan", str(path)).out
+
     def test_options_of_an_engine_of_ones_own_are_left_to_the_plan(
         self, run: Run, ready: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -120,7 +120,7 @@ def test_a_cache_changes_no_vector() -> None:
 
 def test_replicas_that_are_not_stopped_are_told() -> None:
     """`idle_stop_s` was ignored beside `replicas: 2`, in silence."""
-    cache, said = msgspec.structs.replace(EMBEDDED, idle_stop_s=60.0), "replicas are not stopped"
-    assert any(said in reason for reason in plan(cache=cache, replicas=2).reasons)
-    assert not any(said in reason for reason in plan(cache=cache).reasons)
-    assert not any(said in reason for reason in plan(cache=EMBEDDED, replicas=2).reasons)
+    cache = msgspec.structs.replace(EMBEDDED, idle_stop_s=60.0)
+    (said,) = caching.notes(cache, 2)
+    assert "replicas are not stopped" in said
+    assert not caching.notes(cache, 1) + caching.notes(EMBEDDED, 2) + caching.notes(None, 2)

@@ -89,13 +89,29 @@ def _misfit(path: KeyPath, value: object, info: Any, said: str) -> Misfit:
         return Misfit(path, f"`{_dotted(path)}`: {said}" if path else said)
     options = [option for kind in _kinds(info) for option in getattr(kind, "values", ())]
     hint = did_you_mean(value, map(str, options)) if isinstance(value, str) else ""
-    fix = None
-    if not isinstance(value, str | list | dict) and value is not None and "text" in wanted:
+    fix = _own_fix(info)
+    if fix is None and _may_be_quoted(value, info):
         fix = f'quote it if text is meant: "{_plain(value)}"'
     elif value in ("yes", "on", "no", "off") and "true" in wanted:
         fix = "write true or false"
     message = f"`{_dotted(path)}` must be {wanted}, found {found_words(value)}{hint}"
     return Misfit(path, message, fix)
+
+
+def _own_fix(info: Any) -> str | None:
+    """What to write, where a type brings its own words: Meta(extra={"fix": "…"})."""
+    parts = info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
+    brought = ((getattr(part, "extra", None) or {}).get("fix") for part in parts)
+    return next((str(fix) for fix in brought if fix), None)
+
+
+def _may_be_quoted(value: object, info: Any) -> bool:
+    """Whether text is taken, and a number is not, for which `value` stands bare."""
+    if value is None or isinstance(value, str | list | dict):
+        return False
+    kinds, i = _kinds(info), msgspec.inspect
+    numbers = any(isinstance(kind, i.IntType | i.FloatType) for kind in kinds)
+    return "text" in _wanted(info) and not numbers
 
 
 def wanted_words(type_: Any) -> str:
@@ -200,7 +216,19 @@ def _wanted_one(kind: Any) -> str:
         ((i.ListType, i.VarTupleType, i.TupleType, i.SetType, i.FrozenSetType), "a list"),
         ((i.DictType, i.StructType, i.DataclassType, i.TypedDictType), "a mapping"),
     ]
-    return next((word for kinds, word in words if isinstance(kind, kinds)), "another type")
+    word = next((word for kinds, word in words if isinstance(kind, kinds)), "another type")
+    return word + _length(kind)
+
+
+def _length(kind: Any) -> str:
+    """How much a list or a mapping holds, where that is bounded."""
+    least, most = getattr(kind, "min_length", None), getattr(kind, "max_length", None)
+    if least == 1 and most is None:
+        return " that is not empty"
+    bounds = [
+        f"{word} {n}" for word, n in (("at least", least), ("at most", most)) if n is not None
+    ]
+    return f" with {' and '.join(bounds)} entries" if bounds else ""
 
 
 def _dotted(path: KeyPath) -> str:
@@ -219,7 +247,7 @@ def found_words(value: object) -> str:
         (int, lambda v: f"the number {shown(str(v), 40)}"),
         (float, lambda v: f"the number {v}"),
         (str, lambda v: f"the text '{shown(v, 60)}'"),
-        (list, lambda _: "a list"),
-        (dict, lambda _: "a mapping"),
+        (list, lambda v: f"a list of {len(v)}" if v else "an empty list"),
+        (dict, lambda v: "a mapping" if v else "an empty mapping"),
     ]
     return next((say(value) for kind, say in words if isinstance(value, kind)), "nothing")

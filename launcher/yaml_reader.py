@@ -398,10 +398,25 @@ def _events(text: str) -> Iterator[Any]:
         said = ", ".join(part for part in (error.context, error.problem) if part)
         if error.context_mark and line and error.context_mark.line + 1 < line:
             said += f" (begun on line {error.context_mark.line + 1})"
-        raise _ProblemError(line, f"is not valid YAML: {shown(said, 200)}") from error
+        fix = _quoted(text, line, str(error.problem)) if line else None
+        raise _ProblemError(line, f"is not valid YAML: {shown(said, 200)}", fix) from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         # PyYAML's own scanner lets chr() fail on an escape such as "\UFFFFFFFF".
         raise _ProblemError(None, f"is not valid YAML: {shown(str(error), 200)}") from error
+
+
+_COLON = re.compile(r"(\s*(?:- )?[A-Za-z0-9_.-]+: +)([^\s\"'\[{&*|>#].*:(?:\s.*)?)")
+
+
+def _quoted(text: str, line: int, problem: str) -> str | None:
+    """The line with quotes around a value that holds a colon, where that is what is wrong."""
+    if not problem.startswith("mapping values are not allowed"):
+        return None
+    written = re.split(r"\s#", text.split("\n")[line - 1])[0].rstrip()
+    found = _COLON.fullmatch(written)
+    if found is None or "\\" in found[2] or '"' in found[2]:
+        return None
+    return f'quote the value, for it holds a colon: {shown(found[1].strip(), 40)} "{found[2]}"'
 
 
 def _tab_indented(text: str, line: int) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from launcher.app.prepare import Prepared
+from launcher.app.profile_flags import check_releases
 from launcher.config.loading import (
     LoadedProfile,
     check_name,
@@ -152,9 +153,9 @@ def check_names(loaded: LoadedProfile, folder: Path) -> None:
             (exit 2), with the nearest names.
     """
     profile = loaded.profile
-    for name in (profile.engine, *profile.flags_by_engine):
-        if name != engine_and_card.AUTO:
-            releases.release(name)
+    if profile.engine != engine_and_card.AUTO:
+        releases.release(profile.engine)
+    check_releases(loaded)
     at = loaded.file(("model",))
     try:
         resolve_model(profile.model, folder / "models", base=at.parent)

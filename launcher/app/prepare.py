@@ -15,6 +15,7 @@ import msgspec
 from launcher.app import candidates, origin
 from launcher.app.best_profile import best_profile
 from launcher.app.known_model import Absent, Fetching, KnownModel, known_model
+from launcher.app.profile_flags import check_releases
 from launcher.app.subject import given_once, subject
 from launcher.config.loading import SUFFIXES, LoadedProfile, load_profile
 from launcher.config.settings import (
@@ -38,7 +39,7 @@ from launcher.hardware.inventory import Hardware
 from launcher.linux import limits
 from launcher.model.checkpoint import Checkpoint, ModelCard
 from launcher.paths import Dirs, dirs
-from launcher.plan import engine_and_card
+from launcher.plan import caching, engine_and_card
 from launcher.plan.calibration import Observed
 from launcher.plan.inputs import Inputs
 from launcher.plan.request_checks import check_request
@@ -108,7 +109,8 @@ class Prepared:
     absent: tuple[Absent, ...] = ()
     """What a start would fetch first; only where `foresee` was asked for."""
     notes: tuple[str, ...] = ()
-    """How the request was understood, where that is not plain; in sentences."""
+    """How the request was understood, where that is not plain, and what has no effect; in
+    sentences."""
     fitting: Mapping[str, int] = field(default_factory=dict)
     """Engine options without which the model that was named would not fit this machine."""
 
@@ -125,7 +127,7 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
     )
     chosen = _chosen(request, hardware, where, progress)
     request, name = chosen.request, chosen.profile
-    profile = load_profile(name, profiles_dir(where))
+    profile = _profile(name, where)
     config = load_user_config(where.config)
     asked = settings = resolve(
         profile, request.given, _environ(request), config, name=chosen.service
@@ -169,10 +171,17 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
         checkpoint,
         card,
         absent=tuple(each for each in absent if each is not None and request.foresee),
-        notes=chosen.notes,
+        notes=(*chosen.notes, *caching.notes(settings.cache, settings.replicas)),
         fitting=chosen.fitting,
     )
     return prepared if request.elsewhere else _for_here(prepared, asked, request.extra, name)
+
+
+def _profile(name: str, where: Dirs) -> LoadedProfile:
+    """The profile, its options for engine releases that there are."""
+    loaded = load_profile(name, profiles_dir(where))
+    check_releases(loaded)
+    return loaded
 
 
 def _with_returned(hardware: Hardware, returned: Returned | None) -> Hardware:

@@ -14,6 +14,8 @@ MIXED: Final = (16, 400)
 """Tokens of the shortest and the longest text of `--tokens mixed`: a query, and a long passage."""
 MOST: Final = 1_000_000
 """The longest text that can be asked for, against slips of the keyboard."""
+TOO_FEW: Final = "there are not enough different texts"
+"""How a level ends of which each text can be made of few words only."""
 SEED: Final = 20260101
 """The same lengths in the same order for everything that is measured: else one mode would have had
 the shorter texts."""

@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from launcher.bench.lengths import TOO_FEW
 from launcher.bench.load_client import AskError, Client, count_tokens
 from launcher.bench.target import Target
 from launcher.bench.vocabulary import COMMON, Candidates, read_candidates
@@ -84,7 +85,7 @@ class TextSource:
             if key not in self._seen:
                 self._seen.add(key)
                 return text
-        raise TextError(f"there are not enough different texts of {tokens} tokens")
+        raise TextError(f"{TOO_FEW} of {tokens} tokens")
 
     def _fill(self, room: int) -> list[str]:
         if len(self._single) >= ENOUGH or len(self._single) == len(self._words):

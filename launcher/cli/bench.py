@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from launcher.app import named_model, test_conditions
+from launcher.app import named_model, test_conditions, text_range
 from launcher.app.interrupts import ends_by_interrupt
 from launcher.app.measuring import facts_of, target_of
 from launcher.app.prepare import profiles_dir
@@ -152,7 +152,7 @@ def _is_no_service(name: str) -> bool:
 
 
 def _from_start(words: tuple[str, ...], given: dict[str, object], work: Work) -> Result:
-    with started(words, given, work.progress) as (plan, state):
+    with started(words, given, work.progress, work.require) as (plan, state):
         assert state.past_cache is not None  # launch returns services that are up
         return work.on(plan, state.past_cache, started=True)
 
@@ -173,8 +173,21 @@ class Work:
     notes: list[str] = field(default_factory=list)
     run: str = ""
 
+    def require(self, plan: Plan) -> None:
+        """Refuse lengths that the model takes none of.
+
+        Raises:
+            QlaunchError: `usage` (exit 2).
+        """
+        text_range.require(self.levels, plan)
+
     def on(self, plan: Plan, endpoint: str, *, started: bool = False) -> Result:
-        """Measure a service that is up; Ctrl-C keeps what was measured."""
+        """Measure a service that is up; Ctrl-C keeps what was measured.
+
+        Raises:
+            QlaunchError: `usage` (exit 2) for lengths that the model takes none of.
+        """
+        self.require(plan)
         idle: float | None = None
         interrupted = False
         try:
@@ -215,6 +228,7 @@ class Work:
         except TextError as error:
             self.rows += [unmeasured(target.mode, each, str(error)) for each in self.levels]
             return
+        text_range.require(self.levels, plan, least=texts.around)
         with Bar(self.progress, quiet=self.quiet) as bar:
             for level in self.levels:
                 # Between two levels the supervisor may have started the engine again.

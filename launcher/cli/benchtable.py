@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from launcher.bench.lengths import TOO_FEW
 from launcher.cli.result import Problem, Result, Status, table
 from launcher.documents.comparison import Level, Row
 from launcher.documents.measurement import BenchResult
@@ -123,7 +124,9 @@ def result(found: BenchResult, levels: int, *, interrupted: bool = False) -> Res
         *found.notes,
     ]
     problems = [
-        Problem("level_failed", f"{name(row)}: {row.reason or f'{row.errors} failed'}")
+        Problem(
+            "level_failed", f"{name(row)}: {row.reason or f'{row.errors} failed'}", _advice(row)
+        )
         for row in rows
         if row.reason or row.errors
     ]
@@ -139,3 +142,10 @@ def result(found: BenchResult, levels: int, *, interrupted: bool = False) -> Res
         return Result(data=found, lines=lines)
     status: Status = "error" if code is ExitCode.UNEXPECTED else "partial"
     return Result(data=found, lines=lines, exit_code=code, status=status, problems=tuple(problems))
+
+
+def _advice(row: Row) -> str | None:
+    """What to change, where the lengths asked for are what failed."""
+    if TOO_FEW in (row.reason or ""):
+        return "give longer texts with --tokens, or fewer with --requests"
+    return None

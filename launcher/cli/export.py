@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ import click
 
 from launcher import __version__
 from launcher.app import containing, exporting
+from launcher.cli import export_words
 from launcher.cli.base import command as declare
 from launcher.cli.base import group
 from launcher.cli.finite import FiniteRange
@@ -104,7 +104,11 @@ def _result(
     show_default=True,
     help="A unit of the machine, or of this user's own manager.",
 )
-@click.option("--user", help="The user that a unit of the machine runs as (default: this one).")
+@click.option(
+    "--user",
+    callback=export_words.user,
+    help="The user that a unit of the machine runs as (default: this one).",
+)
 def _systemd(
     words: tuple[str, ...],
     scope: str,
@@ -119,6 +123,10 @@ def _systemd(
     environment, starts when the vectors are proved right (`Type=notify`), restarts on failure,
     and gets its API key as a credential. Options given here go before the service's own.
     """
+    if user is not None and scope == "user":
+        raise click.UsageError(
+            "--user belongs to --scope system: a user's own units run as that user"
+        )
     found = _resolved(words, given, from_profile=from_profile)
     owner = user or _me()
     start = systemd.Start(
@@ -134,34 +142,24 @@ def _systemd(
 
 
 _IMAGE = click.option(
-    "--image", help="Image to run (default: qlaunch-ENGINE:VERSION, of the Containerfile)."
+    "--image",
+    callback=export_words.image,
+    help="Image to run (default: qlaunch-ENGINE:VERSION, of the Containerfile).",
 )
 
 
 _REPLICAS = click.option(
     "--replicas",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, export_words.MOST_REPLICAS),
     default=1,
     show_default=True,
     help="How many; the least where their number follows the load.",
 )
 _MAX_REPLICAS = click.option(
-    "--max-replicas", type=click.IntRange(min=1), help="The most, where it follows the load."
+    "--max-replicas",
+    type=click.IntRange(1, export_words.MOST_REPLICAS),
+    help="The most, where it follows the load.",
 )
-_OBJECT = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
-
-
-def _object_name(_context: object, _option: object, value: str | None) -> str | None:
-    """A name that Kubernetes takes.
-
-    Raises:
-        click.BadParameter: it takes no such name.
-    """
-    if value is not None and not _OBJECT.fullmatch(value):
-        raise click.BadParameter(
-            f"{value!r} is not a name in Kubernetes: small letters, digits, `-` and `.` only"
-        )
-    return value
 
 
 @declare("export compose")
@@ -188,13 +186,13 @@ def _compose(
 @click.option(
     "--claim",
     metavar="NAME",
-    callback=_object_name,
+    callback=export_words.object_name,
     help="PersistentVolumeClaim with the model's files.",
 )
 @click.option(
     "--secret",
     metavar="NAME",
-    callback=_object_name,
+    callback=export_words.object_name,
     help="Secret with the API key under `api-key`.",
 )
 @_REPLICAS
@@ -207,7 +205,7 @@ def _compose(
 @click.option(
     "--monitoring",
     metavar="NAMESPACE",
-    callback=_object_name,
+    callback=export_words.object_name,
     help="Namespace of Prometheus (its operator's): has the metrics read.",
 )
 @click.option(
@@ -265,7 +263,10 @@ def _k8s(
     help="Requests a second that one replica takes: SkyServe chooses their number by it.",
 )
 @click.option(
-    "--accelerators", metavar="NAME:COUNT", help="The card, as `sky gpus list` calls it (T4:1)."
+    "--accelerators",
+    metavar="NAME:COUNT",
+    callback=export_words.card,
+    help="The card, as `sky gpus list` calls it (T4:1).",
 )
 @click.option(
     "--package",
@@ -290,10 +291,11 @@ def _skypilot(
     engine and model there; requests come when the vectors are proved right (the gateway's
     `/ready`). The key is a secret, by name.
     """
+    named = _package(package)
     found = _resolved(words, given, from_profile=from_profile)
     inside = containing.contained(found.plan, None)
     wanted = skypilot.Sky(
-        package=_package(package),
+        package=named,
         accelerators=accelerators,
         replicas=replicas,
         most=max_replicas,
@@ -307,10 +309,10 @@ def _package(name: str) -> str:
     """What pip installs; a wheel of this machine by its absolute path.
 
     Raises:
-        click.BadParameter: there is no such wheel.
+        click.BadParameter: there is no such wheel, or it is nothing that pip takes.
     """
     if not name.endswith(".whl") or "://" in name:
-        return name
+        return export_words.requirement(name)
     if not Path(name).is_file():
         raise click.BadParameter(f"there is no file {name}", param_hint="--package")
     return str(Path(name).resolve())

@@ -10,7 +10,7 @@ import click
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from launcher.app import candidates, own_profile
+from launcher.app import candidates, own_profile, profile_flags
 from launcher.app.prepare import profiles_dir
 from launcher.cli import own_profiles, screen
 from launcher.cli.base import all_option, group, wants_reasons
@@ -73,6 +73,8 @@ class CheckedProfile(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     path: str | None
     valid: bool
+    flags_checked: bool = False
+    """Whether the engine's options were looked at; those of an engine of one's own `plan` asks."""
 
 
 @declare("profiles list")
@@ -207,8 +209,12 @@ def _shown(loaded: LoadedProfile) -> ShownProfile:
 @declare("profiles validate")
 @click.argument("profiles", nargs=-1, required=True, metavar="PROFILE...")
 def validate(profiles: tuple[str, ...]) -> Result:
-    """Check profiles, by name or file, without starting anything."""
-    folder = profiles_dir(dirs())
+    """Check profiles, by name or file, without starting anything.
+
+    Options of the engine are checked against the releases that a profile may run on.
+    """
+    where = dirs()
+    folder = profiles_dir(where)
     checked: list[CheckedProfile] = []
     problems: list[Problem] = []
     for name in profiles:
@@ -216,13 +222,17 @@ def validate(profiles: tuple[str, ...]) -> Result:
             ref = find_profile(name, folder)
             loaded = load_profile(name, folder)
             own_profile.check_names(loaded, folder)
-            checked.append(CheckedProfile(name=ref.name, path=str(ref.path), valid=True))
+            asked = profile_flags.check_flags(loaded, where, lambda _line: None)
+            path = str(ref.path)
+            checked.append(
+                CheckedProfile(name=ref.name, path=path, valid=True, flags_checked=asked)
+            )
         except QlaunchError as error:
             problems += failure(error).problems
             checked.append(CheckedProfile(name=name, path=None, valid=False))
     return Result(
         data={"profiles": checked},
-        lines=[f"{c.name}: {'valid' if c.valid else 'not valid'}" for c in checked],
+        lines=[f"{c.name}: {_word(c)}" for c in checked],
         exit_code=ExitCode.USAGE if problems else ExitCode.OK,
         status="error" if problems else "ok",
         problems=problems,
@@ -238,3 +248,11 @@ for _command, _name in (
     (own_profiles.path, "path"),
 ):
     command.add_command(_command, _name)
+
+
+def _word(checked: CheckedProfile) -> str:
+    if not checked.valid:
+        return "not valid"
+    if checked.flags_checked:
+        return "valid"
+    return "valid; options of an engine of your own are checked by `qlaunch plan`"

@@ -12,7 +12,7 @@ from typing import Any
 import click
 import msgspec
 
-from launcher.app import contenders, own_profile, test_conditions, tuned_profile
+from launcher.app import contenders, own_profile, test_conditions, text_range, tuned_profile
 from launcher.app.interrupts import ends_by_interrupt
 from launcher.app.prepare import Prepared, Request, prepare, profiles_dir
 from launcher.app.subject import Subject, subject
@@ -27,7 +27,7 @@ from launcher.cli.finite import FiniteRange
 from launcher.cli.load_options import bounds, requests_option, seconds_option
 from launcher.cli.progress import Progress
 from launcher.cli.result import Problem, Result, Status, table
-from launcher.config.loading import LoadedProfile, load_profile
+from launcher.config.loading import LoadedProfile, check_name, load_profile
 from launcher.documents.comparison import Level
 from launcher.errors import ExitCode, QlaunchError
 from launcher.linux.files import write_atomic
@@ -52,6 +52,11 @@ class Options:
     output: str | None
     force: bool
     quiet: bool
+
+    @property
+    def level(self) -> Level:
+        """The load of a candidate."""
+        return Level(clients=self.clients, batch=self.batch, tokens=self.tokens)
 
 
 @declare("tune")
@@ -156,7 +161,8 @@ def _output(name: str, asked: Options) -> Path:
     """Where the profile that comes of the one called `name` goes.
 
     Raises:
-        QlaunchError: `output_exists` (exit 9); `usage` (exit 2) for a name that is no profile's.
+        QlaunchError: `output_exists` (exit 9); `usage` or `profile_invalid` (exit 2) for a name
+            that is no profile's.
     """
     path = Path(asked.output) if asked.output else profiles_dir(dirs()) / f"{name}-tuned.yaml"
     if path.suffix not in (".yaml", ".yml"):
@@ -164,6 +170,7 @@ def _output(name: str, asked: Options) -> Path:
             f"{path} would not be a profile: its name must end in .yaml",
             code="usage",
         )
+    check_name(path.stem, path)
     if path.exists() and not asked.force:
         raise QlaunchError(
             f"{path} is there already",
@@ -178,10 +185,12 @@ def _prepared(name: str, word: str, output: Path, asked: Options, progress: Prog
     """The profile as it is, ready to be started; `word` is what was typed for it.
 
     Raises:
-        QlaunchError: as `launcher.app.prepare.prepare`; `does_not_fit` (exit 4).
+        QlaunchError: as `launcher.app.prepare.prepare`; `does_not_fit` (exit 4); `usage` (exit 2)
+            for a length of texts that the model does not take.
     """
     base = load_profile(name, profiles_dir(dirs()))
     prepared = contenders.prepared(name, progress.line, command_name="tune", fetch=True)
+    text_range.require([asked.level], prepared.plan)
     return Work(name, word, base, output, asked, progress, prepared)
 
 
@@ -201,7 +210,7 @@ class Work:
     def __post_init__(self) -> None:
         asked, hardware = self.asked, self.prepared.hardware
         self.began = time.monotonic()
-        self.level = Level(clients=asked.clients, batch=asked.batch, tokens=asked.tokens)
+        self.level = asked.level
         self.aim = Aim(asked.max_p95_ms)
         self.store = store.Store(dirs().comparisons, "tune")
         self.header = test_conditions.header(self.store, hardware)

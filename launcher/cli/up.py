@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -22,6 +22,7 @@ from launcher.documents.plan_report import ClientPrompts
 from launcher.documents.service_state import ServiceState
 from launcher.documents.status import StartedStatus
 from launcher.errors import ExitCode
+from launcher.plan import caching
 from launcher.service import control
 
 
@@ -60,16 +61,23 @@ class FollowChange:
 
 @contextlib.contextmanager
 def started(
-    words: tuple[str, ...], given: dict[str, object], progress: Progress
+    words: tuple[str, ...],
+    given: dict[str, object],
+    progress: Progress,
+    accept: Callable[[Plan], None] = lambda _plan: None,
 ) -> Iterator[tuple[Plan, ServiceState]]:
     """A service started for one command, and stopped after it whatever happens.
 
+    Args:
+        accept: called with the plan before anything is started; raises where it will not do.
+
     Raises:
-        QlaunchError: as `prepare`, `require_fit` and `launch`.
+        QlaunchError: as `prepare`, `require_fit`, `accept` and `launch`.
     """
     prepared = prepare(request(words, given), progress.line)
     require_fit(prepared)
     plan = prepared.plan
+    accept(plan)
     progress.line(f"{plan.service}: {plan.model_name} on engine {plan.engine.release}")
     try:
         state = control.launch(plan, on_change=Follow(progress))
@@ -128,6 +136,8 @@ def _up(
         data, lines = service_text.plan_report(prepared), service_text.prepared(prepared)
         return Result(data=data, lines=lines)
     require_fit(prepared)
+    for note in caching.notes(plan.cache, prepared.settings.replicas):
+        progress.line(note)
     progress.line(f"{plan.service}: {plan.model_name} on engine {plan.engine.release}")
     if foreground:
         return _foreground(plan, progress)

@@ -30,6 +30,8 @@ HERE: Final[dict[CacheBackend, str]] = {
 }
 """The server of this machine, where no URL is given."""
 _NO_PLACE: Final = "names no host and port"
+_SERVER: Final = re.compile(r"sqlite://[^/]+:[0-9]{1,5}/?", re.ASCII)
+_A_PATH: Final = "write the path of a file, such as vectors.db; for a server give its `backend`"
 LEAST_BYTES: Final = 32 << 20
 """Of the file: below, its own log would fill it."""
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -111,13 +113,17 @@ def _url(cache: Cache) -> str | None:
         raise CacheProblem("url", "`cache.url` is empty or holds control characters")
     scheme = url.partition("://")[0] if "://" in url else ""
     if cache.backend == "embedded" and scheme in {"", "sqlite"}:
+        if _SERVER.fullmatch(url):
+            message = f"`cache.url` {shown(url, 80)!r} names a host and a port; a file has neither"
+            raise CacheProblem("url", message, _A_PATH)
         return url.removeprefix("sqlite:").removeprefix("//")
     if scheme not in schemes:
         found = shown(_without_secrets(url), 80)
         raise CacheProblem(
             "url",
             f"`cache.url` {found!r} is not an address of `{cache.backend}`",
-            _right_backend(scheme) or f"write {schemes[0]}://host:port",
+            _right_backend(scheme)
+            or (_A_PATH if cache.backend == "embedded" else f"write {schemes[0]}://host:port"),
         )
     _check_address(url)
     return url

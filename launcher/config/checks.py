@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from launcher.config import cache
 from launcher.config.size import parse_capability, parse_size
 from launcher.errors import QlaunchError
-from launcher.yaml_reader import shown
+from launcher.yaml_reader import did_you_mean, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from launcher.argv import FlagValue
-    from launcher.config.profile import HardwareNeed, Profile
+    from launcher.config.profile import CheckpointNeed, HardwareNeed, Profile
 
 FLAG_KEY = r"^[a-z0-9][a-z0-9-]*$"
 RELEASE = r"^[a-z0-9][a-z0-9._-]{0,63}$"
@@ -40,6 +40,49 @@ OWNED_FLAGS = {
 }
 """Engine options that qlaunch sets itself, with what to write in a profile."""
 
+QUANT_METHODS = frozenset(
+    [
+        "auto-round",
+        "auto-round-int8",
+        "awq",
+        "awq_marlin",
+        "bitsandbytes",
+        "blockwise_int8",
+        "compressed-tensors",
+        "fp8",
+        "gguf",
+        "gptq",
+        "gptq_marlin",
+        "humming",
+        "marlin",
+        "minimax_m3_nvfp4",
+        "mlx_q4",
+        "mlx_q8",
+        "modelopt",
+        "modelopt_fp4",
+        "modelopt_fp8",
+        "modelopt_mixed",
+        "modelslim",
+        "moe_wna16",
+        "mxfp4",
+        "mxfp8",
+        "mxfp_w4a8",
+        "nvfp4_online",
+        "petit_nvfp4",
+        "qoq",
+        "quark",
+        "quark_int4fp8_moe",
+        "quark_mxfp4",
+        "unquant",
+        "w4afp8",
+        "w8a8_fp8",
+        "w8a8_int8",
+    ]
+)
+"""Formats of quantised weights that some release of the engine knows (a test holds them against
+the tables of its options)."""
+_USUAL = "awq, gptq, fp8 or compressed-tensors"
+_FOR_CUDA, _DEVICE = "remove it, or write `device: cuda`", ("hardware", "device")
 _DEEPSEEK_ONLY = frozenset(
     ("offload-group-size", "offload-num-in-group", "offload-prefetch-step", "offload-mode")
 )
@@ -54,6 +97,8 @@ class ProfileProblem:
 
     message: str
     fix: str | None = None
+    because: tuple[str | int, ...] | None = None
+    """Path of the other value with which this one does not go together."""
 
 
 Located = tuple[tuple[str | int, ...], ProfileProblem]
@@ -62,6 +107,7 @@ Located = tuple[tuple[str | int, ...], ProfileProblem]
 def profile_problems(profile: Profile) -> Iterator[Located]:
     """Everything wrong with `profile` that its schema cannot say, with the path of each."""
     yield from _hardware_problems(profile.hardware)
+    yield from _quantization_problems(profile.checkpoint)
     if not profile.model.strip():
         yield ("model",), ProfileProblem("`model` is empty", "name a model card or a source")
     for name in ("host", "metrics_host"):
@@ -103,7 +149,7 @@ def _hardware_problems(need: HardwareNeed) -> Iterator[Located]:
             continue
         if need.device == "cpu" and name != "min_ram":
             message = f"`hardware.{name}` is about a GPU, but `hardware.device` is cpu"
-            yield ("hardware", name), ProfileProblem(message, "remove it, or write `device: cuda`")
+            yield ("hardware", name), ProfileProblem(message, _FOR_CUDA, _DEVICE)
             continue
         try:
             parsed[name] = parse(text)
@@ -112,11 +158,20 @@ def _hardware_problems(need: HardwareNeed) -> Iterator[Located]:
             yield ("hardware", name), ProfileProblem(message, error.fix)
     if need.device == "cpu" and need.shared:
         message = "`hardware.shared` is about a GPU, but `hardware.device` is cpu"
-        yield ("hardware", "shared"), ProfileProblem(message, "remove it, or write `device: cuda`")
+        yield ("hardware", "shared"), ProfileProblem(message, _FOR_CUDA, _DEVICE)
     low, high = parsed.get("min_compute_capability"), parsed.get("max_compute_capability")
     if isinstance(low, tuple) and isinstance(high, tuple) and low > high:
         message = "`hardware.min_compute_capability` is above `max_compute_capability`"
         yield ("hardware", "min_compute_capability"), ProfileProblem(message)
+
+
+def _quantization_problems(need: CheckpointNeed | None) -> Iterator[Located]:
+    for number, name in enumerate(need.quantization if need is not None else ()):
+        if name not in QUANT_METHODS:
+            message = f"`checkpoint.quantization`: no engine knows the format `{shown(name, 60)}`"
+            fix = f"write what the checkpoint's config.json has as quant_method, such as {_USUAL}"
+            problem = ProfileProblem(message + did_you_mean(name, sorted(QUANT_METHODS)), fix)
+            yield ("checkpoint", "quantization", number), problem
 
 
 def flags_problems(flags: Mapping[str, FlagValue]) -> Iterator[Located]:

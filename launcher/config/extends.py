@@ -1,26 +1,35 @@
 """`extends: PARENT` in a profile: one parent, merged key by key.
 
 Mappings are merged, at every depth; lists and single values of the child replace the parent's; a
-key that the child sets to null is taken out. What speaks of one profile alone is not inherited.
+key that the child sets to null is taken out, and one that the parent does not have stays as if
+nobody had said it. What speaks of one profile alone is not inherited.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from launcher.yaml_reader import Document, shown
+from launcher.config.profile import Cache, CheckpointNeed, HardwareNeed, Profile, Restart
+from launcher.yaml_reader import Document, KeyPath, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
-
-    from launcher.yaml_reader import KeyPath
 
 KEY: Final = "extends"
 OWN: Final = ("title", "description", "measured", KEY)
 """Keys that are not inherited: a title names one profile, and evidence is of one profile."""
+_FIELDS: Final[Mapping[KeyPath, tuple[str, ...]]] = {
+    (): Profile.__struct_fields__,
+    ("hardware",): HardwareNeed.__struct_fields__,
+    ("checkpoint",): CheckpointNeed.__struct_fields__,
+    ("restart",): Restart.__struct_fields__,
+    ("cache",): Cache.__struct_fields__,
+}
+"""Keys of the sections that have a fixed set of them."""
 MOST: Final = 16
 """Profiles in one line of descent: people write two or three."""
 
@@ -88,16 +97,27 @@ def _lay_over(
     """Change `below` into what both say together; `dropped` gains what of it is gone."""
     for key, value in above.items():
         path = (*at, key)
-        if key not in below:
-            below[key] = copy.deepcopy(value)
-        elif isinstance(value, dict) and isinstance(below[key], dict):
-            _lay_over(below[key], value, path, dropped)
-        else:
+        inside = below.get(key)
+        if isinstance(value, dict) and isinstance(inside, dict):
+            _lay_over(inside, value, path, dropped)
+            continue
+        if key in below:
             dropped.add(path)
-            if value is None:
-                del below[key]
-            else:
-                below[key] = copy.deepcopy(value)
+        if isinstance(value, dict):
+            below[key] = {}
+            _lay_over(below[key], value, path, dropped)
+        elif value is not None:
+            below[key] = copy.deepcopy(value)
+        elif key in below:
+            del below[key]
+        elif not _is_key(path):
+            below[key] = None  # the type says that there is no such key
+
+
+def _is_key(path: KeyPath) -> bool:
+    """Whether a profile may have a value at `path`; names of options and variables are free."""
+    fields = _FIELDS.get(path[:-1])
+    return fields is None or path[-1] in fields
 
 
 def _present(lines: Mapping[KeyPath, int], tree: dict[str, Any]) -> dict[KeyPath, int]:

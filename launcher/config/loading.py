@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from launcher.config import extends
-from launcher.config.checks import profile_problems
+from launcher.config.checks import Located, profile_problems
 from launcher.config.profile import Profile
 from launcher.errors import QlaunchError
 from launcher.paths import NAME
@@ -174,12 +174,25 @@ def _checked(ref: ProfileRef, document: Document, user_dir: Path) -> LoadedProfi
         document, lambda parent, child: _parent(parent, child, user_dir), _read
     )
     loaded = typed(whole, Profile)
-    for path, problem in profile_problems(loaded.value):
-        raise whole.refusal(path, problem.message, problem.fix)
+    problems = list(profile_problems(loaded.value))
+    if problems:
+        raise _refusal(whole, problems)
     profile = _described(loaded.value, loaded.lines, has_parent=bool(parents))
     return LoadedProfile(
         ref.name, ref.path, profile, loaded.lines, ref.shipped, loaded.files, parents
     )
+
+
+def _refusal(whole: Document, problems: list[Located]) -> QlaunchError:
+    """The first problem; at the value of the child's own that does not go with an inherited one."""
+    (path, first), cause = problems[0], problems[0][1].because
+    if cause is None or path not in whole.files or cause in whole.files:
+        return whole.refusal(path, first.message, first.fix)
+    keys = [at[-1] for at, each in problems if each.because == cause and at in whole.files]
+    nulls = " and ".join(f"`{key}: null`" for key in keys)
+    fix = f"write {nulls} beside it in this file, or leave out `{cause[-1]}`"
+    message = f"{first.message}; {whole.files[path].name} says the former"
+    return whole.refusal(cause, message, fix)
 
 
 def _read(path: Path) -> Document:

@@ -50,6 +50,24 @@ Alias = Annotated[
 ]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Size = Annotated[
+    Positive | str,
+    msgspec.Meta(
+        extra={
+            "words": "a size (a whole number of bytes, or text such as 4GiB)",
+            "fix": "write a whole number of bytes, or a size such as 4GiB",
+        }
+    ),
+]
+Time = Annotated[
+    Positive | str,
+    msgspec.Meta(
+        extra={
+            "words": "a time (a whole number of seconds, or text such as 12h)",
+            "fix": "write a whole number of seconds, or such as 30m, 12h, 7d",
+        }
+    ),
+]
 
 
 class HardwareNeed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,12 +81,12 @@ class HardwareNeed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Oldest NVIDIA architecture it runs on, quoted, such as "7.5"."""
     max_compute_capability: str | None = None
     """Newest NVIDIA architecture it runs on, quoted, such as "9.0"."""
-    min_gpu_memory: str | None = None
+    min_gpu_memory: Size | None = None
     """Memory of the whole card without which nothing of it works, such as `4GiB`; whether the
     plan's own sizes fit is predicted."""
     shared: bool = False
     """Written for a card that others use too, or for a slice of one."""
-    min_ram: str | None = None
+    min_ram: Size | None = None
     """RAM this machine may use (its cgroup limit, if there is one), such as `2GiB`."""
 
 
@@ -105,20 +123,24 @@ class Cache(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     `redis+sentinel://host:port,host:port/master`, `redis+cluster://host:port,host:port`,
     `memcached://host:port`; left out: a file in qlaunch's cache folder, or the server on this
     machine. Never with a password."""
-    ttl: Positive | str | None = None
+    ttl: Time | None = None
     """How long a vector is kept at most: seconds, or `30m`, `12h`, `7d`. A vector does not age:
     left out, it is kept until its place is needed."""
-    max_bytes: Positive | str | None = None
+    max_bytes: Size | None = None
     """Bound of the file, such as `4GiB` (`1GiB`); servers have bounds of their own."""
     dtype: Literal["float32", "float16"] = "float32"
     """What vectors are kept as; float16 takes half, and rounds all answers to it."""
-    memory: NotNegative | str | None = None
+    memory: Annotated[
+        NotNegative | str | None,
+        msgspec.Meta(extra={"fix": "write a whole number of bytes, or a size such as 64MiB"}),
+    ] = None
     """Of the vectors used last that the gateway keeps in memory too, such as `256MiB` (`64MiB`)."""
     wait_ms: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 5.0
     """Longest that a request waits for the cache before it goes on without, milliseconds."""
     idle_stop_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
     """Stop the engine after so many seconds without a request that needs it (hits do not); the
-    next one that does starts it again, and waits. Left out: it is never stopped."""
+    next one that does starts it again, and waits. Left out: it is never stopped. Replicas
+    (`replicas` of 2 and more) are not stopped: `plan` says so."""
     password_file: str | None = None
     """File with the password of Redis; relative to the profile's folder."""
     sentinel_password_file: str | None = None

@@ -23,13 +23,14 @@ UNITS = {
 """Bytes a unit, by IEC 80000-13: GiB is 2^30, GB is 10^9."""
 
 
-def parse_size(text: str) -> int:
+def parse_size(given: str | int) -> int:
     """Bytes in a size such as `4GiB`, `1.5 GB`, `512MiB` or `1048576`.
 
     Raises:
         QlaunchError: `size_invalid` (exit 2): no size, a unit that could mean two things (`4G`),
             or a fraction of a byte.
     """
+    text = str(given)
     found = re.fullmatch(r"\s*([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)\s*", text, re.ASCII)
     factor = UNITS.get(found[2].lower()) if found else None
     if found is None or factor is None:
@@ -40,18 +41,25 @@ def parse_size(text: str) -> int:
     return int(size)
 
 
-def parse_card_memory(text: str) -> int:
+def parse_card_memory(given: str | int) -> int:
     """Bytes of a card's memory as it is sold: `8GB` on the box is 8 GiB on the card.
 
     Raises:
         QlaunchError: `size_invalid` (exit 2), as `parse_size`.
     """
-    return parse_size(re.sub(r"(?<=[0-9 ])gb\s*$", "GiB", text, flags=re.IGNORECASE))
+    text = str(given)
+    try:
+        size = parse_size(re.sub(r"(?<=[0-9 ])gb\s*$", "GiB", text, flags=re.IGNORECASE))
+    except QlaunchError:
+        raise _invalid(text) from None
+    if size < 1 << 20:
+        raise _invalid(text, "the memory of a card")
+    return size
 
 
-def _invalid(text: str) -> QlaunchError:
+def _invalid(text: str, what: str = "a size") -> QlaunchError:
     return QlaunchError(
-        f"`{shown(text, 40)}` is not a size",
+        f"`{shown(text, 40)}` is not {what}",
         code="size_invalid",
         fix="write a number and a unit (KiB, MiB, GiB, KB, MB, GB), such as 4GiB",
     )

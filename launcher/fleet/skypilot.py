@@ -79,6 +79,9 @@ def _require(contained: Contained, sky: Sky) -> None:
     elif sky.most is not None and sky.per_replica is None:
         why = "SkyServe chooses the number of replicas by requests a second"
         fix = "say how many one replica takes (qlaunch bench): --per-replica 50"
+    elif sky.per_replica is not None and sky.most is None:
+        why = "the number of replicas is fixed, and no rate of requests changes it"
+        fix = "say how many there may be (--max-replicas 8), or leave out --per-replica"
     elif sky.most is not None and sky.most < sky.replicas:
         why = f"the most replicas, {sky.most}, are fewer than the least, {sky.replicas}"
         fix = "give a larger --max-replicas"

@@ -146,3 +146,10 @@ def reasons(cache: ServiceCache | None) -> tuple[str, ...]:
         f"a gateway answers at the service's address, {cache.dtype} vectors kept in {cache.place}"
     )
     return (f"cache: {words}{bound}; the engine listens on a port of its own on loopback",)
+
+
+def notes(cache: ServiceCache | None, replicas: int) -> tuple[str, ...]:
+    """What of the cache's settings has no effect, a sentence each."""
+    if cache is None or cache.idle_stop_s is None or replicas == 1:
+        return ()
+    return (f"`cache.idle_stop_s` has no effect: replicas are not stopped ({replicas} are wanted)",)

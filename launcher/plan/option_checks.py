@@ -38,6 +38,22 @@ LEAST: Final = {
     "context-length": 3,
 }
 """Numbers below which nothing is served: the engine starts, and answers no call."""
+BETWEEN: Final[Mapping[str, tuple[float, float | None]]] = {
+    "random-seed": (0, 2**32 - 1),
+    "base-gpu-id": (0, None),
+    "gpu-id-step": (1, None),
+    "pp-max-micro-batch-size": (1, None),
+    "mm-processor-worker-num": (0, None),
+    "mm-io-worker-num": (0, None),
+    "schedule-conservativeness": (0, None),
+    "grpc-port": (1, 65535),
+    "nccl-port": (1, 65535),
+    "grpc-response-timeout-secs": (1, None),
+    "dcp-size": (1, None),
+}
+"""Numbers that the engine's start ends at, outside of these bounds (srt/arg_groups of SGLang)."""
+FRACTIONS: Final = ("mem-fraction-static",)
+"""Parts of a card's memory: above 0 and below 1."""
 TEXTS_OF_A_CALL: Final = 128
 """At least as many as a call of `verify` has. They wait in one queue, and SGLang refuses a call of
 which one text finds no place."""
@@ -88,14 +104,41 @@ def check_options(found: Flags, *, device: str) -> None:
         for name in ALONE
         if device == "cpu" and (value := count(found, name)) is not None and value > 1
     ]
+    outside = list(_outside(found))
+    wrong += outside
     wrong += _bad_values(found)
     if wrong:
         raise QlaunchError(
             "; ".join(wrong),
             code="flag_invalid",
             exit_code=ExitCode.ENGINE,
-            fix="leave it out" if len(wrong) == 1 else "leave them out",
+            fix=("write a number that is taken, or " if wrong == outside else "")
+            + ("leave it out" if len(wrong) == 1 else "leave them out"),
         )
+
+
+def _outside(found: Flags) -> Iterator[str]:
+    """Numbers beyond what the engine takes."""
+    for name, (least, most) in BETWEEN.items():
+        value = _number(found, name)
+        if value is not None and not (least <= value and (most is None or value <= most)):
+            bounds = f"at least {least}" if most is None else f"from {least} to {most}"
+            yield f"--{name} {found[name]}: the engine takes numbers {bounds}"
+    for name in FRACTIONS:
+        value = _number(found, name)
+        if value is not None and not 0 < value < 1:
+            yield f"--{name} {found[name]}: a part of the memory is above 0 and below 1"
+
+
+def _number(found: Flags, name: str) -> float | None:
+    """The number that an option has; None where it is not given, or is none."""
+    value = found.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return value if isinstance(value, int) else float(value)
+    except ValueError:
+        return None  # the engine's table of options says so
 
 
 def _bad_values(found: Flags) -> Iterator[str]:

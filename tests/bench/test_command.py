@@ -179,6 +179,43 @@ def test_levels_that_cannot_run_have_a_reason_and_the_rest_figures(home: Home, r
     assert "1 client, 1 × 512 tokens: the longest text it takes has 511 tokens" in text.out
 
 
+@pytest.mark.parametrize("tokens", ["1", "100000", "600,512"])
+def test_lengths_that_the_model_never_takes_are_usage(
+    home: Home, run: Run, monkeypatch: pytest.MonkeyPatch, tokens: str
+) -> None:
+    """It ended with exit 1, without a word of what to give."""
+    monkeypatch.setattr("launcher.model.special_tokens.around", lambda _folder: 2)
+    home.up(home.plan())
+    answer = run("bench", "svc", "--tokens", tokens, "--json")
+    assert (answer.code, answer.error["code"]) == (2, "usage")
+    assert f"--tokens {tokens}: a text of fake has " in answer.error["message"]
+    assert answer.error["fix"] == "give --tokens a number from 3 to 511"
+
+
+def test_a_length_below_what_the_engine_puts_around_a_text_is_usage(
+    home: Home, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = SimpleNamespace(around=30)
+    monkeypatch.setattr("launcher.bench.texts.texts_for", lambda *_: texts)
+    home.up(home.plan())
+    answer = run("bench", "svc", "--tokens", "20", "--json")
+    assert (answer.code, answer.error["code"]) == (2, "usage")
+    assert "a text of fake has 30 to 511 tokens" in answer.error["message"]
+
+
+def test_texts_too_short_to_differ_are_told_with_what_to_change(home: Home, run: Run) -> None:
+    home.up(home.plan())
+    answer = run("bench", "svc", "--tokens", "1", "--json")
+    assert "there are not enough different texts of 1 tokens" in answer.error["message"]
+    assert "longer texts with --tokens" in answer.error["fix"]
+
+
+def test_a_length_that_is_too_long_ends_before_the_start(profile: Home, run: Run) -> None:
+    answer = run("bench", "svc", "--tokens", "512", "--json")
+    assert (answer.code, answer.error["code"]) == (2, "usage")
+    assert store.list_services() == []
+
+
 @pytest.mark.parametrize("switch", ["--nan"])
 def test_where_nothing_could_be_measured_it_is_an_error(
     home: Home, run: Run, monkeypatch: pytest.MonkeyPatch, switch: str

@@ -99,6 +99,51 @@ class TestProfiles:
         codes = [error["code"] for error in answer.document["errors"]]
         assert codes == ["profile_invalid", "profile_unknown"]
 
+    @pytest.mark.parametrize(
+        ("more", "code", "said"),
+        [
+            ("flags: {max-runing-requests: 5}\n", "flag_unknown", "--max-runing-requests is not"),
+            ("flags: {mem-fraction-static: 7}\n", "flag_invalid", "above 0 and below 1"),
+            ("flags_by_engine:\n  cpu: {tp: 1}\n", "flag_unknown", "--tp"),
+            ("fallback: [{max-totl-tokens: 5}]\n", "flag_unknown", "--max-totl-tokens is not"),
+            ("flags_by_engine: {cpuu: {page-size: 1}}\n", "engine_unknown", "'cpuu'"),
+        ],
+    )
+    def test_validate_and_plan_refuse_the_same_options(
+        self, run: Run, ready: Path, tmp_path: Path, more: str, code: str, said: str
+    ) -> None:
+        """`validate` called options valid that `plan` refused, and the other way round."""
+        path = tmp_path / "own.yaml"
+        path.write_text(f"extends: cpu-minilm\n{more}")
+        checked = run("profiles", "validate", str(path), "--json")
+        assert checked.code == 2
+        assert checked.error["code"] == code
+        assert said in checked.error["message"]
+        line = 3 if more.startswith("flags_by_engine:\n") else 2
+        assert f"{path}:{line}: " in checked.error["message"]
+        planned = run("plan", str(path), "--json")
+        assert planned.code == 5
+        assert said in planned.error["message"]
+
+    def test_a_plan_says_that_replicas_are_not_stopped(
+        self, run: Run, ready: Path, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "own.yaml"
+        path.write_text("extends: cpu-minilm\nreplicas: 2\ncache: {idle_stop_s: 60}\n")
+        said = "`cache.idle_stop_s` has no effect: replicas are not stopped"
+        assert any(said in note for note in run("plan", str(path), "--json").data["notes"])
+        assert said in run("plan", str(path)).out
+
+    def test_options_of_an_engine_of_ones_own_are_left_to_the_plan(
+        self, run: Run, ready: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "own.yaml"
+        path.write_text("extends: cpu-minilm\nflags: {of-my-own: 5}\n")
+        monkeypatch.setenv("QLAUNCH_ENGINE_PYTHON", "/opt/engine/bin/python")
+        answer = run("profiles", "validate", str(path))
+        assert answer.code == 0
+        assert "checked by `qlaunch plan`" in answer.out
+
     def test_all_shipped_profiles_are_valid(self, run: Run, ready: Path) -> None:
         names = [p["name"] for p in run("profiles", "list", "--json").data["profiles"]]
         assert run("profiles", "validate", *names).code == 0

@@ -99,6 +99,24 @@ def test_nothing_better_writes_nothing_unless_asked(
     assert run("profiles", "validate", str(file)).code == 0
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("--tokens", "100000"), "usage", "--tokens 100000: a text of all-minilm-l6-v2 has "),
+        (("--tokens", "1"), "usage", "--tokens 1: a text of all-minilm-l6-v2 has 3 to "),
+        (("--output", "My Tuned.yaml"), "profile_invalid", "cannot name a profile"),
+    ],
+)
+def test_what_cannot_come_to_anything_is_refused_before_the_search(
+    run: Run, bench: Bench, words: tuple[str, ...], code: str, said: str
+) -> None:
+    """An engine was started first; the profile that was written could not be used."""
+    answer = run("tune", "cpu-minilm", *words, "--quiet", "--json")
+    assert (answer.code, answer.error["code"]) == (2, code)
+    assert said in answer.error["message"]
+    assert bench.events == []
+
+
 def test_what_does_not_fit_is_never_started(run: Run, bench: Bench) -> None:
     bench.refused = {"dp-size"}
     data = run("tune", "cpu-minilm", "--quiet", "--json").data

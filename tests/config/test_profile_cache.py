@@ -165,6 +165,12 @@ REFUSED: dict[str, tuple[Any, int, str]] = {
     "no time to be idle": ({"idle_stop_s": 0}, 6, "idle_stop_s"),
     "no host": ({"backend": "redis", "url": "redis:///0"}, 7, "names no host"),
     "a bad port": ({"backend": "memcached", "url": "memcached://h:99999"}, 7, "names no host"),
+    "the address of a web page": ({"url": "http://x"}, 6, "not an address of `embedded`"),
+    "a file at a host and a port": (
+        {"url": "sqlite://localhost:5"},
+        6,
+        "names a host and a port; a file has neither",
+    ),
     "an empty URL": ({"url": " "}, 6, "`cache.url` is empty"),
     "a password for a file": ({"password_file": "p"}, 6, "embedded takes no password"),
     "a sentinels' password without sentinels": (
@@ -184,6 +190,24 @@ def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, what: str) -> None:
     assert (caught.value.code, caught.value.exit_code) == ("profile_invalid", 2)
     assert f"profile {tmp_path / 'mine.yaml'}:{line}: " in caught.value.message
     assert words in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("cache", "fix"),
+    [
+        ({"url": "http://x"}, "write the path of a file, such as vectors.db"),
+        ({"url": "sqlite://h:5/"}, "write the path of a file, such as vectors.db"),
+        ({"ttl": 0}, "write a whole number of seconds, or such as 30m, 12h, 7d"),
+        ({"max_bytes": -1}, "write a whole number of bytes, or a size such as 4GiB"),
+        ({"memory": -1}, "write a whole number of bytes, or a size such as 64MiB"),
+    ],
+)
+def test_the_advice_is_one_that_is_taken(tmp_path: Path, cache: Any, fix: str) -> None:
+    """It was to quote the number, or to write an address: both were refused, or made a file
+    called `localhost:5`."""
+    with pytest.raises(QlaunchError) as caught:
+        resolved(tmp_path, cache)
+    assert fix in (caught.value.fix or "")
 
 
 @pytest.mark.parametrize(

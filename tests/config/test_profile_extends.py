@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from launcher.config.loading import list_profiles, load_draft, load_profile, shipped_dir
+from launcher.config.profile import Cache
 from launcher.config.settings import UserConfig, resolve
 from launcher.errors import ExitCode, QlaunchError
 
@@ -97,9 +98,49 @@ def test_lists_are_replaced_and_null_takes_a_key_out(folder: Path) -> None:
     assert ("restart", "max_attempts") not in loaded.lines
 
 
-def test_a_null_for_a_key_that_no_parent_has_is_refused(folder: Path) -> None:
-    write(folder, "child", "extends: parent\nflags:\n  slep-on-idle: null\n")
-    assert f"{folder / 'child.yaml'}:3: " in refused(folder).message
+@pytest.mark.parametrize(
+    "more",
+    [
+        "host: null",
+        "title: null",
+        "cors_origins: null",
+        "cache: null",
+        "cache: {ttl: null, wait_ms: null}",
+        "env: {FOO: null}",
+        "flags: {slep-on-idle: null}",
+        "flags_by_engine: {cpu: {page-size: null}}",
+        "restart: {stable_after_s: null}",
+        "checkpoint: null",
+    ],
+)
+def test_a_null_for_a_key_that_no_parent_has_changes_nothing(folder: Path, more: str) -> None:
+    """It was refused, for most keys cannot be null."""
+    write(folder, "plain", "extends: parent\n")
+    write(folder, "child", f"extends: parent\n{more}\n")
+    plain, found = (load_profile(name, folder).profile for name in ("plain", "child"))
+    held = {"cache": found.cache, "flags_by_engine": found.flags_by_engine}
+    assert msgspec.structs.replace(plain, extends="parent", **held) == found
+    assert held["cache"] in (False, Cache())
+
+
+@pytest.mark.parametrize("more", ["prot: null", "restart: {max_atempts: null}"])
+def test_a_null_for_a_key_that_no_profile_has_is_refused(folder: Path, more: str) -> None:
+    write(folder, "child", f"extends: parent\n{more}\n")
+    error = refused(folder)
+    assert f"{folder / 'child.yaml'}:2: unknown key" in error.message
+    assert "did you mean" in error.message
+
+
+def test_a_parent_on_a_gpu_and_a_child_on_a_cpu(folder: Path) -> None:
+    """The message was about the shipped parent's file, with the advice to remove a line there."""
+    write(folder, "child", "extends: gpu-minilm\nhardware:\n  device: cpu\n")
+    error = refused(folder)
+    assert f"{folder / 'child.yaml'}:3: " in error.message
+    assert "gpu-minilm.yaml says the former" in error.message
+    assert "`min_compute_capability: null`" in (error.fix or "")
+    nulls = "min_compute_capability: null, min_gpu_memory: null"
+    write(folder, "child", f"extends: gpu-minilm\nhardware: {{device: cpu, {nulls}}}\n")
+    assert load_profile("child", folder).profile.hardware.min_gpu_memory is None
 
 
 def test_a_whole_line_of_parents(folder: Path) -> None:

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from launcher.config import loading
+from launcher.config.checks import QUANT_METHODS
 from launcher.config.loading import find_profile, list_profiles, load_profile, shipped_dir
+from launcher.config.size import parse_size
+from launcher.engine.options import flags
 from launcher.errors import ExitCode, QlaunchError
 
 MINIMAL = """title: Mine
@@ -178,6 +181,13 @@ def test_profiles_of_a_wheel_are_found(tmp_path: Path, monkeypatch: pytest.Monke
         ("api_key_file: ''\n", 6, "path is empty", "leave it out"),
         ("restart:\n  backoff_initial_s: 90\n", 7, "longer than", None),
         ("port: 70000\n", 6, "at most 65535", None),
+        ("fallback: [{}]\n", 6, "a mapping that is not empty, found an empty mapping", None),
+        (
+            "checkpoint: {quantization: [gptg]}\n",
+            6,
+            "no engine knows the format `gptg`; did you mean `gptq`",
+            "quant_method",
+        ),
         ("prot: 1\n", 6, "did you mean `port`?", "keys allowed here"),
         ("dtype: flaot16\n", 6, "did you mean `float16`", None),
         ("start_timeout_s: 0\n", 6, "above 0", None),
@@ -198,6 +208,7 @@ def test_what_a_profile_must_keep_to(
     [
         ("  device: cuda\n  min_gpu_memory: 4G\n", 4, "`4G` is not a size"),
         ("  device: cpu\n  min_ram: lots\n", 4, "`lots` is not a size"),
+        ("  device: cpu\n  min_ram: 4e9\n", 4, "text such as 4GiB) or nothing, found the number"),
         ("  device: cuda\n  min_compute_capability: '75'\n", 4, "not a compute capability"),
         ("  device: cuda\n  min_compute_capability: 7.5\n", 4, "must be text"),
         (
@@ -214,6 +225,39 @@ def test_what_hardware_must_keep_to(user_dir: Path, need: str, line: int, says: 
     error = refusal(user_dir, "", text)
     assert f"mine.yaml:{line}: " in error.message
     assert says in error.message
+
+
+@pytest.mark.parametrize("size", ["4000000000", "'4000000000'", "4GB"])
+def test_memory_in_plain_bytes_is_taken(user_dir: Path, size: str) -> None:
+    """A whole number was refused, and the same number in quotes taken."""
+    (user_dir / "mine.yaml").write_text(MINIMAL.replace("cpu\n", f"cpu\n  min_ram: {size}\n", 1))
+    need = load_profile("mine", user_dir).profile.hardware.min_ram
+    assert need is not None
+    assert parse_size(need) == 4_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("line", "fix"),
+    [
+        ("description: hf:", 'description: "hf:"'),
+        ("description: a: b  # why", 'description: "a: b"'),
+        ("  host: x", None),
+    ],
+)
+def test_a_value_with_a_colon_is_to_be_quoted(user_dir: Path, line: str, fix: str | None) -> None:
+    """The parser's words alone say nothing of quotes."""
+    error = refusal(user_dir, f"{line}\n")
+    assert "mapping values are not allowed" in error.message
+    assert (fix in (error.fix or "")) if fix else error.fix is None
+
+
+def test_the_formats_of_weights_are_those_of_the_engines(user_dir: Path) -> None:
+    of_the_tables = {
+        str(choice)
+        for version in flags.versions()
+        for choice in flags.table(version).index()["--quantization"].choices  # type: ignore[union-attr]
+    }
+    assert of_the_tables <= QUANT_METHODS
 
 
 def test_an_empty_model_is_refused(user_dir: Path) -> None:

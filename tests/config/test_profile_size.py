@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.config.size import parse_capability, parse_size
+from launcher.config.size import parse_capability, parse_card_memory, parse_size
 from launcher.errors import ExitCode, QlaunchError
 
 
@@ -75,3 +75,11 @@ def test_compute_capabilities(text: str, pair: tuple[int, int]) -> None:
 def test_what_is_no_compute_capability(text: str) -> None:
     with pytest.raises(QlaunchError, match="is not a compute capability"):
         parse_capability(text)
+
+
+@pytest.mark.parametrize("text", ["-4GB", "0GB", "4 gbs", "-1"])
+def test_a_cards_memory_is_quoted_as_it_was_typed(text: str) -> None:
+    """It named `-4GiB`, or a number of bytes."""
+    with pytest.raises(QlaunchError) as caught:
+        parse_card_memory(text)
+    assert f"`{text}` is not " in caught.value.message

@@ -572,3 +572,11 @@ def test_an_option_without_its_dashes_is_named_once() -> None:
     with pytest.raises(QlaunchError) as caught:
         require(["secret-1", "secret-2"], "0.5.23")
     assert caught.value.message == "a value at the start belongs to no option of SGLang 0.5.23"
+
+
+@pytest.mark.parametrize("word", ["true", "False"])
+def test_a_switch_with_a_quoted_true_is_to_be_written_without(word: str) -> None:
+    """`trust-remote-code: 'true'` in a profile was refused without a word of what to write."""
+    with pytest.raises(QlaunchError, match="is a switch and takes no value") as caught:
+        require(["--trust-remote-code", word], "0.5.23")
+    assert "in a profile true or false without quotes" in (caught.value.fix or "")

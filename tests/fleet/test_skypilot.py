@@ -219,6 +219,7 @@ def test_a_service_with_a_gateway_of_its_own_gets_no_second_one(tmp_path: Path) 
     [
         (large, REQUIRED, "needs a GPU"),
         (small, Sky(package="q", most=3), "by requests a second"),
+        (small, Sky(package="q", per_replica=5.0), "no rate of requests changes it"),
         (small, Sky(package="q", replicas=4, most=3, per_replica=1.0), "fewer than the least"),
     ],
 )

@@ -116,3 +116,11 @@ def test_a_cache_changes_no_vector() -> None:
     other = msgspec.structs.replace(EMBEDDED, memory_bytes=0)
     identities = {identity_of(plan(cache=cache)) for cache in (None, EMBEDDED, other)}
     assert len(identities) == 1
+
+
+def test_replicas_that_are_not_stopped_are_told() -> None:
+    """`idle_stop_s` was ignored beside `replicas: 2`, in silence."""
+    cache = msgspec.structs.replace(EMBEDDED, idle_stop_s=60.0)
+    (said,) = caching.notes(cache, 2)
+    assert "replicas are not stopped" in said
+    assert not caching.notes(cache, 1) + caching.notes(EMBEDDED, 2) + caching.notes(None, 2)

@@ -62,10 +62,21 @@ def test_an_engine_that_takes_no_texts_is_refused() -> None:
         ("json-model-override-args", "{", "a JSON object is wanted"),
         ("json-model-override-args", "[1]", "a JSON object is wanted"),
         ("speculative-algorithm", "EAGLE", "which an embedding has none of"),
+        ("random-seed", 99999999999999999999, "numbers from 0 to 4294967295"),
+        ("random-seed", -1, "numbers from 0 to 4294967295"),
+        ("mem-fraction-static", 7, "above 0 and below 1"),
+        ("mem-fraction-static", 0.0, "above 0 and below 1"),
+        ("mem-fraction-static", 1.0, "above 0 and below 1"),
+        ("mem-fraction-static", "nan", "above 0 and below 1"),
+        ("schedule-conservativeness", -0.5, "numbers at least 0"),
+        ("gpu-id-step", 0, "numbers at least 1"),
+        ("base-gpu-id", -1, "numbers at least 0"),
+        ("grpc-port", 70000, "numbers from 1 to 65535"),
+        ("grpc-response-timeout-secs", 0, "numbers at least 1"),
     ],
 )
 def test_what_starts_and_serves_nothing_ends_in_the_plan(
-    name: str, value: str | int | bool, said: str
+    name: str, value: str | float | bool, said: str
 ) -> None:
     """It ended in a start of 45 s and the advice to change another option, or in a traceback."""
     words = (f"--{name}",) if value is True else (f"--{name}", str(value))
@@ -75,9 +86,17 @@ def test_what_starts_and_serves_nothing_ends_in_the_plan(
         assert caught.value.code == "flag_invalid"
 
 
+def test_a_number_out_of_bounds_is_to_be_changed_or_left_out() -> None:
+    with pytest.raises(QlaunchError, match="from 0 to 4294967295") as caught:
+        make_plan(inputs(flags={"random-seed": 2**32}))
+    assert caught.value.fix == "write a number that is taken, or leave it out"
+
+
 def test_the_same_options_with_values_that_serve_are_let_through() -> None:
     fine = ("--max-running-requests", "1", "--tp-size", "1", "--load-format", "auto")
     make_plan(inputs(extra=(*fine, "--page-size", "1", "--context-length", "128")))
+    make_plan(inputs(flags={"random-seed": 2**32 - 1, "schedule-conservativeness": 0.3}))
+    make_plan(inputs(extra=("--mem-fraction-static", "0.9", "--random-seed", "0")))
     more = ("--max-running-requests", "8", "--max-queued-requests", "128", "--log-level", "DEBUG")
     make_plan(inputs(extra=(*more, "--json-model-override-args", '{"is_matryoshka": true}')))
 

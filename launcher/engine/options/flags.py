@@ -27,6 +27,8 @@ TABLES = Path(__file__).with_name("tables")
 NEGATIVE_NUMBER = re.compile(r"-\d+|-\d*\.\d+")
 """Words that argparse takes for a value although they start with a dash."""
 
+_ON_OFF = frozenset(("true", "false", "yes", "no", "on", "off", "1", "0"))
+
 Kind = Literal[
     "unknown",
     "removed",
@@ -89,6 +91,8 @@ class FlagProblem(msgspec.Struct, frozen=True, kw_only=True):
     """What to write instead, where the release has another name for it."""
     nearest: tuple[str, ...] = ()
     """Options or values the word is likely a slip for, best first."""
+    advice: str | None = None
+    """What to do where no other word helps."""
 
     @property
     def is_error(self) -> bool:
@@ -102,7 +106,7 @@ class FlagProblem(msgspec.Struct, frozen=True, kw_only=True):
             return f"use {self.successor} instead of {self.option}"
         if self.nearest:
             return f"did you mean {' or '.join(self.nearest)}?"
-        return None
+        return self.advice
 
 
 @cache
@@ -202,6 +206,9 @@ class _Reader:
             return
         if not word.startswith("-") or self._is_value(word):
             previous = next((w for w in self.words[self.at - 2 :: -1] if self._known(w)), None)
+            if previous and self._is_on_or_off(previous, word):
+                yield _spelled_out(previous)
+                return
             where = f"after {_shown(previous.partition('=')[0])}" if previous else "at the start"
             message = f"a value {where} belongs to no option of SGLang {self.version}"
             if f"--{word}" in self.index:  # no other value is shown: it may be a key
@@ -217,6 +224,10 @@ class _Reader:
             return
         given = [value] if equals else self._values(option)
         yield from self._used(name, option, given, explicit=bool(equals))
+
+    def _is_on_or_off(self, option: str, word: str) -> bool:
+        found = self.index.get(option)
+        return found is not None and found.type == "switch" and word.lower() in _ON_OFF
 
     def _known(self, word: str) -> bool:
         return word.partition("=")[0] in self.index
@@ -273,6 +284,12 @@ class _Reader:
             self.at += 1
             message += f"; one that starts with a dash is written {name}=VALUE"
         return FlagProblem(option=name, kind="missing_value", message=message)
+
+
+def _spelled_out(name: str) -> FlagProblem:
+    message = f"{name} is a switch and takes no value"
+    advice = f"after `--` write {name} alone, or nothing; in a profile true or false without quotes"
+    return FlagProblem(option=name, kind="unknown", message=message, advice=advice)
 
 
 def _deprecated(name: str, option: Option, version: str) -> FlagProblem:

@@ -1,0 +1,40 @@
+"""Lengths of texts that are asked for, against those that a model can be given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from launcher.documents.comparison import Level
+from launcher.documents.plan import Plan
+from launcher.errors import QlaunchError
+from launcher.model import special_tokens
+
+
+def require(levels: Sequence[Level], plan: Plan, *, least: int | None = None) -> None:
+    """Refuse levels of which none can be measured: their texts are too short or too long.
+
+    Args:
+        levels: what is to be measured.
+        plan: of the service.
+        least: tokens of the shortest text; None: as the checkpoint's tokenizer says.
+
+    Raises:
+        QlaunchError: `usage` (exit 2), with the range.
+    """
+    if least is None:
+        least = special_tokens.around(Path(plan.model_path)) + 1
+    most = plan.longest_text
+    if any(least <= (level.shortest or level.tokens) and level.tokens <= most for level in levels):
+        return
+    asked = ",".join(dict.fromkeys(map(_words, levels)))
+    raise QlaunchError(
+        f"--tokens {asked}: a text of {plan.model_name} has {least} to {most} tokens,"
+        " special tokens counted",
+        code="usage",
+        fix=f"give --tokens a number from {least} to {most}",
+    )
+
+
+def _words(level: Level) -> str:
+    return str(level.tokens) if level.shortest is None else f"{level.shortest}-{level.tokens}"

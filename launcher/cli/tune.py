@@ -171,6 +171,8 @@ def _output(name: str, asked: Options) -> Path:
             code="usage",
         )
     check_name(path.stem, path)
+    if asked.output and not path.parent.is_dir():
+        raise click.UsageError(f"cannot write {path}: there is no folder {path.parent}")
     if path.exists() and not asked.force:
         raise QlaunchError(
             f"{path} is there already",

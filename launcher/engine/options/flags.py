@@ -91,7 +91,7 @@ class FlagProblem(msgspec.Struct, frozen=True, kw_only=True):
     """What to write instead, where the release has another name for it."""
     nearest: tuple[str, ...] = ()
     """Options or values the word is likely a slip for, best first."""
-    advice: str | None = None
+    advice: str | msgspec.UnsetType = msgspec.UNSET
     """What to do where no other word helps."""
 
     @property
@@ -106,7 +106,7 @@ class FlagProblem(msgspec.Struct, frozen=True, kw_only=True):
             return f"use {self.successor} instead of {self.option}"
         if self.nearest:
             return f"did you mean {' or '.join(self.nearest)}?"
-        return self.advice
+        return None if self.advice is msgspec.UNSET else self.advice
 
 
 @cache

@@ -405,6 +405,8 @@ def _events(text: str) -> Iterator[Any]:
         raise _ProblemError(None, f"is not valid YAML: {shown(str(error), 200)}") from error
 
 
+_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+"""Where PyYAML ends a line."""
 _COLON = re.compile(r"(\s*(?:- )?[A-Za-z0-9_.-]+: +)([^\s\"'\[{&*|>#].*:(?:\s.*)?)")
 
 
@@ -412,7 +414,7 @@ def _quoted(text: str, line: int, problem: str) -> str | None:
     """The line with quotes around a value that holds a colon, where that is what is wrong."""
     if not problem.startswith("mapping values are not allowed"):
         return None
-    written = re.split(r"\s#", text.split("\n")[line - 1])[0].rstrip()
+    written = re.split(r"\s#", _BREAK.split(text)[line - 1])[0].rstrip()
     found = _COLON.fullmatch(written)
     if found is None or "\\" in found[2] or '"' in found[2]:
         return None
@@ -421,7 +423,7 @@ def _quoted(text: str, line: int, problem: str) -> str | None:
 
 def _tab_indented(text: str, line: int) -> bool:
     """Whether the line, or the last one before it that is not blank, starts with a tab."""
-    lines = [part for part in text.split("\n")[:line] if part.strip()]
+    lines = [part for part in _BREAK.split(text)[:line] if part.strip()]
     return bool(lines) and "\t" in lines[-1][: len(lines[-1]) - len(lines[-1].lstrip())]
 
 

@@ -93,6 +93,7 @@ def pull(model: str, offline: bool) -> Result:
             models_dir=where.models,
             card=card,
             offline=offline,
+            check=True,
             progress=progress.line,
         ).path
     finally:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.errors import QlaunchError
+from launcher.model import hub_cache
 from launcher.model.hub import locate_hub, pull_hub
 from launcher.model.inspect import inspect
 from launcher.model.package import locate_package, pull_package
@@ -30,7 +31,8 @@ def locate(sources: Sequence[Source], *, models_dir: Path) -> Path | None:
             found = locate_package(source, models_dir)
         else:
             found = locate_hub(source)
-            found = found if found is not None and _whole(found) else None
+            if found is not None and (hub_cache.is_unchecked(source) or not _whole(found)):
+                found = None
         if found is not None:
             return found
     return None
@@ -91,15 +93,19 @@ def obtain(
     models_dir: Path,
     card: ModelCard | None = None,
     offline: bool = False,
+    check: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Checkpoint:
     """A model's checkpoint: what is here, else the first of `sources` that can be fetched.
+
+    Args:
+        check: also compare what is here of a hub with its hashes; what is damaged counts as absent.
 
     Raises:
         QlaunchError: as `pull`, for the first source; the others' reasons follow in its message.
     """
     here = locate(sources, models_dir=models_dir)
-    if here is not None:
+    if here is not None and not (check and hub_cache.damaged(here, progress)):
         return inspect(here)
     failures: list[QlaunchError] = []
     for source in sources:

@@ -117,7 +117,8 @@ class _Handler(BaseHTTPRequestHandler):
         sha, folder = found
         if kind == "tree":
             entries = [
-                {"type": "file", "path": name, "size": path.stat().st_size, "oid": _etag(path)}
+                {"type": "file", "path": name, "size": path.stat().st_size, "oid": _git_id(path)}
+                | ({"lfs": _lfs(path)} if _is_large(path) else {})
                 for name, path in _files(folder)
             ]
             self._json(200, entries)
@@ -219,5 +220,19 @@ def _files(folder: Path) -> list[tuple[str, Path]]:
     return [(path.relative_to(folder).as_posix(), path) for path in paths]
 
 
+def _is_large(path: Path) -> bool:
+    return path.suffix == ".safetensors"
+
+
+def _lfs(path: Path) -> dict[str, object]:
+    return {"oid": _etag(path), "size": path.stat().st_size, "pointerSize": 134}
+
+
+def _git_id(path: Path) -> str:
+    data = path.read_bytes()
+    return hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
+
+
 def _etag(path: Path) -> str:
-    return hashlib.sha1(path.read_bytes()).hexdigest()
+    """The SHA-256 of what hubs keep with git-lfs, git's id of the rest."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if _is_large(path) else _git_id(path)

@@ -64,6 +64,18 @@ def locate_hub(source: Source) -> Path | None:
     return None if any(folder.rglob("*.incomplete")) else folder
 
 
+def remains(source: Source) -> Path | None:
+    """The folder of `source` in its library's cache, whatever is in it, or None."""
+    if source.kind == "hf":
+        return hub_cache.snapshot_folder(source)
+    if not _has_modelscope_cache():
+        return None
+    try:
+        return _snapshot(source, local_only=True)
+    except Exception:  # noqa: BLE001 - the library has its own idea of "not in the cache"
+        return None
+
+
 def _has_modelscope_cache() -> bool:
     """Whether anything may be cached; asked where nothing is, ModelScope's client makes its
     folders and a session, also for what only prints."""

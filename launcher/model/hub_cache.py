@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from launcher import child_environment
-from launcher.linux import locks
+from launcher.linux import locks, removal
 from launcher.linux.files import write_atomic
 from launcher.paths import dirs
 from launcher.units import size
@@ -119,6 +119,35 @@ def discard(files: list[Stored]) -> None:
     for one in files:
         one.pointer.unlink(missing_ok=True)
         one.blob.unlink(missing_ok=True)
+
+
+def begun_repository(source: Source) -> Path | None:
+    """The folder of a repository of which no revision is there: its fetch was interrupted."""
+    folder = repository(source)
+    return folder if folder.is_dir() and not any(folder.glob("snapshots/*")) else None
+
+
+def whole_repository(snapshot: Path) -> Path:
+    """The folder of the repository where it has no other revision, else `snapshot` itself."""
+    if snapshot.parent.name != "snapshots" or len(list(snapshot.parent.iterdir())) > 1:
+        return snapshot
+    return snapshot.parents[1]
+
+
+def remove(snapshot: Path) -> None:
+    """Remove a revision in which the library finds links to blobs that are gone, and gives up.
+
+    Raises:
+        QlaunchError: `not_removed` (exit 1).
+    """
+    whole = whole_repository(snapshot)
+    own = {link.readlink().name for link in snapshot.rglob("*") if link.is_symlink()}
+    removal.discard(whole)
+    if whole != snapshot or snapshot.parent.name != "snapshots":
+        return
+    others = {link.readlink().name for link in snapshot.parent.rglob("*") if link.is_symlink()}
+    for name in own - others:
+        removal.discard(snapshot.parents[1] / "blobs" / name)
 
 
 def _files(folder: Path) -> Iterator[Stored]:

@@ -11,8 +11,9 @@ import pytest
 from huggingface_hub import constants
 
 from launcher.errors import QlaunchError
-from launcher.model import hub, hub_cache
+from launcher.model import hub, hub_cache, remove
 from launcher.model.fetch import locate
+from launcher.model.files import POINTER, check_pointer
 from launcher.model.source import parse_source
 from tests.checkpoints import make_qwen3
 
@@ -27,10 +28,10 @@ def git_id(data: bytes) -> str:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a repository with a whole model, where the library looks for it."""
+    repo = tmp_path / "hf" / "models--acme--tiny"
     monkeypatch.setenv("QLAUNCH_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
     monkeypatch.setattr(hub, "_snapshot", lambda _source, **_: snapshot(repo))
-    repo = tmp_path / "hf" / "models--acme--tiny"
     model = make_qwen3(tmp_path / "model", shards=2)
     (repo / "blobs").mkdir(parents=True)
     for path in (path for path in model.rglob("*") if path.is_file()):
@@ -155,3 +156,27 @@ def test_only_parts_that_nobody_writes_are_dropped(cache: Path) -> None:
         hub_cache.drop_partials(SOURCE)
         assert [path.exists() for path in (dead, alive, other)] == [False, True, True]
     assert list(hub_cache.partials()) == [(alive, False)]
+
+
+def test_a_broken_revision_is_removed_without_what_others_share(cache: Path) -> None:
+    other = cache / "snapshots" / ("d" * 40)
+    other.mkdir()
+    shared = (snapshot(cache) / "config.json").readlink()
+    (other / "config.json").symlink_to(shared)
+    weights = [path.resolve() for path in snapshot(cache).glob("*.safetensors")]
+    weights[0].unlink()  # the library finds a repository with such a link unreadable
+    (stored,) = remove.stored([SOURCE], models_dir=cache.parent)
+    remove.remove(stored)
+    assert [path.name for path in (cache / "snapshots").iterdir()] == [other.name]
+    assert [path.name for path in (cache / "blobs").iterdir()] == [shared.name]
+    assert (other / "config.json").is_file()
+
+
+def test_git_lfs_is_named_only_in_a_clone(tmp_path: Path) -> None:
+    weights = tmp_path / "model.safetensors"
+    for is_clone in (False, True):
+        if is_clone:
+            (tmp_path / ".git").mkdir()
+        with pytest.raises(QlaunchError) as caught:
+            check_pointer(weights, POINTER)
+        assert ("git lfs pull" in (caught.value.fix or "")) == is_clone

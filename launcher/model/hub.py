@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import replace
 
 from launcher import extras
 from launcher.errors import ExitCode, QlaunchError
@@ -108,7 +109,8 @@ def pull_hub(source: Source, *, is_offline: bool, progress: Callable[[str], None
         folder = _in_a_child(source)
     else:
         folder = _from_hugging_face(source, progress)
-    if (folder / "config.json").exists() and not visible(folder, "*.safetensors"):
+    is_known = not folder.is_dir() or (folder / "config.json").exists()
+    if is_known and not visible(folder, "*.safetensors"):
         raise QlaunchError(
             f"{source} has no safetensors weights",
             code="model_unsupported",
@@ -154,6 +156,13 @@ def _from_hugging_face(source: Source, progress: Callable[[str], None]) -> Path:
         if wrong:
             hub_cache.discard(wrong)
             raise _not_as_promised(source, wrong)
+        came = any(folder.parent.glob("*"))  # else it has no file that serving needs
+        if came and locate_hub(replace(source, revision=folder.name)) is None:
+            raise unreachable(  # the rest lies in the folder of another commit
+                source,
+                "the hub changed this revision while it was fetched",
+                fix="run it again: the files that came whole are kept",
+            )
         hub_cache.checked(source)
     finally:
         hub_cache.drop_partials(source)

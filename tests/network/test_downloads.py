@@ -158,6 +158,28 @@ def test_a_file_that_is_not_the_one_promised_is_called_corrupt(
     assert (Path(document["data"]["path"]) / name).read_bytes() == (model / name).read_bytes()
 
 
+def test_a_revision_that_the_hub_changes_meanwhile_is_called_that(hub: Hub, tmp_path: Path) -> None:
+    hub.moved = {SHARD, SHARD.replace("00001-of", "00002-of")}
+    for _ in range(2):
+        code, document = answer(pull(hub, tmp_path, "hf"))
+        (error,) = document["errors"]
+        assert (code, error["code"]) == (1, "model_unreachable"), error
+        assert "the hub changed this revision while it was fetched" in error["message"]
+        assert "run it again" in error["fix"]
+    hub.moved = set()
+    assert answer(pull(hub, tmp_path, "hf"))[0] == 0
+
+
+def test_a_file_without_its_hash_is_an_answer_of_another_kind(hub: Hub, tmp_path: Path) -> None:
+    hub.without_etag = {SHARD}
+    code, document = answer(pull(hub, tmp_path, "hf"))
+    (error,) = document["errors"]
+    assert (code, error["code"]) == (1, "unexpected_answer"), error
+    assert (
+        f"{hub.endpoint} answers with something other than what was asked for" in (error["message"])
+    )
+
+
 @pytest.fixture
 def mounts() -> list[str]:
     """Words before a command that may mount what only it sees; skips where nobody may."""

@@ -137,6 +137,7 @@ def obtain(
         QlaunchError: as `pull`, for the first source; the others' reasons follow in its message.
     """
     here = locate(sources, models_dir=models_dir)
+    check = check and any(source.kind == "hf" for source in sources)
     if here is not None and not (check and hub_cache.damaged(here, progress)):
         return inspect(here)
     failures: list[QlaunchError] = []

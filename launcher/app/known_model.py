@@ -11,7 +11,7 @@ from launcher.config.profile import Profile
 from launcher.errors import QlaunchError
 from launcher.model.cards import resolve_model
 from launcher.model.checkpoint import Checkpoint, ModelCard, Source
-from launcher.model.fetch import locate, obtain
+from launcher.model.fetch import locate, not_whole, obtain
 from launcher.model.foreseen import from_cache
 from launcher.model.inspect import inspect
 from launcher.model.shape import from_card
@@ -76,7 +76,7 @@ def known_model(
     if how.foresee and any(source.kind != "path" for source in sources):
         return _foreseen(model, card, sources, profile, offline=how.offline)
     if not how.fetch and not all(source.kind == "path" for source in sources):
-        raise not_here(model)
+        raise absent(model, sources)
     how.progress(f"fetching model {model}")
     fetched = obtain(
         sources,
@@ -94,6 +94,18 @@ def not_here(model: str, fix: str | None = None) -> QlaunchError:
         f"model {model} is not on this machine",
         code="model_not_found",
         fix=fix or f"qlaunch model pull {model}",
+    )
+
+
+def absent(model: str, sources: Sequence[Source], fix: str | None = None) -> QlaunchError:
+    """The error for a model that cannot be used from this machine: not here, or damaged here."""
+    error = not_whole(sources)
+    if error is None:
+        return not_here(model, fix)
+    return QlaunchError(
+        f"model {model} is not whole on this machine: {error.message}",
+        code=error.code,
+        fix=f"qlaunch model pull {model}",
     )
 
 
@@ -117,6 +129,9 @@ def _foreseen(
     checkpoint = None
     if facts is not None:
         checkpoint = candidates.sizes(facts, profile) if profile else from_card(facts)
+    damage = not_whole(sources)
+    if checkpoint is None and damage is not None:
+        raise absent(model, sources)
     if checkpoint is None:
         raise QlaunchError(
             f"model {model} is not on this machine, and nothing is known of it: no model card"
@@ -128,4 +143,9 @@ def _foreseen(
     then = f"`up` {'would fetch' if offline else 'fetches'} it from {source}"
     then += ", and --offline forbids that" if offline else ""
     words = f"model {model} is not on this machine: planned from {by}; {then}"
+    if damage is not None:
+        words = (
+            f"model {model} is not whole on this machine ({damage.message}): planned from {by};"
+            f" `qlaunch model pull {model}` mends it"
+        )
     return KnownModel(checkpoint, card or facts, Absent("model", model, words))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -14,6 +15,7 @@ from launcher.engine import releases
 from launcher.engine.environments import install, upgrade
 from launcher.errors import QlaunchError
 from launcher.linux.removal import bytes_of, discard, discarded
+from launcher.model import hub_cache
 from launcher.paths import Dirs
 from launcher.record.prune import old_runs
 from launcher.record.runs import list_runs
@@ -22,6 +24,7 @@ from launcher.service import control, store
 Kind = Literal["runs", "logs", "engines", "caches", "leftovers"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 _LOGS: Final = ("engine.log*", "crash-*.log")
+_WRITTEN_LATELY_S: Final = 60
 
 
 @dataclass(frozen=True)
@@ -158,8 +161,21 @@ def _leftovers(where: Dirs) -> Iterator[Item]:
         for path in sorted(where.models.glob(".*.partial")):
             users = usage.of(path)
             yield Item("leftovers", path, bytes_of(path), "an interrupted download", users)
+    yield from _half_downloads()
     if where.engines.is_dir() and not where.engines.is_symlink():
         yield from _half_engines(where.engines)
+
+
+def _half_downloads() -> Iterator[Item]:
+    """Parts of files in the Hugging Face library's cache that its next download does not use."""
+    why = "an interrupted download from a hub"
+    for path, is_locked in hub_cache.partials():
+        try:  # some network file systems let everyone lock
+            is_busy = is_locked or time.time() - path.stat().st_mtime < _WRITTEN_LATELY_S
+        except FileNotFoundError:
+            continue
+        users = ("a download that runs",) if is_busy else ()
+        yield Item("leftovers", path, bytes_of(path), why, users)
 
 
 def _half_engines(engines: Path) -> Iterator[Item]:

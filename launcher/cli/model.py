@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import asdict
 
 from launcher.app import usage
-from launcher.app.known_model import not_here
+from launcher.app.known_model import absent, not_here
 from launcher.app.prepare import profiles_dir
 from launcher.cli import quantize, screen, service_text
 from launcher.cli.base import all_option, group
@@ -93,6 +93,7 @@ def pull(model: str, offline: bool) -> Result:
             models_dir=where.models,
             card=card,
             offline=offline,
+            check=True,
             progress=progress.line,
         ).path
     finally:
@@ -120,7 +121,7 @@ def inspect(model: str, everything: bool) -> Result:
     if path is None and sources[0].kind == "path":
         path = obtain(sources, models_dir=where.models).path  # says what is wrong with the folder
     if path is None:
-        raise not_here(model)
+        raise absent(model, sources)
     found = inspect_checkpoint(path)
     support.require_any(found)
     data = msgspec.to_builtins(found, enc_hook=str)

@@ -62,12 +62,13 @@ def not_found(source: Source, why: str, *, fix: str | None = None) -> QlaunchErr
     )
 
 
-def corrupt(source: Source, why: str) -> QlaunchError:
+def corrupt(source: Source, why: str, *, fix: str | None = None) -> QlaunchError:
     """`model_corrupt`, exit 2: what came is not what was promised."""
     return QlaunchError(
         f"{source}: {why}",
         code="model_corrupt",
-        fix="pull it again; if that does not help, the place it comes from serves another file",
+        fix=fix
+        or "pull it again; if that does not help, the place it comes from serves another file",
     )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from launcher.errors import QlaunchError
-from launcher.model.hub import locate_hub, pull_hub
+from launcher.model import hub_cache
+from launcher.model.files import visible
+from launcher.model.hub import locate_hub, pull_hub, remains
 from launcher.model.inspect import inspect
 from launcher.model.package import locate_package, pull_package
 
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from launcher.model.checkpoint import Checkpoint, ModelCard, Source
+
+_HUBS: Final = ("hf", "modelscope")
+_BROKEN: Final = ("model_corrupt", "model_incomplete")
 
 
 def locate(sources: Sequence[Source], *, models_dir: Path) -> Path | None:
@@ -30,7 +35,8 @@ def locate(sources: Sequence[Source], *, models_dir: Path) -> Path | None:
             found = locate_package(source, models_dir)
         else:
             found = locate_hub(source)
-            found = found if found is not None and _whole(found) else None
+            if found is not None and (hub_cache.is_unchecked(source) or not _whole(found)):
+                found = None
         if found is not None:
             return found
     return None
@@ -45,11 +51,31 @@ def _may_be_there(folder: Path) -> bool:
 
 def _whole(folder: Path) -> bool:
     """Whether a hub's folder can be served: older clients return half of an interrupted one."""
+    return _wrong(folder) is None
+
+
+def _wrong(folder: Path) -> QlaunchError | None:
     try:
         inspect(folder)
-    except QlaunchError:
-        return False
-    return True
+    except QlaunchError as error:
+        return error
+    return None
+
+
+def not_whole(sources: Sequence[Source]) -> QlaunchError | None:
+    """What is wrong with the first of `sources` that lies damaged or in part in a hub's cache.
+
+    None where nothing does: files without weights were fetched for what they say, and are whole.
+    """
+    for source in sources:
+        folder = remains(source) if source.kind in _HUBS else None
+        if folder is None or (error := _wrong(folder)) is None:
+            continue
+        if error.code == "model_corrupt" or (
+            error.code == "model_incomplete" and visible(folder, "*.safetensors")
+        ):
+            return error
+    return None
 
 
 def pull(
@@ -82,6 +108,14 @@ def pull(
         )
     else:
         folder = pull_hub(source, is_offline=offline, progress=progress)
+    error = _wrong(folder) if source.kind in _HUBS and not offline else None
+    if error is not None and error.code in _BROKEN:
+        raise QlaunchError(
+            error.message,
+            code=error.code,
+            fix=f"qlaunch model remove {source}, and pull it again; if that does not help, the hub"
+            " has it like that: take another revision, or another copy of the model",
+        ) from error
     return inspect(folder)
 
 
@@ -91,15 +125,20 @@ def obtain(
     models_dir: Path,
     card: ModelCard | None = None,
     offline: bool = False,
+    check: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Checkpoint:
     """A model's checkpoint: what is here, else the first of `sources` that can be fetched.
+
+    Args:
+        check: also compare what is here of a hub with its hashes; what is damaged counts as absent.
 
     Raises:
         QlaunchError: as `pull`, for the first source; the others' reasons follow in its message.
     """
     here = locate(sources, models_dir=models_dir)
-    if here is not None:
+    check = check and any(source.kind == "hf" for source in sources)
+    if here is not None and not (check and hub_cache.damaged(here, progress)):
         return inspect(here)
     failures: list[QlaunchError] = []
     for source in sources:

@@ -137,7 +137,9 @@ def check_pointer(path: Path, start: bytes) -> None:
         QlaunchError: `model_incomplete`, exit 2.
     """
     if start.startswith(POINTER):
-        fix = "run `git lfs pull` in that folder, or fetch the model again"
+        # git-lfs works in clones alone: not in a hub's cache, nor in a copy of the files.
+        is_clone = any((parent / ".git").exists() for parent in list(path.parents)[:4])
+        fix = "run `git lfs pull` in that folder" if is_clone else None
         raise missing(path, "is a git-lfs pointer, not the file that it stands for", fix=fix)
 
 

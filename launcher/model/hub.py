@@ -15,24 +15,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import replace
 
-from launcher import child_environment, extras
+from launcher import extras
 from launcher.errors import ExitCode, QlaunchError
-from launcher.model.download import disk_error, network_error, not_found, offline, unreachable
+from launcher.model import hub_cache
+from launcher.model.download import (
+    corrupt,
+    disk_error,
+    network_error,
+    not_found,
+    offline,
+    unreachable,
+)
 from launcher.model.files import visible
 from launcher.model.inspect import inspect
 from launcher.network import classify, hubs
-from launcher.network.causes import HUGGING_FACE, MODELSCOPE
-from launcher.paths import dirs
+from launcher.network.causes import HUGGING_FACE, MODELSCOPE, Cause
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from launcher.model.checkpoint import Source
 
-# What serving needs. Exports for other runtimes have configs of their own in their folders.
-_ALLOW = ["*.json", "*.safetensors", "*.txt", "*.model", "*.tiktoken", "*_Dense/*.bin"]
-_IGNORE = ["onnx/*", "openvino/*", "coreml/*", "tflite/*", "checkpoint-*/*", "original/*", "gguf/*"]
 _PAGES = {"hf": "its page on the Hugging Face hub", "modelscope": "its page on ModelScope"}
 _CLIENTS = {"hf": HUGGING_FACE, "modelscope": MODELSCOPE}
 
@@ -60,32 +65,52 @@ def locate_hub(source: Source) -> Path | None:
     return None if any(folder.rglob("*.incomplete")) else folder
 
 
+def remains(source: Source) -> Path | None:
+    """The folder of `source` in its library's cache, whatever is in it, or None."""
+    if source.kind == "hf":
+        return hub_cache.snapshot_folder(source)
+    if not _has_modelscope_cache():
+        return None
+    try:
+        return _snapshot(source, local_only=True)
+    except Exception:  # noqa: BLE001 - the library has its own idea of "not in the cache"
+        return None
+
+
 def _has_modelscope_cache() -> bool:
     """Whether anything may be cached; asked where nothing is, ModelScope's client makes its
     folders and a session, also for what only prints."""
-    _spare_caches()
+    hub_cache.spare_caches()
     said = os.environ.get("MODELSCOPE_CACHE") or "~/.cache/modelscope"
     return os.path.isdir(os.path.expanduser(said))  # noqa: PTH111, PTH112 - may be "~"
 
 
 def pull_hub(source: Source, *, is_offline: bool, progress: Callable[[str], None]) -> Path:
-    """Fetch `source` into its library's cache and return the folder; resumes what was interrupted.
+    """Fetch `source` into its library's cache and return the folder, what is damaged there again.
+
+    What was fetched whole is kept when a fetch is interrupted; ModelScope's client also goes on
+    within a file, the newer ones of Hugging Face begin it again.
 
     Raises:
         QlaunchError: exit 1: what lies between us and the hub (`launcher.network.causes`),
             `model_unreachable`, `disk_full`, `models_dir_unusable`; exit 2: `unauthorized`,
             `forbidden`, `model_not_found`, `model_gated`, `model_unsupported` (no safetensors
-            there), `extra_missing` (ModelScope's client).
+            there), `model_corrupt` (other bytes than the hub's hashes promise), `extra_missing`
+            (ModelScope's client).
     """
     if is_offline:
         folder = snapshot(source, local_only=True)
         _must_be_whole(source, folder)
+        _must_be_as_promised(source, folder, progress)
         return folder
     progress(f"fetching {source}")
     if source.kind == "modelscope":
         extras.require("modelscope")
-    folder = _in_a_child(source)
-    if (folder / "config.json").exists() and not visible(folder, "*.safetensors"):
+        folder = _in_a_child(source)
+    else:
+        folder = _from_hugging_face(source, progress)
+    is_known = not folder.is_dir() or (folder / "config.json").exists()
+    if is_known and not visible(folder, "*.safetensors"):
         raise QlaunchError(
             f"{source} has no safetensors weights",
             code="model_unsupported",
@@ -111,15 +136,73 @@ def _must_be_whole(source: Source, folder: Path) -> None:
         )
 
 
-def _in_a_child(source: Source) -> Path:
+def _from_hugging_face(source: Source, progress: Callable[[str], None]) -> Path:
+    """Fetch, and compare what came with the hub's hashes: its library looks at lengths only.
+
+    The library takes each file that is there already for a good one, too: what of that is damaged
+    is fetched again. What came damaged just now leaves the cache, where others would find it.
+    """
+    before = hub_cache.blobs(source)
+    hub_cache.begin(source)
+    try:
+        folder = _in_a_child(source)
+        wrong = hub_cache.damaged(folder, progress)
+        again = [one for one in wrong if one.blob.name in before]
+        if again and len(again) == len(wrong):
+            names = ", ".join(one.name for one in again)
+            progress(f"damaged in the hub's cache, fetched again: {names}")
+            _in_a_child(source, [one.name for one in again])
+            wrong = hub_cache.damaged(folder, progress)
+        if wrong:
+            hub_cache.discard(wrong)
+            raise _not_as_promised(source, wrong)
+        came = any(folder.parent.glob("*"))  # else it has no file that serving needs
+        if came and locate_hub(replace(source, revision=folder.name)) is None:
+            raise unreachable(  # the rest lies in the folder of another commit
+                source,
+                "the hub changed this revision while it was fetched",
+                fix="run it again: the files that came whole are kept",
+            )
+        hub_cache.checked(source)
+    finally:
+        hub_cache.drop_partials(source)
+    return folder
+
+
+def _not_as_promised(source: Source, files: list[hub_cache.Stored]) -> QlaunchError:
+    names = ", ".join(one.name for one in files)
+    detail = f"{names}: its content has another hash than the hub gives"
+    cause = Cause("download_corrupt", hubs.endpoint(source.kind), detail)
+    return network_error(source, cause, _CLIENTS[source.kind])
+
+
+def _must_be_as_promised(source: Source, folder: Path, progress: Callable[[str], None]) -> None:
+    """Refuse damaged files where none can be fetched."""
+    if source.kind != "hf":
+        return
+    if wrong := hub_cache.damaged(folder, progress):
+        names = ", ".join(one.name for one in wrong)
+        raise corrupt(
+            source,
+            f"{names} in the hub's cache is damaged, and qlaunch is offline",
+            fix=f"qlaunch model pull {source}, while online",
+        )
+    hub_cache.checked(source)
+
+
+def _in_a_child(source: Source, again: Sequence[str] = ()) -> Path:
     """Fetch in a process that can be ended: the libraries' threads go on to the end of their files.
 
-    What was fetched of a file stays in the library's cache, and the next fetch goes on from there.
+    Args:
+        again: files to fetch though they are there.
     """
     argv = [sys.executable, "-P", "-m", "launcher.model.hub_worker", str(os.getpid())]
     wanted = [source.kind, source.location, source.revision or ""]
     with subprocess.Popen(
-        [*argv, *wanted], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True
+        [*argv, *wanted, *again],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
     ) as child:
         try:
             out, _ = child.communicate()
@@ -140,18 +223,24 @@ def _in_a_child(source: Source) -> Path:
     return Path(outcome.folder)
 
 
-def snapshot(source: Source, *, local_only: bool) -> Path:
+def snapshot(source: Source, *, local_only: bool, again: Sequence[str] = ()) -> Path:
     """The folder of `source` in its library's cache, fetched there unless `local_only`.
+
+    Args:
+        again: files of a Hugging Face repository to fetch though they are there.
 
     Raises:
         QlaunchError: see `pull_hub`.
     """
     try:
-        return _snapshot(source, local_only=local_only)
+        folder = _snapshot(source, local_only=local_only)
+        if again:
+            _force(source, folder.name, again)
     except QlaunchError:  # a library that is not installed
         raise
     except Exception as error:
         raise _explain(source, error, local_only) from error
+    return folder
 
 
 def _snapshot(source: Source, *, local_only: bool) -> Path:
@@ -159,10 +248,10 @@ def _snapshot(source: Source, *, local_only: bool) -> Path:
     options: dict[str, Any] = {
         "revision": source.revision,
         "local_files_only": local_only,
-        "allow_patterns": _ALLOW,
-        "ignore_patterns": _IGNORE,
+        "allow_patterns": hub_cache.ALLOW,
+        "ignore_patterns": hub_cache.IGNORE,
     }
-    _spare_caches()
+    hub_cache.spare_caches()
     with contextlib.redirect_stdout(sys.stderr), _bars_on_terminals_only():
         if source.kind == "hf":
             from huggingface_hub import snapshot_download
@@ -172,6 +261,15 @@ def _snapshot(source: Source, *, local_only: bool) -> Path:
             return Path(snapshot_download(source.location, **options))
         client = extras.require("modelscope")
         return Path(client.snapshot_download(source.location, **options))
+
+
+def _force(source: Source, commit: str, names: Sequence[str]) -> None:
+    """Fetch single files again; each replaces the one that is there when it has come whole."""
+    from huggingface_hub import hf_hub_download
+
+    with contextlib.redirect_stdout(sys.stderr), _bars_on_terminals_only():
+        for name in names:
+            hf_hub_download(source.location, name, revision=commit, force_download=True)
 
 
 def _give_up_on_silence() -> None:
@@ -193,18 +291,6 @@ def _give_up_on_silence() -> None:
     if hasattr(session, "event_hooks"):
         hooks = session.event_hooks
         session.event_hooks = {**hooks, "request": [*hooks.get("request", []), limit]}
-
-
-def _spare_caches() -> None:
-    """Our own cache folder for users without a home of theirs; before the libraries are imported.
-
-    They would make a folder called `~` where they are called, or write nowhere.
-    """
-    if child_environment.usable_home(os.environ) or os.environ.get("XDG_CACHE_HOME"):
-        return
-    for variable, name in (("HF_HOME", "huggingface"), ("MODELSCOPE_CACHE", "modelscope")):
-        if not Path(os.path.expanduser("~"), ".cache", name).is_dir():  # noqa: PTH111 - may be "~"
-            os.environ.setdefault(variable, str(dirs().cache / name))
 
 
 @contextlib.contextmanager

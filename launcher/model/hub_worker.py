@@ -1,4 +1,7 @@
-"""The process that fetches from a hub: its arguments are the parent, kind, repository, revision."""
+"""The process that fetches from a hub.
+
+Its arguments are the parent, kind, repository, revision and the names of files to fetch again.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,14 @@ from launcher.model.hub import Outcome, snapshot
 def main() -> int:
     """Fetch, and write the outcome on stdout; never outlives the process that asked for it."""
     die_with(int(sys.argv[1]))
-    kind, location, revision = sys.argv[2:]
+    kind, location, revision, *again = sys.argv[2:]
     source = Source(
         kind=cast("Literal['hf', 'modelscope']", kind),
         location=location,
         revision=revision or None,
     )
     try:
-        outcome = Outcome(folder=str(snapshot(source, local_only=False)))
+        outcome = Outcome(folder=str(snapshot(source, local_only=False, again=again)))
     except QlaunchError as error:
         outcome = Outcome(
             error=error.code,

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from launcher.errors import ExitCode, QlaunchError
 from launcher.linux.removal import bytes_of, discard
+from launcher.model import hub_cache
 from launcher.model.fetch import locate
+from launcher.model.hub import remains
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +31,7 @@ class Stored:
 
 
 def stored(sources: Sequence[Source], *, models_dir: Path) -> tuple[Stored, ...]:
-    """Every one of `sources` that is on this machine.
+    """Every one of `sources` that is on this machine, be it damaged or in part.
 
     Raises:
         QlaunchError: `model_own` (exit 2): a folder of the user's own, which nobody fetched. One
@@ -37,7 +39,7 @@ def stored(sources: Sequence[Source], *, models_dir: Path) -> tuple[Stored, ...]
     """
     found: list[Stored] = []
     for source in sources:
-        path = locate((source,), models_dir=models_dir)
+        path = locate((source,), models_dir=models_dir) or _broken(source)
         if path is None:
             continue
         if source.kind == "path" and not path.is_relative_to(models_dir.absolute()):
@@ -61,7 +63,7 @@ def remove(model: Stored) -> None:
         return
     strategy = _strategy(model.path)
     if strategy is None:
-        discard(model.path)
+        hub_cache.remove(model.path)
         return
     if strategy.repos:  # its only revision: the whole folder, which one rename takes away
         for folder in strategy.repos:
@@ -77,10 +79,20 @@ def remove(model: Stored) -> None:
         )
 
 
+def _broken(source: Source) -> Path | None:
+    """What lies of a hub's model on this machine, though it cannot be served."""
+    if source.kind == "path" or source.kind == "package":
+        return None
+    found = remains(source)
+    if found is None and source.kind == "hf" and source.revision is None:
+        found = hub_cache.begun_repository(source)
+    return found
+
+
 def _freed(source: Source, path: Path) -> int:
     if source.kind == "hf" and (strategy := _strategy(path)) is not None:
         return int(strategy.expected_freed_size)
-    return bytes_of(path)
+    return bytes_of(hub_cache.whole_repository(path) if source.kind == "hf" else path)
 
 
 def _strategy(path: Path) -> DeleteCacheStrategy | None:

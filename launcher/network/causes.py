@@ -56,7 +56,9 @@ class Client:
     kept: str = "what was fetched is kept"
 
 
-HUGGING_FACE: Final = Client("HF_ENDPOINT", "SSL_CERT_FILE", "HF_TOKEN")
+HUGGING_FACE: Final = Client(
+    "HF_ENDPOINT", "SSL_CERT_FILE", "HF_TOKEN", kept="the files that came whole are kept"
+)
 MODELSCOPE: Final = Client("MODELSCOPE_ENDPOINT", "REQUESTS_CA_BUNDLE", "MODELSCOPE_API_TOKEN")
 PIP: Final = Client(
     "PIP_INDEX_URL", "PIP_CERT", "user and password in PIP_INDEX_URL or in ~/.netrc"

@@ -47,6 +47,14 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 _BUNDLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _CORRUPT: Final = frozenset({"FileIntegrityError", "FileSizeMismatchError"})
 _NOT_JSON: Final = frozenset({"JSONDecodeError"})
+_ODD_ANSWERS: Final = {
+    "TooManyRedirects": "redirects without an end",
+    "FileMetadataError": "a file without its hash or revision",
+}
+_NOT_AS_READ: Final = frozenset(
+    {"AttributeError", "TypeError", "KeyError", "IndexError", "AssertionError"}
+)
+"""What a client library ends with where JSON has another form than it takes for granted."""
 _BAD_ADDRESS: Final = frozenset(
     {"UnsupportedProtocol", "InvalidURL", "InvalidSchema", "MissingSchema", "InvalidProxyURL"}
 )
@@ -164,7 +172,12 @@ def _of_names(names: set[str], links: list[BaseException], url: str) -> Cause | 
         return Cause("unexpected_answer", url, "no JSON")
     if names & _BAD_ADDRESS:
         return Cause("address_invalid", url, str(links[-1])[:120])
-    return of_text(" ".join(str(one) for one in links), url)
+    for name in _ODD_ANSWERS.keys() & names:
+        return Cause("unexpected_answer", url, _ODD_ANSWERS[name])
+    found = of_text(" ".join(str(one) for one in links), url)
+    if found is None and type(links[-1]).__name__ in _NOT_AS_READ:
+        return Cause("unexpected_answer", url, "JSON of another form")
+    return found
 
 
 def _of_proxy(text: str, url: str, via: str | None) -> Cause:

@@ -29,6 +29,9 @@ class Hub:
     """It breaks there every time."""
     spoilt: set[str] = field(default_factory=set)
     """File names whose last byte is another than was promised."""
+    moved: set[str] = field(default_factory=set)
+    """File names that come with another commit than the one asked for."""
+    without_etag: set[str] = field(default_factory=set)
     stall: dict[str, int] = field(default_factory=dict)
     """File name -> bytes after which sending waits for `go_on`."""
     stalled: threading.Event = field(default_factory=threading.Event)
@@ -117,7 +120,8 @@ class _Handler(BaseHTTPRequestHandler):
         sha, folder = found
         if kind == "tree":
             entries = [
-                {"type": "file", "path": name, "size": path.stat().st_size, "oid": _etag(path)}
+                {"type": "file", "path": name, "size": path.stat().st_size, "oid": _git_id(path)}
+                | ({"lfs": _lfs(path)} if _is_large(path) else {})
                 for name, path in _files(folder)
             ]
             self._json(200, entries)
@@ -133,7 +137,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not (folder / name).is_file():
             self._json(404, {"error": "no such file"}, {"X-Error-Code": "EntryNotFound"})
             return
-        self._send(folder / name, {"X-Repo-Commit": sha})
+        came = commit(repo, "moved") if Path(name).name in self.hub.moved else sha
+        self._send(folder / name, {"X-Repo-Commit": came})
 
     def _find(self, repo: str, revision: str) -> tuple[str, Path] | None:
         """The revision asked for, or None after the error was sent."""
@@ -177,7 +182,8 @@ class _Handler(BaseHTTPRequestHandler):
         begin = int((self.headers.get("Range") or "bytes=0-")[6:].partition("-")[0])
         body = data[begin:]
         self.send_response(206 if begin else 200)
-        self.send_header("ETag", f'"{_etag(path)}"')
+        if path.name not in self.hub.without_etag:
+            self.send_header("ETag", f'"{_etag(path)}"')
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("Content-Type", "application/octet-stream")
         self.send_header("Content-Length", str(len(body)))
@@ -219,5 +225,19 @@ def _files(folder: Path) -> list[tuple[str, Path]]:
     return [(path.relative_to(folder).as_posix(), path) for path in paths]
 
 
+def _is_large(path: Path) -> bool:
+    return path.suffix == ".safetensors"
+
+
+def _lfs(path: Path) -> dict[str, object]:
+    return {"oid": _etag(path), "size": path.stat().st_size, "pointerSize": 134}
+
+
+def _git_id(path: Path) -> str:
+    data = path.read_bytes()
+    return hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
+
+
 def _etag(path: Path) -> str:
-    return hashlib.sha1(path.read_bytes()).hexdigest()
+    """The SHA-256 of what hubs keep with git-lfs, git's id of the rest."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if _is_large(path) else _git_id(path)

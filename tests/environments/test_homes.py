@@ -15,7 +15,7 @@ import pytest
 
 from launcher import paths
 from launcher.errors import QlaunchError
-from launcher.model import hub
+from launcher.model import hub, hub_cache
 from launcher.model.source import parse_source
 
 ROOT = Path(__file__).parents[2]
@@ -73,7 +73,7 @@ def test_hubs_cache_in_our_folder_for_a_user_without_a_home(
     monkeypatch.setenv("QLAUNCH_HOME", str(tmp_path))
     for name in ("HF_HOME", "MODELSCOPE_CACHE"):
         monkeypatch.delenv(name, raising=False)
-    hub._spare_caches()
+    hub_cache.spare_caches()
     assert os.environ["HF_HOME"] == str(tmp_path / "cache/huggingface")
     assert os.environ["MODELSCOPE_CACHE"] == str(tmp_path / "cache/modelscope")
 

@@ -207,3 +207,12 @@ def test_a_repository_without_safetensors_is_refused_by_name(
     client.hub.repos["acme/old"] = {"main": folder}
     (answer,) = client.pull(("hf:acme/old", False))
     assert (answer["code"], answer["exit"]) == ("model_unsupported", 2)
+
+
+def test_a_repository_without_a_file_that_serving_needs(client: Client, tmp_path: Path) -> None:
+    folder = tmp_path / "gguf"
+    folder.mkdir()
+    (folder / "model.gguf").write_bytes(b"GGUF")
+    client.hub.repos["acme/gguf"] = {"main": folder}
+    (answer,) = client.pull(("hf:acme/gguf", False))
+    assert (answer["code"], answer["exit"]) == ("model_unsupported", 2)

@@ -21,7 +21,7 @@ import pytest
 from tests.checkpoints import make_qwen3
 from tests.checkpoints.hub import Hub, serve
 from tests.network.test_fetch_failures import environment, fetch
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 
 KINDS = ["hf", "modelscope"]
 SHARD = "model-00001-of-00002.safetensors"
@@ -64,7 +64,7 @@ def answer(child: subprocess.Popen[str]) -> tuple[int, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_interrupt_ends_a_download_at_once_and_the_next_goes_on_from_there(
+def test_an_interrupt_ends_a_download_at_once_and_the_next_completes_it(
     kind: str, hub: Hub, model: Path, tmp_path: Path
 ) -> None:
     hub.stall = {SHARD: 50_000}
@@ -78,10 +78,52 @@ def test_an_interrupt_ends_a_download_at_once_and_the_next_goes_on_from_there(
     assert code == 130
     assert document["errors"][0]["code"] == "interrupted"
     hub.go_on.set()
+    hub.requests.clear()
     code, document = answer(pull(hub, tmp_path, kind))
     assert code == 0
+    # Hugging Face's client begins the file again, as `kept` says, and no part of it is left.
+    assert kind == "modelscope" or not any(asked for _, _path, asked in hub.requests)
+    assert not list(tmp_path.rglob("*.incomplete"))
     folder = Path(document["data"]["path"])
     assert (folder / SHARD).read_bytes() == (model / SHARD).read_bytes()
+
+
+def test_what_a_killed_download_leaves_is_listed_and_goes(
+    hub: Hub, model: Path, tmp_path: Path
+) -> None:
+    def prune(*words: str) -> dict[str, Any]:
+        argv = [sys.executable, "-m", "launcher", "prune", "leftovers", "--json", *words]
+        ran = subprocess.run(
+            argv, env=environment(tmp_path, hub.endpoint, {}), capture_output=True, check=False
+        )
+        document: dict[str, Any] = json.loads(ran.stdout)
+        return document
+
+    def killed() -> Path:
+        hub.stalled.clear()
+        hub.go_on.clear()
+        hub.stall = {SHARD: 50_000}
+        child = pull(hub, tmp_path, "hf", HF_HUB_DOWNLOAD_TIMEOUT="600")
+        assert hub.stalled.wait(PATIENCE_S)
+        digest = hashlib.sha256((model / SHARD).read_bytes()).hexdigest()
+        (part,) = tmp_path.rglob(f"{digest}.*.incomplete")
+        os.utime(part, (0, 0))
+        assert prune()["errors"][0]["code"] == "in_use"
+        child.kill()
+        child.communicate()
+        hub.go_on.set()
+        return part
+
+    part = killed()
+    eventually(lambda: str(part) in str(prune()["data"]))  # when its process has ended, too
+    os.utime(part)
+    assert prune()["errors"][0]["code"] == "in_use"  # it was written to a moment ago
+    os.utime(part, (0, 0))
+    prune("--yes")
+    assert not part.exists()
+    part = killed()
+    assert answer(pull(hub, tmp_path, "hf"))[0] == 0
+    assert not part.exists()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -93,15 +135,49 @@ def test_a_connection_that_breaks_off_every_time_is_called_that(
     (error,) = document["errors"]
     assert (code, error["code"]) == (1, "connection_lost"), error
     assert f"the connection to {hub.endpoint} broke off" in error["message"]
-    assert "what was fetched is kept" in error["fix"]
+    kept = "the files that came whole are kept" if kind == "hf" else "what was fetched is kept"
+    assert kept in error["fix"]
 
 
-def test_a_file_that_is_not_the_one_promised_is_called_corrupt(hub: Hub, tmp_path: Path) -> None:
-    hub.spoilt = {SHARD}
-    code, document = answer(pull(hub, tmp_path, "modelscope", **FEW_TRIES))
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", [SHARD, "tokenizer.json"])
+def test_a_file_that_is_not_the_one_promised_is_called_corrupt(
+    kind: str, name: str, hub: Hub, model: Path, tmp_path: Path
+) -> None:
+    hub.spoilt = {name}
+    for _ in range(2):  # what came is not found in the cache by the next
+        code, document = answer(pull(hub, tmp_path, kind, **FEW_TRIES))
+        (error,) = document["errors"]
+        assert (code, error["code"]) == (2, "model_corrupt"), error
+        assert "is not the file that was promised" in error["message"]
+        if kind == "hf":
+            assert f"{name}: its content has another hash" in error["message"]
+    hub.spoilt = set()
+    code, document = answer(pull(hub, tmp_path, kind))
+    assert code == 0
+    assert (Path(document["data"]["path"]) / name).read_bytes() == (model / name).read_bytes()
+
+
+def test_a_revision_that_the_hub_changes_meanwhile_is_called_that(hub: Hub, tmp_path: Path) -> None:
+    hub.moved = {SHARD, SHARD.replace("00001-of", "00002-of")}
+    for _ in range(2):
+        code, document = answer(pull(hub, tmp_path, "hf"))
+        (error,) = document["errors"]
+        assert (code, error["code"]) == (1, "model_unreachable"), error
+        assert "the hub changed this revision while it was fetched" in error["message"]
+        assert "run it again" in error["fix"]
+    hub.moved = set()
+    assert answer(pull(hub, tmp_path, "hf"))[0] == 0
+
+
+def test_a_file_without_its_hash_is_an_answer_of_another_kind(hub: Hub, tmp_path: Path) -> None:
+    hub.without_etag = {SHARD}
+    code, document = answer(pull(hub, tmp_path, "hf"))
     (error,) = document["errors"]
-    assert (code, error["code"]) == (2, "model_corrupt"), error
-    assert "is not the file that was promised" in error["message"]
+    assert (code, error["code"]) == (1, "unexpected_answer"), error
+    assert (
+        f"{hub.endpoint} answers with something other than what was asked for" in (error["message"])
+    )
 
 
 @pytest.fixture

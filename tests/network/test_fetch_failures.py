@@ -182,6 +182,31 @@ CASES = [
         fetchers=HUBS,
     ),
     Case(
+        "redirects in a circle", "unexpected_answer", "(redirects without an end)", "login page",
+        always(servers.answers("302 Found", "Location: /again", body=b"")), fetchers=HUBS,
+    ),
+    Case(
+        "a list", "unexpected_answer", "something other than what was asked for", "login page",
+        always(servers.answers("200 OK", "Content-Type: application/json", body=b"[]")),
+        fetchers=HUBS,
+    ),
+    Case(
+        "null", "unexpected_answer", "something other than what was asked for", "login page",
+        always(servers.answers("200 OK", "Content-Type: application/json", body=b"null")),
+        fetchers=HUBS,
+    ),
+    Case(
+        "a repository without its files", "unexpected_answer", "(JSON of another form)",
+        "login page",
+        always(
+            servers.answers(
+                "200 OK", "Content-Type: application/json",
+                body=b'{"id": "acme/tiny", "sha": "' + b"a" * 40 + b'"}',
+            )
+        ),
+        fetchers=("hf",),
+    ),
+    Case(
         "self-signed", "tls_failed", "no trusted TLS connection", "set {certificates}",
         always(servers.answers("200 OK")), tls=True,
     ),

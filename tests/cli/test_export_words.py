@@ -10,19 +10,19 @@ from tests.cli.commandline import Run
 
 REFUSED = [
     (("k8s", "--image", "a b; rm"), "is not the name of an image"),
-    (("compose", "--image", ""), "is not the name of an image"),
+    (("compose", "--image", ""), "is given an empty value"),
     (("compose", "--image", "Upper"), "is not the name of an image"),
     (("k8s", "--replicas", "3000000000000"), "150000"),
     (("k8s", "--autoscaler", "hpa", "--max-replicas", "3000000000000"), "150000"),
     (("skypilot", "--accelerators", "x y:-1"), "with one card or more"),
     (("skypilot", "--accelerators", "T4:0"), "with one card or more"),
-    (("skypilot", "--accelerators", ""), "with one card or more"),
-    (("skypilot", "--package", ""), "neither a requirement"),
+    (("skypilot", "--accelerators", ""), "is given an empty value"),
+    (("skypilot", "--package", ""), "is given an empty value"),
     (("skypilot", "--package", "a b"), "neither a requirement"),
     (("skypilot", "--package", "-r x/y"), "neither a requirement"),
     (("skypilot", "--per-replica", "5"), "no rate of requests changes it"),
     (("systemd", "--user", "svc"), "--user belongs to --scope system"),
-    (("systemd", "--scope", "system", "--user", ""), "is not the name of a user"),
+    (("systemd", "--scope", "system", "--user", ""), "is given an empty value"),
     (("systemd", "--scope", "system", "--user", "no such%u"), "is not the name of a user"),
     (("systemd", "--scope", "system", "--user", "4294967295"), "is not the name of a user"),
 ]

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -41,8 +42,9 @@ def artefacts(home: Home) -> Iterator[tuple[str, bytes]]:
         if path.is_file() and path.name != "engine-secrets.yaml":
             yield str(path), path.read_bytes()
     for process in home.processes():
-        for name in ("cmdline", "environ"):
-            yield f"{process.pid}/{name}", Path(f"/proc/{process.pid}/{name}").read_bytes()
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended since
+            for name in ("cmdline", "environ"):
+                yield f"{process.pid}/{name}", Path(f"/proc/{process.pid}/{name}").read_bytes()
 
 
 def found(home: Home, words: str) -> list[str]:
@@ -114,7 +116,8 @@ def test_the_key_is_in_no_output_of_the_command_line(home: Home, key: Path) -> N
         ["logs", "svc"],
         ["runs", "show", state.run],
         ["runs", "report", state.run],
-        ["runs", "report", state.run, "--markdown", "-", "--csv", "-"],
+        ["runs", "report", state.run, "--markdown", "-"],
+        ["runs", "report", state.run, "--csv", "-"],
         ["runs", "diff", state.run, state.run],
         ["top", "--once"],
         ["plan", "cpu-minilm", "--api-key-file", str(key), "--host", "0.0.0.0"],

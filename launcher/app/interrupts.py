@@ -13,24 +13,26 @@ from typing import Final
 _END_OF_A_LOOP: Final = "BaseEventLoop.__del__"
 
 
+def _interrupt(_signum: int, _frame: FrameType | None) -> None:
+    """Another signal, taken as Ctrl-C."""
+    if callable(signal.getsignal(signal.SIGINT)):
+        # A running event loop has a handler of its own there, which ends its tasks in order.
+        signal.raise_signal(signal.SIGINT)
+    else:  # ignored, as in the background of a script
+        raise KeyboardInterrupt
+
+
 @contextlib.contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
     """SIGTERM, as `timeout` and schedulers of jobs send it, ends the command as Ctrl-C does.
 
     A hang-up does not: whoever loses a terminal while a service starts finds it started.
     """
-
-    def interrupt(_signum: int, _frame: FrameType | None) -> None:
-        if callable(signal.getsignal(signal.SIGINT)):
-            signal.raise_signal(signal.SIGINT)
-        else:  # ignored, as in the background of a script
-            raise KeyboardInterrupt
-
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
-    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
     finally:
@@ -48,18 +50,14 @@ def ends_by_interrupt() -> Iterator[None]:
     signals arrive: the kernel drops one that init has no handler for.
     """
 
-    def interrupt(_signum: int, _frame: FrameType | None) -> None:
-        # A running event loop has a handler of its own there, which ends its tasks in order.
-        signal.raise_signal(signal.SIGINT)
-
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     handlers: dict[signal.Signals, Callable[[int, FrameType | None], object]] = {
-        signal.SIGTERM: interrupt
+        signal.SIGTERM: _interrupt
     }
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        handlers[signal.SIGHUP] = interrupt
+        handlers[signal.SIGHUP] = _interrupt
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         handlers[signal.SIGINT] = signal.default_int_handler
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from launcher.app import candidates
 from launcher.argv import FlagValue
 from launcher.config.loading import LoadedProfile
-from launcher.config.settings import load_user_config, resolve
+from launcher.config.settings import load_user_config, place, resolve
 from launcher.engine import command, releases
 from launcher.engine.environments import install
 from launcher.engine.options import flags as flag_tables
@@ -95,9 +95,9 @@ def _require(
 
 def _placed(loaded: LoadedProfile, at: KeyPath, error: QlaunchError) -> QlaunchError:
     """An error with the file and the line of what it is about."""
-    line = f":{loaded.lines[at]}" if at in loaded.lines else ""
+    where = place("profile", loaded.file(at), loaded.lines, at)
     return QlaunchError(
-        f"profile {loaded.file(at)}{line}: {error.message}",
+        f"{where}: {error.message}",
         code=error.code,
         exit_code=error.exit_code,
         fix=error.fix,

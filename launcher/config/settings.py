@@ -219,7 +219,7 @@ def resolve(
     flags = _merge_flags(loaded, given.get("flags"), user_config, sources)
     cache = service_cache(loaded.profile.cache, lambda key: loaded.file(("cache", key)).parent)
     if cache is not None:
-        sources["cache"] = _place("profile", loaded.file(("cache",)), loaded.lines, ("cache",))
+        sources["cache"] = place("profile", loaded.file(("cache",)), loaded.lines, ("cache",))
     return Resolved(**values, cache=cache, flags=flags, sources=sources)
 
 
@@ -251,7 +251,7 @@ def for_release(settings: Resolved, loaded: LoadedProfile, release: str) -> Reso
             continue
         at = ("flags_by_engine", release, key)
         flags[key] = value
-        sources[f"flags.{key}"] = _place("profile", loaded.file(at), loaded.lines, at)
+        sources[f"flags.{key}"] = place("profile", loaded.file(at), loaded.lines, at)
     if settings.engine != release:
         sources["engine"] = f"{release}, chosen by the hardware"
     return msgspec.structs.replace(settings, engine=release, flags=flags, sources=sources)
@@ -275,12 +275,12 @@ def _candidates(
     if written and getattr(loaded.profile, name) is not None:
         file = loaded.file((name,))
         value = _anchored(setting, getattr(loaded.profile, name), file.parent)
-        yield value, _place("profile", file, loaded.lines, (name,))
+        yield value, place("profile", file, loaded.lines, (name,))
     configured = getattr(user_config.values, name, None)
     if configured is not None:
         folder = user_config.path.parent if user_config.path else Path()
         value = _anchored(setting, configured, folder)
-        yield value, _place("user config", user_config.path, user_config.lines, (name,))
+        yield value, place("user config", user_config.path, user_config.lines, (name,))
     if name == "name":
         yield loaded.name, "default"
     yield getattr(loaded.profile, name, setting.default), "default"
@@ -340,12 +340,12 @@ def _merge_flags(
     merged: dict[str, FlagValue] = {}
     for key, value in user_config.values.flags.items():
         merged[key] = value
-        place = _place("user config", user_config.path, user_config.lines, ("flags", key))
-        sources[f"flags.{key}"] = place
+        where = place("user config", user_config.path, user_config.lines, ("flags", key))
+        sources[f"flags.{key}"] = where
     for key, value in loaded.profile.flags.items():
         merged[key] = value
         file = loaded.file(("flags", key))
-        sources[f"flags.{key}"] = _place("profile", file, loaded.lines, ("flags", key))
+        sources[f"flags.{key}"] = place("profile", file, loaded.lines, ("flags", key))
     for key, value in _given_flags(given).items():
         merged[key] = value
         sources[f"flags.{key}"] = "command line"
@@ -363,7 +363,8 @@ def _given_flags(given: object) -> dict[str, FlagValue]:
     return flags
 
 
-def _place(what: str, path: Path | None, lines: Lines, at: tuple[str, ...]) -> str:
+def place(what: str, path: Path | None, lines: Lines, at: tuple[str | int, ...]) -> str:
+    """Where a value stands, for a message: what it is of, file and line."""
     line = f":{lines[at]}" if at in lines else ""
     return f"{what} {path}{line}" if path else what
 

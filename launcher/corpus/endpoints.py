@@ -35,6 +35,7 @@ _OF_SERVER: Final = {
     405: "look at the address: it does not serve /v1/embeddings",
 }
 """Statuses of a server that will not do, whatever it is asked, and what helps."""
+_LOOK: Final = "look at the service, then run the same command again to go on"
 _LATER: Final = frozenset({408, 425, 429, 503})
 """Statuses of a server that is busy, or not ready yet."""
 
@@ -103,7 +104,7 @@ class Pool:
         self._answered = time.monotonic()
         self._last_error = "none has been asked"
         self._over: QlaunchError | None = None
-        """What the last service that is over said of itself."""
+        """What the last service that is over said of itself; or what helps where none ever did."""
 
     async def __aenter__(self) -> Self:
         self._answered = time.monotonic()
@@ -151,11 +152,7 @@ class Pool:
                 if status in _OF_SERVER:
                     endpoint.out = str(error)
                     if not self._ever:
-                        self._over = QlaunchError(
-                            f"no endpoint will do: {self._last_error}",
-                            code="embed_failed",
-                            fix=_OF_SERVER[status],
-                        )
+                        self._over = self._none_will_do(_OF_SERVER[status])
                 elif status is not None and 400 <= status < 500 and status not in _LATER:
                     self._answers(endpoint)
                     raise RefusedError(str(error)) from None
@@ -219,12 +216,7 @@ class Pool:
                 each for each in (self.endpoints if only is None else [only]) if each.out is None
             ]
             if not usable:
-                raise self._over or QlaunchError(
-                    f"no endpoint will do: {self._last_error}",
-                    code="embed_failed",
-                    exit_code=ExitCode.UNEXPECTED,
-                    fix="look at the service, then run the same command again to go on",
-                )
+                raise self._over or self._none_will_do(_LOOK, ExitCode.UNEXPECTED)
             now = time.monotonic()
             awake = [each for each in usable if each.awake <= now]
             if awake:
@@ -234,12 +226,16 @@ class Pool:
                     f"no endpoint has answered for {patience_s:.0f} s: {self._last_error}",
                     code="embed_failed",
                     exit_code=ExitCode.TIMEOUT,
-                    fix="look at the service, then run the same command again to go on",
+                    fix=_LOOK,
                 )
             if now - self._answered > TELL_S and not self._told:
                 self._told = True
                 self._say(f"{self._last_error}; asking again for up to {patience_s:.0f} s (--wait)")
             await asyncio.sleep(max(0.01, min(each.awake for each in usable) - now))
+
+    def _none_will_do(self, fix: str, exit_code: ExitCode = ExitCode.USAGE) -> QlaunchError:
+        text = f"no endpoint will do: {self._last_error}"
+        return QlaunchError(text, code="embed_failed", exit_code=exit_code, fix=fix)
 
     async def _rest(self, endpoint: Endpoint, most: float) -> None:
         """Leave a server alone for a while, and look where its service is by then."""

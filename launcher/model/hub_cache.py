@@ -8,6 +8,7 @@ a large one, git's id of a small one. The library itself compares lengths only.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import re
@@ -19,7 +20,7 @@ import msgspec
 
 from launcher import child_environment
 from launcher.linux import locks, removal
-from launcher.linux.files import write_atomic
+from launcher.linux.files import sha256, write_atomic
 from launcher.paths import dirs
 from launcher.units import size
 
@@ -34,7 +35,6 @@ IGNORE: Final = [
     *("onnx/*", "openvino/*", "coreml/*", "tflite/*"),
     *("checkpoint-*/*", "original/*", "gguf/*"),
 ]
-_CHUNK: Final = 4 * 1024 * 1024
 _WORTH_TELLING: Final = 1e9
 """Bytes to read, from which on it takes seconds."""
 _PARTIAL: Final = re.compile(r"(?P<blob>.+)\.[0-9a-f]{8}\.incomplete")
@@ -166,22 +166,20 @@ def _files(folder: Path) -> Iterator[Stored]:
 def _agrees(blob: Path) -> bool:
     """Whether a file's content has the hash that it is called by; 40 digits are git's id, or the
     plain SHA-1 that some mirrors give."""
-    if len(blob.name) == 64:
-        digests = [hashlib.sha256()]
-    else:
-        start = f"blob {blob.stat().st_size}\0".encode()
-        digests = [
-            hashlib.sha1(start, usedforsecurity=False),
-            hashlib.sha1(usedforsecurity=False),
-        ]
     try:
-        with blob.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                for digest in digests:
-                    digest.update(chunk)
+        if len(blob.name) == 64:
+            return sha256(blob) == blob.name
+        git = f"blob {blob.stat().st_size}\0".encode()
+        return any(_sha1(blob, start) == blob.name for start in (git, b""))
     except OSError:
         return True  # `inspect` says why it cannot be read
-    return blob.name in {digest.hexdigest() for digest in digests}
+
+
+def _sha1(file: Path, start: bytes) -> str:
+    """SHA-1 of `start` and what is in the file."""
+    with file.open("rb") as content:
+        begun = functools.partial(hashlib.sha1, start, usedforsecurity=False)
+        return hashlib.file_digest(content, begun).hexdigest()
 
 
 # --- what is remembered in our own cache ----------------------------------------------------------

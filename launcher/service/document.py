@@ -7,7 +7,8 @@ from typing import TypeVar
 import msgspec
 from msgspec import UNSET
 
-from launcher.documents.run import PredictionError
+from launcher.documents.plan import MemoryPrediction
+from launcher.documents.run import Peak, PredictionError
 from launcher.documents.service_state import FINAL, ReplicaState, ServiceState, at_work
 from launcher.documents.status import (
     GatewayStatus,
@@ -100,7 +101,11 @@ def _replica(each: ReplicaState, *, runs: bool) -> ReplicaStatus:
 
 def prediction_error(state: ServiceState) -> PredictionError:
     """How far the prediction is off what it foresees: the peak until the service was verified."""
-    foreseen, peak = state.predicted, state.verified_peak
+    return error_of(state.predicted, state.verified_peak)
+
+
+def error_of(foreseen: MemoryPrediction | None, peak: Peak | None) -> PredictionError:
+    """How far a prediction is off a peak; nothing where one of them is not there."""
     if foreseen is None or peak is None:
         return PredictionError()
     return PredictionError(

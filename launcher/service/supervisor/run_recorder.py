@@ -11,17 +11,17 @@ import msgspec
 
 from launcher.documents.failure import Failure
 from launcher.documents.plan import Plan
-from launcher.documents.run import Peak, Phase, PredictionError, Run, Sample
+from launcher.documents.run import Peak, Phase, Run, Sample
 from launcher.documents.service_state import ServiceState
 from launcher.linux import processes
 from launcher.linux.files import write_atomic
 from launcher.linux.procfs import foreign_pid_namespace
 from launcher.paths import dirs, private_dir
-from launcher.plan import memory
 from launcher.record.peak import PeakTracker
 from launcher.record.runs import RunWriter, new_run_id
 from launcher.record.sampler import Sampler, pause_s
 from launcher.record.scrub import Scrubber
+from launcher.service.document import error_of
 from launcher.service.logs import LOG_NAME
 from launcher.service.supervisor.engine_log import LINE_BYTES, LogFile
 from launcher.service.supervisor.http_probe import seconds_since
@@ -139,10 +139,7 @@ class RunRecorder:
         self._run = msgspec.structs.replace(
             self._run,
             verified_peak=peak,
-            prediction_error=PredictionError(
-                ram=memory.error(self._plan.predicted.ram_bytes, peak.ram_peak_bytes),
-                gpu=memory.error(self._plan.predicted.gpu_bytes, peak.gpu_peak_bytes),
-            ),
+            prediction_error=error_of(self._plan.predicted, peak),
         )
 
     def gpu_held(self, pids: Collection[int]) -> str | None:

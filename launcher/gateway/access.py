@@ -18,6 +18,8 @@ _LEAST_LETTERS: Final = 8
 _FORM: Final = (
     f"a key of at least {_LEAST_LETTERS} letters, with texts=N, tokens=N or priority=bulk after it"
 )
+_HOST: Final = re.compile(r"(?:\[([^\[\]]+)\]|([^:\[\]]+))(?::[0-9]*)?|([0-9a-f:.]+)")
+"""A name or an address, and a port, as the guard reads it (qlaunch_guard/routes.py)."""
 _WORD: Final = re.compile(r"(texts|tokens)=([1-9][0-9]{0,11})|priority=(interactive|bulk)")
 
 
@@ -140,10 +142,12 @@ def host_allowed(header: str | None, names: frozenset[str]) -> bool:
         names: further names that are allowed.
     """
     if not header:
+        return True  # HTTP/1.0, which no browser speaks
+    found = _HOST.fullmatch(header.strip().lower())
+    if found is None:
         return False
-    name = header.rpartition(":")[0] if header[-1:].isdigit() and ":" in header else header
-    name = name.strip("[]").lower()
-    return is_loopback(name) or name in names
+    name = "".join(part or "" for part in found.groups()).rstrip(".")
+    return name.endswith(".localhost") or name in names or is_loopback(name)
 
 
 def secret(path: Path) -> bytes:

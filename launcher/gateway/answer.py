@@ -23,7 +23,8 @@ _OWN_ORDER: Final = sys.byteorder == "little"
 
 class _Item(msgspec.Struct):
     embedding: str | list[float]
-    index: int
+    index: int = 0
+    """Servers that write JSON from protocol buffers leave a 0 out; two without one are none."""
 
 
 class _Answer(msgspec.Struct):

@@ -80,14 +80,19 @@ class Caller:
                 allow_redirects=False,
             ) as response:
                 named = {name.lower(): value for name, value in response.headers.items()}
-                return Answer(status=response.status, headers=named, body=await _bounded(response))
+                return Answer(status=response.status, headers=named, body=await bounded(response))
         except TimeoutError:
             raise
         except aiohttp.ClientError as error:
             raise UnreachableError(type(error).__name__) from error
 
 
-async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+async def bounded(response: aiohttp.ClientResponse) -> bytes:
+    """The body of an answer.
+
+    Raises:
+        WrongAnswerError: it is larger than any answer.
+    """
     parts, size = [], 0
     async for part in response.content.iter_any():
         size += len(part)

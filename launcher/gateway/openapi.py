@@ -12,7 +12,7 @@ import msgspec
 from launcher import __version__
 from launcher.gateway.identity import MOST_IDS
 from launcher.gateway.problems import TYPES
-from launcher.gateway.request import MOST_DIMENSIONS, OUTPUT_TYPES, TRUNCATIONS
+from launcher.gateway.request import DROP, MOST_DIMENSIONS, OUTPUT_TYPES, TRUNCATIONS
 
 Json = dict[str, Any]
 PRIORITIES: Final = ("interactive", "bulk")
@@ -88,6 +88,7 @@ def _request(served: Served) -> Json:
     more: Json = {"description": "Goes to the server, and into the cache's key."}
     if served.guarded:
         more = {"description": "Written out by clients that do not use it.", "type": "null"}
+    drop: Json = {"description": "Changes nothing: LiteLLM's.", "type": ["boolean", "null"]}
     texts = [{"type": "string"}, _array({"type": "string"}) | many]
     named = {"properties": {"prompt_name": {"type": "string"}}, "required": ["prompt_name"]}
     return {
@@ -106,6 +107,7 @@ def _request(served: Served) -> Json:
             "prompt_name": {"enum": [*served.prompts, None]},
             "priority": {"enum": [*PRIORITIES, None]},
             "user": {"description": "Goes to the server.", "type": ["string", "null"]},
+            **({DROP: drop} if served.guarded else {}),
         },
         "additionalProperties": more,
         # A prompt cannot be put before token ids.
@@ -190,12 +192,14 @@ _ANSWER: Final[Json] = {
 }
 _MODEL: Final[Json] = {
     "type": "object",
-    "required": ["id", "object", "created", "owned_by"],
+    "required": ["id", "object", "created", "owned_by", "root"],
     "properties": {
         "id": {"type": "string"},
         "object": {"const": "model"},
         "created": _COUNT,
         "owned_by": {"type": "string"},
+        "root": {"description": "The model's first name.", "type": "string"},
+        "max_model_len": {"description": "Most tokens of a text.", "type": "integer"},
     },
     "additionalProperties": False,
 }

@@ -110,8 +110,9 @@ class Group:
 
     def add(self, replica: Replica) -> None:
         """One more server."""
+        if self.replicas:  # without one there are the turns of one
+            self._turns.add(self.limits.most_open)
         self.replicas.append(replica)
-        self._turns.add(self.limits.most_open)
 
     def rotate(self, sources: Sequence[Source]) -> list[Replica]:
         """Have exactly these servers from now on; the others finish their calls, and are returned.

@@ -25,6 +25,9 @@ KNOWN: Final = (
     "output_dtype",
     "priority",
 )
+DROP: Final = "drop_params"
+"""LiteLLM's word for leaving out what a model does not know (true or false), which RAGFlow says to
+every server. It goes to servers that we do not know; others do nothing for it."""
 TRUNCATIONS: Final[dict[str | bool, Truncation]] = {
     "end": "end",
     "END": "end",

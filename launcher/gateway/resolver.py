@@ -22,7 +22,7 @@ from launcher.gateway.joining import bytes_of
 from launcher.gateway.pool import Group, IdentityChangedError, Limits
 from launcher.gateway.problems import RequestError, UpstreamRefusalError
 from launcher.gateway.replica import Part
-from launcher.gateway.request import KNOWN, EmbeddingCall, Priority
+from launcher.gateway.request import DROP, KNOWN, EmbeddingCall, Priority
 from launcher.gateway.store import Store
 
 _Shorter = Callable[[list[bytes]], list[bytes]]
@@ -222,7 +222,8 @@ def _taken(call: EmbeddingCall, group: Group) -> EmbeddingCall:
     """
     if call.extra and group.guarded():
         for name, raw in call.extra:
-            if msgspec.json.decode(raw) is not None:
+            value = msgspec.json.decode(raw)
+            if value is not None and not (name == DROP and isinstance(value, bool)):
                 text = (
                     f"the body has a field that this endpoint does not; it has {', '.join(KNOWN)}"
                 )

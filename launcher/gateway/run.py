@@ -30,7 +30,7 @@ from launcher.gateway.resolver import Resolver
 from launcher.gateway.server import Gateway, ServerSettings
 from launcher.gateway.store import BUDGET_S, Store
 from launcher.gateway.tracing import Tracing, tracing
-from launcher.gateway.url_source import Probes, UrlSource, served_models
+from launcher.gateway.url_source import Listed, NoListError, Probes, UrlSource, served_models
 
 if TYPE_CHECKING:
     import aiohttp
@@ -149,9 +149,13 @@ async def _serve(
         for one in settings.services:
             for alias in one.aliases:
                 groups.setdefault(alias, groups[one.name])
+        for target in settings.urls:
+            if target.name is not None:  # its server may come later
+                groups[target.name] = Group(target.name, [], settings.secret, settings.limits)
         gateway = Gateway(groups, resolver, store, _keys(settings), settings.server, spans)
+        gateway.unlisted |= {one.urls for one in settings.urls if one.name is None}
         watchers = [
-            asyncio.create_task(_Watcher(settings, groups, session, store).follow(one))
+            asyncio.create_task(_Watcher(settings, gateway, session, store).follow(one))
             for one in settings.urls
         ]
         if settings.follow is not None:
@@ -282,11 +286,11 @@ class _Watcher:
     def __init__(
         self,
         settings: GatewaySettings,
-        groups: dict[str, Group],
+        gateway: Gateway,
         session: aiohttp.ClientSession,
         store: Store | None,
     ) -> None:
-        self._settings, self._groups = settings, groups
+        self._settings, self._groups, self._unlisted = settings, gateway.groups, gateway.unlisted
         self._session, self._store = session, store
 
     async def follow(self, one: UrlGroup) -> None:
@@ -308,6 +312,7 @@ class _Watcher:
             self._add(name, Replica(source))
             watching = source.watch(self._session, self._settings.secret, self._store)
             tasks.create_task(watching)
+        self._unlisted.discard(one.urls)
 
     def _add(self, name: str, replica: Replica) -> None:
         group = self._groups.get(name)
@@ -319,23 +324,43 @@ class _Watcher:
 
     async def _models(self, one: UrlGroup, url: str) -> dict[str, str]:
         """What clients call them, and what the server does."""
-        told = False
+        told = ""
         while True:
-            models = await served_models(self._session, url, one.key)
-            if one.name is not None and models:
-                return {one.name: one.name if one.name in models else models[0]}
-            taken = [name for name in models if name in self._groups]
-            if models and not taken and len(models) <= MOST_MODELS:
-                return {name: name for name in models}
-            if not told:
-                told = True
-                _LOG.warning("%s %s", url, _why_not(models, taken))
+            try:
+                listed = await served_models(self._session, url, one.key)
+            except NoListError as error:
+                if error.absent and one.name is not None:
+                    return {one.name: one.name}
+                why = str(error)
+            else:
+                names = [model.id for model in listed]
+                if one.name is not None and (model := _called(one.name, listed)) is not None:
+                    return {one.name: model}
+                taken = [name for name in names if name in self._groups]
+                if one.name is None and not taken and len(names) <= MOST_MODELS:
+                    return {name: name for name in names}
+                why = _why_not(one.name, names, taken)
+            if told != why:
+                told = why
+                _LOG.warning("%s %s", url, why)
             await asyncio.sleep(_LOOK_S)
 
 
-def _why_not(models: list[str], taken: list[str]) -> str:
-    if not models:
-        return "tells no models yet"
+def _called(name: str, listed: tuple[Listed, ...]) -> str | None:
+    """What a server calls the model that clients call `name`; None where it may be any of them."""
+    if name in {model.id for model in listed}:
+        return name
+    several = len({model.root or model.id for model in listed}) > 1
+    return None if several else listed[0].id
+
+
+def _why_not(name: str | None, names: list[str], taken: list[str]) -> str:
+    some = ", ".join(repr(one) for one in names[:MOST_MODELS])
+    if name is not None:
+        return (
+            f"serves {len(names)} models, and none is called {name!r}: name one of {some} as"
+            f" MODEL=URL, and give --alias {name}=MODEL for the other name"
+        )
     if taken:
         return f"serves {taken[0]!r}, which another server does: name the replicas NAME=URL,URL"
-    return f"serves {len(models)} models: name one, as NAME=URL"
+    return f"serves {len(names)} models: name one, as NAME=URL ({some}, …)"

@@ -105,6 +105,8 @@ class Gateway:
         self.metrics = Metrics()
         self.metrics.watch(store, groups)
         self.draining = False
+        self.unlisted: set[tuple[str, ...]] = set()
+        """Servers, by their URLs, whose models' names are not known yet."""
         self._open = 0
         self._open_bytes = 0
         self._answer_bytes = 0
@@ -321,10 +323,9 @@ class Gateway:
             group = self._only()
         else:
             group = self.groups.get(name) or self.groups.get(self._settings.aliases.get(name, ""))
-        if group is None and not self.groups:
-            raise RequestError(
-                503, "upstream_down", "no server has been reached yet", retry_after=2
-            )
+        if group is None and (self.unlisted or not self.groups):
+            text = "this model is not known yet: a server has not told its models"
+            raise RequestError(503, "upstream_down", text, retry_after=2)
         if group is None:
             served = ", ".join(self._names())
             what = "`model` is missing" if name is None else "no such model"
@@ -342,20 +343,19 @@ class Gateway:
         return sorted(self.groups.keys() | aliases)
 
     async def _models(self, _request: web.Request) -> web.Response:
-        models = [_listed(name) for name in self._names()]
+        models = [_listed(name, self._group(name)) for name in self._names()]
         return _json(200, msgspec.json.encode({"object": "list", "data": models}))
 
     async def _model(self, request: web.Request) -> web.Response:
         name = request.match_info["model"]
-        self._group(name)
-        return _json(200, msgspec.json.encode(_listed(name)))
+        return _json(200, msgspec.json.encode(_listed(name, self._group(name))))
 
     async def _health(self, _request: web.Request) -> web.Response:
         return _json(200, b'{"status":"ok"}')
 
     async def _ready(self, _request: web.Request) -> web.Response:
         waiting = sorted(name for name, group in self.groups.items() if not group.ready())
-        if self.draining or waiting or not self.groups:
+        if self.draining or waiting or self.unlisted or not self.groups:
             return _json(
                 503, b'{"status":"draining"}' if self.draining else b'{"status":"waiting"}'
             )
@@ -433,8 +433,17 @@ def _check_reader(request: web.Request, call: EmbeddingCall) -> None:
         )
 
 
-def _listed(name: str) -> dict[str, str | int]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "qlaunch"}
+def _listed(name: str, group: Group) -> dict[str, str | int]:
+    """A model under one of its names, and what a text may have, as engines tell it."""
+    about: dict[str, str | int] = {
+        "id": name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "qlaunch",
+        "root": group.name,
+    }
+    known = group.checkpoint()
+    return about if known is None else about | {"max_model_len": known.longest}
 
 
 def _counts(outcome: Outcome) -> dict[str, str]:

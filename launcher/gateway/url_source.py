@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from launcher.gateway.answer import Expected, cosine, read_answer
+from launcher.gateway.calls import bounded
 from launcher.gateway.identity import Identity, input_key, space_of
 from launcher.gateway.inputs import Checkpoint
 from launcher.gateway.problems import WrongAnswerError
 from launcher.gateway.replica import Seen, upstream_body
 from launcher.gateway.request import EmbeddingCall
 from launcher.gateway.store import Store
+from launcher.network import address
 
 if TYPE_CHECKING:
     import aiohttp
@@ -41,12 +43,25 @@ _READ_S: Final = 2.0
 _LOG: Final = logging.getLogger("qlaunch.gateway")
 
 
-class _Model(msgspec.Struct):
+class Listed(msgspec.Struct, frozen=True):
+    """One model of those that a server lists."""
+
     id: str
+    root: str | None = None
+    """What several names of one model have in common, where the server says so."""
 
 
 class _Models(msgspec.Struct):
-    data: list[_Model]
+    data: list[Listed]
+
+
+class NoListError(Exception):
+    """A server does not tell its models; the message is the rest of a sentence that it begins."""
+
+    def __init__(self, why: str, *, absent: bool = False) -> None:
+        """`absent`: it answers, and has no such list."""
+        super().__init__(why)
+        self.absent = absent
 
 
 class Probes:
@@ -79,6 +94,8 @@ class UrlSource:
         self._probes = probes
         self._checkpoint = checkpoint
         self._identity: Identity | None = None
+        self._told = False
+        """Whether a warning said that it does not answer."""
         self._wake = asyncio.Event()
 
     def look(self) -> Seen:
@@ -104,11 +121,7 @@ class UrlSource:
     ) -> None:
         """Probe again and again; ends when cancelled."""
         while True:
-            try:
-                await self.probe(session, secret, store)
-            except Exception as error:  # noqa: BLE001 - a watch that ends would keep an old identity
-                self._forget()
-                _LOG.warning("%s cannot be probed: %s", self.name, type(error).__name__)
+            await self.probe(session, secret, store)
             wait = EVERY_S if self._identity is not None else 1.0
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), wait)
@@ -119,12 +132,20 @@ class UrlSource:
     ) -> None:
         """Look at the server's vectors of our texts once, and know the model by them."""
         try:
-            vectors = await self._vectors(session)
-        except (OSError, TimeoutError, WrongAnswerError) as error:
-            if self._identity is not None:
-                _LOG.warning("%s does not answer the probe: %s", self.name, error)
+            await self._probe(session, secret, store)
+        except Exception as error:  # noqa: BLE001 - a watch that ends would keep an old identity
+            if not self._told:
+                why = error if isinstance(error, WrongAnswerError) else type(error).__name__
+                _LOG.warning("%s does not answer the probe: %s", self.name, why)
+            self._told = True
             self._forget()
-            return
+        else:
+            self._told = False
+
+    async def _probe(
+        self, session: aiohttp.ClientSession, secret: bytes, store: Store | None
+    ) -> None:
+        vectors = await self._vectors(session)
         proof = await self._as_before(vectors, secret, store)
         probe = hashlib.blake2b(proof, digest_size=16).hexdigest()
         size = len(vectors[0]) // 4
@@ -167,7 +188,7 @@ class UrlSource:
             ) as response:
                 if response.status != 200:
                     raise WrongAnswerError(f"status {response.status}")
-                body = await response.read()
+                body = await bounded(response)
         except aiohttp.ClientError as error:
             raise WrongAnswerError(type(error).__name__) from error
         vectors, _tokens = read_answer(body, Expected(count=len(TEXTS)))
@@ -183,8 +204,14 @@ def same(kept: bytes, vectors: list[bytes]) -> bool:
     return all(cosine(a, b) >= SAME for a, b in zip(parts, vectors, strict=True))
 
 
-async def served_models(session: aiohttp.ClientSession, url: str, key: str | None) -> list[str]:
-    """The names that a server lists under `/models`; none where it does not answer."""
+async def served_models(
+    session: aiohttp.ClientSession, url: str, key: str | None
+) -> tuple[Listed, ...]:
+    """What a server lists under `/models`: one at least.
+
+    Raises:
+        NoListError: it does not answer, or with something else.
+    """
     import aiohttp
 
     try:
@@ -195,11 +222,27 @@ async def served_models(session: aiohttp.ClientSession, url: str, key: str | Non
             allow_redirects=False,
         ) as response:
             if response.status != 200:
-                return []
-            answer = msgspec.json.decode(await response.read(), type=_Models)
-    except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError):
-        return []
-    return [model.id for model in answer.data]
+                raise _no_list(response.status, response.headers.get("Location", ""))
+            listed = tuple(msgspec.json.decode(await bounded(response), type=_Models).data)
+    except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
+        raise NoListError(f"cannot be reached yet ({type(error).__name__})") from error
+    except (ValueError, RecursionError, WrongAnswerError) as error:
+        raise NoListError("answers, and not with a list of models") from error
+    if not listed:
+        raise NoListError("lists no models yet")
+    return listed
+
+
+def _no_list(status: int, location: str) -> NoListError:
+    if status in (401, 403):
+        return NoListError(f"refuses the key of --upstream-key-file, or wants one ({status})")
+    if 300 <= status < 400:
+        told = address.told(location)
+        return NoListError(f"sends clients to another address{told} ({status}): give that one")
+    if status in (404, 405, 501):
+        text = f"has no list of models ({status}): name its model, as NAME=URL, and see the path"
+        return NoListError(text, absent=True)
+    return NoListError(f"does not tell its models yet ({status})")
 
 
 def _headers(key: str | None) -> dict[str, str]:

@@ -14,11 +14,22 @@ from launcher.engine import command
 if str(command.GUARD) not in sys.path:
     sys.path.append(str(command.GUARD))
 
-from qlaunch_guard import direct, held, idle, memory, own, settings, tokens
+from qlaunch_guard import direct, held, idle, memory, own, routes, settings, tokens
 from qlaunch_guard.asgi import Guard
 from qlaunch_guard.settings import Settings
 
-__all__ = ["Guard", "Settings", "direct", "held", "idle", "memory", "own", "settings", "tokens"]
+__all__ = [
+    "Guard",
+    "Settings",
+    "direct",
+    "held",
+    "idle",
+    "memory",
+    "own",
+    "routes",
+    "settings",
+    "tokens",
+]
 
 Message = dict[str, Any]
 App = Callable[..., Awaitable[None]]

@@ -65,12 +65,21 @@ def test_nothing_else_is_with_or_without_the_key(path: str, method: str, key: st
     assert said.passed is None
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "HEAD", "TRACE", "OPTIONS"])
+@pytest.mark.parametrize("path", OPEN)
+def test_load_balancers_may_ask_by_head(path: str) -> None:
+    """The gateway answered HEAD, the guard 405. The engine knows GET alone."""
+    said = Service().ask("HEAD", path)
+    assert said.status == 200
+    assert said.passed is not None
+    assert said.passed["method"] == "GET"
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "TRACE", "OPTIONS"])
 @pytest.mark.parametrize("path", OPEN)
 def test_other_methods_are_refused(path: str, method: str) -> None:
     said = Service().ask(method, path, b"{}", {"x-http-method-override": "GET"})
     assert said.status == 405
-    assert said.headers["allow"] == "GET"
+    assert said.headers["allow"] == "GET, HEAD"
     assert said.passed is None
 
 

@@ -55,6 +55,8 @@ class ScriptedServer:
         self.tells_tokens = False
         """Whether a header tells the tokens of each input."""
         self.answer_headers: dict[str, str] = {}
+        self.listing: bytes | int = b'{"object":"list","data":[{"id":"m","object":"model"}]}'
+        """The list of models; a number is a status without one."""
         self.url = ""
         self._called = asyncio.Event()
 
@@ -111,7 +113,11 @@ class ScriptedServer:
 
     async def models(self, _request: web.Request) -> web.Response:
         """GET /v1/models."""
-        return web.json_response({"object": "list", "data": [{"id": "m", "object": "model"}]})
+        if isinstance(self.listing, int):
+            return web.Response(
+                status=self.listing, headers={"Location": "https://other/v1/models"}
+            )
+        return web.Response(body=self.listing, content_type="application/json")
 
     @asynccontextmanager
     async def running(self, port: int = 0) -> Any:

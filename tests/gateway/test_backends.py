@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import socketserver
 import sqlite3
@@ -160,6 +161,40 @@ class TestSqlite:
         assert again.get_many(list(kept)) == list(kept.values())
         again.close()
 
+    def test_a_disk_that_fails_for_now_leaves_a_sound_file(self, tmp_path: Path) -> None:
+        """On a full disk SQLite says `disk I/O error`: a sound cache was taken for damaged, and
+        removed.
+        """
+        backend = small(tmp_path)
+        backend.set_many(entries(50))
+        backend.close()
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (16 << 10, before[1]))  # its index has 32 kB
+        try:
+            with pytest.raises(QlaunchError, match="disk I/O error"):
+                small(tmp_path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        again = small(tmp_path)
+        assert again.stats().entries == 50
+        again.close()
+
+    @pytest.mark.parametrize("left", [".db-wal", ".lock"])
+    def test_a_file_that_was_removed_is_made_anew(self, tmp_path: Path, left: str) -> None:
+        """Writes went on into the removed file: nothing was kept, and its room not given back."""
+        backend = small(tmp_path)
+        backend.set_many(entries(1))
+        for file in (tmp_path / "cache").iterdir():
+            if not file.name.endswith(left):
+                file.unlink()
+        backend.set_many({key(7): b"new"})
+        assert backend.get_many([key(0), key(7)]) == [None, b"new"]
+        backend.close()
+        again = small(tmp_path)
+        assert again.get_many([key(7)]) == [b"new"]
+        assert (tmp_path / "cache" / "v.db").stat().st_mode & 0o077 == 0
+        again.close()
+
     @pytest.mark.parametrize("what", ["a text", "a database", "a pipe", "a device", "a link"])
     def test_what_is_no_cache_is_refused_and_left_alone(self, tmp_path: Path, what: str) -> None:
         """A file that is no database was taken for a damaged cache and removed; by root, so was
@@ -278,6 +313,18 @@ async def asks_right(bench: Bench, rounds: int = 8) -> None:
     for n in range(rounds):
         texts = ["x", str(n), "x"]
         assert (await bench.ask(texts)).vectors == [truth(text) for text in texts]
+
+
+def test_a_redis_that_refuses_is_not_quoted_with_the_entry(start_cache: Start) -> None:
+    """Keys and vectors, bytes of all kinds, were in the log."""
+    server = start_cache("redis", "--maxmemory", "1", "--maxmemory-policy", "noeviction")
+    backend = open_backend(CacheSettings(url=server.url))
+    with pytest.raises(BackendError) as caught:
+        backend.set_many({key(1): b"\x1b[2Jentry"})
+    backend.close()
+    assert "maxmemory" in str(caught.value)
+    assert "entry" not in str(caught.value)
+    assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("kind", ["redis", "memcached"])

@@ -233,6 +233,21 @@ def test_a_wrong_answer_is_caught_and_not_kept(kind: str) -> None:
     run(work())
 
 
+def test_an_index_of_0_may_be_left_out() -> None:
+    """Servers that write JSON from protocol buffers leave zeros out: all calls were 502."""
+
+    async def work() -> None:
+        async with Bench(Memory()) as bench:
+
+            def without_zeros(data: list[Any]) -> list[Any]:
+                return [{k: v for k, v in one.items() if v != 0} for one in reversed(data)]
+
+            bench.server.spoil = spoiled(without_zeros)
+            assert (await bench.ask(["x", "y"])).vectors == [truth("x"), truth("y")]
+
+    run(work())
+
+
 def test_a_store_that_is_down_is_bypassed(caplog: pytest.LogCaptureFixture) -> None:
     async def work() -> None:
         memory = Memory()

@@ -12,7 +12,7 @@ import pytest
 
 from launcher.gateway.identity import Identity, space_of
 from launcher.gateway.store import Store
-from launcher.gateway.url_source import Probes, UrlSource, same, served_models
+from launcher.gateway.url_source import Probes, UrlSource, same
 from tests.gateway.harness import SECRET, Memory, run, until
 from tests.gateway.scripted_server import ScriptedServer
 from tests.patience import PATIENCE_S
@@ -150,11 +150,12 @@ def test_close_vectors_are_the_same_and_others_are_not() -> None:
     assert not same(one, [one, one])
 
 
-def test_models_of_what_is_no_server_are_none() -> None:
+def test_a_probe_that_never_was_answered_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     async def work() -> None:
-        async with ScriptedServer().running() as server, aiohttp.ClientSession() as session:
-            assert await served_models(session, server.url, None) == ["m"]
-            assert await served_models(session, f"{server.url}/x", None) == []
-            assert await served_models(session, "http://127.0.0.1:9", None) == []
+        async with ScriptedServer().running() as server, world(Memory()) as w:
+            server.status = 404
+            source = UrlSource(server.url, "m", None, Probes(BASE))
+            await w.probe(source, source)
 
     run(work())
+    assert caplog.text.count("does not answer the probe: status 404") == 1

@@ -39,7 +39,8 @@ def server_errors(kinds: tuple[type[Exception], ...]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        raise BackendError(f"{type(error).__name__}: {error}"[:300]) from error
+        text = "".join(c if c.isprintable() else "?" for c in str(error)[:300])
+        raise BackendError(f"{type(error).__name__}: {text}") from error
     except (AttributeError, IndexError, TypeError, KeyError) as error:
         raise BackendError(f"its answer makes no sense ({type(error).__name__})") from error
 

@@ -74,7 +74,10 @@ class RedisBackend:
             pipeline: Any = self._clients.get().pipeline(transaction=False)
             for key, entry in entries.items():
                 pipeline.set(PREFIX + key, entry, px=self._ttl_ms)
-            pipeline.execute()
+            # Raised by redis itself, a refusal would quote the entry.
+            for answer in pipeline.execute(raise_on_error=False):
+                if isinstance(answer, Exception):
+                    raise answer
 
     def purge(self, space: bytes | None = None) -> int | None:
         """Remove ours alone: other keys of that Redis stay."""

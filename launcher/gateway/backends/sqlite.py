@@ -55,7 +55,10 @@ CREATE TABLE IF NOT EXISTS entries (
 );
 CREATE INDEX IF NOT EXISTS entries_used ON entries (used);
 """
-_DAMAGED: Final = ("malformed", "not a database", "disk i/o error")
+_DAMAGED: Final = frozenset(
+    {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR_SHORT_READ}
+)
+"""What says that the file itself is damaged, and not that the disk is full or fails for now."""
 
 
 class SqliteBackend:
@@ -79,6 +82,8 @@ class SqliteBackend:
         self._own = threading.local()
         self._open: list[sqlite3.Connection] = []
         self._era = 0
+        self._file = 0
+        """Its number, of the last connection."""
         self._touched: dict[bytes, None] = {}
         self._newest = 0
         self._lock = threading.Lock()
@@ -87,8 +92,7 @@ class SqliteBackend:
         self.name = f"sqlite:{self._path}"
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Its log and index take their mode from it.
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+            self._made()
             self._require_ours()
             self._settled()
         except (BackendError, OSError) as error:
@@ -130,6 +134,7 @@ class SqliteBackend:
         expires = None
         if self._settings.ttl_s is not None:
             expires = int(time.time()) + self._settings.ttl_s
+        self._follow_path()
         with self._errors(), self._lock, self._writing() as connection:
             touched, self._touched = self._touched, {}
             newest = self._newest_id(connection)
@@ -190,6 +195,29 @@ class SqliteBackend:
                 with contextlib.suppress(sqlite3.Error):
                     self._open.pop().close()
 
+    def _follow_path(self) -> None:
+        """Leave a file that somebody removed or replaced: what it is given is lost."""
+        try:
+            now = self._path.stat().st_ino
+        except OSError:
+            now = 0
+        if now != self._file:
+            self._era += 1
+
+    def _made(self) -> int:
+        """The number of the file, made where it is missing, for nobody else to read.
+
+        Its log and index take their mode from it.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            return os.fstat(descriptor).st_ino
+        finally:
+            os.close(descriptor)
+
     def _settled(self) -> None:
         """Make the tables; a damaged file is begun anew, and who makes it first is waited for."""
         for left in range(4, -1, -1):
@@ -225,6 +253,10 @@ class SqliteBackend:
         return connection
 
     def _connect(self) -> sqlite3.Connection:
+        try:
+            file = self._made()
+        except OSError as error:
+            raise BackendError(f"{error.strerror}: {self._path}") from error
         connection = sqlite3.connect(
             self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
         )
@@ -245,6 +277,7 @@ class SqliteBackend:
         except BaseException:
             connection.close()
             raise
+        self._file = file
         return connection
 
     @contextlib.contextmanager
@@ -290,7 +323,7 @@ class SqliteBackend:
             yield
         except sqlite3.Error as error:
             text = str(error)
-            if any(word in text.lower() for word in _DAMAGED):
+            if _is_damage(error):
                 self._begin_anew()
                 text = f"{text}; a new file was started"
             raise BackendError(text) from error
@@ -318,12 +351,15 @@ class SqliteBackend:
 
     def _damaged(self) -> bool:
         try:
-            connection = self._connect()
-        except (sqlite3.Error, BackendError):
-            return True
-        with contextlib.closing(connection):
-            try:
+            with contextlib.closing(self._connect()) as connection:
                 (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-            except sqlite3.Error:
-                return True
+        except sqlite3.Error as error:
+            return _is_damage(error)
+        except BackendError:  # of another version, which another process has made
+            return False
         return bool(answer != "ok")
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0)  # errors of Python's own have none
+    return code in _DAMAGED or code & 0xFF in _DAMAGED

@@ -12,6 +12,8 @@ from qlaunch_guard.refusal import Refused, no_model, shown, too_long
 
 FIELDS = ("model", "input", "encoding_format", "dimensions", "user")
 """OpenAI's own. `user` names somebody for a provider's records: it is checked, and ends here."""
+DROP = "drop_params"
+"""LiteLLM's word for leaving out what a model does not know; RAGFlow says it to every server."""
 BYTES_A_TOKEN = 4
 """Of a text, where only its memory is asked for."""
 SCANNED_FROM = 16 * 1024
@@ -91,7 +93,7 @@ def _scan(raw, settings):
 def _no_other_fields(found):
     for name, value in found.items():
         # Clients write out fields they do not use.
-        if name not in FIELDS and value is not None:
+        if name not in FIELDS and value is not None and not (name == DROP and type(value) is bool):
             message = f"{shown(name)} is not a field of this endpoint; it takes {', '.join(FIELDS)}"
             raise Refused(400, message, param=name[:80], code="unknown_field")
 

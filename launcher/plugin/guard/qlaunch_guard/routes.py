@@ -10,13 +10,14 @@ from qlaunch_guard.refusal import Refused
 
 EMBEDDINGS = "/v1/embeddings"
 LISTING = "/v1/models"
+READ = ("GET", "HEAD")
 ROUTES = {
     EMBEDDINGS: ("POST",),
-    LISTING: ("GET",),
-    "/health": ("GET",),
-    "/health_generate": ("GET",),
-    "/model_info": ("GET",),
-    "/get_model_info": ("GET",),
+    LISTING: READ,
+    "/health": READ,
+    "/health_generate": READ,
+    "/model_info": READ,
+    "/get_model_info": READ,
 }
 """Paths and methods of every release; `/get_model_info` is the older name."""
 METRICS = "/metrics"
@@ -30,9 +31,9 @@ OPEN = ("/health", "/metrics")
 def methods(path, settings):
     """The methods that `path`, decoded, takes; empty where it is not reachable."""
     if path == METRICS:
-        return ("GET",) if settings.metrics else ()
+        return READ if settings.metrics else ()
     if named(path) in settings.names:
-        return ("GET",)
+        return READ
     return ROUTES.get(path, ())
 
 
@@ -52,8 +53,8 @@ def decide(scope, headers, settings, token):
     if path in own.PATHS and _same(headers.get(own.HEADER.encode()), token):
         return None
     allowed = methods(path, settings)
-    if named(path) and method == "GET":
-        allowed = ("GET",)  # of a model that is not served, the key decides who is told
+    if named(path) and method in READ:
+        allowed = READ  # of a model that is not served, the key decides who is told
     if not allowed or not _plain(scope, path):
         raise Refused(404, "there is nothing at this path", code="unknown_path")
     if method not in allowed and method != "OPTIONS":

@@ -1,4 +1,5 @@
-"""A client's connection: its request's header comes in time, and its own end does not end ours.
+"""A client's connection: its request's header comes in time, its answer is taken in time, and its
+own end does not end ours.
 
 This stands between the socket and aiohttp's handler, which closes a connection as soon as the
 client sends nothing more, answered or not (`nc -N`, some clients of HTTP/1.0), and which has one
@@ -29,14 +30,19 @@ class Body(Protocol):
 class Connection(asyncio.Protocol):
     """What happens on one connection, told to aiohttp's handler of it."""
 
-    def __init__(self, inner: asyncio.Protocol, header_s: float) -> None:
-        """`header_s`: from the first byte of a request to the end of its header."""
+    def __init__(self, inner: asyncio.Protocol, header_s: float, take_s: float) -> None:
+        """`header_s`: from the first byte of a request to the end of its header.
+
+        `take_s`: for the client to take a part of an answer; others wait for its room.
+        """
         self._inner = inner
-        self._header_s = header_s
+        self._header_s, self._take_s = header_s, take_s
         self._loop = asyncio.get_running_loop()
         self._since: float | None = None
         """When a header began that has not ended."""
         self._timer: asyncio.TimerHandle | None = None
+        self._taking: asyncio.TimerHandle | None = None
+        """Looks whether the client takes its answer."""
         self._body: Body | None = None
         """Of the request that is being answered."""
         self.ended = False
@@ -59,17 +65,31 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Of asyncio."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._taking):
+            if timer is not None:
+                timer.cancel()
         self._inner.connection_lost(exc)
 
     def pause_writing(self) -> None:
         """Of asyncio."""
+        self._wait_for_reader()
         self._inner.pause_writing()
 
     def resume_writing(self) -> None:
         """Of asyncio."""
+        if self._taking is not None:
+            self._taking.cancel()
         self._inner.resume_writing()
+
+    def _wait_for_reader(self) -> None:
+        left = self._transport.get_write_buffer_size()
+        self._taking = self._loop.call_later(self._take_s, self._look_at_reader, left)
+
+    def _look_at_reader(self, before: int) -> None:
+        if self._transport.get_write_buffer_size() < before:
+            self._wait_for_reader()
+        else:
+            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Of asyncio."""

@@ -218,10 +218,10 @@ async def _listening(gateway: Gateway, settings: GatewaySettings) -> AsyncIterat
     try:
         handler = runner.server
         assert handler is not None, "it is made by `setup`"
-        header_s = settings.server.header_s
+        header_s, take_s = settings.server.header_s, settings.server.take_s
         try:
             server = await asyncio.get_running_loop().create_server(
-                lambda: Connection(handler(), header_s),
+                lambda: Connection(handler(), header_s, take_s),
                 settings.host,
                 settings.port,
                 ssl=tls,

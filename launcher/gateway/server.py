@@ -77,6 +77,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """For a body to arrive."""
     header_s: float = 20.0
     """For a header to arrive, from its first byte."""
+    take_s: float = 60.0
+    """For a client to take a part of its answer, which others have no room for meanwhile."""
     idle_s: float = 75.0
     """A connection without a request is kept for; longer than by proxies before it, which are the
     ones to end it (60 s is usual)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -180,5 +181,43 @@ def test_a_connection_that_nobody_uses_is_closed(run: Run) -> None:
             client.writer.close()
             await client.open()
             assert await client.rest() == b""
+
+    run(work())
+
+
+def long_call(client: Client) -> bytes:
+    """One that is answered by 20 MB, more than the kernel holds of it."""
+    client.bench.server.dimensions = 2000
+    client.bench.sources[0].identity = None
+    body = json.dumps({"model": "m", "input": ["x"] * 500}).encode()
+    return CALL[: -len(BODY)].replace(b"%d" % len(BODY), b"%d" % len(body)) + body
+
+
+def test_a_client_that_does_not_read_keeps_nobody_out(run: Run) -> None:
+    """A stopped process held the room of its answer for ever: others got 429."""
+
+    async def work() -> None:
+        async with connected(take_s=0.3, most_answer_bytes=1) as client:
+            client.writer.write(long_call(client))
+            await client.bench.server.wait_for_calls(1)
+            assert (await client.bench.ask("y")).status == 429
+            while (await client.bench.ask("y")).status == 429:  # noqa: ASYNC110 - clients can but ask
+                await asyncio.sleep(0.05)
+
+    run(work())
+
+
+def test_a_client_that_reads_slowly_gets_all_of_it(run: Run) -> None:
+    async def work() -> None:
+        async with connected(take_s=0.3) as client:
+            client.writer.write(long_call(client))
+            head = await client.reader.readuntil(b"\r\n\r\n")
+            left = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+            assert left > 15_000_000
+            while left:
+                await asyncio.sleep(0.01)
+                part = await client.reader.read(1 << 20)
+                assert part
+                left -= len(part)
 
     run(work())

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from launcher import __version__, paths
 from launcher.app.running_service import api_key
 from launcher.app.vector_cuts import cuts_of
@@ -89,15 +91,12 @@ class ServiceSource:
         if state.state in UP:
             self._up_at = now
         stopped = state.state in ("stopping", "stopped")
-        return Seen(
+        return msgspec.structs.replace(
+            planned(plan, known=self._current()),
             url=state.endpoint if state.state in UP else None,
             coming=now - self._up_at < _BETWEEN_S if stopped else state.state not in FINAL,
             key=key,
-            identity=identity_of(plan) if self._current() else None,
             checkpoint=checkpoint_of(plan, state),
-            cuts=cuts_of(plan),
-            guarded=plan.guard is not None,
-            whole=plan.guard is not None and not plan.guard.cut,
         )
 
     def _current(self) -> bool:
@@ -108,6 +107,24 @@ class ServiceSource:
             self._told = True
             _LOG.warning("%s runs with an older plugin: its vectors are not kept", self.name)
         return False
+
+
+def planned(plan: Plan, *, known: bool) -> Seen:
+    """What a plan says of its engine, wherever that is.
+
+    Args:
+        plan: of the service.
+        known: whether its vectors are those of the plan; if not, nothing is kept.
+    """
+    guard = plan.guard
+    return Seen(
+        url=None,
+        identity=identity_of(plan) if known else None,
+        checkpoint=checkpoint_in_force(plan, plan.expectation),
+        cuts=cuts_of(plan),
+        guarded=guard is not None,
+        whole=guard is not None and not guard.cut,
+    )
 
 
 def plugin_is_current(folder: store.Folder) -> bool:

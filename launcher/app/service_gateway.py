@@ -20,13 +20,7 @@ from typing import Final
 import msgspec
 
 from launcher.app.caching import cache_secret, cache_settings_of
-from launcher.app.gateway import (
-    checkpoint_in_force,
-    identity_of,
-    plugin_is_current,
-    service_limits,
-)
-from launcher.app.vector_cuts import cuts_of
+from launcher.app.gateway import planned, plugin_is_current, service_limits
 from launcher.config.service_cache import ServiceCache
 from launcher.documents.gateway import (
     Drained,
@@ -110,15 +104,7 @@ def settings_of(request: GatewayRequest, rest: bytes = b"") -> tuple[GatewaySett
     known = plugin_is_current(store.folder(plan.service))
     if not known:
         _LOG.warning("the plugin is newer than the engine: nothing is kept until a restart")
-    seen = Seen(
-        url=request.engine,
-        key=request.key,
-        identity=identity_of(plan) if known else None,
-        checkpoint=checkpoint_in_force(plan, plan.expectation),
-        cuts=cuts_of(plan),
-        guarded=plan.guard is not None,
-        whole=plan.guard is not None and not plan.guard.cut,
-    )
+    seen = msgspec.structs.replace(planned(plan, known=known), url=request.engine, key=request.key)
     servers = Servers(plan.model_name, seen, request, rest)
     group = ServiceGroup(
         name=plan.model_name,

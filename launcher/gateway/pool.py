@@ -17,7 +17,17 @@ from launcher.gateway.identity import Identity, space_of
 from launcher.gateway.inputs import Checkpoint
 from launcher.gateway.joining import Joiner
 from launcher.gateway.problems import RequestError
-from launcher.gateway.replica import DOWN, ELSEWHERE, TIMEOUT, Made, Part, Replica, Seen, Source
+from launcher.gateway.replica import (
+    BUSY,
+    DOWN,
+    ELSEWHERE,
+    TIMEOUT,
+    Made,
+    Part,
+    Replica,
+    Seen,
+    Source,
+)
 from launcher.gateway.request import Priority
 from launcher.gateway.turns import Turns
 
@@ -237,7 +247,13 @@ class Group:
                 made = await replica.ask(caller, part, self.limits.timeout_s)
             except RequestError as failed:
                 problem = failed
-                if failed.status not in ELSEWHERE or failed.code == TIMEOUT:
+                if failed.status == BUSY:  # it answers; another may have room
+                    elsewhere = any(
+                        self._fits(r, part.space) for r in self.replicas if r not in asked
+                    )
+                else:
+                    elsewhere = failed.status in ELSEWHERE and failed.code != TIMEOUT
+                if not elsewhere:
                     raise
             else:
                 if part.space is not None and self._now(replica) != part.space:

@@ -26,6 +26,7 @@ _LONGEST_REST_S: Final = 86_400
 REFUSAL_BYTES: Final = 64 << 10
 TOKENS: Final = "x-qlaunch-tokens"
 """Header of an answer: the tokens of each input, which `usage` tells for all together."""
+BUSY: Final = 429
 ELSEWHERE: Final = frozenset({500, 502, 503, 504})
 """Statuses after which another server is asked: the call changes nothing, it may be repeated."""
 _LOG: Final = logging.getLogger("qlaunch.gateway")
@@ -175,7 +176,7 @@ class Replica:
         if not 400 <= status < 600:
             return RequestError(502, "upstream_wrong", f"the server answered with status {status}")
         retry = None
-        if status in (429, 503):
+        if status in (BUSY, 503):
             asked = retry_after.seconds(answer.headers.get("retry-after"))
             retry = min(asked or 1, _LONGEST_REST_S)
         return UpstreamRefusalError(status, answer.body[:REFUSAL_BYTES], retry_after=retry)

@@ -45,7 +45,14 @@ _CLIENT: Final[ContextVar[Client]] = ContextVar("client")
 _PRIORITY_HEADER: Final = "X-Priority"
 _INFLATED: Final = ContextVar("inflated", default=0)
 """Bytes of the body beyond those that came."""
-_UNSERVED: Final = {404: "unknown_path", 405: "method_not_allowed"}
+_NOTHING: Final = (
+    "there is nothing at this path: embeddings are at /v1/embeddings, a base URL ends with /v1"
+)
+_UNSERVED: Final = {
+    404: ("unknown_path", _NOTHING),
+    405: ("method_not_allowed", "{} takes {} only"),
+}
+"""Code and sentence of what is no route, as the guard has them."""
 _OPEN: Final = frozenset({"/health", "/ready"})
 """Asked by load balancers, which have no key; they tell nothing."""
 
@@ -160,9 +167,12 @@ class Gateway:
             self.metrics.refused.labels(problem.code).inc()
             response = _problem(problem)
         except web.HTTPException as refusal:
-            code = _UNSERVED.get(refusal.status, "not_served")
+            allowed = refusal.headers.get("Allow", "").replace(",", ", ")
+            code, text = _UNSERVED.get(
+                refusal.status, ("not_served", f"{refusal.status} {refusal.reason}")
+            )
             response = _problem(
-                RequestError(refusal.status, code, f"{refusal.status} {refusal.reason}")
+                RequestError(refusal.status, code, text.format(request.path[:80], allowed))
             )
             if "Allow" in refusal.headers:
                 response.headers["Allow"] = refusal.headers["Allow"]

@@ -201,6 +201,24 @@ def test_one_answer_whether_a_cache_stands_before_it_or_not(case: str, guarded: 
     run(work())
 
 
+@pytest.mark.parametrize("case", ["another path", "another method"])
+def test_what_is_no_route_is_told_what_is(case: str) -> None:
+    """A base URL without `/v1` was answered `404 Not Found`."""
+
+    async def work() -> None:
+        async with Pair().running() as pair, aiohttp.ClientSession() as session:
+            method, path, headers, body = ASKED[case]
+            given = {"Authorization": f"Bearer {KEY}", **headers}
+            said = []
+            for base in (pair.direct, pair.through):
+                url = base[:-1] + path
+                async with session.request(method, url, data=body, headers=given) as answer:
+                    said.append((await answer.json())["error"]["message"])
+            assert said[0] == said[1]
+
+    run(work())
+
+
 def test_openai_s_own_words() -> None:
     async def work() -> None:
         async with Pair().running() as pair:

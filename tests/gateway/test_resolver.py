@@ -175,6 +175,26 @@ def test_the_one_with_fewer_calls_under_way_is_asked() -> None:
     run(work())
 
 
+@pytest.mark.parametrize("servers", [1, 2])
+def test_one_that_has_too_much_to_do_is_left_to_another_and_is_no_failure(servers: int) -> None:
+    """TEI answers 429 where its queue is full: a client got it while other replicas were idle."""
+
+    async def work() -> None:
+        async with Bench(Memory(), servers=servers) as bench:
+            bench.server.status = 429
+            bench.server.error_headers = {"Retry-After": "7"}
+            for text in "abcdef":
+                assert (await bench.ask(text)).status == (200 if servers == 2 else 429)
+            assert servers == 2 or len(bench.server.calls) == 6  # none of them twice
+            assert bench.group.replicas[0].breaker.state == "closed"
+            for server in bench.servers:
+                server.status, server.error_headers = 429, {"Retry-After": "7"}
+            last = await bench.ask("g")
+            assert (last.status, last.headers["Retry-After"]) == (429, "7")
+
+    run(work())
+
+
 def test_a_replica_of_another_model_is_not_asked(caplog: pytest.LogCaptureFixture) -> None:
     async def work() -> None:
         async with Bench(Memory(), servers=2) as bench:

@@ -20,6 +20,9 @@ ROUTES = {
     "/get_model_info": READ,
 }
 """Paths and methods of every release; `/get_model_info` is the older name."""
+NOTHING = (
+    "there is nothing at this path: embeddings are at /v1/embeddings, a base URL ends with /v1"
+)
 METRICS = "/metrics"
 MODELS = LISTING + "/"
 _HOST = re.compile(r"(?:\[([^\[\]]+)\]|([^:\[\]]+))(?::[0-9]*)?|([0-9a-f:.]+)")
@@ -56,7 +59,7 @@ def decide(scope, headers, settings, token):
     if named(path) and method in READ:
         allowed = READ  # of a model that is not served, the key decides who is told
     if not allowed or not _plain(scope, path):
-        raise Refused(404, "there is nothing at this path", code="unknown_path")
+        raise Refused(404, NOTHING, code="unknown_path")
     if method not in allowed and method != "OPTIONS":
         raise _wrong_method(path, allowed)
     if settings.loopback and not local(headers.get(b"host"), settings.hosts):

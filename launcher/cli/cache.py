@@ -129,15 +129,30 @@ def purge(
 ) -> Result:
     """Remove the cache's vectors; a gateway that runs goes on, with an empty cache."""
     settings = _settings(cache_url, cache_password_file, cache_sentinel_password_file, service)
-    backend = _opened(settings)
+    try:
+        backend = _opened(settings)
+    except QlaunchError as error:
+        if error.code != "cache_unusable" or service is not None or not _discarded(settings):
+            raise
+        return _removed(settings.url, None)
     if backend is None:
         return _nothing(settings, {"removed": 0})
     space = None if service is None else _space(service, cache_key_file)
     with _asked(backend):
         gone = backend.purge(space)
+    return _removed(backend.name, gone)
+
+
+def _discarded(settings: CacheSettings) -> bool:
+    from launcher.gateway.backends.opening import discarded
+
+    return discarded(settings)
+
+
+def _removed(name: str, gone: int | None) -> Result:
+    how_many = "all" if gone is None else gone
     return Result(
-        data={"cache": backend.name, "removed": gone},
-        lines=[f"removed {'all' if gone is None else gone} entries of {backend.name}"],
+        data={"cache": name, "removed": gone}, lines=[f"removed {how_many} entries of {name}"]
     )
 
 

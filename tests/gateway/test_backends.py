@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,17 @@ def grown(reader: SqliteBackend, before: int) -> bool:
 
 def small(tmp_path: Path) -> SqliteBackend:
     return SqliteBackend(tmp_path / "cache" / "v.db", CacheSettings(url="", max_bytes=LEAST_BYTES))
+
+
+@contextlib.contextmanager
+def no_room() -> Iterator[None]:
+    """No file grows beyond 16 kB: SQLite's index has 32, its log hundreds."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16 << 10, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 class TestAll:
@@ -168,16 +179,28 @@ class TestSqlite:
         backend = small(tmp_path)
         backend.set_many(entries(50))
         backend.close()
-        before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (16 << 10, before[1]))  # its index has 32 kB
-        try:
-            with pytest.raises(QlaunchError, match="disk I/O error"):
-                small(tmp_path)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        with no_room(), pytest.raises(QlaunchError, match="disk I/O error"):
+            small(tmp_path)
         again = small(tmp_path)
         assert again.stats().entries == 50
         again.close()
+
+    def test_a_full_disk_is_emptied_all_the_same(self, tmp_path: Path) -> None:
+        """`cache purge` failed where its runbook tells to make room with it."""
+        gateway, purging = small(tmp_path), small(tmp_path)
+        gateway.set_many(entries(500))
+        assert gateway.get_many([key(1)]) != [None]
+        with no_room(), pytest.raises(BackendError):
+            purging.purge(SPACE)  # of one model they are removed one by one
+        assert gateway.stats().entries == 500
+        with no_room():
+            assert purging.purge() is None
+        gateway.follow_path()
+        assert gateway.get_many([key(1)]) == [None]
+        gateway.set_many(entries(2))
+        assert purging.stats().entries == 2
+        gateway.close()
+        purging.close()
 
     @pytest.mark.parametrize("left", [".db-wal", ".lock"])
     def test_a_file_that_was_removed_is_made_anew(self, tmp_path: Path, left: str) -> None:

@@ -61,6 +61,9 @@ def test_all_are_worth_a_read_until_the_file_is_known(tmp_path: Path) -> None:
     class Held:
         """The file, which gives no key away before the event."""
 
+        def follow_path(self) -> None:
+            backend.follow_path()
+
         def newest(self) -> int:
             return backend.newest()
 
@@ -114,6 +117,9 @@ def test_own_writes_are_known_at_once_and_while_the_file_is_being_read(tmp_path:
 
     class Slow:
         """The file, which another thread writes to after the first keys were read."""
+
+        def follow_path(self) -> None:
+            backend.follow_path()
 
         def newest(self) -> int:
             return backend.newest()

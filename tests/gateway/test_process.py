@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -307,6 +308,20 @@ def test_a_port_that_is_taken(home: Path) -> None:
         returned, document = command(home, "gateway", "http://h/v1", "--port", port)
     assert document["errors"][0]["code"] == "port_taken"
     assert returned == 9
+
+
+def test_a_cache_that_cannot_be_opened_can_be_purged(home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "v.db"
+    made = sqlite3.connect(file)
+    made.executescript("CREATE TABLE entries (id INTEGER); PRAGMA user_version = 7;")
+    made.close()
+    assert command(home, "cache", "stats", "--cache", str(file))[0] == 1
+    code, document = command(home, "cache", "purge", "--cache", str(file))
+    assert (code, document["data"]["removed"], file.exists()) == (0, None, False)
+    file.write_text("somebody's")
+    code, document = command(home, "cache", "purge", "--cache", str(file))
+    assert (code, document["errors"][0]["code"]) == (1, "cache_unusable")
+    assert file.read_text() == "somebody's"
 
 
 def test_warm_stats_and_purge(gateway: Spawn, server: Process, home: Path, tmp_path: Path) -> None:

@@ -25,7 +25,11 @@ _BREATH_S: Final = 0.002
 
 
 class KeyedFile(Protocol):
-    """What is asked of the file; each raises `BackendError`."""
+    """What is asked of the file; each raises `BackendError`, but for the first."""
+
+    def follow_path(self) -> None:
+        """Leave a file that was removed."""
+        ...
 
     def keys_after(self, key: bytes, most: int) -> list[bytes]:
         """The next keys in their own order."""
@@ -84,6 +88,7 @@ class KeyWatch:
 
     def _run(self) -> None:
         while True:
+            self._file.follow_path()
             if self._asked:
                 self._asked = False
                 try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from launcher.gateway.backends.backend import Backend, CacheSettings, bad_cache
+from launcher.gateway.backends.backend import Backend, BackendError, CacheSettings, bad_cache
 from launcher.network.listening import is_loopback
 from launcher.network.redis_address import is_redis, parse
 
@@ -43,6 +43,22 @@ def is_made(settings: CacheSettings) -> bool:
     if _scheme(settings.url) != "sqlite":
         return True
     return _file(settings.url).expanduser().exists()
+
+
+def discarded(settings: CacheSettings) -> bool:
+    """Remove a cache that cannot be opened, as on a full disk; False where that is no file of ours.
+
+    Who has it open begins a new one.
+    """
+    if _scheme(settings.url) != "sqlite":
+        return False
+    from launcher.gateway.backends.sqlite import discard
+
+    try:
+        discard(_file(settings.url).expanduser().absolute())
+    except BackendError:
+        return False
+    return True
 
 
 def _file(url: str) -> Path:

@@ -13,7 +13,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -93,7 +93,7 @@ class SqliteBackend:
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._made()
-            self._require_ours()
+            _require_ours(self._path)
             self._settled()
         except (BackendError, OSError) as error:
             why = error.strerror if isinstance(error, OSError) else error
@@ -134,7 +134,7 @@ class SqliteBackend:
         expires = None
         if self._settings.ttl_s is not None:
             expires = int(time.time()) + self._settings.ttl_s
-        self._follow_path()
+        self.follow_path()
         with self._errors(), self._lock, self._writing() as connection:
             touched, self._touched = self._touched, {}
             newest = self._newest_id(connection)
@@ -150,18 +150,27 @@ class SqliteBackend:
         self._watch.add(entries)
 
     def purge(self, space: bytes | None = None) -> int | None:
-        """Remove the entries of one space, or all."""
-        with self._errors(), self._lock:
-            with self._writing() as connection:
-                if space is None:
-                    gone = connection.execute("DELETE FROM entries").rowcount
-                else:
-                    gone = connection.execute(
-                        "DELETE FROM entries WHERE key >= ? AND key < ?",
-                        (space, space + b"\xff" * 33),
-                    ).rowcount
-            self._connection().execute("VACUUM")
+        """Remove the entries of one space, or all; on a full disk all by removing the file."""
+        try:
+            with self._errors(), self._lock:
+                gone = self._deleted(space)
+                self._connection().execute("VACUUM")
+        except BackendError:
+            if space is not None:
+                raise
+            discard(self._path)
+            self.follow_path()
+            return None
         return gone
+
+    def _deleted(self, space: bytes | None) -> int:
+        with self._writing() as connection:
+            if space is None:
+                return connection.execute("DELETE FROM entries").rowcount
+            return connection.execute(
+                "DELETE FROM entries WHERE key >= ? AND key < ?",
+                (space, space + b"\xff" * 33),
+            ).rowcount
 
     def keys_after(self, key: bytes, most: int) -> list[bytes]:
         """The next keys in their own order, from their index alone."""
@@ -191,18 +200,25 @@ class SqliteBackend:
         self._closed = True
         self._watch.close()
         with self._lock:
-            while self._open:
-                with contextlib.suppress(sqlite3.Error):
-                    self._open.pop().close()
+            self._close_all()
 
-    def _follow_path(self) -> None:
-        """Leave a file that somebody removed or replaced: what it is given is lost."""
+    def follow_path(self) -> None:
+        """Leave a file that was removed or replaced: its room is given back, nothing kept in it."""
         try:
             now = self._path.stat().st_ino
         except OSError:
             now = 0
-        if now != self._file:
+        if now == self._file or self._closed:
+            return
+        with self._lock:
             self._era += 1
+            self._close_all()
+
+    def _close_all(self) -> None:
+        """A thread that is reading meanwhile fails this once."""
+        while self._open:
+            with contextlib.suppress(sqlite3.Error):
+                self._open.pop().close()
 
     def _made(self) -> int:
         """The number of the file, made where it is missing, for nobody else to read.
@@ -244,7 +260,8 @@ class SqliteBackend:
         connection: sqlite3.Connection | None = getattr(self._own, "connection", None)
         if connection is None or self._own.era != self._era:
             if connection is not None:
-                self._open.remove(connection)
+                with contextlib.suppress(ValueError):  # all of them may have been closed
+                    self._open.remove(connection)
                 connection.close()
                 self._own.connection = None
             connection = self._connect()
@@ -330,24 +347,8 @@ class SqliteBackend:
 
     def _begin_anew(self) -> None:
         """Remove the damaged file, unless another process has done so already."""
-        lock_path = self._path.with_name(self._path.name + ".lock")
-        try:
-            with lock_path.open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                if self._damaged():
-                    self._require_ours()
-                    for suffix in ("-wal", "-shm", ""):
-                        self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
-        except OSError as error:
-            raise BackendError(f"the damaged {self._path} cannot be removed: {error}") from error
+        discard(self._path, self._damaged)
         self._era += 1
-
-    def _require_ours(self) -> None:
-        """Refuse what is not a cache, before anything is written to it or removed."""
-        with contextlib.suppress(FileNotFoundError):
-            why = not_ours(self._path)
-            if why is not None:
-                raise BackendError(f"{why}, and left alone")
 
     def _damaged(self) -> bool:
         try:
@@ -363,3 +364,32 @@ class SqliteBackend:
 def _is_damage(error: sqlite3.Error) -> bool:
     code = getattr(error, "sqlite_errorcode", 0)  # errors of Python's own have none
     return code in _DAMAGED or code & 0xFF in _DAMAGED
+
+
+def discard(path: Path, really: Callable[[], bool] = lambda: True) -> None:
+    """Remove a cache with its log and its index; who has it open begins a new one.
+
+    Args:
+        path: of its file.
+        really: whether to, asked when no other process removes it.
+
+    Raises:
+        BackendError: it is something else, and left alone, or it cannot be removed.
+    """
+    try:
+        with path.with_name(path.name + ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if really():
+                _require_ours(path)
+                for suffix in ("-wal", "-shm", ""):
+                    path.with_name(path.name + suffix).unlink(missing_ok=True)
+    except OSError as error:
+        raise BackendError(f"{path} cannot be removed: {error}") from error
+
+
+def _require_ours(path: Path) -> None:
+    """Refuse what is not a cache, before anything is written to it or removed."""
+    with contextlib.suppress(FileNotFoundError):
+        why = not_ours(path)
+        if why is not None:
+            raise BackendError(f"{why}, and left alone")

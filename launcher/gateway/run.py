@@ -329,9 +329,13 @@ class _Watcher:
             try:
                 listed = await served_models(self._session, url, one.key)
             except NoListError as error:
-                if error.absent and one.name is not None:
-                    return {one.name: one.name}
                 why = str(error)
+                if error.absent and one.name is None:
+                    why += ": name its model, as NAME=URL"
+                elif error.absent and one.name is not None:
+                    if await self._embeds(url, one.name, one.key):
+                        return {one.name: one.name}
+                    why += f", and does not embed as {one.name!r}: see the path and the name"
             else:
                 names = [model.id for model in listed]
                 if one.name is not None and (model := _called(one.name, listed)) is not None:
@@ -344,6 +348,10 @@ class _Watcher:
                 told = why
                 _LOG.warning("%s %s", url, why)
             await asyncio.sleep(_LOOK_S)
+
+    async def _embeds(self, url: str, model: str, key: str | None) -> bool:
+        source = UrlSource(url, model, key, Probes(Identity(model=model)))
+        return await source.answers(self._session)
 
 
 def _called(name: str, listed: tuple[Listed, ...]) -> str | None:

@@ -57,6 +57,8 @@ _OPEN: Final = frozenset({"/health", "/ready"})
 """Asked by load balancers, which have no key; they tell nothing."""
 
 
+_HEADER_BYTES: Final = 64 << 10
+"""Of a request's path, and of each header: engines read such, as identity providers make them."""
 _NUMBER_BYTES: Final[Mapping[str, int]] = {"float": 30, "base64": 6}
 """Of a number of a vector in an answer, measured in this process while many are sent at once."""
 _DIMENSIONS: Final = 1024
@@ -138,7 +140,12 @@ class Gateway:
         app = web.Application(
             client_max_size=self._settings.most_bytes,
             middlewares=rules,
-            handler_args={"auto_decompress": False, "keepalive_timeout": self._settings.idle_s},
+            handler_args={
+                "auto_decompress": False,
+                "keepalive_timeout": self._settings.idle_s,
+                "max_line_size": _HEADER_BYTES,
+                "max_field_size": _HEADER_BYTES,
+            },
         )
         app.router.add_post("/v1/embeddings", self._embeddings, expect_handler=_later)
         app.router.add_get("/v1/models", self._models)

@@ -127,6 +127,14 @@ class UrlSource:
                 await asyncio.wait_for(self._wake.wait(), wait)
             self._wake.clear()
 
+    async def answers(self, session: aiohttp.ClientSession) -> bool:
+        """Whether it embeds our texts now, under this name."""
+        try:
+            await self._vectors(session)
+        except (OSError, WrongAnswerError):
+            return False
+        return True
+
     async def probe(
         self, session: aiohttp.ClientSession, secret: bytes, store: Store | None
     ) -> None:
@@ -240,8 +248,7 @@ def _no_list(status: int, location: str) -> NoListError:
         told = address.told(location)
         return NoListError(f"sends clients to another address{told} ({status}): give that one")
     if status in (404, 405, 501):
-        text = f"has no list of models ({status}): name its model, as NAME=URL, and see the path"
-        return NoListError(text, absent=True)
+        return NoListError(f"has no list of models ({status})", absent=True)
     return NoListError(f"does not tell its models yet ({status})")
 
 

@@ -128,15 +128,22 @@ def test_a_list_of_models_that_is_none_is_asked_for_again(odd: bytes) -> None:
     run(work())
 
 
-def test_a_server_without_a_list_of_models_is_asked_by_the_name_that_is_given() -> None:
+def test_a_server_without_a_list_of_models_is_asked_by_the_name_that_is_given(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def work() -> None:
         async with ScriptedServer().running() as server:
-            server.listing = 404
+            server.listing = server.status = 404  # a proxy whose server is not there yet
             async with front(target("voyage-3", server.url)) as gateway:
+                await server.wait_for_calls(1)
+                await gateway.status("voyage-3", 503)
+                server.status = 200
                 await gateway.status("voyage-3", 200)
             assert {call["model"] for call in server.calls} == {"voyage-3"}
 
-    run(work())
+    with caplog.at_level(logging.WARNING):
+        run(work())
+    assert "does not embed as 'voyage-3'" in caplog.text
 
 
 @pytest.mark.parametrize(

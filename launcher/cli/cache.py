@@ -14,7 +14,7 @@ from launcher.cli.cache_options import cache_options, cache_settings
 from launcher.cli.result import Result
 from launcher.config.service_cache import ServiceCache
 from launcher.errors import ExitCode, QlaunchError
-from launcher.gateway.backends.backend import Backend, BackendError, CacheSettings
+from launcher.gateway.backends.backend import Backend, BackendError, CacheSettings, UnsupportedError
 
 command = group("cache", "Show, empty and fill the cache of the gateway.")
 
@@ -73,6 +73,13 @@ def _asked(backend: Backend) -> Iterator[None]:
     """
     try:
         yield
+    except UnsupportedError as error:
+        raise QlaunchError(
+            f"the cache {backend.name} cannot be purged: {error}",
+            code="cache_unreachable",
+            exit_code=ExitCode.UNEXPECTED,
+            fix="restart it, or give the gateways another --cache-key-file",
+        ) from error
     except BackendError as error:
         raise QlaunchError(
             f"the cache {backend.name} cannot be asked: {error}",

@@ -318,6 +318,8 @@ def test_a_cache_that_cannot_be_opened_can_be_purged(home: Path, tmp_path: Path)
     assert command(home, "cache", "stats", "--cache", str(file))[0] == 1
     code, document = command(home, "cache", "purge", "--cache", str(file))
     assert (code, document["data"]["removed"], file.exists()) == (0, None, False)
+    code, document = command(home, "cache", "purge", "--cache", "memcached://127.0.0.1:9")
+    assert "--cache-key-file" in document["errors"][0]["fix"]  # it said to see that it runs
     file.write_text("somebody's")
     code, document = command(home, "cache", "purge", "--cache", str(file))
     assert (code, document["errors"][0]["code"]) == (1, "cache_unusable")

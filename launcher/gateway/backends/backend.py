@@ -25,6 +25,10 @@ class BackendError(Exception):
     """The store behind is down, slow, full or makes no sense; the message names no entry."""
 
 
+class UnsupportedError(BackendError):
+    """No store of this kind does that."""
+
+
 @contextmanager
 def server_errors(kinds: tuple[type[Exception], ...]) -> Iterator[None]:
     """One kind of error for all that a server, or what stands in its place, may do.

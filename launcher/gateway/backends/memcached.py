@@ -13,6 +13,7 @@ from launcher.gateway.backends.backend import (
     BackendError,
     CacheSettings,
     Stats,
+    UnsupportedError,
     bad_cache,
     server_errors,
 )
@@ -77,11 +78,9 @@ class MemcachedBackend:
         """Memcached has no list of keys: it cannot remove ours and leave the others'.
 
         Raises:
-            BackendError: always.
+            UnsupportedError: always.
         """
-        raise BackendError(
-            "Memcached cannot list its keys: restart it, or give the gateway another key file"
-        )
+        raise UnsupportedError("Memcached cannot list its keys")
 
     def stats(self) -> Stats:
         """Of the whole server."""

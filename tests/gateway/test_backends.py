@@ -172,6 +172,24 @@ class TestSqlite:
         assert again.get_many(list(kept)) == list(kept.values())
         again.close()
 
+    def test_a_further_thread_leaves_the_locks_of_the_others(self, tmp_path: Path) -> None:
+        """Whoever opens and closes the file ends SQLite's locks on it in its process: another
+        process then removed the log that this one wrote to.
+        """
+        backend = small(tmp_path)
+        backend.set_many(entries(1))
+        reading = threading.Thread(target=backend.get_many, args=([key(0)],))
+        reading.start()
+        reading.join()
+        path = str(tmp_path / "cache" / "v.db")
+        code = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1])"
+        code += "; print(c.execute('SELECT count(*) FROM entries').fetchone()[0]); c.close()"
+        asked = [sys.executable, "-c", code, path]
+        assert subprocess.run(asked, capture_output=True, check=True).stdout == b"1\n"
+        backend.set_many({key(7): b"new"})
+        assert subprocess.run(asked, capture_output=True, check=True).stdout == b"2\n"
+        backend.close()
+
     def test_a_disk_that_fails_for_now_leaves_a_sound_file(self, tmp_path: Path) -> None:
         """On a full disk SQLite says `disk I/O error`: a sound cache was taken for damaged, and
         removed.

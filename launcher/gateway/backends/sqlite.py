@@ -92,7 +92,7 @@ class SqliteBackend:
         self.name = f"sqlite:{self._path}"
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._made()
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
             _require_ours(self._path)
             self._settled()
         except (BackendError, OSError) as error:
@@ -223,16 +223,15 @@ class SqliteBackend:
     def _made(self) -> int:
         """The number of the file, made where it is missing, for nobody else to read.
 
-        Its log and index take their mode from it.
+        Its log and index take their mode from it. One that is there is not opened here: to close it
+        again would end the locks that SQLite has on it in this process.
 
         Raises:
             OSError: it cannot be made.
         """
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        try:
-            return os.fstat(descriptor).st_ino
-        finally:
-            os.close(descriptor)
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        return self._path.stat().st_ino
 
     def _settled(self) -> None:
         """Make the tables; a damaged file is begun anew, and who makes it first is waited for."""

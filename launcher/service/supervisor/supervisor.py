@@ -8,6 +8,7 @@ for an orderly stop, once however often they come; a second SIGINT for SIGKILL.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable
 
@@ -82,6 +83,7 @@ class Supervisor(Winding):
     def _open(self) -> None:
         records = self.records
         self._template = Template(self._loop, records.journal.write, records.template)
+        self._template.inherit(os.environ)
         self._smoke = SmokeRound(self._loop, self.wiring, records, self)
         if self._plan.cache is not None:
             place = (self._loop, self._where, self._plan)

@@ -98,9 +98,11 @@ def past_runs(where: Dirs) -> list[PastRun]:
     for summary in list_runs(where.runs)[:RUNS_READ]:
         rows = bench_rows(where.runs / summary.run)
         try:
-            found.append(_past(load_run(where.runs, summary.run), now, tuple(rows)))
+            run = load_run(where.runs, summary.run)
         except QlaunchError:
             continue  # removed since it was listed
+        if run.plan is None or run.plan.part_of is None:  # a replica shares with others: see its set
+            found.append(_past(run, now, tuple(rows)))
     return found
 
 

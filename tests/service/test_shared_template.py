@@ -110,6 +110,24 @@ def test_what_each_replica_has_of_its_own_is_no_other_import() -> None:
     assert template.imported("/another/python", env) != shared
 
 
+def test_an_engine_or_plugin_upgraded_in_its_place_is_another_import(tmp_path: Path) -> None:
+    """Else a restart after `qlaunch upgrade` would go on with the old modules."""
+    packages = tmp_path / "engine/lib/python3.11/site-packages"
+    plugin = tmp_path / "plugin/package"
+    for folder in (packages, plugin):
+        folder.mkdir(parents=True)
+    (plugin / "module.py").write_text("one")
+    python, env = str(tmp_path / "engine/bin/python"), {"PYTHONPATH": str(plugin.parent)}
+    seen = [template.imported(python, env), template.imported(python, env)]
+    (packages / "sglang-2.dist-info").mkdir()
+    os.utime(packages, ns=(1, 1))  # whatever the file system's clock resolves
+    seen.append(template.imported(python, env))
+    os.utime(plugin / "module.py", ns=(1, 1))
+    seen.append(template.imported(python, env))
+    assert seen[0] == seen[1]
+    assert len(set(seen)) == 3
+
+
 def test_a_template_of_another_environment_is_let_go(tmp_path: Path) -> None:
     """As after a change of the plan: what was imported is no longer what is to be served."""
     child = process_tree.spawn(("/bin/sleep", "60"), {}, cwd=tmp_path)
@@ -117,7 +135,7 @@ def test_a_template_of_another_environment_is_let_go(tmp_path: Path) -> None:
     one = template.Template(Loop(), lines.append, lambda _: None)
     one.process = child.process
     assert one.branch("something else", ("/bin/true",), {}, tmp_path) is None
-    assert "was imported in another environment" in lines[0]
+    assert "was imported from other files or with other variables" in lines[0]
     assert child.handle is not None
     assert child.handle.wait(30) == -signal.SIGKILL
     os.close(child.output)

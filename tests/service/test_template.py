@@ -266,7 +266,7 @@ def test_another_environment_is_not_forked_into(
     one._channel, one.process = ours, processes.process_id(idle.pid)
     one._imported = template.imported("python3", {"OMP_NUM_THREADS": "2"})
     other = Order(OMP_NUM_THREADS="4")
-    assert one._fork(other, "python3") == "was imported in another environment"
+    assert one._fork(other, "python3") == "was imported from other files or with other variables"
     one.forget()
     theirs.close()
     loop.close()

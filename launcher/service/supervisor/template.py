@@ -12,6 +12,7 @@ the replicas (`branch`), and each of these inherits a copy of it: one import for
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -19,7 +20,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Generator, Mapping, MutableMapping
+from collections.abc import Callable, Generator, Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Protocol
 
@@ -122,21 +123,29 @@ class Template:
         channel.setblocking(False)
         self._loop.watch(channel.fileno(), self._readable)
 
-    def inherit(self, environ: MutableMapping[str, str]) -> None:
-        """Take over the template that this supervisor was forked with, where it was."""
+    def inherit(self, environ: MutableMapping[str, str]) -> bool:
+        """Take over the template that this supervisor was started with; whether there is one."""
         words = environ.pop(INHERITED, "").split()
         if len(words) != 3 or not (words[0].isdecimal() and words[1].isdecimal()):
-            return
+            return False
         stat = processes.read_stat(int(words[1]))
         if stat is None or stat.parent != os.getpid():
-            return
+            return False
         try:
             channel = socket.socket(fileno=int(words[0]))
         except OSError:
-            return
+            return False
         channel.set_inheritable(False)
         self._take(channel, words[2])
         self._there(processes.identity_of(stat))
+        return True
+
+    def bequeath(self) -> dict[str, str]:
+        """Variables by which what this process executes next inherits it; none without it."""
+        if self._channel is None or self.process is None:
+            return {}
+        self._channel.set_inheritable(True)
+        return {INHERITED: f"{self._channel.fileno()} {self.process.pid} {self._imported}"}
 
     @property
     def expected(self) -> bool:
@@ -190,7 +199,7 @@ class Template:
     def _fork(self, command: StartCommand, python: str) -> Child | str:
         """A new life, or why there is none."""
         if self._imported != imported(python, command.env):
-            return "was imported in another environment"
+            return "was imported from other files or with other variables"
         order = {
             "argv": command.argv,
             "cwd": os.fspath(command.cwd),
@@ -208,7 +217,7 @@ class Template:
         if self.process is None:
             return None
         if what != self._imported:
-            self._lost("was imported in another environment")
+            self._lost("was imported from other files or with other variables")
             return None
         order = {
             "argv": argv,
@@ -276,9 +285,34 @@ class Template:
 
 
 def imported(python: str, env: Mapping[str, str]) -> str:
-    """What an import depends on, as a hash: a life is forked only where it is the same."""
+    """What an import depends on, as a hash: a life is forked only where it is the same.
+
+    The interpreter's packages, those on PYTHONPATH (our plugin), and the variables: an engine or a
+    plugin that was upgraded in its place is imported anew by the next start.
+    """
     shared = sorted((name, value) for name, value in env.items() if name not in _OWN)
-    return hashlib.sha256(json.dumps([python, shared]).encode()).hexdigest()
+    packages = [*_packages(python), *_modules(env.get("PYTHONPATH", ""))]
+    return hashlib.sha256(json.dumps([python, shared, packages]).encode()).hexdigest()
+
+
+def _packages(python: str) -> Iterator[tuple[str, int, int]]:
+    """The folders of an interpreter's packages, which every installation changes."""
+    for pattern in ("site-packages", "dist-packages"):
+        for folder in sorted(Path(python).parent.parent.glob(f"lib/python3*/{pattern}")):
+            yield from _stamp(folder)
+
+
+def _modules(path: str) -> Iterator[tuple[str, int, int]]:
+    """The modules in the packages of PYTHONPATH's folders, which are few."""
+    for folder in filter(None, path.split(os.pathsep)):
+        for module in sorted(Path(folder).glob("*/*.py")):
+            yield from _stamp(module)
+
+
+def _stamp(path: Path) -> Iterator[tuple[str, int, int]]:
+    with contextlib.suppress(OSError):
+        found = path.stat()
+        yield (str(path), found.st_ino, found.st_mtime_ns)
 
 
 def _number(message: bytes, name: str) -> int:

@@ -305,8 +305,9 @@ def _packages(python: str) -> Iterator[tuple[str, int, int]]:
 def _modules(path: str) -> Iterator[tuple[str, int, int]]:
     """The modules in the packages of PYTHONPATH's folders, which are few."""
     for folder in filter(None, path.split(os.pathsep)):
-        for module in sorted(Path(folder).glob("*/*.py")):
-            yield from _stamp(module)
+        for depth in ("*/*.py", "*/*/*.py"):
+            for module in sorted(Path(folder).glob(depth)):
+                yield from _stamp(module)
 
 
 def _stamp(path: Path) -> Iterator[tuple[str, int, int]]:

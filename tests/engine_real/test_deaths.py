@@ -172,6 +172,7 @@ def test_killed_while_serving(service: Watched, course: Course) -> None:
     up = finish(service.up()).ok()
     eventually(lambda: (s := service.state()) and s.template)
     endpoint = up.data["endpoint"]
+    a_restart_imports_nothing(service, endpoint)
     for number, (role, phase) in enumerate(course, 1):
         load = Load(endpoint) if phase == "load" else None
         if load is not None:
@@ -193,6 +194,19 @@ def test_killed_while_serving(service: Watched, course: Course) -> None:
         service.down()
         assert alive(processes) == []
     assert_port_is_free(endpoint)
+
+
+def a_restart_imports_nothing(service: Watched, endpoint: str) -> None:
+    """The supervisor executes its successor, which inherits the template; the port stays too."""
+    before, vector = service.state(), numbers(endpoint, "back again")
+    again = service.home.run("restart", service.name, "--json").ok().data
+    assert before is not None
+    assert before.template is not None
+    assert before.engine is not None
+    assert again["smoke"]["ok"]
+    assert (again["template_pid"], again["run"] != before.run) == (before.template.pid, True)
+    assert not alive([before.engine])
+    assert numbers(again["endpoint"], "back again") == vector
 
 
 def a_part_is_killed(service: Watched, role: str, number: int) -> None:

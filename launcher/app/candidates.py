@@ -98,9 +98,13 @@ def past_runs(where: Dirs) -> list[PastRun]:
     for summary in list_runs(where.runs)[:RUNS_READ]:
         rows = bench_rows(where.runs / summary.run)
         try:
-            found.append(_past(load_run(where.runs, summary.run), now, tuple(rows)))
+            run = load_run(where.runs, summary.run)
         except QlaunchError:
             continue  # removed since it was listed
+        if (
+            run.plan is None or run.plan.part_of is None
+        ):  # a replica shares with others: see its set
+            found.append(_past(run, now, tuple(rows)))
     return found
 
 
@@ -114,7 +118,7 @@ def sizes(card: ModelCard | None, profile: Profile) -> Checkpoint | None:
 
 def _past(run: Run, now: datetime, bench: tuple[Row, ...] = ()) -> PastRun:
     began = _moment(run.began)
-    plan = run.plan
+    plan, forked = run.plan, run.forked  # a start without the import is no measure of one with it
     return PastRun(
         run=run.run,
         profile=run.profile,
@@ -122,8 +126,8 @@ def _past(run: Run, now: datetime, bench: tuple[Row, ...] = ()) -> PastRun:
         version=run.versions.get("engine"),
         age_s=max(0.0, (now - began).total_seconds()) if began else 0.0,
         verified=began is not None and run.smoke is not None and run.smoke.ok,
-        ready_s=run.timings.ready_s,
-        verified_s=run.timings.verified_s,
+        ready_s=None if forked else run.timings.ready_s,
+        verified_s=None if forked else run.timings.verified_s,
         ram_peak_bytes=run.peak.ram_peak_bytes,
         gpu_peak_bytes=run.peak.gpu_peak_bytes,
         model=plan.model_name if plan else None,

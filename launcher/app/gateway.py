@@ -28,7 +28,7 @@ from launcher.service import control, store
 
 HOLD_S: Final = 30.0
 """For a request whose service is being started again: on a CPU it is back in about 5 s after a
-death, by its template, and in 10 to 30 s after `restart`."""
+death, by its template, and in 4 to 30 s after `restart`."""
 _BETWEEN_S: Final = 5.0
 """Between the stop and the new start of a `restart`."""
 _LOOK_S: Final = 1.0

@@ -326,7 +326,7 @@ def _observed(where: Dirs) -> tuple[Observed, ...]:
                     plan=run.plan,
                     peak_bytes=peak.ram_peak_bytes,
                     began=run.began,
-                    ready_s=run.timings.ready_s,
+                    ready_s=None if run.forked else run.timings.ready_s,
                 )
             )
     return tuple(found)

@@ -10,7 +10,7 @@ import sys
 
 from launcher.errors import QlaunchError
 from launcher.service import store
-from launcher.service.supervision import supervisor_for
+from launcher.service.supervision import supervise
 from launcher.service.supervisor.timing import Dependencies
 
 
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     began = float(argv[1]) if len(argv) > 1 else None
     try:
         where = store.folder(name, create=True)
-        state = supervisor_for(where, store.read_plan(where), wiring(), began=began).run()
+        state = supervise(where, wiring(), began=began)
     except QlaunchError as error:
         sys.stderr.write(f"{error.message}\n")
         return int(error.exit_code)

@@ -15,7 +15,7 @@ from launcher.cli.up import Follow, FollowChange
 from launcher.documents.plan import Plan
 from launcher.documents.service_state import ServiceState
 from launcher.documents.status import RestartedStatus
-from launcher.service import control, store
+from launcher.service import control, handover, store
 
 
 @declare("restart")
@@ -70,11 +70,18 @@ def _at_once(plan: Plan, progress: Progress, *, reread: bool) -> ServiceState:
     if reread:
         _require_startable(plan, progress)
     service = plan.service
+    if (kept := handover.stand_by(service)) is not None:
+        with kept:
+            progress.line(f"{service}: stopped")
+            return kept.launch(_again(plan, progress, reread), on_change=Follow(progress))
     done = control.down(service)
     progress.line(f"{service}: stopped" if done.was_running else f"{service}: was not running")
-    if reread:  # once more, with the memory that is free now
-        plan = prepare(exporting.request_again(plan), progress.line).plan
-    return control.launch(plan, on_change=Follow(progress))
+    return control.launch(_again(plan, progress, reread), on_change=Follow(progress))
+
+
+def _again(plan: Plan, progress: Progress, reread: bool) -> Plan:
+    """What is to be started: with `reread` planned once more, with the memory that is free now."""
+    return prepare(exporting.request_again(plan), progress.line).plan if reread else plan
 
 
 def _require_startable(plan: Plan, progress: Progress) -> None:

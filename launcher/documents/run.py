@@ -118,6 +118,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
     versions: dict[str, str | None] = {}
     restarts: int = 0
+    forked: bool = False
+    """Whether it began with an import of an earlier run or of its set, which takes most of the
+    time of a start."""
     fallbacks: tuple[TakenFallback, ...] = ()
     cache: CacheUse | None = None
     """None where no cache was asked for."""

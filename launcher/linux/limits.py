@@ -43,6 +43,17 @@ def raise_soft() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def same_as(pid: int) -> bool:
+    """Whether process `pid` has this one's hard limits and processors; False where nobody says."""
+    try:
+        kinds = (*_RAISED, resource.RLIMIT_NOFILE)
+        return os.sched_getaffinity(pid) == os.sched_getaffinity(0) and all(
+            resource.prlimit(pid, kind)[1] == resource.getrlimit(kind)[1] for kind in kinds
+        )
+    except OSError:
+        return False
+
+
 def too_low(ram_bytes: int | None) -> str | None:
     """Why no engine can run under this process's hard limits, in a sentence; None where one can.
 

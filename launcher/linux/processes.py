@@ -164,6 +164,15 @@ def _kill(process: ProcessId, signum: int) -> bool:
     return True
 
 
+def catches(process: ProcessId, signum: int) -> bool:
+    """Whether it has a handler for a signal; False where that cannot be read."""
+    for line in (procfs.read(f"/proc/{process.pid}/status") or b"").splitlines():
+        name, _, value = line.partition(b":")
+        if name == b"SigCgt":
+            return bool(int(value, 16) >> (signum - 1) & 1)
+    return False
+
+
 def is_stopped(process: ProcessId) -> bool:
     """Whether that very process was halted by SIGSTOP or its kin, and has not gone on."""
     stat = read_stat(process.pid)

@@ -68,7 +68,7 @@ def make_plan(inputs: Inputs) -> Plan:
     limits = _guard(inputs, draft, knobs)
     one = _predicted(inputs, draft, knobs, limits)
     engines = replica_set.make(inputs, draft, one)
-    predicted = replica_set.predicted(one, engines, inputs.settings.cache, limits)
+    predicted = replica_set.predicted(one, engines, inputs, draft, limits)
     misfit = _misfit(inputs, draft, knobs, predicted, engines, limits)
     start = _start_budget(inputs)
     return Plan(
@@ -199,7 +199,7 @@ def _misfit(
     limits: Guard,
 ) -> fit.Misfit | None:
     if engines is not None and engines.count > 1:
-        return replica_set.misfit(engines, inputs, limits)
+        return replica_set.misfit(engines, inputs, draft, limits)
     return fit.why_not_memory(predicted, inputs.hardware, inputs.checkpoint, knobs, draft.computed)
 
 

@@ -91,12 +91,17 @@ def launch(
         try:
             state = _first_state(where, pid, supervisor)
         except KeyboardInterrupt:
-            _interrupted(where, supervisor)
+            interrupted(where, supervisor)
             raise
+    return followed(where, state, on_change)
+
+
+def followed(where: Folder, state: ServiceState, on_change: Watch) -> ServiceState:
+    """The state of a service that has begun to start, once it is verified; else as `launch`."""
     try:
-        return _follow(plan.service, state, on_change)
+        return _follow(where.name, state, on_change)
     except KeyboardInterrupt:
-        _interrupted(where, supervisor)
+        interrupted(where, state.supervisor)
         raise
 
 
@@ -327,7 +332,7 @@ def foreground(
     return state
 
 
-def _interrupted(where: Folder, supervisor: ProcessId | None) -> None:
+def interrupted(where: Folder, supervisor: ProcessId | None) -> None:
     """Ctrl-C: ask for a stop and see it through; once more, and the engine is killed."""
     presses = 1
     while supervisor is not None and presses < 5:  # whoever presses that often wants out

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from launcher.documents.plan import Plan
 from launcher.documents.service_state import ServiceState
+from launcher.service import store, succession
 from launcher.service.store import Folder
 from launcher.service.supervisor.service_owner import ServiceOwner
 from launcher.service.supervisor.timing import Dependencies
@@ -30,3 +31,18 @@ def supervisor_for(
     from launcher.service.supervisor.supervisor import Supervisor
 
     return Supervisor(where, plan, wiring, began=began, foreground=foreground, on_change=on_change)
+
+
+def supervise(where: Folder, wiring: Dependencies, *, began: float | None = None) -> ServiceState:
+    """Be the detached supervisor of the plan that lies in the folder; its last state.
+
+    Returns only where nothing is executed in its place (succession.py).
+
+    Raises:
+        QlaunchError: as `ServiceOwner.run`; `plan_damaged` (exit 1), `no_such_service` (exit 3).
+    """
+    owner = supervisor_for(where, store.read_plan(where), wiring, began=began)
+    state = owner.run()
+    if (bequest := owner.bequest()) is not None:
+        succession.be_succeeded(where, bequest)
+    return state

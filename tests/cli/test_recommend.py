@@ -12,10 +12,13 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from launcher.app.candidates import past_runs
 from launcher.engine import releases
+from launcher.paths import dirs
 from launcher.record.bench import append_bench
 from tests.cli.commandline import Run
 from tests.cli.conftest import SetMachine
+from tests.cli.services import leave_run
 from tests.documents.test_schemas import validator
 from tests.report import report_samples
 from tests.samples import GIB, gpu, machine, plan
@@ -300,3 +303,11 @@ def test_a_model_whose_card_has_no_sizes_is_judged_by_its_files(run: Run, ready:
     judged = {each["name"]: each for each in run("recommend", "--json").data["profiles"]}
     assert judged["cpu-minilm"]["reason"] is None
     assert judged["cpu-minilm"]["bucket"] == "runs"
+
+
+def test_a_replica_s_run_is_no_evidence_for_a_service(home: Path) -> None:
+    """What it imported was shared: alone it takes more memory and a longer start."""
+    for number, part_of in enumerate((None, "svc")):
+        made = plan(part_of=part_of)
+        leave_run(f"20260101T00000{number}Z-svc-000{number}", "svc", plan=made)
+    assert [run.run for run in past_runs(dirs())] == ["20260101T000000Z-svc-0000"]

@@ -171,7 +171,7 @@ def test_killed_while_serving(service: Watched, course: Course) -> None:
     """One after the other, in one life of the service; without its supervisor it is over."""
     up = finish(service.up()).ok()
     eventually(lambda: (s := service.state()) and s.template)
-    endpoint = up.data["endpoint"]
+    endpoint = a_restart_imports_nothing(service, up.data["endpoint"])
     for number, (role, phase) in enumerate(course, 1):
         load = Load(endpoint) if phase == "load" else None
         if load is not None:
@@ -193,6 +193,20 @@ def test_killed_while_serving(service: Watched, course: Course) -> None:
         service.down()
         assert alive(processes) == []
     assert_port_is_free(endpoint)
+
+
+def a_restart_imports_nothing(service: Watched, endpoint: str) -> str:
+    """The supervisor executes its successor, which inherits the template; the new address."""
+    before, vector = service.state(), numbers(endpoint, "back again")
+    again = service.home.run("restart", service.name, "--json").ok().data
+    assert before is not None
+    assert before.template is not None
+    assert before.engine is not None
+    assert again["smoke"]["ok"]
+    assert (again["template_pid"], again["run"] != before.run) == (before.template.pid, True)
+    assert not alive([before.engine])
+    assert numbers(again["endpoint"], "back again") == vector
+    return str(again["endpoint"])
 
 
 def a_part_is_killed(service: Watched, role: str, number: int) -> None:

@@ -11,13 +11,14 @@ import pytest
 from launcher.config.service_cache import ServiceCache
 from launcher.documents.plan import Plan
 from launcher.hardware.inventory import Hardware
-from launcher.plan import caching
+from launcher.plan import caching, replica_set
 from launcher.plan.engine_and_card import Choice
 from launcher.plan.resolve import make_plan
 from launcher.service.replica_set.naming import replica_plan, runs_the_same
 from tests.plan.inputs import inputs, qwen3
 from tests.samples import GIB, gpu, machine
 
+SPAWNED = {"start_method": "spawn"}
 GATEWAY_BYTES = caching.GATEWAY_BYTES["embedded"]
 
 
@@ -62,7 +63,7 @@ def test_the_service_has_its_address_and_the_engines_ports_of_loopback() -> None
 
 
 def test_memory_is_that_of_all_with_the_gateway() -> None:
-    alone, three = plan(1).predicted, plan(3).predicted
+    alone, three = plan(1, **SPAWNED).predicted, plan(3, **SPAWNED).predicted
     assert three.ram_bytes == 3 * (alone.ram_bytes or 0) + GATEWAY_BYTES
     before = [term for term in three.terms if term.kind == "gateway"]
     assert [term.name for term in before] == [
@@ -77,7 +78,19 @@ def test_memory_is_that_of_all_with_the_gateway() -> None:
     weights = next(term for term in alone.terms if term.name == "weights")
     assert by_name["weights"].bytes == 3 * weights.bytes
     assert by_name["weights"].source.startswith("3 replicas × (")
-    assert replica_plan(plan(3), 3).predicted == alone
+    assert replica_plan(plan(3, **SPAWNED), 3).predicted == alone
+
+
+def test_what_is_imported_once_is_not_counted_for_each_replica() -> None:
+    """Their supervisors are forked from the set's template: each more has pages of its own only."""
+    alone, two, three = (plan(count).predicted.terms for count in (1, 2, 3))
+    base = sum(term.bytes for term in alone if term.kind == "engine")
+    for count, several in ((2, two), (3, three)):
+        engines = [term for term in several if term.kind == "engine"]
+        more = (count - 1) * replica_set.FORKED_BYTES["encoder"]
+        assert sum(term.bytes for term in engines) == pytest.approx(base + more, abs=5)
+        assert all(f"{count} replicas, imported once (" in term.source for term in engines)
+    assert replica_plan(plan(3), 3).predicted == plan(1).predicted
 
 
 def test_a_cache_before_a_set_is_counted_once() -> None:

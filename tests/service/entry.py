@@ -19,7 +19,7 @@ from launcher.engine.failures.classify import classify as real
 from launcher.errors import QlaunchError
 from launcher.service import ports, store
 from launcher.service.process_tree import Patience
-from launcher.service.supervision import supervisor_for
+from launcher.service.supervision import supervise
 from launcher.service.supervisor.timing import Dependencies, Timing
 
 
@@ -76,7 +76,7 @@ def main(argv: list[str]) -> int:
     _unseen(options.get("holder_unseen", 0))
     where = store.folder(name, create=True)
     try:
-        state = supervisor_for(where, store.read_plan(where), wiring(options), began=began).run()
+        state = supervise(where, wiring(options), began=began)
     except QlaunchError as error:
         print(error.message, file=sys.stderr)
         return int(error.exit_code)

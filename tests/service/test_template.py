@@ -245,6 +245,7 @@ def test_a_template_that_does_not_fork_is_given_up(
     lines: list[str] = []
     one = template.Template(loop, lines.append, lambda _: None)
     one._channel, one.process = ours, processes.process_id(idle.pid)
+    one._imported = template.imported(sys.executable, {})
     child = one.start(Order(), plan(home))
     assert idle.wait(30) == -signal.SIGKILL
     assert "forked nothing within 0.2 s" in lines[0]
@@ -263,8 +264,9 @@ def test_another_environment_is_not_forked_into(
     loop = Loop()
     one = template.Template(loop, lambda _: None, lambda _: None)
     one._channel, one.process = ours, processes.process_id(idle.pid)
-    one._env = {"OMP_NUM_THREADS": "2"}
-    assert one._fork(Order(OMP_NUM_THREADS="4")) == "was imported in another environment"
+    one._imported = template.imported("python3", {"OMP_NUM_THREADS": "2"})
+    other = Order(OMP_NUM_THREADS="4")
+    assert one._fork(other, "python3") == "was imported from other files or with other variables"
     one.forget()
     theirs.close()
     loop.close()

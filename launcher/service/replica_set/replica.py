@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import Final, Protocol
 
 from launcher import child_environment
@@ -45,6 +46,11 @@ class ReplicaOwner(Protocol):
 
     def replica_lost(self, replica: Replica, failure: Failure) -> None:
         """Its supervisor has ended without being asked to."""
+
+    def start_supervisor(
+        self, plan: Plan, argv: tuple[str, ...], env: dict[str, str], cwd: Path
+    ) -> Child:
+        """Start the supervisor of a replica that runs `plan`; OSError where it cannot be."""
 
 
 class Replica:
@@ -156,8 +162,9 @@ class Replica:
         try:
             where = store.folder(self.name, create=True)
             _write_plan(where, self.plan)
-            argv = [*self._wiring.replica_argv, self.name, repr(time.monotonic())]
-            self.child = process_tree.spawn(argv, self._environment(), cwd=where.path)
+            argv = (*self._wiring.replica_argv, self.name, repr(time.monotonic()))
+            env = self._environment()
+            self.child = self._owner.start_supervisor(self.plan, argv, env, where.path)
         except QlaunchError as error:
             self._owner.replica_lost(self, failures.from_error(error))
             return

@@ -11,6 +11,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
 
 from launcher.documents.failure import Failure
 from launcher.documents.gateway import Server
@@ -19,11 +20,12 @@ from launcher.documents.service_state import START, UP, ServiceState, State
 from launcher.errors import QlaunchError
 from launcher.linux import processes, procfs
 from launcher.service import failures, process_tree
-from launcher.service.process_tree import StopReport
+from launcher.service.process_tree import Child, StopReport
 from launcher.service.replica_set import rollout, states
 from launcher.service.replica_set.agreement import Agreement
 from launcher.service.replica_set.naming import replica_plan
 from launcher.service.replica_set.replica import Replica
+from launcher.service.replica_set.shared_template import SharedTemplate
 from launcher.service.store import Folder
 from launcher.service.supervisor.cache_gateway import CacheGateway
 from launcher.service.supervisor.event_loop import Call
@@ -85,6 +87,7 @@ class SetSupervisor(ServiceOwner):
             self._timing.gateway_timeout_s,
             lambda _replica: self.update(),
         )
+        self._shared = SharedTemplate(self._loop, self.records, self._timing.import_s)
         self.replicas = [self.replica(number) for number in range(1, self.wanted + 1)]
 
     def replica(self, number: int) -> Replica:
@@ -125,6 +128,8 @@ class SetSupervisor(ServiceOwner):
         """The first replica alone: it computes the reference for all, and what is wrong with it is
         wrong with all. Then the gateway, then the others."""
         first, *others = self.replicas
+        self.status.change(detail="the engine is imported, once for all replicas")
+        yield from self._shared.stand(first.plan)
         yield from self.begin([first])
         if first.given_up is not None:
             self._end("failed", first.given_up)
@@ -143,6 +148,12 @@ class SetSupervisor(ServiceOwner):
                 each.begin(each.plan)
             self.update()
             yield from until(lambda group=group: all(each.settled for each in group))  # type: ignore[misc]
+
+    def start_supervisor(
+        self, plan: Plan, argv: tuple[str, ...], env: dict[str, str], cwd: Path
+    ) -> Child:
+        """Start a replica's supervisor: where there is a template, with a copy of it."""
+        return self._shared.start(plan, argv, env, cwd)
 
     # What is told -----------------------------------------------------------------------------
 
@@ -268,7 +279,8 @@ class SetSupervisor(ServiceOwner):
             self._recorder.begin_life(engine.pid, self._pids)
 
     def _pids(self) -> list[int]:
-        return [*self.gateway.pids(), *(pid for each in self.replicas for pid in each.members())]
+        engines = (pid for each in self.replicas for pid in each.members())
+        return [*self.gateway.pids(), *self._shared.pids(), *engines]
 
     # Changes ----------------------------------------------------------------------------------
 
@@ -281,6 +293,7 @@ class SetSupervisor(ServiceOwner):
 
     def _reap(self) -> None:
         children = [each.child for each in self.replicas if each.child is not None]
+        children += [] if self._shared.child is None else [self._shared.child]
         process_tree.reap([*children, *self.gateway.children()], lambda _pid: None)
         for each in list(self.replicas):
             each.reaped()
@@ -301,6 +314,7 @@ class SetSupervisor(ServiceOwner):
         for each in self.replicas:
             rest = max(0.0, deadline - time.monotonic())
             left += yield from each.stopped(rest, lambda: self._forced)
+        left += yield from self._shared.stop()
         self._recorder.end_life()
         left += yield from self._port_held()
         self._wound_down(StopReport(left=left))
@@ -325,6 +339,7 @@ class SetSupervisor(ServiceOwner):
 
     def _kill(self) -> None:
         self.gateway.kill()
+        self._shared.kill()
         alive = [each.child.process for each in self.replicas if each.child and each.runs]
         process_tree.kill_leftovers(processes_ending(alive))
 

@@ -124,6 +124,11 @@ class RunRecorder:
         self._writer.sample(sample)
         return pause_s(self._sampler.cost_s, ready=ready)
 
+    def forked(self) -> None:
+        """Note that the import was another run's."""
+        self._run = msgspec.structs.replace(self._run, forked=True)
+        self._writer.write(self._run)
+
     def replanned(self, plan: Plan) -> None:
         """A fallback step changed the plan: what follows is held against this one."""
         self._plan = plan

@@ -21,7 +21,7 @@ from launcher.service.supervisor.records import ServiceRecords
 from launcher.service.supervisor.resources import PortReservation
 from launcher.service.supervisor.timing import Dependencies
 
-STRENGTH = ("run", "idle", "restart", "failed", "stopped")
+STRENGTH = ("run", "idle", "restart", "succeeded", "failed", "stopped")
 """Of what is to come after what runs now, the weakest first."""
 
 
@@ -87,6 +87,10 @@ class ServiceOwner:
 
     def _traffic(self) -> BatchCounter | None:
         """The engine's work, where one engine's log tells it."""
+        return None
+
+    def bequest(self) -> dict[str, str] | None:
+        """Variables for what this process is to execute next; None: it ends."""
         return None
 
     def _signals(self) -> dict[int, Call]:

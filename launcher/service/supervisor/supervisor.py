@@ -8,6 +8,8 @@ for an orderly stop, once however often they come; a second SIGINT for SIGKILL.
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterable
 
@@ -20,12 +22,13 @@ from launcher.documents.service_state import START, UP, ServiceState, State
 from launcher.documents.smoke import SmokeReport
 from launcher.errors import QlaunchError
 from launcher.linux.processes import ProcessId
-from launcher.service import failures, process_tree
+from launcher.service import failures, process_tree, succession
 from launcher.service.store import Folder
 from launcher.service.supervisor import stopping
 from launcher.service.supervisor.batch_counter import BatchCounter
 from launcher.service.supervisor.cache_gateway import CacheGateway
 from launcher.service.supervisor.engine_life import EngineLife
+from launcher.service.supervisor.event_loop import Call
 from launcher.service.supervisor.fallback_steps import FallbackSteps
 from launcher.service.supervisor.liveness import Verdict
 from launcher.service.supervisor.resources import PortReservation
@@ -82,10 +85,28 @@ class Supervisor(Winding):
     def _open(self) -> None:
         records = self.records
         self._template = Template(self._loop, records.journal.write, records.template)
+        if self._template.inherit(os.environ):
+            self._recorder.forked()
         self._smoke = SmokeRound(self._loop, self.wiring, records, self)
         if self._plan.cache is not None:
             place = (self._loop, self._where, self._plan)
             self._gateway = CacheGateway(*place, self.wiring, records, self, self)
+
+    def _signals(self) -> dict[int, Call]:
+        asked: dict[int, Call] = {succession.ASK: self._to_be_succeeded}
+        return super()._signals() | ({} if self._foreground else asked)
+
+    def _to_be_succeeded(self) -> None:
+        """A command restarts the service, and will name our successor."""
+        if not succession.is_asked(self._where):
+            self.records.journal.write("SIGUSR2 without a command that restarts: ignored")
+            return
+        signal.pthread_sigmask(signal.SIG_BLOCK, {succession.ASK})  # the next is waited for
+        self._end("succeeded")
+
+    def bequest(self) -> dict[str, str] | None:
+        """The template, after a stop that was asked for by `succession`."""
+        return self._template.bequeath() or None if self._has_heir else None
 
     def _traffic(self) -> BatchCounter | None:
         return None if self._life is None else self._life.traffic

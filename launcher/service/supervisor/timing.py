@@ -41,6 +41,9 @@ class Timing:
     """For one such answer."""
     look_s: float = 0.2
     """Between two looks of a set's supervisor at its replicas: their state files' time stamps."""
+    import_s: float = 120.0
+    """For the import that a set's replicas share: 5 to 20 s, a minute from a cold and slow disk.
+    After that each imports for itself."""
     frozen_s: float = 30.0
     """For the supervisor of a replica that does not move, before it is killed."""
     drain_s: float = 12.0

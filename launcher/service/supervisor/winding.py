@@ -33,6 +33,8 @@ class Winding(ServiceOwner):
     _template: Template
     _delay: float
     _hurry: bool
+    _has_heir = False
+    """Whether another supervisor is to follow, and inherit the template."""
     _sample: Callable[[], None]
 
     def _ports(self) -> list[PortReservation]:
@@ -74,7 +76,7 @@ class Winding(ServiceOwner):
                 None, kept, self._timing, hurry=True, forced=lambda: self._forced, proofs=()
             )
             report.left += rest.left
-        if self._goal not in {"restart", "idle"}:
+        if self._goal not in {"restart", "idle", "succeeded"}:
             report.left += yield from self._template.stop()
         self._wound_down(report)
 
@@ -94,6 +96,7 @@ class Winding(ServiceOwner):
         elif goal == "failed":
             self._finish("failed", self._failure)
         else:
+            self._has_heir = goal == "succeeded"
             self._finish("stopped", None, "; ".join(report.steps))
 
     def _again(self, why: str = "") -> None:

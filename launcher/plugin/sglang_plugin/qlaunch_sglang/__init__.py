@@ -11,7 +11,8 @@ Two ways in, both official, neither touches an installed file:
   `straight` where there is a detokenizer), the making of a grammar backend (`no_grammar`), the
   front's answers to `/health` (`prompt_health`) and to SIGTERM (`prompt_stop`), when it freezes its
   heap (`timely_freeze`), the reading of a call's texts (`call_slices`), the writing of answers
-  (`answers`), and what is fused by compiled kernels where there are none (`torch_kernels`);
+  (`answers`), what is fused by compiled kernels where there are none (`torch_kernels`), and how
+  quickly all of this is hooked (`one_look`);
 - `SGLANG_EXTERNAL_MODEL_PACKAGE=qlaunch_sglang.encoders` (or `.decoders`) makes SGLang's model
   registry take the classes of that package over its own of the same name.
 
@@ -34,6 +35,7 @@ def register() -> None:
         no_cache,
         no_detokenizer,
         no_grammar,
+        one_look,
         prompt_health,
         prompt_stop,
         shared_calls,
@@ -45,6 +47,7 @@ def register() -> None:
 
     # CPython's own, which sitecustomize.py raised while the engine was importing.
     gc.set_threshold(700, 10, 10)
+    one_look.register()
     fork_start.register()
     calm_controller.register()
     shared_calls.register()

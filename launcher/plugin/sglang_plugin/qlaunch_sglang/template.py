@@ -4,17 +4,23 @@
 
 imports what COMMAND (`…/bin/sglang serve …`) will need, forks itself once, and goes on as COMMAND.
 The fork is the template: it does nothing but wait on the socket that was this process's standard
-input. A message there with a command, a folder, a TMPDIR and two descriptors (the new life's
+input. A message there with a command, a folder, variables and two descriptors (the new life's
 output, and the pipe by which it is told to go on) makes it fork one more life, which costs no
-import and shares its memory.
+import and shares its memory. Without a COMMAND this process itself becomes the template.
 
-Both forks are made twice, so that template and lives become children of the supervisor, which is a
+A message may also ask for a *supervisor* of another service, a replica's: the fork leaves a copy of
+the template behind as a child of its own, and executes the supervisor, which so begins with a
+template and without an import. `QLAUNCH_TEMPLATE` tells it which: descriptor, process, and what the
+message said was imported.
+
+All forks are made twice, so that template and lives become children of the supervisor, which is a
 subreaper: it alone ends them, reaps them and hears how they ended. A process that finds another
 parent ends at once. Each dies with the supervisor (`PR_SET_PDEATHSIG`), and the template also with
 its socket. Where anything forbids forking, COMMAND starts as it would have without this module.
 """
 
 import array
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -38,6 +44,8 @@ _SERVER = ("sglang.launch_server", "sglang.srt.server_args", "sglang.srt.entrypo
 _ADOPTED_S = 5.0
 """For the kernel to hand a process to the supervisor after its parent has ended: microseconds."""
 _MESSAGE_BYTES = 1 << 20
+INHERITED = "QLAUNCH_TEMPLATE"
+"""Variable by which a supervisor that was forked hears of its template."""
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -47,9 +55,12 @@ def main():
     command, supervisor, channel = sys.argv[1:], os.getppid(), _channel()
     if channel is not None:
         if prepare():
+            if not command:
+                stand(channel, supervisor)
             leave_template(channel, supervisor)
         channel.close()
-    become(command)
+    if command:
+        become(command)
 
 
 def prepare():
@@ -90,12 +101,18 @@ def leave_template(channel, supervisor):
     try:
         _adopted(supervisor)
         os.setsid()
-        _redirect(os.open(os.devnull, os.O_RDWR), 0, 1, 2)
-        _entitle(TITLE)
-        channel.send(json.dumps({"template": os.getpid()}).encode())
-        serve(channel, supervisor)
+        stand(channel, supervisor)
     finally:
         os._exit(0)
+
+
+def stand(channel, supervisor):
+    """Be the template, and say so; never returns."""
+    _flush()
+    _redirect(os.open(os.devnull, os.O_RDWR), 0, 1, 2)
+    _entitle(TITLE)
+    channel.send(json.dumps({"template": os.getpid()}).encode())
+    serve(channel, supervisor)
 
 
 def serve(channel, supervisor):
@@ -107,25 +124,26 @@ def serve(channel, supervisor):
         message, descriptors = _receive(channel)
         if not message:
             os._exit(0)
-        _fork_life(channel, supervisor, json.loads(message), descriptors)
+        _fork_one(channel, supervisor, json.loads(message), descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
 
 
-def _fork_life(channel, supervisor, order, descriptors):
+def _fork_one(channel, supervisor, order, descriptors):
     reading, writing = os.pipe()
     if _fork_away() == "child":
         os.close(reading)
         channel.close()
-        live(order, descriptors, supervisor, writing)
+        what = _run if "imported" not in order else _supervise
+        live(order, descriptors, supervisor, writing, what)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
         answer = pipe.read()
     channel.send(answer or b"{}")
 
 
-def live(order, descriptors, supervisor, announce):
-    """Be one life of the engine; never returns."""
+def live(order, descriptors, supervisor, announce, what):
+    """Be `what(order)`, a life of the engine or a supervisor; never returns."""
     status = 1
     try:
         output, go = descriptors
@@ -135,21 +153,50 @@ def live(order, descriptors, supervisor, announce):
         _redirect(null, 0)
         _redirect(output, 1, 2)
         os.chdir(order["cwd"])
-        os.environ["TMPDIR"], tempfile.tempdir = order["tmpdir"], None
         os.write(announce, json.dumps({"pid": os.getpid()}).encode())
         os.close(announce)
         allowed = os.read(go, 1)
         os.close(go)
         if allowed:  # else the supervisor has given this life up: nobody would end it
-            _entitle(" ".join(order["argv"]))
-            status = _run(order["argv"])
+            status = what(order)
     finally:
         _flush()
         os._exit(status)
 
 
-def _run(command):
+def _supervise(order):
+    """Leave a copy of the template behind, as a child, and become its supervisor."""
+    me = os.getpid()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    copy = os.fork()
+    if not copy:
+        ours.close()
+        _adopted(me)
+        os.setsid()
+        _redirect(os.open(os.devnull, os.O_RDWR), 1, 2)
+        _entitle(TITLE)
+        serve(theirs, me)
+    for name in os.listdir("/proc/self/fd"):  # of libraries: Python's own are not inheritable
+        with contextlib.suppress(OSError):
+            os.set_inheritable(int(name), int(name) in (0, 1, 2, ours.fileno()))
+    env = {**order["env"], INHERITED: f"{ours.fileno()} {copy} {order['imported']}"}
+    program, *_ = command = order["argv"]
+    try:
+        os.execve(program, command, env)  # noqa: S606 - the launcher's own program, no shell
+    except OSError as error:
+        _say(f"{program}: {error.strerror}")
+
+
+def _run(order):
     """Run it to its end, as an interpreter of its own would; the exit status."""
+    command = order["argv"]
+    _entitle(" ".join(command))
+    for name, value in order["env"].items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    tempfile.tempdir = None
     try:
         become(command)
     except SystemExit as ended:

@@ -26,7 +26,7 @@ EXPECTED: dict[str, tuple[str, list[tuple[str, tuple[int, int], int]]]] = {
     "l4": ("ok", [("NVIDIA L4", (8, 9), 23034)]),
     "h100": ("ok", [("NVIDIA H100 80GB HBM3", (9, 0), 81559)]),
     "h100-shared": ("ok", [("NVIDIA H100 80GB HBM3", (9, 0), 81559)]),
-    "h100-mig": ("ok", [("NVIDIA H100 80GB HBM3 MIG 1g.10gb", (9, 0), 9856)]),
+    "h100-mig": ("ok", [("NVIDIA H100 80GB HBM3 MIG 1g.10gb", (9, 0), 9856)] * 7),
     "h100-mig-empty": (
         "every GPU is in MIG mode, and none has a slice that can be used",
         [],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -313,3 +314,20 @@ def test_any_card_gets_an_answer_that_fits_it(card: str, mib: int, driver: str |
             assert one.verdict.reason
         if one.verdict.bucket == "one_change":
             assert (one.verdict.saves_bytes or 0) > 0
+
+
+@pytest.mark.parametrize(
+    ("card", "driver", "said"),
+    [
+        ("GTX 1660", "470.57", "gtx1660-fp16: engine turing .* needs NVIDIA driver 525"),
+        ("RTX 2080", "470.57", "engine turing .* needs NVIDIA driver 525"),
+        ("A10", "470.57", "engine cuda12 .* needs NVIDIA driver 525"),
+    ],
+)
+def test_a_card_that_stands_idle_is_told_why_and_not_that_it_is_ok(
+    card: str, driver: str, said: str
+) -> None:
+    found = best(hypothetical(card, None, machine(), driver=driver))
+    assert found.profile == "cpu-minilm"
+    assert re.search(said, " ".join(found.reasons))
+    assert "GPU: ok" not in found.reasons

@@ -174,7 +174,8 @@ def _small_share(
 def _lacks(need: int, have: int, what: str) -> str | None:
     if need * SLACK <= have:
         return None
-    return f"it is predicted to take {size(need)} of {what}, and {size(have)} are free"
+    beside = f"; {SLACK - 1:.0%} of it must be left beside it" if need <= have else ""
+    return f"it is predicted to take {size(need)} of {what}, and {size(have)} are free{beside}"
 
 
 def _smaller_kv(checkpoint: Checkpoint, sizes: Knobs, dtype: str, *, spare: float) -> str | None:

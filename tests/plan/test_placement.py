@@ -71,6 +71,14 @@ def test_sizes_that_nobody_gave_follow_the_card_that_is_taken() -> None:
     assert alone.engine.argv == beside.engine.argv
 
 
+def test_a_plan_that_lacks_only_what_must_be_left_beside_it_says_so() -> None:
+    needed = plan(cards(T4)).predicted.gpu_full_bytes or 0
+    for free, said in ((1.02 * needed, "; 5% of it must be left beside it"), (0.9 * needed, "")):
+        found = plan(cards(("Tesla T4", (7, 5), 15, free / GIB)))
+        assert found.misfit is not None
+        assert found.misfit.partition("are free")[2] == said
+
+
 def test_a_full_card_is_not_taken_for_an_empty_one() -> None:
     found = plan(cards(FULL))
     assert not found.fits

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from launcher.app import candidates, origin
-from launcher.app.best_profile import best_profile
+from launcher.app.best_profile import best_profile, idle_gpu
 from launcher.app.known_model import Absent, Fetching, KnownModel, known_model
 from launcher.app.profile_flags import check_releases
 from launcher.app.subject import given_once, subject
@@ -240,7 +240,8 @@ def _chosen(
 ) -> _Chosen:
     """The profile that is named, or the best for this machine: at all, or with the model named."""
     if request.profile is None:
-        return _Chosen(request, default_profile(hardware, where, request, progress))
+        name = default_profile(hardware, where, request, progress)
+        return _Chosen(request, name, notes=idle_gpu(name, hardware, where, progress))
     found = subject(request.profile, profiles_dir(where))
     given_once(found, request.given.get("model"), request.profile)
     if found.model is None:
@@ -267,7 +268,7 @@ def _chosen(
         best.profile,
         found.service,
         model,
-        notes=(best.words,),
+        notes=(best.words, *idle_gpu(best.profile, hardware, where, progress)),
         fitting=best.flags,
     )
 

@@ -56,7 +56,8 @@ _REMEDIES = {
     " host); else see `dmesg` for NVRM lines, and reboot",
 }
 
-_ABSENT = f"no NVIDIA driver: {LIBRARY} is not installed"
+NO_DRIVER = "no NVIDIA driver"
+_ABSENT = f"{NO_DRIVER}: {LIBRARY} is not installed"
 _HALF = f"the NVIDIA driver's kernel part is loaded, and its {LIBRARY} is not here"
 _HALF_REMEDY = (
     "in a container: NVIDIA_DRIVER_CAPABILITIES=compute,utility; else install the driver's"

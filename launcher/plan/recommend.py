@@ -20,6 +20,8 @@ from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.capability import capability
 from launcher.hardware.cards import bare_name
 from launcher.hardware.inventory import Gpu, Hardware
+from launcher.hardware.nvml import NO_DRIVER
+from launcher.hardware.visible import VISIBLE
 from launcher.plan import engine_and_card, fit, precision
 from launcher.plan.past_runs import PastRun, age, evidence
 from launcher.plan.suitability import Bucket, Candidate, Verdict, World, judge
@@ -223,16 +225,28 @@ def _reasons(first: Judged, judged: Sequence[Judged], hardware: Hardware) -> tup
 def _unused_gpu(first: Judged, judged: Sequence[Judged], hardware: Hardware) -> tuple[str, ...]:
     """Why the machine's GPU is not used, or which of several is."""
     if first.profile.hardware.device == "cpu":
-        old = engine_and_card.too_old(hardware)
-        # Of a card that has an engine, what keeps the profile that suits it best from running.
-        for other in judged if old is None else ():
-            if other.verdict.reason and fit.made_for(other.profile.hardware, hardware.gpus):
-                return (f"{other.verdict.profile}: {other.verdict.reason}",)
-        return (old or f"GPU: {hardware.gpu_status}",)
+        return (_why_unused(judged, hardware),)
     if len(hardware.gpus) > 1:
         how = "of those that suit, the one with most memory free"
         return (f"one service takes one GPU of {len(hardware.gpus)}: {how}",)
     return ()
+
+
+def idle_gpu(judged: Sequence[Judged], hardware: Hardware) -> str | None:
+    """Why no profile takes the machine's GPU; None where there is none, or the user hid it."""
+    status = hardware.gpu_status
+    if not hardware.gpus and (status.startswith(NO_DRIVER) or VISIBLE in status):
+        return None
+    return _why_unused(judged, hardware).removeprefix("GPU: ")
+
+
+def _why_unused(judged: Sequence[Judged], hardware: Hardware) -> str:
+    old = engine_and_card.too_old(hardware)
+    # Of a card that has an engine, what keeps the profile that suits it best from running.
+    for other in judged if old is None else ():
+        if other.verdict.reason and fit.made_for(other.profile.hardware, hardware.gpus):
+            return f"{other.verdict.profile}: {other.verdict.reason}"
+    return old or f"GPU: {hardware.gpu_status}"
 
 
 def _alternative(judged: Judged) -> Alternative:

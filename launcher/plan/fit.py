@@ -154,11 +154,14 @@ def _small_share(
 ) -> Misfit | None:
     """Why SGLang would end its start, or let the longest text wait for ever, with this share: of
     what is free before the weights are loaded, it is for them and the cache."""
-    if predicted.gpu_bytes is None or share is None:
+    on_gpu = predicted.gpu_bytes is not None
+    # On a CPU it is of what the machine has free, whatever a control group leaves of that.
+    if share is None or not (on_gpu or hardware.memory.limit_bytes is None):
         return None
-    by_name = {term.name: term.bytes for term in predicted.terms if term.device == "gpu"}
+    by_name = {t.name: t.bytes for t in predicted.terms if (t.device == "gpu") is on_gpu}
     weights, cache = by_name.get("weights", 0), by_name.get("KV cache", 0)
-    before = least_free(hardware) - by_name.get("CUDA context", 0)
+    free = least_free(hardware) if on_gpu else hardware.memory.available_bytes
+    before = free - by_name.get("CUDA context", 0)
     longest = cache * sizes.context // sizes.kv_tokens if sizes.kv_tokens else 0
     needed = weights + min(cache, longest)
     if before * share > needed:
@@ -166,7 +169,7 @@ def _small_share(
     enough = -(-(weights + cache) * 100 // before) / 100 if before > 0 else 1.0
     return Misfit(
         f"--mem-fraction-static {share}: weights and cache may take {size(int(before * share))} of"
-        f" GPU memory, and {size(needed)} is the least they need",
+        f" {'GPU memory' if on_gpu else 'RAM'}, and {size(needed)} is the least they need",
         f"--mem-fraction-static {enough} would fit" if enough < 1 else None,
     )
 

@@ -32,9 +32,10 @@ CHUNK: Final = "chunked-prefill-size"
 SHARE: Final = "mem-fraction-static"
 """Weights and cache, as a share of the memory that is free before the weights are loaded."""
 ALL_BUT_A_LITTLE: Final = 0.95
-"""What it is on a card, where --max-total-tokens bounds the cache anyway. SGLang's own is reckoned
-from the smallest card of the machine, used or not, and leaves nothing for a cache on one of 4 GB:
-4096 MiB less 3.7 GB for the largest forward pass is a share of 0.094 (docs/decisions.md 149)."""
+"""What it is where nobody says otherwise: --max-total-tokens bounds the cache anyway. SGLang's own
+is reckoned from the smallest card of the machine, used or not, and leaves nothing for a cache on
+one of 4 GB: 4096 MiB less 3.7 GB for the largest forward pass is a share of 0.094
+(docs/decisions.md 149)."""
 
 CPU_SWITCHES: Final[Mapping[str, FlagValue]] = MappingProxyType(
     {
@@ -54,7 +55,7 @@ WHOLE_TEXTS: Final[Mapping[str, FlagValue]] = MappingProxyType(
     {
         **whole_texts.WHOLE,
         # Must be given with chunking off: the engine's own fraction comes out negative.
-        SHARE: 0.5,
+        SHARE: ALL_BUT_A_LITTLE,
     }
 )
 """Those of decoders whose texts the plugin keeps whole, as `cpu-qwen3-0.6b` has them."""

@@ -207,3 +207,20 @@ def test_a_share_too_small_for_the_model_is_told_in_the_plan(given: str, fits: b
         assert "--mem-fraction-static 0." in (found.remedy or "")
         better = (found.remedy or "").split()[1]
         assert plan(cards(RTX_3050), "--mem-fraction-static", better).fits
+
+
+@pytest.mark.parametrize(
+    ("available", "limit", "fits"), [(9, None, False), (9, 12, True), (12, None, True)]
+)
+def test_on_a_cpu_it_is_of_the_machine_s_memory_not_of_a_control_group_s(
+    available: int, limit: int | None, fits: bool
+) -> None:
+    """Qwen3-1.7B's size in float32, nearly half again of the 9 GiB that are free."""
+    hardware = machine(
+        bf16=False, available=available * GIB, limit=limit and limit * GIB, vectors=False
+    )
+    large = qwen3(parameters=1_400_000_000, weight_bytes=2_800_000_000)
+    flags = {"mem-fraction-static": 0.5, "max-total-tokens": 1024, "context-length": 512}
+    found = make_plan(inputs(hardware=hardware, model=large, flags=flags))
+    assert found.fits is fits
+    assert fits or "of RAM, and" in (found.misfit or "")

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.app import candidates
-from launcher.config.loading import list_profiles
+from launcher.config.loading import list_profiles, load_profile
 from launcher.errors import ExitCode, QlaunchError
 from launcher.model.source import parse_source
+from launcher.plan import recommend
 from launcher.plan.recommend import Judged, judge_all
 from launcher.plan.suitability import Candidate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from launcher.config.loading import LoadedProfile
     from launcher.hardware.inventory import Hardware
     from launcher.model.checkpoint import Checkpoint, ModelCard
@@ -85,6 +88,20 @@ def best_profile(
         exit_code=ExitCode.DOES_NOT_FIT,
         fix="see why: qlaunch profiles list; or name a profile: qlaunch up PROFILE --model MODEL",
     )
+
+
+def idle_gpu(
+    profile: str, hardware: Hardware, where: Dirs, progress: Callable[[str], None]
+) -> tuple[str, ...]:
+    """That a profile for the CPU was taken on a machine with a GPU, and why; told to people too."""
+    if load_profile(profile, where.config / "profiles").profile.hardware.device != "cpu":
+        return ()
+    why = recommend.idle_gpu(candidates.advise(hardware, where).judged, hardware)
+    if why is None:
+        return ()
+    note = f"the GPU is not used: {why}"
+    progress(note)
+    return (note,)
 
 
 def _nearest(usable: list[Judged], checkpoint: Checkpoint, where: Dirs) -> Judged:

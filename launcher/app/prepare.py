@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from launcher.app import candidates, origin
-from launcher.app.best_profile import best_profile
+from launcher.app.best_profile import best_profile, idle_gpu
 from launcher.app.known_model import Absent, Fetching, KnownModel, known_model
 from launcher.app.profile_flags import check_releases
 from launcher.app.subject import given_once, subject
@@ -36,6 +36,7 @@ from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.cards import hypothetical
 from launcher.hardware.detect import detect
 from launcher.hardware.inventory import Hardware
+from launcher.hardware.visible import shown_by
 from launcher.linux import limits
 from launcher.model.checkpoint import Checkpoint, ModelCard
 from launcher.paths import Dirs, dirs
@@ -127,7 +128,7 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
     )
     chosen = _chosen(request, hardware, where, progress)
     request, name = chosen.request, chosen.profile
-    profile = _profile(name, where)
+    profile, hardware = _profile(name, where, hardware)
     config = load_user_config(where.config)
     asked = settings = resolve(
         profile, request.given, _environ(request), config, name=chosen.service
@@ -177,11 +178,12 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
     return prepared if request.elsewhere else _for_here(prepared, asked, request.extra, name)
 
 
-def _profile(name: str, where: Dirs) -> LoadedProfile:
-    """The profile, its options for engine releases that there are."""
+def _profile(name: str, where: Dirs, hardware: Hardware) -> tuple[LoadedProfile, Hardware]:
+    """The profile, its options for engine releases that there are, and the machine as it shows it
+    to an engine."""
     loaded = load_profile(name, profiles_dir(where))
     check_releases(loaded)
-    return loaded
+    return loaded, shown_by(hardware, loaded.profile.env)
 
 
 def _with_returned(hardware: Hardware, returned: Returned | None) -> Hardware:
@@ -238,7 +240,8 @@ def _chosen(
 ) -> _Chosen:
     """The profile that is named, or the best for this machine: at all, or with the model named."""
     if request.profile is None:
-        return _Chosen(request, default_profile(hardware, where, request, progress))
+        name = default_profile(hardware, where, request, progress)
+        return _Chosen(request, name, notes=idle_gpu(name, hardware, where, progress))
     found = subject(request.profile, profiles_dir(where))
     given_once(found, request.given.get("model"), request.profile)
     if found.model is None:
@@ -265,7 +268,7 @@ def _chosen(
         best.profile,
         found.service,
         model,
-        notes=(best.words,),
+        notes=(best.words, *idle_gpu(best.profile, hardware, where, progress)),
         fitting=best.flags,
     )
 

@@ -66,7 +66,7 @@ def prove(
     machine = of(hardware, where, only, offline=offline)
     private_dir(where.state)
     root = private_dir(where.state / FOLDER)
-    begun = None if again else unfinished(root, machine)
+    begun = None if again else unfinished(root, machine.device, facts(hardware))
     if begun is not None:
         progress(f"going on with {begun.id}")
     else:
@@ -140,8 +140,8 @@ def load(folder: Path) -> Proof:
         ) from error
 
 
-def unfinished(root: Path, machine: Machine) -> Proof | None:
-    """The newest proof of this program on such a machine that was cut short; None: none was."""
+def unfinished(root: Path, device: str, machine: ProvedMachine) -> Proof | None:
+    """The newest proof of this program, if it is of this machine and was cut short."""
     for folder in sorted(root.iterdir(), reverse=True):
         try:
             found = load(folder)
@@ -150,9 +150,16 @@ def unfinished(root: Path, machine: Machine) -> Proof | None:
         cut = found.ended is None or any(
             c.outcome in ("timed_out", "interrupted") for c in found.chapters
         )
-        same = (found.qlaunch, found.device) == (__version__, machine.device)
-        return found if cut and same else None
+        # A home may move to another machine, and a machine get another card: nothing is mixed.
+        same = (found.qlaunch, found.device) == (__version__, device)
+        return found if cut and same and _told(found.machine) == _told(machine) else None
     return None
+
+
+def _told(machine: ProvedMachine) -> ProvedMachine:
+    """What a machine is known by: its processor, driver and cards, whatever is free now."""
+    cards = tuple(msgspec.structs.replace(c, memory_free_bytes=None) for c in machine.cards)
+    return ProvedMachine(cpu=machine.cpu, driver=machine.driver, cards=cards)
 
 
 def _new(machine: Machine, hardware: Hardware, minutes: float) -> Proof:

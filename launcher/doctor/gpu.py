@@ -9,7 +9,7 @@ from typing import Final
 
 from launcher.doctor.runner import Finding, ok, problem, unavailable, warning
 from launcher.hardware.inventory import Gpu, GpuProcess
-from launcher.hardware.nvml import Devices, Unavailable, open_nvml, remedy
+from launcher.hardware.nvml import NO_DRIVER, Devices, Unavailable, open_nvml, remedy
 from launcher.hardware.visible import VISIBLE, misread, visible_gpus
 from launcher.linux.procfs import foreign_pid_namespace
 from launcher.linux.pseudofiles import read_text
@@ -69,7 +69,7 @@ def gpu_findings(
 
 def _no_driver(reason: str, root: Path) -> Finding:
     name = "nvidia driver"
-    if not reason.startswith("no NVIDIA driver"):
+    if not reason.startswith(NO_DRIVER):
         return problem(name, reason, remedy(reason) or FIX_IF_CUT)
     if _has_card(root):
         fix = "install NVIDIA's driver; in a container: --gpus all"

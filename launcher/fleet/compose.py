@@ -68,7 +68,7 @@ def _service(contained: Contained, user: str) -> dict[str, Any]:
     if contained.key:
         found["secrets"] = [container.KEY]
     if plan.device == "cuda":
-        gpu = {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+        gpu = {"driver": "nvidia", "count": contained.gpus, "capabilities": ["gpu"]}
         found["deploy"]["resources"]["reservations"] = {"devices": [gpu]}
     return found
 

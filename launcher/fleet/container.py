@@ -115,6 +115,13 @@ class Contained:
         return int(found) * engines if found else None
 
     @property
+    def gpus(self) -> int:
+        """Cards that its engines compute on."""
+        engines = self.plan.replica_set.shares if self.plan.replica_set is not None else ()
+        shown = (env.get("CUDA_VISIBLE_DEVICES", "") for env in (self.plan.engine.env, *engines))
+        return max(1, len({card for cards in shown for card in cards.split(",") if card}))
+
+    @property
     def comments(self) -> list[str]:
         """For the top of a file: what it serves, what is needed, what does not go along."""
         return [

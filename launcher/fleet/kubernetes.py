@@ -164,7 +164,7 @@ def _resources(contained: Contained) -> dict[str, Any]:
     if contained.threads is not None:
         amounts["cpu"] = str(contained.threads)
     if contained.plan.device == "cuda":
-        amounts["nvidia.com/gpu"] = "1"
+        amounts["nvidia.com/gpu"] = str(contained.gpus)
     return {"requests": dict(amounts), "limits": dict(amounts)}
 
 

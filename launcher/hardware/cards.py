@@ -21,7 +21,10 @@ UNNAMED_CAPABILITY: Final = (8, 6)
 """What a card is taken for of which only the memory is known: the consumer cards of Ampere, the
 oldest generation that current engine releases have kernels for."""
 
-_NOISE: Final = re.compile(r"\b(?:nvidia|tesla|geforce|quadro|laptop|gpu|sxm\d?|pcie|hbm\de?)\b")
+_NOISE: Final = re.compile(
+    r"\b(?:nvidia|tesla|geforce|quadro|laptop|gpu|sxm\d?|pcie|nvl|hbm\de?|generation|blackwell"
+    r"|max q|with|design|workstation|server|edition)\b"
+)
 _MEMORY: Final = re.compile(r"\b(\d{1,3})\s*gi?b?\b")
 
 
@@ -73,7 +76,7 @@ def find_card(name: str) -> Card:
     near = [known[key].name for key in difflib.get_close_matches(wanted, known, 3, 0.5)]
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise QlaunchError(
-        f"there is no card `{shown(name, 60)}` in the list of GPUs{hint}",
+        f"there is no card `{shown(name, 60)}` in the list of NVIDIA's GPUs{hint}",
         code="gpu_unknown",
         fix="give its memory alone (--vram 8GB), or one of: "
         + ", ".join(card.name for card in known.values()),

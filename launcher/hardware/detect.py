@@ -10,7 +10,7 @@ from launcher.hardware.cpu import read_cpu
 from launcher.hardware.inventory import Gpu, Hardware
 from launcher.hardware.memory import read_memory
 from launcher.hardware.nvml import TIMEOUT_S, Devices, Unavailable, open_nvml
-from launcher.hardware.visible import VISIBLE, visible_gpus
+from launcher.hardware.visible import VISIBLE, usable_gpus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +29,8 @@ def detect(
         root: where `/` is, for CPU and memory; fixture trees in tests.
         timeout_s: how long the NVIDIA driver may take for each of two questions.
 
-    `gpus` holds what CUDA would show a process started now. `gpu_status` is `ok` when every card of
+    `gpus` holds what CUDA would show a process started now, and every MIG slice that it can be told
+    to show. `gpu_status` is `ok` when every card of
     the machine could be read and at least one is visible; otherwise it says why not, and `gpus` may
     still hold the cards that could be read. Never raises.
     """
@@ -38,7 +39,7 @@ def detect(
         gpus: tuple[Gpu, ...] = ()
         status, driver, cuda = devices.reason, None, None
     else:
-        gpus = visible_gpus(devices.gpus, environ.get(VISIBLE))
+        gpus = usable_gpus(devices.gpus, environ.get(VISIBLE))
         status = _status(devices, gpus, environ.get(VISIBLE))
         driver, cuda = devices.driver_version, devices.cuda_driver_version
     return Hardware(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from launcher.hardware.bounded import BoundedCaller
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 LIBRARY = "libnvidia-ml.so.1"
 """The name that pynvml loads; the driver's package installs it."""
+
+KERNEL_PART = Path("/proc/driver/nvidia/version")
+"""What the driver's module for the kernel shows, in containers too."""
 
 TIMEOUT_S = 10.0
 """Limit for one question; initialising eight cards without the persistence daemon takes seconds."""
@@ -35,7 +39,9 @@ _REASONS = {
     13: "the NVIDIA driver is too old to answer this question",
     15: "the GPU is lost: the driver can no longer reach it",
     16: "the GPU needs a reset",
+    17: "the operating system blocks access to the GPU",
     18: "the NVIDIA kernel driver and its library differ in version (updated without a reboot?)",
+    999: "the NVIDIA driver does not say why it fails (NVML: unknown error)",
 }
 """By nvmlReturn_t (nvml.h)."""
 
@@ -44,8 +50,20 @@ _REMEDIES = {
     9: "load it (sudo modprobe nvidia) or install the driver for this kernel again, then reboot",
     15: "see `dmesg` for Xid errors; reset the card or reboot",
     16: "reset it: sudo nvidia-smi --gpu-reset, or reboot",
+    17: "under WSL: wsl --update and wsl --shutdown in Windows, and a newer Windows driver",
     18: "reboot, so that the kernel loads the driver that was installed last",
+    999: "in a container: start it again (it loses its GPUs when systemd reloads its units on the"
+    " host); else see `dmesg` for NVRM lines, and reboot",
 }
+
+NO_DRIVER = "no NVIDIA driver"
+_ABSENT = f"{NO_DRIVER}: {LIBRARY} is not installed"
+_HALF = f"the NVIDIA driver's kernel part is loaded, and its {LIBRARY} is not here"
+_HALF_REMEDY = (
+    "in a container: NVIDIA_DRIVER_CAPABILITIES=compute,utility; else install the driver's"
+    " libraries (Debian, Ubuntu: libnvidia-compute-VERSION)"
+)
+"""A container without `utility` has CUDA, and neither NVML nor nvidia-smi, which SGLang asks."""
 
 _LOST = frozenset({1, 9, 15, 16, 18, 999})
 """Codes after which handles are worthless: uninitialised, no driver, lost, reset, mismatch, ?."""
@@ -92,11 +110,9 @@ def open_nvml(
         ctypes.CDLL(LIBRARY)
     except OSError as error:
         absent = f"{LIBRARY}: cannot open shared object file" in str(error)
-        return Unavailable(
-            f"no NVIDIA driver: {LIBRARY} is not installed"
-            if absent
-            else f"the NVIDIA driver's library cannot be loaded: {error}"
-        )
+        if not absent:
+            return Unavailable(f"the NVIDIA driver's library cannot be loaded: {error}")
+        return Unavailable(_HALF if KERNEL_PART.exists() else _ABSENT)
     try:
         import pynvml
     except ImportError as error:
@@ -111,6 +127,8 @@ def open_nvml(
 
 def remedy(reason: str) -> str | None:
     """What to do about the reason of an `Unavailable` or a sentence of `Devices.problems`."""
+    if _HALF in reason:
+        return _HALF_REMEDY
     return next((fix for code, fix in _REMEDIES.items() if _REASONS[code] in reason), None)
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from launcher.hardware.inventory import Gpu, MigDevice
+    from launcher.hardware.inventory import Gpu, Hardware, MigDevice
 
 VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 _INTEGER = re.compile(r"([+-]?[0-9]{1,9})")
@@ -38,6 +38,26 @@ def visible_gpus(gpus: Sequence[Gpu], value: str | None) -> tuple[Gpu, ...]:
         named = _named(gpus, value.strip())
     slices = [gpu for gpu in named if gpu.mig]
     return tuple(slices[:1] or named)
+
+
+def usable_gpus(gpus: Sequence[Gpu], value: str | None) -> tuple[Gpu, ...]:
+    """The GPUs that an engine may be given: all that are visible, and every slice where nobody
+    chose one. CUDA would take the first; an engine is shown the one that was chosen for it."""
+    if value is not None:
+        return visible_gpus(gpus, value)
+    return tuple(choice for gpu in gpus for choice in _choices(gpu))
+
+
+def shown_by(hardware: Hardware, env: Mapping[str, str]) -> Hardware:
+    """The machine as a program with these further variables sees it."""
+    value = env.get(VISIBLE)
+    if value is None or hardware.assumed or not hardware.gpus:
+        return hardware
+    gpus = visible_gpus(hardware.gpus, value)
+    status = hardware.gpu_status
+    if not gpus:
+        status = f"{VISIBLE}={value!r} in the profile's env shows none of those of this machine"
+    return msgspec.structs.replace(hardware, gpus=gpus, gpu_status=status)
 
 
 def misread(gpus: Sequence[Gpu], value: str) -> str | None:

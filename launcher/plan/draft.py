@@ -38,7 +38,7 @@ ENCODER_FLAGS: Final[Mapping[str, FlagValue]] = {
     **whole_texts.WHOLE,
     # With chunking off SGLang reserves for the largest prefill, and may leave nothing for the KV
     # cache ("Loaded weights leave no GPU memory …"), unless the fraction is explicit.
-    "mem-fraction-static": 0.5,
+    sizes.SHARE: sizes.ALL_BUT_A_LITTLE,
 }
 """What keeps the vectors right of encoders and of all that pools or attends over whole texts: a
 cached or split prefix changes them (cosine 0.25 to 0.88 with the reference)."""

@@ -195,7 +195,12 @@ def _why(release: Release, gpu: Gpu | None, hardware: Hardware) -> str:
     if gpu is None:
         return f"{words}: the CPU engine"
     capability = dots(gpu.compute_capability)
-    if release.max_compute_capability:
+    others = {
+        r.name
+        for r in candidates(AUTO, HardwareNeed(device="cuda"))
+        if fit.in_range(gpu.compute_capability, r)
+    }
+    if others == {release.name}:
         return f"{words}: the last release with kernels for compute capability {capability}"
     if hardware.driver_version is None:
         return f"{words}: compute capability {capability}"

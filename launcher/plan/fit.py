@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -61,6 +62,11 @@ def free_bytes(gpu: Gpu) -> int:
     return gpu.memory_total_bytes if gpu.memory_free_bytes is None else gpu.memory_free_bytes
 
 
+def least_free(hardware: Hardware) -> int:
+    """What is free on the fullest of the cards that an engine computes on; 0 without a card."""
+    return min(map(free_bytes, hardware.gpus), default=0)
+
+
 def driver_too_old(release: Release, hardware: Hardware) -> str | None:
     """Why the machine's NVIDIA driver does not run `release`, or None."""
     have, need = hardware.driver_version, release.min_driver
@@ -78,11 +84,16 @@ def limits_meet(need: HardwareNeed, release: Release) -> bool:
     return low is None or high is None or low <= high
 
 
-def in_range(have: tuple[int, int], release: Release) -> bool:
-    """Whether `release` has kernels for a compute capability."""
-    low = capability(release.min_compute_capability)
-    high = capability(release.max_compute_capability)
+def in_range(have: tuple[int, int], of: Release | HardwareNeed) -> bool:
+    """Whether a compute capability is one that a release has kernels for, or a profile is for."""
+    low = capability(of.min_compute_capability)
+    high = capability(of.max_compute_capability)
     return (low is None or have >= low) and (high is None or have <= high)
+
+
+def made_for(need: HardwareNeed, gpus: Iterable[Gpu]) -> bool:
+    """Whether a profile is for one of these cards, however large and free they are."""
+    return need.device == "cuda" and any(in_range(gpu.compute_capability, need) for gpu in gpus)
 
 
 @dataclass(frozen=True)
@@ -105,11 +116,17 @@ def why_not_memory(
     checkpoint: Checkpoint,
     sizes: Knobs,
     dtype: str,
+    *,
+    share: float | None = None,
 ) -> Misfit | None:
-    """Why the predicted memory is not there; None where it fits."""
+    """Why the predicted memory is not there; None where it fits.
+
+    Args:
+        share: the value of `--mem-fraction-static`, None without it.
+    """
     reason = lacking(predicted, hardware)
     if reason is None:
-        return None
+        return _small_share(predicted, hardware, sizes, share)
     used, have, _ = _account(predicted, hardware)
     smaller = _smaller_batch if sizes.no_kv else _smaller_kv
     return Misfit(reason, smaller(checkpoint, sizes, dtype, spare=have / SLACK - used))
@@ -123,16 +140,45 @@ def lacking(predicted: MemoryPrediction, hardware: Hardware) -> str | None:
 def _account(predicted: MemoryPrediction, hardware: Hardware) -> tuple[int, int, str]:
     """Bytes that are needed and that are free, and of what."""
     if predicted.gpu_bytes is not None:
-        have = max((g.memory_free_bytes or g.memory_total_bytes for g in hardware.gpus), default=0)
-        return predicted.gpu_full_bytes or predicted.gpu_bytes, have, "GPU memory"
+        needed = predicted.gpu_full_bytes or predicted.gpu_bytes
+        return needed, least_free(hardware), "GPU memory"
     used = predicted.ram_full_bytes or predicted.ram_bytes or 0
     return used, hardware.memory.available_bytes, "RAM"
+
+
+def _small_share(
+    predicted: MemoryPrediction,
+    hardware: Hardware,
+    sizes: Knobs,
+    share: float | None,
+) -> Misfit | None:
+    """Why SGLang would end its start, or let the longest text wait for ever, with this share: of
+    what is free before the weights are loaded, it is for them and the cache."""
+    on_gpu = predicted.gpu_bytes is not None
+    # On a CPU it is of what the machine has free, whatever a control group leaves of that.
+    if share is None or not (on_gpu or hardware.memory.limit_bytes is None):
+        return None
+    by_name = {t.name: t.bytes for t in predicted.terms if (t.device == "gpu") is on_gpu}
+    weights, cache = by_name.get("weights", 0), by_name.get("KV cache", 0)
+    free = least_free(hardware) if on_gpu else hardware.memory.available_bytes
+    before = free - by_name.get("CUDA context", 0)
+    longest = cache * sizes.context // sizes.kv_tokens if sizes.kv_tokens else 0
+    needed = weights + min(cache, longest)
+    if before * share > needed:
+        return None
+    enough = -(-(weights + cache) * 100 // before) / 100 if before > 0 else 1.0
+    return Misfit(
+        f"--mem-fraction-static {share}: weights and cache may take {size(int(before * share))} of"
+        f" {'GPU memory' if on_gpu else 'RAM'}, and {size(needed)} is the least they need",
+        f"--mem-fraction-static {enough} would fit" if enough < 1 else None,
+    )
 
 
 def _lacks(need: int, have: int, what: str) -> str | None:
     if need * SLACK <= have:
         return None
-    return f"it is predicted to take {size(need)} of {what}, and {size(have)} are free"
+    beside = f"; {SLACK - 1:.0%} of it must be left beside it" if need <= have else ""
+    return f"it is predicted to take {size(need)} of {what}, and {size(have)} are free{beside}"
 
 
 def _smaller_kv(checkpoint: Checkpoint, sizes: Knobs, dtype: str, *, spare: float) -> str | None:

@@ -120,17 +120,17 @@ def check_options(found: Flags, *, device: str) -> None:
 def _outside(found: Flags) -> Iterator[str]:
     """Numbers beyond what the engine takes."""
     for name, (least, most) in BETWEEN.items():
-        value = _number(found, name)
+        value = number(found, name)
         if value is not None and not (least <= value and (most is None or value <= most)):
             bounds = f"at least {least}" if most is None else f"from {least} to {most}"
             yield f"--{name} {found[name]}: the engine takes numbers {bounds}"
     for name in FRACTIONS:
-        value = _number(found, name)
+        value = number(found, name)
         if value is not None and not 0 < value < 1:
             yield f"--{name} {found[name]}: a part of the memory is above 0 and below 1"
 
 
-def _number(found: Flags, name: str) -> float | None:
+def number(found: Flags, name: str) -> float | None:
     """The number that an option has; None where it is not given, or is none."""
     value = found.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float | str):

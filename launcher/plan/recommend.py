@@ -15,10 +15,13 @@ import msgspec
 
 from launcher.config.profile import Profile
 from launcher.documents.evidence import Evidence
+from launcher.engine import releases
 from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.capability import capability
 from launcher.hardware.cards import bare_name
 from launcher.hardware.inventory import Gpu, Hardware
+from launcher.hardware.nvml import NO_DRIVER
+from launcher.hardware.visible import VISIBLE
 from launcher.plan import engine_and_card, fit, precision
 from launcher.plan.past_runs import PastRun, age, evidence
 from launcher.plan.suitability import Bucket, Candidate, Verdict, World, judge
@@ -145,7 +148,7 @@ def recommend(judged: Sequence[Judged], world: World, runs: Sequence[PastRun]) -
         env=plan.engine.env,
         ram_bytes=plan.predicted.ram_bytes,
         gpu_bytes=plan.predicted.gpu_bytes,
-        reasons=_reasons(first, world.hardware),
+        reasons=_reasons(first, judged, world.hardware),
         evidence=evidence(plan, first.verdict.profile, runs),
         alternatives=tuple(_alternative(other) for other in usable[1:]),
         change=first.verdict.change,
@@ -196,36 +199,54 @@ def _card(judged: Judged, hardware: Hardware) -> Gpu | None:
     """The card that the profile would take."""
     if judged.profile.hardware.device == "cpu":
         return None
-    return max(hardware.gpus, key=fit.free_bytes, default=None)
+    release = releases.releases().get(judged.verdict.release or "")
+    need = judged.profile.hardware
+    taken = fit.card_for(need, release, hardware) if release else None
+    return taken or max(hardware.gpus, key=fit.free_bytes, default=None)
 
 
 def _is_shared(gpu: Gpu) -> bool:
     return gpu.mig or fit.free_bytes(gpu) < gpu.memory_total_bytes / 2
 
 
-def _reasons(first: Judged, hardware: Hardware) -> tuple[str, ...]:
+def _reasons(first: Judged, judged: Sequence[Judged], hardware: Hardware) -> tuple[str, ...]:
     plan, change = first.verdict.plan, first.verdict.change
     assert plan is not None
     gpu = _card(first, hardware)
     return (
         *([f"{gpu.name}: {_POLICY[first.kind]}"] if gpu else [_POLICY[first.kind]]),
-        *_unused_gpu(first, hardware),
+        *_unused_gpu(first, judged, hardware),
         *([f"{first.verdict.reason}: {change} makes it fit"] if change else []),
         *plan.reasons,
         *([f"needs {first.needs}"] if first.needs else []),
     )
 
 
-def _unused_gpu(first: Judged, hardware: Hardware) -> tuple[str, ...]:
+def _unused_gpu(first: Judged, judged: Sequence[Judged], hardware: Hardware) -> tuple[str, ...]:
     """Why the machine's GPU is not used, or which of several is."""
     if first.profile.hardware.device == "cpu":
-        old = engine_and_card.too_old(hardware)
-        return (old or f"GPU: {hardware.gpu_status}",)
+        return (_why_unused(judged, hardware),)
     if len(hardware.gpus) > 1:
-        return (
-            f"one service takes one card of {len(hardware.gpus)}: the one with most memory free",
-        )
+        how = "of those that suit, the one with most memory free"
+        return (f"one service takes one GPU of {len(hardware.gpus)}: {how}",)
     return ()
+
+
+def idle_gpu(judged: Sequence[Judged], hardware: Hardware) -> str | None:
+    """Why no profile takes the machine's GPU; None where there is none, or the user hid it."""
+    status = hardware.gpu_status
+    if not hardware.gpus and (status.startswith(NO_DRIVER) or VISIBLE in status):
+        return None
+    return _why_unused(judged, hardware).removeprefix("GPU: ")
+
+
+def _why_unused(judged: Sequence[Judged], hardware: Hardware) -> str:
+    old = engine_and_card.too_old(hardware)
+    # Of a card that has an engine, what keeps the profile that suits it best from running.
+    for other in judged if old is None else ():
+        if other.verdict.reason and fit.made_for(other.profile.hardware, hardware.gpus):
+            return f"{other.verdict.profile}: {other.verdict.reason}"
+    return old or f"GPU: {hardware.gpu_status}"
 
 
 def _alternative(judged: Judged) -> Alternative:

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import msgspec
 
-from launcher.argv import options
 from launcher.documents.plan import (
     ENGINE_HOST,
     CardFacts,
@@ -37,6 +36,7 @@ from launcher.plan import (
     precision,
     replica_set,
     replicas,
+    sizes,
     start_budget,
     whole_texts,
 )
@@ -55,11 +55,11 @@ def make_plan(inputs: Inputs) -> Plan:
         QlaunchError: `flag_unknown` and its kin (exit 5) for options the engine does not have,
             `usage` (exit 2) for options qlaunch sets itself, `unauthenticated_bind` (exit 2),
             `checkpoint_unsuitable` (exit 2) for another format than the profile is made for,
-            `does_not_fit` (exit 4) for what the card cannot compute, `model_unsupported` (exit 2)
-            for a pooling that no server can do.
+            `does_not_fit` (exit 4) for what the card cannot compute, and for more cards than there
+            are, `model_unsupported` (exit 2) for a pooling that no server can do.
     """
     check_request(inputs.settings, inputs.extra)
-    inputs = _under_the_profiles_masks(inputs)
+    inputs = placement.on_its_cards(_under_the_profiles_masks(inputs))
     draft = make_draft(inputs)
     _check_model(inputs, draft)
     argv, warnings = _checked_argv(inputs, draft)
@@ -200,7 +200,14 @@ def _misfit(
 ) -> fit.Misfit | None:
     if engines is not None and engines.count > 1:
         return replica_set.misfit(engines, inputs, draft, limits)
-    return fit.why_not_memory(predicted, inputs.hardware, inputs.checkpoint, knobs, draft.computed)
+    return fit.why_not_memory(
+        predicted,
+        inputs.hardware,
+        inputs.checkpoint,
+        knobs,
+        draft.computed,
+        share=option_checks.number(draft.given, sizes.SHARE),
+    )
 
 
 def _start_budget(inputs: Inputs) -> Decision[float] | None:
@@ -301,28 +308,19 @@ def _environment(inputs: Inputs, draft: Draft) -> dict[str, str]:
     env |= {} if "detokenizer" in draft.parts else whole_texts.STRAIGHT
     if inputs.checkpoint.lower_case:
         env["QLAUNCH_LOWER_CASE"] = "1"
-    env = env | _visible(inputs) | inputs.profile.env
+    env = env | placement.shown(inputs) | inputs.profile.env
     guard.check_doors(draft.flags, inputs.extra, env)
     return env
 
 
-def _visible(inputs: Inputs) -> dict[str, str]:
-    """Show the engine one card of several; parallel engines (by the user's options) see all."""
-    choice = inputs.choice
-    if choice is None or choice.gpu is None or placement.PARALLEL & {*options(inputs.extra)}:
-        return {}
-    return {} if choice.only_gpu and not choice.gpu.mig else placement.visible(choice.gpu)
-
-
 def _pool_bytes(inputs: Inputs, flags: Flags) -> int:
     """What SGLang takes for KV cache without --max-total-tokens: its fraction of what is free."""
-    fraction = flags.get("mem-fraction-static")
-    share = fraction if isinstance(fraction, float) else 0.88
+    fraction = option_checks.number(flags, sizes.SHARE)
+    share = 0.88 if fraction is None else fraction
     if inputs.engine.release.device == "cpu":
         # The machine's memory, not the cgroup's: SGLang asks psutil.
         return int(inputs.hardware.memory.total_bytes * share)
-    free = (g.memory_free_bytes or g.memory_total_bytes for g in inputs.hardware.gpus)
-    return int(max(free, default=0) * share)
+    return int(fit.least_free(inputs.hardware) * share)
 
 
 def _expectation(inputs: Inputs, draft: Draft, knobs: memory.Knobs) -> Expectation:

@@ -20,7 +20,7 @@ from launcher.hardware.inventory import Hardware
 from launcher.model.checkpoint import Checkpoint
 from launcher.plan import context, memory, whole_texts
 from launcher.plan.decision import Decision, Flags
-from launcher.plan.fit import free_bytes
+from launcher.plan.fit import least_free
 from launcher.units import size
 
 RUNNING: Final = "max-running-requests"
@@ -28,6 +28,14 @@ OVERFLOW: Final = 8
 """The smoke asks for so many more inputs than the engine runs at once (`smoke.OVERFLOW_EXTRA`)."""
 PREFILL: Final = "max-prefill-tokens"
 CHUNK: Final = "chunked-prefill-size"
+
+SHARE: Final = "mem-fraction-static"
+"""Weights and cache, as a share of the memory that is free before the weights are loaded."""
+ALL_BUT_A_LITTLE: Final = 0.95
+"""What it is where nobody says otherwise: --max-total-tokens bounds the cache anyway. SGLang's own
+is reckoned from the smallest card of the machine, used or not, and leaves nothing for a cache on
+one of 4 GB: 4096 MiB less 3.7 GB for the largest forward pass is a share of 0.094
+(docs/decisions.md 149)."""
 
 CPU_SWITCHES: Final[Mapping[str, FlagValue]] = MappingProxyType(
     {
@@ -47,7 +55,7 @@ WHOLE_TEXTS: Final[Mapping[str, FlagValue]] = MappingProxyType(
     {
         **whole_texts.WHOLE,
         # Must be given with chunking off: the engine's own fraction comes out negative.
-        "mem-fraction-static": 0.5,
+        SHARE: ALL_BUT_A_LITTLE,
     }
 )
 """Those of decoders whose texts the plugin keeps whole, as `cpu-qwen3-0.6b` has them."""
@@ -114,11 +122,12 @@ def fill(
     whole = whole and not checkpoint.encoder
     switches = _switches(said, engine, whole=whole)
     in_one = together(said, engine, plugin=plugin)
+    share = {} if on_cpu or {SHARE, memory.NO_CACHE} & said.keys() else {SHARE: ALL_BUT_A_LITTLE}
     running = _running(checkpoint, on_cpu=on_cpu) if RUNNING not in said else {}
     sizes = {}
     if context.POOL not in said:
-        share = _free(hardware, on_cpu=on_cpu) // engines
-        spare = _spare({**said, **running}, checkpoint, share, predict, on_cpu=on_cpu)
+        each = _free(hardware, on_cpu=on_cpu) // engines
+        spare = _spare({**said, **running}, checkpoint, each, predict, on_cpu=on_cpu)
         sizes = _sizes(said, checkpoint, spare, width, on_cpu=on_cpu, whole=whole)
     reasons = []
     if switches:
@@ -128,6 +137,11 @@ def fill(
         reasons.append(
             f"--{TOGETHER}: else the first text of a call is computed alone, before the others"
         )
+    if share:
+        reasons.append(
+            f"--{SHARE} {ALL_BUT_A_LITTLE}: --{context.POOL} bounds the cache; the engine's own"
+            " share leaves none on a card of 4 GB"
+        )
     if sizes or running:
         free = size(_free(hardware, on_cpu=on_cpu))
         shared = f", shared by {engines} replicas" if engines > 1 else ""
@@ -135,7 +149,7 @@ def fill(
             f"not in the profile, computed from the model and {free} of free memory{shared}: "
             + _words({**sizes, **running})
         )
-    return Decision({**switches, **in_one, **sizes, **running}, tuple(reasons))
+    return Decision({**switches, **in_one, **share, **sizes, **running}, tuple(reasons))
 
 
 def _switches(
@@ -249,7 +263,7 @@ def _unless_said(
 def _free(hardware: Hardware, *, on_cpu: bool) -> int:
     if on_cpu:
         return hardware.memory.available_bytes
-    return max((free_bytes(gpu) for gpu in hardware.gpus), default=0)
+    return least_free(hardware)
 
 
 def _words(flags: Mapping[str, FlagValue]) -> str:

@@ -15,6 +15,7 @@ from launcher.engine.release import Engine, Release
 from launcher.engine.releases import Host
 from launcher.errors import QlaunchError
 from launcher.hardware.inventory import Hardware
+from launcher.hardware.visible import shown_by
 from launcher.model.checkpoint import Checkpoint, ModelCard
 from launcher.plan.calibration import Observed
 from launcher.plan.engine_and_card import Choice, choose
@@ -76,6 +77,7 @@ def judge(candidate: Candidate, world: World) -> Verdict:
     """Sort one profile, as it is written (no user's settings), into its bucket. Never raises."""
     loaded = candidate.profile
     try:
+        world = replace(world, hardware=shown_by(world.hardware, loaded.profile.env))
         choice = choose(loaded.profile.engine, loaded.profile.hardware, world.hardware, world.host)
         why = world.host.why_not(choice.release)
         if why:

@@ -110,7 +110,7 @@ def test_the_encoders_profile_keeps_its_vectors_right() -> None:
     flags = load_profile("cpu-minilm", NOWHERE).profile.flags
     assert flags["disable-radix-cache"] is True
     assert flags["chunked-prefill-size"] == -1
-    assert flags["mem-fraction-static"] == 0.5
+    assert flags["mem-fraction-static"] == 0.95
 
 
 @pytest.mark.parametrize("name", ["cpu-minilm", "cpu-qwen3-0.6b"])

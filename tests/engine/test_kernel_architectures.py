@@ -52,6 +52,16 @@ def test_the_catalogue_promises_a_card_only_where_all_kernels_have_code_for_it(
         assert not serves, f"{name} has kernels for {card}, which the catalogue denies"
 
 
+@pytest.mark.parametrize("name", CUDA)
+def test_a_card_newer_than_all_kernels_is_refused_before_the_install(name: str) -> None:
+    high = number(releases.release(name).max_compute_capability, 999)
+    needed = [path for path in held(name) if path.endswith(("libtorch_cuda.so", "common_ops.so"))]
+    newer = [card for card in (110, 130, 140) if card > high]
+    assert newer
+    for card in newer:
+        assert not all(runs(card, held(name)[path]) for path in needed)
+
+
 def test_flash_attention_has_no_code_for_turing() -> None:
     assert not runs(75, held("turing")["sgl_kernel/flash_ops.so"])
 

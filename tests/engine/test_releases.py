@@ -27,7 +27,7 @@ FACTS: dict[str, dict[str, Any]] = {
         "version": "0.5.23",
         "device": "cuda",
         "min_compute_capability": "7.5",
-        "max_compute_capability": None,
+        "max_compute_capability": "12.1",
         "kernels": "torch",
         "named_only": True,
     },
@@ -35,7 +35,7 @@ FACTS: dict[str, dict[str, Any]] = {
         "version": "0.5.10.post1",
         "device": "cuda",
         "min_compute_capability": "8.0",
-        "max_compute_capability": None,
+        "max_compute_capability": "12.1",
     },
     "turing": {
         "version": "0.5.1.post2",

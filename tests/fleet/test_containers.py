@@ -329,3 +329,25 @@ def test_a_comment_stays_a_comment() -> None:
 if __name__ == "__main__":
     for name_, make_ in TEXTS.items():
         (GOLDEN / name_).write_text(make_(), "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("shown", "shares", "cards"),
+    [
+        (None, (), 1),
+        ("0", (), 1),
+        ("0,1", (), 2),
+        ("1", ({"CUDA_VISIBLE_DEVICES": "1"}, {"CUDA_VISIBLE_DEVICES": "0"}), 2),
+        ("MIG-a", (), 1),
+    ],
+)
+def test_a_container_asks_for_as_many_cards_as_its_engines_take(
+    shown: str | None, shares: tuple[dict[str, str], ...], cards: int
+) -> None:
+    made = plan(device="cuda")
+    env = made.engine.env | ({} if shown is None else {"CUDA_VISIBLE_DEVICES": shown})
+    engine = msgspec.structs.replace(made.engine, env=env)
+    engines = ReplicaSet(count=2, one=made.predicted, shares=shares) if shares else None
+    found = contained(msgspec.structs.replace(made, engine=engine, replica_set=engines))
+    assert f"count: {cards}" in compose.text(found, user="1000:1000")
+    assert f"nvidia.com/gpu: '{cards}'" in kubernetes.text(found, Cluster())

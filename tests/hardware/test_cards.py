@@ -32,6 +32,12 @@ MIB = 1 << 20
         ("Tesla V100-SXM2-16GB", "V100"),
         ("Tesla P100-PCIE-16GB", "P100"),
         ("MX450 2 GB", "MX450"),
+        ("Quadro RTX 4000", "Quadro RTX 4000"),
+        ("NVIDIA RTX 6000 Ada Generation", "RTX 6000 Ada"),
+        ("NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition", "RTX PRO 6000"),
+        ("NVIDIA GeForce GTX 1650 with Max-Q Design", "GTX 1650"),
+        ("NVIDIA H100 NVL", "H100"),
+        ("5070 Ti", "RTX 5070 Ti"),
     ],
 )
 def test_names_are_read_loosely(said: str, card: str) -> None:

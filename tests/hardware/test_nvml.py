@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.hardware import nvml
 from launcher.hardware.bounded import BoundedCaller
 from launcher.hardware.nvml import Unavailable, open_nvml
 from tests.nvml.machines import MACHINES, MIB, Card, Slice, machine, mig_uuid, uuid
@@ -26,7 +27,7 @@ EXPECTED: dict[str, tuple[str, list[tuple[str, tuple[int, int], int]]]] = {
     "l4": ("ok", [("NVIDIA L4", (8, 9), 23034)]),
     "h100": ("ok", [("NVIDIA H100 80GB HBM3", (9, 0), 81559)]),
     "h100-shared": ("ok", [("NVIDIA H100 80GB HBM3", (9, 0), 81559)]),
-    "h100-mig": ("ok", [("NVIDIA H100 80GB HBM3 MIG 1g.10gb", (9, 0), 9856)]),
+    "h100-mig": ("ok", [("NVIDIA H100 80GB HBM3 MIG 1g.10gb", (9, 0), 9856)] * 7),
     "h100-mig-empty": (
         "every GPU is in MIG mode, and none has a slice that can be used",
         [],
@@ -263,3 +264,30 @@ class TestBoundedCaller:
         caller.call(lambda: sum(range(300_000)), 5.0)
         assert 0 < caller.spent_s < 5
         caller.close()
+
+
+def test_a_container_without_utility_is_told_so_and_not_that_there_is_no_driver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = tmp_path / "version"
+    monkeypatch.setattr(nvml, "KERNEL_PART", loaded)
+    monkeypatch.setattr(nvml, "LIBRARY", "libnvidia-ml-of-nowhere.so.1")
+    without = open_nvml()
+    loaded.write_text("NVRM version: 580.95.05")
+    within = open_nvml()
+    assert isinstance(without, Unavailable)
+    assert isinstance(within, Unavailable)
+    assert without.reason.startswith("no NVIDIA driver")
+    assert within.reason.startswith("the NVIDIA driver's kernel part is loaded")
+    assert nvml.remedy(without.reason) is None
+    assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility" in (nvml.remedy(within.reason) or "")
+
+
+@pytest.mark.parametrize(("code", "said"), [(999, "in a container: start it again"), (17, "WSL")])
+def test_what_nvml_fails_with_in_containers_and_under_wsl_has_a_remedy(
+    code: int, said: str, tmp_path: Path
+) -> None:
+    found = machine("t4", orders=(f"fail|nvmlInitWithFlags|{code}",)).detect(tmp_path)
+    assert found.gpus == ()
+    assert "NVML error" not in found.gpu_status
+    assert said in (nvml.remedy(found.gpu_status) or "")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.hardware.inventory import Gpu, MigDevice
-from launcher.hardware.visible import visible_gpus
+from launcher.hardware.visible import usable_gpus, visible_gpus
 
 
 def gpu(index: int, uuid: str, slices: tuple[str, ...] = (), *, mig: bool = False) -> Gpu:
@@ -102,3 +102,10 @@ def test_any_text_shows_known_cards_once_each(value: str) -> None:
     shown = visible_gpus(THREE, value)
     assert len({found.uuid for found in shown}) == len(shown)
     assert set(shown) <= set(THREE)
+
+
+def test_an_engine_may_be_given_any_slice_where_nobody_chose_one() -> None:
+    every = [found.uuid for found in usable_gpus(MIG, None)]
+    assert every == ["GPU-full", "MIG-one", "MIG-two"]
+    assert usable_gpus(MIG, "1") == visible_gpus(MIG, "1")
+    assert usable_gpus(THREE, None) == THREE

@@ -225,7 +225,7 @@ def test_parallel_engines_see_every_card() -> None:
     alone = _plan(choice, hardware=hardware)
     assert alone.engine.env["CUDA_VISIBLE_DEVICES"] == "0"
     both = _plan(choice, hardware=hardware, extra=("--dp-size", "2"))
-    assert "CUDA_VISIBLE_DEVICES" not in both.engine.env
+    assert both.engine.env["CUDA_VISIBLE_DEVICES"] == "0,1"
 
 
 def test_no_release_is_left_without_limits_to_choose_by() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +26,7 @@ from launcher.plan.recommend import (
     PastRun,
     Recommendation,
     age,
+    idle_gpu,
     judge_all,
     kind_of,
     recommend,
@@ -41,6 +43,11 @@ CANDIDATES = {candidate.profile.name: candidate for candidate in candidates()}
 
 def on(name: str | None = None, vram: int | None = None) -> Hardware:
     return hypothetical(name, vram, machine())
+
+
+def status(words: str) -> Hardware:
+    """A machine whose driver says this, and shows no card."""
+    return msgspec.structs.replace(machine(), gpu_status=words)
 
 
 def best(hardware: Hardware, runs: list[PastRun] | None = None) -> Recommendation:
@@ -313,3 +320,42 @@ def test_any_card_gets_an_answer_that_fits_it(card: str, mib: int, driver: str |
             assert one.verdict.reason
         if one.verdict.bucket == "one_change":
             assert (one.verdict.saves_bytes or 0) > 0
+
+
+@pytest.mark.parametrize(
+    ("card", "driver", "said"),
+    [
+        ("GTX 1660", "470.57", "gtx1660-fp16: engine turing .* needs NVIDIA driver 525"),
+        ("RTX 2080", "470.57", "engine turing .* needs NVIDIA driver 525"),
+        ("A10", "470.57", "engine cuda12 .* needs NVIDIA driver 525"),
+    ],
+)
+def test_a_card_that_stands_idle_is_told_why_and_not_that_it_is_ok(
+    card: str, driver: str, said: str
+) -> None:
+    found = best(hypothetical(card, None, machine(), driver=driver))
+    assert found.profile == "cpu-minilm"
+    assert re.search(said, " ".join(found.reasons))
+    assert "GPU: ok" not in found.reasons
+
+
+@pytest.mark.parametrize(
+    ("hardware", "said"),
+    [
+        (machine(), None),
+        (status("no NVIDIA driver: libnvidia-ml.so.1 is not installed"), None),
+        (status("CUDA_VISIBLE_DEVICES='' hides all 2 GPUs of this machine"), None),
+        (
+            status("the NVIDIA kernel driver is not loaded"),
+            "the NVIDIA kernel driver is not loaded",
+        ),
+        (on("V100"), "no SGLang release has kernels for it"),
+        (hypothetical("T4", None, machine(), driver="470.57"), "needs NVIDIA driver 525"),
+        (machine(gpus=(gpu(free=0),)), "0 kB are free"),
+    ],
+)
+def test_a_gpu_that_stands_idle_is_told_of_where_there_is_one(
+    hardware: Hardware, said: str | None
+) -> None:
+    found = idle_gpu(judge_all(CANDIDATES.values(), world(hardware)), hardware)
+    assert (found is None) if said is None else (said in (found or ""))

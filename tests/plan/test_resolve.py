@@ -144,7 +144,7 @@ class TestEncoders:
         argv = make_plan(inputs()).engine.argv
         assert "--disable-radix-cache" in argv
         assert value(argv, "--chunked-prefill-size") == "-1"
-        assert value(argv, "--mem-fraction-static") == "0.5"
+        assert value(argv, "--mem-fraction-static") == "0.95"
 
     def test_a_decoder_that_may_be_cut_is_left_alone(self) -> None:
         flags: dict[str, FlagValue] = {**SMALL, "chunked-prefill-size": 2048}

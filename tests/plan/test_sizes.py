@@ -77,7 +77,7 @@ def test_a_bare_decoder_on_a_cpu_keeps_its_texts_whole() -> None:
     assert number(plan, "max-prefill-tokens") > 8192
     assert number(plan, "max-running-requests") == 32
     assert "--disable-radix-cache" in plan.engine.argv
-    assert option(plan.engine.argv, "mem-fraction-static") == "0.5"
+    assert option(plan.engine.argv, "mem-fraction-static") == "0.95"
     assert plan.engine.env["QLAUNCH_KV_CACHE"] == "none"
     assert plan.fits
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
+from launcher import __version__
 from launcher.app import proving
+from launcher.documents.proof import Proof
 from launcher.errors import QlaunchError
 from launcher.hardware.inventory import Hardware
 from launcher.paths import dirs
 from launcher.prove.agenda import Chapter, agenda
 from tests.nvml.machines import machine
+from tests.samples import gpu
 from tests.samples import machine as cpu_machine
 
 
@@ -100,3 +105,37 @@ def test_a_profile_that_cannot_run_here_is_refused() -> None:
     with pytest.raises(QlaunchError, match="t4-fp16 does not run on this machine") as error:
         chapters(cpu_machine(), "t4-fp16")
     assert error.value.exit_code == 4
+
+
+# --- an earlier proof ----------------------------------------------------------------------------
+
+HERE = proving.facts(
+    msgspec.structs.replace(
+        cpu_machine(gpus=(gpu("NVIDIA L4", (8, 9)),)), driver_version="580.95.05"
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "goes_on"),
+    [
+        ({}, True),
+        ({"memory_bytes": 1}, True),
+        ({"cards": (msgspec.structs.replace(HERE.cards[0], memory_free_bytes=5),)}, True),
+        ({"cards": (msgspec.structs.replace(HERE.cards[0], name="Tesla T4"),)}, False),
+        ({"cards": ()}, False),
+        ({"driver": "590.1"}, False),
+        ({"cpu": "another"}, False),
+    ],
+)
+def test_a_proof_goes_on_on_the_machine_that_it_was_begun_on_alone(
+    change: dict[str, Any], goes_on: bool, tmp_path: Path
+) -> None:
+    begun = Proof(
+        id="a", qlaunch=__version__, began="2026-11-27", minutes=1, device="cuda", machine=HERE
+    )
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "proof.json").write_bytes(msgspec.json.encode(begun))
+    found = proving.unfinished(tmp_path, "cuda", msgspec.structs.replace(HERE, **change))
+    assert (found is not None) is goes_on
+    assert proving.unfinished(tmp_path, "cpu", HERE) is None

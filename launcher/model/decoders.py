@@ -118,19 +118,12 @@ def check_decoder(
     return Decoder(both_ways=both_ways, window=_window(path, raw, family), new_rotation=new)
 
 
-def check_head(folder: Path, head: PoolingHead, decoder: Decoder) -> None:
-    """Refuse a decoder whose pooling nothing defines, or whose last token is any word.
+def check_head(folder: Path, head: PoolingHead) -> None:
+    """Refuse a decoder whose last token is any word.
 
     Raises:
         QlaunchError: exit 2, `model_incomplete`.
     """
-    if decoder.both_ways and head.pooling_source.startswith("default"):
-        raise missing(
-            folder,
-            "attends in both directions (is_causal: false), and no modules.json or 1_Pooling says"
-            " how its tokens are pooled",
-            fix="fetch the whole model, with its sentence-transformers files",
-        )
     if head.pooling == "last" and not appended(folder):
         raise missing(
             folder / "tokenizer.json",

@@ -105,9 +105,10 @@ def _inspect(path: Path) -> Checkpoint:
     kv_heads, head_dim = _attention(config_path, config, model_type, width, heads)
     shape = Sizes(heads=heads, kv_heads=kv_heads, head_dim=head_dim, **_decoder_sizes(sizes))
     decoder = None if encoder else check_decoder(config_path, config, architectures, shape, headers)
-    head = read_head(folder, hidden_size=width, encoder=encoder, class_name=architectures[0])
+    causal = decoder is not None and not decoder.both_ways
+    head = read_head(folder, hidden_size=width, causal=causal, class_name=architectures[0])
     if decoder is not None:
-        check_head(folder, head, decoder)
+        check_head(folder, head)
     shared: dict[str, Any] = {**sizes, **{name: getattr(head, name) for name in _FROM_HEAD}}
     return Checkpoint(
         path=folder,
@@ -122,7 +123,7 @@ def _inspect(path: Path) -> Checkpoint:
         **_weights(headers),
         dimensions=head.dense_dims[-1] if head.dense_dims else width,
         encoder=encoder,
-        both_ways=encoder or (decoder is not None and decoder.both_ways),
+        both_ways=not causal,
         sliding_window=decoder.window if decoder is not None else None,
         new_rotation=decoder is not None and decoder.new_rotation,
         quantization=quantization,

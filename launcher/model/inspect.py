@@ -100,7 +100,7 @@ def _inspect(path: Path) -> Checkpoint:
     architectures = named or (served_as,)
     check_types(config_path, config, sizes["vocab_size"])
     check_finite(headers, whole=sum(header.size for header in headers) <= _SCANNED)
-    check_tokenizer(folder, config, model_type=model_type, rows=sizes["vocab_size"])
+    mended = check_tokenizer(folder, config, model_type=model_type, rows=sizes["vocab_size"])
     width, heads = sizes["hidden_size"], sizes["num_attention_heads"]
     kv_heads, head_dim = _attention(config_path, config, model_type, width, heads)
     shape = Sizes(heads=heads, kv_heads=kv_heads, head_dim=head_dim, **_decoder_sizes(sizes))
@@ -122,6 +122,7 @@ def _inspect(path: Path) -> Checkpoint:
         context_length=_bounded(_context(config_path, config, model_type, head), decoder),
         **_weights(headers),
         dimensions=head.dense_dims[-1] if head.dense_dims else width,
+        mended_tokenizer=mended,
         encoder=encoder,
         both_ways=not causal,
         sliding_window=decoder.window if decoder is not None else None,

@@ -10,7 +10,13 @@ import msgspec
 
 from launcher.errors import QlaunchError
 from launcher.model.files import broken, missing
-from launcher.model.rebuilt import check_known, check_rebuilt, check_vocabulary, class_name
+from launcher.model.rebuilt import (
+    check_known,
+    check_rebuilt,
+    check_vocabulary,
+    chosen,
+    is_mended,
+)
 from launcher.model.tokenizer_files import check_side_files
 from launcher.model.tokenizer_json import TokenizerFile, ids_of, read_tokenizer
 from launcher.model.tokenizer_options import check_options, read_options
@@ -24,7 +30,7 @@ _SETS: Final = (
 _SENTENCEPIECE: Final = ("sentencepiece.bpe.model", "tokenizer.model", "spiece.model")
 
 
-def check_tokenizer(folder: Path, config: Mapping[str, Any], *, model_type: str, rows: int) -> None:
+def check_tokenizer(folder: Path, config: Mapping[str, Any], *, model_type: str, rows: int) -> bool:
     """Refuse a tokenizer that is absent, rebuilt as another one, or larger than the model.
 
     Args:
@@ -32,6 +38,9 @@ def check_tokenizer(folder: Path, config: Mapping[str, Any], *, model_type: str,
         config: content of config.json.
         model_type: as config.json gives it.
         rows: of the embedding table.
+
+    Returns:
+        Whether SGLang, without the plugin, changes what transformers makes of it.
 
     Raises:
         QlaunchError: `model_incomplete`, `model_corrupt` or `model_unsupported`; exit 2.
@@ -45,16 +54,17 @@ def check_tokenizer(folder: Path, config: Mapping[str, Any], *, model_type: str,
         )
     check_options(options)
     check_side_files(folder)
-    name = class_name(folder, config, model_type)
-    check_known(folder, name)
+    choice = chosen(folder, config, model_type)
+    check_known(folder, choice.name)
     path = folder / "tokenizer.json"
     if not path.exists():
-        check_vocabulary(options, name, rows)
-        return
+        check_vocabulary(options, choice.name, rows)
+        return False
     found = read_tokenizer(path)
     ids = ids_of(path, found)
     _check_size(path, found, ids, rows)
-    check_rebuilt(options, found, name, ids)
+    check_rebuilt(options, found, choice, ids)
+    return is_mended(found, choice)
 
 
 def _none(folder: Path) -> QlaunchError:

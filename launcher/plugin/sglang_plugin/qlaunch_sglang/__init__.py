@@ -6,12 +6,13 @@ Two ways in, both official, neither touches an installed file:
   scheduler; it hooks the place where the front chooses how to start its children (`fork_start`),
   the loop of what hands requests to several schedulers (`calm_controller`) and how it hands out a
   call's texts (`shared_calls`), the scheduler's sleep between requests (`trimming`), the making of
-  the tokenizer where texts go to it in lower case (`lower_case`), the making of the cache of keys
-  and values (`no_cache`), the way of vectors from the scheduler to the front (`no_detokenizer`;
-  `straight` where there is a detokenizer), the making of a grammar backend (`no_grammar`), the
-  front's answers to `/health` (`prompt_health`) and to SIGTERM (`prompt_stop`), when it freezes its
-  heap (`timely_freeze`), the reading of a call's texts (`call_slices`), the writing of answers
-  (`answers`), and what is fused by compiled kernels where there are none (`torch_kernels`);
+  the tokenizer where texts go to it in lower case (`lower_case`), what SGLang changes of it
+  (`own_tokenizer`), the making of the cache of keys and values (`no_cache`), the way of vectors
+  from the scheduler to the front (`no_detokenizer`; `straight` where there is a detokenizer), the
+  making of a grammar backend (`no_grammar`), the front's answers to `/health` (`prompt_health`) and
+  to SIGTERM (`prompt_stop`), when it freezes its heap (`timely_freeze`), the reading of a call's
+  texts (`call_slices`), the writing of answers (`answers`), and what is fused by compiled kernels
+  where there are none (`torch_kernels`);
 - `SGLANG_EXTERNAL_MODEL_PACKAGE=qlaunch_sglang.encoders` (or `.decoders`) makes SGLang's model
   registry take the classes of that package over its own of the same name.
 
@@ -34,6 +35,7 @@ def register() -> None:
         no_cache,
         no_detokenizer,
         no_grammar,
+        own_tokenizer,
         prompt_health,
         prompt_stop,
         shared_calls,
@@ -50,6 +52,7 @@ def register() -> None:
     shared_calls.register()
     trimming.register()
     lower_case.register()
+    own_tokenizer.register()
     no_cache.register()
     if not no_detokenizer.register():
         straight.register()

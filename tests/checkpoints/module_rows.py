@@ -115,6 +115,13 @@ _MODULES = (
         ("BertModel", "nothing says how", "1_Pooling/config.json"),
         code="model_incomplete",
     ),
+    Row(
+        "truncate-dim",
+        "`truncate_dim` in config_sentence_transformers.json",
+        "sentence-transformers 6: Matryoshka models saved with it",
+        edited(bert, setting("config_sentence_transformers.json", truncate_dim=32)),
+        ("truncate_dim 32", "an engine all"),
+    ),
     *(
         Row(
             f"no-modules-{name.lower().replace('_', '-')}",

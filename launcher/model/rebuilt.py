@@ -192,6 +192,28 @@ def is_mended(found: TokenizerFile, choice: Chosen) -> bool:
     return kind is not None and kind != built.outermost
 
 
+def is_alike(options: Options, found: TokenizerFile, choice: Chosen) -> bool:
+    """Whether tokenizer.json, read by itself, cuts texts as the class does that is made of it."""
+    built = _BUILT.get(choice.name)
+    if built is None:
+        return True
+    said, before = options.said, found.pre_tokenizer or {}
+    if built is _WORDPIECE:
+        rules = found.normalizer or {}
+        return (
+            rules.get("lowercase") == said.get("do_lower_case", True)
+            and rules.get("strip_accents") == said.get("strip_accents")
+            and rules.get("handle_chinese_chars") == said.get("tokenize_chinese_chars", True)
+        )
+    if built is _UNIGRAM:
+        return not is_mended(found, choice) and _kinds(found.normalizer, "normalizers") <= {
+            None,
+            "Precompiled",
+        }
+    spaced = built is _QWEN or before.get("add_prefix_space") == said.get("add_prefix_space", False)
+    return spaced and not found.model.dropout
+
+
 def check_vocabulary(options: Options, name: str, rows: int) -> None:
     """Refuse a folder without tokenizer.json of which class `name` makes no whole tokenizer.
 

@@ -9,14 +9,16 @@ from typing import Any, Final
 import msgspec
 
 from launcher.errors import QlaunchError
-from launcher.model.files import broken, missing
+from launcher.model.files import broken, missing, read_json_object
 from launcher.model.rebuilt import (
     check_known,
     check_rebuilt,
     check_vocabulary,
     chosen,
+    is_alike,
     is_mended,
 )
+from launcher.model.settings import read_settings
 from launcher.model.tokenizer_files import check_side_files
 from launcher.model.tokenizer_json import TokenizerFile, ids_of, read_tokenizer
 from launcher.model.tokenizer_options import check_options, read_options
@@ -65,6 +67,22 @@ def check_tokenizer(folder: Path, config: Mapping[str, Any], *, model_type: str,
     _check_size(path, found, ids, rows)
     check_rebuilt(options, found, choice, ids)
     return is_mended(found, choice)
+
+
+def is_read_alike(folder: Path) -> bool:
+    """Whether tokenizer.json by itself makes the tokens that an engine makes of a text.
+
+    An engine has transformers' tokenizer: options of tokenizer_config.json count over the file, and
+    sentence_bert_config.json may have texts put in lower case before.
+    """
+    try:
+        if read_settings(folder).lower_case:
+            return False
+        config = read_json_object(folder / "config.json")
+        choice = chosen(folder, config, str(config.get("model_type")))
+        return is_alike(read_options(folder), read_tokenizer(folder / "tokenizer.json"), choice)
+    except QlaunchError:
+        return False
 
 
 def _none(folder: Path) -> QlaunchError:

@@ -316,9 +316,25 @@ def _stored_dtype(headers: Sequence[Header]) -> str:
     return DTYPE_NAMES.get(most, most.lower())
 
 
+def _check_stray_quantization(config_path: Path) -> None:
+    """Refuse files by which SGLang alone takes weights for quantised."""
+    for name in ("hf_quant_config.json", "quant_model_description.json"):
+        stray = config_path.parent / name
+        if stray.exists():
+            raise broken(
+                stray,
+                "says how the weights are quantised, as SGLang reads it, and config.json gives no"
+                " quantization_config",
+                code="model_unsupported",
+                fix="move that file away if the weights are not quantised; else take a copy whose"
+                " config.json says how they are",
+            )
+
+
 def _quantization(path: Path, config: dict[str, Any]) -> str | None:
     said = config.get("quantization_config") or config.get("compression_config")
     if said is None:
+        _check_stray_quantization(path)
         return None
     if not isinstance(said, dict):
         raise broken(path, "gives quantization_config as something other than an object")

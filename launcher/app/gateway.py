@@ -23,6 +23,7 @@ from launcher.gateway.inputs import Checkpoint
 from launcher.gateway.pool import Limits
 from launcher.gateway.replica import Seen
 from launcher.gateway.run import ServiceGroup, UrlGroup
+from launcher.model.tokenizer import is_read_alike
 from launcher.network import address
 from launcher.service import control, store
 
@@ -181,6 +182,7 @@ def checkpoint_in_force(plan: Plan, expectation: Expectation) -> Checkpoint:
         longest=longest,
         prompts=expectation.prompts.named if expectation.prompts is not None else {},
         of_service=True,
+        other_tokens=not is_read_alike(Path(plan.model_path)),
     )
 
 

@@ -23,7 +23,7 @@ def require(levels: Sequence[Level], plan: Plan, *, least: int | None = None) ->
         QlaunchError: `usage` (exit 2), with the range.
     """
     if least is None:
-        least = special_tokens.around(Path(plan.model_path)) + 1
+        least = special_tokens.count_of(Path(plan.model_path)) + 1
     most = plan.longest_text
     if any(least <= (level.shortest or level.tokens) and level.tokens <= most for level in levels):
         return

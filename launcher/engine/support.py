@@ -74,6 +74,17 @@ def require(checkpoint: Checkpoint, release: Release, version: str, *, plugin: b
             code="model_unsupported",
             fix="take the engine cpu or cuda13 with the plugin",
         )
+    # What runs by `registry` has transformers 4, which changes nothing that SGLang would put back.
+    mends = release.plugin != "registry" and not (plugin and release.plugin == "framework")
+    if checkpoint.mended_tokenizer and mends:
+        raise QlaunchError(
+            f"engine {release.name}{without} would cut texts into other tokens than transformers"
+            f" with the tokenizer of {checkpoint.path}, of which SGLang changes parts",
+            code="model_unsupported",
+            fix="take the engine cpu or cuda13 with the plugin; or, if its tokenizer.json is right"
+            " as it stands, write PreTrainedTokenizerFast as tokenizer_class in"
+            " tokenizer_config.json",
+        )
 
 
 def _no_class(checkpoint: Checkpoint, where: str) -> QlaunchError:

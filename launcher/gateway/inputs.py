@@ -26,6 +26,13 @@ TEXT_BYTES: Final = 65_536
 """Bytes of a text that every service takes (`plan.guard.TEXT_BYTES`). Ids have no such bound."""
 
 
+_OTHER_TOKENS: Final = (
+    "the model's texts cannot be cut: its engine cuts them into other tokens than its"
+    " tokenizer.json does by itself (options in tokenizer_config.json or"
+    " sentence_bert_config.json); send shorter texts"
+)
+
+
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a model by its files."""
 
@@ -37,6 +44,8 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     of_service: bool = False
     """Whether the server is a service of this installation: it embeds token ids as they are, and
     refuses longer inputs itself."""
+    other_tokens: bool = False
+    """Whether its engine cuts texts into other tokens than tokenizer.json by itself does."""
 
 
 class InputRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +121,8 @@ class Preparation:
                 if too_long:
                     changed[place] = await tokenizer.cut_text(text, encoding, longest)
             elif too_long or len(text.encode()) > TEXT_BYTES:
+                if checkpoint.other_tokens:
+                    raise RequestError(400, "no_tokenizer", _OTHER_TOKENS, param="truncate")
                 changed[place] = tokenizer.cut_ids(encoding.ids, longest)
         whole = tuple(changed.get(place, item) for place, item in enumerate(inputs))
         return _prepared(call, whole, cut)

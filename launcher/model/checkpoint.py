@@ -160,6 +160,8 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     lower_case: bool = False
     """Texts are put in lower case before the tokenizer sees them (`do_lower_case` of
     `sentence_bert_config.json`)."""
+    mended_tokenizer: bool = False
+    """SGLang, without the plugin, changes what transformers makes of its tokenizer."""
     encoder: bool
     """Of the BERT class."""
     both_ways: bool = False

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import msgspec
-
-from launcher.model.files import broken, missing, read_bytes, read_json_object
+from launcher.model.files import broken, missing, read_json_object
 from launcher.model.safetensors import DTYPE_NAMES
+from launcher.model.special_tokens import marks_of
 from launcher.yaml_reader import shown
 
 if TYPE_CHECKING:
@@ -53,6 +52,11 @@ _ROPE: Mapping[str, frozenset[str]] = {
 }  # fmt: skip
 """What each rotation needs. Others, and other settings of these, the engine and transformers read
 differently: its `dynamic` stretches short texts too, its `yarn` knows no `attention_factor`."""
+_APPEND = (
+    "write it into a copy's tokenizer.json, where transformers 5 is installed:"
+    " AutoTokenizer.from_pretrained(FOLDER, add_bos_token=True, add_eos_token=True)"
+    ".save_pretrained(FOLDER)"
+)
 _MOST_POSITIONS = 1 << 24
 """Rows of a rotation's table, which are all computed at the start; models have 10 million."""
 _ROPE_ALWAYS = frozenset({"rope_type", "type", "rope_theta", "partial_rotary_factor"})
@@ -118,26 +122,25 @@ def check_decoder(
     return Decoder(both_ways=both_ways, window=_window(path, raw, family), new_rotation=new)
 
 
-def check_head(folder: Path, head: PoolingHead, decoder: Decoder) -> None:
-    """Refuse a decoder whose pooling nothing defines, or whose last token is any word.
+def check_head(folder: Path, head: PoolingHead) -> None:
+    """Refuse a decoder whose last token is any word.
 
     Raises:
         QlaunchError: exit 2, `model_incomplete`.
     """
-    if decoder.both_ways and head.pooling_source.startswith("default"):
-        raise missing(
-            folder,
-            "attends in both directions (is_causal: false), and no modules.json or 1_Pooling says"
-            " how its tokens are pooled",
-            fix="fetch the whole model, with its sentence-transformers files",
-        )
-    if head.pooling == "last" and not appended(folder):
-        raise missing(
-            folder / "tokenizer.json",
-            "appends no end token, and the model pools the last token: whatever a text ends with"
-            " would decide",
-            fix="fetch the tokenizer again: one saved again may have lost its post_processor",
-        )
+    if head.pooling != "last" or appended(folder):
+        return
+    path = folder / "tokenizer_config.json"
+    asked = path.exists() and read_json_object(path).get("add_eos_token") is True
+    also = ", though tokenizer_config.json says add_eos_token, which transformers 5 does not read"
+    raise missing(
+        folder / "tokenizer.json",
+        f"appends no end token{also if asked else ''}; the model pools the last token: whatever a"
+        " text ends with would decide",
+        fix=_APPEND
+        if asked
+        else "fetch the tokenizer again: one saved again may have lost its post_processor",
+    )
 
 
 def appended(folder: Path) -> bool:
@@ -145,37 +148,10 @@ def appended(folder: Path) -> bool:
 
     `add_eos_token` counts without a tokenizer.json only: beside one, transformers 5 drops it.
     """
-    path = folder / "tokenizer.json"
-    if not path.exists():
-        path = folder / "tokenizer_config.json"
-        return path.exists() and read_json_object(path).get("add_eos_token") is True
-    processor = _decode(path, _Tokenizer).post_processor or {}
-    each = processor.get("processors")
-    return any(map(_appends, each if isinstance(each, list) else [processor]))
-
-
-class _Tokenizer(msgspec.Struct):
-    """The parts of tokenizer.json that are looked at: the rest is skipped, not built."""
-
-    post_processor: dict[str, Any] | None = None
-
-
-def _decode(path: Path, kind: type[_Tokenizer]) -> _Tokenizer:
-    try:
-        return msgspec.json.decode(read_bytes(path), type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise broken(path, f"is not valid JSON: {shown(str(error))}") from error
-
-
-def _appends(processor: object) -> bool:
-    """Whether a post-processor of the tokenizers library ends a text with a token."""
-    if not isinstance(processor, dict):
-        return False
-    if isinstance(processor.get("sep"), list):  # BertProcessing, RobertaProcessing
-        return True
-    single = processor.get("single")
-    last = single[-1] if isinstance(single, list) and single else None
-    return isinstance(last, dict) and "SpecialToken" in last
+    if (folder / "tokenizer.json").exists():
+        return marks_of(folder)[-1] is not None
+    path = folder / "tokenizer_config.json"
+    return path.exists() and read_json_object(path).get("add_eos_token") is True
 
 
 def _family(path: Path, raw: Mapping[str, Any], name: str) -> str:

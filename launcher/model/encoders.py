@@ -55,8 +55,6 @@ _STEMS: Final[Mapping[str, str]] = MappingProxyType({
     "jinabert": "JinaBERT", "mobilebert": "MobileBERT", "xlnet": "XLNet",
 })  # fmt: skip
 """How class names of a network begin, in small letters, and the network."""
-_HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering",
-          "ForMultipleChoice", "ForNextSentencePrediction")  # fmt: skip
 _ELECTRA_EMBEDDING: Final = 128
 """`embedding_size` where an ELECTRA's config.json says nothing, as transformers has it."""
 _BODY: Final = ("embeddings.", "encoder.", "transformer.")
@@ -105,7 +103,6 @@ def check(
         )
     _check_class(path, str(model_type), architectures)
     _check_config(path, config, sizes, family)
-    _check_head(path, architectures)
     _check_weights(path, config, headers, sizes, family)
     return family
 
@@ -169,21 +166,6 @@ def _check_config(
         raise _unsupported(path, "says use_task_id: true; embeddings of tasks are not computed")
     if config.get("quantization_config") is not None:
         raise _unsupported(path, "gives a quantization_config; encoders are served unquantised")
-
-
-def _check_head(path: Path, architectures: Sequence[str]) -> None:
-    """Refuse a classifier that nothing says to make embeddings with."""
-    head = next((name for name in architectures if name.endswith(_HEADS)), None)
-    folder = path.parent
-    if head is None or any(
-        (folder / name).exists() for name in ("modules.json", "1_Pooling/config.json")
-    ):
-        return
-    raise _unsupported(
-        path,
-        f"says the model is {shown(head)}, a classifier such as a cross-encoder, and there is no"
-        " modules.json that says how to make an embedding of a text",
-    )
 
 
 def _check_weights(

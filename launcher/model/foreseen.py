@@ -80,7 +80,7 @@ def _head(
     """Pooling, normalisation and widths of Dense modules; the defaults where only some of the files
     that say so are cached."""
     try:
-        head = read_head(folder, hidden_size=hidden, encoder=encoder, class_name=class_name)
+        head = read_head(folder, hidden_size=hidden, causal=not encoder, class_name=class_name)
     except QlaunchError:
         return ("cls" if encoder else "last"), True, ()
     return head.pooling, head.normalize, head.dense_dims

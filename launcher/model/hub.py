@@ -109,12 +109,14 @@ def pull_hub(source: Source, *, is_offline: bool, progress: Callable[[str], None
         folder = _in_a_child(source)
     else:
         folder = _from_hugging_face(source, progress)
+    is_hf = source.kind == "hf" and source.revision is None
     is_known = not folder.is_dir() or (folder / "config.json").exists()
     if is_known and not visible(folder, "*.safetensors"):
         raise QlaunchError(
             f"{source} has no safetensors weights",
             code="model_unsupported",
-            fix="use a repository or revision that has *.safetensors files",
+            fix="take a revision that has *.safetensors files"
+            + (f": the hub's converter often offers one, {source}@refs/pr/N" if is_hf else ""),
         )
     return folder
 

@@ -100,14 +100,15 @@ def _inspect(path: Path) -> Checkpoint:
     architectures = named or (served_as,)
     check_types(config_path, config, sizes["vocab_size"])
     check_finite(headers, whole=sum(header.size for header in headers) <= _SCANNED)
-    check_tokenizer(folder, config, model_type=model_type, rows=sizes["vocab_size"])
+    mended = check_tokenizer(folder, config, model_type=model_type, rows=sizes["vocab_size"])
     width, heads = sizes["hidden_size"], sizes["num_attention_heads"]
     kv_heads, head_dim = _attention(config_path, config, model_type, width, heads)
     shape = Sizes(heads=heads, kv_heads=kv_heads, head_dim=head_dim, **_decoder_sizes(sizes))
     decoder = None if encoder else check_decoder(config_path, config, architectures, shape, headers)
-    head = read_head(folder, hidden_size=width, encoder=encoder, class_name=architectures[0])
+    causal = decoder is not None and not decoder.both_ways
+    head = read_head(folder, hidden_size=width, causal=causal, class_name=architectures[0])
     if decoder is not None:
-        check_head(folder, head, decoder)
+        check_head(folder, head)
     shared: dict[str, Any] = {**sizes, **{name: getattr(head, name) for name in _FROM_HEAD}}
     return Checkpoint(
         path=folder,
@@ -121,8 +122,9 @@ def _inspect(path: Path) -> Checkpoint:
         context_length=_bounded(_context(config_path, config, model_type, head), decoder),
         **_weights(headers),
         dimensions=head.dense_dims[-1] if head.dense_dims else width,
+        mended_tokenizer=mended,
         encoder=encoder,
-        both_ways=encoder or (decoder is not None and decoder.both_ways),
+        both_ways=not causal,
         sliding_window=decoder.window if decoder is not None else None,
         new_rotation=decoder is not None and decoder.new_rotation,
         quantization=quantization,
@@ -314,9 +316,25 @@ def _stored_dtype(headers: Sequence[Header]) -> str:
     return DTYPE_NAMES.get(most, most.lower())
 
 
+def _check_stray_quantization(config_path: Path) -> None:
+    """Refuse files by which SGLang alone takes weights for quantised."""
+    for name in ("hf_quant_config.json", "quant_model_description.json"):
+        stray = config_path.parent / name
+        if stray.exists():
+            raise broken(
+                stray,
+                "says how the weights are quantised, as SGLang reads it, and config.json gives no"
+                " quantization_config",
+                code="model_unsupported",
+                fix="move that file away if the weights are not quantised; else take a copy whose"
+                " config.json says how they are",
+            )
+
+
 def _quantization(path: Path, config: dict[str, Any]) -> str | None:
     said = config.get("quantization_config") or config.get("compression_config")
     if said is None:
+        _check_stray_quantization(path)
         return None
     if not isinstance(said, dict):
         raise broken(path, "gives quantization_config as something other than an object")

@@ -1,4 +1,4 @@
-"""How a checkpoint turns token vectors into one: `modules.json` and `1_Pooling`, or the default.
+"""How a checkpoint turns token vectors into one: `modules.json` and `1_Pooling`.
 
 The files are those of sentence-transformers: `modules.json` lists modules in order, each with a
 class and a folder; the folder of a Pooling or Dense module holds a `config.json`.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from launcher.model.files import broken, read_json, read_json_object
+from launcher.model.files import broken, missing, read_json, read_json_object
 from launcher.model.settings import (
     Settings,
     check_input,
@@ -23,6 +23,7 @@ from launcher.model.settings import (
 from launcher.yaml_reader import shown
 
 if TYPE_CHECKING:
+    from launcher.errors import QlaunchError
     from launcher.model.checkpoint import Pooling
 
 # Old key -> our word; None where no engine offers the mode.
@@ -44,6 +45,8 @@ _TAKEN = frozenset({
     "modules", "processor", "prompts", "similarity", "tokenize", "tokenizer", "training", "type",
 })  # fmt: skip
 """What a SentenceTransformer has itself and might be a module's name."""
+_HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering",
+          "ForMultipleChoice", "ForNextSentencePrediction")  # fmt: skip
 _WITHOUT_EFFECT = frozenset({"Dropout"})
 _LIBRARY = re.compile(
     r"sentence_transformers\.(?:models|base\.modules|sentence_transformer\.modules)"
@@ -73,17 +76,19 @@ class PoolingHead:
     """Folders of modules, whose files belong to the fingerprint."""
 
 
-def read_head(folder: Path, *, hidden_size: int, encoder: bool, class_name: str) -> PoolingHead:
+def read_head(folder: Path, *, hidden_size: int, causal: bool, class_name: str) -> PoolingHead:
     """Read pooling, Dense modules and normalisation of the checkpoint in `folder`.
 
     Args:
         hidden_size: width of the transformer's hidden states.
-        encoder: whether the default for encoders applies where no file says how to pool.
+        causal: whether only the last token sees all others, so that it is the one to take where no
+            file says how to pool.
         class_name: architecture, to name in that default's reason.
 
     Raises:
-        QlaunchError: `model_incomplete` (modules.json names a file that is absent),
-            `model_corrupt`, `model_unsupported` (modules or pooling no engine here offers); exit 2.
+        QlaunchError: `model_incomplete` (modules.json names a file that is absent, or nothing says
+            how to pool), `model_corrupt`, `model_unsupported` (modules or pooling no engine here
+            offers); exit 2.
     """
     check_kind(folder)
     settings = read_settings(folder)
@@ -94,10 +99,11 @@ def read_head(folder: Path, *, hidden_size: int, encoder: bool, class_name: str)
         config = read_json_object(stray)
         pooling, include_prompt = _pooling(stray, config, hidden_size)
         source = "1_Pooling/config.json"
+    elif causal:
+        pooling, include_prompt = "last", True
+        source = f"default for decoders ({class_name}): there is no modules.json and no 1_Pooling"
     else:
-        pooling, include_prompt = ("cls" if encoder else "last"), True
-        kind = "encoders" if encoder else "decoders"
-        source = f"default for {kind} ({class_name}): there is no modules.json and no 1_Pooling"
+        raise _undefined(folder, hidden_size, class_name)
     return PoolingHead(
         pooling=pooling,
         pooling_source=source,
@@ -108,6 +114,23 @@ def read_head(folder: Path, *, hidden_size: int, encoder: bool, class_name: str)
         max_seq_length=settings.max_seq_length,
         lower_case=settings.lower_case,
         folders=("1_Pooling",) if stray.exists() else (),
+    )
+
+
+def _undefined(folder: Path, hidden_size: int, class_name: str) -> QlaunchError:
+    """The error for token vectors of which nothing says what becomes of them.
+
+    Some such models take the first token (SapBERT), some the mean (Contriever), and some make no
+    vector of a text at all (ColBERT, SPLADE, cross-encoders): a guess would be proved right.
+    """
+    other = ", a classifier such as a cross-encoder," if class_name.endswith(_HEADS) else ""
+    return missing(
+        folder,
+        f"holds a {shown(class_name)}{other} and neither modules.json nor 1_Pooling/config.json:"
+        " nothing says how a text's tokens become one vector",
+        fix="if it makes one vector a text, write the pooling that its model card names into"
+        f' 1_Pooling/config.json: {{"word_embedding_dimension": {hidden_size}, "pooling_mode":'
+        ' "mean"}, or "cls" for the first token',
     )
 
 

@@ -12,12 +12,13 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from launcher.errors import QlaunchError
 from launcher.model.files import broken, check_pointer, read_bytes, read_json_object
+from launcher.model.special_tokens import around
 from launcher.model.tokenizer_json import TokenizerFile
 from launcher.model.tokenizer_options import Flag, Options, check_flags, wrong
 from launcher.yaml_reader import shown
@@ -39,6 +40,8 @@ class _Built:
     """(role, token by default) of what stands before and after each text; none: as in the file."""
     flags: tuple[Flag, ...] = ()
     """Options of the class that are true or false."""
+    outermost: str = "Sequence"
+    """Type of its pre-tokenizer."""
 
 
 _WORDPIECE = _Built(
@@ -52,6 +55,7 @@ _WORDPIECE = _Built(
         ("tokenize_chinese_chars", _YES_OR_NO),
         ("strip_accents", _OR_UNSAID),
     ),
+    "BertPreTokenizer",
 )
 _BYTES = _Built(
     "BPE",
@@ -60,6 +64,7 @@ _BYTES = _Built(
     ("vocab.json", "merges.txt"),
     (("cls_token", "<s>"), ("sep_token", "</s>")),
     (("add_prefix_space", _YES_OR_NO), ("trim_offsets", _YES_OR_NO)),
+    "ByteLevel",
 )
 _UNIGRAM = _Built(
     "Unigram",
@@ -100,6 +105,15 @@ _BY_MODEL_TYPE: Final[Mapping[str, str]] = MappingProxyType({
 })  # fmt: skip
 """The class that transformers takes where the files name none; it takes others as written."""
 _UNIGRAM_UNKNOWN: Final = 3
+_WHATEVER_IS_NAMED: Final[Mapping[str, str]] = MappingProxyType({
+    "qwen2": "Qwen2Tokenizer",
+    "mistral": "PreTrainedTokenizer",
+})  # fmt: skip
+"""Model types for which transformers 5 takes a class of its own, whatever the files name."""
+_NO_OTHER: Final = (
+    "serve a model with that class's own tokenizer: transformers 5 takes {} for model_type {},"
+    " whatever tokenizer_class says"
+)
 _WORD_LIMIT: Final = 100
 """Letters of a word beyond which WordPiece gives the unknown token, as BertTokenizer has it."""
 _FIX: Final = (
@@ -108,8 +122,19 @@ _FIX: Final = (
 )
 
 
-def class_name(folder: Path, config: Mapping[str, Any], model_type: str) -> str:
-    """The tokenizer class, without `Fast`; PreTrainedTokenizer where nothing names one.
+class Chosen(NamedTuple):
+    """The class that transformers makes a tokenizer of."""
+
+    name: str
+    """Without `Fast`; PreTrainedTokenizer where tokenizer.json is taken as it stands."""
+    named: str
+    """What the files name, or the same."""
+    fix: str = _FIX
+    """What to do where it would cut texts into other tokens."""
+
+
+def chosen(folder: Path, config: Mapping[str, Any], model_type: str) -> Chosen:
+    """The tokenizer's class as transformers 5 chooses it.
 
     Args:
         folder: of the checkpoint.
@@ -128,8 +153,13 @@ def class_name(folder: Path, config: Mapping[str, Any], model_type: str) -> str:
             continue
         if not isinstance(name, str):
             raise broken(where, f"gives tokenizer_class as {str(name)[:40]!r}, not as a name")
-        return name.removesuffix("Fast")
-    return _BY_MODEL_TYPE.get(model_type, "PreTrainedTokenizer")
+        name = name.removesuffix("Fast")
+        if model_type in _WHATEVER_IS_NAMED:
+            taken = _WHATEVER_IS_NAMED[model_type]
+            return Chosen(taken, name, _NO_OTHER.format(taken, model_type))
+        return Chosen(name, name)
+    name = _BY_MODEL_TYPE.get(model_type, "PreTrainedTokenizer")
+    return Chosen(name, name)
 
 
 def check_known(folder: Path, name: str) -> None:
@@ -147,6 +177,41 @@ def check_known(folder: Path, name: str) -> None:
         code="model_unsupported",
         fix=_FIX,
     )
+
+
+def is_mended(found: TokenizerFile, choice: Chosen) -> bool:
+    """Whether SGLang by itself changes what transformers makes of the files.
+
+    It takes the pre-tokenizer of tokenizer.json again where its type is another than the class's,
+    and makes a tokenizer that was taken as written anew by the class that is named.
+    """
+    built = _BUILT.get(choice.name)
+    if built is None:
+        return choice.named not in _AS_WRITTEN
+    kind = (found.pre_tokenizer or {}).get("type")
+    return kind is not None and kind != built.outermost
+
+
+def is_alike(options: Options, found: TokenizerFile, choice: Chosen) -> bool:
+    """Whether tokenizer.json, read by itself, cuts texts as the class does that is made of it."""
+    built = _BUILT.get(choice.name)
+    if built is None:
+        return True
+    said, before = options.said, found.pre_tokenizer or {}
+    if built is _WORDPIECE:
+        rules = found.normalizer or {}
+        return (
+            rules.get("lowercase") == said.get("do_lower_case", True)
+            and rules.get("strip_accents") == said.get("strip_accents")
+            and rules.get("handle_chinese_chars") == said.get("tokenize_chinese_chars", True)
+        )
+    if built is _UNIGRAM:
+        return not is_mended(found, choice) and _kinds(found.normalizer, "normalizers") <= {
+            None,
+            "Precompiled",
+        }
+    spaced = built is _QWEN or before.get("add_prefix_space") == said.get("add_prefix_space", False)
+    return spaced and not found.model.dropout
 
 
 def check_vocabulary(options: Options, name: str, rows: int) -> None:
@@ -202,20 +267,20 @@ def _words(path: Path) -> list[str]:
 
 
 def check_rebuilt(
-    options: Options, found: TokenizerFile, name: str, ids: Mapping[str, int]
+    options: Options, found: TokenizerFile, choice: Chosen, ids: Mapping[str, int]
 ) -> None:
-    """Refuse what class `name` would build anew as something else, or cannot cut texts with.
+    """Refuse what a class would build anew as something else, or cannot cut texts with.
 
     Args:
         options: of the tokenizer.
         found: its tokenizer.json.
-        name: of its class.
+        choice: its class.
         ids: by token, of the vocabulary.
 
     Raises:
         QlaunchError: `model_unsupported` or `model_corrupt`, exit 2.
     """
-    path, built = options.folder / "tokenizer.json", _BUILT.get(name)
+    path, built = options.folder / "tokenizer.json", _BUILT.get(choice.name)
     _check_stride(path, found, built)
     if built is None:
         _check_as_written(path, found, ids)
@@ -225,10 +290,10 @@ def check_rebuilt(
     if lost is not None:
         raise broken(
             path,
-            f"has the {lost}, in whose place {name} of transformers 5 puts its own, so that texts"
-            " would be cut into other tokens",
+            f"has the {lost}, in whose place {choice.name} of transformers 5 puts its own, so that"
+            " texts would be cut into other tokens",
             code="model_unsupported",
-            fix=_FIX,
+            fix=choice.fix,
         )
     late = {added.content for added in found.added_tokens if added.id >= len(ids)}
     _check_held(path, options, built, ids, late)
@@ -289,8 +354,8 @@ def _check_stride(path: Path, found: TokenizerFile, built: _Built | None) -> Non
     cut = found.truncation
     if cut is None:
         return
-    around = 0 if built is not None else len(_around(found.post_processor)) - 1
-    if cut.stride > max(0, cut.max_length - around):
+    marks = 0 if built is not None else len(around(found.post_processor)) - 1
+    if cut.stride > max(0, cut.max_length - marks):
         raise broken(
             path,
             f"truncates to {cut.max_length} tokens by a stride of {cut.stride}, which is not less",
@@ -351,31 +416,18 @@ def _schemes(part: Mapping[str, Any] | None) -> Iterator[str]:
 
 def _lost_marks(options: Options, found: TokenizerFile, built: _Built) -> Iterator[str]:
     """The post-processor, if it puts other tokens around a text than the class does."""
-    around = _around(found.post_processor)
+    marks = around(found.post_processor)
     first, last = (options.token(role, default) for role, default in built.marks)
-    if around == [first, None, last]:
+    if marks == [first, None, last]:
         return
-    listed = " ".join("$A" if each is None else each for each in around)
+    listed = " ".join("$A" if each is None else each for each in marks)
     others = (
         f" (and by {options.place(role).name} {role} is {shown(str(token))})"
         for role, default in built.marks
-        if role in options.said and (token := options.token(role, default)) not in around
+        if role in options.said and (token := options.token(role, default)) not in marks
     )
     told = shown(listed) if found.post_processor else "none"
     yield f"post_processor {told}{next(others, '') if found.post_processor else ''}"
-
-
-def _around(part: Mapping[str, Any] | None) -> list[str | None]:
-    """Tokens that a post-processor puts around a text, which is None."""
-    for each in _opened(part or {}, "processors"):
-        first, last = each.get("cls"), each.get("sep")
-        if first and last and isinstance(first, list) and isinstance(last, list):
-            return [str(first[0]), None, str(last[0])]
-        single = each.get("single")
-        if isinstance(single, list):
-            marks = [item.get("SpecialToken") for item in single if isinstance(item, dict)]
-            return [str(mark.get("id")) if isinstance(mark, dict) else None for mark in marks]
-    return [None]
 
 
 def _kinds(part: Mapping[str, Any] | None, inside: str) -> frozenset[str | None]:

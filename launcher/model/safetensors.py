@@ -161,7 +161,9 @@ def _no_weights(folder: Path) -> Exception:
         folder,
         f"holds its weights as {others[0]} only; qlaunch reads safetensors",
         code="model_unsupported",
-        fix="use a revision of the model that has *.safetensors files, or convert it",
+        fix="take a revision that has *.safetensors files (the hub's converter offers one for many"
+        " models: hf:ORG/NAME@refs/pr/N), or write them into a copy, where torch and transformers"
+        " are installed: AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER)",
     )
 
 

@@ -51,7 +51,7 @@ class Settings:
 
 
 def check_kind(folder: Path) -> None:
-    """Refuse a folder of another kind of model than one vector a text.
+    """Refuse a folder of another kind of model than one whole vector a text.
 
     Raises:
         QlaunchError: `model_unsupported`, exit 2.
@@ -59,9 +59,19 @@ def check_kind(folder: Path) -> None:
     path = folder / "config_sentence_transformers.json"
     if not path.exists():
         return
-    kind = read_json_object(path).get("model_type")
+    said = read_json_object(path)
+    kind, columns = said.get("model_type"), said.get("truncate_dim")
     if kind not in (None, "SentenceTransformer"):
         raise _unsupported(path, f"says that this is a {shown(str(kind))}, not one vector a text")
+    if columns is not None:
+        raise broken(
+            path,
+            f"says truncate_dim {shown(str(columns))}: sentence-transformers 6 returns so many"
+            " columns of each vector, and an engine all",
+            code="model_unsupported",
+            fix="remove truncate_dim from that file to serve whole vectors, whose first columns are"
+            " the ones it asks for",
+        )
 
 
 def read_settings(folder: Path) -> Settings:

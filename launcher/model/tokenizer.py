@@ -9,8 +9,16 @@ from typing import Any, Final
 import msgspec
 
 from launcher.errors import QlaunchError
-from launcher.model.files import broken, missing
-from launcher.model.rebuilt import check_known, check_rebuilt, check_vocabulary, class_name
+from launcher.model.files import broken, missing, read_json_object
+from launcher.model.rebuilt import (
+    check_known,
+    check_rebuilt,
+    check_vocabulary,
+    chosen,
+    is_alike,
+    is_mended,
+)
+from launcher.model.settings import read_settings
 from launcher.model.tokenizer_files import check_side_files
 from launcher.model.tokenizer_json import TokenizerFile, ids_of, read_tokenizer
 from launcher.model.tokenizer_options import check_options, read_options
@@ -24,7 +32,7 @@ _SETS: Final = (
 _SENTENCEPIECE: Final = ("sentencepiece.bpe.model", "tokenizer.model", "spiece.model")
 
 
-def check_tokenizer(folder: Path, config: Mapping[str, Any], *, model_type: str, rows: int) -> None:
+def check_tokenizer(folder: Path, config: Mapping[str, Any], *, model_type: str, rows: int) -> bool:
     """Refuse a tokenizer that is absent, rebuilt as another one, or larger than the model.
 
     Args:
@@ -32,6 +40,9 @@ def check_tokenizer(folder: Path, config: Mapping[str, Any], *, model_type: str,
         config: content of config.json.
         model_type: as config.json gives it.
         rows: of the embedding table.
+
+    Returns:
+        Whether SGLang, without the plugin, changes what transformers makes of it.
 
     Raises:
         QlaunchError: `model_incomplete`, `model_corrupt` or `model_unsupported`; exit 2.
@@ -45,16 +56,33 @@ def check_tokenizer(folder: Path, config: Mapping[str, Any], *, model_type: str,
         )
     check_options(options)
     check_side_files(folder)
-    name = class_name(folder, config, model_type)
-    check_known(folder, name)
+    choice = chosen(folder, config, model_type)
+    check_known(folder, choice.name)
     path = folder / "tokenizer.json"
     if not path.exists():
-        check_vocabulary(options, name, rows)
-        return
+        check_vocabulary(options, choice.name, rows)
+        return False
     found = read_tokenizer(path)
     ids = ids_of(path, found)
     _check_size(path, found, ids, rows)
-    check_rebuilt(options, found, name, ids)
+    check_rebuilt(options, found, choice, ids)
+    return is_mended(found, choice)
+
+
+def is_read_alike(folder: Path) -> bool:
+    """Whether tokenizer.json by itself makes the tokens that an engine makes of a text.
+
+    An engine has transformers' tokenizer: options of tokenizer_config.json count over the file, and
+    sentence_bert_config.json may have texts put in lower case before.
+    """
+    try:
+        if read_settings(folder).lower_case:
+            return False
+        config = read_json_object(folder / "config.json")
+        choice = chosen(folder, config, str(config.get("model_type")))
+        return is_alike(read_options(folder), read_tokenizer(folder / "tokenizer.json"), choice)
+    except QlaunchError:
+        return False
 
 
 def _none(folder: Path) -> QlaunchError:

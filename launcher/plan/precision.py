@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Collection
 from typing import Final
 
+from launcher.engine.options import flags
 from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.inventory import BF16_FLAGS, INT8_FLAGS, Cpu, Gpu
 from launcher.model.checkpoint import Checkpoint
@@ -113,7 +114,8 @@ def quantize_command(model: str, methods: Collection[str]) -> str:
 
 
 def check_quantised(device: str, checkpoint: Checkpoint, method: object) -> None:
-    """Refuse quantised weights on a CPU: what multiplies them is in kernels that are for GPUs.
+    """Refuse quantised weights on a CPU, whose engine has no kernels for them, and elsewhere those
+    of a method that no release has.
 
     Args:
         method: the value of `--quantization`, None without it.
@@ -121,18 +123,35 @@ def check_quantised(device: str, checkpoint: Checkpoint, method: object) -> None
     Raises:
         QlaunchError: `model_unsupported` (exit 2).
     """
-    if device != "cpu" or (checkpoint.quantization is None and method is None):
+    said, config = checkpoint.quantization, checkpoint.path / "config.json"
+    if device != "cpu":
+        if said is not None and not _computed(said):
+            raise QlaunchError(
+                f"{config} says the weights are quantised ({said}), a method that no engine release"
+                " computes",
+                code="model_unsupported",
+                fix="serve the checkpoint it was made from, in 16 or 32 bits, or a copy by"
+                " `qlaunch model quantize`",
+            )
         return
-    if checkpoint.quantization is None:
+    if said is None and method is None:
+        return
+    if said is None:
         why = f"--quantization {method} needs kernels that this engine has for GPUs only"
         fix = "leave it out; dtype int8 is for an x86-64 CPU"
     else:
         why = (
-            f"{checkpoint.path / 'config.json'} says the weights are quantised"
-            f" ({checkpoint.quantization}), for which the engine has kernels for GPUs only"
+            f"{config} says the weights are quantised ({said}), for which the engine has kernels"
+            " for GPUs only"
         )
         fix = "serve the checkpoint it was made from, in 16 or 32 bits, or take a profile for a GPU"
     raise QlaunchError(why, code="model_unsupported", fix=fix)
+
+
+def _computed(method: str) -> bool:
+    """Whether any release reads weights of a `quant_method`: not each lists all that it reads."""
+    words = ("--quantization", method.lower().replace("compressed_tensors", "compressed-tensors"))
+    return any(not flags.check(words, version) for version in flags.versions())
 
 
 def check_rotation(checkpoint: Checkpoint, version: str) -> None:

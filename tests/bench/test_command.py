@@ -184,7 +184,7 @@ def test_lengths_that_the_model_never_takes_are_usage(
     home: Home, run: Run, monkeypatch: pytest.MonkeyPatch, tokens: str
 ) -> None:
     """It ended with exit 1, without a word of what to give."""
-    monkeypatch.setattr("launcher.model.special_tokens.around", lambda _folder: 2)
+    monkeypatch.setattr("launcher.model.special_tokens.count_of", lambda _folder: 2)
     home.up(home.plan())
     answer = run("bench", "svc", "--tokens", tokens, "--json")
     assert (answer.code, answer.error["code"]) == (2, "usage")

@@ -163,7 +163,7 @@ _ATTENTION = (
             config(is_causal=False),
             without("modules.json", "1_Pooling/config.json"),
         ),
-        says=("attends in both directions", "1_Pooling"),
+        says=("nothing says how", "1_Pooling"),
         code="model_incomplete",
     ),
     Row(

@@ -140,6 +140,7 @@ _ARCHITECTURES = (
             prefixed("bert."),
         ),
         ("BertForSequenceClassification", "cross-encoder"),
+        code="model_incomplete",
     ),
     Row(
         "roberta-masked-lm",

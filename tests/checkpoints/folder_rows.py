@@ -99,6 +99,29 @@ _ROWS = (
         make=edited(_qwen3, torch_file("consolidated.safetensors")),
         says=("consolidated.safetensors", "read both"),
     ),
+    *(
+        Row(
+            name=f"stray-{name}",
+            what=f"{file} beside weights that are not quantised",
+            source=source,
+            make=edited(_qwen3, writing(file, said)),
+            says=(file, "as SGLang reads it"),
+        )
+        for name, file, source, said in (
+            (
+                "modelopt",
+                "hf_quant_config.json",
+                "NVIDIA's ModelOpt",
+                {"quantization": {"quant_algo": "FP8"}},
+            ),
+            (
+                "modelslim",
+                "quant_model_description.json",
+                "Ascend's ModelSlim",
+                {"model_quant_type": "W8A8"},
+            ),
+        )
+    ),
 )
 
 

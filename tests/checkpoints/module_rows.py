@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.checkpoints import make_bert, make_roberta
-from tests.checkpoints.edit import GONE, Change, dropped, edited, modules, setting, without
+from tests.checkpoints.edit import GONE, Change, config, dropped, edited, modules, setting, without
 from tests.checkpoints.matrix import Row, Section
 from tests.checkpoints.weights import write_json
 
@@ -110,9 +110,35 @@ _MODULES = (
     Row(
         "no-modules",
         "a bare encoder: neither modules.json nor 1_Pooling",
-        "practice",
+        "facebook/contriever (mean), cambridgeltl/SapBERT (first token)",
         edited(bert, without("modules.json", "1_Pooling/config.json")),
-        how="first token, normalised, and plan says that this is a default",
+        ("BertModel", "nothing says how", "1_Pooling/config.json"),
+        code="model_incomplete",
+    ),
+    Row(
+        "truncate-dim",
+        "`truncate_dim` in config_sentence_transformers.json",
+        "sentence-transformers 6: Matryoshka models saved with it",
+        edited(bert, setting("config_sentence_transformers.json", truncate_dim=32)),
+        ("truncate_dim 32", "an engine all"),
+    ),
+    *(
+        Row(
+            f"no-modules-{name.lower().replace('_', '-')}",
+            f"a bare `{name}`, which makes no vector of a text",
+            source,
+            edited(
+                bert,
+                config(architectures=[name]),
+                without("modules.json", "1_Pooling/config.json"),
+            ),
+            (name, "nothing says how"),
+            code="model_incomplete",
+        )
+        for name, source in (
+            ("BertForMaskedLM", "naver/splade-cocondenser-ensembledistil"),
+            ("HF_ColBERT", "colbert-ir/colbertv2.0"),
+        )
     ),
     Row(
         "stray-pooling",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.checkpoints import make_bert, make_qwen3, make_roberta
+from tests.checkpoints.decoder_rows import family, with_biases
 from tests.checkpoints.edit import GONE, Change, config, edited, setting, without
 from tests.checkpoints.matrix import Row, Section
 from tests.checkpoints.tokens import save, unigram
@@ -45,6 +46,20 @@ def sentencepiece(kind: str) -> Change:
         (folder / "vocab.txt").unlink(missing_ok=True)
 
     return change
+
+
+def lone_metaspace(folder: Path) -> None:
+    """The pre-tokenizer and normalizer that transformers 4.40 and later write for sentencepiece."""
+    parts: dict[str, Any] = {
+        "pre_tokenizer": {
+            "type": "Metaspace",
+            "replacement": "▁",
+            "prepend_scheme": "always",
+            "split": True,
+        },
+        "normalizer": {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "▁"},
+    }
+    setting("tokenizer.json", **parts)(folder)
 
 
 def vocabulary_files(folder: Path) -> None:
@@ -109,6 +124,14 @@ _CLASSES = (
             tokenizer_config(tokenizer_class=GONE),
             config(tokenizer_class="XLMRobertaTokenizer"),
         ),
+    ),
+    Row(
+        "xlmr-lone-metaspace",
+        "XLM-RoBERTa's tokenizer whose pre-tokenizer is Metaspace alone",
+        "transformers 4.40 and later",
+        edited(bert, sentencepiece("XLMRobertaTokenizer"), lone_metaspace),
+        how="the plugin keeps SGLang from putting Metaspace back, by which doubled blanks and ends"
+        " of lines were tokens",
     ),
     Row(
         "wrong-class-in-config",
@@ -186,22 +209,44 @@ _CLASSES = (
     ),
     Row(
         "llama-tokenizer",
-        "`tokenizer_class: LlamaTokenizer`: SGLang drops the end token that tokenizer.json appends",
-        "intfloat/e5-mistral-7b-instruct, Salesforce/SFR-Embedding-Mistral",
+        "`tokenizer_class: LlamaTokenizer`, of which transformers builds a tokenizer anew",
+        "fine-tunes of Llama 2",
         edited(_qwen3, tokenizer_config(tokenizer_class="LlamaTokenizer", add_eos_token=True)),
         ("LlamaTokenizer",),
     ),
     Row(
+        "mistral-llama-tokenizer",
+        "`MistralModel` with `tokenizer_class: LlamaTokenizer` and an end token in tokenizer.json",
+        "Salesforce/SFR-Embedding-Mistral, Linq-AI-Research/Linq-Embed-Mistral",
+        edited(
+            family("mistral", "MistralModel"),
+            tokenizer_config(tokenizer_class="LlamaTokenizer", add_eos_token=True),
+        ),
+        how="transformers takes tokenizer.json as it stands; the plugin keeps SGLang from building"
+        " another, without the end token",
+    ),
+    Row(
         "add-eos-token-alone",
         "`add_eos_token: true` over a tokenizer.json that appends nothing",
-        "practice",
+        "intfloat/e5-mistral-7b-instruct (mteb#5237)",
         edited(
             _qwen3,
             setting("tokenizer.json", post_processor=None),
             tokenizer_config(add_eos_token=True),
         ),
-        ("appends no end token",),
+        ("appends no end token", "add_eos_token"),
         code="model_incomplete",
+    ),
+    Row(
+        "qwen2-takes-its-own",
+        "Qwen2 with another pre-tokenizer and `tokenizer_class: PreTrainedTokenizerFast`",
+        "fine-tunes with a tokenizer of their own",
+        edited(
+            family("qwen2", "Qwen2Model"),
+            with_biases("q", "k", "v"),
+            tokenizer_config(tokenizer_class="PreTrainedTokenizerFast"),
+        ),
+        ("normalizer", "Qwen2Tokenizer of transformers 5"),
     ),
     Row(
         "qwen2-tokenizer-bytes",
@@ -246,7 +291,7 @@ _TYPES = (
     ),
 )
 SECTIONS = (
-    Section("Tokenizer classes", "cpu-minilm", _CLASSES[:-3]),
-    Section("Tokenizer classes of decoders", "cpu-qwen3-0.6b", _CLASSES[-3:]),
+    Section("Tokenizer classes", "cpu-minilm", _CLASSES[:-5]),
+    Section("Tokenizer classes of decoders", "cpu-qwen3-0.6b", _CLASSES[-5:]),
     Section("Values of a wrong type", "cpu-minilm", _TYPES),
 )

@@ -51,6 +51,16 @@ def test_lower_case_needs_the_front_s_hook() -> None:
             support.require(model, where, where.version, plugin=plugin)
 
 
+def test_a_tokenizer_that_sglang_changes_needs_the_plugin() -> None:
+    model = checkpoint(mended_tokenizer=True)
+    # transformers 4, as Turing's release has it, builds nothing anew that SGLang would change.
+    for name in ("cpu", "cuda13", "turing"):
+        support.require(model, release(name), release(name).version, plugin=True)
+    for name, plugin in (("cuda12", True), ("cpu", False)):
+        with pytest.raises(QlaunchError, match="other tokens than transformers"):
+            support.require(model, release(name), release(name).version, plugin=plugin)
+
+
 def test_the_engine_is_told_the_base_class() -> None:
     assert support.overrides(checkpoint()) == {}
     head = checkpoint(architectures=("BertForMaskedLM",), served_as="BertModel")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -88,6 +89,20 @@ class TestTruncation:
                 assert reply.headers["X-Cache-Misses"] == "3"
                 page = (await bench.get("metrics"))[1]
                 assert 'qlaunch_gateway_truncated_inputs_total{model="m"} 1.0' in page
+
+        run(work())
+
+    def test_nothing_is_cut_by_a_tokenizer_that_is_not_the_engine_s(
+        self, folders: dict[str, Path]
+    ) -> None:
+        """The ids of a tokenizer.json that keeps capitals are not those of a lower-cased text."""
+
+        async def work() -> None:
+            known = msgspec.structs.replace(checkpoint(folders["both"]), other_tokens=True)
+            async with Bench(Memory(), checkpoint=known) as bench:
+                reply = await bench.ask(["sun", LONG], truncate="end")
+                assert (reply.status, reply.body["error"]["code"]) == (400, "no_tokenizer")
+                assert (await bench.ask("sun", truncate="end")).vectors == [truth("sun")]
 
         run(work())
 

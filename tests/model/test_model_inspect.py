@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -103,15 +104,30 @@ def test_a_dense_module_sets_the_width_of_the_vectors(tmp_path: Path) -> None:
     assert found.normalize_source == "modules.json has no Normalize"
 
 
-def test_without_modules_the_default_says_that_it_is_one(bert: Path, qwen3: Path) -> None:
+def test_without_modules_a_decoder_takes_its_last_token_and_an_encoder_nothing(
+    bert: Path, qwen3: Path
+) -> None:
     for folder in (bert, qwen3):
         (folder / "modules.json").unlink()
         shutil.rmtree(folder / "1_Pooling")
-    encoder, decoder = inspect(bert), inspect(qwen3)
-    assert (encoder.pooling, decoder.pooling) == ("cls", "last")
-    assert "default for encoders (BertModel)" in encoder.pooling_source
-    assert decoder.normalize
-    assert "default" in decoder.normalize_source
+    found = inspect(qwen3)
+    assert (found.pooling, found.normalize) == ("last", True)
+    assert "default for decoders" in found.pooling_source
+    assert "default" in found.normalize_source
+    # The first token of a Contriever was proved right, which wants the mean of all.
+    refused(bert, "model_incomplete", "nothing says how a text's tokens become one vector")
+
+
+def test_what_the_refusal_of_a_bare_encoder_says_to_write_serves_it(bert: Path) -> None:
+    (bert / "modules.json").unlink()
+    shutil.rmtree(bert / "1_Pooling")
+    with pytest.raises(QlaunchError) as caught:
+        inspect(bert)
+    said = re.search(r"\{.*?\}", str(caught.value.fix))
+    assert said is not None
+    (bert / "1_Pooling").mkdir()
+    (bert / "1_Pooling/config.json").write_text(said[0], encoding="utf-8")
+    assert inspect(bert).pooling == "mean"
 
 
 def test_a_pooling_folder_without_modules_still_counts(bert: Path) -> None:

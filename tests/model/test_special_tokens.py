@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from launcher.model.special_tokens import around
+from launcher.model.special_tokens import count_of
 
 CLS, SEP, TEXT = ({"SpecialToken": {"id": "x", "type_id": 0}},) * 2 + (
     {"Sequence": {"id": "A", "type_id": 0}},
@@ -31,10 +31,16 @@ LAST = {"type": "TemplateProcessing", "single": [TEXT, SEP]}
 )
 def test_by_the_post_processor(tmp_path: Path, processor: Any, count: int) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps({"post_processor": processor}))
-    assert around(tmp_path) == count
+    assert count_of(tmp_path) == count
 
 
 def test_without_a_tokenizer_json_none_are_known(tmp_path: Path) -> None:
-    assert around(tmp_path) == 0
+    assert count_of(tmp_path) == 0
     (tmp_path / "tokenizer.json").write_text("{")
-    assert around(tmp_path) == 0
+    assert count_of(tmp_path) == 0
+
+
+def test_a_link_is_followed_as_a_hubs_cache_has_them(tmp_path: Path) -> None:
+    (tmp_path / "blob").write_text(json.dumps({"post_processor": TEMPLATE}))
+    (tmp_path / "tokenizer.json").symlink_to("blob")
+    assert count_of(tmp_path) == 2

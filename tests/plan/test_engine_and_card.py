@@ -255,3 +255,18 @@ def test_a_release_without_kernels_attends_by_pytorch_whatever_the_profile_says(
     assert argv[argv.index("--chunked-prefill-size") + 1] == "-1"
     assert plan.engine.env["SGLANG_FORCE_FUSED_OP_BACKEND"] == "torch"
     assert "standins_cuda" in plan.engine.env["PYTHONPATH"]
+
+
+@pytest.mark.parametrize("method", ["hqq", "torchao", "eetq", "unknown"])
+def test_weights_quantised_by_what_no_release_computes_are_refused(method: str) -> None:
+    given = settings(engine="cuda13", flags={})
+    with pytest.raises(QlaunchError, match=f"quantised \\({method}\\)") as caught:
+        _plan(_choice("H100", "cuda13"), settings=given, checkpoint=qwen3(quantization=method))
+    assert (caught.value.code, caught.value.exit_code) == ("model_unsupported", 2)
+
+
+@pytest.mark.parametrize("method", ["FP8", "compressed_tensors", "gptq", "awq", "bitsandbytes"])
+def test_methods_that_releases_compute_are_planned(method: str) -> None:
+    given = settings(engine="cuda13", flags={})
+    made = _plan(_choice("H100", "cuda13"), settings=given, checkpoint=qwen3(quantization=method))
+    assert made.engine.argv

@@ -6,13 +6,13 @@ Two ways in, both official, neither touches an installed file:
   scheduler; it hooks the place where the front chooses how to start its children (`fork_start`),
   the loop of what hands requests to several schedulers (`calm_controller`) and how it hands out a
   call's texts (`shared_calls`), the scheduler's sleep between requests (`trimming`), the making of
-  the tokenizer where texts go to it in lower case (`lower_case`), the making of the cache of keys
-  and values (`no_cache`), the way of vectors from the scheduler to the front (`no_detokenizer`;
-  `straight` where there is a detokenizer), the making of a grammar backend (`no_grammar`), the
-  front's answers to `/health` (`prompt_health`) and to SIGTERM (`prompt_stop`), when it freezes its
-  heap (`timely_freeze`), the reading of a call's texts (`call_slices`), the writing of answers
-  (`answers`), what is fused by compiled kernels where there are none (`torch_kernels`), and how
-  quickly all of this is hooked (`one_look`);
+  the tokenizer where texts go to it in lower case (`lower_case`), what SGLang changes of it
+  (`own_tokenizer`), the making of the cache of keys and values (`no_cache`), the way of vectors
+  from the scheduler to the front (`no_detokenizer`; `straight` where there is a detokenizer), the
+  making of a grammar backend (`no_grammar`), the front's answers to `/health` (`prompt_health`) and
+  to SIGTERM (`prompt_stop`), when it freezes its heap (`timely_freeze`), the reading of a call's
+  texts (`call_slices`), the writing of answers (`answers`), what is fused by compiled kernels where
+  there are none (`torch_kernels`), and how quickly all of this is hooked (`one_look`);
 - `SGLANG_EXTERNAL_MODEL_PACKAGE=qlaunch_sglang.encoders` (or `.decoders`) makes SGLang's model
   registry take the classes of that package over its own of the same name.
 
@@ -36,6 +36,7 @@ def register() -> None:
         no_detokenizer,
         no_grammar,
         one_look,
+        own_tokenizer,
         prompt_health,
         prompt_stop,
         shared_calls,
@@ -53,6 +54,7 @@ def register() -> None:
     shared_calls.register()
     trimming.register()
     lower_case.register()
+    own_tokenizer.register()
     no_cache.register()
     if not no_detokenizer.register():
         straight.register()

@@ -21,7 +21,7 @@ from launcher.config.settings import SETTINGS, Resolved
 from launcher.documents.plan import Origin
 from launcher.engine import command
 from launcher.errors import QlaunchError
-from launcher.service.supervisor.engine_environment import allowed
+from launcher.service.supervisor.engine_environment import allowed, is_secret
 
 if TYPE_CHECKING:
     from launcher.config.loading import LoadedProfile
@@ -35,6 +35,8 @@ FOLDERS: Final = (
     "XDG_CACHE_HOME",
 )
 """Variables that say where profiles, engines, models and state are."""
+_HUBS: Final = ("HF_", "HUGGINGFACE_", "MODELSCOPE_")
+"""How variables begin that say where hubs' clients keep and find models."""
 _ALWAYS: Final = frozenset({"name", "model", "host", "port"})
 _OF_PROFILE: Final = ("profile", "default")
 _WITHOUT: Final[Mapping[str, str]] = {
@@ -130,9 +132,9 @@ def environment(environ: Mapping[str, str]) -> tuple[dict[str, str], dict[str, s
                 kept[name] = value
         elif name in _SESSION or name.startswith("XDG_"):
             continue
-        elif name.startswith(("HF_", "HUGGINGFACE_", "MODELSCOPE_")) and not allowed(name):
+        elif name.startswith(_HUBS) and is_secret(name):
             withheld[name] = "a secret, and nothing is fetched"
-        elif not allowed(name):
+        elif not allowed(name) and not name.startswith(_HUBS):
             continue
         elif (why := _WITHOUT.get(name.lower())) is not None:
             withheld[name] = why

@@ -354,7 +354,7 @@ def require_fit(prepared: Prepared) -> None:
             f"{plan.profile} with {plan.model_name} cannot run here: {why}",
             code="limit_too_low",
             exit_code=ExitCode.DOES_NOT_FIT,
-            fix="raise that limit: ulimit, LimitNOFILE= and LimitAS= in systemd, "
+            fix="raise that limit: ulimit, LimitNOFILE=, LimitAS= and LimitCPU= in systemd, "
             "--ulimit in a container",
         )
     knob = plan.remedy

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -149,7 +150,16 @@ def entry() -> None:
 
         sys.exit(completing.answer(cli, instruction))
     streams.prepare()
+    _take_signals()
     sys.exit(main(sys.argv[1:]))
+
+
+def _take_signals() -> None:
+    """Undo what a parent left: blocked signals (`down` and Ctrl-C would not be heard), and an
+    ignored SIGCHLD (the kernel keeps no exit codes then, and Python takes each for success)."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def main(arguments: list[str]) -> int:

@@ -58,7 +58,9 @@ def read_bounded(path: Path, limit: int) -> bytes:
         OSError: as `open` does; a symlink at the last component is refused (ELOOP).
         ValueError: the file is larger than `limit` bytes.
     """
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+    # Without O_NONBLOCK a pipe of that name would be waited for, for ever.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags), "rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:
         raise ValueError(f"{path} is larger than {limit} bytes")

@@ -21,8 +21,11 @@ LEAST_OPEN_FILES: Final = 128
 (measured: MiniLM on two cores)."""
 LEAST_ADDRESSES: Final = 2_500_000_000
 """Bytes that the scheduler maps, most of which it never touches (measured: 2.45 GB, MiniLM)."""
+LEAST_CPU_S: Final = 600
+"""Seconds of processor time; a start takes some 20 on two cores, and each life counts anew."""
 _RAISED: Final = (
     resource.RLIMIT_AS,
+    resource.RLIMIT_CPU,
     resource.RLIMIT_DATA,
     resource.RLIMIT_FSIZE,
     resource.RLIMIT_NPROC,
@@ -71,6 +74,12 @@ def too_low(ram_bytes: int | None) -> str | None:
         return (
             f"a process may map {addresses / 1e9:.2f} GB (ulimit -v), and an engine maps "
             f"{needed / 1e9:.2f} GB, most of which it never touches"
+        )
+    cpu_s = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    if cpu_s != resource.RLIM_INFINITY and cpu_s < LEAST_CPU_S:
+        return (
+            f"a process is ended after {cpu_s} s of processor time (ulimit -t), which an engine "
+            f"uses up while it serves: {LEAST_CPU_S} s are the least"
         )
     return None
 

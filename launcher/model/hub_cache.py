@@ -53,8 +53,12 @@ class Stored:
 def spare_caches() -> None:
     """Our own cache folder for users without a home of theirs; before the libraries are imported.
 
-    They would make a folder called `~` where they are called, or write nowhere.
+    They would make a folder called `~` where they are called, or write nowhere. Hugging Face's
+    cannot even be imported where one of its time limits is no whole number: its own holds then.
     """
+    for limit in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+        if not os.environ.get(limit, "0").strip().isdecimal():
+            del os.environ[limit]
     if child_environment.usable_home(os.environ) or os.environ.get("XDG_CACHE_HOME"):
         return
     for variable, name in (("HF_HOME", "huggingface"), ("MODELSCOPE_CACHE", "modelscope")):

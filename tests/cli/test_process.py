@@ -96,6 +96,26 @@ def test_closed_streams_are_no_error(home: Path) -> None:
     assert done.returncode == 0
 
 
+def test_signals_that_a_parent_blocked_or_ignored_are_heard(home: Path) -> None:
+    """`down` killed such a supervisor, and `doctor` and pip's exit codes found no child."""
+    program = (
+        "import signal\n"
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})\n"
+        "from launcher.cli import main\n"
+        "def look(words):\n"
+        "    import subprocess, sys\n"
+        "    print(signal.pthread_sigmask(signal.SIG_BLOCK, ()))\n"
+        "    print(subprocess.run([sys.executable, '-c', 'raise SystemExit(3)']).returncode)\n"
+        "    return 0\n"
+        "main.main = look\n"
+        "main.entry()\n"
+    )
+    words = [sys.executable, "-c", program]
+    done = subprocess.run(words, env=environment(home), capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("set()\n3\n", 0)
+
+
 def test_a_terminal_without_unicode_gets_escapes(home: Path) -> None:
     leave_run("20260101T000000Z-svc-0001", "svc", "héllo ✓\n")
     leave_service("svc", "20260101T000000Z-svc-0001")

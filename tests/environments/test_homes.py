@@ -78,6 +78,17 @@ def test_hubs_cache_in_our_folder_for_a_user_without_a_home(
     assert os.environ["MODELSCOPE_CACHE"] == str(tmp_path / "cache/modelscope")
 
 
+def test_a_time_limit_of_the_hubs_client_that_is_no_number_is_not_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`model pull`: unexpected ValueError in _as_int, at the import of huggingface_hub."""
+    monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "abc")
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "30")
+    hub_cache.spare_caches()
+    assert "HF_HUB_ETAG_TIMEOUT" not in os.environ
+    assert os.environ["HF_HUB_DOWNLOAD_TIMEOUT"] == "30"
+
+
 def test_a_hubs_unknown_host_is_no_error_of_a_folder() -> None:
     source = parse_source("hf:a/b")
     for error, code in (

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.linux.files import write_named
+from launcher.linux.files import read_bounded, write_named
 
 
 def test_a_link_is_followed_and_its_target_keeps_its_permissions(tmp_path: Path) -> None:
@@ -56,3 +56,9 @@ def test_a_device_gets_the_bytes_and_stays_a_device() -> None:
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         write_named(tmp_path, b"new")
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    """`ps` stood still where `state.json` was one."""
+    os.mkfifo(tmp_path / "state.json")
+    assert read_bounded(tmp_path / "state.json", 10) == b""

@@ -22,8 +22,9 @@ from launcher.service.supervisor.systemd_notify import keep_watchdog, notify
         "PATH",
         "HOME",
         "CUDA_VISIBLE_DEVICES",
-        "HF_HOME",
         "OMP_NUM_THREADS",
+        "OMP_PLACES",
+        "ONEDNN_MAX_CPU_ISA",
         "SGLANG_USE_CPU_ENGINE",
         "XDG_CACHE_HOME",
         "SSL_CERT_FILE",
@@ -54,6 +55,17 @@ def test_what_an_engine_needs_passes(name: str) -> None:
         "LC_ALL",
         "NCCL_PASSWORD",
         "QLAUNCH_HOME",
+        # NaN, at once or when the machine is busy: fewer threads than a product was divided among.
+        "OMP_DYNAMIC",
+        "OMP_THREAD_LIMIT",
+        "KMP_DEVICE_THREAD_LIMIT",
+        # Other numbers than the plan's dtype says.
+        "ONEDNN_DEFAULT_FPMATH_MODE",
+        # Ended a start: "reinstall the engine", "invalid literal for int()", TORCH_LIBRARY.
+        "SGLANG_USE_MODELSCOPE",
+        "HF_HUB_ETAG_TIMEOUT",
+        "MODELSCOPE_CACHE",
+        "TORCH_LOGS",
     ],
 )
 def test_what_it_does_not_need_stays(name: str) -> None:

@@ -1,8 +1,11 @@
 """Which of the user's environment variables reach the engine.
 
 An allow-list: a shell's environment holds cloud credentials, tokens and prompts of other tools,
-and an engine prints its environment when it crashes. What a plan sets comes on top, so anything
-missing here can be given with `env:` in a profile.
+and an engine prints its environment when it crashes. A computing library's variables pass where
+they say where its threads run or which instructions it may use, and not where they change how much
+of a product is computed (OMP_DYNAMIC and OMP_THREAD_LIMIT: NaN) or in what numbers. A hub's do not
+pass: the model is a local folder. What a plan sets comes on top, so anything missing here can be
+given with `env:` in a profile.
 """
 
 from __future__ import annotations
@@ -26,8 +29,12 @@ _EXACT = frozenset(
         "LIBRARY_PATH",
         "CC",
         "CXX",  # the compiler for kernels that are built on the spot
-        "GOMP_CPU_AFFINITY",
-        "ATEN_CPU_CAPABILITY",  # with ONEDNN_MAX_CPU_ISA: instruction sets that are not to be used
+        *("OMP_NUM_THREADS", "OMP_PLACES", "OMP_PROC_BIND", "OMP_WAIT_POLICY"),
+        *("GOMP_CPU_AFFINITY", "KMP_AFFINITY", "KMP_BLOCKTIME"),
+        # Instruction sets that are not to be used.
+        *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"),
+        "MKL_ENABLE_INSTRUCTIONS",
+        *("TORCH_EXTENSIONS_DIR", "TORCH_HOME"),
         "MALLOC_ARENA_MAX",
         "MALLOC_CONF",
         "TOKENIZERS_PARALLELISM",
@@ -47,32 +54,32 @@ _PREFIXES = (
     "CUDA_",
     "NVIDIA_",  # the container runtime's choice of devices
     "NCCL_",
-    "HF_",
-    "HUGGINGFACE_",  # caches, endpoint, offline mode: without their tokens, see _SECRET
-    "MODELSCOPE_",
     "SGLANG_",
     "SGL_",
-    "TORCH",
+    "TORCHINDUCTOR_",
+    "TORCH_CUDA_",
+    "TORCH_NCCL_",
     "PYTORCH_",
     "TRITON_",
     "FLASHINFER_",
-    "OMP_",
-    "MKL_",
-    "KMP_",
-    "OPENBLAS_",
-    "ONEDNN_",
-    "DNNL_",
     "XDG_",
     "SSL_",
 )
 _SECRET = re.compile(r"TOKEN(?!IZER)|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIAL", re.IGNORECASE)
 """Names that hold secrets, whatever they begin with: models are fetched before the engine starts,
 so it never needs one."""
+_ELSEWHERE = frozenset({"SGLANG_USE_MODELSCOPE"})
+"""Fetches the model by a client that engines do not have."""
+
+
+def is_secret(name: str) -> bool:
+    """Whether the variable `name` holds a secret."""
+    return _SECRET.search(name) is not None
 
 
 def allowed(name: str) -> bool:
     """Whether the engine may see the variable `name`."""
-    if _SECRET.search(name):
+    if name in _ELSEWHERE or is_secret(name):
         return False
     return name in _EXACT or name.startswith(_PREFIXES)
 

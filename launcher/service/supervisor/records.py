@@ -202,6 +202,8 @@ class ServiceRecords:
             QlaunchError: `no_temporary_folder` (exit 6).
             OSError: the key cannot be written.
         """
+        # Where all its processes start; somebody may have removed it since the last life.
+        self.recorder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.key is not None:
             keys.write_secrets_config(self._where.secrets_config, self.key)
         self._drop_scratch()

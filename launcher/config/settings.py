@@ -319,7 +319,8 @@ def _converted(type_: Any, value: object) -> object | None:
     for reading in readings:
         try:
             converted: object = msgspec.convert(reading, type_, strict=True)
-        except msgspec.ValidationError:
+            msgspec.json.encode(converted)
+        except (msgspec.ValidationError, UnicodeEncodeError):  # a plan holds no bytes beside UTF-8
             continue
         return converted
     return None

@@ -120,6 +120,7 @@ def load_typed(
     what: str,
     code: str = "profile_invalid",
     max_bytes: int = 262_144,
+    empty: bool = False,
 ) -> Loaded[T]:
     """Read the YAML mapping in `path` as `type_` (a Struct or anything msgspec converts to).
 
@@ -127,20 +128,27 @@ def load_typed(
         what: what the file is, for messages (`profile`, `model card`).
         code: error code of every refusal.
         max_bytes: largest file that is read at all.
+        empty: whether a file without a value, or with comments alone, is a mapping without keys.
 
     Raises:
         QlaunchError: `code`, exit 2: no readable file, not the YAML described above, or not the
             type; one sentence with `file:line`.
     """
-    return typed(read_document(path, what=what, code=code, max_bytes=max_bytes), type_)
+    document = read_document(path, what=what, code=code, max_bytes=max_bytes, empty=empty)
+    return typed(document, type_)
 
 
 def read_document(
-    path: Path, *, what: str, code: str = "profile_invalid", max_bytes: int = 262_144
+    path: Path,
+    *,
+    what: str,
+    code: str = "profile_invalid",
+    max_bytes: int = 262_144,
+    empty: bool = False,
 ) -> Document:
     """Read the YAML mapping in `path` as plain values; arguments and errors as `load_typed`."""
     try:
-        tree, keys, values = _parse(_decode(_read(path, max_bytes)))
+        tree, keys, values = _parse(_decode(_read(path, max_bytes)), empty=empty)
     except _ProblemError as problem:
         raise _refusal(path, what, code, problem) from problem
     return Document(path, what, code, tree, keys, values)
@@ -373,11 +381,15 @@ def _encodable(text: str) -> bool:
     return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
-def _parse(text: str) -> tuple[dict[str, Any], dict[KeyPath, int], dict[KeyPath, int]]:
+def _parse(
+    text: str, *, empty: bool
+) -> tuple[dict[str, Any], dict[KeyPath, int], dict[KeyPath, int]]:
     """The mapping in `text`, with the lines of its keys and of its values."""
     builder = _Builder()
     for event in _events(text):
         builder.feed(event)
+    if builder.root is None and empty:
+        return {}, {}, {}
     if builder.root is None:
         raise _ProblemError(1, "is empty")
     if not isinstance(builder.root, dict):

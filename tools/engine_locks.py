@@ -194,8 +194,8 @@ def text(name: str, by_python: Mapping[str, list[Package]]) -> str:
     ]
     rows = merged(by_python)
     lines += [f"--no-binary {one.name}" for one, _pythons in rows if one.source]
-    for one, pythons in rows:
-        marker = "" if len(pythons) == len(by_python) else " ; " + _marker(pythons)
+    for one, those in rows:
+        marker = "" if len(those) == len(by_python) else " ; " + _marker(those)
         hashes = [f"    --hash=sha256:{value}" for value in sorted(one.hashes)]
         lines.append(" \\\n".join([f"{one.pin}{marker}", *hashes]))
     return "\n".join(lines) + "\n"

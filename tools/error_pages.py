@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import yaml
 
+from launcher.cli.manpage import EXIT_CODES
 from launcher.errors import ExitCode
 from launcher.linux.files import write_atomic
-from tools.cli_reference import EXIT_CODES
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 LAUNCHER: Final = ROOT / "launcher"
@@ -59,14 +59,21 @@ def raised() -> list[Raised]:
 def _of(node: ast.AST, module: str) -> Iterator[Raised]:
     if isinstance(node, ast.FunctionDef):
         # A factory's default: `def broken(path, why, *, code="model_corrupt")`.
-        named = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+        parameters = [*node.args.args, *node.args.kwonlyargs]
+        defaults = [*node.args.defaults, *node.args.kw_defaults]
+        named = zip(reversed(parameters), reversed(defaults), strict=False)
         code = next((_text(default) for arg, default in named if arg.arg == "code"), None)
         calls = [call for call in ast.walk(node) if isinstance(call, ast.Call)]
         exits = [name for call in calls if (name := _exit_of(call)) is not None]
         if code is not None:
             yield Raised(code, next(iter(exits), None), None, module)
-    by_place = isinstance(node, ast.Call) and module.startswith("launcher.cli.") and node.args
-    if by_place and ast.unparse(node.func) in _BY_PLACE:
+    by_place = isinstance(node, ast.Call) and module.startswith("launcher.cli.")
+    if (
+        isinstance(node, ast.Call)
+        and by_place
+        and node.args
+        and ast.unparse(node.func) in _BY_PLACE
+    ):
         words = [_text(word) for word in node.args]
         if words[0] is not None and "…" not in words[0]:
             yield Raised(words[0], _exit_of(node), words[2] if len(words) > 2 else None, module)

@@ -133,10 +133,9 @@ def check_paths(files: Sequence[Path], out: Path) -> tuple[tuple[Path, ...], Pat
 
 
 def _unusable(out: Path, why: str) -> QlaunchError:
-    code = "output_is_input" if "is an input" in why else "output_unusable"
     return QlaunchError(
         f"cannot write {out}: {why}",
-        code=code,
+        code="output_is_input" if "is an input" in why else "output_unusable",
         fix="choose another --output",
     )
 

@@ -19,7 +19,7 @@ from launcher.errors import ExitCode, QlaunchError
 from launcher.fleet import start_command
 from launcher.model.inspect import inspect
 from launcher.paths import dirs
-from launcher.service import control, keys, store
+from launcher.service import control, store
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,6 @@ def resolve(
             came_from, environ=made_by.environ, withheld=made_by.withheld
         )
         plan = msgspec.structs.replace(plan, origin=came_from)
-    if plan.api_key_file:
-        keys.read_key(plan.api_key_file)
     left = tuple(f"not carried: {one} ({why})" for one, why in came_from.withheld.items())
     return Exported(plan, (*notes, *left))
 
@@ -84,16 +82,20 @@ def _of_service(stored: Plan, request: Request) -> tuple[Request, tuple[str, ...
     return merged, tuple(notes)
 
 
-def request_again(plan: Plan) -> Request:
+def request_again(plan: Plan, *, reread: bool = False) -> Request:
     """What has to be asked for to have the plan made again, from what is on the disk now.
+
+    Args:
+        reread: let the profile decide again what it decided: model, engine and address too.
 
     Raises:
         QlaunchError: `export_impossible` (exit 2): nothing tells what it was made from.
     """
     came_from = start_command.origin(plan)
+    decided = came_from.of_profile if reread else ()
     return Request(
         profile=came_from.profile,
-        given=came_from.settings,
+        given={name: value for name, value in came_from.settings.items() if name not in decided},
         extra=came_from.extra,
         environ={},
         as_set=plan.replica_set is not None,

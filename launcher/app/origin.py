@@ -70,14 +70,16 @@ def of(
         extra: the engine's options after `--`.
         by_path: whether the profile was given as a file.
     """
+    of_profile = {
+        setting.name
+        for setting in SETTINGS
+        if asked.sources.get(setting.name, "default").startswith(_OF_PROFILE)
+    }
     kept = {
         setting.name: value
         for setting in SETTINGS
         if (value := getattr(asked, setting.name)) is not None
-        and (
-            setting.name in _ALWAYS
-            or not asked.sources.get(setting.name, "default").startswith(_OF_PROFILE)
-        )
+        and (setting.name in _ALWAYS or setting.name not in of_profile)
     }
     kept["model"] = _model(asked.model, checkpoint, card)
     if asked.engine_python is None:
@@ -95,6 +97,7 @@ def of(
         profile_path=str(profile.path.absolute()),
         profile_digest=digest(profile),
         settings=kept,
+        of_profile=tuple(name for name in kept if name in of_profile - {"name"}),
         extra=(*command.render(flags), *extra),
         environ=environ,
         withheld=withheld,

@@ -16,6 +16,7 @@ from launcher.app import candidates, origin
 from launcher.app.best_profile import best_profile, idle_gpu
 from launcher.app.known_model import Absent, Fetching, KnownModel, known_model
 from launcher.app.profile_flags import check_releases
+from launcher.app.secret_files import require_secrets
 from launcher.app.subject import given_once, subject
 from launcher.config.loading import SUFFIXES, LoadedProfile, load_profile
 from launcher.config.settings import (
@@ -89,6 +90,8 @@ class Request:
     """What the service at work holds, and gives back before or while the planned one starts."""
     expect_fingerprint: str | None = None
     """Fingerprint that the checkpoint must have, or its first 12 digits or more."""
+    secrets: bool = True
+    """Whether the files of keys and passwords that it names must be on this machine."""
 
     @property
     def elsewhere(self) -> bool:
@@ -110,8 +113,7 @@ class Prepared:
     absent: tuple[Absent, ...] = ()
     """What a start would fetch first; only where `foresee` was asked for."""
     notes: tuple[str, ...] = ()
-    """How the request was understood, where that is not plain, and what has no effect; in
-    sentences."""
+    """How the request was understood, where that is not plain, and what has no effect."""
     fitting: Mapping[str, int] = field(default_factory=dict)
     """Engine options without which the model that was named would not fit this machine."""
 
@@ -136,7 +138,7 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
     brought = _brought(settings, profile)
     choice = _choose(settings, profile, hardware, where, brought)
     settings = for_release(settings, profile, choice.release.name)
-    check_request(settings, request.extra)
+    _check_before_fetching(settings, request)
     if request.extra and brought is None:
         flag_tables.require(request.extra, choice.release.version)
     engine = brought or _engine(settings, choice.release, where, request, progress)
@@ -176,6 +178,12 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
         fitting=chosen.fitting,
     )
     return prepared if request.elsewhere else _for_here(prepared, asked, request.extra, name)
+
+
+def _check_before_fetching(settings: Resolved, request: Request) -> None:
+    check_request(settings, request.extra)
+    if request.secrets and not request.elsewhere:
+        require_secrets(settings.api_key_file, settings.cache)
 
 
 def _profile(name: str, where: Dirs, hardware: Hardware) -> tuple[LoadedProfile, Hardware]:

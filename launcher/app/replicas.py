@@ -46,7 +46,7 @@ def _again(
     fingerprint: str | None = None,
 ) -> Prepared:
     """The plan of a set made again, beside the memory that the running one gives back."""
-    request = exporting.request_again(plan)
+    request = exporting.request_again(plan, reread=True)
     held = state.measured
     given = dict(request.given) | ({} if count is None else {"replicas": count})
     returned = Returned(held.ram_peak_bytes or 0, held.gpu_peak_bytes or 0)

@@ -1,4 +1,4 @@
-"""Lengths of texts that are asked for, against those that a model can be given."""
+"""Lengths and numbers of texts that are asked for, against those that a service can be given."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from launcher.model import special_tokens
 
 
 def require(levels: Sequence[Level], plan: Plan, *, least: int | None = None) -> None:
-    """Refuse levels of which none can be measured: their texts are too short or too long.
+    """Refuse levels of which none can be measured: their texts are too short, too long or too many.
 
     Args:
         levels: what is to be measured.
@@ -22,6 +22,13 @@ def require(levels: Sequence[Level], plan: Plan, *, least: int | None = None) ->
     Raises:
         QlaunchError: `usage` (exit 2), with the range.
     """
+    inputs = min(level.batch for level in levels)
+    if plan.guard is not None and inputs > plan.guard.inputs:
+        raise QlaunchError(
+            f"--batch {inputs}: a call to {plan.model_name} has {plan.guard.inputs} texts at most",
+            code="usage",
+            fix=f"give --batch a number from 1 to {plan.guard.inputs}",
+        )
     if least is None:
         least = special_tokens.count_of(Path(plan.model_path)) + 1
     most = plan.longest_text

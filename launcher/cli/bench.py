@@ -99,7 +99,7 @@ def command(
     \b
         qlaunch bench cpu-minilm --clients 1,16 --batch 1,4,16 --tokens 128,512
 
-    Exit 10 when a level failed, 3 when nothing of that name runs or is a profile.
+    Exit 10 when a level failed, 1 when all did, 3 when nothing of that name runs or is a profile.
     """
     levels = grid(clients, batch, tokens, rate, arrivals)
     progress = Progress(quiet=quiet)

@@ -59,7 +59,7 @@ def make(
             exit_code=ExitCode.UNEXPECTED,
             fix="give another place, or make that folder",
         )
-    request = Request(profile, {}, fetch=False, foresee=True, gpu=gpu)
+    request = Request(profile, {}, fetch=False, foresee=True, gpu=gpu, secrets=False)
     job = bundling.plan(request, output, engine=not no_engine, progress=progress.line)
     lines = table(("WHAT", "SIZE"), [(part.what, _size(part)) for part in job.parts])
     if dry_run:

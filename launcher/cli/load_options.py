@@ -16,6 +16,8 @@ OPEN_CONNECTIONS = 64
 """Of the open loop: enough that a request hardly ever waits for a free one."""
 MOST = 1_000_000
 """The largest number of a list, against slips of the keyboard."""
+MOST_CLIENTS = 1024
+"""As many calls as an engine's guard has open at once: more are refused there."""
 REQUESTS, REQUESTS_A_CLIENT = 100, 25
 """So many requests a level, more where each client would have few of them."""
 SEED_TOKENS = 128
@@ -27,7 +29,7 @@ DEFAULT = (
 """The table that the project started from (batches of 1 and 4), and many clients at once."""
 
 
-def numbers(kind: type[int | float]) -> Callable[..., tuple[Any, ...] | None]:
+def numbers(kind: type[int | float], most: int = MOST) -> Callable[..., tuple[Any, ...] | None]:
     """A click callback that reads several positive numbers, as in `1,4,16`, each once."""
 
     def read(
@@ -39,8 +41,8 @@ def numbers(kind: type[int | float]) -> Callable[..., tuple[Any, ...] | None]:
             found = [kind(word) for word in value.split(",")]
         except ValueError:
             found = []
-        if not found or not all(0 < number <= MOST for number in found):
-            said = f"{value!r} is not a list of positive numbers such as 1,4,16"
+        if not found or not all(0 < number <= most for number in found):
+            said = f"{value!r} is not a list of positive numbers such as 1,4,16, {most} at most"
             raise click.BadParameter(said, context, option)
         return tuple(dict.fromkeys(found))
 
@@ -111,7 +113,9 @@ def grid_options(
             leaves both to `levels`.
     """
     options = (
-        click.option("--clients", metavar="N,N,…", callback=numbers(int), help=clients),
+        click.option(
+            "--clients", metavar="N,N,…", callback=numbers(int, MOST_CLIENTS), help=clients
+        ),
         click.option(
             "--batch",
             metavar="N,N,…",

@@ -6,7 +6,9 @@ import click
 import msgspec
 
 from launcher.app import exporting, replicas
+from launcher.app.caching import require_cache
 from launcher.app.prepare import prepare, require_fit
+from launcher.app.secret_files import require_secrets
 from launcher.cli import service_text
 from launcher.cli.base import command as declare
 from launcher.cli.progress import Progress
@@ -15,7 +17,7 @@ from launcher.cli.up import Follow, FollowChange
 from launcher.documents.plan import Plan
 from launcher.documents.service_state import ServiceState
 from launcher.documents.status import RestartedStatus
-from launcher.service import control, handover, store
+from launcher.service import control, handover, ports, store
 
 
 @declare("restart")
@@ -44,6 +46,8 @@ def command(service: str, reread: bool, at_once: bool, quiet: bool) -> Result:
     progress = Progress(quiet=quiet)
     change = exporting.changed(plan.origin) if plan.origin is not None else None
     rolling = not at_once and replicas.can_roll(state, plan)
+    if not reread:
+        require_secrets(plan.api_key_file, plan.cache)
     if not reread and plan.origin is not None:
         exporting.require_same_checkpoint(plan)
         if change is not None:
@@ -67,30 +71,35 @@ def command(service: str, reread: bool, at_once: bool, quiet: bool) -> Result:
 
 def _at_once(plan: Plan, progress: Progress, *, reread: bool) -> ServiceState:
     """Stop the service whole and start it again."""
-    if reread:
-        _require_startable(plan, progress)
+    new = _again(plan, progress) if reread else plan
+    require_cache(new)
+    # Its own port is free once it is stopped: then the address alone is asked for.
+    ports.check_free(new.host, new.port if new.port != plan.port else 0)
     service = plan.service
     if (kept := handover.stand_by(service)) is not None:
         with kept:
             progress.line(f"{service}: stopped")
-            return kept.launch(_again(plan, progress, reread), on_change=Follow(progress))
+            return kept.launch(_next(plan, progress, reread), on_change=Follow(progress))
     done = control.down(service)
     progress.line(f"{service}: stopped" if done.was_running else f"{service}: was not running")
-    return control.launch(_again(plan, progress, reread), on_change=Follow(progress))
+    return control.launch(_next(plan, progress, reread), on_change=Follow(progress))
 
 
-def _again(plan: Plan, progress: Progress, reread: bool) -> Plan:
+def _next(plan: Plan, progress: Progress, reread: bool) -> Plan:
     """What is to be started: with `reread` planned once more, with the memory that is free now."""
-    return prepare(exporting.request_again(plan), progress.line).plan if reread else plan
+    if not reread:
+        return plan
+    return prepare(exporting.request_again(plan, reread=True), progress.line).plan
 
 
-def _require_startable(plan: Plan, progress: Progress) -> None:
-    """Refuse what would not start before the service that runs is stopped for it.
+def _again(plan: Plan, progress: Progress) -> Plan:
+    """The plan made again, and refused where it would not start: the running one is not stopped.
 
     What the running one takes is free when the new one starts: less than that always fits.
     """
-    prepared = prepare(exporting.request_again(plan), progress.line)
+    prepared = prepare(exporting.request_again(plan, reread=True), progress.line)
     new, old = prepared.plan.predicted, plan.predicted
     sizes = ((new.ram_full_bytes, old.ram_full_bytes), (new.gpu_full_bytes, old.gpu_full_bytes))
     if not all((now or 0) <= (before or 0) for now, before in sizes):
         require_fit(prepared)
+    return prepared.plan

@@ -64,7 +64,7 @@ class ConfigValues(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     api_key_file: str | None = None
     allow_unauthenticated: bool | None = None
     offline: bool | None = None
-    flags: dict[str, FlagValue] = {}
+    flags: dict[str, FlagValue] | None = None
 
 
 @dataclass(frozen=True)
@@ -174,8 +174,8 @@ def load_user_config(config_dir: Path) -> UserConfig:
     path = config_dir / "config.yaml"
     if not os.path.lexists(path):
         return UserConfig()
-    loaded = load_typed(path, ConfigValues, what="user config", code="config_invalid")
-    problems = list(flags_problems(loaded.value.flags))
+    loaded = load_typed(path, ConfigValues, what="user config", code="config_invalid", empty=True)
+    problems = list(flags_problems(loaded.value.flags or {}))
     for setting in SETTINGS:
         value = getattr(loaded.value, setting.name, None)
         wrong = setting.check(str(value)) if setting.check and value is not None else None
@@ -319,7 +319,8 @@ def _converted(type_: Any, value: object) -> object | None:
     for reading in readings:
         try:
             converted: object = msgspec.convert(reading, type_, strict=True)
-        except msgspec.ValidationError:
+            msgspec.json.encode(converted)
+        except (msgspec.ValidationError, UnicodeEncodeError):  # a plan holds no bytes beside UTF-8
             continue
         return converted
     return None
@@ -338,7 +339,7 @@ def _merge_flags(
 ) -> dict[str, FlagValue]:
     """Engine options merged key by key; `sources` gains `flags.KEY` for each."""
     merged: dict[str, FlagValue] = {}
-    for key, value in user_config.values.flags.items():
+    for key, value in (user_config.values.flags or {}).items():
         merged[key] = value
         where = place("user config", user_config.path, user_config.lines, ("flags", key))
         sources[f"flags.{key}"] = where

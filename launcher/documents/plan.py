@@ -210,6 +210,8 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     """SHA-256 of the profile as it was read, so that a later change shows."""
     settings: dict[str, str | int | float | bool]
     """What was decided beside the profile, by setting name; model, engine, address always."""
+    of_profile: tuple[str, ...] = ()
+    """Those of them that the profile decided, or nobody: another profile may say them otherwise."""
     extra: tuple[str, ...] = ()
     """The engine's options after `--`, those of the user's config before them."""
     environ: dict[str, str] = {}

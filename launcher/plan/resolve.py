@@ -18,7 +18,8 @@ from launcher.documents.plan import (
 )
 from launcher.engine import command, support
 from launcher.engine.options import flags as flag_tables
-from launcher.errors import QlaunchError
+from launcher.engine.release import Engine
+from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.cpu import under
 from launcher.model.naming import served_name
 from launcher.network.listening import is_loopback
@@ -233,7 +234,23 @@ def _checked_argv(inputs: Inputs, draft: Draft) -> tuple[tuple[str, ...], tuple[
     checkable = ["1" if word == "{port}" else word for word in words]
     known = inputs.engine.options or inputs.engine.version
     option_checks.check_options(draft.given, device=inputs.engine.release.device)
+    if inputs.settings.api_key_file is not None:
+        _require_key_by_file(inputs.engine)
     return argv, tuple(problem.message for problem in flag_tables.require(checkable, known))
+
+
+def _require_key_by_file(engine: Engine) -> None:
+    """Refuse a key for an engine that takes it in its arguments alone, which all users can read."""
+    table = engine.options or flag_tables.table(engine.version)
+    if table is None or "--config" in table.index():
+        return
+    raise QlaunchError(
+        f"SGLang {engine.version} reads no API key from a file",
+        code="flag_unknown",
+        exit_code=ExitCode.ENGINE,
+        fix="leave the key out, on 127.0.0.1, and give it to a gateway before the service:"
+        " qlaunch gateway SERVICE --api-key-file FILE",
+    )
 
 
 def _under_the_profiles_masks(inputs: Inputs) -> Inputs:

@@ -221,19 +221,20 @@ def unguarded() -> Failure:
 def gateway_died(returncode: int, last_line: str, log: str) -> Failure:
     """The gateway before the engine ended by itself."""
     tail = f": {last_line}" if last_line else ""
-    return _gateway("gateway_died", f"the gateway ended with {how(returncode)}{tail}", log)
+    return _gateway(f"the gateway ended with {how(returncode)}{tail}", log, code="gateway_died")
 
 
 def gateway_slow(limit_s: float, last_line: str, log: str) -> Failure:
     """The gateway did not answer with the proved vector in time."""
     tail = f" ({last_line})" if last_line else ""
-    failure = _gateway("timed_out", f"the gateway was not ready within {limit_s:g} s{tail}", log)
+    said = f"the gateway was not ready within {limit_s:g} s{tail}"
+    failure = _gateway(said, log, code="timed_out")
     return msgspec.structs.replace(failure, exit_code=ExitCode.TIMEOUT)
 
 
 def gateway_hung(answer: str, log: str) -> Failure:
     """The gateway lives and does not answer."""
-    return _gateway("gateway_died", f"the gateway stopped answering ({answer})", log)
+    return _gateway(f"the gateway stopped answering ({answer})", log, code="gateway_died")
 
 
 def gateway_error(event: Refused) -> Failure:
@@ -258,7 +259,7 @@ def gateway_wrong(detail: str, service: str) -> Failure:
     )
 
 
-def _gateway(code: str, message: str, log: str) -> Failure:
+def _gateway(message: str, log: str, *, code: str) -> Failure:
     return Failure(
         code=code,
         exit_code=ExitCode.START_FAILED,

@@ -266,6 +266,7 @@ def test_what_runs_not_and_is_no_profile_is_exit_3(home: Home, run: Run) -> None
         (["bench"], "name a running service or a profile"),
         (["bench", "svc", "--batch", "1,x"], "list of positive numbers"),
         (["bench", "svc", "--clients", "0"], "list of positive numbers"),
+        (["bench", "svc", "--clients", "100000"], "1024 at most"),
         (["bench", "svc", "--rate", "-1"], "list of positive numbers"),
         (["bench", "svc", "--rate", "nan"], "list of positive numbers"),
         (["bench", "one", "two"], "one profile at a time"),

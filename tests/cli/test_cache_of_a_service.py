@@ -112,6 +112,8 @@ def test_a_container_has_no_file_of_this_machine(
     run: Run, ready: Path, cache: dict[str, str]
 ) -> None:
     profile(ready, cache)
+    if "password_file" in cache:  # a start reads it
+        (ready / "config" / "profiles" / cache["password_file"]).write_text("geheim")
     service(profile="cached")
     answer = run("export", "compose", "cached", "--json")
     assert (answer.code, answer.error["code"]) == (2, "export_impossible")

@@ -27,6 +27,14 @@ def test_every_code_has_one_row_and_known_exit_codes() -> None:
     assert [row.split("`")[1] for row in rows] == sorted(codes)
 
 
+def test_codes_of_defaults_and_of_two_ways_are_listed_too() -> None:
+    """`setting_invalid`, the error of every wrong option, was in no page."""
+    codes = {one.code for one in error_pages.raised()}
+    assert {"setting_invalid", "output_is_input", "output_unusable", "gateway_died"} <= codes
+    tree = ast.parse("def _bad(words, code='x_y', *, more): return words")
+    assert [one.code for node in ast.walk(tree) for one in error_pages._of(node, "m")] == ["x_y"]
+
+
 def test_a_format_string_shows_what_is_filled_in() -> None:
     tree = ast.parse(
         "QlaunchError(f'a {b}', code='x_y', exit_code=ExitCode.USAGE, fix=f'do {that} now')"

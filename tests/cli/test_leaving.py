@@ -381,6 +381,33 @@ class TestRestart:
         assert (first, second, third) == ("bfloat16", "bfloat16", "float32")
         assert launched[2].engine.env["OMP_NUM_THREADS"] == "2"
 
+    def test_a_new_model_engine_or_address_of_the_profile_is_read_again(
+        self, run: Run, own: Path, ready: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """All four were kept from the start: the former model was served, and nothing said so."""
+        service(profile="own", metrics_port="0")
+        launched: list[Plan] = []
+
+        def launch(plan: Plan, **_: object) -> object:
+            launched.append(plan)
+            store.write_plan(store.folder("own"), plan)
+            return store.read_state("own")
+
+        monkeypatch.setattr("launcher.service.control.launch", launch)
+        other = make_bert(ready / "other", seed=3)
+        text = own.read_text().replace("all-minilm-l6-v2", str(other))
+        for port in (31234, 31235):  # once more: what was read again is of the profile still
+            own.write_text(f"{text}host: 127.0.0.2\nport: {port}\n")
+            assert run("restart", "own", "--reread", "--json").code == 0
+            plan = launched[-1]
+            assert (plan.model_path, plan.host, plan.port) == (str(other), "127.0.0.2", port)
+        assert plan.metrics_port == 0
+        service(profile="own", port="31300", model="all-minilm-l6-v2")
+        own.write_text(text + "port: 31236\n")
+        run("restart", "own", "--reread", "--json")
+        given = launched[-1]  # what the command line said goes before the profile still
+        assert (given.port, given.model_name) == (31300, "all-minilm-l6-v2")
+
     def test_a_profile_that_is_invalid_now_stops_nothing(
         self, run: Run, own: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

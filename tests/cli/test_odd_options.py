@@ -46,6 +46,24 @@ def test_what_nobody_can_mean_is_a_usage_error(words: tuple[str, ...], run: Run)
 
 
 @pytest.mark.parametrize(
+    "setting",
+    ["port", "metrics-port", "dtype", "threads", "start-timeout", "replicas", "api-key-file"],
+)
+def test_a_setting_that_is_not_utf_8_is_wrong_usage(
+    setting: str, run: Run, ready: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was an unexpected UnicodeEncodeError."""
+    odd = "1\udcff"  # as Python has the byte FF of an argument or a variable
+    answer = run("plan", "cpu-minilm", f"--{setting}", odd, "--json")
+    assert (answer.code, answer.error["code"]) == (2, "setting_invalid")
+    variable = setting.upper().replace("-", "_") + "_S" * (setting == "start-timeout")
+    monkeypatch.setenv(f"QLAUNCH_{variable}", odd)
+    answer = run("plan", "cpu-minilm", "--json")
+    assert (answer.code, answer.error["code"]) == (2, "setting_invalid")
+    assert variable in answer.error["message"]
+
+
+@pytest.mark.parametrize(
     "words",
     [
         *(("up", "{}"), ("status", "{}"), ("down", "{}"), ("scale", "{}", "2"), ("logs", "{}")),

@@ -103,6 +103,11 @@ def test_nothing_better_writes_nothing_unless_asked(
     ("words", "code", "said"),
     [
         (("--tokens", "100000"), "usage", "--tokens 100000: a text of all-minilm-l6-v2 has "),
+        (
+            ("--batch", "5000"),
+            "usage",
+            "--batch 5000: a call to all-minilm-l6-v2 has 2048 texts at most",
+        ),
         (("--tokens", "1"), "usage", "--tokens 1: a text of all-minilm-l6-v2 has 3 to "),
         (("--output", "My Tuned.yaml"), "profile_invalid", "cannot name a profile"),
         (("--output", "absent/x.yaml"), "usage", "there is no folder absent"),

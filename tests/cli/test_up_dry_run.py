@@ -248,6 +248,7 @@ class TestRefusals:
     def test_a_wide_address_with_a_key(self, run: Run, ready: Path, tmp_path: Path) -> None:
         key = tmp_path / "key"
         key.write_text("secret")
+        key.chmod(0o600)
         data = dry(run, "cpu-minilm", "--host", "::", "--api-key-file", str(key))
         assert option(data, "--config") == "<file with the key, written at start>"
         assert "secret" not in json.dumps(data)

@@ -230,6 +230,13 @@ def test_a_setting_that_does_not_exist_is_a_programming_error(tmp_path: Path) ->
         one(profile(tmp_path), {"prot": 1})
 
 
+@pytest.mark.parametrize("text", ["", "# port: 31000\n", "---\n", "flags:\n", "port: null\n"])
+def test_a_user_config_whose_lines_are_all_comments_says_nothing(tmp_path: Path, text: str) -> None:
+    """It ended every command, until the file was removed."""
+    (tmp_path / "config.yaml").write_text(text)
+    assert load_user_config(tmp_path).values == UserConfig().values
+
+
 def test_no_user_config_is_an_empty_one(tmp_path: Path) -> None:
     assert load_user_config(tmp_path) == UserConfig()
     assert UserConfig().values == ConfigValues()

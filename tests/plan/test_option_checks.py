@@ -44,8 +44,8 @@ def test_an_engine_that_takes_no_texts_is_refused() -> None:
     [
         ("max-running-requests", 0, "1 is the least that serves anything"),
         ("max-prefill-tokens", 0, "1 is the least"),
-        ("max-total-tokens", -5, "1 is the least"),
-        ("context-length", 2, "3 is the least"),
+        ("max-total-tokens", 12, "32 is the least"),
+        ("context-length", 16, "31 is the least"),
         ("page-size", 0, "1 is the least"),
         ("tokenizer-worker-num", 0, "1 is the least"),
         ("tp-size", 2, "an engine computes a whole model"),
@@ -94,7 +94,7 @@ def test_a_number_out_of_bounds_is_to_be_changed_or_left_out() -> None:
 
 def test_the_same_options_with_values_that_serve_are_let_through() -> None:
     fine = ("--max-running-requests", "1", "--tp-size", "1", "--load-format", "auto")
-    make_plan(inputs(extra=(*fine, "--page-size", "1", "--context-length", "128")))
+    make_plan(inputs(extra=(*fine, "--page-size", "1", "--max-total-tokens", "32")))
     make_plan(inputs(flags={"random-seed": 2**32 - 1, "schedule-conservativeness": 0.3}))
     make_plan(inputs(extra=("--mem-fraction-static", "0.9", "--random-seed", "0")))
     more = ("--max-running-requests", "8", "--max-queued-requests", "128", "--log-level", "DEBUG")

@@ -1,0 +1,123 @@
+"""What a start reads is looked at before anything is fetched for it, or stopped."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from launcher.app import prepare as preparing
+from launcher.service import control
+from tests.cli.commandline import Run
+from tests.cli.services import leave_service
+from tests.cli.test_export import service
+
+
+@pytest.fixture
+def key(ready: Path) -> Path:
+    path = ready / "key"
+    path.write_text("secret")
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture
+def running(ready: Path, key: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Service `svc` with a key, at work; returns the names that were stopped."""
+    stopped: list[str] = []
+    service(name="svc", api_key_file=str(key))
+    found = leave_service("svc", "run", "ready")
+    monkeypatch.setattr(control, "status", lambda _name: found)
+    monkeypatch.setattr(control, "down", stopped.append)
+    return stopped
+
+
+@pytest.mark.parametrize("reread", [(), ("--reread",)])
+@pytest.mark.parametrize("damage", ["gone", "readable by others", "two lines"])
+def test_a_service_whose_key_cannot_be_read_is_not_stopped_for_a_restart(
+    damage: str, reread: tuple[str, ...], run: Run, key: Path, running: list[str]
+) -> None:
+    """It was stopped, and then refused: a wrong step of a key's rotation was an outage."""
+    if damage == "gone":
+        key.unlink()
+    elif damage == "two lines":
+        key.write_text("old\nnew\n")
+    else:
+        key.chmod(0o644)
+    answer = run("restart", "svc", *reread, "--json")
+    assert (answer.code, answer.error["code"]) == (2, "api_key_unusable")
+    assert running == []
+
+
+def test_a_service_is_not_stopped_for_a_port_that_another_has(
+    run: Run, ready: Path, running: list[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        own = ready / "config" / "profiles" / "mine.yaml"
+        own.write_text("extends: cpu-minilm\n")
+        service(name="svc", profile="mine")
+        own.write_text(f"extends: cpu-minilm\nport: {port}\n")
+        answer = run("restart", "svc", "--reread", "--json")
+    assert (answer.code, answer.error["code"]) == (9, "port_taken")
+    assert running == []
+
+
+def test_a_service_is_not_stopped_for_a_cache_that_cannot_be_opened(
+    run: Run, ready: Path, running: list[str]
+) -> None:
+    own = ready / "config" / "profiles" / "mine.yaml"
+    own.write_text("extends: cpu-minilm\n")
+    service(name="svc", profile="mine")
+    secret = own.with_name("cache.key")
+    secret.write_bytes(bytes(32))
+    secret.chmod(0o644)
+    own.write_text("extends: cpu-minilm\ncache: {key_file: ./cache.key}\n")
+    answer = run("restart", "svc", "--reread", "--json")
+    assert (answer.code, answer.error["code"]) == (1, "cache_key")
+    assert running == []
+
+
+@pytest.mark.parametrize("command", [("plan",), ("up", "--dry-run"), ("up",)])
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("api_key_file: ./nobody", "api_key_unusable"),
+        ("cache: {backend: redis, password_file: ./nobody}", "bad_cache"),
+    ],
+)
+def test_a_file_that_is_missing_is_told_by_plan_and_before_anything_is_fetched(
+    line: str,
+    code: str,
+    command: tuple[str, ...],
+    run: Run,
+    ready: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`plan` ended with 0, and `up` fetched an engine and a model first."""
+
+    def fetched(*_: object) -> None:
+        raise AssertionError("the model was asked for")
+
+    monkeypatch.setattr(preparing, "_model", fetched)
+    own = ready / "config" / "profiles" / "mine.yaml"
+    own.write_text(f"extends: cpu-minilm\n{line}\n")
+    answer = run(*command, "mine", "--json")
+    assert (answer.code, answer.error["code"]) == (2, code)
+    assert "nobody" in answer.error["message"]
+
+
+def test_a_plan_for_another_machine_and_a_bundle_ask_for_no_file_of_this_one(
+    run: Run, ready: Path
+) -> None:
+    own = ready / "config" / "profiles" / "mine.yaml"
+    own.write_text("extends: gpu-minilm\napi_key_file: ./nobody\n")
+    assert run("plan", "mine", "--gpu", "L4", "--json").code == 0
+    turing = run("plan", "mine", "--gpu", "T4", "--json")  # its release has no --config
+    assert (turing.code, turing.error["code"]) == (5, "flag_unknown")
+    assert "reads no API key from a file" in turing.error["message"]
+    assert "qlaunch gateway SERVICE --api-key-file FILE" in turing.error["fix"]
+    own.write_text("extends: cpu-minilm\napi_key_file: ./nobody\n")
+    answer = run("bundle", "make", str(ready / "x.tar"), "--profile", "mine", "--dry-run", "--json")
+    assert answer.code == 0, answer.out

@@ -35,7 +35,7 @@ ALL_BUT_A_LITTLE: Final = 0.95
 """What it is where nobody says otherwise: --max-total-tokens bounds the cache anyway. SGLang's own
 is reckoned from the smallest card of the machine, used or not, and leaves nothing for a cache on
 one of 4 GB: 4096 MiB less 3.7 GB for the largest forward pass is a share of 0.094
-(docs/decisions.md 149)."""
+(docs/decisions.md 148)."""
 
 CPU_SWITCHES: Final[Mapping[str, FlagValue]] = MappingProxyType(
     {

@@ -85,11 +85,11 @@ def test_the_next_one_has_the_environment_of_the_command(
 ) -> None:
     """As every start has, not that of a shell of weeks ago."""
     test_template.up(home)
-    monkeypatch.setenv("HF_HOME", "/another/place")
+    monkeypatch.setenv("OMP_PROC_BIND", "false")
     now = restart(home)
     assert now.supervisor is not None
     environ = Path(f"/proc/{now.supervisor.pid}/environ").read_bytes().split(b"\0")
-    assert b"HF_HOME=/another/place" in environ
+    assert b"OMP_PROC_BIND=false" in environ
     assert "was imported from other files or with other variables" in journal()
 
 

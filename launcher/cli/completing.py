@@ -150,14 +150,11 @@ def _of(kind: Argument, incomplete: str, *, before: str = "") -> list[Completion
 
 
 def _stems(*folders: Path) -> Iterator[str]:
-    """Names of the YAML files in folders, sorted."""
-    found = {
-        entry.name.removesuffix(".yaml")
-        for folder in folders
-        for entry in _entries(folder)
-        if entry.name.endswith(".yaml")
-    }
-    yield from sorted(found)
+    """Names of the YAML files in folders that are not hidden, such as an editor's draft; sorted."""
+    parts = {os.path.splitext(entry.name) for folder in folders for entry in _entries(folder)}
+    yield from sorted(
+        stem for stem, suffix in parts if suffix in {".yaml", ".yml"} and not stem.startswith(".")
+    )
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -151,9 +151,9 @@ def _of(kind: Argument, incomplete: str, *, before: str = "") -> list[Completion
 
 def _stems(*folders: Path) -> Iterator[str]:
     """Names of the YAML files in folders that are not hidden, such as an editor's draft; sorted."""
-    parts = {os.path.splitext(entry.name) for folder in folders for entry in _entries(folder)}
+    files = [Path(entry.name) for folder in folders for entry in _entries(folder)]
     yield from sorted(
-        stem for stem, suffix in parts if suffix in {".yaml", ".yml"} and not stem.startswith(".")
+        {file.stem for file in files if file.suffix in {".yaml", ".yml"} and file.name[0] != "."}
     )
 
 

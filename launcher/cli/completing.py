@@ -150,14 +150,11 @@ def _of(kind: Argument, incomplete: str, *, before: str = "") -> list[Completion
 
 
 def _stems(*folders: Path) -> Iterator[str]:
-    """Names of the YAML files in folders, sorted."""
-    found = {
-        entry.name.removesuffix(".yaml")
-        for folder in folders
-        for entry in _entries(folder)
-        if entry.name.endswith(".yaml")
-    }
-    yield from sorted(found)
+    """Names of the YAML files in folders that are not hidden, such as an editor's draft; sorted."""
+    files = [Path(entry.name) for folder in folders for entry in _entries(folder)]
+    yield from sorted(
+        {file.stem for file in files if file.suffix in {".yaml", ".yml"} and file.name[0] != "."}
+    )
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

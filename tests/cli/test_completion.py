@@ -36,6 +36,8 @@ def filled(home: Path) -> Path:
     cards.mkdir(parents=True)
     (cards / "my-card.yaml").touch()
     (cards.parent / "my-profile.yaml").touch()
+    (cards.parent / "my-second.yml").touch()
+    (cards.parent / ".my-profile.draft.yaml").touch()
     (home / "state" / "services" / "refused").mkdir()
     return home
 
@@ -47,7 +49,7 @@ def filled(home: Path) -> Path:
         ("engine in", ["install"]),
         ("status ", ["svc-one"]),
         ("down svc-one s", ["svc-one"]),
-        ("up my-", ["my-profile"]),
+        ("up my-", ["my-profile", "my-second"]),
         ("up cpu-mi", ["cpu-minilm"]),
         ("--json up cpu-mi", ["cpu-minilm"]),
         ("up --port 0 --model my-", ["my-card"]),
@@ -70,6 +72,10 @@ def filled(home: Path) -> Path:
 )
 def test_names_are_completed(line: str, some: list[str], filled: Path) -> None:
     assert offered(*line.split(" ")) == some
+
+
+def test_a_draft_of_profiles_edit_is_not_offered(filled: Path) -> None:
+    assert [name for name in offered("up", "") if name.startswith(".")] == []
 
 
 def test_a_path_is_left_to_the_shell(filled: Path) -> None:

@@ -90,7 +90,7 @@ _SECRET = re.compile("KEY|TOKEN|SECRET|PASSW(OR)?D|CREDENTIAL")
 _HARMLESS = re.compile("TOKENIZERS?|TOKENS")
 _FEWER_THREADS = frozenset({"OMP_DYNAMIC", "OMP_THREAD_LIMIT", "KMP_DEVICE_THREAD_LIMIT"})
 """Products are divided among a number of threads; OpenMP then starts fewer of them, and the shares
-of the others stay what was in memory: NaN, or a wrong number, once the machine is busy."""
+of the others stay what was in memory (oneDNN in bfloat16)."""
 _HOST_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?", re.ASCII)
 
 
@@ -223,7 +223,7 @@ def env_problem(name: str) -> ProfileProblem | None:
             f"`env.{name}` looks like a secret; secrets do not belong in a profile", advice
         )
     if name in _FEWER_THREADS:
-        message = f"`env.{name}` lets OpenMP leave shares of a product out: vectors would be NaN"
+        message = f"`env.{name}` lets OpenMP leave shares of a product out: vectors would be wrong"
         return ProfileProblem(message, "remove it, and give a number of threads by `threads: N`")
     return None
 

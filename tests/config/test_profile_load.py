@@ -164,7 +164,7 @@ def test_profiles_of_a_wheel_are_found(tmp_path: Path, monkeypatch: pytest.Monke
         ("flags:\n  a: {b: 1}\n", 7, "`flags.a` must be", None),
         ("env:\n  OK: x\n  HF_TOKEN: x\n", 8, "looks like a secret", "--api-key-file"),
         ("env:\n  MY_API_KEY: x\n", 7, "looks like a secret", "--api-key-file"),
-        ("env:\n  OMP_DYNAMIC: x\n", 7, "would be NaN", "`threads: N`"),
+        ("env:\n  OMP_DYNAMIC: x\n", 7, "would be wrong", "`threads: N`"),
         ("env:\n  apikey: x\n", 7, "looks like a secret", "--api-key-file"),
         ("env:\n  AWS_SECRET_X: x\n", 7, "looks like a secret", "--api-key-file"),
         ("env:\n  DB_PASSWORD: x\n", 7, "looks like a secret", "--api-key-file"),

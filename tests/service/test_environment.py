@@ -55,7 +55,7 @@ def test_what_an_engine_needs_passes(name: str) -> None:
         "LC_ALL",
         "NCCL_PASSWORD",
         "QLAUNCH_HOME",
-        # NaN, at once or when the machine is busy: fewer threads than a product was divided among.
+        # Wrong numbers: fewer threads than a product was divided among.
         "OMP_DYNAMIC",
         "OMP_THREAD_LIMIT",
         "KMP_DEVICE_THREAD_LIMIT",

@@ -3,7 +3,7 @@
 An allow-list: a shell's environment holds cloud credentials, tokens and prompts of other tools,
 and an engine prints its environment when it crashes. A computing library's variables pass where
 they say where its threads run or which instructions it may use, and not where they change how much
-of a product is computed (OMP_DYNAMIC and OMP_THREAD_LIMIT: NaN) or in what numbers. A hub's do not
+of a product is computed (OMP_DYNAMIC, OMP_THREAD_LIMIT) or in what numbers. A hub's do not
 pass: the model is a local folder. What a plan sets comes on top, so anything missing here can be
 given with `env:` in a profile.
 """

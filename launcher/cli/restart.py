@@ -18,6 +18,7 @@ from launcher.documents.plan import Plan
 from launcher.documents.service_state import ServiceState
 from launcher.documents.status import RestartedStatus
 from launcher.service import control, handover, ports, store
+from launcher.service.replica_set import claims
 
 
 @declare("restart")
@@ -72,11 +73,12 @@ def command(service: str, reread: bool, at_once: bool, quiet: bool) -> Result:
 def _at_once(plan: Plan, progress: Progress, *, reread: bool) -> ServiceState:
     """Stop the service whole and start it again."""
     new = _again(plan, progress) if reread else plan
+    claims.require_names(new)
     require_cache(new)
     # Its own port is free once it is stopped: then the address alone is asked for.
     ports.check_free(new.host, new.port if new.port != plan.port else 0)
     service = plan.service
-    if (kept := handover.stand_by(service)) is not None:
+    if new.template and (kept := handover.stand_by(service)) is not None:
         with kept:
             progress.line(f"{service}: stopped")
             return kept.launch(_next(plan, progress, reread), on_change=Follow(progress))

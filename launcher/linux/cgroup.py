@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from launcher.linux.pseudofiles import read_text
 
@@ -33,14 +33,37 @@ class _Mount(NamedTuple):
     point: str
 
 
-def groups(root: Path, controller: str) -> list[ControlGroup]:
-    """Existing folders that can limit `controller` (`cpu`, `memory`) for this process, own first.
+_BOUNDS: Final = {
+    "memory": ("memory.max", "memory.high", "memory.limit_in_bytes"),
+    "cpu": ("cpu.max", "cpu.cfs_quota_us"),
+}
+_UNLIMITED: Final = re.compile(r"max|-1|9223372036854\d+")
+
+
+def bounds(root: Path, process: str = "self") -> list[str]:
+    """What control groups let a process have of memory and processors, own group first.
+
+    Texts of files as the kernel writes them; nothing where nothing is limited.
+    """
+    found = []
+    for controller, names in _BOUNDS.items():
+        for group in groups(root, controller, process):
+            texts = ((name, read_text(group.path / name) or "") for name in names)
+            found += [
+                f"{name} {text}" for name, text in texts if not _UNLIMITED.match(text or "max")
+            ]
+    return found
+
+
+def groups(root: Path, controller: str, process: str = "self") -> list[ControlGroup]:
+    """Existing folders that can limit `controller` (`cpu`, `memory`) for a process, own first.
 
     Args:
         root: where `/` is; fixture trees in tests.
         controller: the controller's name, the same in v1 and v2.
+        process: its PID; this one, if not given.
     """
-    own = _own_groups(read_text(root / "proc/self/cgroup") or "")
+    own = _own_groups(read_text(root / f"proc/{process}/cgroup") or "")
     found: list[ControlGroup] = []
     for mount in _mounts(root):
         if mount.version == 1 and controller not in mount.controllers:

@@ -9,9 +9,11 @@ import contextlib
 import errno
 import os
 import resource
+from pathlib import Path
 from typing import Final
 
 from launcher.errors import ExitCode, QlaunchError
+from launcher.linux import cgroup
 
 OPEN_FILES: Final = 65536
 """As many as SGLang itself asks for; some container engines allow a billion, and programs that
@@ -30,6 +32,8 @@ _RAISED: Final = (
     resource.RLIMIT_FSIZE,
     resource.RLIMIT_NPROC,
 )
+_STANDING: Final = ("Umask:", "Uid:", "Gid:", "Groups:", "CapEff:", "Mems_allowed_list:")
+"""Lines of /proc/PID/status that a process hands down."""
 
 
 def raise_soft() -> None:
@@ -47,14 +51,29 @@ def raise_soft() -> None:
 
 
 def same_as(pid: int) -> bool:
-    """Whether process `pid` has this one's hard limits and processors; False where nobody says."""
+    """Whether what process `pid` starts would get what this one's children get.
+
+    Limits, those of control groups too, processors, priority, umask, groups and namespaces; False
+    where that cannot be read.
+    """
     try:
-        kinds = (*_RAISED, resource.RLIMIT_NOFILE)
-        return os.sched_getaffinity(pid) == os.sched_getaffinity(0) and all(
-            resource.prlimit(pid, kind)[1] == resource.getrlimit(kind)[1] for kind in kinds
-        )
+        return _standing(pid) == _standing(os.getpid())
     except OSError:
         return False
+
+
+def _standing(pid: int) -> tuple[object, ...]:
+    process = Path(f"/proc/{pid}")
+    kinds = [value for name, value in vars(resource).items() if name.startswith("RLIMIT_")]
+    told = process.joinpath("status").read_text("utf-8", "replace").splitlines()
+    return (
+        os.sched_getaffinity(pid),
+        os.getpriority(os.PRIO_PROCESS, pid),
+        [resource.prlimit(pid, kind) for kind in sorted({*kinds})],
+        [line for line in told if line.startswith(_STANDING)],
+        cgroup.bounds(Path("/"), str(pid)),
+        [process.joinpath("ns", name).readlink() for name in ("mnt", "net", "pid", "user")],
+    )
 
 
 def too_low(ram_bytes: int | None) -> str | None:

@@ -22,6 +22,7 @@ from launcher.linux.processes import ProcessId
 from launcher.service import control, detach, keys, ports, reading, store, succession
 from launcher.service.control import DOWN_S, ENTRY, POLL_S, SUPERVISOR_START_S, Watch
 from launcher.service.recover import settle
+from launcher.service.replica_set import claims
 from launcher.service.store import Folder, Lock
 from launcher.service.succession import Heir
 
@@ -30,8 +31,10 @@ def stand_by(name: str) -> Standby | None:
     """Stop a service, and have its supervisor wait; None where it does not: stop it by `down`.
 
     Raises:
-        QlaunchError: `busy`, `runs_elsewhere` (exit 9): another command has it, or another machine.
+        QlaunchError: `busy`, `runs_elsewhere`, `is_replica` (exit 9): another command has it,
+            another machine, or a set at work.
     """
+    claims.refuse_replica(name)
     where = store.folder(name)
     with contextlib.ExitStack() as held:
         lock = held.enter_context(control.sole(where, wait_s=5.0))
@@ -48,6 +51,7 @@ def stand_by(name: str) -> Standby | None:
             return None
         processes.send(supervisor, succession.ASK)
         if not _stopped(name, supervisor):
+            succession.clear(where)
             return None
         held.pop_all()
     return Standby(where, supervisor, state.run, lock)
@@ -83,6 +87,7 @@ class Standby:
         Raises:
             QlaunchError: as `control.launch`.
         """
+        claims.require_names(plan)
         if plan.api_key_file:
             keys.read_key(plan.api_key_file)
         if plan.port:

@@ -73,6 +73,7 @@ def be_succeeded(where: Folder, bequest: Mapping[str, str]) -> None:
     heir = _asked(where)
     environment = None if heir is None else _environment_of(heir)
     if heir is None or environment is None or not heir.argv:
+        clear(where)
         return
     detach.begin_log(where)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {ASK})

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import msgspec
@@ -19,7 +20,7 @@ from launcher.record.runs import load_run
 from launcher.service import control, handover, process_tree, store, succession
 from launcher.service.handover import Standby
 from tests.children import running
-from tests.service import test_template
+from tests.service import sets, test_shared_template, test_template
 from tests.service.home import Home, eventually
 from tests.service.test_template import kill
 
@@ -171,6 +172,77 @@ def test_where_it_cannot_be_the_service_is_stopped_as_ever(
     assert control.status("svc").state in {"ready", "unknown"}
 
 
+def test_a_replica_of_a_set_at_work_is_not_restarted_alone(home: Home) -> None:
+    """Its set would lose it in the middle of its calls."""
+    now = test_shared_template.up(home)
+    with pytest.raises(QlaunchError) as refused:
+        handover.stand_by("svc.1")
+    assert refused.value.code == "is_replica"
+    assert control.status("svc").serving == len(now.replicas) == 2
+
+
+def test_a_set_does_not_take_another_services_name(home: Home) -> None:
+    """Its plan was written over that of a service called NAME.1, which ran."""
+    test_template.up(home)
+    other = home.plan(name="svc.1")
+    home.up(other)
+    before = store.read_plan(store.folder("svc.1"))
+    with pytest.raises(QlaunchError) as refused, stand_by() as kept:
+        kept.launch(test_shared_template.plan(home), entry=home.entry)
+    assert refused.value.code == "name_taken"
+    assert store.read_plan(store.folder("svc.1")) == before
+    assert control.status("svc.1").state == "ready"
+
+
+def test_a_set_takes_the_template_of_the_single_engine_before_it(home: Home) -> None:
+    before = test_template.up(home)
+    sets.arrange(home)
+    made = test_shared_template.plan(home)
+    single = store.read_plan(store.folder("svc"))
+    with stand_by() as kept:
+        now = kept.launch(
+            msgspec.structs.replace(single, replica_set=made.replica_set), entry=home.entry
+        )
+    assert now.template == before.template
+    assert journal().count("a supervisor, process ") == 2
+    assert now.supervisor is not None
+    below = [
+        stat.pid
+        for stat in processes.all_processes().values()
+        if stat.parent == now.supervisor.pid and stat.pid == (now.template and now.template.pid)
+    ]
+    assert len(below) == 1
+    control.down("svc")
+    home.assert_nothing_left()
+
+
+def test_a_plan_without_a_template_ends_the_one_that_was_left(home: Home) -> None:
+    before = test_template.up(home)
+    plan = msgspec.structs.replace(home.plan(), template=False)
+    with stand_by() as kept:
+        now = kept.launch(plan, entry=home.entry)
+    assert (now.state, now.template) == ("ready", None)
+    eventually(lambda: not processes.is_alive(before.template))
+    assert not load_run(dirs().runs, now.run).forked
+
+
+def test_an_import_after_a_restart_is_a_measure_of_a_start(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The template was inherited, and did not serve: nothing was forked."""
+    test_template.up(home)
+    monkeypatch.setenv("OMP_PROC_BIND", "false")
+    assert not load_run(dirs().runs, restart(home).run).forked
+    assert load_run(dirs().runs, restart(home).run).forked
+
+
+def test_no_word_for_a_successor_stays(home: Home) -> None:
+    test_template.up(home)
+    with stand_by():
+        pass
+    assert not list(store.folder("svc").path.glob("successor*"))
+
+
 def test_what_is_caught_is_read_of_a_process() -> None:
     me = processes.process_id(os.getpid())
     assert me is not None
@@ -182,6 +254,17 @@ def test_what_is_caught_is_read_of_a_process() -> None:
     assert not processes.catches(me, signal.SIGUSR2)
     assert limits.same_as(os.getpid())
     assert not limits.same_as(2**22 + 1)
+
+
+@pytest.mark.parametrize("limit", ["umask 0077", "ulimit -s 4096", "ulimit -n 77", "renice 5 $$"])
+def test_what_a_process_hands_down_is_compared(limit: str) -> None:
+    """A successor keeps its own, whatever the shell of the restart has."""
+    script = f"{limit} >&2; echo ready; read -r _"
+    with running(["/bin/bash", "-c", script], stdin=PIPE, stdout=PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"ready\n"
+        assert not limits.same_as(other.pid)
+        other.kill()
 
 
 def test_a_stray_signal_changes_nothing(home: Home) -> None:

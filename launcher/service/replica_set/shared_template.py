@@ -36,9 +36,10 @@ class SharedTemplate:
     """A set's template, from its import to its end."""
 
     def __init__(self, loop: Loop, records: ServiceRecords, import_s: float) -> None:
-        """Nothing is started."""
+        """Nothing is started; a template that a single engine's supervisor left us is taken."""
         self._loop, self._records, self._import_s = loop, records, import_s
         self._template = Template(loop, records.journal.write, records.template)
+        self._template.inherit(os.environ)
         self._pump: Pump | None = None
         self._scratch: scratch.Scratch | None = None
         self.child: Child | None = None
@@ -46,11 +47,15 @@ class SharedTemplate:
 
     def pids(self) -> list[int]:
         """Its process: memory of the set's."""
-        return [] if self.child is None or self.child.exited else [self.child.process.pid]
+        if self.child is None or self.child.exited:
+            return self._template.pids()
+        return [self.child.process.pid]
 
     def stand(self, plan: Plan) -> Generator[float, None, None]:
         """Import what replicas of `plan` will need, yielding the seconds to wait until it is done
         or given up. `plan`: of a replica."""
+        if self._template.process is not None:
+            return
         if not plan.template or not process_tree.is_subreaper():
             return
         try:

@@ -27,7 +27,7 @@ from launcher.service.store import Folder
 from launcher.service.supervisor import stopping
 from launcher.service.supervisor.batch_counter import BatchCounter
 from launcher.service.supervisor.cache_gateway import CacheGateway
-from launcher.service.supervisor.engine_life import EngineLife
+from launcher.service.supervisor.engine_life import Command, EngineLife
 from launcher.service.supervisor.event_loop import Call
 from launcher.service.supervisor.fallback_steps import FallbackSteps
 from launcher.service.supervisor.liveness import Verdict
@@ -85,8 +85,9 @@ class Supervisor(Winding):
     def _open(self) -> None:
         records = self.records
         self._template = Template(self._loop, records.journal.write, records.template)
-        if self._template.inherit(os.environ):
-            self._recorder.forked()
+        self._template.inherit(os.environ)
+        if not self._plan.template:
+            self._template.forget()
         self._smoke = SmokeRound(self._loop, self.wiring, records, self)
         if self._plan.cache is not None:
             place = (self._loop, self._where, self._plan)
@@ -135,7 +136,7 @@ class Supervisor(Winding):
             clean=self.records.clean,
             timing=self._timing,
             others=self._not_the_engines,
-            start=lambda command: self._template.start(command, self._plan),
+            start=self._born,
         )
         self.status.change(
             engine=self._life.child.process,
@@ -149,6 +150,12 @@ class Supervisor(Winding):
         self._recorder.begin_life(self._life.child.process.pid, self.records.roll.measured)
         self._limits.begin(self._plan)
         self._timers.after("sample", self._timing.poll_s, self._sample)
+
+    def _born(self, command: Command) -> process_tree.Child:
+        child = self._template.start(command, self._plan)
+        if child.handle is None and not self._ever_ready:
+            self._recorder.forked()  # from a template that was inherited
+        return child
 
     def _not_the_engines(self) -> Iterable[int]:
         others = (self._template, self._smoke, self._gateway)

@@ -39,7 +39,7 @@ END_S = 3.0
 """For a template to end after its socket was closed, and then after SIGKILL: milliseconds."""
 INHERITED = "QLAUNCH_TEMPLATE"
 """Variable by which a supervisor that was forked hears of its template: `FD PID IMPORTED`."""
-_OWN = frozenset({"TMPDIR", MARKER, "SGLANG_CPU_OMP_THREADS_BIND"})
+_OWN = frozenset({"TMPDIR", "PATH", MARKER, "SGLANG_CPU_OMP_THREADS_BIND"})
 """Variables that each life has of its own; all others may be read while importing."""
 _MESSAGE_BYTES = 4096
 
@@ -123,22 +123,21 @@ class Template:
         channel.setblocking(False)
         self._loop.watch(channel.fileno(), self._readable)
 
-    def inherit(self, environ: MutableMapping[str, str]) -> bool:
-        """Take over the template that this supervisor was started with; whether there is one."""
+    def inherit(self, environ: MutableMapping[str, str]) -> None:
+        """Take over the template that this supervisor was started with, where there is one."""
         words = environ.pop(INHERITED, "").split()
         if len(words) != 3 or not (words[0].isdecimal() and words[1].isdecimal()):
-            return False
+            return
         stat = processes.read_stat(int(words[1]))
         if stat is None or stat.parent != os.getpid():
-            return False
+            return
         try:
             channel = socket.socket(fileno=int(words[0]))
         except OSError:
-            return False
+            return
         channel.set_inheritable(False)
         self._take(channel, words[2])
         self._there(processes.identity_of(stat))
-        return True
 
     def bequeath(self) -> dict[str, str]:
         """Variables by which what this process executes next inherits it; none without it."""

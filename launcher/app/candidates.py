@@ -101,9 +101,8 @@ def past_runs(where: Dirs) -> list[PastRun]:
             run = load_run(where.runs, summary.run)
         except QlaunchError:
             continue  # removed since it was listed
-        if (
-            run.plan is None or run.plan.part_of is None
-        ):  # a replica shares with others: see its set
+        # A replica shares with others what it imported: its set's run counts.
+        if run.plan is None or run.plan.part_of is None:
             found.append(_past(run, now, tuple(rows)))
     return found
 

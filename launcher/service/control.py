@@ -81,11 +81,7 @@ def launch(
     where = store.folder(plan.service, create=True)
     with sole(where):
         _refuse_running(plan)
-        if plan.api_key_file:
-            keys.read_key(plan.api_key_file)
-        if plan.port:
-            ports.check_free(plan.host, plan.port)
-        store.write_plan(where, plan)
+        leave_plan(where, plan)
         pid = detach.spawn(where, entry, began)
         supervisor = processes.process_id(pid)
         try:
@@ -94,6 +90,19 @@ def launch(
             interrupted(where, supervisor)
             raise
     return followed(where, state, on_change)
+
+
+def leave_plan(where: Folder, plan: Plan) -> None:
+    """Leave the plan for a supervisor that is about to begin, unless it could not start anyway.
+
+    Raises:
+        QlaunchError: `api_key_unusable`, `bad_host` (exit 2), `port_taken` (exit 9).
+    """
+    if plan.api_key_file:
+        keys.read_key(plan.api_key_file)
+    if plan.port:
+        ports.check_free(plan.host, plan.port)
+    store.write_plan(where, plan)
 
 
 def followed(where: Folder, state: ServiceState, on_change: Watch) -> ServiceState:
@@ -199,7 +208,7 @@ def _first_state(where: Folder, pid: int, supervisor: ProcessId | None) -> Servi
         time.sleep(0.01)
     if supervisor is not None:
         processes.send(supervisor, signal.SIGKILL)
-        _let_end(supervisor)
+        let_end(supervisor)
     raise QlaunchError(
         f"the supervisor of {where.name!r} did not come up: {_last_words(where)}",
         code="supervisor_failed",
@@ -232,7 +241,7 @@ def _follow(name: str, state: ServiceState, on_change: Watch) -> ServiceState:
         if state.state in UP:
             return state
         if state.state in FINAL:
-            _let_end(supervisor)
+            let_end(supervisor)
             raise _failed(state)
         patience = reading.Patience(where, supervisor, FROZEN_S)
         while (stamp := store.state_stamp(where)) == seen and _lives(supervisor):
@@ -248,7 +257,7 @@ def _follow(name: str, state: ServiceState, on_change: Watch) -> ServiceState:
         state = fresh
 
 
-def _let_end(supervisor: ProcessId | None) -> None:
+def let_end(supervisor: ProcessId | None) -> None:
     """Wait for the end of a supervisor that has published its last state, or was killed."""
     deadline = time.monotonic() + LAST_STEPS_S
     while _lives(supervisor) and time.monotonic() < deadline:

@@ -19,7 +19,7 @@ from launcher.documents.plan import Plan
 from launcher.documents.service_state import FINAL, ServiceState
 from launcher.linux import limits, processes
 from launcher.linux.processes import ProcessId
-from launcher.service import control, detach, keys, ports, reading, store, succession
+from launcher.service import control, detach, reading, store, succession
 from launcher.service.control import DOWN_S, ENTRY, POLL_S, SUPERVISOR_START_S, Watch
 from launcher.service.recover import settle
 from launcher.service.replica_set import claims
@@ -88,11 +88,7 @@ class Standby:
             QlaunchError: as `control.launch`.
         """
         claims.require_names(plan)
-        if plan.api_key_file:
-            keys.read_key(plan.api_key_file)
-        if plan.port:
-            ports.check_free(plan.host, plan.port)
-        store.write_plan(self._where, plan)
+        control.leave_plan(self._where, plan)
         try:
             state = self._first(entry)
         except OSError:
@@ -125,9 +121,7 @@ class Standby:
 
     def _let_go(self) -> None:
         processes.send(self._supervisor, signal.SIGKILL)
-        deadline = time.monotonic() + control.LAST_STEPS_S
-        while processes.is_alive(self._supervisor) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        control.let_end(self._supervisor)
         self._end()
 
     def _end(self) -> None:

@@ -80,8 +80,10 @@ class SharedTemplate:
         Raises:
             OSError: it cannot be started.
         """
-        what = imported(plan.engine.python, self._environment(plan, cwd))
-        child = self._template.branch(what, argv, env, cwd) if plan.template else None
+        child = None
+        if plan.template and self._template.process is not None:
+            what = imported(plan.engine.python, self._environment(plan, cwd))
+            child = self._template.branch(what, argv, env, cwd)
         return child or process_tree.spawn(argv, env, cwd=cwd)
 
     def _environment(self, plan: Plan, temporary: Path) -> dict[str, str]:

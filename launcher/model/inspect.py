@@ -95,12 +95,12 @@ def check_files(path: Path, *, whole: bool = True) -> None:
     if whole:
         _read(folder, ())
         return
-    config = read_json_object(folder / "config.json")
-    _check_network(folder / "config.json", config, _sizes(folder / "config.json", config), ())
+    _check_network(folder / "config.json", read_json_object(folder / "config.json"), ())
 
 
 def _inspect(path: Path) -> Checkpoint:
     folder = _folder(path)
+    check_files(folder, whole=False)  # what no weights would mend is said before them
     headers = read_headers(folder)
     facts, folders = _read(folder, headers)
     return Checkpoint(
@@ -114,6 +114,7 @@ def _inspect(path: Path) -> Checkpoint:
 class _Network(NamedTuple):
     """What config.json says of the transformer, held to the weights."""
 
+    sizes: dict[str, int]
     named: tuple[str, ...]
     served_as: str
     model_type: str
@@ -124,16 +125,11 @@ class _Network(NamedTuple):
     quantization: str | None
 
 
-def _sizes(path: Path, config: dict[str, Any]) -> dict[str, int]:
-    return {name: _size(path, config, name) for name in _ALIASES if name != "positions"}
-
-
-def _check_network(
-    path: Path, config: dict[str, Any], sizes: dict[str, int], headers: Sequence[Header]
-) -> _Network:
+def _check_network(path: Path, config: dict[str, Any], headers: Sequence[Header]) -> _Network:
     """Hold config.json (at `path`) to what is served, and to the weights where they are there."""
     _check_own_code(path, config)
     check_keys(path, config)
+    sizes = {name: _size(path, config, name) for name in _ALIASES if name != "positions"}
     named = _architectures(path, config)
     model_type = str(config.get("model_type") or "unknown")
     _match(path, headers, sizes)
@@ -152,7 +148,7 @@ def _check_network(
     classes = named or (served_as,)
     decoder = None if encoder else check_decoder(path, config, classes, shape, headers)
     return _Network(
-        named, served_as, model_type, encoder, kv_heads, head_dim, decoder, quantization
+        sizes, named, served_as, model_type, encoder, kv_heads, head_dim, decoder, quantization
     )
 
 
@@ -164,10 +160,10 @@ def _read(folder: Path, headers: Sequence[Header]) -> tuple[dict[str, Any], tupl
         headers: of the weights; without any, nothing is held to them.
     """
     config = read_json_object(config_path := folder / "config.json")
-    sizes = _sizes(config_path, config)
     if headers:
         check_names(folder)
-    network = _check_network(config_path, config, sizes, headers)
+    network = _check_network(config_path, config, headers)
+    sizes = network.sizes
     check_finite(headers, whole=sum(header.size for header in headers) <= _SCANNED)
     mended = check_tokenizer(
         folder, config, model_type=network.model_type, rows=sizes["vocab_size"]

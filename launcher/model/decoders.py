@@ -207,6 +207,7 @@ _ENGINE_ONLY: Mapping[str, tuple[str, ...]] = {
 def _check_keys(path: Path, raw: Mapping[str, Any], family: str) -> None:
     """Refuse keys of config.json that only one of engine and transformers reads."""
     odd = [key for key in _ENGINE_ONLY.get(family, ()) if raw.get(key) not in (None, False)]
+    odd += [key for key in ("is_hybrid_swa", "use_ngram_embedding") if raw.get(key)]
     if raw.get("rope_is_neox_style", True) is not True:
         odd.append("rope_is_neox_style")
     if raw.get("transformers_weights") is not None:

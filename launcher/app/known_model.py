@@ -11,7 +11,7 @@ from launcher.config.profile import Profile
 from launcher.errors import QlaunchError
 from launcher.model.cards import resolve_model
 from launcher.model.checkpoint import Checkpoint, ModelCard, Source
-from launcher.model.fetch import locate, not_whole, obtain
+from launcher.model.fetch import locate, not_whole, obtain, refused
 from launcher.model.foreseen import from_cache
 from launcher.model.inspect import inspect
 from launcher.model.shape import from_card
@@ -67,12 +67,15 @@ def known_model(
 
     Raises:
         QlaunchError: `model_not_found` (exit 2) where it is not here and may not be fetched, or
-            where nothing is known of it; the errors of `resolve_model`, `obtain` and `inspect`.
+            where nothing is known of it; `model_unsupported` (exit 2) where what is here of it
+            says that it is not served; the errors of `resolve_model`, `obtain` and `inspect`.
     """
     card, sources = resolve_model(model, where.config / "profiles" / "models", base=base)
     here = locate(sources, models_dir=where.models)
     if here is not None:
         return KnownModel(inspect(here), card)
+    if (how.foresee or not how.fetch) and (error := refused(sources)) is not None:
+        raise error
     if how.foresee and any(source.kind != "path" for source in sources):
         return _foreseen(model, card, sources, profile, offline=how.offline)
     if not how.fetch and not all(source.kind == "path" for source in sources):

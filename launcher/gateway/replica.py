@@ -53,6 +53,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """Whether somebody starts it, or keeps it running: waiting for it is worth while."""
     resting: bool = False
     """Whether it is stopped on purpose, until a call waits for it."""
+    base64: bool = True
+    """Whether its base64 is believed."""
 
 
 class Source(Protocol):
@@ -183,14 +185,14 @@ class Replica:
 
     async def _post(self, caller: Caller, seen: Seen, part: Part, timeout_s: float) -> Answer:
         """The answer to one call; without base64 where the server does not know it."""
-        for encoding in ("base64", "float") if self.base64 else ("float",):
+        for encoding in ("base64", "float") if self.base64 and seen.base64 else ("float",):
             body = upstream_body(self.source.model, part.inputs, part.call, encoding)
             answer = await self._send(caller, seen, body, part.request_id, timeout_s)
             refused = answer.status in (400, 422) and encoding == "base64"
             if refused and b"encoding_format" in answer.body:
                 continue
             # A refusal may name the field among others: only an answer tells that it was the cause.
-            if encoding == "float" and answer.status == 200:
+            if encoding == "float" and answer.status == 200 and seen.base64:
                 self.base64 = False
             return answer
         raise AssertionError  # the last encoding returns

@@ -94,6 +94,8 @@ class UrlSource:
         self._probes = probes
         self._checkpoint = checkpoint
         self._identity: Identity | None = None
+        self._packs = False
+        """Whether its base64 was seen to hold the numbers that it writes."""
         self._told = False
         """Whether a warning said that it does not answer."""
         self._wake = asyncio.Event()
@@ -101,7 +103,11 @@ class UrlSource:
     def look(self) -> Seen:
         """What the last probe told."""
         return Seen(
-            url=self._url, key=self._key, identity=self._identity, checkpoint=self._checkpoint
+            url=self._url,
+            key=self._key,
+            identity=self._identity,
+            checkpoint=self._checkpoint,
+            base64=self._packs,
         )
 
     def want(self) -> None:
@@ -113,7 +119,7 @@ class UrlSource:
         self._wake.set()
 
     def _forget(self) -> None:
-        self._identity = None
+        self._identity, self._packs = None, False
         self._probes.holders.discard(self)
 
     async def watch(
@@ -156,6 +162,8 @@ class UrlSource:
         vectors = await self._vectors(session)
         proof = await self._as_before(vectors, secret, store)
         probe = hashlib.blake2b(proof, digest_size=16).hexdigest()
+        if self._identity is None or self._identity.probe != probe:
+            self._packs = await self._packs_alike(session, vectors)
         size = len(vectors[0]) // 4
         self._identity = msgspec.structs.replace(self._probes.base, dimensions=size, probe=probe)
 
@@ -182,14 +190,28 @@ class UrlSource:
             store.keep({key: whole}, exact=True)
         return whole
 
-    async def _vectors(self, session: aiohttp.ClientSession) -> list[bytes]:
+    async def _packs_alike(self, session: aiohttp.ClientSession, vectors: list[bytes]) -> bool:
+        """Whether its base64 holds float32 with the lowest byte first: some write halves, doubles,
+        or the highest byte first, which are numbers too."""
+        try:
+            packed = await self._vectors(session, "base64")
+        except WrongAnswerError:
+            packed = []
+        if packed and same(b"".join(packed), vectors):
+            return True
+        _LOG.info("%s is asked for numbers: its base64 is refused, or not float32", self.name)
+        return False
+
+    async def _vectors(
+        self, session: aiohttp.ClientSession, encoding: str = "float"
+    ) -> list[bytes]:
         import aiohttp
 
         call = EmbeddingCall(model=self.model, inputs=TEXTS)
         try:
             async with session.post(
                 f"{self._url}/embeddings",
-                data=upstream_body(self.model, TEXTS, call, "float"),
+                data=upstream_body(self.model, TEXTS, call, encoding),
                 headers=_headers(self._key),
                 timeout=aiohttp.ClientTimeout(total=_PROBE_S, connect=5.0),
                 allow_redirects=False,

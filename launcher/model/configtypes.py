@@ -51,8 +51,9 @@ _KINDS: Final[Mapping[str, _Kind]] = MappingProxyType(
     | dict.fromkeys(("auto_map", "id2label"), _OBJECT)
 )  # fmt: skip
 _NAMES: Final = frozenset({
-    "_encode_special_floats", "dict_dtype_to_str", "get_text_config", "is_heterogeneous",
-    "per_layer_attributes", "self", "to_dict", "to_diff_dict", "to_json_string", "use_return_dict",
+    "_encode_special_floats", "attribute_map", "dict_dtype_to_str", "get_text_config",
+    "is_heterogeneous", "per_layer_attributes", "self", "sub_configs", "to_dict", "to_diff_dict",
+    "to_json_string", "use_return_dict",
 })  # fmt: skip
 """What transformers' class of settings has as a property without a setter, or calls."""
 _NESTED: Final = ("text_config", "llm_config", "language_config", "thinker_config")
@@ -116,6 +117,9 @@ def check_types(path: Path, config: Mapping[str, Any], rows: int) -> None:
         said = config.get(key)
         if said is not None and (not isinstance(said, str) or said not in _DTYPES):
             raise _wrong(path, key, said, "as float32, bfloat16 or float16")
+    labels = config.get("id2label") or {}
+    if not all(key.strip().lstrip("+-").isdecimal() for key in labels):
+        raise _wrong(path, "id2label", labels, "as labels by their numbers")
     _check_tokens(path, config, rows)
 
 

@@ -70,6 +70,10 @@ UNSAID: Mapping[str, Mapping[str, int]] = {
 """What transformers' classes take where config.json says nothing, if not a head's usual share."""
 
 
+_WINDOW_UNSAID = 4096
+"""`sliding_window` where a Mistral's, Qwen2's or Qwen3's config.json does not have the key."""
+
+
 @dataclass(frozen=True)
 class Sizes:
     """Of the config, in elements."""
@@ -100,9 +104,11 @@ def check_decoder(
     raw: Mapping[str, Any],
     architectures: Sequence[str],
     sizes: Sizes,
-    headers: Iterable[Header],
+    headers: Sequence[Header],
 ) -> Decoder:
     """Hold config.json (at `path`) and the tensors of a decoder to what is served right.
+
+    Without `headers` the weights are not there yet.
 
     Raises:
         QlaunchError: exit 2: `model_unsupported` (a class, attention, rotation or activation that
@@ -116,7 +122,8 @@ def check_decoder(
     act = raw.get("hidden_act", "silu")
     if act != "silu":
         _unsupported(path, f"gives hidden_act {shown(str(act))}; the engine computes silu only")
-    if raw.get("quantization_config") is None and raw.get("compression_config") is None:
+    plain = raw.get("quantization_config") is None and raw.get("compression_config") is None
+    if headers and plain:
         _check_tensors(path, _expected(family, raw, sizes), headers)
     new = bool(raw.get("rope_parameters")) and raw.get("rope_theta") is None
     return Decoder(both_ways=both_ways, window=_window(path, raw, family), new_rotation=new)
@@ -200,6 +207,7 @@ _ENGINE_ONLY: Mapping[str, tuple[str, ...]] = {
 def _check_keys(path: Path, raw: Mapping[str, Any], family: str) -> None:
     """Refuse keys of config.json that only one of engine and transformers reads."""
     odd = [key for key in _ENGINE_ONLY.get(family, ()) if raw.get(key) not in (None, False)]
+    odd += [key for key in ("is_hybrid_swa", "use_ngram_embedding") if raw.get(key)]
     if raw.get("rope_is_neox_style", True) is not True:
         odd.append("rope_is_neox_style")
     if raw.get("transformers_weights") is not None:
@@ -219,7 +227,7 @@ def _check_layer_types(path: Path, raw: Mapping[str, Any], layers: int) -> None:
     odd = next((k for k in kinds if k not in ("full_attention", "sliding_attention")), None)
     if odd is not None:
         _unsupported(path, f"has a layer of the kind {shown(str(odd))} in layer_types")
-    window = raw.get("sliding_window")
+    window = raw.get("sliding_window", _WINDOW_UNSAID)
     off = raw.get("use_sliding_window", True) is False or window is None
     if "sliding_attention" in kinds and off:
         raise broken(path, "has sliding_attention in layer_types and no sliding window")
@@ -311,7 +319,7 @@ def _number(where: Mapping[str, Any], name: str) -> bool:
 
 def _window(path: Path, raw: Mapping[str, Any], family: str) -> int | None:
     """The sliding window that layers have, as transformers reads it."""
-    window = raw.get("sliding_window")
+    window = raw.get("sliding_window", _WINDOW_UNSAID)
     if type(window) is not int:
         return None
     if window < 1:

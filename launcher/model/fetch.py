@@ -9,7 +9,7 @@ from launcher.errors import QlaunchError
 from launcher.model import hub_cache
 from launcher.model.files import visible
 from launcher.model.hub import locate_hub, pull_hub, remains
-from launcher.model.inspect import inspect
+from launcher.model.inspect import check_files, inspect
 from launcher.model.package import locate_package, pull_package
 
 if TYPE_CHECKING:
@@ -75,6 +75,24 @@ def not_whole(sources: Sequence[Source]) -> QlaunchError | None:
             error.code == "model_incomplete" and visible(folder, "*.safetensors")
         ):
             return error
+    return None
+
+
+def refused(sources: Sequence[Source]) -> QlaunchError | None:
+    """Why what lies of the first of `sources` in a hub's cache is of a kind that is not served.
+
+    None where nothing says so. Without weights it may be here in part: config.json then counts
+    alone, unless a fetch of ours brought the rest too.
+    """
+    for source in sources:
+        folder = remains(source) if source.kind in _HUBS else None
+        if folder is None or not (folder / "config.json").exists():
+            continue
+        whole = hub_cache.is_unchecked(source) or bool(visible(folder, "*.safetensors"))
+        try:
+            check_files(folder, whole=whole)
+        except QlaunchError as error:
+            return error if error.code == "model_unsupported" else None
     return None
 
 

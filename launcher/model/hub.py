@@ -29,7 +29,7 @@ from launcher.model.download import (
     unreachable,
 )
 from launcher.model.files import visible
-from launcher.model.inspect import inspect
+from launcher.model.inspect import check_files, inspect
 from launcher.network import classify, hubs
 from launcher.network.causes import HUGGING_FACE, MODELSCOPE, Cause
 
@@ -235,6 +235,8 @@ def snapshot(source: Source, *, local_only: bool, again: Sequence[str] = ()) -> 
         QlaunchError: see `pull_hub`.
     """
     try:
+        if not local_only and not again:
+            _check_small(source)
         folder = _snapshot(source, local_only=local_only)
         if again:
             _force(source, folder.name, again)
@@ -245,12 +247,24 @@ def snapshot(source: Source, *, local_only: bool, again: Sequence[str] = ()) -> 
     return folder
 
 
-def _snapshot(source: Source, *, local_only: bool) -> Path:
+def _check_small(source: Source) -> None:
+    """Refuse what cannot be served before its weights are fetched: gigabytes, and minutes.
+
+    Files that came damaged say nothing: they are fetched again with the rest.
+    """
+    folder = _snapshot(source, local_only=False, wanted=hub_cache.SMALL)
+    if not (folder / "config.json").exists():
+        return
+    if source.kind == "modelscope" or not hub_cache.damaged(folder, lambda _: None):
+        check_files(folder)
+
+
+def _snapshot(source: Source, *, local_only: bool, wanted: Sequence[str] = hub_cache.ALLOW) -> Path:
     """The library's own download; what it prints goes to stderr, where progress belongs."""
     options: dict[str, Any] = {
         "revision": source.revision,
         "local_files_only": local_only,
-        "allow_patterns": hub_cache.ALLOW,
+        "allow_patterns": list(wanted),
         "ignore_patterns": hub_cache.IGNORE,
     }
     hub_cache.spare_caches()

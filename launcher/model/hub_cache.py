@@ -35,6 +35,8 @@ IGNORE: Final = [
     *("onnx/*", "openvino/*", "coreml/*", "tflite/*"),
     *("checkpoint-*/*", "original/*", "gguf/*"),
 ]
+SMALL: Final = [*(each for each in ALLOW if each != "*.safetensors"), "*_Dense/*.safetensors"]
+"""All but a model's own weights."""
 _WORTH_TELLING: Final = 1e9
 """Bytes to read, from which on it takes seconds."""
 _PARTIAL: Final = re.compile(r"(?P<blob>.+)\.[0-9a-f]{8}\.incomplete")

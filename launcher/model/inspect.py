@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from launcher.errors import QlaunchError
 from launcher.linux.files import absent
@@ -56,6 +56,9 @@ _SCANNED = 128 * 1024 * 1024
 """Bytes of weights up to which every number is looked at (0.1 s); of larger ones the short tensors
 alone."""
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|h)\.(\d{1,5})\.")
+_SHORTER = ("max_sequence_length", "seq_length", "max_seq_len", "model_max_length")
+"""Keys of config.json of which SGLang takes the first for the context before it looks at
+`max_position_embeddings`; transformers reads none of them."""
 _LEAST_POSITIONS = 3
 """A word between two tokens of the tokenizer's own."""
 _WORD_EMBEDDING = ("word_embeddings.weight", "embed_tokens.weight", "tok_embeddings.weight")
@@ -78,59 +81,120 @@ def inspect(path: Path) -> Checkpoint:
         raise broken(place, "cannot be read: Permission denied", fix=fix) from error
 
 
+def check_files(path: Path, *, whole: bool = True) -> None:
+    """Refuse a folder by what it holds besides its weights, which need not be there yet.
+
+    Args:
+        path: of the folder.
+        whole: every file but the weights is there; else config.json alone is looked at.
+
+    Raises:
+        QlaunchError: exit 2, as `inspect`.
+    """
+    folder = _folder(path)
+    if whole:
+        _read(folder, ())
+        return
+    _check_network(folder / "config.json", read_json_object(folder / "config.json"), ())
+
+
 def _inspect(path: Path) -> Checkpoint:
     folder = _folder(path)
-    config = read_json_object(config_path := folder / "config.json")
-    _check_own_code(config_path, config)
-    check_keys(config_path, config)
-    sizes = {name: _size(config_path, config, name) for name in _ALIASES if name != "positions"}
-    named = _architectures(config_path, config)
-    model_type = str(config.get("model_type") or "unknown")
+    check_files(folder, whole=False)  # what no weights would mend is said before them
     headers = read_headers(folder)
-    check_names(folder)
-    _match(config_path, headers, sizes)
-    quantization = _quantization(config_path, config)
-    _optional(config_path, config, *_ALIASES["positions"])
+    facts, folders = _read(folder, headers)
+    return Checkpoint(
+        path=folder,
+        **facts,
+        **_weights(headers),
+        fingerprint=fingerprint(folder, headers, folders),
+    )
+
+
+class _Network(NamedTuple):
+    """What config.json says of the transformer, held to the weights."""
+
+    sizes: dict[str, int]
+    named: tuple[str, ...]
+    served_as: str
+    model_type: str
+    encoder: bool
+    kv_heads: int
+    head_dim: int
+    decoder: Decoder | None
+    quantization: str | None
+
+
+def _check_network(path: Path, config: dict[str, Any], headers: Sequence[Header]) -> _Network:
+    """Hold config.json (at `path`) to what is served, and to the weights where they are there."""
+    _check_own_code(path, config)
+    check_keys(path, config)
+    sizes = {name: _size(path, config, name) for name in _ALIASES if name != "positions"}
+    named = _architectures(path, config)
+    model_type = str(config.get("model_type") or "unknown")
+    _match(path, headers, sizes)
+    quantization = _quantization(path, config)
+    _optional(path, config, *_ALIASES["positions"])
     served_as = named[0] if named else UNNAMED.get(model_type, "")
     encoder = model_type in ENCODERS or served_as.startswith(encoders.CLASSES)
     if encoder:
-        served_as = encoders.check(config_path, config, headers, sizes, named).served_as
+        served_as = encoders.check(path, config, headers, sizes, named).served_as
     if not served_as:
-        raise broken(config_path, "does not say which class the model is (architectures)")
-    architectures = named or (served_as,)
-    check_types(config_path, config, sizes["vocab_size"])
-    check_finite(headers, whole=sum(header.size for header in headers) <= _SCANNED)
-    mended = check_tokenizer(folder, config, model_type=model_type, rows=sizes["vocab_size"])
+        raise broken(path, "does not say which class the model is (architectures)")
+    check_types(path, config, sizes["vocab_size"])
     width, heads = sizes["hidden_size"], sizes["num_attention_heads"]
-    kv_heads, head_dim = _attention(config_path, config, model_type, width, heads)
+    kv_heads, head_dim = _attention(path, config, model_type, width, heads)
     shape = Sizes(heads=heads, kv_heads=kv_heads, head_dim=head_dim, **_decoder_sizes(sizes))
-    decoder = None if encoder else check_decoder(config_path, config, architectures, shape, headers)
+    classes = named or (served_as,)
+    decoder = None if encoder else check_decoder(path, config, classes, shape, headers)
+    return _Network(
+        sizes, named, served_as, model_type, encoder, kv_heads, head_dim, decoder, quantization
+    )
+
+
+def _read(folder: Path, headers: Sequence[Header]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Fields of Checkpoint that come of all files but the weights; the folders of modules.
+
+    Args:
+        folder: of the checkpoint.
+        headers: of the weights; without any, nothing is held to them.
+    """
+    config = read_json_object(config_path := folder / "config.json")
+    if headers:
+        check_names(folder)
+    network = _check_network(config_path, config, headers)
+    sizes = network.sizes
+    check_finite(headers, whole=sum(header.size for header in headers) <= _SCANNED)
+    mended = check_tokenizer(
+        folder, config, model_type=network.model_type, rows=sizes["vocab_size"]
+    )
+    decoder, architectures = network.decoder, network.named or (network.served_as,)
     causal = decoder is not None and not decoder.both_ways
+    width = sizes["hidden_size"]
     head = read_head(folder, hidden_size=width, causal=causal, class_name=architectures[0])
     if decoder is not None:
         check_head(folder, head)
-    shared: dict[str, Any] = {**sizes, **{name: getattr(head, name) for name in _FROM_HEAD}}
-    return Checkpoint(
-        path=folder,
+    context = _context(config_path, config, network.model_type, head)
+    facts = dict(
         architectures=architectures,
-        served_as=served_as,
-        unnamed=not named,
-        model_type=model_type,
-        **shared,
-        num_kv_heads=kv_heads,
-        head_dim=head_dim,
-        context_length=_bounded(_context(config_path, config, model_type, head), decoder),
-        **_weights(headers),
+        served_as=network.served_as,
+        unnamed=not network.named,
+        model_type=network.model_type,
+        **sizes,
+        **{name: getattr(head, name) for name in _FROM_HEAD},
+        num_kv_heads=network.kv_heads,
+        head_dim=network.head_dim,
+        context_length=_bounded(context, decoder),
         dimensions=head.dense_dims[-1] if head.dense_dims else width,
         mended_tokenizer=mended,
-        encoder=encoder,
+        encoder=network.encoder,
         both_ways=not causal,
         sliding_window=decoder.window if decoder is not None else None,
         new_rotation=decoder is not None and decoder.new_rotation,
-        quantization=quantization,
+        quantization=network.quantization,
         prompts=read_prompts(folder),
-        fingerprint=fingerprint(folder, headers, head.folders),
     )
+    return facts, head.folders
 
 
 def _folder(path: Path) -> Path:
@@ -273,6 +337,11 @@ def _match(path: Path, headers: Sequence[Header], sizes: dict[str, int]) -> None
 def _context(path: Path, config: dict[str, Any], model_type: str, head: PoolingHead) -> int:
     """Positions a text can take: RoBERTa's padding index + 1 of them are never used."""
     positions = _optional(path, config, *_ALIASES["positions"])
+    key = next((key for key in _SHORTER if config.get(key) is not None), None)
+    if key is not None and (type(config[key]) not in (int, float) or config[key] < 1):
+        raise broken(path, f"gives {key} as {str(config[key])[:40]!r}, not as a positive integer")
+    if key is not None and positions is not None:
+        positions = int(min(positions, config[key]))
     if positions is None:
         if head.max_seq_length is None:
             raise broken(path, "does not give max_position_embeddings")
@@ -332,10 +401,21 @@ def _check_stray_quantization(config_path: Path) -> None:
 
 
 def _quantization(path: Path, config: dict[str, Any]) -> str | None:
-    said = config.get("quantization_config") or config.get("compression_config")
+    kinds = (config.get("quantization_config"), config.get("compression_config"))
+    said = next((each for each in kinds if each is not None), None)
     if said is None:
         _check_stray_quantization(path)
         return None
     if not isinstance(said, dict):
         raise broken(path, "gives quantization_config as something other than an object")
-    return str(said.get("quant_method") or said.get("quant_algo") or "unknown")
+    method = said.get("quant_method") or said.get("quant_algo")
+    if method is None:
+        raise broken(
+            path,
+            "gives quantization_config without quant_method, as MLX writes it: weights that no"
+            " engine here reads",
+            code="model_unsupported",
+            fix="take the model in a form for PyTorch; if its weights are not quantised, remove"
+            " quantization_config from that file",
+        )
+    return str(method)

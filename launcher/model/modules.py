@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from launcher.model.files import broken, missing, read_json, read_json_object
+from launcher.model.files import broken, read_json, read_json_object
 from launcher.model.settings import (
     Settings,
     check_input,
@@ -86,9 +86,9 @@ def read_head(folder: Path, *, hidden_size: int, causal: bool, class_name: str) 
         class_name: architecture, to name in that default's reason.
 
     Raises:
-        QlaunchError: `model_incomplete` (modules.json names a file that is absent, or nothing says
-            how to pool), `model_corrupt`, `model_unsupported` (modules or pooling no engine here
-            offers); exit 2.
+        QlaunchError: `model_incomplete` (modules.json names a file that is absent),
+            `model_corrupt`, `model_unsupported` (modules or pooling no engine here offers, or
+            nothing says how to pool); exit 2.
     """
     check_kind(folder)
     settings = read_settings(folder)
@@ -124,10 +124,11 @@ def _undefined(folder: Path, hidden_size: int, class_name: str) -> QlaunchError:
     vector of a text at all (ColBERT, SPLADE, cross-encoders): a guess would be proved right.
     """
     other = ", a classifier such as a cross-encoder," if class_name.endswith(_HEADS) else ""
-    return missing(
+    return broken(
         folder,
         f"holds a {shown(class_name)}{other} and neither modules.json nor 1_Pooling/config.json:"
         " nothing says how a text's tokens become one vector",
+        code="model_unsupported",
         fix="if it makes one vector a text, write the pooling that its model card names into"
         f' 1_Pooling/config.json: {{"word_embedding_dimension": {hidden_size}, "pooling_mode":'
         ' "mean"}, or "cls" for the first token',

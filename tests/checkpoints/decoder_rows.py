@@ -164,7 +164,6 @@ _ATTENTION = (
             without("modules.json", "1_Pooling/config.json"),
         ),
         says=("nothing says how", "1_Pooling"),
-        code="model_incomplete",
     ),
     Row(
         name="qwen3-is-causal-text",
@@ -363,6 +362,27 @@ _CONFIGS = (
             config(use_sliding_window=True, sliding_window=256, max_window_layers=1),
         ),
         how="the context ends with the window",
+    ),
+    Row(
+        name="mistral-window-unsaid",
+        what="a Mistral without the key `sliding_window`, which transformers takes for 4096",
+        source="configs written by hand",
+        make=edited(_mistral, config(sliding_window=GONE, max_position_embeddings=8192)),
+        how="the context ends with the window",
+    ),
+    Row(
+        name="qwen3-context-elsewhere",
+        what="`model_max_length: 256`, which SGLang takes for the context",
+        source="fine-tunes of early Llama (`max_sequence_length`), configs edited by hand",
+        make=edited(_qwen3, config(model_max_length=256)),
+        how="the context ends there",
+    ),
+    Row(
+        name="qwen3-mlx",
+        what="`quantization_config` without `quant_method`",
+        source="mlx-community",
+        make=edited(_qwen3, config(quantization_config={"group_size": 64, "bits": 4})),
+        says=("quant_method", "MLX"),
     ),
     Row(
         name="qwen3-biases",

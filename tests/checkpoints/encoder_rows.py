@@ -140,7 +140,6 @@ _ARCHITECTURES = (
             prefixed("bert."),
         ),
         ("BertForSequenceClassification", "cross-encoder"),
-        code="model_incomplete",
     ),
     Row(
         "roberta-masked-lm",

@@ -113,7 +113,6 @@ _MODULES = (
         "facebook/contriever (mean), cambridgeltl/SapBERT (first token)",
         edited(bert, without("modules.json", "1_Pooling/config.json")),
         ("BertModel", "nothing says how", "1_Pooling/config.json"),
-        code="model_incomplete",
     ),
     Row(
         "truncate-dim",
@@ -133,7 +132,6 @@ _MODULES = (
                 without("modules.json", "1_Pooling/config.json"),
             ),
             (name, "nothing says how"),
-            code="model_incomplete",
         )
         for name, source in (
             ("BertForMaskedLM", "naver/splade-cocondenser-ensembledistil"),

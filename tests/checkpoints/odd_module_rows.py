@@ -435,6 +435,8 @@ _DECODERS = (
             ("bias", "bias", True),
             ("rotation-style", "rope_is_neox_style", False),
             ("weights-named", "transformers_weights", "x.safetensors"),
+            ("hybrid-window", "is_hybrid_swa", True),
+            ("ngrams", "use_ngram_embedding", True),
         )
     ),
     served(

@@ -261,6 +261,13 @@ class TestHeaders:
     def test_compressed_bodies_are_refused(self) -> None:
         assert Service().embed(b"x", headers={"content-encoding": "gzip"}).status == 415
 
+    def test_a_body_with_two_lengths_is_refused_and_its_connection_ends(self) -> None:
+        two = {"content-length": "4", "transfer-encoding": "chunked"}
+        said = Service().embed({"input": "a"}, headers=two)
+        assert (said.status, said.headers["connection"]) == (400, "close")
+        assert said.error["code"] == "bad_body"
+        assert said.passed is None
+
     def test_a_body_too_large_by_its_header_is_not_read(self) -> None:
         said = Service().embed(b"", headers={"content-length": "50000000"})
         assert said.status == 413

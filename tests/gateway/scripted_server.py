@@ -46,6 +46,8 @@ class ScriptedServer:
         self.spoil: Callable[[dict[str, Any]], Any] = lambda answer: answer
         """What becomes of the answer on its way; text is sent as it is."""
         self.base64 = True
+        self.packed: Callable[[list[float]], bytes] = lambda vector: array("f", vector).tobytes()
+        """What its base64 holds."""
         self.gate: asyncio.Event | None = None
         """Calls wait for it."""
         self.delay_s = 0.0
@@ -99,7 +101,7 @@ class ScriptedServer:
         for index, item in enumerate(body["input"]):
             vector: Any = truth(item, size, self.model)
             if body.get("encoding_format") == "base64":
-                vector = base64.b64encode(array("f", vector).tobytes()).decode()
+                vector = base64.b64encode(self.packed(vector)).decode()
             data.append({"object": "embedding", "index": index, "embedding": vector})
         tokens = sum(len(item) for item in body["input"])
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}

@@ -619,3 +619,12 @@ class Impostor:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+
+
+def test_a_cache_in_a_folder_that_is_not_there_is_cautioned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QLAUNCH_HOME", str(tmp_path / "home"))
+    assert str(tmp_path / "mnt") in (caution(str(tmp_path / "mnt" / "v.db")) or "")
+    assert caution(str(tmp_path / "v.db")) is None
+    assert caution(str(tmp_path / "home" / "cache" / "gateway" / "v.db")) is None, "our own"

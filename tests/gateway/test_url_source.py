@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -159,3 +160,21 @@ def test_a_probe_that_never_was_answered_is_told_once(caplog: pytest.LogCaptureF
 
     run(work())
     assert caplog.text.count("does not answer the probe: status 404") == 1
+
+
+@pytest.mark.parametrize("form", [">{}f", "<{}d", "<{}e", "<{}f"])
+def test_base64_that_is_not_float32_lowest_byte_first_is_not_asked_for(form: str) -> None:
+    async def work() -> None:
+        async with ScriptedServer().running() as server, world(Memory()) as w:
+            server.packed = lambda vector: struct.pack(form.format(len(vector)), *vector)
+            source = UrlSource(server.url, "m", None, Probes(BASE))
+            assert not source.look().base64, "it is not known yet"
+            await w.probe(source)
+            assert source.look().base64 is (form == "<{}f")
+            asked = len(server.calls)
+            await w.probe(source)
+            assert len(server.calls) == asked + 1, "once for a model"
+            source.suspect()
+            assert not source.look().base64
+
+    run(work())

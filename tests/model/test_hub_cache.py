@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
 
+from launcher.app.known_model import Fetching, known_model
 from launcher.errors import QlaunchError
 from launcher.model import hub, hub_cache, remove
 from launcher.model.fetch import locate
 from launcher.model.files import POINTER, check_pointer
 from launcher.model.source import parse_source
+from launcher.paths import dirs
 from tests.checkpoints import make_qwen3
+from tests.checkpoints.weights import write_json
 
 SOURCE = parse_source("hf:acme/tiny")
 COMMIT = "c" * 40
@@ -180,3 +184,24 @@ def test_git_lfs_is_named_only_in_a_clone(tmp_path: Path) -> None:
         with pytest.raises(QlaunchError) as caught:
             check_pointer(weights, POINTER)
         assert ("git lfs pull" in (caught.value.fix or "")) == is_clone
+
+
+def test_a_plan_without_a_fetch_refuses_what_the_cache_shows_is_not_served(cache: Path) -> None:
+    config = snapshot(cache) / "config.json"
+    (snapshot(cache) / "modules.json").unlink()
+    (snapshot(cache) / "1_Pooling" / "config.json").unlink()
+    how = Fetching(fetch=False, foresee=True, offline=True, progress=lambda _: None)
+    both_ways = json.loads(config.read_bytes()) | {"is_causal": False}
+    config.unlink()
+    write_json(config, both_ways)
+    with pytest.raises(QlaunchError, match="nothing says how") as caught:
+        known_model(str(SOURCE), dirs(), how)
+    assert caught.value.code == "model_unsupported"
+    # Without weights it may be here in part: what config.json alone says counts.
+    for weights in snapshot(cache).glob("*.safetensors"):
+        weights.unlink()
+    assert known_model(str(SOURCE), dirs(), how).absent is not None
+    config.unlink()
+    write_json(config, both_ways | {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"})
+    with pytest.raises(QlaunchError, match="GPT2LMHeadModel"):
+        known_model(str(SOURCE), dirs(), how)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 
 from tests.checkpoints import make_bert, make_qwen3
 from tests.checkpoints.hub import Hub, commit, serve
+from tests.checkpoints.weights import write_json
 from tests.patience import PATIENCE_S
 
 _PROGRAM = """
@@ -216,3 +218,25 @@ def test_a_repository_without_a_file_that_serving_needs(client: Client, tmp_path
     client.hub.repos["acme/gguf"] = {"main": folder}
     (answer,) = client.pull(("hf:acme/gguf", False))
     assert (answer["code"], answer["exit"]) == ("model_unsupported", 2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_cannot_be_served_is_refused_before_its_weights_come(
+    client: Client, tmp_path: Path, kind: str
+) -> None:
+    bare = make_bert(tmp_path / "bare")
+    (bare / "modules.json").unlink()
+    shutil.rmtree(bare / "1_Pooling")
+    client.hub.repos["acme/bare"] = {"main": bare}
+    (answer,) = client.pull((f"{kind}:acme/bare", False))
+    assert (answer["code"], answer["exit"]) == ("model_unsupported", 2)
+    assert "1_Pooling/config.json" in answer["fix"]
+    assert not list((tmp_path / "hf").rglob("*.safetensors"))
+    assert not list((tmp_path / "modelscope").rglob("*.safetensors"))
+    # What the refusal says to write, where it says to, serves the model.
+    (folder,) = (each.parent for each in tmp_path.rglob("config.json") if bare not in each.parents)
+    assert str(folder) in answer["message"]
+    pooling = {"word_embedding_dimension": 64, "pooling_mode": "mean"}
+    write_json(folder / "1_Pooling" / "config.json", pooling)
+    (answer,) = client.pull((f"{kind}:acme/bare", False))
+    assert answer["located"] == answer["folder"] == str(folder)

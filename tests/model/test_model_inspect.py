@@ -20,6 +20,7 @@ from launcher.model.inspect import inspect
 from tests.checkpoints import make_bert, make_qwen3, make_roberta
 from tests.checkpoints.edit import edited, setting
 from tests.checkpoints.head import Pooling
+from tests.checkpoints.matrix import rows
 
 
 @pytest.fixture(scope="session")
@@ -115,7 +116,23 @@ def test_without_modules_a_decoder_takes_its_last_token_and_an_encoder_nothing(
     assert "default for decoders" in found.pooling_source
     assert "default" in found.normalize_source
     # The first token of a Contriever was proved right, which wants the mean of all.
-    refused(bert, "model_incomplete", "nothing says how a text's tokens become one vector")
+    refused(bert, "model_unsupported", "nothing says how a text's tokens become one vector")
+
+
+def test_a_mistral_without_the_key_of_its_window_has_transformers_own(tmp_path: Path) -> None:
+    row = next(row for row, _ in rows(served=True) if row.name == "mistral-window-unsaid")
+    assert inspect(row.make(tmp_path / "m")).context_length == 4096
+
+
+@pytest.mark.parametrize("key", ["seq_length", "max_seq_len", "model_max_length"])
+def test_a_context_that_the_engine_finds_elsewhere_is_kept_to(
+    bert: Path, qwen3: Path, key: str
+) -> None:
+    for folder, positions in ((bert, 512), (qwen3, 2048)):
+        setting("config.json", **{key: 64})(folder)
+        assert inspect(folder).context_length == 64
+        setting("config.json", **{key: 1e30})(folder)
+        assert inspect(folder).context_length == positions
 
 
 def test_what_the_refusal_of_a_bare_encoder_says_to_write_serves_it(bert: Path) -> None:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from launcher.gateway.backends.backend import Backend, BackendError, CacheSettings, bad_cache
 from launcher.network.listening import is_loopback
 from launcher.network.redis_address import is_redis, parse
+from launcher.paths import dirs
 
 
 def open_backend(settings: CacheSettings) -> Backend:
@@ -85,9 +86,15 @@ def _scheme(url: str) -> str:
 
 
 def caution(url: str) -> str | None:
-    """What to know of a cache server on another machine, in a sentence; None where nothing."""
+    """What to know of a cache server on another machine, or of a file whose folder is not there.
+
+    In a sentence; None where nothing.
+    """
     if _scheme(url) == "sqlite":
-        return None
+        folder = _file(url).expanduser().absolute().parent
+        if folder.is_dir() or folder.is_relative_to(dirs().cache):
+            return None
+        return f"the cache's folder {folder} was not there, and is made: is a disk not mounted?"
     if _scheme(url) == "redis":
         try:
             address = parse(url)

@@ -328,9 +328,14 @@ def _check_headers(headers, settings):
     """Refuse by the header alone what need not be read.
 
     Raises:
-        Refused: 411, 413 or 415.
+        Refused: 400, 413 or 415.
     """
     length = headers.get(b"content-length")
+    if length is not None and b"transfer-encoding" in headers:
+        # What stands before this service may go by the other, and take what is left for a request.
+        message = "Content-Length and Transfer-Encoding say two things of one body"
+        closing = [(b"connection", b"close")]
+        raise Refused(400, message, code="bad_body", headers=closing)
     # Python makes no number of thousands of digits: the first ones are enough.
     if length is not None and length.isdigit() and int(length[:_DIGITS]) > settings.body_bytes:
         raise too_large(settings.body_bytes)

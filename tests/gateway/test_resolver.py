@@ -19,8 +19,8 @@ async def joined(bench: Bench, value: Any) -> asyncio.Task[Reply]:
     """A request that waits for what another has under way."""
     waits, under_way = asyncio.Event(), bench.resolver._under_way
 
-    def look(*given: Any) -> dict[bytes, asyncio.Future[bytes | None]]:
-        if found := under_way(*given):
+    def look(keys: Any, priority: Any) -> dict[bytes, asyncio.Future[bytes | None]]:
+        if found := under_way(keys, priority):
             waits.set()
         return found
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -180,3 +182,25 @@ def test_git_lfs_is_named_only_in_a_clone(tmp_path: Path) -> None:
         with pytest.raises(QlaunchError) as caught:
             check_pointer(weights, POINTER)
         assert ("git lfs pull" in (caught.value.fix or "")) == is_clone
+
+
+def test_what_is_cached_is_seen_without_the_clients_imports(cache: Path) -> None:
+    """They made `plan` and `model list` compute for twice as long."""
+    program = (
+        "import sys\n"
+        "from launcher.model.hub import locate_hub\n"
+        "from launcher.model.source import parse_source\n"
+        "print(*(locate_hub(parse_source(text)) for text in sys.argv[1:]))\n"
+        "assert 'huggingface_hub.hf_api' not in sys.modules\n"
+    )
+    words = ["hf:acme/tiny", f"hf:acme/tiny@{COMMIT}", "hf:acme/none"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words],
+        env={**os.environ, "HF_HUB_CACHE": str(cache.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = str(snapshot(cache))
+    assert done.stdout.split() == [found, found, "None"], done.stderr
+    assert done.returncode == 0, done.stderr

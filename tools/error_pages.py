@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 from collections.abc import Iterator
@@ -40,7 +41,8 @@ class Raised:
     module: str
 
 
-def raised() -> list[Raised]:
+@functools.cache
+def raised() -> tuple[Raised, ...]:
     """Every call in the launcher that gives a `code`, by module and line."""
     # Made from the outcome of a check.
     found = [Raised(f"doctor_{how}", None, None, "launcher.cli.doctor") for how in _OUTCOMES]
@@ -53,7 +55,7 @@ def raised() -> list[Raised]:
             for node in ast.walk(ast.parse(path.read_text("utf-8")))
             for one in _of(node, module)
         ]
-    return found
+    return tuple(found)
 
 
 def _of(node: ast.AST, module: str) -> Iterator[Raised]:

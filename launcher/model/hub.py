@@ -55,14 +55,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 def locate_hub(source: Source) -> Path | None:
     """The folder of `source` in the library's cache, or None; touches no network."""
-    if source.kind == "modelscope" and not _has_modelscope_cache():
-        return None
-    try:
-        folder = _snapshot(source, local_only=True)
-    except Exception:  # noqa: BLE001 - each library has its own idea of "not in the cache"
-        return None
+    folder = remains(source)
     # An interrupted download by ModelScope's client leaves its folder, with the parts in it.
-    return None if any(folder.rglob("*.incomplete")) else folder
+    return None if folder is None or any(folder.rglob("*.incomplete")) else folder
 
 
 def remains(source: Source) -> Path | None:

@@ -86,10 +86,11 @@ def snapshot_folder(source: Source) -> Path | None:
     folder = repository(source)
     revision = source.revision or "main"
     # Without a ref it is a commit, or a revision that was never fetched.
-    with contextlib.suppress(OSError, UnicodeDecodeError):
+    with contextlib.suppress(OSError, ValueError):
         revision = (folder / "refs" / revision).read_text(encoding="utf-8").strip()
     found = folder / "snapshots" / revision
-    return found if found.is_dir() else None
+    # Path.is_dir() raises where the cache may not be read.
+    return found if os.path.isdir(found) else None  # noqa: PTH112
 
 
 def blobs(source: Source) -> frozenset[str]:

@@ -4,9 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from tests.bench.server import WIDTH, Behaviour, serving, spoilt, words
 from tests.patience import HANG_S, PATIENCE_S, no_hang
 
 FAKE = Path(__file__).parents[1] / "fake_engine.py"
-FEW = Bounds(requests=10, seconds=0.0, limit_s=20.0, warmup=2, timeout_s=10.0)
+FEW = Bounds(requests=10, seconds=0.0, limit_s=PATIENCE_S, warmup=2, timeout_s=PATIENCE_S)
 ONE = Level()
 FIGURES = ("mean_ms", "p50_ms", "p95_ms", "p99_ms", "embeddings_per_s", "tokens_per_s")
 
@@ -253,19 +252,23 @@ def test_with_a_leader_the_memory_of_its_tree_is(monkeypatch: pytest.MonkeyPatch
     assert row.memory_method["gpu_reason"] == "the engine runs on the CPU"
 
 
-def interrupt_after(seconds: float, number: signal.Signals) -> None:
-    thread = threading.Timer(seconds, os.kill, (os.getpid(), number))
-    thread.daemon = True
-    thread.start()
+def interrupting(number: signal.Signals) -> Callable[[int], float]:
+    """A server that takes 20 ms for an answer, and interrupts us while some have been given."""
+
+    def seconds(call: int) -> float:
+        if call == 10:
+            os.kill(os.getpid(), number)
+        return 0.02
+
+    return seconds
 
 
 @pytest.mark.parametrize("loop", ["closed", "open"])
 def test_ctrl_c_keeps_what_was_measured(loop: Any) -> None:
-    with serving(seconds=lambda _n: 0.02) as server:
-        interrupt_after(0.6, signal.SIGINT)
+    with serving(seconds=interrupting(signal.SIGINT)) as server:
         level = Level(loop=loop, clients=2, rate=50.0 if loop == "open" else None)
         with pytest.raises(Interrupted) as found:
-            measure(server, level, Bounds(requests=10_000, limit_s=30.0, warmup=1))
+            measure(server, level, Bounds(requests=10_000, limit_s=PATIENCE_S, warmup=1))
     row = found.value.row
     assert row.requests > 0
     assert row.p50_ms is not None
@@ -281,10 +284,12 @@ def test_a_signal_that_is_raised_as_an_interrupt_keeps_it_too() -> None:
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        with serving(seconds=lambda _n: 0.02) as server:
-            interrupt_after(0.6, signal.SIGTERM)
-            with pytest.raises(Interrupted) as found:
-                measure(server, bounds=Bounds(requests=10_000, limit_s=30.0, warmup=1))
+        bounds = Bounds(requests=10_000, limit_s=PATIENCE_S, warmup=1)
+        with (
+            serving(seconds=interrupting(signal.SIGTERM)) as server,
+            pytest.raises(Interrupted) as found,
+        ):
+            measure(server, bounds=bounds)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert found.value.row.requests > 0
@@ -373,11 +378,12 @@ def test_an_engine_that_hangs_ends_the_level_in_bounded_time(engine: Engine) -> 
 
 
 def test_an_engine_killed_in_the_middle_leaves_what_was_measured(engine: Engine) -> None:
-    timer = threading.Timer(1.0, engine.process.kill)
-    timer.start()
+    def kill(answered: int, _seconds: float) -> None:
+        if answered:
+            engine.process.kill()
+
     bounds = Bounds(requests=1_000_000, limit_s=HANG_S, warmup=2)
-    row = measure_level(engine.target(), Level(clients=3, tokens=20), words(), bounds)
-    timer.join()
+    row = measure_level(engine.target(), Level(clients=3, tokens=20), words(), bounds, kill)
     assert row.requests > 0
     assert row.p50_ms is not None
     assert row.errors >= load.FAILURES_IN_A_ROW

@@ -17,7 +17,7 @@ from launcher.documents.comparison import Level
 from launcher.service import ports
 from tests.bench.server import words
 from tests.checkpoints.bert import make_bert
-from tests.patience import eventually
+from tests.patience import PATIENCE_S, eventually
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_the_least_of_a_server_answers_the_client_that_measures(workers: None) -
 def _listens(port: int) -> bool:
     import http.client
 
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
     try:
         connection.request("GET", "/health")
         return connection.getresponse().status == 200
@@ -75,7 +75,7 @@ def test_texts_that_are_none_are_refused_and_the_server_lives_on(workers: None) 
     threading.Thread(target=http_server.serve, args=(port, encode), daemon=True).start()
     eventually(lambda: _listens(port))
     for body, status in ((b"{", 400), (b'{"input": 3}', 400), (b'{"input": "a"}', 200)):
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
         connection.request("POST", "/v1/embeddings", body)
         answer = connection.getresponse()
         assert answer.status == status

@@ -185,7 +185,8 @@ def test_no_command_fills_more_than_a_screen(
         monkeypatch.setattr(screen, "width", lambda: COLUMNS)
         monkeypatch.setattr(screen, "height", lambda: LINES)
     long: dict[str, int] = {}
-    for hardware in (machine(), machine(gpus=(gpu("NVIDIA RTX 3050", (8, 6), 4 * GIB),))):
+    card = machine(gpus=(gpu("NVIDIA RTX 3050", (8, 6), 4 * GIB),))
+    for hardware in (machine(), card) if count in {0, 50} and running else (machine(),):
         on(hardware)
         for line in COMMANDS:
             if line.startswith("logs svc") and not terminal:

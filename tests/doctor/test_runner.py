@@ -12,10 +12,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from launcher.doctor.runner import DoctorCheck, Finding, ok, problem, run, unavailable, warning
-from tests.patience import HANG_S, PATIENCE_S, no_hang
+from launcher.linux import processes
+from tests.patience import HANG_S, PATIENCE_S, eventually, no_hang
 
 
 def sleeping(seconds: float, name: str = "slow") -> DoctorCheck:
@@ -81,14 +80,12 @@ def test_cutting_ends_what_the_check_started(tmp_path: Path) -> None:
         child.wait()
         yield ok("never", "")
 
-    assert shown(run([DoctorCheck("child", look, limit_s=0.5)])) == [("child", "warning")]
+    limit_s = 0.5
+    while not (note.exists() and note.read_text()):  # cut before it had started anything
+        assert shown(run([DoctorCheck("child", look, limit_s=limit_s)])) == [("child", "warning")]
+        limit_s *= 2
     pid = int(note.read_text())
-    for _ in range(100):
-        stat = Path(f"/proc/{pid}/stat")
-        if not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z":
-            return
-        time.sleep(0.02)
-    pytest.fail("the child of a check that was cut still runs")
+    eventually(lambda: processes.process_id(pid) is None)
 
 
 def test_a_check_that_ignores_signals_is_cut_too() -> None:
@@ -148,9 +145,9 @@ def test_a_hanging_check_does_not_hold_the_output_open() -> None:
         "from launcher.doctor.runner import *\n"
         "import launcher.doctor.runner as c\n"
         "c.os.killpg = c.os.kill = lambda *_: None\n"  # as if it hung in the kernel
-        "print(run([DoctorCheck('x', lambda: time.sleep(20), limit_s=0.2)])[0].status)\n"
+        "print(run([DoctorCheck('x', lambda: time.sleep(60), limit_s=0.2)])[0].status)\n"
     )
-    with no_hang(18):
+    with no_hang(55):
         done = subprocess.run(
             [sys.executable, "-c", program], capture_output=True, text=True, check=True
         )

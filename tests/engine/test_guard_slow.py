@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.engine.guarding import RUN, Service, held
+from tests.patience import PATIENCE_S
 
 
 class Slow:
@@ -67,7 +68,7 @@ class TestClientsThatSendSlowly:
             await asyncio.sleep(0.05)
             said = await service.asked("POST", "/v1/embeddings", b'{"input":"abcd"}')
             assert said.status == 200
-            await asyncio.wait_for(large.task, 60)
+            await asyncio.wait_for(large.task, PATIENCE_S)
             assert large.sent[0]["status"] == 503
             assert small.open
             assert (service.guard.calls, service.guard.bytes) == (1, 1)

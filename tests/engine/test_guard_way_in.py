@@ -214,7 +214,7 @@ def test_calls_that_take_much_memory_are_followed_by_giving_it_back(
         kept._trim = lambda _left: loop.call_soon_threadsafe(trimmed.set)
         kept.served(**call)
         kept.idle()
-        await asyncio.wait_for(trimmed.wait(), 60)
+        await asyncio.wait_for(trimmed.wait(), PATIENCE_S)
 
     asyncio.run(run())
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,8 @@ import pytest
 from launcher.engine import releases
 from launcher.engine.environments import pip
 from launcher.errors import ExitCode, QlaunchError
-from tests.patience import no_hang
+from launcher.linux import processes
+from tests.patience import eventually, no_hang
 
 CPU = releases.release("cpu")
 
@@ -120,17 +120,7 @@ def test_an_interrupt_ends_the_child_and_all_it_started(tmp_path: Path) -> None:
 
     with no_hang(), pytest.raises(KeyboardInterrupt):
         child(tmp_path, program, interrupt)
-    deadline = time.monotonic() + 5
-    while _runs(pids[0]):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    eventually(lambda: processes.process_id(pids[0]) is None)
 
 
 def test_the_users_python_settings_do_not_leak_in(

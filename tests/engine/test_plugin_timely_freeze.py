@@ -11,6 +11,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from launcher.engine import command
+from tests.patience import PATIENCE_S
 
 if str(command.PLUGIN) not in sys.path:
     sys.path.append(str(command.PLUGIN))
@@ -44,7 +45,7 @@ def test_it_waits_until_the_front_listens(server: ModuleType) -> None:
         time.sleep(0.1)
         assert not found
         listener.listen()
-        thread.join(30)
+        thread.join(PATIENCE_S)
         assert found == [f"frozen at http://127.0.0.1:{port}"]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from launcher.gateway.backends.backend import Backend, CacheSettings
 from launcher.gateway.backends.opening import open_backend
+from launcher.service import ports
 from tests.patience import eventually
 
 Start = Callable[..., "CacheServer"]
@@ -24,10 +25,8 @@ class CacheServer:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """None that the kernel gives to a connection, or another worker to a server, meanwhile."""
+    return ports.pick_free("127.0.0.1")
 
 
 def answers(port: int) -> bool:

@@ -209,7 +209,7 @@ def test_a_client_that_does_not_read_keeps_nobody_out(run: Run) -> None:
 
 def test_a_client_that_reads_slowly_gets_all_of_it(run: Run) -> None:
     async def work() -> None:
-        async with connected(take_s=0.3) as client:
+        async with connected(take_s=1.0) as client:
             client.writer.write(long_call(client))
             head = await client.reader.readuntil(b"\r\n\r\n")
             left = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])

@@ -20,10 +20,14 @@ import pytest
 import requests
 
 from tests.checkpoints import make_bert
+from tests.cli.commandline import Run
+from tests.cli.conftest import run
 from tests.gateway.conftest import Start
 from tests.gateway.harness import numbers
 from tests.gateway.scripted_server import truth
 from tests.patience import PATIENCE_S, eventually
+
+__all__ = ["run"]
 
 ROOT = Path(__file__).parents[2]
 SERVER = """
@@ -293,11 +297,18 @@ def command(home: Path, *words: str) -> tuple[int, dict[str, Any]]:
         (["http://h/v1", "--host", "192.0.2.1", "--allow-unauthenticated"], "bad_address", 2),
     ],
 )
-def test_what_it_refuses(home: Path, words: list[str], code: str, exit_code: int) -> None:
-    returned, document = command(home, "gateway", "--port", "0", *words)
-    assert document["errors"][0]["code"] == code
-    assert document["errors"][0]["fix"]
-    assert returned == exit_code
+def test_what_it_refuses(
+    home: Path,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    code: str,
+    exit_code: int,
+) -> None:
+    monkeypatch.setenv("QLAUNCH_HOME", str(home))
+    answer = run("gateway", "--port", "0", *words, "--json")
+    assert (answer.code, answer.error["code"]) == (exit_code, code)
+    assert answer.error["fix"]
 
 
 def test_a_port_that_is_taken(home: Path) -> None:

@@ -10,9 +10,24 @@ import pytest
 from launcher.gateway.identity import Identity
 from launcher.gateway.pool import Limits
 from launcher.gateway.problems import UpstreamRefusalError
-from tests.gateway.harness import Bench, Memory, run, until
+from tests.gateway.harness import Bench, Memory, Reply, run, until
 from tests.gateway.scripted_server import truth
 from tests.patience import PATIENCE_S
+
+
+async def joined(bench: Bench, value: Any) -> asyncio.Task[Reply]:
+    """A request that waits for what another has under way."""
+    waits, under_way = asyncio.Event(), bench.resolver._under_way
+
+    def look(keys: Any, priority: Any) -> dict[bytes, asyncio.Future[bytes | None]]:
+        if found := under_way(keys, priority):
+            waits.set()
+        return found
+
+    bench.resolver._under_way = look  # type: ignore[method-assign]
+    asked = asyncio.create_task(bench.ask(value))
+    await waits.wait()
+    return asked
 
 
 def test_what_many_miss_at_once_is_made_once() -> None:
@@ -45,8 +60,7 @@ def test_a_text_that_spoils_another_request_spoils_only_that() -> None:
             bench.server.refused = lambda item: item == "bad"
             first = asyncio.create_task(bench.ask(["good", "bad"]))
             await bench.server.wait_for_calls(1)
-            second = asyncio.create_task(bench.ask(["good"]))
-            await asyncio.sleep(0.05)
+            second = await joined(bench, ["good"])
             bench.server.gate.set()
             assert (await first).status == 400
             assert (await second).vectors == [truth("good")]
@@ -60,8 +74,7 @@ def test_who_leaves_takes_nothing_from_those_who_wait() -> None:
             bench.server.gate = asyncio.Event()
             first = asyncio.create_task(bench.ask(["x"]))
             await bench.server.wait_for_calls(1)
-            second = asyncio.create_task(bench.ask(["x"]))
-            await asyncio.sleep(0.05)
+            second = await joined(bench, ["x"])
             first.cancel()
             await asyncio.gather(first, return_exceptions=True)
             bench.server.gate.set()
@@ -321,8 +334,7 @@ def test_without_a_cache_requests_share_what_is_being_made() -> None:
             bench.server.gate = asyncio.Event()
             first = asyncio.create_task(bench.ask("x"))
             await bench.server.wait_for_calls(1)
-            second = asyncio.create_task(bench.ask("x"))
-            await asyncio.sleep(0.05)
+            second = await joined(bench, "x")
             bench.server.gate.set()
             assert (await first).vectors == (await second).vectors == [truth("x")]
             assert bench.server.asked['"x"'] == 1

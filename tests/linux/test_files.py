@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from launcher.linux.files import read_bounded, write_named
+from tests.patience import PATIENCE_S
 
 
 def test_a_link_is_followed_and_its_target_keeps_its_permissions(tmp_path: Path) -> None:
@@ -40,7 +41,7 @@ def test_a_pipe_gets_the_bytes_and_stays_a_pipe(tmp_path: Path) -> None:
     reader = threading.Thread(target=lambda: heard.append(pipe.read_bytes()), daemon=True)
     reader.start()
     write_named(pipe, b"new")
-    reader.join(10)
+    reader.join(PATIENCE_S)
     assert heard == [b"new"]
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 

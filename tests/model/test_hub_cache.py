@@ -6,6 +6,8 @@ import fcntl
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -205,3 +207,25 @@ def test_a_plan_without_a_fetch_refuses_what_the_cache_shows_is_not_served(cache
     write_json(config, both_ways | {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"})
     with pytest.raises(QlaunchError, match="GPT2LMHeadModel"):
         known_model(str(SOURCE), dirs(), how)
+
+
+def test_what_is_cached_is_seen_without_the_clients_imports(cache: Path) -> None:
+    """They made `plan` and `model list` compute for twice as long."""
+    program = (
+        "import sys\n"
+        "from launcher.model.hub import locate_hub\n"
+        "from launcher.model.source import parse_source\n"
+        "print(*(locate_hub(parse_source(text)) for text in sys.argv[1:]))\n"
+        "assert 'huggingface_hub.hf_api' not in sys.modules\n"
+    )
+    words = ["hf:acme/tiny", f"hf:acme/tiny@{COMMIT}", "hf:acme/none"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words],
+        env={**os.environ, "HF_HUB_CACHE": str(cache.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = str(snapshot(cache))
+    assert done.stdout.split() == [found, found, "None"], done.stderr
+    assert done.returncode == 0, done.stderr

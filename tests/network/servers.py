@@ -15,6 +15,8 @@ from pathlib import Path
 
 import trustme
 
+from launcher.service import ports
+
 Talk = Callable[[socket.socket], None]
 
 
@@ -121,10 +123,7 @@ def hangs_up(connection: socket.socket) -> None:
 
 def free_port() -> int:
     """A port of loopback where nobody listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
+    return ports.pick_free("127.0.0.1")
 
 
 def certificate(

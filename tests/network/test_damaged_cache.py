@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,33 @@ def hub(model: Path) -> Iterator[Hub]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def caches(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
+    """By kind of hub a cache with the model, whole, and the model's folder within it."""
+    made = {}
+    with serve(Hub(repos={"acme/tiny": {"main": model}})) as hub:
+        for kind in KINDS:
+            cache = tmp_path_factory.mktemp(kind)
+            made[kind] = cache, pull(hub, cache, kind).relative_to(cache)
+    return made
+
+
+Copy = Callable[[str], Path]
+
+
+@pytest.fixture
+def pulled(caches: dict[str, tuple[Path, Path]], tmp_path: Path) -> Copy:
+    """The model's folder within a cache of this test's own, by kind of hub."""
+
+    def copy(kind: str) -> Path:
+        cache, within = caches[kind]
+        shutil.copytree(cache, tmp_path, symlinks=True, dirs_exist_ok=True)
+        assert (tmp_path / within / SHARD).resolve().is_relative_to(tmp_path)
+        return tmp_path / within
+
+    return copy
+
+
 def run(hub: Hub, folder: Path, *words: str) -> tuple[int, dict[str, Any], str]:
     """Exit code, document and stderr of a command."""
     child = start(hub, folder, *words)
@@ -68,7 +96,7 @@ def run(hub: Hub, folder: Path, *words: str) -> tuple[int, dict[str, Any], str]:
     return child.returncode, json.loads(out), err
 
 
-def pulled(hub: Hub, folder: Path, kind: str) -> Path:
+def pull(hub: Hub, folder: Path, kind: str) -> Path:
     code, document = answer(start(hub, folder, "model", "pull", f"{kind}:acme/tiny"))
     assert code == 0, document
     return Path(document["data"]["path"])
@@ -76,9 +104,9 @@ def pulled(hub: Hub, folder: Path, kind: str) -> Path:
 
 @pytest.mark.parametrize("damage", [*SEEN, flip], ids=lambda each: each.__name__)
 def test_a_pull_fetches_again_what_is_damaged_and_nothing_else(
-    damage: Damage, hub: Hub, model: Path, tmp_path: Path
+    damage: Damage, hub: Hub, pulled: Copy, model: Path, tmp_path: Path
 ) -> None:
-    folder = pulled(hub, tmp_path, "hf")
+    folder = pulled("hf")
     name = damage(folder)
     hub.requests.clear()
     code, _document, err = run(hub, tmp_path, "model", "pull", "hf:acme/tiny")
@@ -94,10 +122,10 @@ def test_a_pull_fetches_again_what_is_damaged_and_nothing_else(
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("damage", [cut, spoil_config], ids=lambda each: each.__name__)
 def test_what_is_damaged_is_told_mended_and_removed(
-    damage: Damage, kind: str, hub: Hub, tmp_path: Path
+    damage: Damage, kind: str, hub: Hub, pulled: Copy, tmp_path: Path
 ) -> None:
     source = f"{kind}:acme/tiny"
-    folder = pulled(hub, tmp_path, kind)
+    folder = pulled(kind)
     name = damage(folder)
     _code, document, _err = run(hub, tmp_path, "plan", source)
     said = json.dumps(document)
@@ -108,7 +136,7 @@ def test_what_is_damaged_is_told_mended_and_removed(
     (error,) = document["errors"]
     assert (code, error["fix"]) == (2, f"qlaunch model pull {source}")
     assert name in error["message"]
-    assert pulled(hub, tmp_path, kind) == folder
+    assert pull(hub, tmp_path, kind) == folder
     assert run(hub, tmp_path, "model", "inspect", source)[0] == 0
     damage(folder)
     code, document, _err = run(hub, tmp_path, "model", "remove", source)
@@ -119,9 +147,10 @@ def test_what_is_damaged_is_told_mended_and_removed(
 
 
 @pytest.mark.parametrize("damage", SEEN, ids=lambda each: each.__name__)
-def test_whatever_is_damaged_can_be_removed(damage: Damage, hub: Hub, tmp_path: Path) -> None:
-    folder = pulled(hub, tmp_path, "hf")
-    damage(folder)
+def test_whatever_is_damaged_can_be_removed(
+    damage: Damage, hub: Hub, pulled: Copy, tmp_path: Path
+) -> None:
+    damage(pulled("hf"))
     code, document, _err = run(hub, tmp_path, "model", "remove", "hf:acme/tiny")
     assert code == 0, document
     assert not list((tmp_path / "hf").rglob("blobs/*"))

@@ -45,7 +45,6 @@ def hub(model: Path) -> Iterator[Hub]:
 
 def pull(hub: Hub, folder: Path, kind: str, *before: str, **changes: str) -> subprocess.Popen[str]:
     """`qlaunch model pull` in a process of its own, after the words `before`."""
-    changes = {"MODELSCOPE_REPO_TREE_LIST_TIMEOUT_SECONDS": "60", **changes}
     return subprocess.Popen(
         [*before, sys.executable, "-m", "launcher", "model", "pull", f"{kind}:acme/tiny", "--json"],
         env=environment(folder, hub.endpoint, changes),

@@ -11,6 +11,7 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from launcher.app.running_service import running
@@ -23,11 +24,24 @@ from tests.cli.commandline import Run
 from tests.cli.conftest import run
 from tests.patience import PATIENCE_S
 from tests.service.home import Home, eventually
-from tests.service.test_cache_gateway import ask, ask_and_keep, call, gateway, is_kept, kill, plan
+from tests.service.test_cache_gateway import (
+    UNHURRIED,
+    ask,
+    ask_and_keep,
+    call,
+    gateway,
+    is_kept,
+    kill,
+    page,
+    plan,
+)
 
 __all__ = ["run"]
 
-IDLE = ServiceCache(backend="embedded", url=None, idle_stop_s=0.5)
+IDLE = msgspec.structs.replace(UNHURRIED, idle_stop_s=0.5)
+LATER_S = 2.0
+"""Time enough to do something first, beside other work."""
+LATER = msgspec.structs.replace(UNHURRIED, idle_stop_s=LATER_S)
 NEVER_S = 3600.0
 
 
@@ -127,7 +141,7 @@ def test_many_that_need_it_at_once_wait_for_one_start(home: Home) -> None:
 
 def test_requests_at_the_moment_of_the_stop_are_answered(home: Home) -> None:
     """Whether a call is begun just before, at, or just after the stop: none of them fails."""
-    state = up(home, cache=ServiceCache(backend="embedded", url=None, idle_stop_s=0.15))
+    state = up(home, cache=msgspec.structs.replace(UNHURRIED, idle_stop_s=0.15))
     until = time.monotonic() + 10
     number = 0
     while time.monotonic() < until:
@@ -141,13 +155,14 @@ def test_requests_at_the_moment_of_the_stop_are_answered(home: Home) -> None:
 def test_a_request_under_way_keeps_the_engine(home: Home, tmp_path: Path) -> None:
     hang = tmp_path / "hang"
     home.options["timing"]["beat_s"] = NEVER_S
-    state = up(home, "--hang-flag", str(hang))
+    state = up(home, "--hang-flag", str(hang), cache=LATER)
     hang.touch()
     answers: list[int] = []
     body = {"model": "fake", "input": ["slow"]}
     asking = threading.Thread(target=lambda: answers.append(call(state.endpoint, body)[0]))
     asking.start()
-    time.sleep(4 * 0.5)
+    eventually(lambda: calls_open(page(state)))
+    time.sleep(1.5 * LATER_S)
     assert control.status("svc").state == "ready"
     hang.unlink()
     asking.join(PATIENCE_S)
@@ -157,7 +172,7 @@ def test_a_request_under_way_keeps_the_engine(home: Home, tmp_path: Path) -> Non
 
 def test_a_connection_past_the_gateway_keeps_the_engine(home: Home) -> None:
     """Somebody measures it."""
-    state = up(home)
+    state = up(home, cache=LATER)
     parts = urllib.parse.urlsplit(state.engine_endpoint or "")
     assert parts.port
     client = http.client.HTTPConnection("127.0.0.1", parts.port, timeout=PATIENCE_S)
@@ -165,7 +180,7 @@ def test_a_connection_past_the_gateway_keeps_the_engine(home: Home) -> None:
     try:
         assert ports.connected(parts.port)
         assert not ports.connected(parts.port, [os.getpid(), *ours(state)])
-        time.sleep(4 * 0.5)
+        time.sleep(1.5 * LATER_S)
         assert control.status("svc").state == "ready"
     finally:
         client.close()
@@ -205,7 +220,7 @@ def test_a_request_while_the_engine_is_being_stopped_waits_for_the_next_one(home
 
 def test_a_gateway_killed_while_idle_starts_again(home: Home) -> None:
     before = up(home)
-    kept = ("one that is kept", "another", "a third")
+    kept = ("one that is kept", "another")
     ask_and_keep(before, *kept)
     state = idle(home)
     kill(gateway(state))
@@ -265,7 +280,7 @@ def test_whoever_needs_the_engine_itself_wakes_it(home: Home) -> None:
 
 
 def test_without_the_setting_it_is_never_stopped(home: Home) -> None:
-    up(home, cache=ServiceCache(backend="embedded", url=None))
+    up(home, cache=UNHURRIED)
     time.sleep(1.5)
     assert control.status("svc").state == "ready"
 

@@ -21,7 +21,7 @@ from launcher.service.supervisor.engine_log import (
     read_available,
 )
 from launcher.service.supervisor.run_recorder import cleaner
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 
 SECRET = "canary-0123456789-zyx"
 
@@ -171,10 +171,7 @@ def test_following_gives_every_line_once_across_rotation(tmp_path: Path) -> None
 
     reader = threading.Thread(target=read)
     reader.start()
-    for _ in range(300):
-        if got:
-            break
-        ended.wait(0.01)
+    eventually(lambda: got)
     write(path, "4")
     path.rename(tmp_path / "engine.log.1")
     write(tmp_path / "engine.log.1", "5")

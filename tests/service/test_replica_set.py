@@ -27,7 +27,7 @@ from tests.cli.conftest import run
 from tests.patience import no_hang
 from tests.service.home import Home, eventually
 from tests.service.sets import Load, all_serve, arrange, plan, replica, up, wait
-from tests.service.test_cache_gateway import EMBEDDED, ask, page
+from tests.service.test_cache_gateway import UNHURRIED, ask, page
 
 __all__ = ["run"]
 
@@ -265,7 +265,7 @@ def test_an_upgrade_to_other_vectors_is_refused(home: Home, tmp_path: Path) -> N
 
 
 def test_a_killed_gateway_comes_back_before_the_same_replicas(home: Home) -> None:
-    state = up(home, 2, cache=EMBEDDED)
+    state = up(home, 2, cache=UNHURRIED)
     assert state.gateway is not None
     assert [ask(state, "a")[0]["X-Cache-Hits"] for _ in range(2)] == ["0", "1"]
     before = state.gateway.process

@@ -16,6 +16,7 @@ from launcher.linux.processes import ProcessId
 from launcher.service import control, process_tree, store
 from launcher.service.supervisor import template
 from launcher.service.supervisor.event_loop import Loop
+from tests.patience import PATIENCE_S
 from tests.service import sets, test_template
 from tests.service.home import Home, eventually
 from tests.service.sets import all_serve, replica, wait
@@ -137,7 +138,7 @@ def test_a_template_of_another_environment_is_let_go(tmp_path: Path) -> None:
     assert one.branch("something else", ("/bin/true",), {}, tmp_path) is None
     assert "was imported from other files or with other variables" in lines[0]
     assert child.handle is not None
-    assert child.handle.wait(30) == -signal.SIGKILL
+    assert child.handle.wait(PATIENCE_S) == -signal.SIGKILL
     os.close(child.output)
 
 
@@ -182,5 +183,5 @@ def test_a_descriptor_that_is_no_socket_is_not_inherited(tmp_path: Path) -> None
         file.write("still ours")
     kill(child.process)
     assert child.handle is not None
-    assert child.handle.wait(30) == -signal.SIGKILL
+    assert child.handle.wait(PATIENCE_S) == -signal.SIGKILL
     os.close(child.output)

@@ -21,6 +21,7 @@ from launcher.linux.processes import ProcessId
 from launcher.service import store
 from launcher.service.recover import settle
 from tests.children import running
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture(autouse=True)
@@ -223,7 +224,7 @@ def test_two_readers_settle_once_and_agree() -> None:
         assert not second.done()
         store.write_state(where, state(state="failed", supervisor=None, detail="by the first"))
         first.release()
-        found = second.result(5)
+        found = second.result(PATIENCE_S)
     assert found is not None
     assert found.detail == "by the first"
 

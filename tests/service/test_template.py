@@ -25,6 +25,7 @@ from launcher.service import control, process_tree, store
 from launcher.service.supervisor import template
 from launcher.service.supervisor.event_loop import Loop
 from tests.children import running
+from tests.patience import PATIENCE_S
 from tests.service.home import ENGINE, HERE, Home, eventually
 
 pytestmark = pytest.mark.skipif(
@@ -247,10 +248,10 @@ def test_a_template_that_does_not_fork_is_given_up(
     one._channel, one.process = ours, processes.process_id(idle.pid)
     one._imported = template.imported(sys.executable, {})
     child = one.start(Order(), plan(home))
-    assert idle.wait(30) == -signal.SIGKILL
+    assert idle.wait(PATIENCE_S) == -signal.SIGKILL
     assert "forked nothing within 0.2 s" in lines[0]
     assert child.handle is not None
-    child.handle.wait(60)
+    child.handle.wait(PATIENCE_S)
     os.close(child.output)
     one.forget()
     theirs.close()

@@ -112,7 +112,7 @@ def _require_stopped(name: str) -> None:
     state = known(name)
     if state is not None and state.state not in FINAL:
         raise QlaunchError(
-            f"service {name!r} is already running ({state.state}), and would not be started anew",
+            f"service {name!r} runs already ({state.state}): --profile starts one of its own",
             code="already_running",
             exit_code=ExitCode.CONFLICT,
             fix=f"ask it, with --service {name} in place of --profile; or stop it: "

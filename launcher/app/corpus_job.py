@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +36,7 @@ from launcher.corpus.run import Run
 from launcher.corpus.writing import Writer
 from launcher.documents.plan import Plan
 from launcher.errors import ExitCode, QlaunchError
+from launcher.linux.files import place_problem
 from launcher.model.checkpoint import Prompts
 from launcher.verify.instruction import Wording
 
@@ -122,13 +122,11 @@ def check_paths(files: Sequence[Path], out: Path) -> tuple[tuple[Path, ...], Pat
     if len(set(inputs)) < len(inputs):
         twice = next(path for path in inputs if inputs.count(path) > 1)
         raise unreadable(twice, "it is named twice", fix="name every file once")
-    folder = real.parent
-    if not folder.is_dir():
-        raise _unusable(out, f"there is no folder {folder}")
-    if real.exists() and not real.is_file():
+    # A pipe (/dev/stdout), or a file that somebody has open and that no name leads to.
+    if out.exists() and not real.is_file():
         raise _unusable(out, "it is not a file")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise _unusable(out, f"the folder {folder} cannot be written")
+    if (problem := place_problem(real)) is not None:
+        raise _unusable(out, problem)
     return tuple(inputs), real
 
 

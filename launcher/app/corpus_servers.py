@@ -77,7 +77,9 @@ def find(services: Sequence[str], profile: str | None, *, offline: bool, say: Sa
         plan = _startable(name, known=state is not None, offline=offline, say=say)
         _add_stopped(servers, plan)
     if profile is not None:
-        _add_stopped(servers, _prepared(profile, offline=offline, say=say))
+        plan = _prepared(profile, offline=offline, say=say)
+        _require_stopped(plan.service)
+        _add_stopped(servers, plan)
     _check_one_model(servers.plans)
     return servers
 
@@ -104,6 +106,18 @@ def _prepared(profile: str, *, offline: bool, say: Say) -> Plan:
     prepared = prepare(Request(profile=profile, given=given), say)
     require_fit(prepared)
     return prepared.plan
+
+
+def _require_stopped(name: str) -> None:
+    state = known(name)
+    if state is not None and state.state not in FINAL:
+        raise QlaunchError(
+            f"service {name!r} runs already ({state.state}): --profile starts one of its own",
+            code="already_running",
+            exit_code=ExitCode.CONFLICT,
+            fix=f"ask it, with --service {name} in place of --profile; or stop it: "
+            f"qlaunch down {name}",
+        )
 
 
 def _add_stopped(servers: Servers, plan: Plan) -> None:

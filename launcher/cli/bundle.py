@@ -10,6 +10,7 @@ from launcher.app import bundling
 from launcher.app.prepare import Request
 from launcher.cli.base import command as declare
 from launcher.cli.base import group
+from launcher.cli.out_file import OutFile
 from launcher.cli.progress import Progress
 from launcher.cli.result import Result, table
 from launcher.errors import ExitCode, QlaunchError
@@ -19,7 +20,7 @@ command = group("bundle", "Make an archive for machines without a network, and i
 
 
 @declare("bundle make")
-@click.argument("output", metavar="OUT.tar", type=click.Path(path_type=Path))
+@click.argument("output", metavar="OUT.tar", type=OutFile())
 @click.option("--profile", required=True, metavar="PROFILE", help="What is to be served there.")
 @click.option("--no-engine", is_flag=True, help="Leave the engine's wheels out.")
 @click.option("--gpu", metavar="NAME", help="For a machine with this card (T4, RTX 3060).")
@@ -51,13 +52,6 @@ def make(
             code="output_exists",
             exit_code=ExitCode.CONFLICT,
             fix="give another name, or --force",
-        )
-    if not output.parent.is_dir():
-        raise QlaunchError(
-            f"cannot write {output}: there is no folder {output.parent}",
-            code="not_written",
-            exit_code=ExitCode.UNEXPECTED,
-            fix="give another place, or make that folder",
         )
     request = Request(profile, {}, fetch=False, foresee=True, gpu=gpu, secrets=False)
     job = bundling.plan(request, output, engine=not no_engine, progress=progress.line)

@@ -22,6 +22,7 @@ from launcher.bench.lengths import Length
 from launcher.bench.peers.names import SPECS
 from launcher.cli import compare_text, load_options
 from launcher.cli.base import command as declare
+from launcher.cli.out_file import OutFile
 from launcher.cli.progress import Progress
 from launcher.cli.result import Problem, Result, Status, table
 from launcher.cli.runs_report import without_charts
@@ -50,13 +51,13 @@ class Options:
     objective: Objective
     quality: bool
     seed: bool
-    html: str | None
-    markdown: str | None
-    csv: str | None
+    html: Path | None
+    markdown: Path | None
+    csv: Path | None
     quiet: bool
 
     @property
-    def files(self) -> dict[str, str]:
+    def files(self) -> dict[str, Path]:
         """Reports to write, by kind."""
         named = {"html": self.html, "markdown": self.markdown, "csv": self.csv}
         return {kind: file for kind, file in named.items() if file}
@@ -101,9 +102,9 @@ class Options:
     is_flag=True,
     help="Also the table of the article this project started from, beside ours.",
 )
-@click.option("--html", metavar="FILE", help="Write a report as one HTML page.")
-@click.option("--markdown", metavar="FILE", help="Write a report as Markdown.")
-@click.option("--csv", metavar="FILE", help="Write every row as CSV.")
+@click.option("--html", type=OutFile(), metavar="FILE", help="Write a report as one HTML page.")
+@click.option("--markdown", type=OutFile(), metavar="FILE", help="Write a report as Markdown.")
+@click.option("--csv", type=OutFile(), metavar="FILE", help="Write every row as CSV.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
 def command(profiles: tuple[str, ...], **given: Any) -> Result:
     """Measure PROFILEs and MODELs in turn and say which is best, by how much, and how sure that is.
@@ -118,8 +119,6 @@ def command(profiles: tuple[str, ...], **given: Any) -> Result:
         qlaunch compare cpu-minilm --peer onnxruntime --peer openvino:int8 --tokens 128,mixed
     """
     asked = Options(**given)
-    for file in asked.files.values():
-        _writable(Path(file))
     progress = Progress(quiet=asked.quiet)
     test_machine.refuse_company()
     with ends_by_interrupt():
@@ -239,20 +238,6 @@ def _problems(found: Comparison, kept: store.Store) -> list[Problem]:
     return out
 
 
-def _writable(file: Path) -> None:
-    """Refuse a report that could not be written, before an hour of measuring.
-
-    Raises:
-        QlaunchError: `usage` (exit 2).
-    """
-    if file.parent.is_dir() and not file.is_dir():
-        return
-    raise QlaunchError(
-        f"{file} cannot be written: its folder does not exist, or the path is a folder",
-        code="usage",
-    )
-
-
 def _reports(document: Comparison, asked: Options) -> list[Problem]:
     if not asked.files:
         return []
@@ -264,7 +249,7 @@ def _reports(document: Comparison, asked: Options) -> list[Problem]:
     problems = []
     for kind, file in asked.files.items():
         try:
-            write_named(Path(file), makers[kind]().encode("utf-8"))
+            write_named(file, makers[kind]().encode("utf-8"))
         except OSError as error:
             problems.append(
                 Problem("not_written", f"{file}: {error.strerror or error}", "free space there")

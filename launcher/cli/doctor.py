@@ -24,7 +24,7 @@ from launcher.doctor import compiler, folders, gpu, host, network, runner, servi
 from launcher.doctor import engines as engine_checks
 from launcher.doctor.runner import DoctorCheck, Finding, Status
 from launcher.engine import releases as catalogue
-from launcher.engine.environments import install
+from launcher.engine.environments import install, stub_driver
 from launcher.engine.releases import why_not_gpu
 from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.nvml import Unavailable
@@ -173,7 +173,7 @@ def _gpu_checks() -> Iterator[DoctorCheck]:
 
 def _gpus() -> Iterator[Finding]:
     devices, users = gpu.read()
-    yield from gpu.gpu_findings(devices, users)
+    yield from gpu.gpu_findings(devices, users, computes=stub_driver.has_real())
     if isinstance(devices, Unavailable):
         return
     releases = catalogue.releases().values()

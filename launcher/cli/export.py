@@ -20,6 +20,7 @@ from launcher.cli.base import command as declare
 from launcher.cli.base import group
 from launcher.cli.finite import FiniteRange
 from launcher.cli.options import plan_options, plan_options_of_a_pod, request
+from launcher.cli.out_file import OutFile
 from launcher.cli.progress import Progress
 from launcher.cli.result import Result
 from launcher.errors import ExitCode, QlaunchError
@@ -41,9 +42,13 @@ def _cluster_options(body: Any) -> Any:
 
 
 def _output_options(body: Any) -> Any:
-    body = click.option("--output", "-o", metavar="FILE", help="Write it there, not to stdout.")(
-        body
-    )
+    body = click.option(
+        "--output",
+        "-o",
+        type=OutFile(folder=True),
+        metavar="FILE",
+        help="Write it there, not to stdout.",
+    )(body)
     return click.option(
         "--from-profile",
         is_flag=True,
@@ -68,7 +73,7 @@ def _result(
     found: exporting.Exported,
     text: str,
     name: str,
-    output: str | None,
+    output: Path | None,
     more: Mapping[str, str],
     hints: tuple[str, ...] = (),
 ) -> Result:
@@ -82,7 +87,7 @@ def _result(
     }
     if output is None:
         return Result(data=data, lines=text.rstrip("\n").split("\n"), verbatim=True)
-    path = Path(output) / name if Path(output).is_dir() else Path(output)
+    path = output / name if output.is_dir() else output
     try:
         write_named(path, text.encode())
     except OSError as error:
@@ -113,7 +118,7 @@ def _systemd(
     words: tuple[str, ...],
     scope: str,
     user: str | None,
-    output: str | None,
+    output: Path | None,
     from_profile: bool,
     **given: Any,
 ) -> Result:
@@ -166,7 +171,7 @@ _MAX_REPLICAS = click.option(
 @_export_options
 @_IMAGE
 def _compose(
-    words: tuple[str, ...], image: str | None, output: str | None, from_profile: bool, **given: Any
+    words: tuple[str, ...], image: str | None, output: Path | None, from_profile: bool, **given: Any
 ) -> Result:
     """Write a compose file for a service as it was started, or for PROFILE.
 
@@ -223,7 +228,7 @@ def _k8s(
     max_replicas: int | None,
     monitoring: str | None,
     prometheus: str | None,
-    output: str | None,
+    output: Path | None,
     from_profile: bool,
     **given: Any,
 ) -> Result:
@@ -281,7 +286,7 @@ def _skypilot(
     per_replica: float | None,
     accelerators: str | None,
     package: str,
-    output: str | None,
+    output: Path | None,
     from_profile: bool,
     **given: Any,
 ) -> Result:

@@ -21,7 +21,7 @@ from launcher.documents.service_state import at_work
 from launcher.paths import dirs
 from launcher.record.bench import read_bench
 from launcher.record.prune import old_runs, remove_runs
-from launcher.record.runs import list_runs, load_run, run_directory
+from launcher.record.runs import load_run, run_directory, runs_of
 from launcher.service import control
 from launcher.units import size
 
@@ -36,7 +36,7 @@ command = group("runs", "List, show, report, compare and remove run records.")
 @all_option()
 def list_(service: str | None, everything: bool) -> Result:
     """List run records, newest first."""
-    found = [run for run in list_runs(dirs().runs) if service in (None, run.service)]
+    found = runs_of(dirs().runs, service)
     rows = [
         (run.run, run.outcome, size(run.ram_peak_bytes), run.failure_class, run.profile, run.ended)
         for run in found
@@ -107,7 +107,7 @@ def prune(keep: int, service: str | None, dry_run: bool, everything: bool) -> Re
     """Remove all but the newest N run records. Those of running services always stay."""
     runs = dirs().runs
     live = frozenset(state.run for state in control.services(replicas=True) if at_work(state))
-    found = [run for run in list_runs(runs) if service in (None, run.service)]
+    found = runs_of(runs, service)
     old = old_runs(found, keep=keep, live=live)
     if not dry_run:
         remove_runs(runs, old)

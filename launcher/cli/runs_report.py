@@ -13,6 +13,7 @@ from launcher import extras
 from launcher.bench import store
 from launcher.cli.base import command as declare
 from launcher.cli.base import wants_json
+from launcher.cli.out_file import OutFile
 from launcher.cli.result import Problem, Result, table
 from launcher.documents.comparison import VERSION, Comparison
 from launcher.documents.run import Run
@@ -32,7 +33,7 @@ from launcher.record.runs import list_runs, load_run, read_events, read_samples,
 
 """What `tune` wrote: the comparison of its pick with the profile as it is stands in it."""
 COMPARISON_LIMIT = 64 << 20
-_FILE = click.Path(dir_okay=False, path_type=Path, allow_dash=True)
+_FILE = OutFile(dash=True)
 
 
 @declare("runs report")

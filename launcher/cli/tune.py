@@ -25,6 +25,7 @@ from launcher.bench.tune import Aim, Overlay, Search, Trial, Tuning, beats, meas
 from launcher.cli.base import command as declare
 from launcher.cli.finite import FiniteRange
 from launcher.cli.load_options import bounds, requests_option, seconds_option
+from launcher.cli.out_file import OutFile
 from launcher.cli.progress import Progress
 from launcher.cli.result import Problem, Result, Status, table
 from launcher.config.loading import LoadedProfile, check_name, load_profile
@@ -49,7 +50,7 @@ class Options:
     budget: float
     trials: int
     repeats: int
-    output: str | None
+    output: Path | None
     force: bool
     quiet: bool
 
@@ -118,6 +119,7 @@ class Options:
 )
 @click.option(
     "--output",
+    type=OutFile(),
     metavar="FILE",
     help="Profile to write (default PROFILE-tuned.yaml among your own profiles).",
 )
@@ -164,15 +166,13 @@ def _output(name: str, asked: Options) -> Path:
         QlaunchError: `output_exists` (exit 9); `usage` or `profile_invalid` (exit 2) for a name
             that is no profile's.
     """
-    path = Path(asked.output) if asked.output else profiles_dir(dirs()) / f"{name}-tuned.yaml"
+    path = asked.output or profiles_dir(dirs()) / f"{name}-tuned.yaml"
     if path.suffix not in (".yaml", ".yml"):
         raise QlaunchError(
             f"{path} would not be a profile: its name must end in .yaml",
             code="usage",
         )
     check_name(path.stem, path)
-    if asked.output and not path.parent.is_dir():
-        raise click.UsageError(f"cannot write {path}: there is no folder {path.parent}")
     if path.exists() and not asked.force:
         raise QlaunchError(
             f"{path} is there already",

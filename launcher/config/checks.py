@@ -113,9 +113,7 @@ def profile_problems(profile: Profile) -> Iterator[Located]:
     yield from _quantization_problems(profile.checkpoint)
     if not profile.model.strip():
         yield ("model",), ProfileProblem("`model` is empty", "name a model card or a source")
-    for name in ("host", "metrics_host"):
-        if host := host_problem(getattr(profile, name), name):
-            yield (name,), host
+    yield from _address_problems(profile)
     key_file = path_problem(profile.api_key_file) if profile.api_key_file is not None else None
     if key_file:
         yield ("api_key_file",), key_file
@@ -136,6 +134,15 @@ def profile_problems(profile: Profile) -> Iterator[Located]:
     if profile.restart.backoff_initial_s > profile.restart.backoff_max_s:
         message = "`restart.backoff_initial_s` is longer than `restart.backoff_max_s`"
         yield ("restart", "backoff_initial_s"), ProfileProblem(message)
+
+
+def _address_problems(profile: Profile) -> Iterator[Located]:
+    for name in ("host", "metrics_host"):
+        if host := host_problem(getattr(profile, name), name):
+            yield (name,), host
+    if profile.metrics_port and profile.metrics_port == profile.port:
+        message = f"`metrics_port` is {profile.port}, and so is `port`"
+        yield ("metrics_port",), ProfileProblem(message, "give one another number, or 0")
 
 
 def _hardware_problems(need: HardwareNeed) -> Iterator[Located]:

@@ -113,6 +113,8 @@ def find_profile(name_or_path: str, user_dir: Path) -> ProfileRef:
             here = files is shipped
             shadows = not here and name_or_path in shipped
             return ProfileRef(name_or_path, files[name_or_path], here, shadows)
+    if name_or_path.startswith(("/", "./", "../")) and not os.path.lexists(name_or_path):
+        raise _unknown(f"{shown(name_or_path, 400)} does not exist")
     if "/" in name_or_path:
         raise _unknown(
             f"`{shown(name_or_path)}` is neither a profile's name nor a .yaml file",

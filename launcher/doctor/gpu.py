@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from launcher.doctor.runner import Finding, ok, problem, unavailable, warning
+from launcher.engine.environments.stub_driver import LIBRARY
 from launcher.hardware.inventory import Gpu, GpuProcess
 from launcher.hardware.nvml import NO_DRIVER, Devices, Unavailable, open_nvml, remedy
 from launcher.hardware.visible import VISIBLE, misread, visible_gpus
@@ -18,6 +19,10 @@ from launcher.units import GIB, size
 LIMIT_S: Final = 10.0
 """For all questions to the driver: initialising eight cards without the persistence daemon takes
 seconds."""
+_FIX_NO_LIBRARY: Final = (
+    "in a container: NVIDIA_DRIVER_CAPABILITIES=compute,utility; elsewhere install the driver's "
+    "part for computing (libcuda: nvidia-driver-cuda-libs, libnvidia-compute-…)"
+)
 FIX_IF_CUT: Final = "see `dmesg` for NVRM and Xid lines; reset the card or reboot"
 
 LITTLE: Final = 4 * GIB
@@ -45,8 +50,12 @@ def gpu_findings(
     environ: Mapping[str, str] = os.environ,
     *,
     root: Path = Path("/"),
+    computes: bool = True,
 ) -> Iterator[Finding]:
-    """The driver, every card, and CUDA_VISIBLE_DEVICES."""
+    """The driver, every card, and CUDA_VISIBLE_DEVICES.
+
+    `computes`: whether the driver's library for programs loads, beside the one that lists cards.
+    """
     if isinstance(devices, Unavailable):
         yield _no_driver(devices.reason, root)
         return
@@ -55,6 +64,9 @@ def gpu_findings(
     text = f"driver {version}" + (f", CUDA up to {cuda[0]}.{cuda[1]}" if cuda else "")
     if devices.gpus or devices.problems:
         yield ok("nvidia driver", text)
+        if not computes:
+            text = f"{LIBRARY} does not load, which every engine on a card needs"
+            yield problem("cuda driver", text, _FIX_NO_LIBRARY)
     else:
         fix = "see `lspci` and `dmesg`; in a container: --gpus all"
         yield warning("nvidia driver", f"{text}; it lists no GPU", fix)

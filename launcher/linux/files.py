@@ -51,6 +51,21 @@ def write_named(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def place_problem(path: Path) -> str | None:
+    """Why `write_named` could not write `path`, or None: to be asked before long work."""
+    if os.path.isdir(path):  # noqa: PTH112 - pathlib's raises where a folder may not be entered
+        return "it is a folder"
+    # A device, a pipe, or what somebody has open (/dev/stdout): it is written as it is.
+    if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113
+        return None if os.access(path, os.W_OK) else "it cannot be written"
+    folder = Path(os.path.realpath(path)).parent
+    if not os.path.isdir(folder):  # noqa: PTH112
+        return f"there is no folder {folder}"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return f"the folder {folder} cannot be written"
+    return None
+
+
 def read_bounded(path: Path, limit: int) -> bytes:
     """Bytes of `path`, at most `limit`.
 

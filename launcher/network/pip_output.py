@@ -27,6 +27,14 @@ _URL: Final = re.compile(r"https?://[^\s'\"<>)]+")
 _HASH: Final = re.compile(r"DO NOT MATCH THE HASHES|Hash mismatch|Expected sha256 .*\n.*Got")
 _FULL: Final = re.compile(r"No space left on device|Disk quota exceeded")
 _REFUSED: Final = re.compile(r"\[Errno (?:1|13|30)\] [^:\n]*: '([^'\n]*)'")
+_SETTING: Final = re.compile(
+    r"An error occurred during configuration: (.+)|^(\S+ error: .+)$|^(no such option: .+)$|"
+    r"OSError: (Failed to parse: .+)",
+    re.MULTILINE,
+)
+_MISSING: Final = re.compile(
+    r"No matching distribution found for (\S+)|The user requested \(constraint\) (\S+)"
+)
 _CORRUPT_WHEEL: Final = re.compile(r"Wheel .* is invalid|BadZipFile|File is not a zip file")
 
 
@@ -59,6 +67,18 @@ def trouble(text: str) -> tuple[Trouble, str] | None:
     if refused := _REFUSED.search(text):
         return "not_permitted", refused[1]
     return None
+
+
+def wrong_setting(text: str) -> str | None:
+    """pip's words of a setting that it does not take; it has installed nothing then."""
+    found = _SETTING.search(text)
+    return next(filter(None, found.groups())) if found else None
+
+
+def missing(text: str) -> str | None:
+    """What the index has no build of, as pip names it; it has installed nothing then."""
+    found = _MISSING.search(text)
+    return found[1] or found[2] if found else None
 
 
 def _said(line: str, index: str) -> tuple[str, str]:

@@ -68,6 +68,24 @@ def list_runs(runs_dir: Path) -> list[RunSummary]:
     return [_summary(*_load(runs_dir / name)) for name in _names(runs_dir)]
 
 
+def runs_of(runs_dir: Path, service: str | None) -> list[RunSummary]:
+    """Run records of one service (None: of all), newest first.
+
+    Raises:
+        QlaunchError: `run_unknown` (exit 2) with the nearest names where it has none.
+    """
+    runs = list_runs(runs_dir)
+    if service is None or (found := [run for run in runs if run.service == service]):
+        return runs if service is None else found
+    names = sorted({run.service for run in runs if run.service is not None})
+    near = difflib.get_close_matches(service[:200], names, n=3, cutoff=0.5)
+    raise QlaunchError(
+        f"no run of a service {service[:200]!r} is recorded in {runs_dir}",
+        code="run_unknown",
+        fix=f"did you mean {', '.join(near)}?" if near else "qlaunch runs list shows all",
+    )
+
+
 def run_directory(runs_dir: Path, wanted: str) -> Path:
     """The folder of one run: its id, the unique beginning of one, `latest`, or a service's last.
 
@@ -88,11 +106,12 @@ def run_directory(runs_dir: Path, wanted: str) -> Path:
             code="run_ambiguous",
             fix="give more of the id",
         )
-    near = difflib.get_close_matches(wanted[:200], names, n=3, cutoff=0.5) or names[:3]
+    near = difflib.get_close_matches(wanted[:200], names, n=3, cutoff=0.5)
+    latest = f"the latest are {', '.join(names[:3])}" if names else "no run has been recorded yet"
     raise QlaunchError(
         f"there is no run {wanted[:200]!r} in {runs_dir}",
         code="run_unknown",
-        fix=f"did you mean {', '.join(near)}?" if near else "no run has been recorded yet",
+        fix=f"did you mean {', '.join(near)}?" if near else latest,
     )
 
 

@@ -180,7 +180,7 @@ class TestMake:
     ) -> None:
         tar = tmp_path / "none" / "x.tar"
         answer = run("bundle", "make", str(tar), "--profile", "cpu-minilm", "--json")
-        assert (answer.code, answer.error["code"]) == (1, "not_written")
+        assert (answer.code, answer.error["code"]) == (2, "usage")
 
     def test_an_unknown_profile_is_refused(self, run: Run, ready: Path, tmp_path: Path) -> None:
         answer = run("bundle", "make", str(tmp_path / "x.tar"), "--profile", "cpu-minlm", "--json")

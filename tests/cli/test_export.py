@@ -305,4 +305,4 @@ def test_a_plan_of_an_earlier_version_is_said(run: Run, ready: Path) -> None:
 
 def test_a_file_that_cannot_be_written_is_said(run: Run, ready: Path) -> None:
     answer = run("export", "systemd", "cpu-minilm", "-o", str(ready / "no" / "unit"), "--json")
-    assert (answer.code, answer.error["code"]) == (1, "not_written")
+    assert (answer.code, answer.error["code"]) == (2, "usage")

@@ -312,6 +312,15 @@ class TestRuns:
         assert [name[6:8] for name in answer.data["removed"]] == ["02", "01"]
         assert self.ids(run) == ["04", "03"]
 
+    @pytest.mark.parametrize("words", [("list",), ("prune", "--keep", "0")])
+    def test_a_misspelt_service_is_no_service_without_runs(
+        self, words: tuple[str, ...], run: Run
+    ) -> None:
+        answer = run("runs", *words, "--service", "svcc", "--json")
+        assert (answer.code, answer.error["code"]) == (2, "run_unknown")
+        assert answer.error["fix"] == "did you mean svc?"
+        assert len(self.ids(run)) == 4
+
     def test_prune_can_only_tell(self, run: Run) -> None:
         answer = run("runs", "prune", "--keep", "0", "--dry-run")
         assert answer.out.endswith("4 of 4 runs would be removed\n")

@@ -97,6 +97,16 @@ class TestWhereAProfileIsExpected:
         fix = f"qlaunch profiles new {name} --model {shlex.quote(model)}"
         assert answer.error["fix"] == f"for a model make a profile first: {fix}"
 
+    @pytest.mark.parametrize(
+        "words", [("profiles", "show"), ("bundle", "make", "x.tar", "--profile")]
+    )
+    def test_a_folder_that_is_not_there_is_no_model(
+        self, words: tuple[str, ...], run: Run, here: Path
+    ) -> None:
+        answer = run(*words, "./nope", "--json")
+        assert (answer.code, answer.error["code"]) == (2, "profile_unknown")
+        assert answer.error["message"] == "./nope does not exist"
+
     def test_recommend_is_about_the_machine(self, run: Run, here: Path) -> None:
         answer = run("recommend", "./my-finetune", "--json")
         assert answer.code == 2

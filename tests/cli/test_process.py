@@ -180,6 +180,20 @@ def test_ctrl_c_while_things_are_made_ready(
     assert not (home / "state").exists()
 
 
+def test_an_interrupt_while_the_program_is_imported_is_no_traceback() -> None:
+    script = (
+        "import signal, sys, types\n"
+        "class Interrupted(types.ModuleType):\n"
+        "    def __getattr__(self, name):\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "sys.modules['launcher.cli.main'] = Interrupted('launcher.cli.main')\n"
+        "from launcher.__main__ import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
+
+
 @pytest.mark.parametrize("platform", ["darwin", "win32", "freebsd14"])
 def test_elsewhere_than_on_linux_there_is_one_sentence(platform: str) -> None:
     """Before a module is imported that exists on Linux alone, or that no wheel brought."""

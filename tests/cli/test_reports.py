@@ -140,8 +140,8 @@ class TestReport:
     def test_a_file_that_cannot_be_written(self, run: Run, home: Path, tmp_path: Path) -> None:
         leave(ONE, given.run())
         answer = run("runs", "report", "--html", str(tmp_path / "no" / "x.html"), "--json")
-        assert answer.code == 1
-        assert answer.error["code"] == "report_not_written"
+        assert (answer.code, answer.error["code"]) == (2, "usage")
+        assert f"there is no folder {tmp_path / 'no'}" in answer.error["message"]
 
     def test_one_report_goes_to_stdout_and_no_other_beside_it(self, run: Run, home: Path) -> None:
         leave(ONE, given.run())

@@ -110,7 +110,7 @@ def test_nothing_better_writes_nothing_unless_asked(
         ),
         (("--tokens", "1"), "usage", "--tokens 1: a text of all-minilm-l6-v2 has 3 to "),
         (("--output", "My Tuned.yaml"), "profile_invalid", "cannot name a profile"),
-        (("--output", "absent/x.yaml"), "usage", "there is no folder absent"),
+        (("--output", "absent/x.yaml"), "usage", "there is no folder "),
     ],
 )
 def test_what_cannot_come_to_anything_is_refused_before_the_search(

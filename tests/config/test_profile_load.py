@@ -181,6 +181,12 @@ def test_profiles_of_a_wheel_are_found(tmp_path: Path, monkeypatch: pytest.Monke
         ("host: -x\n", 6, "neither an address nor a name", "IPv4"),
         ("api_key_file: ''\n", 6, "path is empty", "leave it out"),
         ("restart:\n  backoff_initial_s: 90\n", 7, "longer than", None),
+        (
+            "port: 31000\nmetrics_port: 31000\n",
+            7,
+            "`metrics_port` is 31000, and so is `port`",
+            "give one another number, or 0",
+        ),
         ("port: 70000\n", 6, "at most 65535", None),
         ("fallback: [{}]\n", 6, "a mapping that is not empty, found an empty mapping", None),
         (

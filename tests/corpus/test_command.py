@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -390,6 +391,15 @@ def test_outputs_that_cannot_be(engine: str, run: Run, tmp_path: Path) -> None:
     (tmp_path / "folder.npy").mkdir()
     assert to(str(tmp_path / "folder.npy")) == (2, "output_unusable")
     assert to("/dev/null", "--format", "npy") == (2, "output_unusable")
+    reader, writer = os.pipe()  # `-o /dev/stdout | head`: its name led to `pipe:[4824986]`
+    assert to(f"/proc/self/fd/{writer}", "--format", "jsonl") == (2, "output_unusable")
+    os.close(reader)
+    os.close(writer)
+    with tempfile.TemporaryFile() as nameless:  # a file `… (deleted)` was made beside it
+        assert to(f"/proc/self/fd/{nameless.fileno()}", "--format", "jsonl") == (
+            2,
+            "output_unusable",
+        )
     assert to(str(tmp_path / "o.xyz")) == (2, "unknown_format")
     assert to(str(tmp_path / "o")) == (2, "unknown_format")
     (tmp_path / "there.npy").write_bytes(b"mine")

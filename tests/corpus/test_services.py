@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from launcher.app import corpus_servers
 from launcher.documents.service_state import UP
 from launcher.model.checkpoint import Prompts
 from launcher.service import control, store
@@ -193,3 +194,17 @@ def test_what_was_started_is_stopped_after_any_interruption(
         assert "going on after" in answer.err
         assert "svc: stopped in" in answer.err
     assert control.status("svc").state == "stopped"
+
+
+def test_a_profile_that_runs_already_is_asked_as_a_service(
+    home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It advised `--name`, which `embed` does not have, after the input was read."""
+    plan = home.plan()
+    home.up(plan)
+    monkeypatch.setattr(corpus_servers, "_prepared", lambda *_words, **_options: plan)
+    source = str(write(tmp_path / "i.txt", ["a"]))
+    answer = embed(capsys, source, "-o", str(tmp_path / "x.npy"), "--profile", "svc", "--json")
+    assert (answer.code, answer.error["code"]) == (9, "already_running")
+    assert "--service svc" in answer.error["fix"]
+    assert "reading the input" not in answer.err

@@ -241,6 +241,15 @@ def test_a_card_on_the_bus_without_a_driver_is_a_problem(tmp_path: Path) -> None
     assert found.status == "unavailable"
 
 
+def test_a_card_without_the_library_that_computes_is_a_problem() -> None:
+    """NVML listed the cards, and every start ended: a container with `utility` alone."""
+    devices = Devices((card(0),), (), "580.1", (13, 0))
+    found = {f.name: f for f in gpu_checks.gpu_findings(devices, {}, {}, computes=False)}
+    assert found["nvidia driver"].status == "ok"
+    assert found["cuda driver"].status == "problem"
+    assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility" in str(found["cuda driver"].fix)
+
+
 def test_process_ids_of_another_namespace_are_not_given_names_of_ours() -> None:
     rows = (GpuProcess(pid=os.getpid(), used_bytes=1), GpuProcess(pid=2**31, used_bytes=1))
     devices = Devices((card(0),), (), "580.1", (13, 0))

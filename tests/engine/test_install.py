@@ -268,9 +268,12 @@ class TestInterrupted:
             install.install(CPU, tmp_path, progress=quiet)
         assert fake.steps == ALL
 
-    def test_no_network_keeps_what_was_fetched(self, fake: FakePip, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("code", ["dns_failed", "pip_setting_invalid", "package_missing"])
+    def test_what_is_no_fault_of_the_environment_keeps_what_was_fetched(
+        self, code: str, fake: FakePip, tmp_path: Path
+    ) -> None:
         def unreachable() -> None:
-            raise QlaunchError("x", code="dns_failed", exit_code=ExitCode.ENGINE)
+            raise QlaunchError("x", code=code, exit_code=ExitCode.ENGINE)
 
         fake.before = {"lock": interrupt}
         with pytest.raises(KeyboardInterrupt):

@@ -32,6 +32,15 @@ NOT_FOUND = """\
 ERROR: Could not find a version that satisfies the requirement triton==9.9 (from versions: 3.1.0)
 ERROR: No matching distribution found for triton==9.9
 """
+OF_A_CONSTRAINT = """\
+ERROR: Cannot install torch==2.13.0 because these package versions have conflicting dependencies.
+    torch 2.13.0 depends on filelock
+    The user requested (constraint) filelock==4.2.11
+ERROR: ResolutionImpossible: for help visit https://pip.pypa.io/en/latest/topics
+"""
+SETTING = "An error occurred during configuration: option timeout: invalid value: 'abc'"
+TRUTH = "Usage:\n  pip <command> [options]\n\n--no-cache-dir error: invalid truth value 'maybe'"
+PROXY = "ERROR: Could not install packages due to an OSError: Failed to parse: ::::"
 HASHES = """\
 ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.
 
@@ -62,7 +71,11 @@ def failure(tmp_path: Path, text: str) -> QlaunchError:
         (UNREACHABLE, "dns_failed", "(Temporary failure in name resolution)"),
         (DISK_FULL, "disk_full", "the disk is full"),
         (REFUSED, "engines_dir_unusable", "this user may not write /srv/x"),
-        (NOT_FOUND, "engine_install_failed", "no build of triton==9.9 fits this machine"),
+        (NOT_FOUND, "package_missing", "no build of triton==9.9 fits this machine"),
+        (OF_A_CONSTRAINT, "package_missing", "no build of filelock==4.2.11 fits this machine"),
+        (SETTING, "pip_setting_invalid", "option timeout: invalid value: 'abc'"),
+        (TRUTH, "pip_setting_invalid", "--no-cache-dir error: invalid truth value 'maybe'"),
+        (PROXY, "pip_setting_invalid", "Failed to parse: ::::"),
         (HASHES, "download_corrupt", "is not the file that was promised (hash)"),
         (OTHER, "engine_install_failed", "the moon is too near"),
         ("", "engine_install_failed", "no output"),
@@ -88,7 +101,7 @@ def test_all_of_it_is_in_the_log(tmp_path: Path) -> None:
     ("setting", "code"),
     [
         ({"PIP_INDEX_URL": "http://127.0.0.1:9/simple"}, "connection_failed"),
-        ({"PIP_NO_INDEX": "1"}, "engine_install_failed"),
+        ({"PIP_NO_INDEX": "1"}, "package_missing"),
     ],
     ids=["nobody answers", "nothing there"],
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.linux.files import read_bounded, write_named
+from launcher.linux.files import place_problem, read_bounded, write_named
 from tests.patience import PATIENCE_S
 
 
@@ -63,3 +63,28 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None
     """`ps` stood still where `state.json` was one."""
     os.mkfifo(tmp_path / "state.json")
     assert read_bounded(tmp_path / "state.json", 10) == b""
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("x", None),
+        ("link", None),
+        (".", "it is a folder"),
+        ("no/x", "there is no folder {tmp}/no"),
+        ("file/x", "there is no folder {tmp}/file"),
+        ("dangling", "there is no folder {tmp}/no"),
+    ],
+)
+def test_a_place_where_nothing_can_be_written_is_told_before(
+    name: str, problem: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "dangling").symlink_to("no/x")
+    expected = problem and problem.format(tmp=tmp_path.resolve())
+    assert place_problem(tmp_path / name) == expected
+
+
+def test_a_device_is_a_place_to_write() -> None:
+    assert place_problem(Path("/dev/null")) is None

@@ -35,7 +35,6 @@ _OPTIONS: Final = (
     # Compiled afterwards, on all threads at once (bytecode.py).
     "--no-compile",
 )
-_NOT_FOUND: Final = re.compile(r"No matching distribution found for (\S+)")
 
 
 def create_environment(name: str, root: Path) -> None:
@@ -107,8 +106,9 @@ def install_lock(name: str, python: Path, lock: Path, *, progress: Progress) -> 
 
     Raises:
         QlaunchError: exit 5; what lies between us and the package index
-            (`launcher.network.causes`), `disk_full`, `engines_dir_unusable`, else
-            `engine_install_failed` with pip's last words.
+            (`launcher.network.causes`), `disk_full`, `engines_dir_unusable`,
+            `pip_setting_invalid`, `package_missing`, else `engine_install_failed` with pip's
+            last words, where the environment itself may be to blame.
     """
     count = sum(1 for line in lock.read_text("utf-8").splitlines() if "==" in line)
     progress(f"fetching {count} pinned packages")
@@ -213,12 +213,20 @@ def _explain(
     cause = pip_output.cause(f"{details}\n{text}", index, proxy)
     if cause is not None:
         return causes.error(what, cause, causes.PIP, ExitCode.ENGINE)
-    if missing := _NOT_FOUND.search(text):
+    if (wrong := pip_output.wrong_setting(text)) is not None:
         return QlaunchError(
-            f"{what}: no build of {missing[1]} fits this machine and Python",
-            code="engine_install_failed",
+            f"{what}: pip does not take one of its settings: {wrong}",
+            code="pip_setting_invalid",
             exit_code=ExitCode.ENGINE,
-            fix=f"see {log}; another Python or another release may fit: qlaunch engine list",
+            fix="correct it: a variable PIP_…, or pip's configuration file (pip config debug)",
+        )
+    if (missing := pip_output.missing(text)) is not None:
+        return QlaunchError(
+            f"{what}: no build of {missing} fits this machine and Python in {index}",
+            code="package_missing",
+            exit_code=ExitCode.ENGINE,
+            fix=f"see {log}; another index (PIP_INDEX_URL), another Python or another release "
+            "may have it: qlaunch engine list",
         )
     last = next((line for line in reversed(text.splitlines()) if line.strip()), "no output")
     return QlaunchError(

@@ -132,14 +132,18 @@ def test_a_service_that_systemd_runs_is_not_taken_from_it(
 ) -> None:
     """Its unit had ended well, `on-failure`, and the service ran on in the shell's own session."""
     socket_of = {"NOTIFY_SOCKET": "/run/systemd/notify"} if under else {}
+
+    def down(name: str) -> Namespace:
+        running.append(name)
+        return Namespace(was_running=True)
+
+    monkeypatch.setattr(control, "down", down)
     monkeypatch.setattr(control, "launch", lambda *_, **__: control.status("svc"))
     with children.running(["sleep", "600"], env=socket_of) as supervisor:
         process = processes.process_id(supervisor.pid)
         found = leave_service("svc", "run", "ready", supervisor=process)
         monkeypatch.setattr(control, "status", lambda _name: found)
         monkeypatch.setattr(handover, "stand_by", lambda _name: None)
-        stopped = Namespace(was_running=True)
-        monkeypatch.setattr(control, "down", lambda name: [running.append(name), stopped][1])
         answer = run("restart", "svc", "--json")
     if under:
         assert (answer.code, answer.error["code"]) == (9, "run_by_systemd")

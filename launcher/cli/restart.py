@@ -53,6 +53,7 @@ def command(service: str, reread: bool, at_once: bool, quiet: bool) -> Result:
         require_secrets(plan.api_key_file, plan.cache)
     if not reread and plan.origin is not None:
         exporting.require_same_checkpoint(plan)
+        exporting.require_same_engine(plan)
         if change is not None:
             progress.line(f"{change}: it is not read again without --reread")
     try:

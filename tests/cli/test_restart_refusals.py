@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from launcher.app import exporting
 from launcher.app import prepare as preparing
+from launcher.engine.environments import environment_probe
+from launcher.engine.environments.environment_probe import Versions
 from launcher.linux import processes
 from launcher.service import control, handover
 from tests import children
@@ -149,3 +152,18 @@ def test_a_service_that_systemd_runs_is_not_taken_from_it(
         assert (answer.code, answer.error["code"]) == (9, "run_by_systemd")
         assert answer.error["fix"].startswith("systemctl ")
     assert running == ([] if under else ["svc"])
+
+
+@pytest.mark.parametrize("what", ["gone", "another version"])
+def test_a_service_is_not_stopped_for_an_engine_that_is_no_longer_its_own(
+    what: str, run: Run, running: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`rm -rf` of its environment, or an upgrade of its Python, made a restart an outage."""
+    other = Versions(sglang="0.0.1", torch="2", kernels=None)
+    asked = environment_probe.versions if what == "gone" else lambda _python: other
+    monkeypatch.setattr(exporting, "versions", asked)
+    answer = run("restart", "svc", "--json")
+    code = "engine_missing" if what == "gone" else "engine_changed"
+    assert (answer.code, answer.error["code"]) == (5, code)
+    assert answer.error["fix"].endswith("qlaunch restart svc --reread")
+    assert running == []

@@ -15,6 +15,7 @@ from launcher.app.prepare import Request, prepare, profiles_dir
 from launcher.config.loading import find_profile, load_profile
 from launcher.documents.plan import Origin, Plan
 from launcher.documents.service_state import UP
+from launcher.engine.environments.environment_probe import versions
 from launcher.errors import ExitCode, QlaunchError
 from launcher.fleet import start_command
 from launcher.model.inspect import inspect
@@ -114,6 +115,29 @@ def require_same_checkpoint(plan: Plan) -> None:
         fix=f"put the old files back; or take the new ones: qlaunch restart {plan.service} "
         "--reread",
     )
+
+
+def require_same_engine(plan: Plan) -> None:
+    """Refuse to start a plan with an engine that is gone, or another version than it was made for.
+
+    Raises:
+        QlaunchError: `engine_missing`, `engine_changed` (exit 5).
+    """
+    python, wanted = plan.engine.python, plan.engine.version
+    fix = f"plan for what is there, or have it installed: qlaunch restart {plan.service} --reread"
+    try:
+        found = versions(Path(python)).sglang
+    except QlaunchError as error:
+        raise QlaunchError(
+            error.message, code="engine_missing", exit_code=ExitCode.ENGINE, fix=fix
+        ) from error
+    if found != wanted:
+        raise QlaunchError(
+            f"{python} holds SGLang {found} now, and {plan.service!r} was planned for {wanted}",
+            code="engine_changed",
+            exit_code=ExitCode.ENGINE,
+            fix=fix,
+        )
 
 
 def _is_profile_too(name: str) -> str:

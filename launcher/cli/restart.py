@@ -17,7 +17,7 @@ from launcher.cli.up import Follow, FollowChange
 from launcher.documents.plan import Plan
 from launcher.documents.service_state import ServiceState
 from launcher.documents.status import RestartedStatus
-from launcher.service import control, handover, ports, store
+from launcher.service import control, handover, ports, reading, store
 from launcher.service.replica_set import claims
 
 
@@ -47,10 +47,13 @@ def command(service: str, reread: bool, at_once: bool, quiet: bool) -> Result:
     progress = Progress(quiet=quiet)
     change = exporting.changed(plan.origin) if plan.origin is not None else None
     rolling = not at_once and replicas.can_roll(state, plan)
+    if not rolling and (refusal := reading.by_systemd(state)) is not None:
+        raise refusal
     if not reread:
         require_secrets(plan.api_key_file, plan.cache)
     if not reread and plan.origin is not None:
         exporting.require_same_checkpoint(plan)
+        exporting.require_same_engine(plan)
         if change is not None:
             progress.line(f"{change}: it is not read again without --reread")
     try:

@@ -32,7 +32,10 @@ _RAISED: Final = (
     resource.RLIMIT_FSIZE,
     resource.RLIMIT_NPROC,
 )
-_STANDING: Final = ("Umask:", "Uid:", "Gid:", "Groups:", "CapEff:", "Mems_allowed_list:")
+_STANDING: Final = (
+    *("Umask:", "Uid:", "Gid:", "Groups:", "CapEff:", "CapBnd:", "NoNewPrivs:", "Seccomp:"),
+    "Mems_allowed_list:",
+)
 """Lines of /proc/PID/status that a process hands down."""
 
 
@@ -69,6 +72,8 @@ def _standing(pid: int) -> tuple[object, ...]:
     return (
         os.sched_getaffinity(pid),
         os.getpriority(os.PRIO_PROCESS, pid),
+        os.sched_getscheduler(pid),
+        process.joinpath("oom_score_adj").read_text("utf-8"),
         [resource.prlimit(pid, kind) for kind in sorted({*kinds})],
         [line for line in told if line.startswith(_STANDING)],
         cgroup.bounds(Path("/"), str(pid)),

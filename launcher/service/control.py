@@ -38,7 +38,6 @@ ENTRY = (sys.executable, "-P", "-m", "launcher.app.supervise")
 POLL_S = 0.05
 SUPERVISOR_START_S = 20.0
 """For the supervisor's own start: about 0.2 s, more on a machine that is short of everything."""
-"""For the kernel to end what got SIGKILL."""
 LAST_STEPS_S = 2.0
 """From a supervisor's last state to its end: it closes its files, which takes milliseconds."""
 FROZEN_S = 30.0
@@ -128,12 +127,7 @@ def sole(where: Folder, wait_s: float = 0.0) -> Lock:
             fix="mount it: unshare --mount-proc, or mount -t proc proc /proc",
         )
     if (lock := acquired(where.up_lock, wait_s)) is None:
-        raise QlaunchError(
-            f"service {where.name!r} is being started or stopped by another command",
-            code="busy",
-            exit_code=ExitCode.CONFLICT,
-            fix=f"wait for it, then: qlaunch status {where.name}",
-        )
+        raise reading.busy(where)
     with contextlib.suppress(OSError):  # for PID 1, which ends everybody with itself
         if (me := processes.process_id(os.getpid())) is not None:
             lock.sign(me)

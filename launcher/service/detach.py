@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -65,7 +66,8 @@ def begin_log(where: Folder) -> None:
 
 
 def _put_aside(where: Folder) -> None:
-    if where.log.exists():
+    """Keep the last log; where something is in the way, the new one goes on behind it."""
+    with contextlib.suppress(OSError):
         where.log.replace(where.log.with_name(f"{where.log.name}.1"))
 
 

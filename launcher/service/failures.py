@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -269,19 +271,31 @@ def _gateway(message: str, log: str, *, code: str) -> Failure:
     )
 
 
-def not_started(error: OSError, program: str) -> Failure:
-    """The operating system would not start the engine."""
+def not_started(error: OSError, program: str, *, engine: bool = False) -> Failure:
+    """The operating system would not start `program`: the engine's, or one of our own.
+
+    What is missing need not be the program: its folder, a lock or a log may be.
+    """
     if not isinstance(error, FileNotFoundError) and (short := limits.explain(error)) is not None:
         why = f"cannot start {program}: {short.message}"
         return msgspec.structs.replace(
             from_error(short), exit_code=ExitCode.START_FAILED, message=why
         )
+    file = program if error.filename is None else os.fsdecode(error.filename)
+    engine = engine and file == program
+    if engine:
+        fix = "install the engine again: qlaunch engine install"
+    elif file == sys.executable:
+        fix = "install qlaunch again: the Python that it runs in cannot be started"
+    else:
+        fix = f"look at {file}, then start the service again"
     return Failure(
         code="start_failed",
         exit_code=ExitCode.START_FAILED,
-        failure_class="engine_missing" if isinstance(error, FileNotFoundError) else None,
-        message=f"cannot start {program}: {error.strerror or error}",
-        fix="install the engine again: qlaunch engine install",
+        failure_class="engine_missing" if engine and isinstance(error, FileNotFoundError) else None,
+        message=f"cannot start {program}: {'' if file == program else f'{file}: '}"
+        f"{error.strerror or error}",
+        fix=fix,
     )
 
 

@@ -7,6 +7,8 @@ held lock says that a supervisor lives, wherever it is.
 
 from __future__ import annotations
 
+import contextlib
+import re
 import time
 
 import msgspec
@@ -14,11 +16,11 @@ import msgspec
 from launcher.documents.plan import Plan
 from launcher.documents.service_state import GONE, UP, ServiceState
 from launcher.errors import ExitCode, QlaunchError
-from launcher.linux import mounts, processes
+from launcher.linux import mounts, processes, procfs
 from launcher.linux.processes import ProcessId
 from launcher.service import note
 from launcher.service.note import Note
-from launcher.service.store import Folder, folder, read_plan
+from launcher.service.store import Folder, folder, read_plan, signed
 
 LOOK_S = 0.5
 """Between two looks at a supervisor that is waited for."""
@@ -179,6 +181,45 @@ def elsewhere(name: str, state: ServiceState) -> QlaunchError | None:
         exit_code=ExitCode.CONFLICT,
         fix=fix,
     )
+
+
+def by_systemd(state: ServiceState) -> QlaunchError | None:
+    """The refusal to restart what a systemd unit runs, with the command that does; else None.
+
+    It would end there, well, and go on as a process of the command's own session.
+    """
+    process = state.supervisor
+    if process is None or not processes.is_alive(process):
+        return None
+    environ = procfs.read(f"/proc/{process.pid}/environ", 1 << 20) or b""
+    if not any(each.startswith(b"NOTIFY_SOCKET=") for each in environ.split(b"\0")):
+        return None
+    group = (procfs.read(f"/proc/{process.pid}/cgroup") or b"").decode("utf-8", "replace")
+    unit = ["UNIT", *re.findall(r"[^/\n]+\.service", group)][-1]
+    scope = "--user " if "/user@" in group else ""
+    return QlaunchError(
+        f"service {state.service!r} is run by systemd, and would leave it by this restart",
+        code="run_by_systemd",
+        exit_code=ExitCode.CONFLICT,
+        fix=f"systemctl {scope}restart {unit}",
+    )
+
+
+def busy(where: Folder) -> QlaunchError:
+    """The refusal to start or stop what another command does: which, for how long, and whether it
+    goes on."""
+    message = f"service {where.name!r} is being started or stopped by another command"
+    fix = f"wait for it, then: qlaunch status {where.name}"
+    holder = signed(where.up_lock)
+    if holder is not None and processes.is_alive(holder):
+        message += f": process {processes.describe(holder)}"
+        with contextlib.suppress(OSError):
+            message += f", for {max(0.0, time.time() - where.up_lock.stat().st_mtime):.0f} s"
+        if processes.is_stopped(holder):
+            message += ", which is stopped (Ctrl-Z or SIGSTOP)"
+            pid = holder.pid
+            fix = f"let it go on: fg in its shell, or kill -CONT {pid}; or end it: kill -KILL {pid}"
+    return QlaunchError(message, code="busy", exit_code=ExitCode.CONFLICT, fix=fix)
 
 
 def other_model(plan: Plan) -> str | None:

@@ -167,6 +167,17 @@ class Lock:
         if os.fstat(self._fd).st_size != len(note):
             os.ftruncate(self._fd, len(note))
 
+    def displaced(self) -> bool:
+        """Whether another file is in the held one's place: what lies beside it is another's now.
+
+        A file that is gone is nobody's; the held one keeps its number while it is open.
+        """
+        assert self._fd is not None
+        try:
+            return not os.path.samestat(os.fstat(self._fd), self._path.lstat())
+        except OSError:
+            return False
+
     def release(self) -> None:
         """Give the lock back; nothing happens where it is not held."""
         if self._fd is not None:

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from launcher.app import exporting
+from launcher.engine.environments.environment_probe import Versions
+from launcher.engine.releases import releases
 from launcher.hardware.inventory import Hardware
 from tests.checkpoints import make_bert, make_qwen3
 from tests.cli.commandline import Answer, Run
@@ -55,6 +58,8 @@ def ready(
     """A home with the cpu engine and the models of the shipped profiles, on a CPU with bfloat16."""
     installed(home / "data" / "engines")
     on(machine())
+    there = Versions(sglang=releases()["cpu"].version, torch="2.13.0+cpu", kernels=None)
+    monkeypatch.setattr(exporting, "versions", lambda _python: there)
     cards = home / "config" / "profiles" / "models"
     cards.mkdir(parents=True)
     for name, path in checkpoints.items():

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import socket
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
+from launcher.app import exporting
 from launcher.app import prepare as preparing
-from launcher.service import control
+from launcher.engine.environments import environment_probe
+from launcher.engine.environments.environment_probe import Versions
+from launcher.linux import processes
+from launcher.service import control, handover
+from tests import children
 from tests.cli.commandline import Run
 from tests.cli.services import leave_service
 from tests.cli.test_export import service
@@ -121,3 +127,43 @@ def test_a_plan_for_another_machine_and_a_bundle_ask_for_no_file_of_this_one(
     own.write_text("extends: cpu-minilm\napi_key_file: ./nobody\n")
     answer = run("bundle", "make", str(ready / "x.tar"), "--profile", "mine", "--dry-run", "--json")
     assert answer.code == 0, answer.out
+
+
+@pytest.mark.parametrize("under", [True, False])
+def test_a_service_that_systemd_runs_is_not_taken_from_it(
+    under: bool, run: Run, ready: Path, running: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its unit had ended well, `on-failure`, and the service ran on in the shell's own session."""
+    socket_of = {"NOTIFY_SOCKET": "/run/systemd/notify"} if under else {}
+
+    def down(name: str) -> Namespace:
+        running.append(name)
+        return Namespace(was_running=True)
+
+    monkeypatch.setattr(control, "down", down)
+    monkeypatch.setattr(control, "launch", lambda *_, **__: control.status("svc"))
+    with children.running(["sleep", "600"], env=socket_of) as supervisor:
+        process = processes.process_id(supervisor.pid)
+        found = leave_service("svc", "run", "ready", supervisor=process)
+        monkeypatch.setattr(control, "status", lambda _name: found)
+        monkeypatch.setattr(handover, "stand_by", lambda _name: None)
+        answer = run("restart", "svc", "--json")
+    if under:
+        assert (answer.code, answer.error["code"]) == (9, "run_by_systemd")
+        assert answer.error["fix"].startswith("systemctl ")
+    assert running == ([] if under else ["svc"])
+
+
+@pytest.mark.parametrize("what", ["gone", "another version"])
+def test_a_service_is_not_stopped_for_an_engine_that_is_no_longer_its_own(
+    what: str, run: Run, running: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`rm -rf` of its environment, or an upgrade of its Python, made a restart an outage."""
+    other = Versions(sglang="0.0.1", torch="2", kernels=None)
+    asked = environment_probe.versions if what == "gone" else lambda _python: other
+    monkeypatch.setattr(exporting, "versions", asked)
+    answer = run("restart", "svc", "--json")
+    code = "engine_missing" if what == "gone" else "engine_changed"
+    assert (answer.code, answer.error["code"]) == (5, code)
+    assert answer.error["fix"].endswith("qlaunch restart svc --reread")
+    assert running == []

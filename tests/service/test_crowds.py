@@ -18,6 +18,7 @@ from launcher.errors import QlaunchError
 from launcher.linux import processes
 from launcher.paths import dirs
 from launcher.service import control, store
+from tests.children import running
 from tests.patience import PATIENCE_S
 from tests.service.home import Home, eventually
 
@@ -197,3 +198,25 @@ def test_a_zombie_supervisor_is_dead(home: Home) -> None:
             "failed",
             "supervisor_killed",
         )
+
+
+@pytest.mark.parametrize("halted", [False, True])
+def test_a_command_that_is_in_the_way_is_named_and_that_it_is_halted(
+    home: Home, halted: bool
+) -> None:
+    """A `restart` that Ctrl-Z halted: `down` was told to wait for it, without an end."""
+    where = store.folder("svc", create=True)
+    with running(["sleep", "600"]) as other, control.sole(where) as lock:
+        command = processes.process_id(other.pid)
+        assert command is not None
+        lock.sign(command)
+        if halted:
+            other.send_signal(signal.SIGSTOP)
+            eventually(lambda: processes.is_stopped(command))
+        with pytest.raises(QlaunchError) as caught:
+            control.sole(where)
+        other.kill()
+    assert caught.value.code == "busy"
+    assert f"process {other.pid} (sleep), for 0 s" in caught.value.message
+    assert ("is stopped" in caught.value.message) == halted
+    assert (f"kill -CONT {other.pid}" in str(caught.value.fix)) == halted

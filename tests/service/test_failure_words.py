@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import sys
 from typing import NamedTuple
 
 import pytest
@@ -35,3 +37,23 @@ def test_the_first_line_of_a_traceback_is_not_quoted(
     line: str, match: Told | None, expected: str
 ) -> None:
     assert failures.ailing(line, match) == f"{GAVE_UP} {expected}"
+
+
+@pytest.mark.parametrize(
+    ("missing", "engine", "found"),
+    [
+        ("/engine/python", True, ("engine_missing", "/engine/python: No", "engine install")),
+        ("/state/svc", True, (None, "/engine/python: /state/svc: No", "look at /state/svc")),
+        (sys.executable, True, (None, f"{sys.executable}: No", "install qlaunch again")),
+        (None, False, (None, "/engine/python: No", "look at /engine/python")),
+    ],
+)
+def test_a_file_that_is_missing_at_a_start_need_not_be_the_engine(
+    missing: str | None, engine: bool, found: tuple[str | None, str, str]
+) -> None:
+    """Each was `engine_missing`, whose cure is an installation of gigabytes."""
+    error = OSError(errno.ENOENT, "No such file or directory", missing)
+    failure = failures.not_started(error, "/engine/python", engine=engine)
+    assert failure.failure_class == found[0]
+    assert found[1] in failure.message
+    assert found[2] in str(failure.fix)

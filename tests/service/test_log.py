@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -192,3 +193,15 @@ def test_following_may_begin_before_the_log(tmp_path: Path) -> None:
         return next(calls)
 
     assert list(logs.follow(tmp_path, lines=5, ended=ended, poll_s=0.01)) == ["line"] * 3
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_in_the_place_of_a_log_is_no_log(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    """A pipe was waited for, without an end; a folder was an unexpected IsADirectoryError."""
+    make(tmp_path / "engine.log")
+    (tmp_path / "engine.log.1").write_text("before\n")
+    assert logs.tail(tmp_path, 3) == ["before"]
+    assert logs.read(tmp_path / "engine.log") == []
+    assert list(logs.follow(tmp_path, lines=3, ended=lambda: True)) == []

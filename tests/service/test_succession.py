@@ -236,6 +236,19 @@ def test_an_import_after_a_restart_is_a_measure_of_a_start(
     assert load_run(dirs().runs, restart(home).run).forked
 
 
+def test_a_log_that_cannot_be_put_aside_keeps_no_service_down(home: Home) -> None:
+    """`restart` had stopped it, and ended with an unexpected IsADirectoryError."""
+    test_template.up(home)
+    where = store.folder("svc")
+    where.log.with_name(f"{where.log.name}.1").mkdir()
+    before = where.log.read_text()
+    now = restart(home)
+    assert now.state == "ready"
+    assert journal().startswith(before)
+    control.down("svc")
+    assert home.up(test_template.plan(home)).state == "ready"
+
+
 def test_no_word_for_a_successor_stays(home: Home) -> None:
     test_template.up(home)
     with stand_by():
@@ -256,7 +269,13 @@ def test_what_is_caught_is_read_of_a_process() -> None:
     assert not limits.same_as(2**22 + 1)
 
 
-@pytest.mark.parametrize("limit", ["umask 0077", "ulimit -s 4096", "ulimit -n 77", "renice 5 $$"])
+@pytest.mark.parametrize(
+    "limit",
+    [
+        *("umask 0077", "ulimit -s 4096", "ulimit -n 77", "renice 5 $$", "chrt -b -p 0 $$"),
+        "{ echo 700 > /proc/self/oom_score_adj; }",
+    ],
+)
 def test_what_a_process_hands_down_is_compared(limit: str) -> None:
     """A successor keeps its own, whatever the shell of the restart has."""
     script = f"{limit} >&2; echo ready; read -r _"

@@ -16,6 +16,7 @@ import pytest
 
 from launcher.documents.smoke import Check, SmokeReport
 from launcher.errors import QlaunchError
+from launcher.linux import processes
 from launcher.plan.resolve import make_plan
 from launcher.service import control, failures, ports, store
 from tests.patience import PATIENCE_S
@@ -275,6 +276,23 @@ def test_a_supervisor_whose_folder_was_removed_stops_by_itself(home: Home) -> No
 
     eventually(removed)
     eventually(lambda: not home.processes())
+
+
+def test_a_supervisor_whose_folder_was_removed_leaves_that_of_the_next_one_alone(
+    home: Home,
+) -> None:
+    """It wrote its own state there for as long as it ran, which `down` no longer ended."""
+    first = home.up(home.plan())
+    where = store.folder("svc")
+    where.path.rename(home.root / "away")
+    now = home.up(home.plan())
+    eventually(lambda: not processes.is_alive(first.supervisor))
+    found = store.read_state("svc")
+    assert found is not None
+    assert (found.run, found.state, found.supervisor) == (now.run, "ready", now.supervisor)
+    assert now.engine in store.read_tree(where)
+    assert control.down("svc").was_running
+    home.assert_nothing_left()
 
 
 def test_a_damaged_state_file_hides_no_running_service(home: Home) -> None:

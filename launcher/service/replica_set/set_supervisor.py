@@ -262,8 +262,6 @@ class SetSupervisor(ServiceOwner):
     def _sample(self) -> None:
         if self._winding:
             return
-        if self._unwritable():
-            return
         self._measure()
         delay = self._recorder.sample(ready=self.status.state in UP)
         self._timers.after("sample", delay, self._sample)

@@ -61,7 +61,7 @@ class ServiceRecords:
             QlaunchError: `api_key_unusable` (exit 2), `state_dir_unsafe`, `state_not_written`
                 (exit 1): nothing was started.
         """
-        self._where, self._began = where, began
+        self._where, self._began, self._lock = where, began, lock
         self._halted = ""
         self._scratch: scratch.Scratch | None = None
         path = plan.api_key_file
@@ -70,7 +70,7 @@ class ServiceRecords:
         self.scrub = Scrubber(secrets)
         self.clean = cleaner(self.scrub)
         self.journal = Journal(where, self.clean)
-        self.roll = Members(where, self.journal)
+        self.roll = Members(where, self.journal, lock)
         try:
             if (me := processes.process_id(os.getpid())) is not None:
                 lock.sign(me)
@@ -234,8 +234,9 @@ class ServiceRecords:
         if failure is not None:
             detail = failure.message
         self._drop_scratch()
-        self._where.secrets_config.unlink(missing_ok=True)
-        self._where.tree.unlink(missing_ok=True)
+        if not self._lock.displaced():
+            self._where.secrets_config.unlink(missing_ok=True)
+            self._where.tree.unlink(missing_ok=True)
         self.recorder.phase(state)
         self.recorder.finish(state, self.status.now, failure)
         changes = {} if failure is None else {"failure": failure}

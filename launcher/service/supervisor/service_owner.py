@@ -13,6 +13,7 @@ from launcher.documents.failure import Failure
 from launcher.documents.plan import Plan
 from launcher.documents.service_state import ServiceState, State
 from launcher.service import failures, process_tree
+from launcher.service.note import BEAT_S
 from launcher.service.store import Folder, Lock, not_written
 from launcher.service.supervisor import metrics, states, systemd_notify
 from launcher.service.supervisor.batch_counter import BatchCounter
@@ -126,6 +127,7 @@ class ServiceOwner:
             self.status, self._recorder = self.records.status, self.records.recorder
             self._open()
             self.status.keep_noting(self._loop)
+            self._loop.call_later(BEAT_S, self._look_for_readers)
             self._scrape = metrics.serve(self._loop, self._plan, self.records, self._traffic)
             return self._run()
         finally:
@@ -150,15 +152,13 @@ class ServiceOwner:
         self._tidy()
         return self.status.now
 
-    def _unwritable(self) -> bool:
-        """Whether the service ends because nobody could hear of it any more."""
-        if not self._where.path.is_dir():  # removed by somebody: nobody could find us any more
+    def _look_for_readers(self) -> None:
+        """End the service where nobody could hear of it any more."""
+        self._loop.call_later(BEAT_S, self._look_for_readers)
+        if not self._where.path.is_dir() or self._lock.displaced():  # removed by somebody
             self._end("stopped")
-            return True
-        if (why := self.status.mute) is not None:
+        elif (why := self.status.mute) is not None:
             self._end("failed", failures.from_error(not_written(self._where.path, why)))
-            return True
-        return False
 
     # Ending -----------------------------------------------------------------------------------
 

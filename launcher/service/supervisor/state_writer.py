@@ -132,6 +132,8 @@ class StateWriter:
 
     def publish(self) -> None:
         """Write `state.json`. A full disk is told to the journal; the engine goes on serving."""
+        if self._lock.displaced():  # the folder was removed, and is another supervisor's now
+            return
         try:
             store.write_state(self._where, self.now)
             self._written = _stamp(self._where)
@@ -199,8 +201,8 @@ def _stamp(where: Folder) -> tuple[int, int, int] | None:
 class Members:
     """`tree.json`: who belongs to the engine, for whoever has to clean up after a crash."""
 
-    def __init__(self, where: Folder, journal: Journal) -> None:
-        self._where, self._journal = where, journal
+    def __init__(self, where: Folder, journal: Journal, lock: Lock) -> None:
+        self._where, self._journal, self._lock = where, journal, lock
         self._members: list[ProcessId] = []
         self.ever: set[int] = set()
         """PIDs of everything that was ever seen of this life."""
@@ -227,6 +229,8 @@ class Members:
         self._write()
 
     def _write(self) -> None:
+        if self._lock.displaced():
+            return
         try:
             store.write_tree(self._where, [*self._members, *self._beside.values()])
         except OSError as error:  # no descriptors, no space: written again when it next changes

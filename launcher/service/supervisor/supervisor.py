@@ -123,7 +123,9 @@ class Supervisor(Winding):
         except QlaunchError as error:
             self._end("failed", failures.from_error(error))
         except OSError as error:
-            self._end("failed", failures.not_started(error, self._plan.engine.argv[0]))
+            engine = self._plan.engine
+            program = engine.python if self._plan.template else engine.argv[0]
+            self._end("failed", failures.not_started(error, program, engine=True))
 
     def _spawn(self) -> None:
         command = self.records.command(self._plan, self._holders.port)
@@ -374,8 +376,6 @@ class Supervisor(Winding):
 
     def _sample(self) -> None:
         """Look at the tree, measure it, and publish peaks that grew."""
-        if self._unwritable():
-            return
         if self._life is not None:
             self._look_at_tree(self._life)
             self.records.halted(self._life.workers.halted() or self._smoke.halted())

@@ -6,7 +6,6 @@ Nothing is asked of the engine. What cannot be had that way is None, with the re
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -342,8 +341,7 @@ def _age(at: str | None) -> float | None:
 def _uptime(state: ServiceState) -> float | None:
     if state.engine is None or not at_work(state) or not processes.is_here(state.engine):
         return None
-    ticks = state.engine.start_ticks / os.sysconf("SC_CLK_TCK")
-    return round(max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks), 1)
+    return round(processes.age_s(state.engine), 1)
 
 
 def _ram(sample: Sample | None) -> MemoryLook:

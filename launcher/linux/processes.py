@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from functools import cache
 from pathlib import Path
 
@@ -40,6 +41,12 @@ def identity_of(stat: Stat) -> ProcessId:
     return ProcessId(
         pid=stat.pid, start_ticks=stat.start_ticks, boot_id=boot_id(), namespace=namespace()
     )
+
+
+def age_s(process: ProcessId) -> float:
+    """Seconds since it started, whatever is done to the clock meanwhile."""
+    started = process.start_ticks / procfs.TICKS_PER_S
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started)
 
 
 @cache

@@ -55,9 +55,14 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 def locate_hub(source: Source) -> Path | None:
     """The folder of `source` in the library's cache, or None; touches no network."""
-    folder = remains(source)
+    if remains(source) is None:  # known without the seconds that the library's imports take
+        return None
+    try:
+        folder = _snapshot(source, local_only=True)
+    except Exception:  # noqa: BLE001 - each library has its own idea of "not in the cache"
+        return None
     # An interrupted download by ModelScope's client leaves its folder, with the parts in it.
-    return None if folder is None or any(folder.rglob("*.incomplete")) else folder
+    return None if any(folder.rglob("*.incomplete")) else folder
 
 
 def remains(source: Source) -> Path | None:
@@ -245,10 +250,12 @@ def snapshot(source: Source, *, local_only: bool, again: Sequence[str] = ()) -> 
 def _check_small(source: Source) -> None:
     """Refuse what cannot be served before its weights are fetched: gigabytes, and minutes.
 
-    Files that came damaged say nothing: they are fetched again with the rest.
+    Files that came damaged or are gone say nothing: they are fetched again with the rest.
     """
     folder = _snapshot(source, local_only=False, wanted=hub_cache.SMALL)
     if not (folder / "config.json").exists():
+        return
+    if any(path.is_symlink() and not path.exists() for path in folder.rglob("*")):
         return
     if source.kind == "modelscope" or not hub_cache.damaged(folder, lambda _: None):
         check_files(folder)

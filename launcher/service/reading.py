@@ -7,7 +7,6 @@ held lock says that a supervisor lives, wherever it is.
 
 from __future__ import annotations
 
-import contextlib
 import re
 import time
 
@@ -212,9 +211,7 @@ def busy(where: Folder) -> QlaunchError:
     fix = f"wait for it, then: qlaunch status {where.name}"
     holder = signed(where.up_lock)
     if holder is not None and processes.is_alive(holder):
-        message += f": process {processes.describe(holder)}"
-        with contextlib.suppress(OSError):
-            message += f", for {max(0.0, time.time() - where.up_lock.stat().st_mtime):.0f} s"
+        message += f": process {processes.describe(holder)}, {processes.age_s(holder):.0f} s old"
         if processes.is_stopped(holder):
             message += ", which is stopped (Ctrl-Z or SIGSTOP)"
             pid = holder.pid

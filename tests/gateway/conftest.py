@@ -52,7 +52,8 @@ def start_cache(tmp_path: Path) -> Iterator[Start]:
         assert program, f"{words[0]} is missing: scripts/debian-packages tests"
         process = subprocess.Popen([program, *words[1:]], stdout=subprocess.DEVNULL)
         running.append(process)
-        eventually(lambda: answers(port))
+        eventually(lambda: answers(port) or process.poll() is not None)
+        assert process.poll() is None, f"{words} ended with {process.returncode}"
         return CacheServer(process, port, kind)
 
     yield start

@@ -116,11 +116,10 @@ class Cluster:
 
 
 def port_with_bus() -> int:
-    """A free port whose bus port, 10000 above, is free too."""
-    while True:
-        port = free_port()
-        if port < 55_000 and not answers(port + 10_000):
-            return port
+    """A free port whose bus port, 10000 above, is free too, and is this worker's."""
+    while answers(port := free_port() - 10_000):
+        pass
+    return port
 
 
 Site = Watched | Cluster

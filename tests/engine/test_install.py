@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -231,6 +232,26 @@ class TestInterrupted:
         assert said[0].startswith("resuming SGLang")
         assert fake.steps == ALL[1:]
         assert install.find(CPU, tmp_path) is not None
+
+    @pytest.mark.parametrize("step", ALL)
+    @pytest.mark.parametrize(
+        ("number", "code"),
+        [(errno.ENOSPC, "disk_full"), (errno.EROFS, "engines_dir_unusable")],
+    )
+    def test_a_file_of_ours_that_the_disk_refuses_is_named_as_one_of_pips(
+        self, step: str, number: int, code: str, fake: FakePip, tmp_path: Path
+    ) -> None:
+        """Exit 1 and `cannot write the result`: the log beside the environment was refused."""
+
+        def refuse() -> None:
+            raise OSError(number, os.strerror(number), str(tmp_path / "cpu" / "install.log"))
+
+        fake.before = {step: refuse}
+        with pytest.raises(QlaunchError) as caught:
+            install.install(CPU, tmp_path, progress=quiet)
+        assert (caught.value.code, caught.value.exit_code) == (code, ExitCode.ENGINE)
+        fake.before = {}
+        assert install.install(CPU, tmp_path, progress=quiet).version == CPU.version
 
     def test_what_no_longer_fits_is_not_resumed(self, fake: FakePip, tmp_path: Path) -> None:
         fake.before = {"lock": interrupt}

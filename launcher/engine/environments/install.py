@@ -171,6 +171,10 @@ def _install_locked(release: Release, engines: Path, progress: Progress, *, clea
     except QlaunchError as error:
         if not (resumed and error.code in ("engine_broken", "engine_install_failed")):
             raise
+    except OSError as error:
+        if (refused := pip.refused_here(release.name, error)) is None:
+            raise
+        raise refused from error
     progress("the interrupted install does not work: starting from nothing")
     return _install_locked(release, engines, progress, clean=True)
 

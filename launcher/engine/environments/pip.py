@@ -237,6 +237,12 @@ def _explain(
     )
 
 
+def refused_here(name: str, error: OSError) -> QlaunchError | None:
+    """The same for what we write ourselves; None where the machine refused no file."""
+    refused = pip_output.trouble(str(error))
+    return refused and _refused(f"engine {name} could not be installed", *refused)
+
+
 def _refused(what: str, kind: pip_output.Trouble, path: str) -> QlaunchError:
     """The error where this machine refused pip a file."""
     if kind == "disk_full":

@@ -97,7 +97,7 @@ def install(tool: Tool, root: Path, *, progress: Progress) -> Path:
         with locks.held(lock, lambda: progress(f"another install of {tool.name} is running")):
             return find(tool, root) or _build(tool, root, progress)
     except OSError as error:
-        raise QlaunchError(
+        raise pip.refused_here(tool.name, error) or QlaunchError(
             f"{tool.name} cannot be installed in {root}: {error.strerror or error}",
             code="engine_install_failed",
             exit_code=ExitCode.ENGINE,

@@ -6,6 +6,7 @@ and one folder to write in.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -139,6 +140,14 @@ def commented(lines: list[str]) -> str:
     return "".join(f"# {line}\n" for line in plain)
 
 
+_ELSEWHERE: Final = re.compile(
+    r"[yYnN]|[-+]?(0o[0-7_]+|\.?[0-9][0-9_]*(\.[0-9_]*)?([eE][-+]?[0-9]+)?)|"
+    r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}.*"
+)
+"""Texts that other readers of YAML (1.2, Go's) take for truth, a number or a time where PyYAML
+does not, and writes them without quotes."""
+
+
 class _Dumper(yaml.SafeDumper):
     """Without anchors, and with texts of several lines as they are."""
 
@@ -148,7 +157,7 @@ class _Dumper(yaml.SafeDumper):
 
     def text(self, value: str) -> yaml.ScalarNode:
         """Lines under each other where there are several."""
-        style = "|" if "\n" in value else None
+        style = "|" if "\n" in value else "'" if _ELSEWHERE.fullmatch(value) else None
         return self.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 

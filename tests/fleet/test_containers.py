@@ -320,6 +320,33 @@ def test_a_port_that_changes_is_refused() -> None:
         kubernetes.text(made, Cluster())
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "y",
+        "N",
+        "1e3",
+        "12e45678",
+        "-1E+3",
+        "0o17",
+        ".5e3",
+        "1_0e3",
+        "2026-1-2",
+        "yes",
+        "0x1f",
+        "017",
+    ],
+)
+def test_a_text_that_other_readers_take_for_a_number_is_quoted(text: str) -> None:
+    """A service named 1e3, or a variable with the value y: Kubernetes refused the whole file."""
+    assert container.dumped([{text: [text]}]) == f"'{text}':\n- '{text}'\n"
+
+
+@pytest.mark.parametrize("text", ["e3", "yy", "30s", "1e3x", "v1", "100:2:x", "0.5.1.post2"])
+def test_other_texts_are_written_as_they_are(text: str) -> None:
+    assert container.dumped([{text: [text]}]) == f"{text}:\n- {text}\n"
+
+
 def test_a_comment_stays_a_comment() -> None:
     made = contained(plan(), notes=("x\nservices: {}",))
     assert "services: {}" not in compose.text(made, user="1:1").splitlines()

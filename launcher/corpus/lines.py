@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -38,27 +39,35 @@ _UNMARKED: Final = {
 """The same without a mark, by which of the first four bytes are not zero, where a text begins with
 two Latin letters, digits or signs; one that does not is rarely UTF-8 as well."""
 _SKIPPED: Final = 1 << 20
-"""Bytes of an endless line that are read at once."""
+"""Bytes of an endless line that are read at once, and that show how lines end."""
 
 
 def open_bytes(path: Path) -> BinaryIO:
     """`path`, open for reading.
 
     Raises:
-        QlaunchError: `input_unreadable` (exit 2): it cannot be opened, or is UTF-16 or UTF-32.
+        QlaunchError: `input_unreadable` (exit 2): it cannot be opened, is UTF-16 or UTF-32, or its
+            lines end with carriage returns alone.
     """
     try:
         file = path.open("rb")
     except OSError as error:
         raise unreadable(path, error.strerror or str(error)) from error
-    start = file.read(4)
+    start = file.read(_SKIPPED)
     file.seek(0)
-    if name := _other_unicode(start):
+    if name := _other_unicode(start[:4]):
         file.close()
         raise unreadable(
             path,
             f"it is {name}, and UTF-8 is wanted",
             fix=f"convert it: iconv -f {name} -t UTF-8 {path} > NEW",
+        )
+    if b"\r" in start.removesuffix(b"\r") and b"\n" not in start:
+        file.close()
+        raise unreadable(
+            path,
+            "its lines end with carriage returns alone, and newlines are wanted",
+            fix=f"convert it: tr '\\r' '\\n' < {shlex.quote(str(path))} > NEW",
         )
     return file
 

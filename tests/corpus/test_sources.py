@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.corpus.delimited import DelimitedSource
-from launcher.corpus.inputs import Inputs
+from launcher.corpus.inputs import InputFormat, Inputs
 from launcher.corpus.lines import JsonlSource, TextSource
 from launcher.corpus.records import RECORD_LIMIT, Position, Row, Source
 from launcher.errors import QlaunchError
@@ -339,6 +339,30 @@ def test_other_encodings_without_a_mark_are_refused_too(tmp_path: Path, name: st
     """Their zeros were embedded as characters, and the exit code was 0."""
     path = put(tmp_path, "a.txt", "hello\nyou\n".encode(name))
     assert f"iconv -f {name} -t UTF-8" in (refusal(path, "text").fix or "")
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        ("text", b"a\rb\r"),
+        ("csv", b"text,id\ra,1\rb,2\r"),
+        ("jsonl", b'{"text":"a"}\r{"text":"b"}\r'),
+    ],
+)
+def test_lines_that_end_with_carriage_returns_alone_are_no_lines(
+    tmp_path: Path, kind: InputFormat, data: bytes
+) -> None:
+    """The whole file was one text, and the exit code was 0."""
+    error = refusal(put(tmp_path, "a b", data), kind)
+    assert "carriage returns alone" in error.message
+    assert error.fix is not None
+    assert "tr '\\r' '\\n' < '" in error.fix
+
+
+def test_a_carriage_return_within_a_text_or_at_its_end_stays(tmp_path: Path) -> None:
+    for data, found in ((b"a\rb\r\nc\r", ["a\rb", "c"]), (b"a\r", ["a"])):
+        source = Inputs([put(tmp_path, "a.txt", data)], "text", None, "embedding", "nothing")
+        assert texts(list(source.rows(START))) == found
 
 
 def test_a_text_of_parquet_has_the_bound_of_all_records(tmp_path: Path) -> None:

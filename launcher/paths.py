@@ -69,7 +69,7 @@ def dirs() -> Dirs:
     home = os.environ.get("QLAUNCH_HOME")
     try:
         if home:
-            _must_be_utf8(home)
+            require_utf8(home, "QLAUNCH_HOME", "bad_home")
             root = Path(home).expanduser().absolute()
             _must_be_a_folder(root)
             return Dirs(root / "config", root / "data", root / "state", root / "cache")
@@ -84,15 +84,19 @@ def dirs() -> Dirs:
     return Dirs(*paths)
 
 
-def _must_be_utf8(home: str) -> None:
-    """Plans, states and records are JSON, which holds no other names."""
+def require_utf8(text: str, what: str, code: str = "usage") -> None:
+    """Refuse a name of other bytes: plans, states and records are JSON, which holds no such names.
+
+    Raises:
+        QlaunchError: `code` (exit 2).
+    """
     try:
-        home.encode("utf-8")
+        text.encode("utf-8")
     except UnicodeEncodeError as error:
-        shown = home.encode("utf-8", "backslashreplace").decode("utf-8")
+        shown = text.encode("utf-8", "backslashreplace").decode("utf-8")
         raise QlaunchError(
-            f"QLAUNCH_HOME is not UTF-8: {shown}",
-            code="bad_home",
+            f"{what} is not UTF-8: {shown}",
+            code=code,
             fix="give it another name",
         ) from error
 

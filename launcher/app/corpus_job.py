@@ -125,6 +125,8 @@ def check_paths(files: Sequence[Path], out: Path) -> tuple[tuple[Path, ...], Pat
     # A pipe (/dev/stdout), or a file that somebody has open and that no name leads to.
     if out.exists() and not real.is_file():
         raise _unusable(out, "it is not a file")
+    if str(out) == "-":
+        raise _unusable(out, "it does not go to stdout")
     if (problem := place_problem(real)) is not None:
         raise _unusable(out, problem)
     return tuple(inputs), real

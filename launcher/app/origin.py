@@ -21,6 +21,7 @@ from launcher.config.settings import SETTINGS, Resolved
 from launcher.documents.plan import Origin
 from launcher.engine import command
 from launcher.errors import QlaunchError
+from launcher.paths import require_utf8
 from launcher.service.supervisor.engine_environment import allowed, is_secret
 
 if TYPE_CHECKING:
@@ -92,6 +93,13 @@ def of(
         and not settings.sources.get(f"flags.{name}", "profile").startswith(_OF_PROFILE)
     }
     environ, withheld = environment(os.environ)
+    named = {
+        "the profile's path": str(profile.path.absolute()),
+        "the model's path": str(checkpoint.path.absolute()),
+        "what stands after --": " ".join(extra),
+    }
+    for what, value in {**named, **environ, **kept}.items():
+        require_utf8(str(value), what)
     return Origin(
         profile=str(profile.path.absolute()) if by_path else profile.name,
         profile_path=str(profile.path.absolute()),

@@ -22,6 +22,7 @@ from launcher.cli.up import Follow
 from launcher.corpus.inputs import InputFormat, OutputFormat
 from launcher.corpus.records import unreadable
 from launcher.errors import ExitCode, QlaunchError
+from launcher.paths import require_utf8
 
 SHOWN_S = 0.25
 """Between two lines on a terminal."""
@@ -143,6 +144,8 @@ def command(words: tuple[str, ...], **given: Any) -> Result:
     the exit code is 10 then.
     """
     asked = Options(**given)
+    for option, text in (("--output-column", asked.output_column), ("--model", asked.model)):
+        require_utf8(text or "", option)
     progress = Progress(quiet=asked.quiet)
     files, named = _split(words, served=bool(asked.services or asked.profile or asked.urls))
     with ends_by_interrupt():

@@ -45,9 +45,9 @@ def _output_options(body: Any) -> Any:
     body = click.option(
         "--output",
         "-o",
-        type=OutFile(folder=True),
+        type=OutFile(folder=True, dash=True),
         metavar="FILE",
-        help="Write it there, not to stdout.",
+        help="Write it there, not to stdout (-).",
     )(body)
     return click.option(
         "--from-profile",
@@ -85,7 +85,7 @@ def _result(
         "file": name,
         **more,
     }
-    if output is None:
+    if output is None or str(output) == "-":
         return Result(data=data, lines=text.rstrip("\n").split("\n"), verbatim=True)
     path = output / name if output.is_dir() else output
     try:

@@ -22,8 +22,10 @@ class OutFile(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """The file's path, or wrong usage with what is in the way."""
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
-        if self.allow_dash and str(path) == "-":
-            return path
+        if str(path) == "-":
+            if self.allow_dash:
+                return path
+            self.fail("it does not go to stdout (-): name a file", param, ctx)
         inside = self._folder and os.path.isdir(path)  # noqa: PTH112 - asked without an error
         if (problem := place_problem(path / "x" if inside else path)) is not None:
             self.fail(f"cannot write {path}: {problem}", param, ctx)

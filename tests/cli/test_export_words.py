@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 import pytest
 
@@ -36,6 +38,30 @@ def test_what_only_the_target_would_refuse_is_refused_here(
     answer = run("export", kind, "cpu-minilm", *options, "--json")
     assert answer.code == 2
     assert said in answer.error["message"]
+
+
+def test_a_path_that_is_not_utf8_is_refused_before_anything_is_written(
+    run: Run, ready: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exports named another folder (`\\udcff`), and `up` ended with an unexpected error."""
+    folder = tmp_path / "d\udcff"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text("extends: cpu-minilm\ndescription: x\n")
+    monkeypatch.chdir(folder)
+    for words in (("plan",), ("export", "compose"), ("export", "systemd")):
+        answer = run(*words, "./mine.yaml", "--json")
+        assert answer.code == 2
+        assert answer.error["message"].startswith("the profile's path is not UTF-8")
+
+
+def test_an_export_to_a_dash_goes_to_stdout(
+    run: Run, ready: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It made a file of that name, which most commands take for an option."""
+    monkeypatch.chdir(tmp_path)
+    answer = run("export", "compose", "cpu-minilm", "--output", "-")
+    assert "services:" in answer.out
+    assert list(tmp_path.glob("-")) == []
 
 
 def test_what_the_targets_take_is_taken(run: Run, ready: object) -> None:

@@ -18,6 +18,11 @@ URL = "http://127.0.0.1:1/v1"
 @pytest.mark.parametrize(
     "words",
     [
+        ("compare", "cpu-minilm", "--html", "-"),
+        ("bundle", "make", "-"),
+        ("embed", __file__, "--input-format", "text", "-o", "-", "--format", "npy", "--url", URL),
+        ("embed", __file__, "-o", "x.jsonl", "--url", URL, "--output-column", "v\udcff"),
+        ("embed", __file__, "-o", "x.jsonl", "--url", URL, "--model", "m\udcff"),
         ("gateway", URL, "--timeout", "nan"),
         ("gateway", URL, "--timeout", "0"),
         ("gateway", URL, "--timeout", "-1"),

@@ -185,7 +185,7 @@ def _check_before_fetching(settings: Resolved, request: Request) -> None:
     check_request(settings, request.extra)
     if request.secrets and not request.elsewhere:
         require_secrets(settings.api_key_file, settings.cache)
-        ports.resolve(settings.host)
+        ports.require_known(settings.host)
 
 
 def _profile(name: str, where: Dirs, hardware: Hardware) -> tuple[LoadedProfile, Hardware]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ MODULES: Final[dict[Extra, str]] = {
     "otel": "opentelemetry.exporter.otlp.proto.http",
 }
 """What an extra of `pyproject.toml` brings, by the name that is imported."""
+NEEDS_HOME: Final = "set HOME to a folder of your own"
 _PURPOSES: Final[dict[Extra, str]] = {
     "report": "charts are drawn with matplotlib",
     "modelscope": "models from ModelScope are fetched with its client library, modelscope",
@@ -45,13 +47,14 @@ def require(extra: Extra) -> Any:
     name = MODULES[extra]
     try:
         return importlib.import_module(name)
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # RuntimeError: ModelScope's asks for a home
+        homeless = os.path.expanduser("~") == "~"  # noqa: PTH111 - as there is none
         absent = isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}.")
         why = "which is not installed" if absent else f"which cannot be imported ({error})"
         raise QlaunchError(
             f"{_PURPOSES[extra]}, {why}",
             code="extra_missing",
-            fix=install_command(extra),
+            fix=NEEDS_HOME if homeless else install_command(extra),
         ) from error
 
 

@@ -4,6 +4,7 @@ the child's imports of what the extras bring are refused.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -152,3 +153,19 @@ def test_a_library_that_is_there_and_broken_is_not_called_absent(
         check=True,
     )
     assert "cannot be imported (No module named 'no_such_library')" in done.stdout
+
+
+def test_a_client_that_cannot_be_imported_without_a_home_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was an unexpected RuntimeError, also of `doctor`."""
+
+    def homeless(_name: str) -> None:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(importlib, "import_module", homeless)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    lacking = extras.lacking("modelscope")
+    assert lacking is not None
+    assert (lacking.code, lacking.fix) == ("extra_missing", extras.NEEDS_HOME)
+    assert "cannot be imported (Could not determine home directory.)" in str(lacking)

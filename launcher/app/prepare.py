@@ -47,6 +47,7 @@ from launcher.plan.inputs import Inputs
 from launcher.plan.request_checks import check_request
 from launcher.plan.resolve import make_plan
 from launcher.record.runs import list_runs, load_run
+from launcher.service import ports
 from launcher.units import size
 from launcher.verify.thresholds import parity_min
 
@@ -184,6 +185,7 @@ def _check_before_fetching(settings: Resolved, request: Request) -> None:
     check_request(settings, request.extra)
     if request.secrets and not request.elsewhere:
         require_secrets(settings.api_key_file, settings.cache)
+        ports.require_known(settings.host)
 
 
 def _profile(name: str, where: Dirs, hardware: Hardware) -> tuple[LoadedProfile, Hardware]:
@@ -269,7 +271,8 @@ def _chosen(
         observed=_observed(where),
     )
     progress(best.words)
-    flags = {**best.flags, **_mapping(request.given.get("flags"))}
+    own = request.given.get("flags")
+    flags = {**best.flags, **(own if isinstance(own, Mapping) else {})}
     given = {**request.given, "model": found.model, **({"flags": flags} if flags else {})}
     return _Chosen(
         replace(request, given=given),
@@ -279,10 +282,6 @@ def _chosen(
         notes=(best.words, *idle_gpu(best.profile, hardware, where, progress)),
         fitting=best.flags,
     )
-
-
-def _mapping(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _environ(request: Request) -> Mapping[str, str]:

@@ -81,6 +81,7 @@ def _at_once(plan: Plan, progress: Progress, *, reread: bool) -> ServiceState:
     # Its own port is free once it is stopped: then the address alone is asked for.
     ports.check_free(new.host, new.port if new.port != plan.port else 0)
     service = plan.service
+    store.require_startable(store.folder(service), new)
     if new.template and (kept := handover.stand_by(service)) is not None:
         with kept:
             progress.line(f"{service}: stopped")

@@ -98,7 +98,11 @@ def hub_finding(kind: str, name: str, environ: Mapping[str, str]) -> Finding:
         if importlib.util.find_spec(extras.MODULES["modelscope"]) is None:
             why = "not asked: its client library is not installed"
             return unavailable(name, why, extras.install_command("modelscope"))
-        url = f"{hubs.endpoint(kind).rstrip('/')}/api/v1/models/{_MODEL}"
+        try:
+            url = f"{hubs.endpoint(kind).rstrip('/')}/api/v1/models/{_MODEL}"
+        except RuntimeError as error:  # how it says that there is no home
+            why = f"not asked: its client library cannot be imported ({error})"
+            return unavailable(name, why, extras.NEEDS_HOME)
         no = frozenset({401, 403, 404})
         return _asked(name, Question(url, WAIT_S, means_no=no, json=True), MODELSCOPE)
     if environ.get("HF_HUB_OFFLINE", "").strip().lower() in _YES:

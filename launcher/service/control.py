@@ -144,12 +144,7 @@ def acquired(path: Path, wait_s: float) -> Lock | None:
     try:
         return lock if lock.acquire(wait_s=wait_s) else None
     except OSError as error:
-        raise QlaunchError(
-            f"cannot lock {path}: {error.strerror or error}",
-            code="state_dir_unsafe",
-            exit_code=ExitCode.UNEXPECTED,
-            fix="see who owns that file, or set QLAUNCH_HOME to a folder of yours on a local disk",
-        ) from error
+        raise store.not_lockable(path, error) from error
 
 
 def _refuse_running(plan: Plan) -> None:
@@ -229,13 +224,16 @@ def _follow(name: str, state: ServiceState, on_change: Watch) -> ServiceState:
     """Watch the state file until the service is up or over."""
     seen: object = None
     where = store.folder(name)
-    supervisor = state.supervisor
+    supervisor, run = state.supervisor, state.run
     while True:
         on_change(state)
+        if state.state in FINAL:
+            let_end(supervisor)
+        if state.state == "stopped" or state.run not in {"", run}:
+            raise reading.stopped_meanwhile(where, state)
         if state.state in UP:
             return state
         if state.state in FINAL:
-            let_end(supervisor)
             raise _failed(state)
         patience = reading.Patience(where, supervisor, FROZEN_S)
         while (stamp := store.state_stamp(where)) == seen and _lives(supervisor):
@@ -278,13 +276,6 @@ def _vanished(where: Folder) -> QlaunchError:
 
 def _failed(state: ServiceState) -> QlaunchError:
     failure = state.failure
-    if state.state == "stopped":  # whatever went wrong before: it was stopped while it tried again
-        return QlaunchError(
-            f"service {state.service!r} was stopped while it was starting",
-            code="stopped_meanwhile",
-            exit_code=ExitCode.CONFLICT,
-            data=status_of(state),
-        )
     if failure is None:
         failure = supervisor_gone(str(store.folder(state.service).log))
     return failure_error(failure, state)

@@ -60,6 +60,18 @@ def resolve(host: str, port: int = 0) -> Address:
     return family, str(address[0])
 
 
+def require_known(host: str) -> None:
+    """Refuse a name that does not resolve; for an address nobody is asked.
+
+    Raises:
+        QlaunchError: `bad_host` (exit 2).
+    """
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        resolve(host)
+
+
 def reach(host: str) -> str:
     """Numeric address at which a client on this machine reaches a server bound to `host`."""
     family, address = resolve(host)

@@ -7,6 +7,7 @@ held lock says that a supervisor lives, wherever it is.
 
 from __future__ import annotations
 
+import os
 import re
 import time
 
@@ -17,7 +18,7 @@ from launcher.documents.service_state import GONE, UP, ServiceState
 from launcher.errors import ExitCode, QlaunchError
 from launcher.linux import mounts, processes, procfs
 from launcher.linux.processes import ProcessId
-from launcher.service import note
+from launcher.service import document, note
 from launcher.service.note import Note
 from launcher.service.store import Folder, folder, read_plan, signed
 
@@ -209,14 +210,41 @@ def busy(where: Folder) -> QlaunchError:
     goes on."""
     message = f"service {where.name!r} is being started or stopped by another command"
     fix = f"wait for it, then: qlaunch status {where.name}"
-    holder = signed(where.up_lock)
-    if holder is not None and processes.is_alive(holder):
-        message += f": process {processes.describe(holder)}, {processes.age_s(holder):.0f} s old"
+    if (holder := _at_work(where)) is not None:
+        message += f": {_named(holder)}"
         if processes.is_stopped(holder):
             message += ", which is stopped (Ctrl-Z or SIGSTOP)"
             pid = holder.pid
             fix = f"let it go on: fg in its shell, or kill -CONT {pid}; or end it: kill -KILL {pid}"
     return QlaunchError(message, code="busy", exit_code=ExitCode.CONFLICT, fix=fix)
+
+
+def stopped_meanwhile(where: Folder, state: ServiceState) -> QlaunchError:
+    """The end of a start that somebody else stopped, or stopped and began anew."""
+    name, again, holder = where.name, state.state != "stopped", _at_work(where)
+    other = holder is not None and holder.pid != os.getpid()
+    by = _named(holder) if holder is not None and other else "another command or a signal"
+    fix = f"see what became of it: qlaunch status {name}"
+    if not again and not other:
+        fix += f"; to start it again: qlaunch restart {name}"
+    return QlaunchError(
+        f"service {name!r} was stopped{' and started again' if again else ''} "
+        f"while it was starting, by {by}",
+        code="stopped_meanwhile",
+        exit_code=ExitCode.CONFLICT,
+        fix=fix,
+        data=document.status_of(state),
+    )
+
+
+def _at_work(where: Folder) -> ProcessId | None:
+    """The command that last started or stopped the service, where its process still runs."""
+    holder = signed(where.up_lock)
+    return holder if processes.is_alive(holder) else None
+
+
+def _named(command: ProcessId) -> str:
+    return f"process {processes.describe(command)}, {processes.age_s(command):.0f} s old"
 
 
 def other_model(plan: Plan) -> str | None:

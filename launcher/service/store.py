@@ -210,6 +210,41 @@ def lock_holder(where: Folder) -> ProcessId | None:
     return found if procs.is_alive(found) else None
 
 
+def require_startable(where: Folder, plan: Plan) -> None:
+    """Refuse to stop a service that could not be started again in its folder.
+
+    Raises:
+        QlaunchError: `state_dir_unsafe` (exit 1), its lock is a folder or a link;
+            `state_not_written` (exit 1), there is no room for a plan.
+    """
+    try:
+        os.close(os.open(where.lock, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC))
+    except FileNotFoundError:
+        pass  # made by the next supervisor
+    except OSError as error:
+        raise not_lockable(where.lock, error) from error
+    trial = where.path / "next-plan.json"
+    try:
+        write_atomic(trial, msgspec.json.encode(plan))
+        trial.unlink()
+    except OSError as error:
+        raise not_written(where.path, error) from error
+
+
+def not_lockable(path: Path, error: OSError) -> QlaunchError:
+    """The `state_dir_unsafe` error (exit 1): a lock file that cannot be opened, or locked."""
+    why, fix = error.strerror or str(error), "see who owns that file"
+    if path.is_symlink() or path.is_dir():
+        kind = "a link" if path.is_symlink() else "a folder"
+        why, fix = f"it is {kind}, not a file", f"move it away: mv {path} {path}.old"
+    return QlaunchError(
+        f"cannot lock {path}: {why}",
+        code="state_dir_unsafe",
+        exit_code=ExitCode.UNEXPECTED,
+        fix=f"{fix}, or set QLAUNCH_HOME to a folder of yours on a local disk",
+    )
+
+
 def not_written(path: Path, error: OSError) -> QlaunchError:
     """The `state_not_written` error (exit 1): a full or read-only disk, with the path."""
     return QlaunchError(

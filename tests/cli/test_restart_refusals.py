@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from argparse import Namespace
 from pathlib import Path
@@ -13,7 +14,7 @@ from launcher.app import prepare as preparing
 from launcher.engine.environments import environment_probe
 from launcher.engine.environments.environment_probe import Versions
 from launcher.linux import processes
-from launcher.service import control, handover
+from launcher.service import control, handover, store
 from tests import children
 from tests.cli.commandline import Run
 from tests.cli.services import leave_service
@@ -83,6 +84,56 @@ def test_a_service_is_not_stopped_for_a_cache_that_cannot_be_opened(
     answer = run("restart", "svc", "--reread", "--json")
     assert (answer.code, answer.error["code"]) == (1, "cache_key")
     assert running == []
+
+
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_a_service_is_not_stopped_where_its_lock_is_no_file(
+    kind: str, run: Run, running: list[str]
+) -> None:
+    """It was down for half a minute, and then for good."""
+    lock = store.folder("svc").lock
+    lock.unlink(missing_ok=True)
+    if kind == "folder":
+        lock.mkdir()
+    else:
+        lock.symlink_to("nowhere")
+    answer = run("restart", "svc", "--json")
+    assert (answer.code, answer.error["code"]) == (1, "state_dir_unsafe")
+    assert answer.error["message"] == f"cannot lock {lock}: it is a {kind}, not a file"
+    assert str(answer.error["fix"]).startswith(f"move it away: mv {lock} ")
+    assert running == []
+
+
+def test_a_service_is_not_stopped_where_there_is_no_room_for_a_plan(
+    run: Run, running: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk: it was stopped, and could not be started."""
+
+    def full(path: Path, *_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(store, "write_atomic", full)
+    answer = run("restart", "svc", "--json")
+    assert (answer.code, answer.error["code"]) == (1, "state_not_written")
+    assert "No space left on device" in answer.error["message"]
+    assert running == []
+
+
+@pytest.mark.parametrize("command", [("plan",), ("up", "--dry-run"), ("up",)])
+def test_a_host_that_does_not_resolve_is_told_before_anything_is_fetched(
+    command: tuple[str, ...], run: Run, ready: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`plan` ended with 0, and `up` fetched an engine and a model first."""
+
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(preparing, "_model", unknown)
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    wide = ("--host", "nosuch.host", "--allow-unauthenticated")
+    answer = run(*command, "cpu-minilm", *wide, "--json")
+    assert (answer.code, answer.error["code"]) == (2, "bad_host")
+    assert "nosuch.host" in answer.error["message"]
 
 
 @pytest.mark.parametrize("command", [("plan",), ("up", "--dry-run"), ("up",)])

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from launcher import extras
 from launcher.doctor import network
 from launcher.doctor.runner import Finding, run
 from launcher.network import hubs
@@ -138,6 +139,20 @@ def test_nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert f"{nowhere} cannot be reached (" in hub(nowhere, monkeypatch).message
     unknown = hub("https://no-such-hub.invalid", monkeypatch)
     assert "the name no-such-hub.invalid cannot be resolved" in unknown.message
+
+
+def test_modelscope_whose_client_wants_a_home_is_not_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was: this could not be checked: RuntimeError."""
+
+    def homeless(_kind: str) -> str:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(hubs, "endpoint", homeless)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: object())
+    found = network.hub_finding("modelscope", "hub", os.environ)
+    assert (found.status, found.fix) == ("unavailable", extras.NEEDS_HOME)
 
 
 def test_modelscope_without_its_client_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:

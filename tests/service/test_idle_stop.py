@@ -9,6 +9,7 @@ import threading
 import time
 import urllib.parse
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -19,10 +20,12 @@ from launcher.config.service_cache import ServiceCache
 from launcher.documents.service_state import ServiceState
 from launcher.linux import processes
 from launcher.service import control, ports
-from launcher.service.supervisor.idle_stop import calls_open
+from launcher.service.supervisor.cache_gateway import CacheGateway
+from launcher.service.supervisor.idle_stop import IdleStop, calls_open
 from tests.cli.commandline import Run
 from tests.cli.conftest import run
 from tests.patience import PATIENCE_S
+from tests.service import test_succession, test_template
 from tests.service.home import Home, eventually
 from tests.service.test_cache_gateway import (
     UNHURRIED,
@@ -283,6 +286,43 @@ def test_without_the_setting_it_is_never_stopped(home: Home) -> None:
     up(home, cache=UNHURRIED)
     time.sleep(1.5)
     assert control.status("svc").state == "ready"
+
+
+def test_it_is_stopped_again_after_a_restart(home: Home) -> None:
+    home.options["timing"]["gateway_beat_s"] = 0.1
+    over = test_template.plan(home)
+    made = plan(home, cache=IDLE)
+    home.up(msgspec.structs.replace(made, template=True, engine=over.engine))
+    before = idle(home)
+    now = test_succession.restart(home)
+    assert (now.state, now.template) == ("ready", before.template)
+    idle(home)
+
+
+def test_the_time_without_a_request_counts_from_the_proof() -> None:
+    """It counted from the first look after it: 8 s took two looks of 10 s each."""
+    page = b'qlaunch_gateway_inputs_total{model="m"} 1.0\n'
+    one = IdleStop(1e-9)
+    one.proved(page)
+    one.begin()
+    assert one.is_due(page, 0, os.getpid())
+    assert not IdleStop(NEVER_S).is_due(page, 0, os.getpid())
+
+
+def test_a_connection_in_the_moment_of_the_stop_keeps_the_engine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Calls alone were looked at, which past the gateway nobody counts."""
+    monkeypatch.setattr(ports, "connected", lambda *_: True)
+    free: list[bool] = []
+    told: Any = SimpleNamespace(
+        _life=SimpleNamespace(process=SimpleNamespace(pid=os.getpid())),
+        _request=SimpleNamespace(engine="http://127.0.0.1:30000/v1"),
+        _resting="heard",
+        _rest=lambda **said: free.append(said["free"]),
+    )
+    CacheGateway._look_idle(told, b"")
+    assert free == [False]
 
 
 def test_calls_that_wait_or_are_under_way_are_read() -> None:

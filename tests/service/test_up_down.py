@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import msgspec
 import pytest
 from msgspec import to_builtins
 
-from launcher.documents.service_state import ServiceState
+from launcher.documents.service_state import ServiceState, State
 from launcher.documents.smoke import SmokeReport
 from launcher.errors import QlaunchError
 from launcher.linux import processes
@@ -25,6 +26,7 @@ from launcher.linux.processes import ProcessId
 from launcher.paths import dirs
 from launcher.service import control, ports, store
 from launcher.service.supervisor.records import ServiceRecords
+from tests import children
 from tests.patience import PATIENCE_S
 from tests.service.home import Beside, Home, eventually
 from tests.workers import ALL_PORTS
@@ -181,6 +183,37 @@ def test_down_during_up_wins_and_up_exits_9(home: Home) -> None:
     error = call.join().error
     assert isinstance(error, QlaunchError)
     assert (error.code, error.exit_code) == ("stopped_meanwhile", 9)
+    assert "by another command or a signal" in str(error)
+    assert "qlaunch restart svc" in str(error.fix)
+
+
+@pytest.mark.parametrize("now", ["stopped", "starting", "ready"])
+def test_a_start_that_another_command_ended_or_replaced_names_that_command(
+    now: State, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two restarts at once one ended with 9, without advice, or took the other's for its own."""
+    monkeypatch.setattr(control, "LAST_STEPS_S", 0.0)
+    where = store.folder("svc", create=True)
+    with children.running(["sleep", "infinity"]) as other, control.sole(where) as lock:
+        command = processes.process_id(other.pid)
+        assert command is not None
+        lock.sign(command)
+        began = msgspec.structs.replace(
+            store.unreadable("svc", ""), state="starting", run="one", supervisor=command
+        )
+        store.write_state(
+            where,
+            msgspec.structs.replace(
+                began, state=now, run="one" if now == "stopped" else "two", supervisor=None
+            ),
+        )
+        with pytest.raises(QlaunchError) as refused:
+            control.followed(where, began, lambda _: None)
+        shutil.rmtree(where.path)
+    assert (refused.value.code, refused.value.exit_code) == ("stopped_meanwhile", 9)
+    assert f"by process {other.pid} (sleep), " in str(refused.value)
+    assert ("started again" in str(refused.value)) == (now != "stopped")
+    assert refused.value.fix == "see what became of it: qlaunch status svc"
 
 
 def test_up_during_down_exits_9(home: Home) -> None:

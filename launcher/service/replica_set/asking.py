@@ -114,6 +114,7 @@ def _follow(where: Folder, asked: Rollout, on_change: Watch) -> ServiceState:
                 f"service {where.name!r} {what}; the change was not done",
                 code="stopped_meanwhile",
                 exit_code=ExitCode.CONFLICT,
+                fix=f"see qlaunch status {where.name}; once it runs, give the command again",
                 data=None if state is None else control.status_of(state),
             )
         now = state.rollout

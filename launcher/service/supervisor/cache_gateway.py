@@ -38,7 +38,7 @@ from launcher.service.supervisor.drift import Numbers, Proof
 from launcher.service.supervisor.event_loop import Loop, Timers
 from launcher.service.supervisor.gateway_process import GatewayProcess
 from launcher.service.supervisor.http_probe import HttpAnswer
-from launcher.service.supervisor.idle_stop import IdleStop, calls_open
+from launcher.service.supervisor.idle_stop import IdleStop, in_use
 from launcher.service.supervisor.records import ServiceRecords
 from launcher.service.supervisor.resources import PortReservation
 from launcher.service.supervisor.states import RestartBudget
@@ -273,6 +273,7 @@ class CacheGateway:
             self._timers.after("ask", self._timing.poll_s, self._ask_vector)
             return
         self._begin = gateway_process.counts(answer.body)
+        self._idle.proved(answer.body)
         self._timers.cancel("start")
         self._ready_at = time.monotonic()
         self._misses = 0
@@ -335,12 +336,12 @@ class CacheGateway:
         either, have it stopped."""
         if self._life is None or self._request is None:
             return
-        engine = urlsplit(self._request.engine or "").port or 0
-        if self._resting == "no" and self._idle.is_due(page, engine, self._life.process.pid):
+        engine, gateway = urlsplit(self._request.engine or "").port or 0, self._life.process.pid
+        if self._resting == "no" and self._idle.is_due(page, engine, gateway):
             self._resting = "asked"
             self._life.tell(None)
         elif self._resting == "heard":
-            self._rest(free=not calls_open(page))
+            self._rest(free=not in_use(page, engine, gateway))
 
     def _rest(self, *, free: bool) -> None:
         assert self._request is not None

@@ -26,21 +26,34 @@ class IdleStop:
 
     def begin(self) -> None:
         """The engine has just come up."""
-        self._made, self._since = -1, time.monotonic()
+        self._since = time.monotonic()
+
+    def proved(self, page: bytes) -> None:
+        """A new gateway was proved: what it has counted so far, nobody has asked for."""
+        self._made, self._since = _made(page), time.monotonic()
 
     def is_due(self, page: bytes, engine_port: int, gateway: int) -> bool:
-        """Whether it may be stopped, by the `/metrics` of the gateway, a process.
-
-        Somebody who measures or proves the engine has a connection to it, past the gateway.
-        """
+        """Whether it may be stopped, by the `/metrics` of the gateway, a process."""
         if self.after_s is None:
             return False
-        used = gateway_process.counts(page)
-        made = used.inputs - used.hits
-        ours = (gateway, os.getpid())
-        if made != self._made or calls_open(page) or ports.connected(engine_port, ours):
+        made = _made(page)
+        if made != self._made or in_use(page, engine_port, gateway):
             self._made, self._since = made, time.monotonic()
         return time.monotonic() - self._since >= self.after_s
+
+
+def in_use(page: bytes, engine_port: int, gateway: int) -> bool:
+    """Whether somebody waits for the engine, or has a connection to it past the gateway.
+
+    Who measures or proves it has.
+    """
+    return bool(calls_open(page)) or ports.connected(engine_port, (gateway, os.getpid()))
+
+
+def _made(page: bytes) -> int:
+    """Inputs that the engine was needed for, of all that the gateway has had."""
+    used = gateway_process.counts(page)
+    return used.inputs - used.hits
 
 
 def calls_open(page: bytes) -> int:

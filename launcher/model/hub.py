@@ -55,25 +55,25 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 def locate_hub(source: Source) -> Path | None:
     """The folder of `source` in the library's cache, or None; touches no network."""
-    if remains(source) is None:  # known without the seconds that the library's imports take
-        return None
-    try:
-        folder = _snapshot(source, local_only=True)
-    except Exception:  # noqa: BLE001 - each library has its own idea of "not in the cache"
-        return None
+    folder = remains(source)
+    if folder is not None and source.kind == "hf":
+        folder = _cached(source)  # its client knows what is missing, and takes long to import
     # An interrupted download by ModelScope's client leaves its folder, with the parts in it.
-    return None if any(folder.rglob("*.incomplete")) else folder
+    return None if folder is None or any(folder.rglob("*.incomplete")) else folder
 
 
 def remains(source: Source) -> Path | None:
     """The folder of `source` in its library's cache, whatever is in it, or None."""
     if source.kind == "hf":
         return hub_cache.snapshot_folder(source)
-    if not _has_modelscope_cache():
-        return None
+    return _cached(source) if _has_modelscope_cache() else None
+
+
+def _cached(source: Source) -> Path | None:
+    """The folder that the library itself finds in its cache, or None."""
     try:
         return _snapshot(source, local_only=True)
-    except Exception:  # noqa: BLE001 - the library has its own idea of "not in the cache"
+    except Exception:  # noqa: BLE001 - each library has its own idea of "not in the cache"
         return None
 
 

@@ -80,3 +80,12 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
         return Answer(code, out, err)
 
     return call
+
+
+@pytest.fixture
+def key(ready: Path) -> Path:
+    """A file with an API key that only its owner may read."""
+    path = ready / "key"
+    path.write_text("secret")
+    path.chmod(0o600)
+    return path

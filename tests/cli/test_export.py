@@ -52,14 +52,6 @@ def own_model(ready: Path) -> Path:
     return make_bert(ready / "my model 100%", pooling="cls", seed=5)
 
 
-@pytest.fixture
-def key(ready: Path) -> Path:
-    path = ready / "key"
-    path.write_text("secret")
-    path.chmod(0o600)
-    return path
-
-
 def test_the_service_s_own_model_is_exported(run: Run, ready: Path, own_model: Path) -> None:
     """The trap: `--model DIR --name walk2` came out as the profile's model on port 30000."""
     plan = service(model=str(own_model), name="walk2", port="30123")

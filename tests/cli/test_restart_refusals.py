@@ -22,14 +22,6 @@ from tests.cli.test_export import service
 
 
 @pytest.fixture
-def key(ready: Path) -> Path:
-    path = ready / "key"
-    path.write_text("secret")
-    path.chmod(0o600)
-    return path
-
-
-@pytest.fixture
 def running(ready: Path, key: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Service `svc` with a key, at work; returns the names that were stopped."""
     stopped: list[str] = []

@@ -499,6 +499,21 @@ def controller_source() -> Any:
     return inspect.getsource(DataParallelController.event_loop)
 
 
+def scheduler_source() -> Any:
+    """The loop and the choice that even_batches.py relies on, as this SGLang writes them."""
+    import inspect
+
+    from sglang.srt.managers.schedule_batch import ScheduleBatch
+    from sglang.srt.managers.scheduler import Scheduler
+
+    return {
+        "loop": inspect.getsource(Scheduler.event_loop_normal),
+        "choice": inspect.getsource(Scheduler._get_new_batch_prefill_raw),
+        "arguments": list(inspect.signature(Scheduler.get_next_batch_to_run).parameters),
+        "batch": "reqs" in ScheduleBatch.__dataclass_fields__,
+    }
+
+
 def loaded(path: str) -> Any:
     """Pages of a checkpoint in memory before and after its tensors are let go, and their sums."""
     import torch
@@ -597,6 +612,7 @@ ASKS = {
         waited,
         handed_out,
         controller_source,
+        scheduler_source,
         loaded,
         why_not_fork,
         call_kernel,

@@ -243,6 +243,15 @@ def test_the_controller_s_loop_is_the_one_that_is_made_to_sleep(ask: Ask) -> Non
     assert "NOBLOCK" in source[asked:]
 
 
+def test_the_scheduler_s_queue_is_the_one_that_batches_are_taken_from(ask: Ask) -> None:
+    (found,) = ask({"ask": "scheduler_source"})
+    chosen = found["loop"].index("self.get_next_batch_to_run(")
+    assert chosen < found["loop"].index("self.last_batch = batch")
+    assert "self.waiting_queue = [" in found["choice"]
+    assert found["arguments"][0] == "self"
+    assert found["batch"] is True
+
+
 def test_schedulers_that_share_a_call_get_one_message_each(ask: Ask) -> None:
     """The controller handed texts out one by one: each scheduler computed its first alone."""
     (found,) = ask({"ask": "handed_out", "count": 5, "workers": 2})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ def sleeper(monkeypatch: pytest.MonkeyPatch, resident: list[int | None]) -> tupl
     now = [0.0]
     trims: list[int] = []
     monkeypatch.setattr(trimming.time, "monotonic", lambda: now[0])
-    hook = trimming.Trimming(trims.append, lambda: resident.pop(0))
+    hook = trimming.Trimming(trims.append, lambda: resident.pop(0), None)
 
     def sleep(seconds: float) -> str:
         now[0] += seconds
@@ -44,6 +45,44 @@ def test_idle_once_and_again_after_much_was_taken(monkeypatch: pytest.MonkeyPatc
     sleep(1.0)
     assert len(trims) == 2
     assert sizes == []
+
+
+def test_what_is_freed_is_kept_from_the_first_sleep_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it the weights are loaded, whose copies go back; later nothing changes any more."""
+    kept: list[str] = []
+    monkeypatch.setattr(trimming.time, "monotonic", lambda: 0.0)
+    hook = trimming.Trimming(lambda _: None, lambda: 0, lambda: kept.append("asked"))
+    assert kept == []
+    for _ in range(3):
+        hook(lambda: None)
+    assert kept == ["asked"]
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("", [(-1, 32 * MIB), (-3, 32 * MIB)]),
+        ("MALLOC_TRIM_THRESHOLD_", []),
+        ("GLIBC_TUNABLES", []),
+    ],
+)
+def test_a_profile_s_own_word_on_memory_holds(
+    name: str, asked: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[tuple[int, int]] = []
+    c_library = SimpleNamespace(mallopt=lambda number, value: said.append((number, value)))
+    monkeypatch.setattr(trimming.ctypes, "CDLL", lambda _: c_library)
+    for each in trimming._VARIABLES:
+        monkeypatch.delenv(each, raising=False)
+    if name:
+        monkeypatch.setenv(name, "65536")
+    trimming.keep()
+    assert said == asked
+
+
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trimming.ctypes, "CDLL", lambda _: SimpleNamespace())
+    trimming.keep()
 
 
 def test_where_the_system_does_not_tell_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -240,6 +240,56 @@ def layers(way: str, lengths: list[int], *, seed: int = 3, **broken: Any) -> Any
     }
 
 
+def pooled_in_portions(lengths: list[int], modes: list[str], types: bool, most: int) -> Any:
+    """Vectors of texts in a batch, from their tokens on: in portions, and one text after the other;
+    in how many portions they were computed, and where a batch is left whole, None."""
+    import torch
+    from inside_model import Model
+    from qlaunch_sglang import int8, packed, pooling, portions
+
+    portions.LEAST, portions.MOST, usual = 1, most, torch.get_num_threads()
+    torch.set_num_threads(2)
+    torch.manual_seed(3)
+    model = Model(whole=True).to(torch.float32)
+    os.environ.update(QLAUNCH_DTYPE="float32", QLAUNCH_WEIGHTS="float32")
+    packed.pack_layers(model, model.encoder, "gelu")
+    kinds = torch.nn.Embedding(2, 32)
+    pooler = pooling.CheckpointPooler(modes, [], True)
+    parts: list[int] = []
+
+    def answered(given: Any, token_types: Any) -> Any:
+        ids, _, batch = given
+        batch.token_type_ids = token_types
+
+        def embed(start: int, end: int, texts: list[int]) -> Any:
+            parts.append(len(texts))
+            its = portions.token_types(batch, start, end).token_type_ids
+            states = model.words(ids[start:end])
+            return states if its is None else states + kinds(its)
+
+        found = portions.by_portions(model.encoder, pooler, len(ids), batch, embed)
+        if found is not None:
+            return found.embeddings
+        states = model.encoder.forward(embed(0, len(ids), lengths), batch)
+        return None if len(batch.extend_seq_lens_cpu) > 1 else pooler(states, batch).embeddings
+
+    texts = [torch.randint(0, 50, (length,)).tolist() for length in lengths]
+    marks = [torch.randint(0, 2, (length,)) for length in lengths]
+    with torch.no_grad():
+        together = answered(int8.batch_of(texts), torch.cat(marks) if types else None)
+        shared = list(parts)
+        alone = [
+            answered(int8.batch_of([text]), mark if types else None)
+            for text, mark in zip(texts, marks, strict=True)
+        ]
+    torch.set_num_threads(usual)
+    return {
+        "together": None if together is None else together.tolist(),
+        "alone": torch.cat(alone).tolist(),
+        "portions": sorted(shared),
+    }
+
+
 def portions_threads(batches: int) -> Any:
     """After so many batches in portions: the compute threads of each of their threads, those of
     this one, and by how many the process's threads grew beyond the two that take portions."""
@@ -600,6 +650,7 @@ ASKS = {
         attended,
         why_not_whole,
         layers,
+        pooled_in_portions,
         portions_threads,
         whole_steps,
         halved,

@@ -138,6 +138,26 @@ def test_tokens_are_computed_in_numbers_that_come_again(ask: Ask, dtype: str) ->
     assert half["rounded_up"] is False
 
 
+@pytest.mark.parametrize(
+    ("modes", "types"), [(["mean"], False), (["cls", "last"], True), (["max"], True)]
+)
+def test_a_portion_has_its_texts_from_tokens_to_vectors(
+    ask: Ask, modes: list[str], types: bool
+) -> None:
+    question = {"ask": "pooled_in_portions", "modes": modes, "types": types, "most": 16}
+    (found,) = ask({**question, "lengths": [8, 8, 5, 3, 16, 9, 7, 8]})
+    assert found["portions"] == [1, 1, 2, 2, 2]
+    np.testing.assert_allclose(found["together"], found["alone"], rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_that_two_threads_cannot_share_is_left_to_the_model(ask: Ask) -> None:
+    question = {"ask": "pooled_in_portions", "modes": ["mean"], "types": False, "most": 16}
+    for lengths in ([9], [30, 2]):
+        (found,) = ask({**question, "lengths": lengths})
+        assert found["portions"] == [len(lengths)]
+        assert (found["together"] is None) == (len(lengths) > 1)
+
+
 def test_threads_that_take_portions_compute_alone(ask: Ask) -> None:
     """Each had as many OpenMP threads as the engine, twice what the machine has: after the first
     batch in portions every product of a text alone waited for threads to wake up."""

@@ -188,8 +188,11 @@ class CheckpointPooler(nn.Module):
         lengths = lengths_of(forward_batch)
         # A captured graph may have padded the batch at its end.
         states = hidden_states[: sum(lengths)]
-        pooled = [pool(mode, states, lengths) for mode in self.modes]
-        return self.finished(torch.cat(pooled, dim=-1), forward_batch)
+        return self.finished(self.pooled(states, lengths), forward_batch)
+
+    def pooled(self, states: torch.Tensor, lengths: list[int]) -> torch.Tensor:
+        """States of whole texts, [tokens, width] → [texts, width of all modes], float32."""
+        return torch.cat([pool(mode, states, lengths) for mode in self.modes], dim=-1)
 
     def finished(self, vectors: torch.Tensor, forward_batch) -> EmbeddingPoolerOutput:
         """Pooled states, [texts, width] → one vector a request, float32."""

@@ -4,8 +4,9 @@ With all threads at every product a batch of 2048 tokens writes intermediate res
 come from memory again for the next product, and at the end of each product the threads wait for the
 slowest: on a machine whose cores also serve HTTP, for the one that was interrupted. Texts have
 nothing to do with each other, so here each thread takes a portion of the texts through all layers,
-with products of its own, and then the next portion. A batch that is too small for that is computed
-by all threads together.
+with products of its own, and then the next portion. What comes before and after the layers belongs
+to it, where the model allows that: a portion's states are near the core then. A batch that is too
+small for portions is computed by all threads together.
 """
 
 import logging
@@ -16,7 +17,7 @@ from types import SimpleNamespace
 import torch
 
 from qlaunch_sglang.attention import WholeTextAttention
-from qlaunch_sglang.pooling import by_text, lengths_of
+from qlaunch_sglang.pooling import CheckpointPooler, by_text, lengths_of
 
 logger = logging.getLogger(__name__)
 
@@ -47,14 +48,45 @@ class Portions:
 
     def __call__(self, hidden_states, forward_batch):
         """[tokens, width] of a batch → the same after all layers."""
-        lengths, threads = lengths_of(forward_batch), torch.get_num_threads()
-        odd = any(by_text(forward_batch, "extend_prefix_lens"))
-        if odd or sum(lengths) != len(hidden_states):
+        lengths = self._whole_lengths(forward_batch, len(hidden_states))
+        if lengths is None:
             return self._through(hidden_states, forward_batch)
-        portions = portions_of(lengths, threads)
-        if portions:
-            return self._by_threads(hidden_states, portions, threads)
-        return self._of_texts(hidden_states, lengths)
+        portions = portions_of(lengths, torch.get_num_threads())
+        if not portions:
+            return self._of_texts(hidden_states, lengths)
+        out = torch.empty_like(hidden_states)
+
+        def compute(start, end, texts):
+            out[start:end] = self._of_texts(hidden_states[start:end], texts)
+
+        self._by_threads(compute, portions)
+        return out
+
+    def pooled(self, count, forward_batch, embed, pool):
+        """The batch's texts from their tokens to their vectors, or None where it is not divided.
+
+        Args:
+            count: tokens of the batch.
+            embed: (first token, end, lengths) of neighbouring texts → their states before the
+                layers, [tokens, width].
+            pool: states after the layers and lengths → what is kept of each text, [texts, any].
+        """
+        lengths = self._whole_lengths(forward_batch, count)
+        portions = lengths and portions_of(lengths, torch.get_num_threads())
+        if not portions:
+            return None
+
+        def compute(start, end, texts):
+            return pool(self._of_texts(embed(start, end, texts), texts), texts)
+
+        return torch.cat(self._by_threads(compute, portions))
+
+    @staticmethod
+    def _whole_lengths(forward_batch, count):
+        """Tokens of each text; None where one was begun before, or there are more tokens."""
+        lengths = lengths_of(forward_batch)
+        odd = any(by_text(forward_batch, "extend_prefix_lens")) or sum(lengths) != count
+        return None if odd else lengths
 
     def _of_texts(self, states, lengths):
         count = len(states)
@@ -70,19 +102,17 @@ class Portions:
             states = layer(states, forward_batch)
         return states
 
-    def _by_threads(self, states, portions, threads):
+    def _by_threads(self, compute, portions):
+        """What `compute` gives for each of the portions, which the threads take in their order."""
         if self._workers is None:
-            self._workers = workers(threads)
-        inference, out = torch.is_inference_mode_enabled(), torch.empty_like(states)
+            self._workers = workers(torch.get_num_threads())
+        inference = torch.is_inference_mode_enabled()
 
-        def compute(portion):
-            start, end, texts = portion
+        def computed(portion):
             with torch.inference_mode(inference), torch.no_grad():
-                out[start:end] = self._of_texts(states[start:end], texts)
+                return compute(*portion)
 
-        for _ in self._workers.map(compute, portions):
-            pass
-        return out
+        return list(self._workers.map(computed, portions))
 
 
 def workers(count: int) -> ThreadPoolExecutor:
@@ -153,6 +183,28 @@ def whole(lengths: list[int], padding: int = 0) -> SimpleNamespace:
     return SimpleNamespace(
         extend_seq_lens_cpu=lengths, extend_prefix_lens_cpu=none, padding=padding
     )
+
+
+@torch.no_grad()
+def by_portions(encoder, pooler, count, forward_batch, embed):
+    """What a BERT or RoBERTa answers for a batch that is computed in portions; None for others.
+
+    Args:
+        encoder: a BertEncoder; it may have been left as it was.
+        pooler: of the model; only a CheckpointPooler pools a part of a batch.
+        count, embed: see `Portions.pooled`.
+    """
+    portions = encoder.forward
+    if not (isinstance(portions, Portions) and isinstance(pooler, CheckpointPooler)):
+        return None
+    pooled = portions.pooled(count, forward_batch, embed, pooler.pooled)
+    return None if pooled is None else pooler.finished(pooled, forward_batch)
+
+
+def token_types(forward_batch, start: int, end: int) -> SimpleNamespace:
+    """What a model's embeddings read of a batch, of the tokens from `start` to `end`."""
+    types = forward_batch.token_type_ids
+    return SimpleNamespace(token_type_ids=None if types is None else types[start:end])
 
 
 def divide(encoder, *, round_up: bool) -> None:

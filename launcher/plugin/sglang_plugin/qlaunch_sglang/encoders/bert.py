@@ -7,6 +7,7 @@ from qlaunch_sglang.checkpoint import Activation, complete, own_names
 from qlaunch_sglang.loading import released
 from qlaunch_sglang.packed import pack_layers
 from qlaunch_sglang.pooling import CheckpointPooler
+from qlaunch_sglang.portions import by_portions, token_types
 
 
 class BertModel(stock.BertModel):
@@ -22,6 +23,18 @@ class BertModel(stock.BertModel):
         whole_texts(layer.attention.self_attn for layer in self.encoder.layer)
         if not self.use_bert_pooler:
             self.pooler = CheckpointPooler.for_model(config)
+
+    def forward(self, input_ids, positions, forward_batch, input_embeds=None, get_embedding=False):
+        """One vector a text; its tokens are looked up, computed and pooled in one portion."""
+
+        def embed(start, end, _lengths):
+            its = token_types(forward_batch, start, end)
+            return self.embeddings(input_ids[start:end], positions[start:end], its)
+
+        found = by_portions(self.encoder, self.pooler, len(input_ids), forward_batch, embed)
+        if found is not None:
+            return found
+        return super().forward(input_ids, positions, forward_batch, input_embeds, get_embedding)
 
     def load_weights(self, weights):
         """Load as SGLang does; the checkpoint's pages are given back on the way."""

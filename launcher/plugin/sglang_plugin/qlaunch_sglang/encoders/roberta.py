@@ -11,6 +11,7 @@ from qlaunch_sglang.checkpoint import Activation, complete, own_names
 from qlaunch_sglang.loading import released
 from qlaunch_sglang.packed import pack_layers
 from qlaunch_sglang.pooling import CheckpointPooler
+from qlaunch_sglang.portions import by_portions, token_types
 
 
 class XLMRobertaModel(stock.XLMRobertaModel):
@@ -25,6 +26,19 @@ class XLMRobertaModel(stock.XLMRobertaModel):
         # With SGLANG_EMBEDDINGS_SPARSE_HEAD the user asks for sparse vectors: SGLang's own matter.
         if not getattr(self, "_is_sparse", False):
             self.pooler = CheckpointPooler.for_model(config)
+
+    def forward(self, input_ids, positions, forward_batch, input_embeds=None, get_embedding=False):
+        """One vector a text; its tokens are looked up, computed and pooled in one portion."""
+
+        def embed(start, end, lengths):
+            its = token_types(forward_batch, start, end)
+            return self.roberta.embeddings(input_ids[start:end], lengths, positions[start:end], its)
+
+        encoder = self.roberta.encoder
+        found = by_portions(encoder, self.pooler, len(input_ids), forward_batch, embed)
+        if found is not None:
+            return found
+        return super().forward(input_ids, positions, forward_batch, input_embeds, get_embedding)
 
     def load_weights(self, weights):
         """Load as SGLang does; the checkpoint's pages are given back on the way."""

@@ -6,12 +6,13 @@ A closed network of stations, whose service demands are measured by the utilisat
 over requests answered (Lazowska et al., Quantitative System Performance, 1984, chapter 3), with
 bulk service (Bailey, On Queueing Processes with Bulk Service, 1954): a replica that is free takes
 all that waits in its queue, up to a limit, as one batch, which takes `batch_s + text_s × texts` of
-its threads. Texts of a request are handed out to the replicas in turn, as SGLang's data parallel
-controller does. Work on more threads than there are cores slows down all of it alike (processor
-sharing), and cores that share caches or execution units are slower together than alone. Whoever
-was idle takes longer for what comes first: a process is woken, its caches are cold (exceptional
-first service of a busy period: Welch, On a Generalized M/G/1 Queuing Process, 1964). Times are in
-seconds; a run is exact and repeatable.
+its threads; where batches keep one size, it takes half of what waits and of what it had last. Texts
+of a request are handed out to the replicas in turn, as SGLang's data parallel controller does. Work
+on more threads than there are cores slows down all of it alike (processor sharing), and cores that
+share caches or execution units are slower together than alone. Whoever was idle takes longer for
+what comes first: a process is woken, its caches are cold (exceptional first service of a busy
+period: Welch, On a Generalized M/G/1 Queuing Process, 1964). Times are in seconds; a run is exact
+and repeatable.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ class Shape:
     """Of the machine: what front and replicas share; infinite where a GPU computes."""
     most: int = 64
     """Texts of a batch, at most."""
+    even: bool = False
+    """Whether batches keep one size (`qlaunch_sglang/even_batches.py`), as of 28 November 2026."""
     together: float = 1.0
     """Speed of a core while another one is at work too, of that of one alone."""
 
@@ -118,6 +121,8 @@ class _Worker:
     busy_s: float = 0.0
     ended: float = -1.0
     """When the last piece ended."""
+    last: int = 0
+    """Texts of its last batch."""
 
     def asleep(self, now: float) -> bool:
         """Did it have nothing to do until `now`?"""
@@ -172,7 +177,10 @@ class _Simulation:
                 self._batch(worker, self.queues[number])
 
     def _batch(self, worker: _Worker, queue: deque[_Request]) -> None:
-        batch = [queue.popleft() for _ in range(min(len(queue), self.shape.most))]
+        last = 0 if worker.asleep(self.now) else worker.last
+        taken = _share(len(queue), last, worker.threads) if self.shape.even else len(queue)
+        batch = [queue.popleft() for _ in range(min(taken, self.shape.most))]
+        worker.last = len(batch)
         self.batches += 1
         self.batched += len(batch)
         cost_s = self.costs.batch_s + self.costs.text_s * len(batch)
@@ -240,6 +248,15 @@ class _Simulation:
         """Of each thread that works, while so many do."""
         share = min(1.0, self.shape.cores / max(1, threads))
         return share * self.shape.together if threads > 1 else share
+
+
+def _share(waiting: int, last: int, threads: int) -> int:
+    """Texts of the next batch, as the plugin's `even_batches.share` has it."""
+    if not last or waiting <= last:
+        return waiting
+    half = math.ceil((waiting + last) / 2)
+    even = math.ceil(half / threads) * threads
+    return min(waiting, even if 2 * (even - half) <= half else half)
 
 
 def _nothing() -> None:

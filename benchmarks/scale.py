@@ -212,7 +212,7 @@ def rows(raw: Raw, cores: int, seconds: float) -> tuple[Row, ...]:
     made = []
     for replicas, levels in raw.curves.items():
         costs = costs_of(raw, replicas)
-        shape = Shape(replicas, threads=1, cores=cores, together=shared_of(raw))
+        shape = Shape(replicas, threads=1, cores=cores, even=True, together=shared_of(raw))
         for clients, measured in levels.items():
             predicted = statistics.mean(
                 trial(costs, shape, Load(clients), seconds, seed=seed)

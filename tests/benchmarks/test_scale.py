@@ -9,11 +9,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from benchmarks import capacity, contention, scale
+from benchmarks import capacity, contention, queueing, scale
 from benchmarks.errors import BenchError
 from benchmarks.figures import Report
 from benchmarks.levels import Measured
 from benchmarks.queueing import Costs, Load, Point, Shape, calibrate, closed_loop, open_loop, trial
+from launcher.engine import command
+
+if str(command.PLUGIN) not in sys.path:
+    sys.path.append(str(command.PLUGIN))
+
+from qlaunch_sglang import even_batches
 
 ROOT = Path(__file__).parents[2]
 RECORDED = ROOT / "benchmarks" / "results" / "scale.json"
@@ -43,6 +49,18 @@ def test_batches_cost_less_a_text_until_they_are_full() -> None:
     full = closed_loop(costs, Shape(most=8), Load(64)).texts_per_s
     assert full == pytest.approx(8 / 0.018, rel=0.01)
     assert closed_loop(costs, Shape(most=1), Load(64)).texts_per_s == pytest.approx(1 / 0.011)
+
+
+def test_batches_that_keep_one_size_are_halves_of_the_clients() -> None:
+    """Without, those that come while a batch is answered are the next one: 15 and 1."""
+    costs = Costs(front_s=1e-4, batch_s=0.010, text_s=0.005)
+    even = closed_loop(costs, Shape(threads=2, even=True), Load(16))
+    assert even.batch == pytest.approx(8, rel=0.02)
+    for waiting in range(40):
+        for last in range(40):
+            for threads in (1, 2, 8):
+                plugin = even_batches.share(waiting, last, threads)
+                assert queueing._share(waiting, last, threads) == plugin
 
 
 def test_replicas_share_cores_and_a_front() -> None:
@@ -144,7 +162,7 @@ def level(shape: Shape, load: Load, noise: float = 1.0) -> Measured:
 
 
 def raw_of(noise: float = 1.0) -> scale.Raw:
-    shapes = {n: Shape(n, threads=1, cores=2, together=SHARED) for n in scale.REPLICAS}
+    shapes = {n: Shape(n, threads=1, cores=2, even=True, together=SHARED) for n in scale.REPLICAS}
     return scale.Raw(
         curves={
             n: {c: level(shape, Load(c), noise if c == 8 else 1.0) for c in scale.CLIENTS}

@@ -56,4 +56,5 @@ def share(waiting: int, last: int, threads: int) -> int:
 def _in_turn(scheduler) -> bool:
     """Whether texts are computed in the order in which they came: else SGLang sorts all of them."""
     asked = scheduler.server_args
-    return asked.schedule_policy == "fcfs" and not asked.enable_priority_scheduling
+    sorted_by = getattr(asked, "enable_priority_scheduling", False)
+    return getattr(asked, "schedule_policy", "fcfs") == "fcfs" and not sorted_by

@@ -29,7 +29,11 @@ class BertModel(stock.BertModel):
 
         def embed(start, end, _lengths):
             its = token_types(forward_batch, start, end)
-            return self.embeddings(input_ids[start:end], positions[start:end], its)
+            return self.embeddings(
+                input_ids=input_ids[start:end],
+                positions=positions[start:end],
+                forward_batch=its,
+            )
 
         found = by_portions(self.encoder, self.pooler, len(input_ids), forward_batch, embed)
         if found is not None:

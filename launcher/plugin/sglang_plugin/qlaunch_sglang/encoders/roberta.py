@@ -32,7 +32,12 @@ class XLMRobertaModel(stock.XLMRobertaModel):
 
         def embed(start, end, lengths):
             its = token_types(forward_batch, start, end)
-            return self.roberta.embeddings(input_ids[start:end], lengths, positions[start:end], its)
+            return self.roberta.embeddings(
+                input_ids=input_ids[start:end],
+                seq_lens=lengths,
+                position_ids=positions[start:end],
+                forward_batch=its,
+            )
 
         encoder = self.roberta.encoder
         found = by_portions(encoder, self.pooler, len(input_ids), forward_batch, embed)

@@ -17,7 +17,7 @@ from launcher.model.decoders import UNNAMED, UNSAID, Decoder, Sizes, check_decod
 from launcher.model.files import broken, check_link, missing, read_json_object, visible
 from launcher.model.fingerprint import SMALL_FILES, fingerprint
 from launcher.model.formats import check_format
-from launcher.model.modules import PoolingHead, read_head
+from launcher.model.modules import PoolingHead, check_modules, read_head
 from launcher.model.prompts import read_prompts
 from launcher.model.safetensors import DTYPE_NAMES, Header, check_names, read_headers
 from launcher.model.tokenizer import check_tokenizer
@@ -207,6 +207,7 @@ def _folder(path: Path) -> Path:
         raise broken(path, why, code="model_not_found", fix=f"give a folder such as {path.parent}")
     _check_place(path)
     check_format(path)
+    check_modules(path)
     if not (path / "config.json").exists():
         # A module's folder (1_Pooling) has a config.json of its own, which names no model_type.
         inside = [each.parent for each in visible(path, "*/config.json") if _names_a_model(each)]

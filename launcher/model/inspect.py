@@ -47,6 +47,14 @@ _ALIASES: dict[str, tuple[str, ...]] = {
     "positions": ("max_position_embeddings", "n_positions"),
 }
 """config.json spells these by family (DistilBERT, GPT-2, T5 differ from the rest)."""
+_OF_DISTILBERT = {
+    "hidden_size": ("hidden_size", "dim"),
+    "num_layers": ("num_hidden_layers", "n_layers"),
+    "num_attention_heads": ("num_attention_heads", "n_heads"),
+    "intermediate_size": ("hidden_dim",),
+}
+"""Those that transformers reads for a DistilBERT; of other families that are served, the first of
+`_ALIASES` alone."""
 _FROM_HEAD = (
     "pooling", "pooling_source", "normalize", "normalize_source", "include_prompt", "dense_dims",
     "max_seq_length", "lower_case",
@@ -129,9 +137,10 @@ def _check_network(path: Path, config: dict[str, Any], headers: Sequence[Header]
     """Hold config.json (at `path`) to what is served, and to the weights where they are there."""
     _check_own_code(path, config)
     check_keys(path, config)
-    sizes = {name: _size(path, config, name) for name in _ALIASES if name != "positions"}
     named = _architectures(path, config)
     model_type = str(config.get("model_type") or "unknown")
+    names = [name for name in _ALIASES if name != "positions"]
+    sizes = {name: _size(path, config, name, model_type) for name in names}
     _match(path, headers, sizes)
     quantization = _quantization(path, config)
     _optional(path, config, *_ALIASES["positions"])
@@ -254,11 +263,24 @@ def _optional(path: Path, config: dict[str, Any], *keys: str) -> int | None:
     return value
 
 
-def _size(path: Path, config: dict[str, Any], name: str) -> int:
-    value = _optional(path, config, *_ALIASES[name])
-    if value is None:
-        raise broken(path, f"does not give {_ALIASES[name][0]}, so it describes no text model")
-    return value
+def _size(path: Path, config: dict[str, Any], name: str, model_type: str) -> int:
+    keys = _ALIASES[name]
+    if model_type == "distilbert":
+        keys = _OF_DISTILBERT.get(name, keys)
+    elif model_type in encoders.FAMILIES or model_type in UNNAMED:
+        keys = keys[:1]
+    value = _optional(path, config, *keys)
+    if value is not None:
+        return value
+    other = next((key for key in _ALIASES[name] if config.get(key) is not None), None)
+    if other is None:
+        raise broken(path, f"does not give {keys[0]}, so it describes no text model")
+    raise broken(
+        path,
+        f"gives {other}, which transformers does not read for model_type {model_type}, and not"
+        f" {keys[0]}",
+        fix=f"write {keys[0]} for {other} in that file, if the weights are of that model",
+    )
 
 
 def _architectures(path: Path, config: dict[str, Any]) -> tuple[str, ...]:
@@ -298,12 +320,13 @@ def _attention(
 ) -> tuple[int, int]:
     """(key-value heads, size of a head), with what transformers' classes take where unsaid."""
     unsaid = UNSAID.get(model_type, {})
-    kv_heads = _optional(path, config, "num_key_value_heads")
-    head_dim = _optional(path, config, "head_dim")
-    return (
-        kv_heads or unsaid.get("num_key_value_heads", heads),
-        head_dim or unsaid.get("head_dim", width // heads),
+    usual = {"num_key_value_heads": heads, "head_dim": width // heads}
+    # null is another thing than a key that is not there: a head's usual share.
+    kv_heads, head_dim = (
+        _optional(path, config, key) or (share if key in config else unsaid.get(key, share))
+        for key, share in usual.items()
     )
+    return kv_heads, head_dim
 
 
 def _decoder_sizes(sizes: dict[str, int]) -> dict[str, int]:

@@ -11,11 +11,14 @@ import numpy as np
 
 from tests.checkpoints import make_bert, make_qwen3, make_roberta
 from tests.checkpoints.decoder_edits import pre_tokenizer
+from tests.checkpoints.decoder_rows import family
 from tests.checkpoints.edit import (
+    GONE,
     Change,
     Stored,
     added,
     cast,
+    config,
     edited,
     modules,
     prefixed,
@@ -24,6 +27,7 @@ from tests.checkpoints.edit import (
     tensors,
     write_tensors,
 )
+from tests.checkpoints.encoder_files import to_distilbert
 from tests.checkpoints.matrix import Row, Section
 from tests.checkpoints.odd_edits import rewritten
 from tests.checkpoints.tokenizer_rows import roberta, sentencepiece, tokenizer_config
@@ -254,6 +258,59 @@ _WEIGHTS = (
         code=_CORRUPT,
     ),
 )
+_SIZES = (
+    *(
+        Row(
+            f"alias-{key.replace('_', '-')}",
+            f"`{other}` for `{key}` in the config.json of a {title}",
+            "configs of other families",
+            edited(make, config(**{key: GONE, other: value})),
+            (f"gives {other}", f"not {key}"),
+            code=_CORRUPT,
+        )
+        for key, other, value, title, make in (
+            ("num_attention_heads", "n_heads", 4, "BERT", _bert),
+            ("num_hidden_layers", "n_layers", 2, "BERT", _bert),
+            ("intermediate_size", "n_inner", 128, "BERT", _bert),
+            ("hidden_size", "n_embd", 64, "Qwen3", _qwen3),
+        )
+    ),
+    Row(
+        "distilbert-usual-names",
+        "`DistilBertModel` with `hidden_size`, `num_hidden_layers` and `num_attention_heads`",
+        "configs of other families",
+        edited(
+            _bert,
+            to_distilbert,
+            config(dim=GONE, hidden_size=64, n_layers=GONE, num_hidden_layers=2),
+            config(n_heads=GONE, num_attention_heads=4),
+        ),
+    ),
+)
+_NULLS = (
+    Row(
+        "kv-heads-null",
+        "Qwen3 with `num_key_value_heads: null`: as many as there are heads",
+        "configs written by hand",
+        edited(partial(_qwen3, kv_heads=4), config(num_key_value_heads=None)),
+    ),
+    Row(
+        "kv-heads-null-mistral",
+        "Mistral with `num_key_value_heads: null`",
+        "configs written by hand",
+        edited(family("mistral", "MistralForCausalLM"), config(num_key_value_heads=None)),
+        ("num_key_value_heads",),
+        code=_CORRUPT,
+    ),
+    Row(
+        "head-dim-null",
+        "Qwen3 with `head_dim: null`",
+        "configs written by hand",
+        edited(partial(_qwen3, head_dim=16), config(head_dim=None)),
+        ("head_dim",),
+        code=_CORRUPT,
+    ),
+)
 _TOKENIZERS = (
     Row(
         "qwen-split",
@@ -302,6 +359,8 @@ _TOKENIZERS = (
 )
 SECTIONS = (
     Section("From the field: folders and modules", "cpu-minilm", _FOLDERS),
+    Section("From the field: sizes", "cpu-minilm", _SIZES),
+    Section("From the field: null", "cpu-qwen3-0.6b", _NULLS),
     Section("From the field: weights", "cpu-minilm", _WEIGHTS[:4]),
     Section("From the field: weights of decoders", "cpu-qwen3-0.6b", _WEIGHTS[4:]),
     Section("From the field: tokenizers", "cpu-minilm", _TOKENIZERS),

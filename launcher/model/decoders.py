@@ -169,12 +169,16 @@ def _family(path: Path, raw: Mapping[str, Any], name: str) -> str:
     family = FAMILIES.get(name)
     if family is None:
         listed = ", ".join(dict.fromkeys(FAMILIES.values()))
+        own = UNNAMED.get(str(raw.get("model_type")))
         raise broken(
             path,
             f"names the class {shown(name)}, a decoder that qlaunch cannot serve as an embedding"
             " model",
             code="model_unsupported",
-            fix=f"decoders that are served: {listed}, without code of their own",
+            fix=f"decoders that are served: {listed}, without code of their own"
+            + (
+                f"; if it is such a one under another name, write {own} for it there" if own else ""
+            ),
         )
     if raw.get("model_type") != family:
         said = shown(str(raw.get("model_type")))

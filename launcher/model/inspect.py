@@ -143,7 +143,7 @@ def _check_network(path: Path, config: dict[str, Any], headers: Sequence[Header]
     sizes = {name: _size(path, config, name, model_type) for name in names}
     _match(path, headers, sizes)
     quantization = _quantization(path, config)
-    _optional(path, config, *_ALIASES["positions"])
+    _check_positions(path, config)
     served_as = named[0] if named else UNNAMED.get(model_type, "")
     encoder = model_type in ENCODERS or served_as.startswith(encoders.CLASSES)
     if encoder:
@@ -281,6 +281,15 @@ def _size(path: Path, config: dict[str, Any], name: str, model_type: str) -> int
         f" {keys[0]}",
         fix=f"write {keys[0]} for {other} in that file, if the weights are of that model",
     )
+
+
+def _check_positions(path: Path, config: dict[str, Any]) -> None:
+    """Refuse positions that are no number; where the key is not there, transformers has a default."""
+    key = _ALIASES["positions"][0]
+    if key in config and config[key] is None:
+        fix = f"write the number of positions for {key} in that file, or remove the key"
+        raise broken(path, f"gives {key} as null, which transformers does not read", fix=fix)
+    _optional(path, config, *_ALIASES["positions"])
 
 
 def _architectures(path: Path, config: dict[str, Any]) -> tuple[str, ...]:

@@ -311,6 +311,21 @@ _NULLS = (
         code=_CORRUPT,
     ),
 )
+_POSITIONS = tuple(
+    Row(
+        f"positions-null-{title.lower()}",
+        f"`max_position_embeddings: null` of a {title}",
+        "configs written by hand",
+        edited(
+            make,
+            config(max_position_embeddings=None),
+            setting("sentence_bert_config.json", max_seq_length=256),
+        ),
+        ("config.json gives max_position_embeddings as null",),
+        code=_CORRUPT,
+    )
+    for title, make in (("BERT", _bert), ("Qwen3", _qwen3))
+)
 _TOKENIZERS = (
     Row(
         "qwen-split",
@@ -359,7 +374,7 @@ _TOKENIZERS = (
 )
 SECTIONS = (
     Section("From the field: folders and modules", "cpu-minilm", _FOLDERS),
-    Section("From the field: sizes", "cpu-minilm", _SIZES),
+    Section("From the field: sizes", "cpu-minilm", (*_SIZES, *_POSITIONS)),
     Section("From the field: null", "cpu-qwen3-0.6b", _NULLS),
     Section("From the field: weights", "cpu-minilm", _WEIGHTS[:4]),
     Section("From the field: weights of decoders", "cpu-qwen3-0.6b", _WEIGHTS[4:]),

@@ -284,7 +284,7 @@ def _size(path: Path, config: dict[str, Any], name: str, model_type: str) -> int
 
 
 def _check_positions(path: Path, config: dict[str, Any]) -> None:
-    """Refuse positions that are no number; where the key is not there, transformers has a default."""
+    """Refuse positions that are no number; an absent key has a default in transformers."""
     key = _ALIASES["positions"][0]
     if key in config and config[key] is None:
         fix = f"write the number of positions for {key} in that file, or remove the key"

@@ -35,8 +35,9 @@ _KINDS: Final[Mapping[str, _Kind]] = MappingProxyType(
     )
     | dict.fromkeys(
         (
-            "bos_token_id", "chunk_size_feed_forward", "max_window_layers", "num_labels",
-            "pretraining_tp", "sliding_window", "type_vocab_size",
+            "bos_token_id", "chunk_size_feed_forward", "head_dim", "max_window_layers",
+            "num_key_value_heads", "num_labels", "pretraining_tp", "sliding_window",
+            "type_vocab_size",
         ),
         _WHOLE,
     )
@@ -62,6 +63,12 @@ _MAY_BE_NULL: Final = frozenset({
     "auto_map", "bos_token_id", "classifier_dropout", "id2label", "num_labels",
     "output_hidden_states", "pretraining_tp", "return_dict", "sliding_window",
 })  # fmt: skip
+_NULL_FOR: Final[Mapping[str, str]] = MappingProxyType({"attention_dropout": "llama"})
+_NOT_NULL_FOR: Final[Mapping[str, str]] = MappingProxyType({
+    "head_dim": "qwen3",
+    "num_key_value_heads": "mistral",
+})  # fmt: skip
+"""The one family each whose settings differ in that from the others'."""
 _DTYPES: Final = frozenset({"float32", "float16", "bfloat16", "float64", "float", "half", "double"})
 
 
@@ -124,8 +131,10 @@ def check_types(path: Path, config: Mapping[str, Any], rows: int) -> None:
 
 
 def _may_be_null(key: str, config: Mapping[str, Any]) -> bool:
-    if key == "attention_dropout":
-        return config.get("model_type") == "llama"
+    if key in _NULL_FOR:
+        return config.get("model_type") == _NULL_FOR[key]
+    if key in _NOT_NULL_FOR:
+        return config.get("model_type") != _NOT_NULL_FOR[key]
     return key in _MAY_BE_NULL
 
 

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from launcher.errors import QlaunchError
     from launcher.model.modules import PoolingHead
-    from launcher.model.safetensors import Header
+    from launcher.model.safetensors import Header, Tensor
 
 FAMILIES = {
     "Qwen3ForCausalLM": "qwen3",
@@ -168,12 +169,16 @@ def _family(path: Path, raw: Mapping[str, Any], name: str) -> str:
     family = FAMILIES.get(name)
     if family is None:
         listed = ", ".join(dict.fromkeys(FAMILIES.values()))
+        own = UNNAMED.get(str(raw.get("model_type")))
         raise broken(
             path,
             f"names the class {shown(name)}, a decoder that qlaunch cannot serve as an embedding"
             " model",
             code="model_unsupported",
-            fix=f"decoders that are served: {listed}, without code of their own",
+            fix=f"decoders that are served: {listed}, without code of their own"
+            + (
+                f"; if it is such a one under another name, write {own} for it there" if own else ""
+            ),
         )
     if raw.get("model_type") != family:
         said = shown(str(raw.get("model_type")))
@@ -378,14 +383,18 @@ def _layer(
 def _check_tensors(
     path: Path, expected: Mapping[str, tuple[int, ...]], headers: Iterable[Header]
 ) -> None:
-    found = {
-        tensor.name.removeprefix("model."): tensor
-        for header in headers
-        for tensor in header.tensors
-        if not tensor.name.endswith(_HARMLESS)
-    }
+    found: dict[str, Tensor] = {}
+    for header in headers:
+        for tensor in header.tensors:
+            if tensor.name.endswith(_HARMLESS):
+                continue
+            name = tensor.name.removeprefix("model.")
+            if name in found:
+                raise _twice(header.path, name)
+            found[name] = tensor
     absent = [name for name in expected if name not in found]
     if absent:
+        _check_prefix(path, found)
         raise broken(
             path,
             f"describes {len(expected)} tensors, of which the weights lack {len(absent)},"
@@ -394,7 +403,10 @@ def _check_tensors(
     more = list(islice((t.name for n, t in found.items() if n not in expected), 1))
     if more:
         raise broken(
-            path, f"does not account for the tensor {shown(more[0])} that the weights hold"
+            path,
+            f"does not account for the tensor {shown(more[0])} that the weights hold",
+            fix="take config.json and weights from the same model; a head of another task can be"
+            " left out: AutoModel.from_pretrained(FOLDER).save_pretrained(COPY)",
         )
     for name, shape in expected.items():
         tensor = found[name]
@@ -408,6 +420,29 @@ def _check_tensors(
                 f"names no quantisation, but {tensor.name} is stored as {tensor.dtype}",
                 code="model_unsupported",
             )
+
+
+def _twice(path: Path, name: str) -> QlaunchError:
+    """The error for a tensor of which engine and transformers may take another one each."""
+    return broken(
+        path,
+        f"holds {shown(name)} twice, once with model. before it and once without: engine and"
+        " transformers may each take another one",
+        fix="save the model again (save_pretrained), and serve that folder",
+    )
+
+
+def _check_prefix(path: Path, found: Iterable[str]) -> None:
+    """Refuse names that a trainer's wrapper put before the model's own."""
+    word = "embed_tokens.weight"
+    other = next((name for name in found if name.endswith(f".{word}")), None)
+    if other is not None:
+        _unsupported(
+            path,
+            f"describes a model whose tensors the weights call {shown(other)}; transformers reads"
+            " them without a prefix or with 'model.' before them",
+            fix="save the model itself (unwrapped, save_pretrained), and serve that folder",
+        )
 
 
 def _unsupported(path: Path, why: str, fix: str | None = None) -> NoReturn:

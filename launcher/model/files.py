@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import errno
+import json
 import os
 import stat
 from typing import TYPE_CHECKING, Any, Final
@@ -127,7 +128,20 @@ def parse_json(path: Path, data: bytes) -> Any:
     try:
         return msgspec.json.decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        if (word := _constant(data)) is not None:
+            fix = f"write a number for {word} in that file, or remove its key"
+            raise broken(path, f"holds {word}, which JSON does not have", fix=fix) from error
         raise broken(path, f"is not valid JSON: {shown(str(error))}") from error
+
+
+def _constant(data: bytes) -> str | None:
+    """The first NaN or infinity in what Python alone, which writes these, takes for JSON."""
+    found: list[str] = []
+    try:
+        json.loads(data, parse_constant=found.append)
+    except (ValueError, RecursionError):
+        return None
+    return found[0] if found else None
 
 
 def check_pointer(path: Path, start: bytes) -> None:

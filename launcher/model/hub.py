@@ -253,7 +253,7 @@ def _check_small(source: Source) -> None:
     Files that came damaged or are gone say nothing: they are fetched again with the rest.
     """
     folder = _snapshot(source, local_only=False, wanted=hub_cache.SMALL)
-    if not (folder / "config.json").exists():
+    if not any((folder / name).exists() for name in ("config.json", "modules.json")):
         return
     if any(path.is_symlink() and not path.exists() for path in folder.rglob("*")):
         return

@@ -17,7 +17,7 @@ from launcher.model.decoders import UNNAMED, UNSAID, Decoder, Sizes, check_decod
 from launcher.model.files import broken, check_link, missing, read_json_object, visible
 from launcher.model.fingerprint import SMALL_FILES, fingerprint
 from launcher.model.formats import check_format
-from launcher.model.modules import PoolingHead, read_head
+from launcher.model.modules import PoolingHead, check_modules, read_head
 from launcher.model.prompts import read_prompts
 from launcher.model.safetensors import DTYPE_NAMES, Header, check_names, read_headers
 from launcher.model.tokenizer import check_tokenizer
@@ -47,6 +47,14 @@ _ALIASES: dict[str, tuple[str, ...]] = {
     "positions": ("max_position_embeddings", "n_positions"),
 }
 """config.json spells these by family (DistilBERT, GPT-2, T5 differ from the rest)."""
+_OF_DISTILBERT = {
+    "hidden_size": ("hidden_size", "dim"),
+    "num_layers": ("num_hidden_layers", "n_layers"),
+    "num_attention_heads": ("num_attention_heads", "n_heads"),
+    "intermediate_size": ("hidden_dim",),
+}
+"""Those that transformers reads for a DistilBERT; of other families that are served, the first of
+`_ALIASES` alone."""
 _FROM_HEAD = (
     "pooling", "pooling_source", "normalize", "normalize_source", "include_prompt", "dense_dims",
     "max_seq_length", "lower_case",
@@ -129,12 +137,13 @@ def _check_network(path: Path, config: dict[str, Any], headers: Sequence[Header]
     """Hold config.json (at `path`) to what is served, and to the weights where they are there."""
     _check_own_code(path, config)
     check_keys(path, config)
-    sizes = {name: _size(path, config, name) for name in _ALIASES if name != "positions"}
     named = _architectures(path, config)
     model_type = str(config.get("model_type") or "unknown")
+    names = [name for name in _ALIASES if name != "positions"]
+    sizes = {name: _size(path, config, name, model_type) for name in names}
     _match(path, headers, sizes)
     quantization = _quantization(path, config)
-    _optional(path, config, *_ALIASES["positions"])
+    _check_positions(path, config)
     served_as = named[0] if named else UNNAMED.get(model_type, "")
     encoder = model_type in ENCODERS or served_as.startswith(encoders.CLASSES)
     if encoder:
@@ -207,6 +216,7 @@ def _folder(path: Path) -> Path:
         raise broken(path, why, code="model_not_found", fix=f"give a folder such as {path.parent}")
     _check_place(path)
     check_format(path)
+    check_modules(path)
     if not (path / "config.json").exists():
         # A module's folder (1_Pooling) has a config.json of its own, which names no model_type.
         inside = [each.parent for each in visible(path, "*/config.json") if _names_a_model(each)]
@@ -253,11 +263,33 @@ def _optional(path: Path, config: dict[str, Any], *keys: str) -> int | None:
     return value
 
 
-def _size(path: Path, config: dict[str, Any], name: str) -> int:
-    value = _optional(path, config, *_ALIASES[name])
-    if value is None:
-        raise broken(path, f"does not give {_ALIASES[name][0]}, so it describes no text model")
-    return value
+def _size(path: Path, config: dict[str, Any], name: str, model_type: str) -> int:
+    keys = _ALIASES[name]
+    if model_type == "distilbert":
+        keys = _OF_DISTILBERT.get(name, keys)
+    elif model_type in encoders.FAMILIES or model_type in UNNAMED:
+        keys = keys[:1]
+    value = _optional(path, config, *keys)
+    if value is not None:
+        return value
+    other = next((key for key in _ALIASES[name] if config.get(key) is not None), None)
+    if other is None:
+        raise broken(path, f"does not give {keys[0]}, so it describes no text model")
+    raise broken(
+        path,
+        f"gives {other}, which transformers does not read for model_type {model_type}, and not"
+        f" {keys[0]}",
+        fix=f"write {keys[0]} for {other} in that file, if the weights are of that model",
+    )
+
+
+def _check_positions(path: Path, config: dict[str, Any]) -> None:
+    """Refuse positions that are no number; an absent key has a default in transformers."""
+    key = _ALIASES["positions"][0]
+    if key in config and config[key] is None:
+        fix = f"write the number of positions for {key} in that file, or remove the key"
+        raise broken(path, f"gives {key} as null, which transformers does not read", fix=fix)
+    _optional(path, config, *_ALIASES["positions"])
 
 
 def _architectures(path: Path, config: dict[str, Any]) -> tuple[str, ...]:
@@ -297,12 +329,13 @@ def _attention(
 ) -> tuple[int, int]:
     """(key-value heads, size of a head), with what transformers' classes take where unsaid."""
     unsaid = UNSAID.get(model_type, {})
-    kv_heads = _optional(path, config, "num_key_value_heads")
-    head_dim = _optional(path, config, "head_dim")
-    return (
-        kv_heads or unsaid.get("num_key_value_heads", heads),
-        head_dim or unsaid.get("head_dim", width // heads),
+    usual = {"num_key_value_heads": heads, "head_dim": width // heads}
+    # null is another thing than a key that is not there: a head's usual share.
+    kv_heads, head_dim = (
+        _optional(path, config, key) or (share if key in config else unsaid.get(key, share))
+        for key, share in usual.items()
     )
+    return kv_heads, head_dim
 
 
 def _decoder_sizes(sizes: dict[str, int]) -> dict[str, int]:

@@ -48,6 +48,12 @@ _TAKEN = frozenset({
 _HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering",
           "ForMultipleChoice", "ForNextSentencePrediction")  # fmt: skip
 _WITHOUT_EFFECT = frozenset({"Dropout"})
+_OLD_TRANSFORMERS = frozenset({
+    "ALBERT", "BERT", "CamemBERT", "DistilBERT", "RoBERTa", "T5", "XLMRoBERTa", "XLNet",
+})  # fmt: skip
+"""What early releases of sentence-transformers called its Transformer, by network; 6 has none."""
+_SERVED = "serve a model with one of the poolings mean, cls, last or max"
+_ORDER = "serve a model of a Transformer, one Pooling, Dense modules and Normalize, in this order"
 _LIBRARY = re.compile(
     r"sentence_transformers\.(?:models|base\.modules|sentence_transformer\.modules)"
     r"(?:\.\w+)?\.(?P<kind>[A-Z]\w*)"
@@ -145,7 +151,7 @@ def _from_modules(folder: Path, hidden_size: int, settings: Settings) -> Pooling
         if kind in _WITHOUT_EFFECT:
             continue
         if normalized_by is not None and kind != "Normalize":
-            _unsupported(path, f"runs a {kind} module after Normalize")
+            _unsupported(path, f"runs a {kind} module after Normalize", _ORDER)
         if kind == "Pooling" and pooled is None:
             config = folder / place / "config.json"
             pooling, include_prompt = _pooling(config, read_json_object(config), hidden_size)
@@ -156,9 +162,9 @@ def _from_modules(folder: Path, hidden_size: int, settings: Settings) -> Pooling
             check_input(folder / place / "config.json")
             normalized_by = place or "Normalize"
         else:
-            _unsupported(path, f"has a {kind} module where qlaunch can serve none")
+            _unsupported(path, f"has a {kind} module where qlaunch can serve none", _ORDER)
     if pooled is None:
-        _unsupported(path, "has no Pooling module, so it yields one vector a token")
+        _unsupported(path, "has no Pooling module, so it yields one vector a token", _ORDER)
     return PoolingHead(
         pooling=pooled[0],
         pooling_source=pooled[2],
@@ -170,6 +176,19 @@ def _from_modules(folder: Path, hidden_size: int, settings: Settings) -> Pooling
         lower_case=settings.lower_case,
         folders=tuple(place for _, place in modules if place),
     )
+
+
+def check_modules(folder: Path) -> None:
+    """Refuse a folder whose modules.json lists what is not served, before anything else is read.
+
+    Such a folder seldom has the files of a transformer in its root: to miss those would be a wrong
+    reason.
+
+    Raises:
+        QlaunchError: `model_corrupt` or `model_unsupported`; exit 2.
+    """
+    if (folder / "modules.json").exists():
+        _modules(folder / "modules.json")
 
 
 def _modules(path: Path) -> list[tuple[str, str]]:
@@ -190,11 +209,42 @@ def _modules(path: Path) -> list[tuple[str, str]]:
         if kind.endswith("Pooling") and not place:
             raise broken(path, f"gives {shown(kind)} no folder of its own")
         found.append((_kind(path, kind), place))
-    if not found or found[0][0] != "Transformer":
-        _unsupported(path, "does not begin with a Transformer module")
-    if found[0][1]:
-        _unsupported(path, f"keeps its transformer in the folder {found[0][1][:80]!r}")
+    _check_first(path, found)
     return found
+
+
+def _check_first(path: Path, found: list[tuple[str, str]]) -> None:
+    """Refuse modules that do not begin with a Transformer in the folder itself."""
+    if not found:
+        raise broken(path, "lists no modules")
+    kind, place = found[0]
+    if kind in _OLD_TRANSFORMERS:
+        _unsupported(
+            path,
+            f"begins with the module {kind}, which sentence-transformers calls Transformer now",
+            f"write sentence_transformers.models.Transformer for that type in {path.name}",
+        )
+    if kind != "Transformer" and any(other == "Transformer" for other, _ in found):
+        _unsupported(
+            path,
+            f"begins with the module {kind}: modules run in the order of that file, and the"
+            " Transformer comes first",
+            "put the modules in the order in which they run",
+        )
+    if kind != "Transformer":
+        _unsupported(
+            path,
+            f"begins with the module {kind}, and an engine runs a Transformer only",
+            "serve a model whose modules.json begins with a Transformer",
+        )
+    if place:
+        _unsupported(
+            path,
+            f"keeps its transformer in the folder {place[:80]!r}, where no engine finds the modules"
+            " beside it",
+            f'in a copy, move the files of {place[:80]} one folder up, and write "path": "" for the'
+            f" Transformer in {path.name}",
+        )
 
 
 def _check_name(path: Path, said: object, names: set[str]) -> None:
@@ -301,10 +351,5 @@ def _check_flags(path: Path, config: dict[str, Any], names: list[str]) -> None:
         raise broken(path, "turns no pooling mode on")
 
 
-def _unsupported(path: Path, why: str) -> NoReturn:
-    raise broken(
-        path,
-        why,
-        code="model_unsupported",
-        fix="serve a model with one of the poolings mean, cls, last or max",
-    )
+def _unsupported(path: Path, why: str, fix: str = _SERVED) -> NoReturn:
+    raise broken(path, why, code="model_unsupported", fix=fix)

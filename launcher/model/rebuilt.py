@@ -105,6 +105,16 @@ _BY_MODEL_TYPE: Final[Mapping[str, str]] = MappingProxyType({
 })  # fmt: skip
 """The class that transformers takes where the files name none; it takes others as written."""
 _UNIGRAM_UNKNOWN: Final = 3
+_DOUBLED_BLANKS: Final = {"Regex": " {2,}"}
+_QWEN_SPLIT: Final = {
+    "pattern": {
+        "Regex": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    },
+    "behavior": "Isolated",
+    "invert": False,
+}
+"""How transformers' Qwen2Tokenizer splits texts."""
 _WHATEVER_IS_NAMED: Final[Mapping[str, str]] = MappingProxyType({
     "qwen2": "Qwen2Tokenizer",
     "mistral": "PreTrainedTokenizer",
@@ -397,13 +407,37 @@ def _details(options: Options, found: TokenizerFile, built: _Built) -> Iterator[
     elif built is _UNIGRAM:
         if model.unk_id not in (None, _UNIGRAM_UNKNOWN):
             yield f"unk_id {model.unk_id}"
+        yield from _replacements(normalizer)
         scheme = next(_schemes(found.pre_tokenizer), None)
         if scheme is None and not options.said.get("add_prefix_space", True):
             scheme = "always"
         if scheme is not None:
             yield f"pre_tokenizer Metaspace with prepend_scheme {shown(scheme)}"
-    elif model.ignore_merges is True:
-        yield "model BPE with ignore_merges"
+    else:
+        if model.ignore_merges is True:
+            yield "model BPE with ignore_merges"
+        yield from _splits(options, found.pre_tokenizer, built)
+
+
+def _replacements(normalizer: Mapping[str, Any]) -> Iterator[str]:
+    """Replacements of anything but doubled blanks, of which no trace is left by words."""
+    for part in _opened(normalizer, "normalizers"):
+        if part.get("type") == "Replace" and part.get("pattern") != _DOUBLED_BLANKS:
+            yield f"normalizer Replace of {shown(str(part.get('pattern')))}"
+
+
+def _splits(options: Options, part: Mapping[str, Any] | None, built: _Built) -> Iterator[str]:
+    """Settings of a pre-tokenizer by bytes that the class does not take from the file."""
+    spaced = options.said.get("add_prefix_space") is True
+    for each in _opened(part or {}, "pretokenizers"):
+        if each.get("type") == "Split":
+            told = {key: each.get(key) for key in _QWEN_SPLIT}
+            if told != _QWEN_SPLIT:
+                yield f"pre_tokenizer Split by {shown(str(each.get('pattern')))}"
+        elif each.get("use_regex", True) is (built is _QWEN):
+            yield f"pre_tokenizer ByteLevel with use_regex {str(built is _QWEN).lower()}"
+        elif built is _QWEN and each.get("add_prefix_space") is True and not spaced:
+            yield "pre_tokenizer ByteLevel with add_prefix_space true"
 
 
 def _schemes(part: Mapping[str, Any] | None) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from launcher.errors import QlaunchError
 from launcher.model.files import broken, missing, read_json_object
-from launcher.model.safetensors import read_header
+from launcher.model.safetensors import DTYPE_NAMES, read_header
 from launcher.model.torch_file import check_torch_file
 from launcher.model.values import check_finite
 from launcher.yaml_reader import shown
@@ -195,19 +195,45 @@ def dense_width(folder: Path, width: int) -> int:
 
 
 def _check_dense_weights(folder: Path, shape: tuple[int, int], *, bias: bool) -> None:
+    """Refuse weights that are not those of config.json: sentence-transformers ends at them, and
+    engine and reference would both take what is stored."""
+    wanted = {"linear.weight": shape} | ({"linear.bias": shape[:1]} if bias else {})
     file = folder / "model.safetensors"
     if not file.exists():
-        if not (folder / "pytorch_model.bin").exists():
-            raise missing(folder, "holds no weights of this Dense module")
-        check_torch_file(folder / "pytorch_model.bin", "linear.weight")
+        _check_dense_pickle(folder, wanted)
         return
     header = read_header(file)
-    found = {tensor.name: tensor.shape for tensor in header.tensors}
-    wanted = {"linear.weight": shape} | ({"linear.bias": shape[:1]} if bias else {})
-    check_finite([header], whole=True)
+    found = {tensor.name: tensor for tensor in header.tensors}
+    other = min(found.keys() - wanted.keys(), default=None)
+    if other is not None:
+        raise _unaccounted(file, other)
     for name, size in wanted.items():
-        if found.get(name) != size:
+        if name not in found or found[name].shape != size:
             raise broken(file, f"does not hold {name} in the shape {size} of its config.json")
+        if found[name].dtype not in DTYPE_NAMES:
+            raise _unsupported(file, f"stores {name} as {found[name].dtype}: it is quantised")
+    check_finite([header], whole=True)
+
+
+def _check_dense_pickle(folder: Path, wanted: Collection[str]) -> None:
+    file = folder / "pytorch_model.bin"
+    if not file.exists():
+        raise missing(folder, "holds no weights of this Dense module")
+    names = check_torch_file(file)
+    absent = next((name for name in wanted if name not in names), None)
+    if absent is not None:
+        raise missing(file, f"does not hold {absent}")
+    if "linear.bias" in names and "linear.bias" not in wanted:
+        raise _unaccounted(file, "linear.bias")
+
+
+def _unaccounted(file: Path, name: str) -> QlaunchError:
+    fix = "write bias: true into that config.json if the module was trained with one"
+    return broken(
+        file,
+        f"holds {shown(name)}, which its config.json says nothing of",
+        fix=fix if name == "linear.bias" else None,
+    )
 
 
 def _unsupported(path: Path, why: str) -> QlaunchError:

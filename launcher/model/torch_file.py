@@ -25,12 +25,12 @@ _BEFORE: Final = 3
 """Pickles before that of the dictionary in an old file: magic number, version and machine."""
 
 
-def check_torch_file(path: Path, name: str) -> None:
-    """Refuse a file that is no plain dictionary of tensors with a tensor `name`.
+def check_torch_file(path: Path) -> set[str]:
+    """Texts in a file that is a plain dictionary of tensors, their names among them.
 
     Raises:
-        QlaunchError: exit 2: `model_incomplete` (nothing there, or no such tensor), `model_corrupt`
-            (cut short), `model_unsupported` (it would call something else when it is read).
+        QlaunchError: exit 2: `model_incomplete` (nothing there), `model_corrupt` (cut short),
+            `model_unsupported` (it would call something else when it is read).
     """
     with os.fdopen(open_regular(path), "rb") as file:
         if not os.fstat(file.fileno()).st_size:
@@ -38,11 +38,9 @@ def check_torch_file(path: Path, name: str) -> None:
         check_pointer(path, file.read(len(POINTER)))
         file.seek(0)
         try:
-            texts = _texts(path, _dictionary(file))
+            return _texts(path, _dictionary(file))
         except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, RuntimeError) as error:
             raise broken(path, "is cut short, or PyTorch did not save it") from error
-    if name not in texts:
-        raise missing(path, f"does not hold {name}")
 
 
 def _dictionary(file: IO[bytes]) -> IO[bytes]:

@@ -411,8 +411,7 @@ _CONFIGS = (
         what="tensors named by a trainer's wrapper (`module.model.…`)",
         source="DDP, FSDP",
         make=edited(_qwen3, prefixed("module.")),
-        says=("lack",),
-        code="model_corrupt",
+        says=("module.model.embed_tokens.weight", "'model.' before"),
     ),
     Row(
         name="qwen3-text-config",

@@ -57,6 +57,7 @@ def sections() -> tuple[Section, ...]:
     from tests.checkpoints import (
         decoder_rows,
         encoder_rows,
+        field_rows,
         folder_rows,
         module_rows,
         odd_module_rows,
@@ -66,7 +67,7 @@ def sections() -> tuple[Section, ...]:
     )
 
     usual = encoder_rows, module_rows, tokenizer_rows, decoder_rows, folder_rows
-    odd = odd_rows, odd_module_rows, option_rows
+    odd = odd_rows, odd_module_rows, option_rows, field_rows
     return tuple(section for each in (*usual, *odd) for section in each.SECTIONS)
 
 

@@ -178,7 +178,7 @@ _MODULES = (
             f"a first module `{kind}`",
             source,
             edited(bert, modules((f"{ST}.{kind}", ""), _POOLING)),
-            ("does not begin with a Transformer",),
+            (f"begins with the module {kind}", "Transformer"),
         )
         for kind, source in (
             ("StaticEmbedding", "sentence-transformers/static-retrieval-mrl-en-v1"),

@@ -221,6 +221,22 @@ def test_a_repository_without_a_file_that_serving_needs(client: Client, tmp_path
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_repository_of_other_modules_without_config_json_is_told_by_them(
+    client: Client, tmp_path: Path, kind: str
+) -> None:
+    static = make_bert(tmp_path / "static")
+    (static / "config.json").unlink()
+    module = {"type": "sentence_transformers.models.StaticEmbedding", "name": "0"}
+    write_json(static / "modules.json", [module | {"path": "0_StaticEmbedding"}])
+    client.hub.repos["acme/static"] = {"main": static}
+    (answer,) = client.pull((f"{kind}:acme/static", False))
+    assert (answer["code"], answer["exit"]) == ("model_unsupported", 2)
+    assert "begins with the module StaticEmbedding" in answer["message"]
+    assert not list((tmp_path / "hf").rglob("*.safetensors"))
+    assert not list((tmp_path / "modelscope").rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_cannot_be_served_is_refused_before_its_weights_come(
     client: Client, tmp_path: Path, kind: str
 ) -> None:

@@ -311,7 +311,7 @@ def test_modules_that_name_an_absent_pooling(bert: Path) -> None:
         (lambda m: m[:1], "model_unsupported", "no Pooling"),
         (lambda m: [m[0], m[1], {**m[2], "type": "x.LSTM"}], "model_unsupported", "LSTM"),
         (lambda m: [*m, {**m[1], "name": "3"}], "model_unsupported", "after Normalize"),
-        (lambda m: [m[1], m[0]], "model_unsupported", "begin with a Transformer"),
+        (lambda m: [m[1], m[0]], "model_unsupported", "Transformer comes first"),
         (
             lambda m: [{**m[0], "path": "0_Transformer"}, *m[1:]],
             "model_unsupported",
@@ -320,7 +320,7 @@ def test_modules_that_name_an_absent_pooling(bert: Path) -> None:
         (lambda m: [m[0], {**m[1], "path": "../1_Pooling"}], "model_corrupt", "outside"),
         (lambda m: [m[0], {"idx": 1}], "model_corrupt", "without type or path"),
         (lambda _: {"a": 1}, "model_corrupt", "list of modules"),
-        (lambda _: [], "model_unsupported", "begin with a Transformer"),
+        (lambda _: [], "model_corrupt", "lists no modules"),
     ],
 )
 def test_module_lists_that_cannot_be_served(

@@ -117,7 +117,7 @@ def _texts(file: Path) -> Iterator[tuple[int, str]]:
 def _string(file: Path, number: int, text: str) -> str:
     try:
         return msgspec.json.decode(text, type=str)
-    except msgspec.DecodeError:
+    except ValueError:
         raise _bad(file, number, "is not a JSON string") from None
 
 

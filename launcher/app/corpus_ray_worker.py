@@ -221,7 +221,7 @@ def _require_taken(code: int, said: bytes) -> None:
     """
     try:
         error = msgspec.json.decode(said)["errors"][0]
-    except (msgspec.DecodeError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError):
         error = {"code": "start_failed", "message": f"its start ended with exit code {code}"}
     if error["code"] in ("already_running", "busy"):
         return

@@ -57,5 +57,5 @@ def _overridden(argv: tuple[str, ...]) -> Mapping[str, Any]:
 def _object(text: bytes) -> Mapping[str, Any]:
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):
         return {}

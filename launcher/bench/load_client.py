@@ -161,7 +161,7 @@ class Client:
         """
         try:
             answer = _decoder.decode(data)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise AskError(f"the answer is not an embedding response: {error}") from None
         if len(answer.data) != texts:
             raise AskError(f"{len(answer.data)} vectors came back for {texts} texts")
@@ -207,7 +207,7 @@ def _message(data: bytes) -> str:
     """The message of an error document, as OpenAI and SGLang word it; any other body whole."""
     try:
         document = msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return data[:4096].decode("utf-8", "replace")
     for found in (document, document.get("error") if isinstance(document, dict) else None):
         if isinstance(found, dict) and isinstance(found.get("message"), str):

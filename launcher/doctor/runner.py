@@ -155,7 +155,7 @@ def _read(job: _Running) -> list[Finding] | None:
     status = os.waitpid(job.pid, 0)[1]
     try:
         found = msgspec.json.decode(job.data, type=list[Finding])
-    except msgspec.MsgspecError:
+    except ValueError:
         how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "no answer"
         found = [problem(job.check.name, f"the check itself crashed ({how})", job.check.fix_if_cut)]
     return [msgspec.structs.replace(finding, seconds=seconds) for finding in found]

@@ -15,7 +15,7 @@ def overrides_in(value: str) -> dict[str, Any] | None:
     """The object in a value of `OVERRIDE`, read as SGLang reads it; None: it is no JSON object."""
     try:
         said = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return said if isinstance(said, dict) else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
 import os
@@ -163,7 +164,9 @@ def secret(path: Path) -> bytes:
         stat = path.stat()
         content = path.read_bytes()
     except OSError as error:
-        raise _no_secret(path, str(error)) from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+        fix = "make room there, or give --cache-key-file another place" if full else ""
+        raise _no_secret(path, error.strerror or str(error), fix) from error
     if len(content) != 32:
         raise _no_secret(path, f"it has {len(content)} bytes instead of 32")
     if stat.st_mode & 0o077:
@@ -176,12 +179,9 @@ def _make_once(path: Path) -> None:
     if path.exists():
         return
     draft = path.with_name(f"{path.name}.{os.getpid()}")
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        os.write(fd, os.urandom(32))
-    finally:
-        os.close(fd)
-    try:
+        with open(draft, "wb", opener=_private) as file:
+            file.write(os.urandom(32))
         os.link(draft, path)
     except FileExistsError:
         pass  # another process was first: its secret counts
@@ -189,10 +189,15 @@ def _make_once(path: Path) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _no_secret(path: Path, why: str) -> QlaunchError:
+def _private(name: str, flags: int) -> int:
+    return os.open(name, flags, 0o600)
+
+
+def _no_secret(path: Path, why: str, fix: str = "") -> QlaunchError:
     return QlaunchError(
         f"the cache's key {path} cannot be used: {why}",
         code="cache_key",
         exit_code=ExitCode.UNEXPECTED,
-        fix="remove it (the cache starts empty then), or give --cache-key-file another, mode 0600",
+        fix=fix
+        or "remove it (the cache starts empty then), or give --cache-key-file another, mode 0600",
     )

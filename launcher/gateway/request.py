@@ -149,7 +149,7 @@ def _dimensions(fields: dict[str, msgspec.Raw]) -> int | None:
     raw = fields.get("dimensions")
     try:
         asked: int | None = None if raw is None else _DIMENSIONS.decode(raw)
-    except msgspec.DecodeError:
+    except ValueError:
         asked = _whole(_field(fields, "dimensions", _NUMBER, _NO_NUMBER), "dimensions", _NO_NUMBER)
     if asked is not None and not 1 <= asked <= MOST_DIMENSIONS:
         raise _bad("dimensions", f"`dimensions` must be 1 to {MOST_DIMENSIONS}")

@@ -285,8 +285,8 @@ class Gateway:
         """The body, whole.
 
         Raises:
-            RequestError: 400, 408, 413, 415, 417: it cannot be decompressed, is late, is too long,
-                is not said to be JSON, waits for what is not known.
+            RequestError: 400, 408, 413, 415, 417: it cannot be decompressed or will not come whole,
+                is late, is too long, is not said to be JSON, waits for what is not known.
         """
         from aiohttp import web
 
@@ -297,10 +297,10 @@ class Gateway:
         if kind.strip().lower() != "application/json":
             text = "the body must be JSON: send the header Content-Type: application/json"
             raise RequestError(415, "bad_content_type", text)
-        if "Expect" in request.headers:
-            await _wanted(request)
         try:
             async with asyncio.timeout(self._settings.body_s):
+                if "Expect" in request.headers:
+                    await _wanted(request)
                 body = await request.read()
         except TimeoutError:
             text = f"the body did not arrive within {self._settings.body_s:g} s"
@@ -310,6 +310,9 @@ class Gateway:
         except web.RequestPayloadError:
             text = "the body cannot be read: its length is not what it says"
             raise RequestError(400, "bad_body", text) from None
+        except ConnectionError:
+            # Nobody hears of it: whoever looks at the metrics sees that the gateway did not fail.
+            raise RequestError(400, "client_gone", "the client closed the connection") from None
         encoding = request.headers.get("Content-Encoding")
         if encoding is None:
             return body

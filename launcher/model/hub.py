@@ -214,7 +214,7 @@ def _in_a_child(source: Source, again: Sequence[str] = ()) -> Path:
     try:
         # What else is on its stdout was written by a library past Python's own.
         outcome = msgspec.json.decode(out.rpartition(b"\n")[2], type=Outcome)
-    except msgspec.MsgspecError as error:
+    except ValueError as error:
         how = f"signal {-child.returncode}" if child.returncode < 0 else f"exit {child.returncode}"
         raise unreachable(source, f"the hub's client ended without an answer ({how})") from error
     if outcome.folder is None:

@@ -204,7 +204,7 @@ class _Record:
         self._path = _ours(str(folder), "json")
         self._known: dict[str, tuple[int, int, int]] = {}
         self._is_new = False
-        with contextlib.suppress(OSError, msgspec.MsgspecError):
+        with contextlib.suppress(OSError, ValueError):
             kind = dict[str, tuple[int, int, int]]
             self._known = msgspec.json.decode(self._path.read_bytes(), type=kind)
 

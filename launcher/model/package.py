@@ -244,7 +244,7 @@ def _write(
 def _manifest(folder: Path) -> Manifest | None:
     try:
         return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, ValueError):
         return None
 
 

@@ -185,7 +185,7 @@ def ids_of(path: Path, found: TokenizerFile) -> Mapping[str, int]:
         vocabulary = msgspec.json.decode(
             found.model.vocab, type=dict[str, Any] | list[tuple[str, float]]
         )
-    except msgspec.ValidationError as error:
+    except ValueError as error:
         raise broken(path, "holds no vocabulary of tokens with their ids or scores") from error
     if isinstance(vocabulary, dict):
         odd = next(

@@ -39,7 +39,7 @@ def read_bench(directory: Path) -> list[Measurement]:
     for line in read_lines(directory / BENCH):
         try:
             measurement = decoder.decode(line)
-        except (msgspec.DecodeError, RecursionError):
+        except (ValueError, RecursionError):
             continue
         if measurement.version == VERSION:
             found.append(measurement)

@@ -224,8 +224,9 @@ def _salvaged(directory: Path, data: bytes) -> Run:
     for key, value in _leading_fields(data.decode("utf-8", "replace")):
         if key in hints:
             try:
-                fields[key] = msgspec.convert(value, hints[key])
-            except (msgspec.ValidationError, RecursionError):
+                # Encoded once more: half of a surrogate pair could never be written again.
+                fields[key] = msgspec.json.decode(msgspec.json.encode(value), type=hints[key])
+            except (ValueError, RecursionError):
                 continue
     fields["run"] = directory.name
     return Run(**fields)

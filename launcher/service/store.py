@@ -10,6 +10,8 @@ Reading is quick and never raises for a damaged file: `ps` answers in a quarter 
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import time
 from collections.abc import Iterable
@@ -131,8 +133,7 @@ class Lock:
             OSError: the file cannot be opened (a symlink in its place included), or its file
                 system has no locks.
         """
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(self._path, flags, 0o600)
+        fd = self._open()
         deadline = time.monotonic() + wait_s
         while True:
             try:
@@ -148,11 +149,23 @@ class Lock:
                 return False
             time.sleep(0.02)
 
+    def _open(self) -> int:
+        flags = os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            return os.open(self._path, flags | os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            # A disk that failed and was made read-only: what runs must be stoppable all the same.
+            with contextlib.suppress(FileNotFoundError):
+                return os.open(self._path, flags | os.O_RDONLY)
+            raise
+
     def sign(self, holder: ProcessId) -> None:
         """Leave in the held file who holds it, so that it can be asked to stop.
 
         Raises:
-            OSError: the disk is full.
+            OSError: the disk is full or read-only.
         """
         self.write(msgspec.json.encode(holder).ljust(NOTE_BYTES))
 
@@ -233,7 +246,8 @@ def require_startable(where: Folder, plan: Plan) -> None:
 
 def not_lockable(path: Path, error: OSError) -> QlaunchError:
     """The `state_dir_unsafe` error (exit 1): a lock file that cannot be opened, or locked."""
-    why, fix = error.strerror or str(error), "see who owns that file"
+    why = error.strerror or str(error)
+    fix = "see who owns that file" if error.errno != errno.EROFS else "make its disk writable"
     if path.is_symlink() or path.is_dir():
         kind = "a link" if path.is_symlink() else "a folder"
         why, fix = f"it is {kind}, not a file", f"move it away: mv {path} {path}.old"
@@ -247,11 +261,13 @@ def not_lockable(path: Path, error: OSError) -> QlaunchError:
 
 def not_written(path: Path, error: OSError) -> QlaunchError:
     """The `state_not_written` error (exit 1): a full or read-only disk, with the path."""
+    writable = "make its disk writable, or set QLAUNCH_HOME to another folder"
     return QlaunchError(
         f"cannot keep state in {path}: {error.strerror or error}",
         code="state_not_written",
         exit_code=ExitCode.UNEXPECTED,
-        fix="free space there, or set QLAUNCH_HOME to another folder",
+        fix=(error.errno == errno.EROFS and writable)
+        or "free space there, or set QLAUNCH_HOME to another folder",
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from launcher.bench import load_client
 from launcher.bench.load_client import AskError, Client
 from launcher.bench.target import Encoding
 from tests.bench.server import WIDTH, Behaviour, Entry, serving, spoilt, vector
@@ -103,13 +104,27 @@ def test_sums_that_overflow_are_no_error() -> None:
         assert ask(server) == 12
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b"[" * 5000, b'{"data": [{"index": 0}]}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>",
+        b"{}",
+        b"[" * 5000,
+        b'{"data": [{"index": 0}]}',
+        b'{"data": [{"index": 0, "embedding": "\xff"}]}',
+    ],
+)
 def test_what_is_no_embedding_response_is_an_error_in_words(body: bytes) -> None:
     with (
         serving(body=lambda _n: body or b" ") as server,
         pytest.raises(AskError, match="not an embedding response"),
     ):
         ask(server)
+
+
+def test_an_http_error_that_is_no_utf8_is_quoted() -> None:
+    assert load_client._message(b'{"message": "caf\xe9"}') == '{"message": "caf\ufffd"}'
 
 
 def test_an_http_error_is_quoted_without_the_key() -> None:

@@ -15,7 +15,7 @@ import uvloop
 
 from launcher.gateway.run import GatewaySettings, _listening
 from launcher.gateway.server import ServerSettings
-from tests.gateway.harness import Bench, Memory
+from tests.gateway.harness import Bench, Memory, until
 from tests.patience import PATIENCE_S
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -106,6 +106,35 @@ def test_who_stops_sending_while_it_is_answered_is(run: Run) -> None:
             await asyncio.sleep(0.1)
             client.bench.server.gate.set()
             assert b" 200 " in await client.rest()
+
+    run(work())
+
+
+CHUNKS = CALL[: CALL.index(b"Content-Length")] + b"Transfer-Encoding: chunked\r\n\r\n5\r\nab"
+WAITS = CALL[: -len(BODY) - 2] + b"Expect: 100-continue\r\n\r\n"
+
+
+@pytest.mark.parametrize("sent", [CALL[:-1], CHUNKS, WAITS], ids=["length", "chunks", "expect"])
+@pytest.mark.parametrize("goes", ["closes", "resets", "sends no more"])
+def test_who_leaves_before_its_body_came_is_no_failure_of_the_gateway(
+    run: Run, sent: bytes, goes: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was an "unexpected ConnectionResetError", and a 500 in the metrics."""
+
+    async def work() -> None:
+        async with connected() as client:
+            client.writer.write(sent)
+            await until(lambda: client.bench.gateway._open == 1)
+            {
+                "closes": client.writer.close,
+                "resets": client.writer.transport.abort,
+                "sends no more": client.writer.write_eof,
+            }[goes]()
+            await until(lambda: client.bench.gateway._open == 0)
+            told = client.bench.gateway.metrics.text().decode()
+            assert 'refused_total{code="client_gone"} 1.0' in told
+            assert 'requests_total{model="unknown",status="400"} 1.0' in told
+        assert "unexpected" not in caplog.text
 
     run(work())
 

@@ -44,6 +44,8 @@ def test_a_cut_at_any_byte_costs_one_line(tmp_path: Path) -> None:
         b"",
         b"[]",
         b"\x00\xff",
+        b'{"made": "\xff"}',
+        b'{"\xc3": 1}',
         b'{"version": 2, "rows": []}',
         b'{"version": 1}',
         b'{"version": 1, "rows": [3]}',

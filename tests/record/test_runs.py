@@ -382,6 +382,8 @@ class TestBrokenRecords:
             break_by(lambda path: path.write_bytes(b'{"a":' * 100_000)),
             break_by(lambda path: path.write_bytes(b"\xff\xfe")),
             break_by(lambda path: path.write_bytes(b"9" * 9000)),
+            break_by(lambda path: path.write_text('{"profile": "\\ud800", "plan": {}, "x": 1}')),
+            break_by(lambda path: path.write_text('{"version": 1, "failure": "\\udfff", "x": 1}')),
             break_by(lambda path: path.write_bytes(b" " * ((8 << 20) + 1))),
             break_by(lambda path: path.write_text('{"version": 1, "run": 5, "phases": "x"}')),
             break_by(lambda path: path.write_text(json.dumps({"version": 2, "run": "x"}))),

@@ -52,7 +52,7 @@ def ask_python(
             return msgspec.json.decode(done.stdout, type=answer)
     except subprocess.TimeoutExpired as error:
         raise NoAnswerError(f"it did not answer within {timeout_s:g} s") from error
-    except msgspec.MsgspecError as error:
+    except ValueError as error:
         raise NoAnswerError("it printed something unexpected") from error
     except OSError as error:
         raise NoAnswerError(error.strerror or str(error)) from error

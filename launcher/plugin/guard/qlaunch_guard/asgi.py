@@ -159,7 +159,7 @@ class Guard:
                 while True:
                     message = await receive()
                     if message["type"] != "http.request":
-                        raise Refused(400, "the client closed the connection")
+                        raise Refused(400, "the client closed the connection", code="client_gone")
                     part = message.get("body", b"")
                     size += len(part)
                     if size > most:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import socket
 from argparse import Namespace
 from pathlib import Path
@@ -46,6 +47,15 @@ def test_a_service_whose_key_cannot_be_read_is_not_stopped_for_a_restart(
         key.chmod(0o644)
     answer = run("restart", "svc", *reread, "--json")
     assert (answer.code, answer.error["code"]) == (2, "api_key_unusable")
+    assert running == []
+
+
+def test_a_service_is_not_stopped_for_an_engine_that_is_not_whole(
+    run: Run, ready: Path, running: list[str]
+) -> None:
+    shutil.rmtree(ready / "data" / "engines" / "cpu" / "lib")
+    answer = run("restart", "svc", "--json")
+    assert (answer.code, answer.error["code"]) == (5, "engine_broken")
     assert running == []
 
 

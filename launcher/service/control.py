@@ -368,7 +368,7 @@ def down(name: str, *, timeout: float = DOWN_S) -> DownResult:
             return _down_result(name, False, state, began, left=left)
         forced = _stop_supervisor(where, supervisor, began, timeout)
         state = settle(name)
-        left = ended_leftovers(where, state)
+        left = _ended_leftovers_of(where, state)
         if not _ended(where, supervisor):
             left = (*left, f"supervisor {processes.describe(supervisor)}")
         return _down_result(name, True, state, began, forced=forced, left=left)
@@ -427,6 +427,21 @@ def ended_leftovers(where: Folder, state: ServiceState | None) -> tuple[str, ...
             return left
         own = kill_leftovers(leftovers(where, state))
         return (*left, *(processes.describe(one) for one in own))
+
+
+def _ended_leftovers_of(where: Folder, state: ServiceState | None) -> tuple[str, ...]:
+    """The same after a stop, which is told where the lock's file is none."""
+    try:
+        return ended_leftovers(where, state)
+    except QlaunchError as error:
+        if error.code != "state_dir_unsafe":
+            raise
+        raise QlaunchError(
+            f"service {where.name!r} was stopped, and cannot be noted as stopped: {error.message}",
+            code=error.code,
+            exit_code=error.exit_code,
+            fix=error.fix,
+        ) from error
 
 
 def _of_replica(name: str) -> tuple[str, ...]:

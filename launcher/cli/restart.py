@@ -17,7 +17,7 @@ from launcher.cli.up import Follow, FollowChange
 from launcher.documents.plan import Plan
 from launcher.documents.service_state import ServiceState
 from launcher.documents.status import RestartedStatus
-from launcher.service import control, handover, ports, reading, store
+from launcher.service import control, handover, ports, reading, restarting, store
 from launcher.service.replica_set import claims
 
 
@@ -61,7 +61,7 @@ def command(service: str, reread: bool, at_once: bool, quiet: bool) -> Result:
             new = replicas.reread(plan, state, progress.line) if reread else plan
             state = replicas.rolled(new, FollowChange(progress))
         else:
-            state = _at_once(plan, progress, reread=reread)
+            state = _at_once(state, plan, progress, reread=reread)
     finally:
         progress.done()
     data = RestartedStatus(
@@ -73,7 +73,7 @@ def command(service: str, reread: bool, at_once: bool, quiet: bool) -> Result:
     return Result(data=data, lines=service_text.service(state))
 
 
-def _at_once(plan: Plan, progress: Progress, *, reread: bool) -> ServiceState:
+def _at_once(state: ServiceState, plan: Plan, progress: Progress, *, reread: bool) -> ServiceState:
     """Stop the service whole and start it again."""
     new = _again(plan, progress) if reread else plan
     claims.require_names(new)
@@ -82,13 +82,14 @@ def _at_once(plan: Plan, progress: Progress, *, reread: bool) -> ServiceState:
     ports.check_free(new.host, new.port if new.port != plan.port else 0)
     service = plan.service
     store.require_startable(store.folder(service), new)
-    if new.template and (kept := handover.stand_by(service)) is not None:
-        with kept:
-            progress.line(f"{service}: stopped")
-            return kept.launch(_next(plan, progress, reread), on_change=Follow(progress))
-    done = control.down(service)
-    progress.line(f"{service}: stopped" if done.was_running else f"{service}: was not running")
-    return control.launch(_next(plan, progress, reread), on_change=Follow(progress))
+    with restarting.announced(store.folder(service), state, plan):
+        if new.template and (kept := handover.stand_by(service)) is not None:
+            with kept:
+                progress.line(f"{service}: stopped")
+                return kept.launch(_next(plan, progress, reread), on_change=Follow(progress))
+        done = control.down(service)
+        progress.line(f"{service}: stopped" if done.was_running else f"{service}: was not running")
+        return control.launch(_next(plan, progress, reread), on_change=Follow(progress))
 
 
 def _next(plan: Plan, progress: Progress, reread: bool) -> Plan:

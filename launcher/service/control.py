@@ -24,7 +24,7 @@ from launcher.documents.service_state import FINAL, UP, ServiceState
 from launcher.errors import ExitCode, QlaunchError
 from launcher.linux import processes
 from launcher.linux.processes import ProcessId
-from launcher.service import detach, document, keys, known, pid1, ports, reading, store
+from launcher.service import detach, document, keys, known, pid1, ports, reading, restarting, store
 from launcher.service.failures import supervisor_gone
 from launcher.service.recover import leftovers, settle
 from launcher.service.replica_set import claims
@@ -487,7 +487,7 @@ def status(name: str) -> ServiceState:
             exit_code=ExitCode.NOT_RUNNING,
             fix="qlaunch ps lists services, qlaunch up starts one",
         )
-    return state
+    return restarting.understood(store.folder(name), state)
 
 
 def services(*, replicas: bool = False) -> list[ServiceState]:
@@ -495,5 +495,6 @@ def services(*, replicas: bool = False) -> list[ServiceState]:
 
     `replicas`: those that belong to a set too, each of which is a service of its own.
     """
-    states = [state for name in store.list_services() if (state := settle(name)) is not None]
+    found = [(name, settle(name)) for name in store.list_services()]
+    states = [restarting.understood(store.folder(name), one) for name, one in found if one]
     return [state for state in states if replicas or state.part_of is None]

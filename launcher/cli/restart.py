@@ -15,7 +15,7 @@ from launcher.cli.progress import Progress
 from launcher.cli.result import Result
 from launcher.cli.up import Follow, FollowChange
 from launcher.documents.plan import Plan
-from launcher.documents.service_state import ServiceState
+from launcher.documents.service_state import ServiceState, at_work
 from launcher.documents.status import RestartedStatus
 from launcher.service import control, handover, ports, reading, restarting, store
 from launcher.service.replica_set import claims
@@ -46,8 +46,9 @@ def command(service: str, reread: bool, at_once: bool, quiet: bool) -> Result:
     plan = store.read_plan(store.folder(service))
     progress = Progress(quiet=quiet)
     change = exporting.changed(plan.origin) if plan.origin is not None else None
+    before = state.supervisor if state.foreground and at_work(state) else None
     rolling = not at_once and replicas.can_roll(state, plan)
-    if not rolling and (refusal := reading.by_systemd(state)) is not None:
+    if not rolling and (refusal := reading.kept_by_another(state)) is not None:
         raise refusal
     if not reread:
         require_secrets(plan.api_key_file, plan.cache)
@@ -69,8 +70,15 @@ def command(service: str, reread: bool, at_once: bool, quiet: bool) -> Result:
         reread=reread,
         profile_changed=change,
         rolling=rolling,
+        detached=before is not None and not state.foreground,
     )
-    return Result(data=data, lines=service_text.service(state))
+    lines = service_text.service(state)
+    if data.detached and before is not None:
+        lines.append(
+            f"note      it ran in the foreground of process {before.pid}, which has ended, and now "
+            f"runs in the background: qlaunch down {service} stops it"
+        )
+    return Result(data=data, lines=lines)
 
 
 def _at_once(state: ServiceState, plan: Plan, progress: Progress, *, reread: bool) -> ServiceState:

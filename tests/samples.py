@@ -11,7 +11,8 @@ import msgspec
 from launcher.documents.plan import EnginePlan, Expectation, MemoryPrediction, Plan
 from launcher.engine import releases
 from launcher.engine.environments import install
-from launcher.engine.release import Engine, InstalledEngine
+from launcher.engine.release import Engine, InstalledEngine, Release
+from launcher.engine.releases import LOCKS
 from launcher.hardware.inventory import Cpu, Gpu, Hardware, Memory
 
 GIB = 1 << 30
@@ -96,7 +97,25 @@ def installed(engines: Path, release: str = "cpu", **changes: Any) -> Path:
     )
     data = {**msgspec.to_builtins(marker), **changes}
     (root / install.MARKER).write_text(json.dumps(data))
+    packages(root, found)
     return root
+
+
+def packages(root: Path, release: Release) -> Path:
+    """What pip notes of an environment's packages, each of one module; returns their folder."""
+    place = root / "lib" / "python3.11" / "site-packages"
+    lock = (LOCKS / release.lock).read_text("utf-8") if release.lock else ""
+    for line in (*release.requirements, *lock.splitlines()):
+        name, pinned, version = line.partition("==")
+        if not pinned:
+            continue
+        module = name.replace("-", "_")
+        info = place / f"{module}-{version.split()[0]}.dist-info"
+        for made in (info, place / module):
+            made.mkdir(parents=True, exist_ok=True)
+        (place / module / "__init__.py").touch()
+        (info / "RECORD").write_text(f"{module}/__init__.py,,\n{info.name}/RECORD,,\n")
+    return place
 
 
 def plan(**changes: Any) -> Plan:

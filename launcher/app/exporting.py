@@ -15,6 +15,8 @@ from launcher.app.prepare import Request, prepare, profiles_dir
 from launcher.config.loading import find_profile, load_profile
 from launcher.documents.plan import Origin, Plan
 from launcher.documents.service_state import UP
+from launcher.engine import releases
+from launcher.engine.environments import install
 from launcher.engine.environments.environment_probe import versions
 from launcher.errors import ExitCode, QlaunchError
 from launcher.fleet import start_command
@@ -121,7 +123,7 @@ def require_same_engine(plan: Plan) -> None:
     """Refuse to start a plan with an engine that is gone, or another version than it was made for.
 
     Raises:
-        QlaunchError: `engine_missing`, `engine_changed` (exit 5).
+        QlaunchError: `engine_missing`, `engine_changed`, `engine_broken` (exit 5).
     """
     python, wanted = plan.engine.python, plan.engine.version
     fix = f"plan for what is there, or have it installed: qlaunch restart {plan.service} --reread"
@@ -138,6 +140,9 @@ def require_same_engine(plan: Plan) -> None:
             exit_code=ExitCode.ENGINE,
             fix=fix,
         )
+    ours = install.find(releases.release(plan.engine.release), dirs().engines)
+    if ours is not None and ours.python == Path(python):
+        install.require_whole(ours)
 
 
 def _is_profile_too(name: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from launcher.app import candidates, origin
+from launcher.app import candidates, known_engine, origin
 from launcher.app.best_profile import best_profile, idle_gpu
 from launcher.app.known_model import Absent, Fetching, KnownModel, known_model
 from launcher.app.profile_flags import check_releases
@@ -28,11 +28,9 @@ from launcher.config.settings import (
 )
 from launcher.config.size import parse_card_memory
 from launcher.documents.plan import Plan
-from launcher.engine import releases
-from launcher.engine.environments import environment_probe, install
 from launcher.engine.options import flags as flag_tables
 from launcher.engine.options import own_options
-from launcher.engine.release import Engine, Release
+from launcher.engine.release import Engine
 from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.cards import hypothetical
 from launcher.hardware.detect import detect
@@ -48,7 +46,6 @@ from launcher.plan.request_checks import check_request
 from launcher.plan.resolve import make_plan
 from launcher.record.runs import list_runs, load_run
 from launcher.service import ports
-from launcher.units import size
 from launcher.verify.thresholds import parity_min
 
 _LATEST_RUNS = 40
@@ -136,13 +133,19 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
     asked = settings = resolve(
         profile, request.given, _environ(request), config, name=chosen.service
     )
-    brought = _brought(settings, profile)
+    brought = known_engine.brought(settings, profile)
     choice = _choose(settings, profile, hardware, where, brought)
     settings = for_release(settings, profile, choice.release.name)
     _check_before_fetching(settings, request)
     if request.extra and brought is None:
         flag_tables.require(request.extra, choice.release.version)
-    engine = brought or _engine(settings, choice.release, where, request, progress)
+    engine = brought or known_engine.known_engine(
+        settings,
+        choice.release,
+        where,
+        _fetching(request, where, progress),
+        elsewhere=request.elsewhere,
+    )
     engine = own_options.with_options(engine, where.cache, progress)
     model = chosen.model or _model(settings, profile, where, request, progress)
     checkpoint, card = model.checkpoint, model.card
@@ -165,7 +168,10 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
             choice=choice,
         )
     )
-    absent = (_absent_engine(engine, settings, where, request), model.absent)
+    absent = (
+        None if request.elsewhere else known_engine.absent(engine, settings, where),
+        model.absent,
+    )
     prepared = Prepared(
         plan,
         profile,
@@ -297,21 +303,6 @@ def _fetching(request: Request, where: Dirs, progress: Callable[[str], None]) ->
     )
 
 
-def _absent_engine(
-    engine: Engine, settings: Resolved, where: Dirs, request: Request
-) -> Absent | None:
-    release = engine.release
-    if settings.engine_python is not None or install.find(release, where.engines) is not None:
-        return None
-    what = f"engine {release.name} (SGLang {release.version})"
-    if request.elsewhere:
-        return None
-    then = f"`up` {'would install' if settings.offline else 'installs'} it first"
-    then += f" ({size(release.disk_bytes)})"
-    then += ", and --offline forbids that" if settings.offline else ""
-    return Absent("engine", release.name, f"{what} is not installed: {then}")
-
-
 def _within_limits(plan: Plan) -> Plan:
     """`plan`, which does not fit where this process's own limits (`ulimit`) are too low for it."""
     why = limits.too_low(plan.predicted.ram_bytes)
@@ -417,16 +408,6 @@ def asked_machine(gpu: str | None, vram: str | None, driver: str | None) -> Hard
     return hypothetical(gpu, memory, detect(), driver=driver)
 
 
-def _brought(settings: Resolved, profile: LoadedProfile) -> Engine | None:
-    """The engine in an environment of the user's own, where one is named."""
-    if settings.engine_python is None:
-        return None
-    device, named = profile.profile.hardware.device, None
-    if settings.engine != engine_and_card.AUTO:
-        named, device = settings.engine, releases.release(settings.engine).device
-    return environment_probe.own_engine(Path(settings.engine_python), device=device, named=named)
-
-
 def _choose(
     settings: Resolved,
     profile: LoadedProfile,
@@ -454,32 +435,6 @@ def _choose(
             exit_code=ExitCode.DOES_NOT_FIT,
             fix=f"what runs here: {', '.join(others)}" if others else None,
         ) from error
-
-
-def _engine(
-    settings: Resolved,
-    release: Release,
-    where: Dirs,
-    request: Request,
-    progress: Callable[[str], None],
-) -> Engine:
-    found = install.find(release, where.engines)
-    if found is not None:
-        return found
-    if request.elsewhere or request.foresee:
-        return candidates.engine_for(release, where)
-    if not request.fetch or settings.offline:
-        raise QlaunchError(
-            f"engine {release.name} (SGLang {release.version}) is not installed",
-            code="engine_missing",
-            exit_code=ExitCode.ENGINE,
-            fix=f"qlaunch engine install {release.name}, or name your own with --engine-python",
-        )
-    progress(
-        f"engine {release.name} is not installed yet: installing it once "
-        f"({release.disk_bytes / 1e9:.1f} GB)"
-    )
-    return install.install(release, where.engines, progress=progress)
 
 
 def _model(

@@ -77,6 +77,7 @@ def quantize(
     record = None if again else make.same(target, source, wanted)
     is_new = record is None
     if record is None:
+        make.require_ours(target)
         usage.refuse(target, f"model {name}")
         root = tools.install(environment.TOOL, environment.folder(where.data), progress=progress)
         order = make.Order(

@@ -97,11 +97,12 @@ def _entry(release: Release, hardware: Hardware) -> KnownRelease:
 def install_(release: str, force: bool, anyway: bool) -> Result:
     """Install RELEASE (default: cpu) into an environment of its own.
 
-    Running it again returns at once; one that was interrupted goes on where it stopped.
+    Running it again returns at once; one that was interrupted goes on where it stopped, and one
+    from which files were removed is made again.
     """
     wanted = releases.release(release)
     _require_installable(wanted, anyway=anyway)
-    if force:
+    if force or install.replaces(wanted, dirs().engines):
         _refuse_in_use(wanted.name)
     progress = Progress()
     try:

@@ -45,17 +45,24 @@ def new(name: str, parent: str | None, model: str | None) -> Result:
     by_path = parent is not None and parent.endswith(SUFFIXES)
     path = own_profile.create(name, own_profile.text(name, base, source, by_path=by_path), folder)
     loaded = load_profile(name, folder)
+    shadows = find_profile(name, folder).shadows
+    note = (
+        f"note      it stands in front of the profile {name} that comes with qlaunch: every command"
+    )
+    note += " takes yours by that name from now on"
     return Result(
         data={
             "name": name,
             "path": str(path),
             "extends": base.name,
             "model": loaded.profile.model,
+            "shadows": shadows,
         },
         lines=[
             f"written   {path}",
             f"extends   {base.name}",
             f"model     {loaded.profile.model}",
+            *([note] if shadows else []),
             f"then      qlaunch profiles edit {name}; qlaunch plan {name}; qlaunch up {name}",
         ],
     )

@@ -15,9 +15,9 @@ from launcher.cli.progress import Progress
 from launcher.cli.result import Result
 from launcher.cli.up import Follow, FollowChange
 from launcher.documents.plan import Plan
-from launcher.documents.service_state import ServiceState
+from launcher.documents.service_state import ServiceState, at_work
 from launcher.documents.status import RestartedStatus
-from launcher.service import control, handover, ports, reading, store
+from launcher.service import control, handover, ports, reading, restarting, store
 from launcher.service.replica_set import claims
 
 
@@ -46,8 +46,9 @@ def command(service: str, reread: bool, at_once: bool, quiet: bool) -> Result:
     plan = store.read_plan(store.folder(service))
     progress = Progress(quiet=quiet)
     change = exporting.changed(plan.origin) if plan.origin is not None else None
+    before = state.supervisor if state.foreground and at_work(state) else None
     rolling = not at_once and replicas.can_roll(state, plan)
-    if not rolling and (refusal := reading.by_systemd(state)) is not None:
+    if not rolling and (refusal := reading.kept_by_another(state)) is not None:
         raise refusal
     if not reread:
         require_secrets(plan.api_key_file, plan.cache)
@@ -61,7 +62,7 @@ def command(service: str, reread: bool, at_once: bool, quiet: bool) -> Result:
             new = replicas.reread(plan, state, progress.line) if reread else plan
             state = replicas.rolled(new, FollowChange(progress))
         else:
-            state = _at_once(plan, progress, reread=reread)
+            state = _at_once(state, plan, progress, reread=reread)
     finally:
         progress.done()
     data = RestartedStatus(
@@ -69,11 +70,18 @@ def command(service: str, reread: bool, at_once: bool, quiet: bool) -> Result:
         reread=reread,
         profile_changed=change,
         rolling=rolling,
+        detached=before is not None and not state.foreground,
     )
-    return Result(data=data, lines=service_text.service(state))
+    lines = service_text.service(state)
+    if data.detached and before is not None:
+        lines.append(
+            f"note      it ran in the foreground of process {before.pid}, which has ended, and now "
+            f"runs in the background: qlaunch down {service} stops it"
+        )
+    return Result(data=data, lines=lines)
 
 
-def _at_once(plan: Plan, progress: Progress, *, reread: bool) -> ServiceState:
+def _at_once(state: ServiceState, plan: Plan, progress: Progress, *, reread: bool) -> ServiceState:
     """Stop the service whole and start it again."""
     new = _again(plan, progress) if reread else plan
     claims.require_names(new)
@@ -82,13 +90,14 @@ def _at_once(plan: Plan, progress: Progress, *, reread: bool) -> ServiceState:
     ports.check_free(new.host, new.port if new.port != plan.port else 0)
     service = plan.service
     store.require_startable(store.folder(service), new)
-    if new.template and (kept := handover.stand_by(service)) is not None:
-        with kept:
-            progress.line(f"{service}: stopped")
-            return kept.launch(_next(plan, progress, reread), on_change=Follow(progress))
-    done = control.down(service)
-    progress.line(f"{service}: stopped" if done.was_running else f"{service}: was not running")
-    return control.launch(_next(plan, progress, reread), on_change=Follow(progress))
+    with restarting.announced(store.folder(service), state, plan):
+        if new.template and (kept := handover.stand_by(service)) is not None:
+            with kept:
+                progress.line(f"{service}: stopped")
+                return kept.launch(_next(plan, progress, reread), on_change=Follow(progress))
+        done = control.down(service)
+        progress.line(f"{service}: stopped" if done.was_running else f"{service}: was not running")
+        return control.launch(_next(plan, progress, reread), on_change=Follow(progress))
 
 
 def _next(plan: Plan, progress: Progress, reread: bool) -> Plan:

@@ -102,6 +102,9 @@ def engine_findings(release: Release, engines: Path) -> Iterator[Finding]:
     if engine is None:
         yield problem(name, f"there is no Python in {root / 'bin'}", f"{again} --force")
         return
+    if (what := install.damage(engine)) is not None:
+        yield problem(name, f"it is not whole: {what}", f"{again} makes it again")
+        return
     found = _installed_sglang(engine)
     if found.status != "ok":
         yield found

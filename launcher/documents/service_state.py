@@ -174,6 +174,8 @@ class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
     """What readers cannot know, or who else has to be asked, in a sentence; never written."""
     host: str = ""
     """Name of the machine or container that the supervisor runs on."""
+    foreground: bool = False
+    """Whether the supervisor is an `up --foreground`, for which somebody may wait."""
 
     @property
     def serving(self) -> int:

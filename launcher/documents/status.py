@@ -119,3 +119,5 @@ class RestartedStatus(ServiceStatus, frozen=True, kw_only=True):
     profile_changed: str | None
     """What changed in the profile since the plan was made, in a sentence."""
     rolling: bool
+    detached: bool
+    """It ran in the foreground of a command, which has ended, and is in the background now."""

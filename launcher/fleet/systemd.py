@@ -107,7 +107,7 @@ def _service_section(plan: Plan, start: Start, scope: Scope, user: str | None) -
     return [
         "Type=notify",
         "NotifyAccess=main",
-        f"ExecStart={' '.join(_argument(word) for word in _command(plan, start))}",
+        f"ExecStart={_exec_start(_command(plan, start))}",
         f"Environment={_word(f'PATH={start.path}')}",
         *_folders(plan, start),
         *([f"LoadCredential={KEY}:{_text(key)}"] if key else []),
@@ -191,8 +191,29 @@ def _budget(plan: Plan) -> str:
 _PLAIN = re.compile(r"[A-Za-z0-9_@+=:,./%$-]+")
 
 
+def _exec_start(command: Sequence[str]) -> str:
+    """The command of ExecStart=, where systemd expands `$x` besides `%x`, but for the program.
+
+    `$$` is one `$` in an argument and two in the program's path: there the prefix `:` (systemd 244)
+    switches the expansion off for all.
+
+    Raises:
+        QlaunchError: `export_impossible` (exit 2): systemd refuses a program of that path.
+    """
+    program, *arguments = command
+    if any(c in program for c in "'\"\\"):
+        raise QlaunchError(
+            f"systemd starts no program with a quote or a backslash in its path: {program}",
+            code="export_impossible",
+            fix="install qlaunch in a folder without them",
+        )
+    if "$" in program:
+        return " ".join(map(_word, (f":{program}", *arguments)))
+    return " ".join((_word(program), *map(_argument, arguments)))
+
+
 def _argument(word: str) -> str:
-    """One argument of ExecStart=, where systemd expands `$x` besides `%x`."""
+    """One argument of ExecStart=, where `$x` is expanded."""
     return _word(word.replace("$", "$$"))
 
 

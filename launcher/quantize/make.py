@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -126,6 +127,7 @@ def make(order: Order, progress: Progress) -> Record:
         with locks.held(lock, lambda: progress(waiting)):
             if not order.again and (found := same(order.target, order.checkpoint, order.wanted)):
                 return found
+            require_ours(order.target)
             for left in folder.glob(f".{order.target.name}.partial-*"):
                 shutil.rmtree(left)
             draft = Path(tempfile.mkdtemp(prefix=f".{order.target.name}.partial-", dir=folder))
@@ -135,11 +137,28 @@ def make(order: Order, progress: Progress) -> Record:
                 shutil.rmtree(draft, ignore_errors=True)
 
 
+def require_ours(target: Path) -> None:
+    """Refuse to replace what lies in the copy's place and was not made by us.
+
+    Raises:
+        QlaunchError: `model_exists` (exit 9).
+    """
+    if os.path.lexists(target) and made(target) is None:
+        raise QlaunchError(
+            f"{target} is there already, and is no quantised model of qlaunch's",
+            code="model_exists",
+            exit_code=ExitCode.CONFLICT,
+            fix="move it away, or give the copy another name with --name",
+        )
+
+
 @contextlib.contextmanager
 def _usable(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _disk_full(folder) from error
         raise QlaunchError(
             f"cannot write {error.filename or folder}: {error.strerror or error}",
             code="models_dir_unusable",
@@ -164,7 +183,12 @@ def _fill(order: Order, draft: Path, progress: Progress) -> Record:
         fallback_pooling=source.pooling,
         threads=len(os.sched_getaffinity(0)),
     )
-    answer = worker.run(order.python, question, progress)
+    try:
+        answer = worker.run(order.python, question, progress)
+    except QlaunchError as error:
+        if "No space left on device" in error.message or "quota exceeded" in error.message:
+            raise _disk_full(draft.parent.parent) from error
+        raise
     measured = quality.measure(asked, _decoded(answer.reference), _decoded(answer.vectors))
     result = inspect(draft)
     return Record(
@@ -210,14 +234,17 @@ def _keep(order: Order, draft: Path, record: Record) -> Record:
 
 
 def copy_others(source: Path, target: Path) -> None:
-    """Everything of a checkpoint but its transformer's weights: tokenizer, modules, prompts."""
+    """Everything of a checkpoint but its transformer's weights: tokenizer, modules, prompts.
+
+    Links to nowhere, pipes and sockets, which no checkpoint needs, are left.
+    """
     target.mkdir()
     for path in sorted(source.iterdir()):
         if path.name.startswith(".") or path.name.lower() in ("onnx", "openvino"):
             continue
         if path.is_dir():
-            shutil.copytree(path, target / path.name, ignore=_no_transformer)
-        elif not _is_weights(path.name):
+            shutil.copytree(path, target / path.name, ignore=_not_copied)
+        elif path.is_file() and not _is_weights(path.name):
             shutil.copyfile(path, target / path.name)
 
 
@@ -225,10 +252,21 @@ def _is_weights(name: str) -> bool:
     return name.endswith((*_WEIGHTS, ".index.json"))
 
 
-def _no_transformer(_folder: str, names: list[str]) -> set[str]:
-    """What is not copied of a module's folder: weights, where the module is the transformer."""
+def _not_copied(folder: str, names: list[str]) -> set[str]:
+    """What is left of a module's folder: weights, where the module is the transformer; no files."""
     transformer = "tokenizer.json" in names or "sentence_bert_config.json" in names
-    return {name for name in names if transformer and _is_weights(name)}
+    paths = {name: Path(folder, name) for name in names}
+    odd = {name for name, path in paths.items() if not (path.is_file() or path.is_dir())}
+    return odd | {name for name in names if transformer and _is_weights(name)}
+
+
+def _disk_full(folder: Path) -> QlaunchError:
+    return QlaunchError(
+        f"the copy was not made: the disk of {folder}, or that of temporary files, is full",
+        code="disk_full",
+        exit_code=ExitCode.UNEXPECTED,
+        fix="free space there, or set QLAUNCH_HOME (TMPDIR) to a folder on a larger disk",
+    )
 
 
 def _check_space(folder: Path, checkpoint: Checkpoint) -> None:

@@ -24,7 +24,7 @@ from launcher.documents.service_state import FINAL, UP, ServiceState
 from launcher.errors import ExitCode, QlaunchError
 from launcher.linux import processes
 from launcher.linux.processes import ProcessId
-from launcher.service import detach, document, keys, known, pid1, ports, reading, store
+from launcher.service import detach, document, keys, known, pid1, ports, reading, restarting, store
 from launcher.service.failures import supervisor_gone
 from launcher.service.recover import leftovers, settle
 from launcher.service.replica_set import claims
@@ -368,7 +368,7 @@ def down(name: str, *, timeout: float = DOWN_S) -> DownResult:
             return _down_result(name, False, state, began, left=left)
         forced = _stop_supervisor(where, supervisor, began, timeout)
         state = settle(name)
-        left = ended_leftovers(where, state)
+        left = _ended_leftovers_of(where, state)
         if not _ended(where, supervisor):
             left = (*left, f"supervisor {processes.describe(supervisor)}")
         return _down_result(name, True, state, began, forced=forced, left=left)
@@ -429,6 +429,21 @@ def ended_leftovers(where: Folder, state: ServiceState | None) -> tuple[str, ...
         return (*left, *(processes.describe(one) for one in own))
 
 
+def _ended_leftovers_of(where: Folder, state: ServiceState | None) -> tuple[str, ...]:
+    """The same after a stop, which is told where the lock's file is none."""
+    try:
+        return ended_leftovers(where, state)
+    except QlaunchError as error:
+        if error.code != "state_dir_unsafe":
+            raise
+        raise QlaunchError(
+            f"service {where.name!r} was stopped, and cannot be noted as stopped: {error.message}",
+            code=error.code,
+            exit_code=error.exit_code,
+            fix=error.fix,
+        ) from error
+
+
 def _of_replica(name: str) -> tuple[str, ...]:
     """The same of a replica of a set that is over."""
     where = store.folder(name)
@@ -472,7 +487,7 @@ def status(name: str) -> ServiceState:
             exit_code=ExitCode.NOT_RUNNING,
             fix="qlaunch ps lists services, qlaunch up starts one",
         )
-    return state
+    return restarting.understood(store.folder(name), state)
 
 
 def services(*, replicas: bool = False) -> list[ServiceState]:
@@ -480,5 +495,6 @@ def services(*, replicas: bool = False) -> list[ServiceState]:
 
     `replicas`: those that belong to a set too, each of which is a service of its own.
     """
-    states = [state for name in store.list_services() if (state := settle(name)) is not None]
+    found = [(name, settle(name)) for name in store.list_services()]
+    states = [restarting.understood(store.folder(name), one) for name, one in found if one]
     return [state for state in states if replicas or state.part_of is None]

@@ -41,7 +41,7 @@ def stand_by(name: str) -> Standby | None:
         state = settle(name)
         if state is not None and (refusal := reading.elsewhere(name, state)) is not None:
             raise refusal
-        if state is None or not _can_follow(state) or (me := _me()) is None:
+        if state is None or not _can_follow(where, state) or (me := _me()) is None:
             return None
         supervisor = state.supervisor
         assert supervisor is not None
@@ -131,8 +131,11 @@ class Standby:
         self._lock.release()
 
 
-def _can_follow(state: ServiceState) -> bool:
-    """Whether there is a template to keep, and a supervisor that could, under the same limits."""
+def _can_follow(where: Folder, state: ServiceState) -> bool:
+    """Whether there is a template to keep, and a supervisor that could, under the same limits.
+
+    One whose lock's file was replaced says nothing any more, not even that it has stopped.
+    """
     supervisor = state.supervisor
     return (
         state.state not in FINAL
@@ -142,6 +145,7 @@ def _can_follow(state: ServiceState) -> bool:
         and not processes.is_stopped(supervisor)
         and processes.catches(supervisor, succession.ASK)
         and limits.same_as(supervisor.pid)
+        and store.is_held(where)
     )
 
 

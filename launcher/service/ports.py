@@ -163,13 +163,20 @@ def reserve(root: Path, port: int) -> Lock | None:
     return lock if lock.acquire() else None
 
 
-def claim(root: Path, host: str, wanted: int) -> tuple[int, Lock]:
+def claim(root: Path, host: str, wanted: int, before: int = 0) -> tuple[int, Lock]:
     """Port `wanted`, or a free one for 0, reserved among the services under `root`.
+
+    `before`: of the free ones the one to take, where it is one.
 
     Raises:
         QlaunchError: `port_taken` (exit 9) by another service; `bad_host` (exit 2).
         OSError: the lock file cannot be made.
     """
+    if before and not wanted:
+        with suppress(QlaunchError):
+            check_free(host, before)
+            if (lock := reserve(root, before)) is not None:
+                return before, lock
     while True:
         port = wanted or pick_free(host)
         lock = reserve(root, port)

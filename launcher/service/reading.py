@@ -183,14 +183,22 @@ def elsewhere(name: str, state: ServiceState) -> QlaunchError | None:
     )
 
 
-def by_systemd(state: ServiceState) -> QlaunchError | None:
-    """The refusal to restart what a systemd unit runs, with the command that does; else None.
+def kept_by_another(state: ServiceState) -> QlaunchError | None:
+    """The refusal to restart what a systemd unit or a container runs, with what does; else None.
 
-    It would end there, well, and go on as a process of the command's own session.
+    It would end there, well, and go on as a process of the command's own session; or the container
+    would end with it.
     """
     process = state.supervisor
     if process is None or not processes.is_alive(process):
         return None
+    if process.pid == 1:
+        return QlaunchError(
+            f"service {state.service!r} is the first process of its container, which would end",
+            code="run_by_container",
+            exit_code=ExitCode.CONFLICT,
+            fix="restart the container, for example: docker restart CONTAINER",
+        )
     environ = procfs.read(f"/proc/{process.pid}/environ", 1 << 20) or b""
     if not any(each.startswith(b"NOTIFY_SOCKET=") for each in environ.split(b"\0")):
         return None

@@ -223,6 +223,15 @@ def lock_holder(where: Folder) -> ProcessId | None:
     return found if procs.is_alive(found) else None
 
 
+def is_held(where: Folder) -> bool:
+    """Whether somebody holds the file that is `lock` now: a supervisor's may have been replaced."""
+    try:
+        with Lock(where.lock) as lock:
+            return not lock.acquire()
+    except OSError:
+        return False
+
+
 def require_startable(where: Folder, plan: Plan) -> None:
     """Refuse to stop a service that could not be started again in its folder.
 

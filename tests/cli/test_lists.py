@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -212,6 +213,22 @@ class TestEngines:
         assert answer.code == 9
         assert answer.error["message"] == "engine cpu is in use by svc"
         assert answer.error["fix"] == "stop it first: qlaunch down svc"
+
+    def test_one_out_of_which_something_was_taken_is_told_and_not_replaced_under_a_service(
+        self, run: Run, ready: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It counted as installed: `plan` was fine, and every start ended in the engine."""
+        place = ready / "data" / "engines" / "cpu" / "lib" / "python3.11" / "site-packages"
+        shutil.rmtree(place / "transformers")
+        for words in (("plan",), ("up", "--dry-run"), ("up",)):
+            answer = run(*words, "cpu-minilm", "--json")
+            assert (answer.code, answer.error["code"]) == (5, "engine_broken")
+            assert answer.error["fix"] == "make it again: qlaunch engine install cpu"
+        used = leave_service("svc", "r", "ready")
+        monkeypatch.setattr("launcher.service.control.services", lambda **_: [used])
+        answer = run("engine", "install", "--json")
+        assert (answer.code, answer.error["code"]) == (9, "engine_in_use")
+        assert place.exists()
 
 
 class TestModels:

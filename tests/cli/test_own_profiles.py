@@ -54,6 +54,16 @@ class TestNew:
         assert (planned["profile"], planned["service"]) == ("mine", "mine")
         assert planned["model"] == "my finetune- 2"
 
+    def test_one_in_front_of_a_shipped_one_says_so(self, run: Run, folder: Path) -> None:
+        """`cpu-minilm` was another profile from then on, without a word."""
+        told = "note      it stands in front of the profile cpu-minilm that comes with qlaunch"
+        assert told in run("profiles", "new", "cpu-minilm").out
+        (folder / "cpu-minilm.yaml").unlink()
+        assert run("profiles", "new", "cpu-minilm", "--json").data["shadows"] is True
+        answer = run("profiles", "new", "mine", "--json")
+        assert answer.data["shadows"] is False
+        assert "note" not in run("profiles", "new", "other").out
+
     def test_it_is_listed_shown_and_valid(self, run: Run, folder: Path) -> None:
         assert run("profiles", "new", "mine").code == 0
         shown = run("profiles", "show", "mine").out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from launcher.hardware.inventory import Memory
+from launcher.quantize import make
 from tests.cli.commandline import Run
 from tests.patience import eventually
 from tests.quantize import quantizer
@@ -75,6 +77,49 @@ def test_a_failing_library_is_one_sentence_and_leaves_nothing(
     assert (answer.code, answer.error["code"]) == (1, "quantize_failed")
     assert said in answer.error["message"]
     assert quantized(ready) == []
+
+
+@pytest.mark.parametrize("words", ["No space left on device (os error 28)", "Disk quota exceeded"])
+def test_a_disk_that_becomes_full_is_called_that(words: str, run: Run, ready: Path) -> None:
+    """It was `quantize_failed`, and the checkpoint was to be inspected."""
+    quantizer.put(ready / "data", fails=f"SafetensorError: I/O error: {words}")
+    answer = run("model", "quantize", MODEL, "--to", "int8", "--json")
+    assert (answer.code, answer.error["code"]) == (1, "disk_full")
+    assert quantized(ready) == []
+
+
+def test_a_file_of_ours_that_the_disk_refuses_is_called_that_too(
+    run: Run, ready: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was `models_dir_unusable`, and the folder was to be made writable."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    quantizer.put(ready / "data")
+    monkeypatch.setattr(make, "write_atomic", full)
+    answer = run("model", "quantize", MODEL, "--to", "int8", "--json")
+    assert (answer.code, answer.error["code"]) == (1, "disk_full")
+    assert quantized(ready) == []
+
+
+@pytest.mark.parametrize("again", [(), ("--again",)])
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_lies_in_its_place_and_is_not_ours_is_kept(
+    kind: str, again: tuple[str, ...], run: Run, ready: Path
+) -> None:
+    """A folder of the user's was removed, with what was in it."""
+    quantizer.put(ready / "data")
+    target = ready / "data" / "models" / "quantized" / NAME
+    target.parent.mkdir(parents=True)
+    if kind == "folder":
+        target.mkdir()
+    mine = target / "mine" if kind == "folder" else target
+    mine.write_text("mine")
+    answer = run("model", "quantize", MODEL, "--to", "int8", *again, "--json")
+    assert (answer.code, answer.error["code"]) == (9, "model_exists")
+    assert mine.read_text() == "mine"
+    assert run("model", "quantize", MODEL, "--to", "int8", "--name", "other", "--json").code == 0
 
 
 def test_what_cannot_be_quantised_is_refused_before_anything_is_installed(

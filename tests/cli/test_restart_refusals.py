@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import shutil
 import socket
 from argparse import Namespace
 from pathlib import Path
@@ -46,6 +48,15 @@ def test_a_service_whose_key_cannot_be_read_is_not_stopped_for_a_restart(
         key.chmod(0o644)
     answer = run("restart", "svc", *reread, "--json")
     assert (answer.code, answer.error["code"]) == (2, "api_key_unusable")
+    assert running == []
+
+
+def test_a_service_is_not_stopped_for_an_engine_that_is_not_whole(
+    run: Run, ready: Path, running: list[str]
+) -> None:
+    shutil.rmtree(ready / "data" / "engines" / "cpu" / "lib")
+    answer = run("restart", "svc", "--json")
+    assert (answer.code, answer.error["code"]) == (5, "engine_broken")
     assert running == []
 
 
@@ -195,6 +206,36 @@ def test_a_service_that_systemd_runs_is_not_taken_from_it(
         assert (answer.code, answer.error["code"]) == (9, "run_by_systemd")
         assert answer.error["fix"].startswith("systemctl ")
     assert running == ([] if under else ["svc"])
+
+
+def test_the_first_process_of_a_container_is_not_ended(
+    run: Run, running: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The container ended with it, in the middle of the restart."""
+    found = leave_service("svc", "run", "ready", supervisor=processes.process_id(1))
+    monkeypatch.setattr(control, "status", lambda _name: found)
+    answer = run("restart", "svc", "--json")
+    assert (answer.code, answer.error["code"]) == (9, "run_by_container")
+    assert answer.error["fix"].startswith("restart the container")
+    assert running == []
+
+
+@pytest.mark.parametrize("foreground", [True, False])
+def test_a_service_that_leaves_the_foreground_says_so(
+    foreground: bool, run: Run, ready: Path, running: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command that waited for it ended with 0, and a detached service was left."""
+    me = processes.process_id(os.getpid())
+    before = leave_service("svc", "run", "ready", foreground=foreground, supervisor=me)
+    now = leave_service("svc", "next", "ready")
+    monkeypatch.setattr(control, "status", lambda _name: before)
+    monkeypatch.setattr(control, "down", lambda _name: Namespace(was_running=True))
+    monkeypatch.setattr(control, "launch", lambda *_, **__: now)
+    monkeypatch.setattr(handover, "stand_by", lambda _name: None)
+    assert run("restart", "svc", "--json").data["detached"] is foreground
+    assert (
+        "now runs in the background: qlaunch down svc" in run("restart", "svc").out
+    ) is foreground
 
 
 @pytest.mark.parametrize("what", ["gone", "another version"])

@@ -27,7 +27,7 @@ from launcher.engine.environments import (
 from launcher.engine.release import InstalledEngine, Release
 from launcher.errors import ExitCode, QlaunchError
 from tests.patience import PATIENCE_S
-from tests.samples import installed
+from tests.samples import installed, packages
 
 Usage = namedtuple("Usage", "total used free")  # noqa: PYI024 - what shutil.disk_usage returns
 CPU = releases.release("cpu")
@@ -61,8 +61,9 @@ class FakePip:
     def install(self, *_args: object, **_options: object) -> None:
         self._step("requirements")
 
-    def install_lock(self, _release: Release, python: Path, *_args: object, **_o: object) -> None:
+    def install_lock(self, release: str, python: Path, *_args: object, **_o: object) -> None:
         self._step("lock")
+        packages(python.parents[1], releases.release(release))
         (python.parents[1] / "package.py").write_text("x = 1\n" * 5000)
 
     def compile_bytecode(self, *_args: object) -> None:
@@ -176,6 +177,32 @@ class TestOnce:
         assert install.find(CPU, tmp_path) is not None
         (root / "bin" / "python").unlink()
         assert install.find(CPU, tmp_path) is None
+
+
+class TestHalfRemoved:
+    """An environment out of which somebody took something counted as whole for ever."""
+
+    def test_it_is_made_again_from_nothing(self, fake: FakePip, tmp_path: Path) -> None:
+        install.install(CPU, tmp_path, progress=quiet)
+        place = tmp_path / "cpu" / "lib" / "python3.11" / "site-packages"
+        shutil.rmtree(place / "transformers")
+        assert install.replaces(CPU, tmp_path)
+        fake.steps.clear()
+        said: list[str] = []
+        engine = install.install(CPU, tmp_path, progress=said.append)
+        assert fake.steps == ALL
+        assert f"{place / 'transformers'} is gone, which is part of transformers" in said[0]
+        assert install.damage(engine) is None
+        assert not install.replaces(CPU, tmp_path)
+
+    def test_it_is_refused_before_a_start(self, tmp_path: Path) -> None:
+        shutil.rmtree(installed(tmp_path) / "lib")
+        engine = install.find(CPU, tmp_path)
+        assert engine is not None
+        with pytest.raises(QlaunchError, match="installed and not whole") as caught:
+            install.require_whole(engine)
+        assert (caught.value.code, caught.value.exit_code) == ("engine_broken", ExitCode.ENGINE)
+        assert caught.value.fix == "make it again: qlaunch engine install cpu"
 
 
 class TestWithoutADriver:

@@ -103,6 +103,43 @@ def test_systemd_accepts_the_unit(tmp_path: Path, scope: systemd.Scope) -> None:
     assert (ran.returncode, ours) == (0, []), ran.stderr
 
 
+@pytest.mark.parametrize("folder", ["a$b", "a${HOME}b", "a$$b", "a b", "a%hb", "aéb", "a;b", ":a"])
+def test_systemd_finds_the_program_whatever_its_folder_is_called(
+    tmp_path: Path, folder: str
+) -> None:
+    """`$` was doubled, as in arguments, and the unit had a program that is not there."""
+    program = tmp_path / folder / "qlaunch"
+    program.parent.mkdir()
+    shutil.copy("/bin/true", program)
+    came_from = origin(extra=("--x", "$HOME ${HOME} %h"))
+    text = unit(plan(origin=came_from), Start(program=(str(program),)), scope="user")
+    path = tmp_path / "strange.service"
+    path.write_text(text)
+    ran = subprocess.run(
+        [analyze(), "verify", "--man=no", "--user", str(path)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+        env={"XDG_RUNTIME_DIR": str(tmp_path), "PATH": "/usr/bin:/bin"},
+    )
+    assert [line for line in ran.stderr.splitlines() if path.name in line] == []
+    (line,) = (each for each in text.splitlines() if each.startswith("ExecStart="))
+    unexpanded = line.startswith(('ExecStart=":', "ExecStart=:"))
+    assert unexpanded is ("$" in folder)
+    assert ('"$HOME ${HOME} %%h"' in line) is unexpanded
+    assert ('"$$HOME $${HOME} %%h"' in line) is not unexpanded
+
+
+@pytest.mark.parametrize("mark", ["'", '"', "\\"])
+def test_a_program_that_systemd_refuses_is_not_exported(mark: str) -> None:
+    """`Executable name contains special characters`, in the journal of the machine."""
+    start = Start(program=(f"/opt/a{mark}b/qlaunch",))
+    with pytest.raises(QlaunchError, match="a quote or a backslash in its path") as caught:
+        unit(plan(), start, scope="user")
+    assert (caught.value.code, caught.value.exit_code) == ("export_impossible", 2)
+
+
 def test_the_start_limit_has_room_for_every_fallback_step_and_the_smoke() -> None:
     assert "TimeoutStartSec=900\n" in unit(plan(), START, scope="user")
     assert "TimeoutStartSec=2100\n" in unit(with_key(), START, scope="system")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +100,17 @@ def test_an_encoder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(QlaunchError, match="is an encoder") as error:
         make.check(inspect(make_bert(tmp_path / "bert")))
     assert error.value.exit_code == 2
+
+
+def test_links_to_nowhere_and_pipes_of_a_checkpoint_are_left(tmp_path: Path) -> None:
+    """The folder that was written to was blamed: `cannot write`, and the name of the source's."""
+    source = make_qwen3(tmp_path / "source")
+    (source / "module").mkdir()
+    for folder in (source, source / "module"):
+        (folder / "dangling").symlink_to("/nowhere")
+        os.mkfifo(folder / "pipe")
+    (source / "module" / "config.json").write_text("{}")
+    make.copy_others(source, tmp_path / "copy")
+    assert (tmp_path / "copy" / "module" / "config.json").exists()
+    assert not list((tmp_path / "copy").rglob("dangling"))
+    assert not list((tmp_path / "copy").rglob("pipe"))

@@ -151,6 +151,33 @@ def test_a_full_disk_is_no_reason_to_go_on(home: Home, monkeypatch: pytest.Monke
     assert control.status("svc").state == "ready"
 
 
+@pytest.mark.parametrize("kind", ["a file", "a copy", "a folder"])
+def test_a_supervisor_whose_lock_was_replaced_is_not_asked(
+    home: Home, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It writes no state any more: its last one was waited for, for half a minute."""
+    before = test_template.up(home)
+    lock = store.folder("svc").lock
+    held = lock.read_bytes()
+    lock.unlink()
+    if kind == "a folder":
+        lock.mkdir()
+    else:
+        lock.write_bytes(held if kind == "a copy" else b"x")
+    monkeypatch.delattr(succession, "leave")
+    assert handover.stand_by("svc") is None
+    if kind == "a folder":
+        with pytest.raises(QlaunchError, match="'svc' was stopped, and cannot be noted") as told:
+            control.down("svc")
+        assert told.value.code == "state_dir_unsafe"
+        lock.rmdir()
+    else:
+        assert control.down("svc").was_running
+    assert not processes.is_alive(before.supervisor)
+    assert not processes.is_alive(before.engine)
+    assert home.up(test_template.plan(home)).state == "ready"
+
+
 @pytest.mark.parametrize("what", ["no template", "an older supervisor", "other limits", "stopped"])
 def test_where_it_cannot_be_the_service_is_stopped_as_ever(
     home: Home, what: str, monkeypatch: pytest.MonkeyPatch

@@ -2,7 +2,8 @@
 
 An environment is whole when `installed.json` is in it: that file is written last and removed first.
 Anything else in its folder is an interrupted install, which the next one resumes (pip skips what is
-already there) or, if the result does not import, starts again from nothing. A file lock beside the
+already there) or, if the result does not import, starts again from nothing. What was taken out of
+it by hand since is looked for before it is used (wholeness.py). A file lock beside the
 folder makes two installs of one release wait for each other.
 """
 
@@ -20,7 +21,7 @@ from typing import Final
 import msgspec
 
 from launcher import pip_settings
-from launcher.engine.environments import bytecode, environment_probe, pip, stub_driver
+from launcher.engine.environments import bytecode, environment_probe, pip, stub_driver, wholeness
 from launcher.engine.options import own_options
 from launcher.engine.release import Engine, InstalledEngine, Release
 from launcher.engine.releases import LOCKS, this_host, why_not_here
@@ -92,12 +93,41 @@ def install(release: Release, engines: Path, *, progress: Progress, force: bool 
         raise _failed(release, f"cannot create {engines}: {error.strerror}") from error
     _check_exec(release, engines)
     with _locked(engines / f".{release.name}.lock", release, progress):
-        found = find(release, engines)
-        if found is not None and not force and _marked_lock(found) == lock_hash(release):
-            if own_options.stored(found) is None and _importable(found):
-                _keep_options(found, progress)
-            return found
+        found = None if force else find(release, engines)
+        if found is not None and _is_current(found):
+            if (what := damage(found)) is None:
+                if own_options.stored(found) is None and _importable(found):
+                    _keep_options(found, progress)
+                return found
+            progress(f"the engine that is installed is not whole: {what}; starting from nothing")
         return _install_locked(release, engines, progress, clean=force)
+
+
+def damage(engine: Engine) -> str | None:
+    """What is missing from an installed environment, in words; None where it is whole."""
+    return wholeness.missing(engine, current=engine.root is not None and _is_current(engine))
+
+
+def require_whole(engine: Engine) -> None:
+    """Refuse to start an engine from whose environment something is missing.
+
+    Raises:
+        QlaunchError: `engine_broken` (exit 5), naming the first thing that is missing.
+    """
+    if (what := damage(engine)) is not None:
+        name = engine.release.name
+        raise QlaunchError(
+            f"engine {name} is installed and not whole: {what}",
+            code="engine_broken",
+            exit_code=ExitCode.ENGINE,
+            fix=f"make it again: qlaunch engine install {name}",
+        )
+
+
+def replaces(release: Release, engines: Path) -> bool:
+    """Whether an install removes an environment that counts as installed: older, or not whole."""
+    found = find(release, engines)
+    return found is not None and (not _is_current(found) or damage(found) is not None)
 
 
 def remove(release: Release, engines: Path) -> bool:
@@ -139,10 +169,12 @@ def lock_hash(release: Release) -> str:
     return digest.hexdigest()
 
 
-def _marked_lock(engine: Engine) -> str | None:
+def _is_current(engine: Engine) -> bool:
+    """Whether it was made of the packages that the release lists today."""
     assert engine.root is not None
     data = read_bounded(engine.root / MARKER, 65_536)
-    return msgspec.json.decode(data, type=InstalledEngine).lock_sha256
+    marker = msgspec.json.decode(data, type=InstalledEngine)
+    return marker.lock_sha256 == lock_hash(engine.release)
 
 
 def _check_platform(release: Release) -> None:

@@ -8,7 +8,7 @@ import msgspec
 
 from launcher.documents.failure import Failure
 from launcher.errors import QlaunchError
-from launcher.service import failures, ports
+from launcher.service import failures, ports, restarting
 from launcher.service.store import Folder, Lock
 from launcher.service.supervisor.run_recorder import RunRecorder
 from launcher.service.supervisor.state_writer import Members
@@ -21,11 +21,12 @@ class PortReservation:
     """One port of a service, and everything that is asked about holders."""
 
     def __init__(self, where: Folder, host: str, port: int, *, movable: bool = False) -> None:
-        """`port` 0: a free one, from `take_port` on; `movable`: another one each time that somebody
-        else has taken it, for no client knows it."""
+        """`port` 0: a free one, from `take_port` on, and at a restart the same; `movable`: another
+        one each time that somebody else has taken it, for no client knows it."""
         self._movable = movable
         self._moves = 0
         self._root, self._host, self._wanted = where.path.parent, host, port
+        self._before = 0 if port or movable else restarting.port_before(where)
         self._lock: Lock | None = None
         self.port = port
 
@@ -42,7 +43,9 @@ class PortReservation:
             OSError: the lock file cannot be made.
         """
         if self._lock is None:
-            self.port, self._lock = ports.claim(self._root, self._host, self._wanted)
+            place = (self._root, self._host, self._wanted)
+            self.port, self._lock = ports.claim(*place, before=self._before)
+            self._before = 0  # lost after all, it is not tried again
         try:
             ports.check_free(self._host, self.port)
         except QlaunchError as error:

@@ -125,6 +125,7 @@ class ServiceOwner:
                 may_follow=self.may_follow,
             )
             self.status, self._recorder = self.records.status, self.records.recorder
+            self.status.change(foreground=self._foreground)
             self._open()
             self.status.keep_noting(self._loop)
             self._loop.call_later(BEAT_S, self._look_for_readers)

@@ -30,7 +30,7 @@ from launcher.config.size import parse_card_memory
 from launcher.documents.plan import Plan
 from launcher.engine.options import flags as flag_tables
 from launcher.engine.options import own_options
-from launcher.engine.release import Engine
+from launcher.engine.release import Engine, Release
 from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.cards import hypothetical
 from launcher.hardware.detect import detect
@@ -139,13 +139,7 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
     _check_before_fetching(settings, request)
     if request.extra and brought is None:
         flag_tables.require(request.extra, choice.release.version)
-    engine = brought or known_engine.known_engine(
-        settings,
-        choice.release,
-        where,
-        _fetching(request, where, progress),
-        elsewhere=request.elsewhere,
-    )
+    engine = brought or _engine(settings, choice.release, where, request, progress)
     engine = own_options.with_options(engine, where.cache, progress)
     model = chosen.model or _model(settings, profile, where, request, progress)
     checkpoint, card = model.checkpoint, model.card
@@ -435,6 +429,19 @@ def _choose(
             exit_code=ExitCode.DOES_NOT_FIT,
             fix=f"what runs here: {', '.join(others)}" if others else None,
         ) from error
+
+
+def _engine(
+    settings: Resolved,
+    release: Release,
+    where: Dirs,
+    request: Request,
+    progress: Callable[[str], None],
+) -> Engine:
+    fetching = _fetching(request, where, progress)
+    return known_engine.known_engine(
+        settings, release, where, fetching, elsewhere=request.elsewhere
+    )
 
 
 def _model(

@@ -145,7 +145,7 @@ def require_ours(target: Path) -> None:
     """
     if os.path.lexists(target) and made(target) is None:
         raise QlaunchError(
-            f"{target} is there already, and is no quantised model of qlaunch's",
+            f"{target} is there already, and qlaunch did not make it",
             code="model_exists",
             exit_code=ExitCode.CONFLICT,
             fix="move it away, or give the copy another name with --name",

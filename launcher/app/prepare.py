@@ -162,10 +162,7 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
             choice=choice,
         )
     )
-    absent = (
-        None if request.elsewhere else known_engine.absent(engine, settings, where),
-        model.absent,
-    )
+    missing = None if request.elsewhere else known_engine.absent(engine, settings, where)
     prepared = Prepared(
         plan,
         profile,
@@ -174,7 +171,7 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
         engine,
         checkpoint,
         card,
-        absent=tuple(each for each in absent if each is not None and request.foresee),
+        absent=tuple(each for each in (missing, model.absent) if each and request.foresee),
         notes=(*chosen.notes, *caching.notes(settings.cache, settings.replicas)),
         fitting=chosen.fitting,
     )

@@ -128,6 +128,7 @@ def report(
         settings={
             "repeats": times,
             "seconds": seconds,
+            "even": True,
             "tokens": TOKENS,
             "within": WITHIN,
             "costs_ms": costs_ms,
@@ -207,12 +208,15 @@ def _line(points: list[tuple[float, float]]) -> tuple[float, float]:
     return max(0.0, slope), max(0.0, begin)
 
 
-def rows(raw: Raw, cores: int, seconds: float) -> tuple[Row, ...]:
-    """Throughput that the model predicts of levels of so many seconds, beside the measured one."""
+def rows(raw: Raw, cores: int, seconds: float, *, even: bool = True) -> tuple[Row, ...]:
+    """Throughput that the model predicts of levels of so many seconds, beside the measured one.
+
+    `even`: whether batches of the service kept one size (decision 154); no record of before says.
+    """
     made = []
     for replicas, levels in raw.curves.items():
         costs = costs_of(raw, replicas)
-        shape = Shape(replicas, threads=1, cores=cores, even=True, together=shared_of(raw))
+        shape = Shape(replicas, threads=1, cores=cores, even=even, together=shared_of(raw))
         for clients, measured in levels.items():
             predicted = statistics.mean(
                 trial(costs, shape, Load(clients), seconds, seed=seed)

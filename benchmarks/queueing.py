@@ -20,10 +20,18 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal
+
+from launcher.engine import command
+
+if str(command.PLUGIN) not in sys.path:
+    sys.path.append(str(command.PLUGIN))
+
+from qlaunch_sglang.even_batches import share
 
 _STEPS: Final = (0.3, 0.1, 0.03, 0.01)
 """Of the search for costs, relative."""
@@ -178,7 +186,7 @@ class _Simulation:
 
     def _batch(self, worker: _Worker, queue: deque[_Request]) -> None:
         last = 0 if worker.asleep(self.now) else worker.last
-        taken = _share(len(queue), last, worker.threads) if self.shape.even else len(queue)
+        taken = share(len(queue), last, worker.threads) if self.shape.even else len(queue)
         batch = [queue.popleft() for _ in range(min(taken, self.shape.most))]
         worker.last = len(batch)
         self.batches += 1
@@ -248,15 +256,6 @@ class _Simulation:
         """Of each thread that works, while so many do."""
         share = min(1.0, self.shape.cores / max(1, threads))
         return share * self.shape.together if threads > 1 else share
-
-
-def _share(waiting: int, last: int, threads: int) -> int:
-    """Texts of the next batch, as the plugin's `even_batches.share` has it."""
-    if not last or waiting <= last:
-        return waiting
-    half = math.ceil((waiting + last) / 2)
-    even = math.ceil(half / threads) * threads
-    return min(waiting, even if 2 * (even - half) <= half else half)
 
 
 def _nothing() -> None:

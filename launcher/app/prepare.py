@@ -21,6 +21,7 @@ from launcher.app.subject import given_once, subject
 from launcher.config.loading import SUFFIXES, LoadedProfile, load_profile
 from launcher.config.settings import (
     Resolved,
+    UserConfig,
     for_release,
     is_offline,
     load_user_config,
@@ -30,7 +31,7 @@ from launcher.config.size import parse_card_memory
 from launcher.documents.plan import Plan
 from launcher.engine.options import flags as flag_tables
 from launcher.engine.options import own_options
-from launcher.engine.release import Engine, Release
+from launcher.engine.release import Engine
 from launcher.errors import ExitCode, QlaunchError
 from launcher.hardware.cards import hypothetical
 from launcher.hardware.detect import detect
@@ -136,15 +137,15 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
     brought = known_engine.brought(settings, profile)
     choice = _choose(settings, profile, hardware, where, brought)
     settings = for_release(settings, profile, choice.release.name)
-    _check_before_fetching(settings, request)
-    if request.extra and brought is None:
-        flag_tables.require(request.extra, choice.release.version)
-    engine = brought or _engine(settings, choice.release, where, request, progress)
+    _check_before_fetching(settings, request, choice, brought)
+    fetching = _fetching(request, config, progress)
+    engine = brought or known_engine.known_engine(
+        settings, choice.release, where, fetching, elsewhere=request.elsewhere
+    )
     engine = own_options.with_options(engine, where.cache, progress)
-    model = chosen.model or _model(settings, profile, where, request, progress)
-    checkpoint, card = model.checkpoint, model.card
+    model = chosen.model or _model(settings, profile, where, fetching)
     if model.absent is None:
-        origin.require_fingerprint(checkpoint, request.expect_fingerprint)
+        origin.require_fingerprint(model.checkpoint, request.expect_fingerprint)
     plan = make_plan(
         Inputs(
             settings=settings,
@@ -152,8 +153,8 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
             profile=profile.profile,
             hardware=hardware,
             engine=engine,
-            checkpoint=checkpoint,
-            card=card,
+            checkpoint=model.checkpoint,
+            card=model.card,
             extra=request.extra,
             parity_min=parity_min,
             reference_cache=str(where.references),
@@ -169,8 +170,8 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
         settings,
         hardware,
         engine,
-        checkpoint,
-        card,
+        model.checkpoint,
+        model.card,
         absent=tuple(each for each in (missing, model.absent) if each and request.foresee),
         notes=(*chosen.notes, *caching.notes(settings.cache, settings.replicas)),
         fitting=chosen.fitting,
@@ -178,11 +179,15 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
     return prepared if request.elsewhere else _for_here(prepared, asked, request.extra, name)
 
 
-def _check_before_fetching(settings: Resolved, request: Request) -> None:
+def _check_before_fetching(
+    settings: Resolved, request: Request, choice: engine_and_card.Choice, brought: Engine | None
+) -> None:
     check_request(settings, request.extra)
     if request.secrets and not request.elsewhere:
         require_secrets(settings.api_key_file, settings.cache)
         ports.require_known(settings.host)
+    if request.extra and brought is None:
+        flag_tables.require(request.extra, choice.release.version)
 
 
 def _profile(name: str, where: Dirs, hardware: Hardware) -> tuple[LoadedProfile, Hardware]:
@@ -258,7 +263,8 @@ def _chosen(
         return _Chosen(request, found.profile or request.profile, notes=notes)
     if request.elsewhere:
         engine_and_card.require_kernels(hardware)
-    model = known_model(found.model, where, _fetching(request, where, progress))
+    config = load_user_config(where.config)
+    model = known_model(found.model, where, _fetching(request, config, progress))
     best = best_profile(
         found.model,
         model.checkpoint,
@@ -285,11 +291,11 @@ def _environ(request: Request) -> Mapping[str, str]:
     return os.environ if request.environ is None else request.environ
 
 
-def _fetching(request: Request, where: Dirs, progress: Callable[[str], None]) -> Fetching:
+def _fetching(request: Request, config: UserConfig, progress: Callable[[str], None]) -> Fetching:
     return Fetching(
         fetch=request.fetch,
         foresee=request.foresee or request.elsewhere,
-        offline=is_offline(request.given, _environ(request), load_user_config(where.config)),
+        offline=is_offline(request.given, _environ(request), config),
         progress=progress,
     )
 
@@ -428,31 +434,17 @@ def _choose(
         ) from error
 
 
-def _engine(
-    settings: Resolved,
-    release: Release,
-    where: Dirs,
-    request: Request,
-    progress: Callable[[str], None],
-) -> Engine:
-    fetching = _fetching(request, where, progress)
-    return known_engine.known_engine(
-        settings, release, where, fetching, elsewhere=request.elsewhere
-    )
-
-
 def _model(
     settings: Resolved,
     profile: LoadedProfile,
     where: Dirs,
-    request: Request,
-    progress: Callable[[str], None],
+    fetching: Fetching,
 ) -> KnownModel:
     from_profile = settings.sources.get("model", "").startswith("profile")
     return known_model(
         settings.model,
         where,
-        _fetching(request, where, progress),
+        fetching,
         base=profile.file(("model",)).parent if from_profile else None,
         profile=profile.profile,
     )

@@ -121,8 +121,6 @@ When something is wrong:
 
 Every command: qlaunch --help. One of them: qlaunch help COMMAND."""
 
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-
 
 @click.group(
     cls=LazyGroup,
@@ -209,7 +207,9 @@ def _unexpected(error: Exception, *, debug: bool = False) -> Result:
 
         kept = debugging.note(error)
         click.echo(kept, err=True)
-    if isinstance(error, OSError) and error.errno in _FULL:
+    from launcher.linux.files import NOT_WRITABLE
+
+    if isinstance(error, OSError) and error.errno in NOT_WRITABLE:
         why = os.strerror(error.errno)
         where = error.filename or "the result"
         fix = "free space there, or set QLAUNCH_HOME to a folder that can be written"

@@ -47,9 +47,9 @@ def new(name: str, parent: str | None, model: str | None) -> Result:
     loaded = load_profile(name, folder)
     shadows = find_profile(name, folder).shadows
     note = (
-        f"note      it stands in front of the profile {name} that comes with qlaunch: every command"
+        f"note      it stands in front of the profile {name} that comes with qlaunch: every"
+        " command takes yours by that name from now on"
     )
-    note += " takes yours by that name from now on"
     return Result(
         data={
             "name": name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import hmac
 import os
@@ -12,6 +11,7 @@ from typing import Final
 
 from launcher.errors import ExitCode, QlaunchError
 from launcher.gateway.rates import Allowance, Client
+from launcher.linux.files import NOT_WRITABLE
 from launcher.network.listening import is_loopback
 
 _MOST_BYTES: Final = 1 << 20
@@ -164,8 +164,8 @@ def secret(path: Path) -> bytes:
         stat = path.stat()
         content = path.read_bytes()
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-        fix = "make room there, or give --cache-key-file another place" if full else ""
+        room = "make room there, or give --cache-key-file another place"
+        fix = room if error.errno in NOT_WRITABLE else None
         raise _no_secret(path, error.strerror or str(error), fix) from error
     if len(content) != 32:
         raise _no_secret(path, f"it has {len(content)} bytes instead of 32")
@@ -193,7 +193,7 @@ def _private(name: str, flags: int) -> int:
     return os.open(name, flags, 0o600)
 
 
-def _no_secret(path: Path, why: str, fix: str = "") -> QlaunchError:
+def _no_secret(path: Path, why: str, fix: str | None = None) -> QlaunchError:
     return QlaunchError(
         f"the cache's key {path} cannot be used: {why}",
         code="cache_key",

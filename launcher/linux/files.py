@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
 import secrets
 import stat
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
+
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Errors of a disk, or a quota, that is full."""
+NOT_WRITABLE: Final = FULL | {errno.EROFS}
+"""The same, and of a disk that is read-only."""
+SAYS_FULL: Final = re.compile(r"No space left on device|Disk quota exceeded")
+"""The first in the words of another program, which speaks English."""
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:

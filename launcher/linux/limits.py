@@ -14,6 +14,7 @@ from typing import Final
 
 from launcher.errors import ExitCode, QlaunchError
 from launcher.linux import cgroup
+from launcher.linux.files import NOT_WRITABLE
 
 OPEN_FILES: Final = 65536
 """As many as SGLang itself asks for; some container engines allow a billion, and programs that
@@ -139,7 +140,7 @@ def _shortage(error: BaseException) -> tuple[str, str] | None:
         size = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
         what = f"a file may not be larger than {size} bytes (ulimit -f)"
         return what, "raise it: ulimit -f unlimited, LimitFSIZE= in systemd"
-    if number in {errno.ENOSPC, errno.EDQUOT, errno.EROFS}:
+    if number in NOT_WRITABLE:
         what = f"nothing can be written: {os.strerror(number)}"
         return what, "free space there, or set QLAUNCH_HOME to another folder"
     return None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import shutil
 from typing import TYPE_CHECKING
 
 from launcher.errors import ExitCode, QlaunchError
 from launcher.linux import locks
+from launcher.linux.files import FULL
 from launcher.network import causes
 from launcher.yaml_reader import shown
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from launcher.model.checkpoint import Source
     from launcher.network.causes import Cause, Client
-
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def unreachable(source: Source, why: str, *, fix: str | None = None) -> QlaunchError:
@@ -86,7 +84,7 @@ def disk_full(source: Source, where: Path, need: int | None = None) -> QlaunchEr
 
 def disk_error(source: Source, where: Path, error: OSError) -> QlaunchError:
     """The error for an operating system's refusal below `where`: full, or not writable."""
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return disk_full(source, where)
     place = shown(str(error.filename or where), 400)
     return QlaunchError(

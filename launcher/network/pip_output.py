@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final, Literal
 
+from launcher.linux.files import SAYS_FULL
 from launcher.network import classify
 from launcher.network.causes import Cause
 
@@ -25,7 +26,6 @@ _DIAGNOSED: Final = re.compile(
 _INSECURE: Final = re.compile(r"The repository located at (\S+) is not a trusted or secure host")
 _URL: Final = re.compile(r"https?://[^\s'\"<>)]+")
 _HASH: Final = re.compile(r"DO NOT MATCH THE HASHES|Hash mismatch|Expected sha256 .*\n.*Got")
-_FULL: Final = re.compile(r"No space left on device|Disk quota exceeded")
 _REFUSED: Final = re.compile(r"\[Errno (?:1|13|30)\] [^:\n]*: '([^'\n]*)'")
 _SETTING: Final = re.compile(
     r"An error occurred during configuration: (.+)|^(\S+ error: .+)$|^(no such option: .+)$|"
@@ -62,7 +62,7 @@ def cause(text: str, index: str, proxy: str | None = None) -> Cause | None:
 
 def trouble(text: str) -> tuple[Trouble, str] | None:
     """What this machine refused pip, and the path that its words name (or "")."""
-    if _FULL.search(text):
+    if SAYS_FULL.search(text):
         return "disk_full", ""
     if refused := _REFUSED.search(text):
         return "not_permitted", refused[1]

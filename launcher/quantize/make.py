@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 import tempfile
@@ -16,7 +15,7 @@ import msgspec
 
 from launcher.errors import ExitCode, QlaunchError
 from launcher.linux import locks
-from launcher.linux.files import write_atomic
+from launcher.linux.files import FULL, SAYS_FULL, write_atomic
 from launcher.linux.removal import discard
 from launcher.model.checkpoint import Checkpoint
 from launcher.model.inspect import inspect
@@ -157,7 +156,7 @@ def _usable(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             raise _disk_full(folder) from error
         raise QlaunchError(
             f"cannot write {error.filename or folder}: {error.strerror or error}",
@@ -186,7 +185,7 @@ def _fill(order: Order, draft: Path, progress: Progress) -> Record:
     try:
         answer = worker.run(order.python, question, progress)
     except QlaunchError as error:
-        if "No space left on device" in error.message or "quota exceeded" in error.message:
+        if SAYS_FULL.search(error.message):
             raise _disk_full(draft.parent.parent) from error
         raise
     measured = quality.measure(asked, _decoded(answer.reference), _decoded(answer.vectors))

@@ -67,6 +67,6 @@ def port_before(where: Folder) -> int:
 def _read(where: Folder) -> _Note | None:
     try:
         found = msgspec.json.decode(read_bounded(where.path / _FILE, _BYTES), type=_Note)
-    except (OSError, ValueError, msgspec.MsgspecError):
+    except (OSError, ValueError):
         return None
     return found if processes.is_alive(found.command) else None

@@ -270,13 +270,14 @@ def not_lockable(path: Path, error: OSError) -> QlaunchError:
 
 def not_written(path: Path, error: OSError) -> QlaunchError:
     """The `state_not_written` error (exit 1): a full or read-only disk, with the path."""
-    writable = "make its disk writable, or set QLAUNCH_HOME to another folder"
+    fix = None
+    if error.errno == errno.EROFS:
+        fix = "make its disk writable, or set QLAUNCH_HOME to another folder"
     return QlaunchError(
         f"cannot keep state in {path}: {error.strerror or error}",
         code="state_not_written",
         exit_code=ExitCode.UNEXPECTED,
-        fix=(error.errno == errno.EROFS and writable)
-        or "free space there, or set QLAUNCH_HOME to another folder",
+        fix=fix or "free space there, or set QLAUNCH_HOME to another folder",
     )
 
 

@@ -220,6 +220,14 @@ def test_a_repository_without_a_file_that_serving_needs(client: Client, tmp_path
     assert (answer["code"], answer["exit"]) == ("model_unsupported", 2)
 
 
+def _refused_before_weights(client: Client, tmp_path: Path, model: str) -> Any:
+    (answer,) = client.pull((model, False))
+    assert (answer["code"], answer["exit"]) == ("model_unsupported", 2)
+    assert not list((tmp_path / "hf").rglob("*.safetensors"))
+    assert not list((tmp_path / "modelscope").rglob("*.safetensors"))
+    return answer
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_repository_of_other_modules_without_config_json_is_told_by_them(
     client: Client, tmp_path: Path, kind: str
@@ -229,11 +237,8 @@ def test_a_repository_of_other_modules_without_config_json_is_told_by_them(
     module = {"type": "sentence_transformers.models.StaticEmbedding", "name": "0"}
     write_json(static / "modules.json", [module | {"path": "0_StaticEmbedding"}])
     client.hub.repos["acme/static"] = {"main": static}
-    (answer,) = client.pull((f"{kind}:acme/static", False))
-    assert (answer["code"], answer["exit"]) == ("model_unsupported", 2)
+    answer = _refused_before_weights(client, tmp_path, f"{kind}:acme/static")
     assert "begins with the module StaticEmbedding" in answer["message"]
-    assert not list((tmp_path / "hf").rglob("*.safetensors"))
-    assert not list((tmp_path / "modelscope").rglob("*.safetensors"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -244,11 +249,8 @@ def test_what_cannot_be_served_is_refused_before_its_weights_come(
     (bare / "modules.json").unlink()
     shutil.rmtree(bare / "1_Pooling")
     client.hub.repos["acme/bare"] = {"main": bare}
-    (answer,) = client.pull((f"{kind}:acme/bare", False))
-    assert (answer["code"], answer["exit"]) == ("model_unsupported", 2)
+    answer = _refused_before_weights(client, tmp_path, f"{kind}:acme/bare")
     assert "1_Pooling/config.json" in answer["fix"]
-    assert not list((tmp_path / "hf").rglob("*.safetensors"))
-    assert not list((tmp_path / "modelscope").rglob("*.safetensors"))
     # What the refusal says to write, where it says to, serves the model.
     (folder,) = (each.parent for each in tmp_path.rglob("config.json") if bare not in each.parents)
     assert str(folder) in answer["message"]

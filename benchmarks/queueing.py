@@ -7,12 +7,12 @@ over requests answered (Lazowska et al., Quantitative System Performance, 1984, 
 bulk service (Bailey, On Queueing Processes with Bulk Service, 1954): a replica that is free takes
 all that waits in its queue, up to a limit, as one batch, which takes `batch_s + text_s × texts` of
 its threads; where batches keep one size, it takes half of what waits and of what it had last. Texts
-of a request are handed out to the replicas in turn, as SGLang's data parallel controller does. Work
-on more threads than there are cores slows down all of it alike (processor sharing), and cores that
-share caches or execution units are slower together than alone. Whoever was idle takes longer for
-what comes first: a process is woken, its caches are cold (exceptional first service of a busy
-period: Welch, On a Generalized M/G/1 Queuing Process, 1964). Times are in seconds; a run is exact
-and repeatable.
+of a request are handed out to the replicas in turn, as SGLang's data parallel controller does; one
+that comes alone may go to the replica with the least to do. Work on more threads than there are
+cores slows down all of it alike (processor sharing), and cores that share caches or execution units
+are slower together than alone. Whoever was idle takes longer for what comes first: a process is
+woken, its caches are cold (exceptional first service of a busy period: Welch, On a Generalized
+M/G/1 Queuing Process, 1964). Times are in seconds; a run is exact and repeatable.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ if str(command.PLUGIN) not in sys.path:
     sys.path.append(str(command.PLUGIN))
 
 from qlaunch_sglang.even_batches import share
+from qlaunch_sglang.least_loaded import least
 
 _STEPS: Final = (0.3, 0.1, 0.03, 0.01)
 """Of the search for costs, relative."""
@@ -75,6 +76,9 @@ class Shape:
     """Texts of a batch, at most."""
     even: bool = False
     """Whether batches keep one size (`qlaunch_sglang/even_batches.py`), as of 28 November 2026."""
+    balanced: bool = False
+    """Whether a text that comes alone goes to the replica with the least to do
+    (`qlaunch_sglang/least_loaded.py`), as of 28 November 2026."""
     together: float = 1.0
     """Speed of a core while another one is at work too, of that of one alone."""
 
@@ -207,13 +211,27 @@ class _Simulation:
         if way == "in":
             due = self.now + self.costs.delay_s
             for _ in range(texts):
-                self.on_the_way.append((due, self.turn % len(self.queues), request))
+                self.on_the_way.append((due, self._replica(texts), request))
                 self.turn += 1
             self._arrive()
         else:
             request.left -= texts
             if request.left == 0:
                 self.answered(request, texts)
+
+    def _replica(self, texts: int) -> int:
+        """Which one gets the next text of a request with so many."""
+        count = len(self.queues)
+        in_turn = [(self.turn + number) % count for number in range(count)]
+        if texts > 1 or not self.shape.balanced:
+            return in_turn[0]
+        waiting = [len(queue) for queue in self.queues]
+        for number, worker in enumerate(self.replicas):
+            waiting[number] += worker.last if worker.then not in (None, _nothing) else 0
+        for _, number, _ in self.on_the_way:
+            waiting[number] += 1
+        chosen: int | None = least(waiting, in_turn)
+        return in_turn[0] if chosen is None else chosen
 
     def _arrive(self) -> None:
         """Texts whose time has come join their replica's queue."""

@@ -129,6 +129,7 @@ def report(
             "repeats": times,
             "seconds": seconds,
             "even": True,
+            "balanced": True,
             "tokens": TOKENS,
             "within": WITHIN,
             "costs_ms": costs_ms,
@@ -208,15 +209,18 @@ def _line(points: list[tuple[float, float]]) -> tuple[float, float]:
     return max(0.0, slope), max(0.0, begin)
 
 
-def rows(raw: Raw, cores: int, seconds: float, *, even: bool = True) -> tuple[Row, ...]:
+def rows(
+    raw: Raw, cores: int, seconds: float, *, even: bool = True, balanced: bool = True
+) -> tuple[Row, ...]:
     """Throughput that the model predicts of levels of so many seconds, beside the measured one.
 
-    `even`: whether batches of the service kept one size (decision 154); no record of before says.
+    `even`: whether batches of the service kept one size (decision 154), `balanced`: whether a text
+    went to the replica with the least to do (158); no record of before says.
     """
     made = []
     for replicas, levels in raw.curves.items():
         costs = costs_of(raw, replicas)
-        shape = Shape(replicas, threads=1, cores=cores, even=even, together=shared_of(raw))
+        shape = Shape(*(replicas, 1, cores), even=even, balanced=balanced, together=shared_of(raw))
         for clients, measured in levels.items():
             predicted = statistics.mean(
                 trial(costs, shape, Load(clients), seconds, seed=seed)

@@ -19,7 +19,7 @@ from launcher.engine import command
 if str(command.PLUGIN) not in sys.path:
     sys.path.append(str(command.PLUGIN))
 
-from qlaunch_sglang import even_batches
+from qlaunch_sglang import even_batches, least_loaded
 
 ROOT = Path(__file__).parents[2]
 RECORDED = ROOT / "benchmarks" / "results" / "scale.json"
@@ -57,6 +57,26 @@ def test_batches_that_keep_one_size_are_halves_of_the_clients() -> None:
     even = closed_loop(costs, Shape(threads=2, even=True), Load(16))
     assert even.batch == pytest.approx(8, rel=0.02)
     assert vars(queueing)["share"] is even_batches.share
+
+
+def test_a_text_that_comes_alone_goes_to_the_replica_with_the_least_to_do() -> None:
+    """In turn, clients gather at whichever fell behind, and the other computes texts by one."""
+    costs = Costs(front_s=1e-3, batch_s=0.005, text_s=0.006, spread=0.6)
+    in_turn, least = (
+        closed_loop(costs, Shape(2, even=True, balanced=balanced), Load(16), requests=4000)
+        for balanced in (False, True)
+    )
+    assert least.p95_s < 0.95 * in_turn.p95_s
+    assert least.texts_per_s > in_turn.texts_per_s
+    assert vars(queueing)["least"] is least_loaded.least
+
+
+def test_texts_of_one_request_are_handed_out_in_turn() -> None:
+    alike = [
+        closed_loop(COSTS, Shape(2, balanced=balanced), Load(4, texts=4))
+        for balanced in (False, True)
+    ]
+    assert alike[0] == alike[1]
 
 
 def test_replicas_share_cores_and_a_front() -> None:
@@ -125,8 +145,9 @@ def test_a_record_gives_its_own_rows_again() -> None:
     report = recorded()
     raw = msgspec.convert(report.raw, scale.Raw, strict=False)
     cores, seconds = int(report.machine["threads"]), float(report.settings["seconds"])
-    even = bool(report.settings.get("even"))  # a record of before decision 154 does not say
-    again = scale.rows(raw, cores, seconds, even=even)
+    # A record of before decisions 154 and 158 does not say.
+    even, balanced = (bool(report.settings.get(name)) for name in ("even", "balanced"))
+    again = scale.rows(raw, cores, seconds, even=even, balanced=balanced)
     for row, before in zip(again, report.rows, strict=True):
         assert row.name == before.name
         assert row.ours.median == pytest.approx(before.ours.median, rel=0.01)
@@ -159,7 +180,10 @@ def level(shape: Shape, load: Load, noise: float = 1.0) -> Measured:
 
 
 def raw_of(noise: float = 1.0) -> scale.Raw:
-    shapes = {n: Shape(n, threads=1, cores=2, even=True, together=SHARED) for n in scale.REPLICAS}
+    shapes = {
+        n: Shape(n, threads=1, cores=2, even=True, balanced=True, together=SHARED)
+        for n in scale.REPLICAS
+    }
     return scale.Raw(
         curves={
             n: {c: level(shape, Load(c), noise if c == 8 else 1.0) for c in scale.CLIENTS}

@@ -487,29 +487,36 @@ def waited(after_s: float) -> Any:
     return {"seconds": seconds, "fed": len(fed)}
 
 
-def handed_out(count: int, workers: int) -> Any:
-    """What SGLang's controller sends to each of so many schedulers of a call with `count` texts."""
-    import pickle
+def _tokenized(rid: str, tokens: int = 1) -> Any:
+    """A text as SGLang's front sends it to its controller."""
     from array import array
 
-    from qlaunch_sglang import shared_calls
     from sglang.srt.managers import io_struct
-    from sglang.srt.managers.data_parallel_controller import DataParallelController
     from sglang.srt.observability.req_time_stats import APIServerReqTimeStats
 
-    texts = []
-    for number in range(count):
-        text = io_struct.TokenizedEmbeddingReqInput(
-            rid=str(number),
-            input_text=None,
-            input_ids=array("q", [number]),
-            mm_inputs=None,
-            token_type_ids=None,
-            sampling_params=None,
-            time_stats=APIServerReqTimeStats(),
-        )
-        text.wrap_pickle_fields()
-        texts.append(text)
+    text = io_struct.TokenizedEmbeddingReqInput(
+        rid=rid,
+        input_text=None,
+        input_ids=array("q", range(tokens)),
+        mm_inputs=None,
+        token_type_ids=None,
+        sampling_params=None,
+        time_stats=APIServerReqTimeStats(),
+    )
+    text.wrap_pickle_fields()
+    return text
+
+
+def _controller(workers: int) -> tuple[Any, list[list[Any]]]:
+    """SGLang's controller with so many schedulers, and what is sent to each of them."""
+    import pickle
+
+    from sglang.srt.managers.data_parallel_controller import (
+        DataParallelController,
+        DPBudget,
+        LoadBalanceMethod,
+    )
+
     sent: list[list[Any]] = [[] for _ in range(workers)]
 
     def socket(messages: list[Any]) -> Any:
@@ -523,10 +530,26 @@ def handed_out(count: int, workers: int) -> Any:
         workers=[socket(messages) for messages in sent],
         refresh_load_budget_on_dispatch=False,
         round_robin_counter=0,
+        health_round_robin_counter=0,
         status=[True] * workers,
         _active_workers=list(range(workers)),
         dispatching=controller.round_robin_scheduler,
+        load_balance_method=LoadBalanceMethod.ROUND_ROBIN,
+        dp_budget=DPBudget(workers),
+        load_snapshot_reader=SimpleNamespace(read_all=list),
+        _last_refresh_time=0.0,
     )
+    return controller, sent
+
+
+def handed_out(count: int, workers: int) -> Any:
+    """What SGLang's controller sends to each of so many schedulers of a call with `count` texts."""
+    from qlaunch_sglang import shared_calls
+    from sglang.srt.managers import io_struct
+    from sglang.srt.managers.data_parallel_controller import DataParallelController
+
+    texts = [_tokenized(str(number)) for number in range(count)]
+    controller, sent = _controller(workers)
     call = io_struct.BatchTokenizedEmbeddingReqInput(batch=texts)
     shared_calls._around(DataParallelController.dispatch_batch_embedding, controller, call)
 
@@ -538,6 +561,20 @@ def handed_out(count: int, workers: int) -> Any:
         return [type(message).__name__, [int(request.rid) for request in requests], kinds]
 
     return [[told(message) for message in messages] for messages in sent]
+
+
+def handed_out_alone(tokens: list[int], workers: int, health: str) -> Any:
+    """What SGLang's controller sends to each of so many schedulers, of texts with so many tokens
+    that come one by one and then of a look at health; and the tokens that it counts of each."""
+    from qlaunch_sglang import least_loaded
+    from sglang.srt.managers.data_parallel_controller import DataParallelController
+
+    controller, sent = _controller(workers)
+    texts = [_tokenized(str(number), count) for number, count in enumerate(tokens)]
+    for text in (*texts, _tokenized(health)):
+        least_loaded._around(DataParallelController.dispatching_with_trace, controller, text)
+    named = [[message.rid for message in messages] for messages in sent]
+    return {"sent": named, "tokens": controller.dp_budget.total_tokens}
 
 
 def controller_source() -> Any:
@@ -662,6 +699,7 @@ ASKS = {
         ways_of_results,
         waited,
         handed_out,
+        handed_out_alone,
         controller_source,
         scheduler_source,
         loaded,

@@ -261,6 +261,13 @@ def test_schedulers_that_share_a_call_get_one_message_each(ask: Ask) -> None:
     assert found == [[["TokenizedEmbeddingReqInput", [0], kind]], []]
 
 
+def test_a_text_alone_goes_to_the_scheduler_with_the_least_to_do(ask: Ask) -> None:
+    """In turn, one that fell behind kept its clients waiting while another had nothing to do."""
+    asked = {"ask": "handed_out_alone", "workers": 2, "health": "HEALTH_CHECK_1"}
+    (found,) = ask({**asked, "tokens": [300, 20, 20, 20]})
+    assert found == {"sent": [["0", "HEALTH_CHECK_1"], ["1", "2", "3"]], "tokens": [300, 60]}
+
+
 def test_a_text_that_was_begun_in_another_batch_is_left_to_the_stock_layer(ask: Ask) -> None:
     rows = RANDOM.standard_normal((4, 24)).astype(np.float32).tolist()
     (found,) = ask({"ask": "attended", "states": rows, "lengths": [2, 2], "prefixes": [0, 3]})

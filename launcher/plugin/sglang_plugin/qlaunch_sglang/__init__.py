@@ -4,16 +4,16 @@ Two ways in, both official, neither touches an installed file:
 
 - the entry point `sglang.srt.plugins` (SGLang ≥ 0.5.12) calls `register` in the front and in the
   scheduler; it hooks the place where the front chooses how to start its children (`fork_start`),
-  the loop of what hands requests to several schedulers (`calm_controller`) and how it hands out a
-  call's texts (`shared_calls`), what the scheduler takes for its next batch (`even_batches`), its
-  sleep between requests (`trimming`), the making of the tokenizer where texts go to it in lower
-  case (`lower_case`), what SGLang changes of it (`own_tokenizer`), the making of the cache of keys
-  and values (`no_cache`), the way of vectors from the scheduler to the front (`no_detokenizer`;
-  `straight` where there is a detokenizer), the making of a grammar backend (`no_grammar`), the
-  front's answers to `/health` (`prompt_health`) and to SIGTERM (`prompt_stop`), when it freezes its
-  heap (`timely_freeze`), the reading of a call's texts (`call_slices`), the writing of answers
-  (`answers`), what is fused by compiled kernels where there are none (`torch_kernels`), and how
-  quickly all of this is hooked (`one_look`);
+  the loop of what hands requests to several schedulers (`calm_controller`), how it hands out a
+  call's texts (`shared_calls`) and a text alone (`least_loaded`), what the scheduler takes for its
+  next batch (`even_batches`), its sleep between requests (`trimming`), the making of the tokenizer
+  where texts go to it in lower case (`lower_case`), what SGLang changes of it (`own_tokenizer`),
+  the making of the cache of keys and values (`no_cache`), the way of vectors from the scheduler to
+  the front (`no_detokenizer`; `straight` where there is a detokenizer), the making of a grammar
+  backend (`no_grammar`), the front's answers to `/health` (`prompt_health`) and to SIGTERM
+  (`prompt_stop`), when it freezes its heap (`timely_freeze`), the reading of a call's texts
+  (`call_slices`), the writing of answers (`answers`), what is fused by compiled kernels where there
+  are none (`torch_kernels`), and how quickly all of this is hooked (`one_look`);
 - `SGLANG_EXTERNAL_MODEL_PACKAGE=qlaunch_sglang.encoders` (or `.decoders`) makes SGLang's model
   registry take the classes of that package over its own of the same name.
 
@@ -33,6 +33,7 @@ def register() -> None:
         calm_controller,
         even_batches,
         fork_start,
+        least_loaded,
         lower_case,
         no_cache,
         no_detokenizer,
@@ -54,6 +55,7 @@ def register() -> None:
     fork_start.register()
     calm_controller.register()
     shared_calls.register()
+    least_loaded.register()
     even_batches.register()
     trimming.register()
     lower_case.register()

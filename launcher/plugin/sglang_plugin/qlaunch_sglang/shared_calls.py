@@ -6,6 +6,8 @@ by one. Each scheduler then computes the first that reaches it alone, while the 
 
 import copy
 
+from qlaunch_sglang import least_loaded
+
 _TARGET = (
     "sglang.srt.managers.data_parallel_controller.DataParallelController.dispatch_batch_embedding"
 )
@@ -25,8 +27,10 @@ def _around(original, controller, call, *args, **kwargs):
         return original(controller, call, *args, **kwargs)
     finally:
         controller.workers = workers
-        for each in filter(None, kept):
-            each.deliver(type(call))
+        for rank, each in enumerate(kept):
+            if each:
+                least_loaded.add(controller, rank, each.requests)
+                each.deliver(type(call))
 
 
 class Kept:
@@ -34,18 +38,18 @@ class Kept:
 
     def __init__(self, socket):
         self._socket = socket
-        self._requests = []
+        self.requests = []
 
     def send_pyobj(self, request, *_args, **_kwargs):
         """Keep a request as it is now: the controller goes on writing on its own."""
-        self._requests.append(copy.copy(request))
+        self.requests.append(copy.copy(request))
 
     def deliver(self, kind):
         """Send what was kept, in a message of `kind` where it is more than one request."""
-        if len(self._requests) == 1:
-            self._socket.send_pyobj(*self._requests)
-        elif self._requests:
-            self._socket.send_pyobj(kind(batch=self._requests))
+        if len(self.requests) == 1:
+            self._socket.send_pyobj(*self.requests)
+        elif self.requests:
+            self._socket.send_pyobj(kind(batch=self.requests))
 
     def __getattr__(self, name):
         # An SGLang that packs its messages by itself sends bytes, which go at once.

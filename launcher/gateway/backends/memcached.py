@@ -92,6 +92,10 @@ class MemcachedBackend:
             max_bytes=_number(found.get("limit_maxbytes")),
         )
 
+    def interrupt(self) -> None:
+        """Close all connections: whoever reads from one fails with its next bytes, or without."""
+        self._client.close()
+
     def close(self) -> None:
         """Close the connections."""
         self._client.close()

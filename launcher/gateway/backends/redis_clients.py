@@ -38,6 +38,10 @@ class Clients(Protocol):
         """`INFO memory` of each server that holds entries."""
         ...
 
+    def interrupt(self) -> None:
+        """End all connections, those that a thread waits on too; the next call makes new ones."""
+        ...
+
     def close(self) -> None:
         """Close all connections."""
         ...
@@ -62,9 +66,13 @@ class OneClient:
         memory: Any = self._client.info("memory")
         return [memory]
 
+    def interrupt(self) -> None:
+        """End them all."""
+        self._client.connection_pool.disconnect(inuse_connections=True)
+
     def close(self) -> None:
         """Close the connections, those that a thread still waits on too."""
-        self._client.connection_pool.disconnect(inuse_connections=True)
+        self.interrupt()
 
 
 class ClusterClient:
@@ -91,6 +99,13 @@ class ClusterClient:
         client = self.get()
         by_node = client.info("memory", target_nodes=client.PRIMARIES)
         return list(by_node.values()) if "used_memory" not in by_node else [by_node]
+
+    def interrupt(self) -> None:
+        """End those of every node; without the lock, which the making of a client may hold."""
+        client = self._client
+        for node in [] if client is None else client.get_nodes():
+            if node.redis_connection is not None:
+                node.redis_connection.connection_pool.disconnect(inuse_connections=True)
 
     def close(self) -> None:
         """Close the connections."""

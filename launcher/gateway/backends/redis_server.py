@@ -105,6 +105,11 @@ class RedisBackend:
             max_bytes=sum(bounds) if all(bounds) else None,
         )
 
+    def interrupt(self) -> None:
+        """End the connections, those that a thread still waits on too."""
+        with suppress(*self._errors_of):
+            self._clients.interrupt()
+
     def close(self) -> None:
         """Close the connections, those that a thread still waits on too."""
         with suppress(*self._errors_of):

@@ -195,6 +195,9 @@ class SqliteBackend:
             (count,) = self._connection().execute("SELECT count(*) FROM entries").fetchone()
         return Stats(entries=count, bytes=self._size(), max_bytes=self._settings.max_bytes)
 
+    def interrupt(self) -> None:
+        """Nothing: a disk answers or fails by itself."""
+
     def close(self) -> None:
         """Close all connections; the last one of all processes puts the log away."""
         self._closed = True

@@ -127,7 +127,7 @@ def _first_key(file: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise _bad(file, None, f"cannot be read: {error}") from error
     # After a key there may be what it is allowed.
-    keys = [line.split()[0] for line in lines if line.strip() and line[0] != "#"]
+    keys = [line.split()[0] for line in lines if line.strip() and line.strip()[0] != "#"]
     if not keys or not keys[0].isascii():
         raise _bad(file, None, "holds no key")
     return keys[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from launcher.gateway.problems import RequestError
@@ -72,6 +72,14 @@ class Ending:
         if self.asked.is_set():
             self._hurry.set()
         self.asked.set()
+
+    async def wait_for(self, work: Coroutine[None, None, None], limit_s: float) -> None:
+        """Until `work` is done, its time is over, or nobody wants to wait any more."""
+        tasks = {asyncio.ensure_future(work), asyncio.ensure_future(self._hurry.wait())}
+        first = asyncio.FIRST_COMPLETED
+        await asyncio.wait(tasks, timeout=max(0.0, limit_s), return_when=first)
+        for task in tasks:
+            task.cancel()
 
     async def enforce(self, server: web.Server, under_way: UnderWay, limit_s: float) -> None:
         """Refuse what has no answer shortly before the end of `limit_s`, then close all."""

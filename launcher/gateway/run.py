@@ -170,8 +170,7 @@ async def _serve(
             for watcher in watchers:
                 watcher.cancel()
             await asyncio.gather(*watchers, return_exceptions=True)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(resolver.drain(), max(0.0, over - loop.time()))
+        await ending.wait_for(resolver.drain(), over - loop.time())
         await caller.close()
 
 

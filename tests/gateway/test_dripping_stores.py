@@ -71,6 +71,7 @@ def test_a_store_whose_answers_drip_in_is_used_again_when_it_is_well(
             dripping.leave()
             start_cache(kind, port=port)
             while not (await bench.ask("x")).hits or not bench.store.counts.written:
+                await bench.kept()
                 await asyncio.sleep(0.05)
             assert (await bench.ask("x")).vectors == [truth("x")]
 

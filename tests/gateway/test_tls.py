@@ -122,7 +122,10 @@ def test_a_gateway_follows_its_certificate(
     words = ["--tls-cert", str(files[0]), "--tls-key", str(files[1]), f"m={server.url}"]
     made = spawn("-m", "launcher", "gateway", "--port", "0", *words)
     host, _, port = made.url.removeprefix("https://").removesuffix("/v1").partition(":")
-    shown = lambda: ssl.get_server_certificate((host, int(port)))  # noqa: E731
+
+    def shown() -> str:
+        return ssl.get_server_certificate((host, int(port)))
+
     assert shown() == _first(files[0])
     _issue(authority, files)
     eventually(lambda: shown() == _first(files[0]))

@@ -381,6 +381,19 @@ def test_a_redis_that_refuses_is_not_quoted_with_the_entry(start_cache: Start) -
 
 @pytest.mark.parametrize("kind", ["redis", "memcached"])
 class TestServers:
+    def test_one_that_tells_no_sizes_cannot_be_asked_for_them(
+        self, kind: str, start_cache: Start, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """`cache stats` ended with a traceback."""
+        backend: Any = open_backend(CacheSettings(url=start_cache(kind).url))
+        if kind == "redis":
+            monkeypatch.setattr(backend._clients, "memories", lambda: [{"maxmemory": 0}])
+        else:
+            monkeypatch.setattr(backend._client, "stats", lambda: {b"bytes": b"many"})
+        with pytest.raises(BackendError):
+            backend.stats()
+        backend.close()
+
     def test_killed_and_back_again(self, kind: str, start_cache: Start, caplog: Any) -> None:
         async def work() -> None:
             server = start_cache(kind)

@@ -144,7 +144,8 @@ def clients_of(
     once = Retry(NoBackoff(), 0)
     if address.kind == "server":
         plain = url.replace("valkeys://", "rediss://", 1).replace("valkey://", "redis://", 1)
-        options: dict[str, Any] = {"retry": once, **_TIMES, **dict(connection.parse_url(plain))}
+        untyped: Any = connection
+        options: dict[str, Any] = {"retry": once, **_TIMES, **untyped.parse_url(plain)}
         if password is not None:
             options.pop("password", None)
             options |= _login(options.pop("username", None), password)
@@ -153,7 +154,7 @@ def clients_of(
     if address.kind == "sentinel":
         from redis import sentinel
 
-        untyped: Any = sentinel
+        untyped = sentinel
         asked = {"ssl": address.tls, "retry": once, **_login(None, sentinel_password), **_TIMES}
         sentinels = untyped.Sentinel(list(address.hosts), sentinel_kwargs=asked)
         master = sentinels.master_for(
@@ -177,12 +178,14 @@ def _login(username: str | None, password: Password | None) -> dict[str, Any]:
     if password is None:
         return {} if username is None else {"username": username}
 
+    read = password
+
     class Login(redis.CredentialProvider):
         def get_credentials(self) -> tuple[str] | tuple[str, str]:
             try:
-                read = password()
+                word = read()
             except QlaunchError as error:  # its file is gone: a failure as a wrong password is
                 raise redis.AuthenticationError(error.message) from None
-            return (read,) if username is None else (username, read)
+            return (word,) if username is None else (username, word)
 
     return {"credential_provider": Login()}

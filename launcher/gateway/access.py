@@ -69,7 +69,8 @@ class Keys:
                 return f"{self._path} is too large for a file of keys"
             lines = self._path.read_text("utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            return f"cannot read the keys in {self._path}: {error}"
+            why = getattr(error, "strerror", None) or "it is not UTF-8"
+            return f"cannot read the keys in {self._path}: {why}"
         clients = {}
         for number, line in enumerate(lines, 1):
             if line.strip() and line.strip()[0] != "#":

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from launcher.gateway.output_types import typed
-from launcher.gateway.problems import RequestError, WrongAnswerError
+from launcher.gateway.problems import OtherLengthError, RequestError, WrongAnswerError
 from launcher.gateway.request import EmbeddingCall
 
 NORM_SLACK: Final = 0.02
@@ -104,7 +104,8 @@ def _check(vectors: Sequence[bytes], expected: Expected) -> None:
     size = len(vectors[0]) if expected.dimensions is None else expected.dimensions * 4
     for vector in vectors:
         if len(vector) != size or not size:
-            raise WrongAnswerError(f"a vector has {len(vector) // 4} numbers, not {size // 4}")
+            wrong = WrongAnswerError if expected.dimensions is None else OtherLengthError
+            raise wrong(f"a vector has {len(vector) // 4} numbers, not {size // 4}")
         # NaN and infinities stay in it; finite float32 numbers cannot overflow a double.
         length = math.hypot(*numbers_of(vector))
         if not math.isfinite(length):

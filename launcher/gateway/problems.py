@@ -112,3 +112,7 @@ class UpstreamRefusalError(RequestError):
 
 class WrongAnswerError(Exception):
     """A server's answer that cannot be right: nothing of it is used or kept."""
+
+
+class OtherLengthError(WrongAnswerError):
+    """Vectors of another length than the model's: it is another model."""

@@ -16,7 +16,12 @@ from launcher.gateway.cutting import Cuts
 from launcher.gateway.identity import Identity, Input
 from launcher.gateway.inputs import Checkpoint
 from launcher.gateway.plain_http import Answer
-from launcher.gateway.problems import RequestError, UpstreamRefusalError, WrongAnswerError
+from launcher.gateway.problems import (
+    OtherLengthError,
+    RequestError,
+    UpstreamRefusalError,
+    WrongAnswerError,
+)
 from launcher.gateway.request import EmbeddingCall, Priority
 from launcher.network import retry_after
 
@@ -141,6 +146,8 @@ class Replica:
         except WrongAnswerError as error:
             _LOG.warning("%s answered wrongly: %s", self.source.name, error)
             self._failed()
+            if isinstance(error, OtherLengthError) and part.call.dimensions is None:
+                self.source.suspect()  # it was replaced without a connection that failed
             raise RequestError(
                 502, "upstream_wrong", f"the server answered wrongly: {error}"
             ) from None

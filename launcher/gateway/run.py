@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import errno
 import logging
-import signal
-import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -20,6 +18,7 @@ from launcher.gateway.backends.backend import CacheSettings
 from launcher.gateway.backends.opening import caution, open_backend
 from launcher.gateway.calls import IDLE_S, Caller
 from launcher.gateway.connections import Connection
+from launcher.gateway.ending import Ending
 from launcher.gateway.entry import Dtype
 from launcher.gateway.identity import Identity
 from launcher.gateway.inputs import Checkpoint, InputRules
@@ -29,6 +28,7 @@ from launcher.gateway.replica import Replica, Source
 from launcher.gateway.resolver import Resolver
 from launcher.gateway.server import Gateway, ServerSettings
 from launcher.gateway.store import BUDGET_S, Store
+from launcher.gateway.tls import Certificate
 from launcher.gateway.tracing import Tracing, tracing
 from launcher.gateway.url_source import Listed, NoListError, Probes, UrlSource, served_models
 
@@ -96,7 +96,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def serve(settings: GatewaySettings, announce: Callable[[str], None]) -> None:
-    """Answer requests until SIGTERM or SIGINT, then finish those under way.
+    """Answer requests until SIGTERM, SIGINT or SIGHUP, then finish those under way.
 
     Args:
         settings: of this gateway.
@@ -127,10 +127,9 @@ async def _serve(
 ) -> None:
     import aiohttp
 
-    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    ending = Ending()
+    ending.on_signals(loop)
     async with (
         _store(settings) as store,
         aiohttp.ClientSession(
@@ -161,17 +160,17 @@ async def _serve(
         if settings.follow is not None:
             watchers.append(asyncio.create_task(settings.follow(groups)))
         try:
-            async with _listening(gateway, settings) as endpoint:
+            async with _listening(gateway, settings, ending) as endpoint:
                 announce(endpoint)
-                await stop.wait()
+                await ending.asked.wait()
+                over = loop.time() + settings.drain_s
                 gateway.draining = True
                 _LOG.info("draining: no new connections; requests under way are finished")
         finally:
             for watcher in watchers:
                 watcher.cancel()
             await asyncio.gather(*watchers, return_exceptions=True)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(resolver.drain(), settings.drain_s)
+        await ending.wait_for(resolver.drain(), over - loop.time())
         await caller.close()
 
 
@@ -203,11 +202,14 @@ async def _store(settings: GatewaySettings) -> AsyncIterator[Store | None]:
 
 
 @contextlib.asynccontextmanager
-async def _listening(gateway: Gateway, settings: GatewaySettings) -> AsyncIterator[str]:
+async def _listening(
+    gateway: Gateway, settings: GatewaySettings, ending: Ending
+) -> AsyncIterator[str]:
     """Listen; at the end, stop listening and finish what is under way."""
     from aiohttp import web
 
-    tls = None if settings.tls is None else _tls(*settings.tls)
+    tls = None if settings.tls is None else Certificate(*settings.tls)
+    beside = [] if tls is None else [asyncio.create_task(tls.follow())]
     runner = web.AppRunner(
         gateway.application(),
         access_log=None,
@@ -224,7 +226,7 @@ async def _listening(gateway: Gateway, settings: GatewaySettings) -> AsyncIterat
                 lambda: Connection(handler(), header_s, take_s),
                 settings.host,
                 settings.port,
-                ssl=tls,
+                ssl=None if tls is None else tls.context,
                 ssl_handshake_timeout=None if tls is None else header_s,
                 backlog=_BACKLOG,
             )
@@ -236,8 +238,12 @@ async def _listening(gateway: Gateway, settings: GatewaySettings) -> AsyncIterat
             yield f"{'https' if tls else 'http'}://{host}:{port}/v1"
         finally:
             server.close()
+            over = ending.enforce(handler, gateway.under_way, settings.drain_s)
+            beside.append(asyncio.create_task(over))
     finally:
         await runner.cleanup()
+        for task in beside:
+            task.cancel()
 
 
 def _http_log() -> logging.Logger:
@@ -250,19 +256,6 @@ def _http_log() -> logging.Logger:
 def _without_trace(record: logging.LogRecord) -> bool:
     record.exc_info = record.exc_text = None
     return True
-
-
-def _tls(certificate: Path, key: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
-        raise QlaunchError(
-            f"cannot use the certificate {certificate} with the key {key}: {error}",
-            code="bad_tls",
-            fix="give PEM files: the certificate with its chain, and its key without a passphrase",
-        ) from error
-    return context
 
 
 def _unbindable(settings: GatewaySettings, error: OSError) -> QlaunchError:

@@ -21,6 +21,7 @@ from launcher.gateway.bypass import HEADER as CACHE_CONTROL
 from launcher.gateway.bypass import goes_past
 from launcher.gateway.compressed import inflated
 from launcher.gateway.connections import answering
+from launcher.gateway.ending import UnderWay
 from launcher.gateway.metrics import Metrics
 from launcher.gateway.openapi import Served, document
 from launcher.gateway.origins import origin_rules
@@ -116,6 +117,7 @@ class Gateway:
         self.metrics = Metrics()
         self.metrics.watch(store, groups)
         self.draining = False
+        self.under_way = UnderWay()
         self.unlisted: set[tuple[str, ...]] = set()
         """Servers, by their URLs, whose models' names are not known yet."""
         self._open = 0
@@ -169,7 +171,7 @@ class Gateway:
             if unserved is not None:
                 raise unserved
             _CLIENT.set(self._admit(request))
-            response = await handler(request)
+            response = await self.under_way.answered(handler(request))
         except RequestError as problem:
             self.metrics.refused.labels(problem.code).inc()
             response = _problem(problem)

@@ -31,6 +31,11 @@ _PENDING_BYTES: Final = 32 << 20
 """Most that waits to be written; more is not kept."""
 _WRITE_AFTER_S: Final = 0.5
 """Vectors wait so long for company, or until they fill a batch: one transaction for many."""
+STUCK_S: Final = 1.0
+"""After which a read that no request waits for any more is ended: an answer that drips in would
+keep its thread for ever, and a store that is well again would have nobody to ask it."""
+WRITE_S: Final = 10.0
+"""Longest that a batch may take to be written."""
 _LOG: Final = logging.getLogger("qlaunch.gateway")
 
 
@@ -178,9 +183,14 @@ class Store:
         """Go on without the answer; the thread ends by the backend's own limit."""
         self.counts.slow += 1
         self.counts.bypassed += 1
-        job.cancel()  # where it has not begun; never waits
+        if not job.cancel():  # where it has not begun; never waits
+            asyncio.get_running_loop().call_later(STUCK_S, self._interrupt, job)
         why = f"no answer within {budget_s * 1000:g} ms"
         self._failure(self.breaker, "is bypassed", why)
+
+    def _interrupt(self, job: Future[list[bytes | None]]) -> None:
+        if not job.done():
+            self.backend.interrupt()
 
     def _checked(
         self, keys: Sequence[bytes], entries: Iterable[bytes | None]
@@ -205,7 +215,6 @@ class Store:
         return vectors
 
     async def _write(self) -> None:
-        loop = asyncio.get_running_loop()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurry.wait(), _WRITE_AFTER_S)
         while self._pending:
@@ -213,7 +222,7 @@ class Store:
             written = False
             if self.write_breaker.allows():  # reads that were too slow for a request are no fault
                 try:
-                    await loop.run_in_executor(self._writer, self.backend.set_many, batch)
+                    await self._written(batch)
                     written = True
                     self._success(self.write_breaker, "is written to")
                 except Exception as error:  # noqa: BLE001 - as for reading
@@ -225,6 +234,15 @@ class Store:
                 self.counts.dropped += len(batch)
             for key in batch:
                 self._pending_bytes -= len(self._pending.pop(key))
+
+    async def _written(self, batch: dict[bytes, bytes]) -> None:
+        """Write a batch, and end what does not end by itself."""
+        loop = asyncio.get_running_loop()
+        limit = loop.call_later(WRITE_S, self.backend.interrupt)
+        try:
+            await loop.run_in_executor(self._writer, self.backend.set_many, batch)
+        finally:
+            limit.cancel()
 
     def _next_batch(self) -> dict[bytes, bytes]:
         batch: dict[bytes, bytes] = {}

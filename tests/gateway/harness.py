@@ -82,6 +82,9 @@ class Memory:
         """Counts."""
         return Stats(entries=len(self.entries), bytes=None, max_bytes=None)
 
+    def interrupt(self) -> None:
+        """Nothing."""
+
     def close(self) -> None:
         """Nothing."""
 

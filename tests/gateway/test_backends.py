@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import resource
+import shutil
 import signal
 import socketserver
 import sqlite3
@@ -236,6 +237,16 @@ class TestSqlite:
         assert (tmp_path / "cache" / "v.db").stat().st_mode & 0o077 == 0
         again.close()
 
+    def test_a_folder_that_was_removed_is_made_anew(self, tmp_path: Path) -> None:
+        """Where somebody cleaned ~/.cache nothing was kept until the gateway's next start."""
+        backend = small(tmp_path)
+        backend.set_many(entries(1))
+        shutil.rmtree(tmp_path / "cache")
+        backend.set_many({key(7): b"new"})
+        assert backend.get_many([key(0), key(7)]) == [None, b"new"]
+        assert (tmp_path / "cache").stat().st_mode & 0o077 == 0
+        backend.close()
+
     @pytest.mark.parametrize("what", ["a text", "a database", "a pipe", "a device", "a link"])
     def test_what_is_no_cache_is_refused_and_left_alone(self, tmp_path: Path, what: str) -> None:
         """A file that is no database was taken for a damaged cache and removed; by root, so was
@@ -370,6 +381,19 @@ def test_a_redis_that_refuses_is_not_quoted_with_the_entry(start_cache: Start) -
 
 @pytest.mark.parametrize("kind", ["redis", "memcached"])
 class TestServers:
+    def test_one_that_tells_no_sizes_cannot_be_asked_for_them(
+        self, kind: str, start_cache: Start, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """`cache stats` ended with a traceback."""
+        backend: Any = open_backend(CacheSettings(url=start_cache(kind).url))
+        if kind == "redis":
+            monkeypatch.setattr(backend._clients, "memories", lambda: [{"maxmemory": 0}])
+        else:
+            monkeypatch.setattr(backend._client, "stats", lambda: {b"bytes": b"many"})
+        with pytest.raises(BackendError):
+            backend.stats()
+        backend.close()
+
     def test_killed_and_back_again(self, kind: str, start_cache: Start, caplog: Any) -> None:
         async def work() -> None:
             server = start_cache(kind)
@@ -520,6 +544,47 @@ def test_redis_with_a_password(start_cache: Start, tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="Authentication"):
         without.get_many([key(1)])
     without.close()
+
+
+def test_a_changed_password_of_redis_is_read_without_a_restart(
+    start_cache: Start, tmp_path: Path
+) -> None:
+    """It was read once: after a rotation the gateway went past its cache until its next start."""
+    import redis
+
+    server = start_cache("redis", "--requirepass", "the first")
+    file = tmp_path / "password"
+    file.write_text("the first")
+    backend = open_backend(CacheSettings(url=server.url, password_file=file))
+    backend.set_many({key(1): b"one"})
+    with redis.Redis(port=server.port, password="the first") as admin:
+        admin.config_set("requirepass", "another: one")
+        backend.interrupt()
+        with pytest.raises(BackendError, match="Authentication"):
+            backend.get_many([key(1)])
+        file.unlink()
+        with pytest.raises(BackendError, match="cannot read the password"):
+            backend.get_many([key(1)])
+        file.write_text("another: one\n")
+        assert backend.get_many([key(1)]) == [b"one"]
+    backend.close()
+
+
+@pytest.mark.parametrize("place", ["user:pass%2Fword@", "user@", "?username=user"])
+def test_a_user_of_redis_comes_from_the_url_and_its_password_from_either(
+    place: str, start_cache: Start, tmp_path: Path
+) -> None:
+    server = start_cache("redis", "--user", "user", "on", ">pass/word", "~*", "+@all")
+    file = tmp_path / "password"
+    file.write_text("pass/word")
+    user = place if place.endswith("@") else ""
+    query = place if place.startswith("?") else ""
+    url = f"redis://{user}127.0.0.1:{server.port}/0{query}"
+    given = None if ":" in place else file
+    backend = open_backend(CacheSettings(url=url, password_file=given))
+    backend.set_many({key(1): b"one"})
+    assert backend.get_many([key(1)]) == [b"one"]
+    backend.close()
 
 
 def test_redis_keeps_other_keys_when_ours_are_purged(start_cache: Start) -> None:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 import uvloop
 
+from launcher.gateway.ending import Ending
 from launcher.gateway.run import GatewaySettings, _listening
 from launcher.gateway.server import ServerSettings
 from tests.gateway.harness import Bench, Memory, until
@@ -66,7 +67,7 @@ async def connected(**settings: Any) -> AsyncIterator[Client]:
     server = ServerSettings(**settings)
     async with Bench(Memory(), settings=server) as bench:
         listening = GatewaySettings(host="127.0.0.1", port=0, server=server, drain_s=0.1)
-        async with _listening(bench.gateway, listening) as endpoint:
+        async with _listening(bench.gateway, listening, Ending()) as endpoint:
             client = Client(bench, urlsplit(endpoint).port or 0)
             await client.open()
             try:

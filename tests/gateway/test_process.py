@@ -353,6 +353,12 @@ def test_warm_stats_and_purge(gateway: Spawn, server: Process, home: Path, tmp_p
     code, document = command(home, "cache", "warm", str(tmp_path / "bad.jsonl"), *words)
     assert code == 2
     assert "line 2" in document["errors"][0]["message"]
+    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe")
+    code, document = command(home, "cache", "warm", str(tmp_path / "bytes.txt"), *words)
+    assert (code, document["errors"][0]["message"]) == (
+        2,
+        f"{tmp_path / 'bytes.txt'} cannot be read: it is not UTF-8",
+    )
     (tmp_path / "spaces.txt").write_text("one\n \t\n\nthree\n")
     code, document = command(home, "cache", "warm", str(tmp_path / "spaces.txt"), *words)
     assert (code, document["data"]["texts"]) == (0, 2)  # it ended at the second line

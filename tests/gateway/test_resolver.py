@@ -368,3 +368,23 @@ def test_vectors_are_not_lost_for_an_odd_usage(usage: Any, tokens: int) -> None:
             assert reply.body["usage"] == {"prompt_tokens": tokens, "total_tokens": tokens}
 
     run(work())
+
+
+def test_vectors_of_another_length_have_the_model_looked_at_again() -> None:
+    """A server at a URL that became another model was a 502 until the next probe, 30 s later."""
+
+    async def work() -> None:
+        async with Bench(Memory()) as bench:
+            source = bench.sources[0]
+            whole = [{"index": 0, "embedding": truth("a")}]  # it ignores `dimensions`
+            bench.server.spoil = lambda answer: {**answer, "data": whole}
+            assert (await bench.ask("a", dimensions=8)).status == 502
+            bench.server.spoil = lambda _answer: "NaN"
+            assert (await bench.ask("b")).status == 502
+            assert source.suspected == 0
+            bench.server.spoil = lambda answer: answer
+            bench.server.dimensions = 8
+            assert (await bench.ask("c")).status == 502
+            assert source.suspected > 0
+
+    run(work())

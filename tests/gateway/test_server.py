@@ -217,6 +217,12 @@ class TestKeys:
         for read in (_upstream_key, _first_key):
             assert read(file) == "another-key"
 
+    def test_an_indented_comment_is_no_key_to_who_sends_one(self, tmp_path: Path) -> None:
+        """`cache warm` sent `#` as its key."""
+        file = tmp_path / "keys"
+        file.write_text("  # of the team\nfirst-key-1 texts=5\n")
+        assert Keys(file).client(f"Bearer {_first_key(file)}") is not None
+
     def test_a_changed_file_counts_at_once_and_a_broken_one_does_not(self, tmp_path: Path) -> None:
         async def work() -> None:
             file = tmp_path / "keys"

@@ -18,7 +18,7 @@ from launcher.errors import QlaunchError
 DEFAULT_BYTES: Final = 1 << 30
 LEAST_BYTES: Final = 32 << 20
 ANSWER_S: Final = 0.25
-"""Longest wait for a cache server in a thread; requests themselves wait for less."""
+"""Longest that a thread waits for the next bytes of a cache server; requests wait for less."""
 
 
 class BackendError(Exception):
@@ -99,6 +99,13 @@ class Backend(Protocol):
 
         Raises:
             BackendError: the store cannot be asked.
+        """
+        ...
+
+    def interrupt(self) -> None:
+        """End the calls that threads are in, where a server may keep them for ever.
+
+        They fail; later ones go by new connections. Never waits; raises nothing.
         """
         ...
 

@@ -86,11 +86,15 @@ class MemcachedBackend:
         """Of the whole server."""
         with server_errors(self._errors_of):
             found = {_text(name): value for name, value in self._client.stats().items()}
-        return Stats(
-            entries=_number(found.get("curr_items")),
-            bytes=_number(found.get("bytes")),
-            max_bytes=_number(found.get("limit_maxbytes")),
-        )
+            return Stats(
+                entries=_number(found.get("curr_items")),
+                bytes=_number(found.get("bytes")),
+                max_bytes=_number(found.get("limit_maxbytes")),
+            )
+
+    def interrupt(self) -> None:
+        """Close all connections: whoever reads from one fails with its next bytes, or without."""
+        self._client.close()
 
     def close(self) -> None:
         """Close the connections."""

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
+from launcher.errors import QlaunchError
 from launcher.gateway.backends.backend import ANSWER_S
 from launcher.network.redis_address import RedisAddress
 
@@ -38,6 +39,10 @@ class Clients(Protocol):
         """`INFO memory` of each server that holds entries."""
         ...
 
+    def interrupt(self) -> None:
+        """End all connections, those that a thread waits on too; the next call makes new ones."""
+        ...
+
     def close(self) -> None:
         """Close all connections."""
         ...
@@ -62,9 +67,13 @@ class OneClient:
         memory: Any = self._client.info("memory")
         return [memory]
 
+    def interrupt(self) -> None:
+        """End them all."""
+        self._client.connection_pool.disconnect(inuse_connections=True)
+
     def close(self) -> None:
         """Close the connections, those that a thread still waits on too."""
-        self._client.connection_pool.disconnect(inuse_connections=True)
+        self.interrupt()
 
 
 class ClusterClient:
@@ -92,6 +101,13 @@ class ClusterClient:
         by_node = client.info("memory", target_nodes=client.PRIMARIES)
         return list(by_node.values()) if "used_memory" not in by_node else [by_node]
 
+    def interrupt(self) -> None:
+        """End those of every node; without the lock, which the making of a client may hold."""
+        client = self._client
+        for node in [] if client is None else client.get_nodes():
+            if node.redis_connection is not None:
+                node.redis_connection.connection_pool.disconnect(inuse_connections=True)
+
     def close(self) -> None:
         """Close the connections."""
         with self._lock:
@@ -99,8 +115,15 @@ class ClusterClient:
                 self._client.close()
 
 
+Password = Callable[[], str]
+"""Reads a password, for each connection again: it may have been changed meanwhile."""
+
+
 def clients_of(
-    url: str, address: RedisAddress, password: str | None, sentinel_password: str | None = None
+    url: str,
+    address: RedisAddress,
+    password: Password | None,
+    sentinel_password: Password | None = None,
 ) -> Clients:
     """The clients of an address; nothing is sent yet.
 
@@ -114,20 +137,25 @@ def clients_of(
         ValueError: the URL has an option that is none.
     """
     import redis
+    from redis import connection
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
     once = Retry(NoBackoff(), 0)
     if address.kind == "server":
         plain = url.replace("valkeys://", "rediss://", 1).replace("valkey://", "redis://", 1)
-        client = redis.Redis.from_url(plain, password=password, retry=once, **_TIMES)
-        return OneClient(client)
-    login: dict[str, Any] = {"username": address.username, "password": password, "ssl": address.tls}
+        untyped: Any = connection
+        options: dict[str, Any] = {"retry": once, **_TIMES, **untyped.parse_url(plain)}
+        if password is not None:
+            options.pop("password", None)
+            options |= _login(options.pop("username", None), password)
+        return OneClient(redis.Redis(connection_pool=redis.ConnectionPool(**options)))
+    login = {"ssl": address.tls, **_login(address.username, password)}
     if address.kind == "sentinel":
         from redis import sentinel
 
-        untyped: Any = sentinel
-        asked = {"password": sentinel_password, "ssl": address.tls, "retry": once, **_TIMES}
+        untyped = sentinel
+        asked = {"ssl": address.tls, "retry": once, **_login(None, sentinel_password), **_TIMES}
         sentinels = untyped.Sentinel(list(address.hosts), sentinel_kwargs=asked)
         master = sentinels.master_for(
             address.master, db=address.database, retry=once, **login, **_TIMES
@@ -141,3 +169,23 @@ def clients_of(
         return cluster.RedisCluster(startup_nodes=nodes, retry=once, **login, **_TIMES)
 
     return ClusterClient(make)
+
+
+def _login(username: str | None, password: Password | None) -> dict[str, Any]:
+    """How to log in, as redis-py takes it."""
+    import redis
+
+    if password is None:
+        return {} if username is None else {"username": username}
+
+    read = password
+
+    class Login(redis.CredentialProvider):
+        def get_credentials(self) -> tuple[str] | tuple[str, str]:
+            try:
+                word = read()
+            except QlaunchError as error:  # its file is gone: a failure as a wrong password is
+                raise redis.AuthenticationError(error.message) from None
+            return (word,) if username is None else (username, word)
+
+    return {"credential_provider": Login()}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from launcher import extras
 from launcher.gateway.backends.backend import (
@@ -16,7 +17,7 @@ from launcher.gateway.backends.backend import (
     bad_cache,
     server_errors,
 )
-from launcher.gateway.backends.redis_clients import clients_of
+from launcher.gateway.backends.redis_clients import Password, clients_of
 from launcher.network.redis_address import parse
 
 PREFIX: Final = b"qlaunch:v1:"
@@ -98,12 +99,17 @@ class RedisBackend:
         with server_errors(self._errors_of):
             count = sum(1 for _ in self._clients.get().scan_iter(match=_pattern(None), count=_SCAN))
             memories = self._clients.memories()
-        bounds: list[int] = [memory.get("maxmemory") or 0 for memory in memories]
-        return Stats(
-            entries=count,
-            bytes=sum(memory["used_memory"] for memory in memories),
-            max_bytes=sum(bounds) if all(bounds) else None,
-        )
+            bounds: list[int] = [memory.get("maxmemory") or 0 for memory in memories]
+            return Stats(
+                entries=count,
+                bytes=sum(memory["used_memory"] for memory in memories),
+                max_bytes=sum(bounds) if all(bounds) else None,
+            )
+
+    def interrupt(self) -> None:
+        """End the connections, those that a thread still waits on too."""
+        with suppress(*self._errors_of):
+            self._clients.interrupt()
 
     def close(self) -> None:
         """Close the connections, those that a thread still waits on too."""
@@ -115,19 +121,20 @@ class RedisBackend:
         return int(removed)
 
 
-def password_of(settings: CacheSettings) -> str | None:
-    """The password of the server; None where it has none.
+def password_of(settings: CacheSettings) -> Password | None:
+    """What reads the password of the server; None where it has none.
 
     Raises:
         QlaunchError: `bad_cache` (exit 2): its file cannot be read.
     """
-    if settings.password_file is None:
-        return urlsplit(settings.url).password  # as `parse` has it, but for a URL that is none
-    return _read_password(settings.password_file)
+    if settings.password_file is not None:
+        return _reader(settings.password_file)
+    given = urlsplit(settings.url).password  # as `parse` has it, but for a URL that is none
+    return None if given is None else partial(unquote, given)
 
 
-def sentinel_password_of(settings: CacheSettings) -> str | None:
-    """The password that the sentinels themselves want; None where they want none.
+def sentinel_password_of(settings: CacheSettings) -> Password | None:
+    """What reads the password that the sentinels themselves want; None where they want none.
 
     Raises:
         QlaunchError: `bad_cache` (exit 2): its file cannot be read, or no sentinels are asked.
@@ -136,7 +143,12 @@ def sentinel_password_of(settings: CacheSettings) -> str | None:
         return None
     if "+sentinel" not in settings.url.partition("://")[0]:
         raise bad_cache("the sentinels' password is for redis+sentinel://…, which names sentinels")
-    return _read_password(settings.sentinel_password_file)
+    return _reader(settings.sentinel_password_file)
+
+
+def _reader(file: Path) -> Password:
+    _read_password(file)
+    return partial(_read_password, file)
 
 
 def _read_password(file: Path) -> str:

@@ -195,6 +195,9 @@ class SqliteBackend:
             (count,) = self._connection().execute("SELECT count(*) FROM entries").fetchone()
         return Stats(entries=count, bytes=self._size(), max_bytes=self._settings.max_bytes)
 
+    def interrupt(self) -> None:
+        """Nothing: a disk answers or fails by itself."""
+
     def close(self) -> None:
         """Close all connections; the last one of all processes puts the log away."""
         self._closed = True
@@ -221,7 +224,7 @@ class SqliteBackend:
                 self._open.pop().close()
 
     def _made(self) -> int:
-        """The number of the file, made where it is missing, for nobody else to read.
+        """The number of the file, made where it or its folder is missing, for nobody else to read.
 
         Its log and index take their mode from it. One that is there is not opened here: to close it
         again would end the locks that SQLite has on it in this process.
@@ -229,6 +232,7 @@ class SqliteBackend:
         Raises:
             OSError: it cannot be made.
         """
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         return self._path.stat().st_ino

@@ -45,6 +45,7 @@ from launcher.plan.decision import Decision, Flags
 from launcher.plan.draft import Draft, make_draft, model_kind
 from launcher.plan.inputs import Inputs
 from launcher.plan.request_checks import check_request
+from launcher.plan.wording import in_one_spelling, placed
 
 
 def make_plan(inputs: Inputs) -> Plan:
@@ -59,6 +60,14 @@ def make_plan(inputs: Inputs) -> Plan:
             `does_not_fit` (exit 4) for what the card cannot compute, and for more cards than there
             are, `model_unsupported` (exit 2) for a pooling that no server can do.
     """
+    inputs = in_one_spelling(inputs)
+    try:
+        return _made(inputs)
+    except QlaunchError as error:
+        raise placed(error, inputs.settings) from error
+
+
+def _made(inputs: Inputs) -> Plan:
     check_request(inputs.settings, inputs.extra)
     inputs = placement.on_its_cards(_under_the_profiles_masks(inputs))
     draft = make_draft(inputs)

@@ -267,6 +267,14 @@ class TestEnvironment:
         assert plan.engine.env["OMP_NUM_THREADS"] == "1"
         assert plan.engine.env["OWN"] == "x"
 
+    def test_a_profiles_own_pythonpath_comes_after_the_plugins(self) -> None:
+        """It stood in their place: an engine without plugin and stand-ins, planned as with them."""
+        plain = make_plan(inputs()).engine.env["PYTHONPATH"]
+        assert "sglang_plugin" in plain
+        own = make_plan(inputs(env={"PYTHONPATH": "/own"})).engine.env["PYTHONPATH"]
+        assert own == f"{plain}:/own"
+        assert make_plan(inputs(env={"PYTHONPATH": ""})).engine.env["PYTHONPATH"] == plain
+
     @pytest.mark.parametrize(
         ("architecture", "package"),
         [

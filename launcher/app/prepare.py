@@ -451,10 +451,16 @@ def _model(
     fetching: Fetching,
 ) -> KnownModel:
     from_profile = settings.sources.get("model", "").startswith("profile")
-    return known_model(
-        settings.model,
-        where,
-        fetching,
-        base=profile.file(("model",)).parent if from_profile else None,
-        profile=profile.profile,
-    )
+    try:
+        return known_model(
+            settings.model,
+            where,
+            fetching,
+            base=profile.file(("model",)).parent if from_profile else None,
+            profile=profile.profile,
+        )
+    except QlaunchError as error:
+        # A shipped profile's model is right where it stands; what fails is to fetch it.
+        if error.exit_code is not ExitCode.USAGE or profile.shipped:
+            raise
+        raise at_its_place(error, settings, "model") from error

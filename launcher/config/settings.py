@@ -371,10 +371,10 @@ def place(what: str, path: Path | None, lines: Lines, at: tuple[str | int, ...])
 
 
 def written_at(settings: Resolved, key: str) -> str:
-    """`profile FILE:LINE: ` before a message about a setting that a file says; else nothing: the
-    command line and the environment are in front of whoever reads it."""
+    """`profile FILE:LINE: ` before a message about a setting that a file or the environment says;
+    else nothing: the command line is in front of whoever reads it."""
     source = settings.sources.get(key, "")
-    return f"{source}: " if source.startswith(("profile ", "user config ")) else ""
+    return f"{source}: " if source.startswith(("profile ", "user config ", "environment ")) else ""
 
 
 def at_its_place(error: QlaunchError, settings: Resolved, key: str) -> QlaunchError:

@@ -74,7 +74,7 @@ ON_CPU: Final[Mapping[str, tuple[str, ...]]] = {
     "kv-cache-dtype": ("auto", "bf16", "bfloat16", "fp8_e4m3"),
 }
 """Values with which a start on a CPU may come through. With others SGLang 0.5.23 ended in seconds
-(14 backends and 4 formats tried: MiniLM), on errors that read like a damaged environment."""
+(14 backends and 4 formats tried: MiniLM), some on errors that read like a damaged environment."""
 
 
 def given(flags: Mapping[str, FlagValue], extra: tuple[str, ...]) -> Flags:

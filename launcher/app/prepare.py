@@ -22,6 +22,7 @@ from launcher.config.loading import SUFFIXES, LoadedProfile, load_profile
 from launcher.config.settings import (
     Resolved,
     UserConfig,
+    at_its_place,
     for_release,
     is_offline,
     load_user_config,
@@ -184,10 +185,19 @@ def _check_before_fetching(
 ) -> None:
     check_request(settings, request.extra)
     if request.secrets and not request.elsewhere:
-        require_secrets(settings.api_key_file, settings.cache)
+        _require_secrets(settings)
         ports.require_known(settings.host)
     if request.extra and brought is None:
         flag_tables.require(request.extra, choice.release.version)
+
+
+def _require_secrets(settings: Resolved) -> None:
+    """The files of keys and passwords, a refusal with the place that names the file."""
+    try:
+        require_secrets(settings.api_key_file, settings.cache)
+    except QlaunchError as error:
+        key = "api_key_file" if error.code == "api_key_unusable" else "cache"
+        raise at_its_place(error, settings, key) from error
 
 
 def _profile(name: str, where: Dirs, hardware: Hardware) -> tuple[LoadedProfile, Hardware]:
@@ -349,8 +359,8 @@ def require_fit(prepared: Prepared) -> None:
             f"{plan.profile} with {plan.model_name} cannot run here: {why}",
             code="limit_too_low",
             exit_code=ExitCode.DOES_NOT_FIT,
-            fix="raise that limit: ulimit, LimitNOFILE=, LimitAS= and LimitCPU= in systemd, "
-            "--ulimit in a container",
+            fix="raise that limit: ulimit, LimitNOFILE=, LimitAS=, LimitCPU= and LimitFSIZE= in "
+            "systemd, --ulimit in a container",
         )
     knob = plan.remedy
     place = "" if knob and knob.startswith("--replicas") else ": give it after `--`"
@@ -423,7 +433,7 @@ def _choose(
         return engine_and_card.choose(wanted, profile.profile.hardware, hardware, host)
     except QlaunchError as error:
         if error.code != "does_not_fit":
-            raise
+            raise at_its_place(error, settings, "engine") from error
         others = what_runs_here(hardware, where)
         machine = "such a machine" if hardware.assumed else "this machine"
         raise QlaunchError(
@@ -441,10 +451,16 @@ def _model(
     fetching: Fetching,
 ) -> KnownModel:
     from_profile = settings.sources.get("model", "").startswith("profile")
-    return known_model(
-        settings.model,
-        where,
-        fetching,
-        base=profile.file(("model",)).parent if from_profile else None,
-        profile=profile.profile,
-    )
+    try:
+        return known_model(
+            settings.model,
+            where,
+            fetching,
+            base=profile.file(("model",)).parent if from_profile else None,
+            profile=profile.profile,
+        )
+    except QlaunchError as error:
+        # A shipped profile's model is right where it stands; what fails is to fetch it.
+        if error.exit_code is not ExitCode.USAGE or profile.shipped:
+            raise
+        raise at_its_place(error, settings, "model") from error

@@ -13,6 +13,7 @@ from launcher.engine import command, releases
 from launcher.engine.environments import install
 from launcher.engine.options import flags as flag_tables
 from launcher.engine.options import own_options
+from launcher.engine.options.spelling import spelled
 from launcher.engine.release import Engine, Release
 from launcher.errors import QlaunchError
 from launcher.paths import Dirs
@@ -84,8 +85,10 @@ def _require(
     loaded: LoadedProfile, at: KeyPath, flags: Mapping[str, FlagValue], engine: Engine
 ) -> None:
     """Refuse options of one place in a profile that an engine does not take."""
+    table = engine.options or flag_tables.table(engine.version)
+    known = table.index() if table else {}
     for name, value in flags.items():
-        one = {name: value}
+        one, _ = spelled({name: value}, known)
         try:
             option_checks.check_options(option_checks.given(one, ()), device=engine.release.device)
             flag_tables.require(command.render(one), engine.options or engine.version)

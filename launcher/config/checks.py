@@ -91,6 +91,18 @@ _HARMLESS = re.compile("TOKENIZERS?|TOKENS")
 _FEWER_THREADS = frozenset({"OMP_DYNAMIC", "OMP_THREAD_LIMIT", "KMP_DEVICE_THREAD_LIMIT"})
 """Products are divided among a number of threads; OpenMP then starts fewer of them, and the shares
 of the others stay what was in memory (oneDNN in bfloat16)."""
+OWNED_VARIABLES = {
+    "PYTHONHOME": "leave it out: the engine has a Python of its own",
+    "SGLANG_PLUGINS": "leave it out, or write `plugin: false` for an engine without any",
+    "SGLANG_USE_CPU_ENGINE": "set `hardware.device` instead",
+    "SGLANG_EXTERNAL_MODEL_PACKAGE": "leave it out: the model decides it",
+    "QLAUNCH_MODEL_PATH": "set `model` instead",
+    "QLAUNCH_START_METHOD": "set `start_method` instead",
+}
+"""Variables with which the engine would not be what is planned: one without qlaunch's plugin, which
+pools by another token and takes twice the memory that is predicted, or none that starts."""
+LONGEST_VARIABLE = 128 * 1024 - 1
+"""Bytes of `NAME=value`, its end not counted: Linux starts no program with more (execve(2))."""
 _HOST_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?", re.ASCII)
 
 
@@ -129,7 +141,7 @@ def profile_problems(profile: Profile) -> Iterator[Located]:
     for number, flags in enumerate(profile.fallback):
         for path, problem in flags_problems(flags):
             yield ("fallback", number, *path[1:]), problem
-    unfit = {name: env_problem(name) for name in profile.env}
+    unfit = {name: env_problem(name) or _too_long(name, profile.env[name]) for name in profile.env}
     yield from ((("env", name), wrong) for name, wrong in unfit.items() if wrong)
     if profile.restart.backoff_initial_s > profile.restart.backoff_max_s:
         message = "`restart.backoff_initial_s` is longer than `restart.backoff_max_s`"
@@ -229,10 +241,21 @@ def env_problem(name: str) -> ProfileProblem | None:
         return ProfileProblem(
             f"`env.{name}` looks like a secret; secrets do not belong in a profile", advice
         )
+    if name in OWNED_VARIABLES:
+        return ProfileProblem(f"`env.{name}` is set by qlaunch itself", OWNED_VARIABLES[name])
     if name in _FEWER_THREADS:
         message = f"`env.{name}` lets OpenMP leave shares of a product out: vectors would be wrong"
         return ProfileProblem(message, "remove it, and give a number of threads by `threads: N`")
     return None
+
+
+def _too_long(name: str, value: str) -> ProfileProblem | None:
+    """A variable of a size with which the kernel starts no program."""
+    taken = len(f"{name}={value}".encode())
+    if taken <= LONGEST_VARIABLE:
+        return None
+    message = f"`env.{name}` takes {taken} bytes, and Linux starts no program with that"
+    return ProfileProblem(message, "write it into a file, and give the file's path")
 
 
 def host_problem(host: str, name: str = "host") -> ProfileProblem | None:

@@ -51,8 +51,10 @@ def with_parents(
     line = [document]
     while (name := line[-1].tree.get(KEY)) is not None:
         child = line[-1]
-        if not isinstance(name, str) or not name.strip():
+        if not isinstance(name, str):
             break  # the type says what belongs there
+        if not name.strip():
+            raise child.refusal((KEY,), "`extends` is empty", "name a profile, or leave it out")
         path = find(name, child)
         if any(each.path.resolve() == path.resolve() for each in line):
             circle = " → ".join([*(each.path.stem for each in line), path.stem])

@@ -370,5 +370,23 @@ def place(what: str, path: Path | None, lines: Lines, at: tuple[str | int, ...])
     return f"{what} {path}{line}" if path else what
 
 
+def written_at(settings: Resolved, key: str) -> str:
+    """`profile FILE:LINE: ` before a message about a setting that a file or the environment says;
+    else nothing: the command line is in front of whoever reads it."""
+    source = settings.sources.get(key, "")
+    return f"{source}: " if source.startswith(("profile ", "user config ", "environment ")) else ""
+
+
+def at_its_place(error: QlaunchError, settings: Resolved, key: str) -> QlaunchError:
+    """`error`, which is about the setting `key`, with the file and the line that say it."""
+    return QlaunchError(
+        f"{written_at(settings, key)}{error.message}",
+        code=error.code,
+        exit_code=error.exit_code,
+        fix=error.fix,
+        data=error.data,
+    )
+
+
 def _invalid(source: str, problem: ProfileProblem, code: str = "setting_invalid") -> QlaunchError:
     return QlaunchError(f"{source}: {problem.message}", code=code, fix=problem.fix)

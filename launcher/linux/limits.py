@@ -26,6 +26,9 @@ LEAST_ADDRESSES: Final = 2_500_000_000
 """Bytes that the scheduler maps, most of which it never touches (measured: 2.45 GB, MiniLM)."""
 LEAST_CPU_S: Final = 600
 """Seconds of processor time; a start takes some 20 on two cores, and each life counts anew."""
+LEAST_FILE_BYTES: Final = 64 << 10
+"""A start writes its state, its log and its record in files of less (measured: under a limit of
+64 KiB one comes through, under one of 10 KiB none does)."""
 _RAISED: Final = (
     resource.RLIMIT_AS,
     resource.RLIMIT_CPU,
@@ -105,6 +108,12 @@ def too_low(ram_bytes: int | None) -> str | None:
         return (
             f"a process is ended after {cpu_s} s of processor time (ulimit -t), which an engine "
             f"uses up while it serves: {LEAST_CPU_S} s are the least"
+        )
+    file_bytes = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    if file_bytes != resource.RLIM_INFINITY and file_bytes < LEAST_FILE_BYTES:
+        return (
+            f"a file may not be larger than {file_bytes} bytes (ulimit -f), and a service's own "
+            f"need {LEAST_FILE_BYTES}, and more as its log grows"
         )
     return None
 

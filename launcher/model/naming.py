@@ -27,9 +27,9 @@ def served_name(folder: Path) -> str:
     """What clients call a model that no card names: its folder's name, as the engine takes it.
 
     SGLang reads what follows a colon as a LoRA adapter, and its parser reads a word that starts
-    with a dash as an option.
+    with a dash as an option; a word in braces is one that a start fills in (`{port}`).
     """
-    return folder_name(folder).replace(":", "-").strip().lstrip("-") or "model"
+    return re.sub("[:{}]", "-", folder_name(folder)).strip().lstrip("-") or "model"
 
 
 def service_name(source: Source) -> str:

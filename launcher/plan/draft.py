@@ -265,6 +265,9 @@ def _threads(inputs: Inputs, side_by_side: int) -> Decision[int | None]:
         threads, source = replicas.threads_each(cpu.usable, side_by_side), cpu.usable_source
     else:
         threads, source = wanted, inputs.settings.sources.get("threads", "as given")
+    own = inputs.profile.env.get("OMP_NUM_THREADS", "")
+    if own.isdecimal() and int(own) > 0:  # it goes before ours in the engine's environment
+        threads, source = int(own), "OMP_NUM_THREADS in the profile's env"
     words = f"{threads} threads"
     if side_by_side > 1:
         words = f"{side_by_side} replicas of {threads} {'thread' if threads == 1 else 'threads'}"

@@ -66,6 +66,16 @@ ALONE: Final = ("tp-size", "pp-size", "nnodes")
 """Parts of a model on several devices: SGLang has them for GPUs, and for CPUs with kernels for AMX
 that no release on PyPI holds."""
 
+_ATTENDS: Final = ("torch_native", "intel_amx", "flex_attention")
+ON_CPU: Final[Mapping[str, tuple[str, ...]]] = {
+    "attention-backend": _ATTENDS,
+    "prefill-attention-backend": _ATTENDS,
+    "decode-attention-backend": _ATTENDS,
+    "kv-cache-dtype": ("auto", "bf16", "bfloat16", "fp8_e4m3"),
+}
+"""Values with which a start on a CPU may come through. With others SGLang 0.5.23 ended in seconds
+(14 backends and 4 formats tried: MiniLM), some on errors that read like a damaged environment."""
+
 
 def given(flags: Mapping[str, FlagValue], extra: tuple[str, ...]) -> Flags:
     """The options that are given and not switched off, the user's own included."""
@@ -106,6 +116,11 @@ def check_options(found: Flags, *, device: str) -> None:
         f"--{name} {value}: on a CPU an engine computes a whole model (copies of it: --dp-size)"
         for name in ALONE
         if device == "cpu" and (value := count(found, name)) is not None and value > 1
+    ]
+    wrong += [
+        f"--{name} {found[name]}: on a CPU the engine has {', '.join(values)}"
+        for name, values in ON_CPU.items()
+        if device == "cpu" and name in found and found[name] not in values
     ]
     outside = list(_outside(found))
     wrong += outside

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from launcher.argv import options
-from launcher.config.settings import Resolved
+from launcher.config.settings import Resolved, at_its_place
 from launcher.errors import QlaunchError
 from launcher.network.listening import require_guarded
 
@@ -31,11 +31,14 @@ def check_request(settings: Resolved, extra: tuple[str, ...]) -> None:
         QlaunchError: `usage` (exit 2) for options qlaunch sets itself, `unauthenticated_bind`
             (exit 2) for an address beyond this machine without a key; `usage` for one port twice.
     """
-    require_guarded(
-        settings.host,
-        keyed=bool(settings.api_key_file),
-        allowed=settings.allow_unauthenticated,
-    )
+    try:
+        require_guarded(
+            settings.host,
+            keyed=bool(settings.api_key_file),
+            allowed=settings.allow_unauthenticated,
+        )
+    except QlaunchError as error:
+        raise at_its_place(error, settings, "host") from error
     if settings.metrics_port and settings.metrics_port == settings.port:
         raise QlaunchError(
             f"port {settings.port} is asked for twice: for the service and for its metrics",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final
 
 import msgspec
 
@@ -45,6 +47,9 @@ from launcher.plan.decision import Decision, Flags
 from launcher.plan.draft import Draft, make_draft, model_kind
 from launcher.plan.inputs import Inputs
 from launcher.plan.request_checks import check_request
+from launcher.plan.wording import in_one_spelling, placed
+
+PATH: Final = "PYTHONPATH"
 
 
 def make_plan(inputs: Inputs) -> Plan:
@@ -59,6 +64,14 @@ def make_plan(inputs: Inputs) -> Plan:
             `does_not_fit` (exit 4) for what the card cannot compute, and for more cards than there
             are, `model_unsupported` (exit 2) for a pooling that no server can do.
     """
+    inputs = in_one_spelling(inputs)
+    try:
+        return _made(inputs)
+    except QlaunchError as error:
+        raise placed(error, inputs.settings) from error
+
+
+def _made(inputs: Inputs) -> Plan:
     check_request(inputs.settings, inputs.extra)
     inputs = placement.on_its_cards(_under_the_profiles_masks(inputs))
     draft = make_draft(inputs)
@@ -325,9 +338,18 @@ def _environment(inputs: Inputs, draft: Draft) -> dict[str, str]:
     env |= {} if "detokenizer" in draft.parts else whole_texts.STRAIGHT
     if inputs.checkpoint.lower_case:
         env["QLAUNCH_LOWER_CASE"] = "1"
-    env = env | placement.shown(inputs) | inputs.profile.env
+    env = env | placement.shown(inputs) | _own_variables(inputs, env)
     guard.check_doors(draft.flags, inputs.extra, env)
     return env
+
+
+def _own_variables(inputs: Inputs, env: Mapping[str, str]) -> dict[str, str]:
+    """The profile's own variables, which win; its PYTHONPATH comes after ours, without which the
+    engine has neither qlaunch's plugin nor what stands in for missing kernels."""
+    own = dict(inputs.profile.env)
+    if PATH in own and PATH in env:
+        own[PATH] = ":".join(filter(None, (env[PATH], own[PATH])))
+    return own
 
 
 def _pool_bytes(inputs: Inputs, flags: Flags) -> int:

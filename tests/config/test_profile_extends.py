@@ -285,3 +285,12 @@ def test_shipped_children_differ_from_their_parent_in_the_model_only(name: str) 
     }
     assert fields == {field: getattr(parent, field) for field in fields}
     assert list(loaded.profile.flags) == list(parent.flags)
+
+
+@pytest.mark.parametrize("name", ['""', '" "'])
+def test_an_empty_extends_is_not_passed_over(folder: Path, name: str) -> None:
+    """It was none: `the key hardware is missing`, or nothing at all where there was one."""
+    write(folder, "child", f"title: x\nextends: {name}\n")
+    error = refused(folder)
+    assert error.message.endswith("child.yaml:2: `extends` is empty")
+    assert error.fix == "name a profile, or leave it out"

@@ -291,6 +291,33 @@ def test_variables_that_only_look_like_secrets_are_fine(user_dir: Path) -> None:
     assert list(load_profile("mine", user_dir).profile.env) == names
 
 
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        ("SGLANG_PLUGINS", "plugin: false"),
+        ("PYTHONHOME", "a Python of its own"),
+        ("SGLANG_USE_CPU_ENGINE", "hardware.device"),
+        ("QLAUNCH_MODEL_PATH", "set `model`"),
+    ],
+)
+def test_variables_that_take_the_plugin_or_the_python_away_are_refused(
+    user_dir: Path, name: str, fix: str
+) -> None:
+    """SGLANG_PLUGINS left qlaunch's plugin out, with 1.38 GB of 0.59 predicted; PYTHONHOME ended a
+    start with the advice to install the engine again."""
+    error = refusal(user_dir, f"env:\n  A: b\n  {name}: x\n")
+    assert f"mine.yaml:8: `env.{name}` is set by qlaunch itself" in error.message
+    assert fix in (error.fix or "")
+
+
+def test_a_variable_with_which_linux_starts_no_program_is_refused(user_dir: Path) -> None:
+    """A start ended with `Argument list too long`, and the advice to install the engine again."""
+    error = refusal(user_dir, f"env:\n  A: {'x' * 131_070}\n")
+    assert "`env.A` takes 131072 bytes" in error.message
+    (user_dir / "mine.yaml").write_text(f"{MINIMAL}env:\n  A: {'x' * 131_069}\n")
+    assert len(load_profile("mine", user_dir).profile.env["A"]) == 131_069
+
+
 def test_flag_values_keep_their_types(user_dir: Path) -> None:
     flags = "flags:\n  a: true\n  b: 1\n  c: 0.5\n  d: on\n  e: [x, y]\n  cpu-offload-gb: 1\n"
     (user_dir / "mine.yaml").write_text(MINIMAL + flags)

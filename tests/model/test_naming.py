@@ -47,6 +47,7 @@ def test_a_service_gets_a_name_that_it_can_have(source: str, name: str) -> None:
         ("/models/--help", "help"),
         ("/models/--", "model"),
         ("/models/a:b", "a-b"),
+        ("/models/{port}", "port-"),
         ("/models/trail ", "trail"),
         ("/models/My 模型", "My 模型"),
     ],

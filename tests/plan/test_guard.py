@@ -29,7 +29,7 @@ def test_the_limits_are_in_the_engines_environment_and_its_folder_first() -> Non
 
 def test_it_stays_without_the_plugin_and_over_a_profiles_own_path() -> None:
     plan = make_plan(inputs(plugin=False, env={"PYTHONPATH": "/own"}))
-    assert plan.engine.env["PYTHONPATH"] == f"{command.GUARD}:/own"
+    assert plan.engine.env["PYTHONPATH"] == f"{command.GUARD}:{command.STANDINS}:/own"
     assert guard.VARIABLE in plan.engine.env
 
 

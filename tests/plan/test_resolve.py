@@ -266,6 +266,15 @@ class TestEnvironment:
         plan = make_plan(inputs(env={"OMP_NUM_THREADS": "1", "OWN": "x"}))
         assert plan.engine.env["OMP_NUM_THREADS"] == "1"
         assert plan.engine.env["OWN"] == "x"
+        assert "1 threads: OMP_NUM_THREADS in the profile's env" in plan.reasons
+
+    def test_a_profiles_own_pythonpath_comes_after_the_plugins(self) -> None:
+        """It stood in their place: an engine without plugin and stand-ins, planned as with them."""
+        plain = make_plan(inputs()).engine.env["PYTHONPATH"]
+        assert "sglang_plugin" in plain
+        own = make_plan(inputs(env={"PYTHONPATH": "/own"})).engine.env["PYTHONPATH"]
+        assert own == f"{plain}:/own"
+        assert make_plan(inputs(env={"PYTHONPATH": ""})).engine.env["PYTHONPATH"] == plain
 
     @pytest.mark.parametrize(
         ("architecture", "package"),

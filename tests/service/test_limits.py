@@ -86,6 +86,8 @@ def _prlimit() -> None:
         ("--nofile=64", "may open 64 files (ulimit -n), and an engine needs 128"),
         ("--as=1500000000", "may map 1.50 GB (ulimit -v), and an engine maps 2.50 GB"),
         ("--cpu=60", "is ended after 60 s of processor time (ulimit -t)"),
+        ("--fsize=10240", "may not be larger than 10240 bytes (ulimit -f)"),
+        ("--fsize=65536", "None"),
         ("--core=0", "None"),
     ],
 )

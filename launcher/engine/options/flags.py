@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -137,6 +138,12 @@ def _index(version: str) -> dict[str, Option]:
 def is_option(word: str) -> bool:
     """Whether any release with a table here has an option `word`, `--context-length`."""
     return any(word in _index(version) for version in reversed(versions()))
+
+
+def newest(word: str) -> str | None:
+    """The main name that an option has in the newest release with a table; None if it has none."""
+    found = _index(versions()[-1]).get(word)
+    return found.name if found else None
 
 
 def check(options: Sequence[str], against: str | Table) -> list[FlagProblem]:
@@ -360,12 +367,26 @@ def _value_problems(name: str, option: Option, value: str) -> Iterator[FlagProbl
 
 def _size(text: str) -> int:
     """SGLang's `human_readable_int` (srt/utils/common.py): 1k, 25.6k, 1Ki; case matters."""
-    match = re.fullmatch(r"(\d+)(\.\d+)?(Ki|Mi|Gi|Ti|k|M|G|T)", text.strip())
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(Ki|Mi|Gi|Ti|k|M|G|T)", text.strip())
     if not match:
         return int(text)
-    if match[2] and match[3].endswith("i"):
+    number, suffix = match[1], match[2]
+    power = "kMGT".index(suffix[0].lower() if suffix[0] == "K" else suffix[0]) + 1
+    if not suffix.endswith("i"):
+        return int(Decimal(number) * 1000**power)
+    if "." in number:
         raise ValueError(text)
-    return int(match[1])
+    return int(number) << 10 * power
+
+
+def whole_number(text: str, option: Option) -> int | None:
+    """The number that the engine reads in `text` for an option that takes one; else None."""
+    if option.type not in ("int", "size"):
+        return None
+    try:
+        return int(_CONVERT[option.type](text))
+    except ValueError:
+        return None
 
 
 _CONVERT: dict[str, Callable[[str], Any]] = {

@@ -68,8 +68,14 @@ _PREFIXES = (
 _SECRET = re.compile(r"TOKEN(?!IZER)|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIAL", re.IGNORECASE)
 """Names that hold secrets, whatever they begin with: models are fetched before the engine starts,
 so it never needs one."""
-_ELSEWHERE = frozenset({"SGLANG_USE_MODELSCOPE"})
-"""Fetches the model by a client that engines do not have."""
+_ELSEWHERE = frozenset(
+    {
+        "SGLANG_USE_MODELSCOPE",  # fetches the model by a client that engines do not have
+        "SGLANG_PLUGINS",  # a list without qlaunch's own, which the plan counts on
+        *("SGLANG_RUST_SERVER", "SGLANG_GRPC_PORT"),  # ways in beside the guard
+    }
+)
+"""Meant for a server of the user's own; a profile that says them is told why not."""
 
 
 def is_secret(name: str) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from launcher.model.files import broken, missing, read_json_object
 from launcher.model.safetensors import DTYPE_NAMES
 from launcher.model.special_tokens import marks_of
+from launcher.units import counted
 from launcher.yaml_reader import shown
 
 if TYPE_CHECKING:
@@ -397,8 +398,8 @@ def _check_tensors(
         _check_prefix(path, found)
         raise broken(
             path,
-            f"describes {len(expected)} tensors, of which the weights lack {len(absent)},"
-            f" such as {absent[0]}",
+            f"describes {counted(len(expected), 'tensor')}, of which the weights lack"
+            f" {len(absent)}, such as {absent[0]}",
         )
     more = list(islice((t.name for n, t in found.items() if n not in expected), 1))
     if more:

@@ -33,6 +33,7 @@ from launcher.plan import (
 from launcher.plan.decision import Decision, Flags
 from launcher.plan.inputs import Inputs
 from launcher.plan.option_checks import given
+from launcher.units import counted
 
 ENCODER_FLAGS: Final[Mapping[str, FlagValue]] = {
     **whole_texts.WHOLE,
@@ -265,7 +266,7 @@ def _threads(inputs: Inputs, side_by_side: int) -> Decision[int | None]:
         threads, source = replicas.threads_each(cpu.usable, side_by_side), cpu.usable_source
     else:
         threads, source = wanted, inputs.settings.sources.get("threads", "as given")
-    words = f"{threads} threads"
+    words = counted(threads, "thread")
     if side_by_side > 1:
         words = f"{side_by_side} replicas of {threads} {'thread' if threads == 1 else 'threads'}"
     much = threads * side_by_side > cpu.usable

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from launcher.model.files import broken, missing, read_json_object
+from launcher.model.files import broken, check_no_adapter, missing, read_json_object
 from launcher.model.safetensors import DTYPE_NAMES
 from launcher.model.special_tokens import marks_of
 from launcher.units import counted
@@ -395,6 +395,7 @@ def _check_tensors(
             found[name] = tensor
     absent = [name for name in expected if name not in found]
     if absent:
+        check_no_adapter(path, found)
         _check_prefix(path, found)
         raise broken(
             path,

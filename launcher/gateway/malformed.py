@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _CODES: Final = {400: "bad_http", 504: "timed_out"}
 _TEXTS: Final = {
-    400: "this is no HTTP/1.1 request: its first line, a header or its length cannot be read",
+    400: "this is not a request of HTTP/1.1: its first line, a header or its length cannot be read",
     504: "the request took too long",
 }
 _TOO_LONG: Final = "the first line of the request, or a header, is too long"

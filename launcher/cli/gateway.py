@@ -283,8 +283,8 @@ def _origins(words: tuple[str, ...]) -> frozenset[str]:
             msgspec.convert(word, Origin)
         except msgspec.ValidationError:
             raise click.UsageError(
-                f"--allow-origin {word!r} is not an origin: give https://app.example, without a path,"
-                " or * for all"
+                f"--allow-origin {word!r} is not an origin: give https://app.example, without a"
+                " path, or * for all"
             ) from None
     return frozenset(words)
 

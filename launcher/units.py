@@ -25,6 +25,18 @@ def size(count: float | None) -> str:
     return f"{count / 1e3:.0f} kB"
 
 
+def counted(count: float, noun: str, form: str = "") -> str:
+    """`1 vector`, `2 vectors`, `1 entry`, `1,234 rows`.
+
+    Args:
+        count: how many.
+        noun: for one.
+        form: of the number, as format() takes it.
+    """
+    many = f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}s"
+    return f"{count:{form}} {noun if count == 1 else many}"
+
+
 def off(error: float | None) -> str:
     """How far a prediction was off, in words: `9 % too high`; nothing where it is not known.
 

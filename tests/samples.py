@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +104,14 @@ def installed(engines: Path, release: str = "cpu", **changes: Any) -> Path:
 
 def packages(root: Path, release: Release) -> Path:
     """What pip notes of an environment's packages, each of one module; returns their folder."""
-    place = root / "lib" / "python3.11" / "site-packages"
     lock = (LOCKS / release.lock).read_text("utf-8") if release.lock else ""
-    for line in (*release.requirements, *lock.splitlines()):
+    return pinned_packages(root, (*release.requirements, *lock.splitlines()))
+
+
+def pinned_packages(root: Path, lines: Iterable[str]) -> Path:
+    """The same of requirements and the lines of a lock."""
+    place = root / "lib" / "python3.11" / "site-packages"
+    for line in lines:
         name, pinned, version = line.partition("==")
         if not pinned:
             continue

@@ -38,6 +38,7 @@ from launcher.documents.plan import Plan
 from launcher.errors import ExitCode, QlaunchError
 from launcher.linux.files import place_problem
 from launcher.model.checkpoint import Prompts
+from launcher.units import counted
 from launcher.verify.instruction import Wording
 
 CALL_BYTES: Final = 256 << 10
@@ -233,7 +234,7 @@ class _Work:
         outcome = Outcome(self._out, self._format)
         if output.resumed:
             outcome.resumed_rows = output.at.rows
-            self._say(f"going on after {output.at.rows + output.at.bad:,} rows")
+            self._say(f"going on after {counted(output.at.rows + output.at.bad, 'row', ',')}")
         try:
             if not output.journal.last.whole:
                 self._embed(output, outcome)
@@ -441,7 +442,7 @@ def differences(before: Identity, now: Identity) -> list[str]:
     said = []
     old, new = before.inputs, now.inputs
     if len(old) != len(new):
-        said.append(f"it has {len(old)} inputs, and now there are {len(new)}")
+        said.append(f"it has {counted(len(old), 'input')}, and now there are {len(new)}")
     for one, other in zip(old, new, strict=False):
         if (one.bytes, one.digest) != (other.bytes, other.digest):
             name = other.path

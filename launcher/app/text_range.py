@@ -9,6 +9,7 @@ from launcher.documents.comparison import Level
 from launcher.documents.plan import Plan
 from launcher.errors import QlaunchError
 from launcher.model import special_tokens
+from launcher.units import counted
 
 
 def require(levels: Sequence[Level], plan: Plan, *, least: int | None = None) -> None:
@@ -25,7 +26,8 @@ def require(levels: Sequence[Level], plan: Plan, *, least: int | None = None) ->
     inputs = min(level.batch for level in levels)
     if plan.guard is not None and inputs > plan.guard.inputs:
         raise QlaunchError(
-            f"--batch {inputs}: a call to {plan.model_name} has {plan.guard.inputs} texts at most",
+            f"--batch {inputs}: a call to {plan.model_name} has"
+            f" {counted(plan.guard.inputs, 'text')} at most",
             code="usage",
             fix=f"give --batch a number from 1 to {plan.guard.inputs}",
         )

@@ -24,6 +24,7 @@ from launcher.config.profile import Profile
 from launcher.documents.comparison import Mode
 from launcher.errors import ExitCode, QlaunchError
 from launcher.linux.files import write_named
+from launcher.units import counted
 
 WIDTH = 98
 _WITHOUT: Final = re.compile(
@@ -224,7 +225,8 @@ def _evidence(base: LoadedProfile, found: Tuning, word: str) -> Iterable[str]:
         yield from _wrapped(_mode(mode, found))
     machine = found.machine
     gpus = f"; {', '.join(machine.gpus)}" if machine.gpus else ""
-    yield from _wrapped(f"Machine: {machine.cpu}, {machine.threads} threads{gpus}.")
+    threads = "? threads" if machine.threads is None else counted(machine.threads, "thread")
+    yield from _wrapped(f"Machine: {machine.cpu}, {threads}{gpus}.")
     versions = {**found.versions, **_engines(found)}
     yield from _wrapped(
         "Versions: " + ", ".join(f"{name} {value}" for name, value in versions.items()) + "."

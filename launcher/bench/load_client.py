@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 
 from launcher.bench.target import Target
+from launcher.units import counted
 
 if TYPE_CHECKING:
     import aiohttp
@@ -164,7 +165,9 @@ class Client:
         except (ValueError, RecursionError) as error:
             raise AskError(f"the answer is not an embedding response: {error}") from None
         if len(answer.data) != texts:
-            raise AskError(f"{len(answer.data)} vectors came back for {texts} texts")
+            raise AskError(
+                f"{counted(len(answer.data), 'vector')} came back for {counted(texts, 'text')}"
+            )
         vectors = []
         for place, item in enumerate(answer.data):
             if item.index != place:

@@ -15,7 +15,7 @@ import msgspec
 from launcher.bench.load import Interrupted, Target, TextError, TextSource
 from launcher.documents.comparison import Level, Mode, Quality, Row
 from launcher.errors import QlaunchError
-from launcher.units import length
+from launcher.units import counted, length
 
 Say = Callable[[str], None]
 
@@ -199,7 +199,7 @@ def _level(
         raise
     life.rows.append(row)
     if row.errors:
-        life.failure = f"{words}: {row.errors} requests failed: {row.error}"
+        life.failure = f"{words}: {counted(row.errors, 'request')} failed: {row.error}"
     on_row(life)
     if row.embeddings_per_s is not None:
         tools.say(f"{name}: {words}: {row.embeddings_per_s:.1f} texts/s, p50 {row.p50_ms:.1f} ms")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from launcher import pip_settings
 from launcher.errors import ExitCode, QlaunchError
+from launcher.linux import limits
 from launcher.linux.pdeathsig import die_with
 from launcher.network import causes, pip_output
 
@@ -56,6 +57,8 @@ def _failed(what: str, output: str, details: str, settings: pip_settings.Setting
     what = f"the wheels of {what} could not be fetched"
     if (refused := pip_output.trouble(output)) is not None:
         kind, path = refused
+        if kind == "file_limit":
+            return limits.file_too_large(what, ExitCode.UNEXPECTED)
         return QlaunchError(
             f"{what}: {'the disk is full' if kind == 'disk_full' else f'{path} is not writable'}",
             code="disk_full" if kind == "disk_full" else "not_written",

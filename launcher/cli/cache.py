@@ -15,6 +15,7 @@ from launcher.cli.result import Result
 from launcher.config.service_cache import ServiceCache
 from launcher.errors import ExitCode, QlaunchError
 from launcher.gateway.backends.backend import Backend, BackendError, CacheSettings, UnsupportedError
+from launcher.units import counted
 
 command = group("cache", "Show, empty and fill the cache of the gateway.")
 
@@ -157,10 +158,8 @@ def _discarded(settings: CacheSettings) -> bool:
 
 
 def _removed(name: str, gone: int | None) -> Result:
-    how_many = "all" if gone is None else gone
-    return Result(
-        data={"cache": name, "removed": gone}, lines=[f"removed {how_many} entries of {name}"]
-    )
+    how_many = "all entries" if gone is None else counted(gone, "entry")
+    return Result(data={"cache": name, "removed": gone}, lines=[f"removed {how_many} of {name}"])
 
 
 def _space(service: str, key_file: Path | None) -> bytes:
@@ -208,7 +207,9 @@ def warm(
     assert model is not None
     done = warm_cache(file, url=url, model=model, key_file=api_key_file, batch=batch)
     data = {"texts": done.texts, "hits": done.hits, "made": done.texts - done.hits}
-    line = f"{done.texts} texts: {done.hits} were there, {done.texts - done.hits} were made"
+    line = (
+        f"{counted(done.texts, 'text')}: {done.hits} were there, {done.texts - done.hits} were made"
+    )
     return Result(data=data, lines=[line])
 
 

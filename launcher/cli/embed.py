@@ -23,6 +23,7 @@ from launcher.corpus.inputs import InputFormat, OutputFormat
 from launcher.corpus.records import unreadable
 from launcher.errors import ExitCode, QlaunchError
 from launcher.paths import require_utf8
+from launcher.units import counted
 
 SHOWN_S = 0.25
 """Between two lines on a terminal."""
@@ -247,7 +248,7 @@ class _Shown:
 
 def words(moment: Moment) -> str:
     """`12,345 rows, 34 %, 210 rows/s, 2 min left`."""
-    said = [f"{moment.rows:,} rows", f"{100 * moment.share:.0f} %"]
+    said = [counted(moment.rows, "row", ","), f"{100 * moment.share:.0f} %"]
     if moment.bad:
         said.append(f"{moment.bad:,} left out")
     if moment.rows_per_s is not None:
@@ -293,20 +294,26 @@ def _result(outcome: Outcome) -> Result:
     if outcome.interrupted:
         done = outcome.rows + outcome.bad
         fix = "run the same command again to go on"
-        problem = Problem("interrupted", f"interrupted after {done:,} rows, which are kept", fix)
+        problem = Problem(
+            "interrupted",
+            f"interrupted after {counted(done, 'row', ',')}, which are kept",
+            fix,
+        )
         return Result(data, exit_code=ExitCode.INTERRUPTED, status="error", problems=(problem,))
     lines = [_summary(outcome)]
     if not outcome.bad:
         return Result(data, lines)
     reasons = ", ".join(f"{name} {count:,}" for name, count in sorted(outcome.reasons.items()))
-    message = f"{outcome.bad:,} of {outcome.rows + outcome.bad:,} rows have no vector: {reasons}"
+    asked = counted(outcome.rows + outcome.bad, "row", ",")
+    has = "has" if outcome.bad == 1 else "have"
+    message = f"{outcome.bad:,} of {asked} {has} no vector: {reasons}"
     problem = Problem("bad_rows", message, f"they are named in {outcome.bad_file}")
     return Result(data, lines, exit_code=ExitCode.PARTIAL, status="partial", problems=(problem,))
 
 
 def _summary(outcome: Outcome) -> str:
     size = "" if outcome.dimensions is None else f" of {outcome.dimensions} numbers"
-    said = f"{outcome.rows:,} vectors{size} in {outcome.out}"
+    said = f"{counted(outcome.rows, 'vector', ',')}{size} in {outcome.out}"
     if outcome.rows_per_s is not None:
         said += f" ({outcome.seconds:.1f} s, {outcome.rows_per_s:,.0f} rows/s)"
     return said

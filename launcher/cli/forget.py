@@ -15,7 +15,7 @@ from launcher.record.prune import remove_runs
 from launcher.record.runs import list_runs
 from launcher.service import control
 from launcher.service.forget import forget
-from launcher.units import size
+from launcher.units import counted, size
 
 
 class Forgotten(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +47,7 @@ def command(names: tuple[str, ...], everything: bool, runs: bool) -> Result:
         results, problems = _each(names, runs=runs)
     lines = [
         f"{one.service}: forgotten, {size(one.bytes)}"
-        + (f", {len(one.runs)} runs" if one.runs else "")
+        + (f", {counted(len(one.runs), 'run')}" if one.runs else "")
         for one in results
     ]
     return Result(

@@ -46,6 +46,7 @@ class Options:
     api_key_file: Path | None
     allow_unauthenticated: bool
     allow_host: tuple[str, ...]
+    allow_origin: tuple[str, ...]
     upstream_key_file: Path | None
     aliases: tuple[str, ...]
     checkpoints: tuple[str, ...]
@@ -109,6 +110,12 @@ class Options:
     "--allow-unauthenticated", is_flag=True, help="Listen beyond this machine without a key."
 )
 @click.option("--allow-host", multiple=True, metavar="NAME", help="Another name for Host.")
+@click.option(
+    "--allow-origin",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Whose pages browsers may let ask: https://app.example, or * for all; without it, none.",
+)
 @click.option("--upstream-key-file", type=_PATH, metavar="FILE", help="The key that URLs ask for.")
 @click.option(
     "--alias", "aliases", multiple=True, metavar="NAME=MODEL", help="Another name for a model."
@@ -258,10 +265,28 @@ def _server(
     names = frozenset(name.lower() for name in asked.allow_host)
     return ServerSettings(
         host_names=names if is_loopback(asked.host) else None,
+        origins=_origins(asked.allow_origin),
+        origins_named_by="--allow-origin of qlaunch gateway",
         log_requests=asked.log_requests,
         aliases=parse_aliases(asked.aliases, services, urls),
         allowance=Allowance(texts=asked.texts_per_minute, tokens=asked.tokens_per_minute),
     )
+
+
+def _origins(words: tuple[str, ...]) -> frozenset[str]:
+    import msgspec
+
+    from launcher.config.profile import Origin
+
+    for word in words:
+        try:
+            msgspec.convert(word, Origin)
+        except msgspec.ValidationError:
+            raise click.UsageError(
+                f"--allow-origin {word!r} is not an origin: give https://app.example, without a"
+                " path, or * for all"
+            ) from None
+    return frozenset(words)
 
 
 def _rules(asked: Options) -> InputRules:

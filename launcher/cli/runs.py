@@ -23,7 +23,7 @@ from launcher.record.bench import read_bench
 from launcher.record.prune import old_runs, remove_runs
 from launcher.record.runs import load_run, run_directory, runs_of
 from launcher.service import control
-from launcher.units import size
+from launcher.units import counted, size
 
 _LATEST_ROWS = 6
 """Measurements shown to a person."""
@@ -112,7 +112,7 @@ def prune(keep: int, service: str | None, dry_run: bool, everything: bool) -> Re
     if not dry_run:
         remove_runs(runs, old)
     done = "would be removed" if dry_run else "removed"
-    lines = [*(run.run for run in old), f"{len(old)} of {len(found)} runs {done}"]
+    lines = [*(run.run for run in old), f"{len(old)} of {counted(len(found), 'run')} {done}"]
     lines = screen.shorten(lines, everything=everything, keep=1)
     return Result(data={"removed": [run.run for run in old], "dry_run": dry_run}, lines=lines)
 

@@ -26,7 +26,7 @@ from launcher.documents.run_diff import (
     SameVectors,
 )
 from launcher.errors import ExitCode, QlaunchError
-from launcher.linux.files import read_bounded, write_atomic, write_named
+from launcher.linux.files import NOT_WRITABLE, read_bounded, write_atomic, write_named
 from launcher.paths import dirs
 from launcher.record.bench import bench_rows
 from launcher.record.runs import list_runs, load_run, read_events, read_samples, run_directory
@@ -169,11 +169,14 @@ def _write(path: Path, text: str, write: Callable[[Path, bytes], None]) -> None:
     try:
         write(path, text.encode("utf-8", "replace"))
     except OSError as error:
+        no_room = error.errno in NOT_WRITABLE
         raise QlaunchError(
             f"cannot write {path}: {error.strerror or error}",
             code="report_not_written",
             exit_code=ExitCode.UNEXPECTED,
-            fix="name a file in a folder that exists and is yours",
+            fix="make room there, or name a file on another disk"
+            if no_room
+            else "name a file in a folder that exists and is yours",
         ) from error
 
 

@@ -29,7 +29,7 @@ from launcher.documents.smoke import SmokeReport, SuiteReport
 from launcher.errors import ExitCode
 from launcher.model.checkpoint import Prompts
 from launcher.service.document import prediction_error
-from launcher.units import off, peak, size
+from launcher.units import counted, off, peak, size
 
 if TYPE_CHECKING:
     from launcher.app.prepare import Prepared
@@ -135,7 +135,7 @@ def cache_use(use: CacheUse | None) -> list[str]:
     """What a cache answered; nothing before the first text, and where there is none."""
     lines = []
     if use is not None and use.hit_rate is not None:
-        hits = f"{use.hits} of {use.inputs} texts from the cache ({use.hit_rate:.0%})"
+        hits = f"{use.hits} of {counted(use.inputs, 'text')} from the cache ({use.hit_rate:.0%})"
         lines.append(f"cache     {hits}")
     return lines if use is None else [*lines, *restarts_of_gateway(use)]
 

@@ -111,7 +111,7 @@ def screen(found: Look, width: int, height: int, *, colour: bool = True) -> list
     lines = [[("qlaunch top", BOLD), (f"  {found.at[11:19]} UTC", DIM)], [], *rows]
     if len(lines) > height - 1:
         hidden = len(lines) - (height - 2)
-        lines = [*lines[: height - 2], [(f"… {hidden} more lines", DIM)]]
+        lines = [*lines[: height - 2], [(f"… {hidden} more line{'s' * (hidden != 1)}", DIM)]]
     return [_drawn(line, width, colour=colour) for line in lines]
 
 

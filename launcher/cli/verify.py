@@ -14,6 +14,7 @@ from launcher.cli.progress import Progress
 from launcher.cli.result import Result, table
 from launcher.documents.plan import Plan
 from launcher.documents.smoke import QualityReport, SuiteReport, VerifyRequest
+from launcher.units import counted
 
 
 @declare("verify")
@@ -111,7 +112,7 @@ def _lines(report: SuiteReport, *, brief: bool = False) -> list[str]:
     if report.worst_cosine is not None:
         lines.append(f"  worst: {report.worst_text}, {_cosine(report.worst_cosine)}")
     rate = report.tokens_per_s
-    asked = f"asked     {report.texts} texts, {report.tokens or 'uncounted'} tokens"
+    asked = f"asked     {counted(report.texts, 'text')}, {report.tokens or 'uncounted'} tokens"
     at = f" at about {rate:.0f} tokens/s" if rate else ""
     longest = f"longest {report.longest_tokens or '-'}; {report.seconds:.1f} s"
     lines.append(f"{asked}{at}, {longest}")

@@ -17,7 +17,7 @@ from launcher.hardware.inventory import BF16_FLAGS, Cpu, Disk
 from launcher.hardware.memory import read_memory, read_swap
 from launcher.hardware.numa import read_numa
 from launcher.linux import limits
-from launcher.units import GIB, size
+from launcher.units import GIB, counted, size
 
 LEAST_RAM: Final = int(1.3e9)
 """What the smallest profile takes, forked (measured: MiniLM, PSS of the three processes)."""
@@ -41,7 +41,7 @@ def cpu_findings(
     cpu = read_cpu(root, affinity=affinity, environ=environ)
     yield _processor(cpu)
     quota = cpu_quota(root)
-    threads = f"{cpu.usable} of {cpu.logical} threads can be used, decided by the "
+    threads = f"{cpu.usable} of {counted(cpu.logical, 'thread')} can be used, decided by the "
     threads += "machine itself" if cpu.usable_source == "machine" else cpu.usable_source
     if quota is not None and quota < 1:
         text = f"{threads}: the control group grants {quota:g} of a processor"

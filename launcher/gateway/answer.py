@@ -15,6 +15,7 @@ import msgspec
 from launcher.gateway.output_types import typed
 from launcher.gateway.problems import OtherLengthError, RequestError, WrongAnswerError
 from launcher.gateway.request import EmbeddingCall
+from launcher.units import counted
 
 NORM_SLACK: Final = 0.02
 """A vector that should have length 1 may be off by so much: fp16 and bf16 servers round."""
@@ -58,7 +59,9 @@ def read_answer(body: bytes, expected: Expected) -> tuple[list[bytes], int]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WrongAnswerError(f"not an answer of /v1/embeddings: {_brief(error)}") from None
     if len(answer.data) != expected.count:
-        raise WrongAnswerError(f"{len(answer.data)} vectors for {expected.count} inputs")
+        raise WrongAnswerError(
+            f"{counted(len(answer.data), 'vector')} for {counted(expected.count, 'input')}"
+        )
     vectors: list[bytes | None] = [None] * expected.count
     for item in answer.data:
         if not 0 <= item.index < expected.count or vectors[item.index] is not None:

@@ -15,8 +15,10 @@ _HEADERS: Final = "content-type, authorization"
 _MAX_AGE_S: Final = "600"
 
 
-def origin_rules(origins: frozenset[str] | None) -> list[Any]:
+def origin_rules(origins: frozenset[str] | None, named_by: str) -> list[Any]:
     """The middleware that holds pages to `origins` (`*`: all of them); none for None.
+
+    `named_by` tells where they are named.
 
     A page of another origin is refused before its request is read: a browser sends some requests
     without asking first.
@@ -34,7 +36,7 @@ def origin_rules(origins: frozenset[str] | None) -> list[Any]:
         if request.method == "OPTIONS" and allowed:
             response: web.StreamResponse = _preflight(request)
         elif request.method == "POST" and origin is not None and not allowed:
-            response = _refusal()
+            response = _refusal(named_by)
         else:
             response = await handler(request)
         if allowed and origin is not None:
@@ -57,9 +59,9 @@ def _preflight(request: web.Request) -> web.Response:
     return web.Response(status=204, headers=headers)
 
 
-def _refusal() -> web.Response:
+def _refusal(named_by: str) -> web.Response:
     from aiohttp import web
 
-    message = "pages of this origin may not ask this service (cors_origins in its profile)"
+    message = f"pages of this origin may not ask this service ({named_by})"
     body = RequestError(403, "origin", message).body()
     return web.Response(status=403, body=body, content_type="application/json")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from launcher.errors import ExitCode, QlaunchError
+from launcher.gateway import malformed
 from launcher.gateway.access import Keys, OneKey
 from launcher.gateway.backends.backend import CacheSettings
 from launcher.gateway.backends.opening import caution, open_backend
@@ -223,7 +224,7 @@ async def _listening(
         header_s, take_s = settings.server.header_s, settings.server.take_s
         try:
             server = await asyncio.get_running_loop().create_server(
-                lambda: Connection(handler(), header_s, take_s),
+                lambda: Connection(malformed.protocol(handler), header_s, take_s),
                 settings.host,
                 settings.port,
                 ssl=None if tls is None else tls.context,

@@ -96,6 +96,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Further names that `Host` may have; None: it is not looked at (not on loopback)."""
     origins: frozenset[str] | None = None
     """Whose pages may ask, `*` for all; None: it is not looked at."""
+    origins_named_by: str = "cors_origins in its profile"
     log_requests: bool = False
 
 
@@ -137,14 +138,15 @@ class Gateway:
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
             return await answering(request, self._guard(request, handler))
 
+        known = self._settings
         before = [] if self._tracing is None else [self._tracing.middleware()]
-        rules = [*before, *origin_rules(self._settings.origins), guard]
+        rules = [*before, *origin_rules(known.origins, known.origins_named_by), guard]
         app = web.Application(
-            client_max_size=self._settings.most_bytes,
+            client_max_size=known.most_bytes,
             middlewares=rules,
             handler_args={
                 "auto_decompress": False,
-                "keepalive_timeout": self._settings.idle_s,
+                "keepalive_timeout": known.idle_s,
                 "max_line_size": _HEADER_BYTES,
                 "max_field_size": _HEADER_BYTES,
             },

@@ -20,6 +20,7 @@ from launcher.gateway.backends.backend import Backend
 from launcher.gateway.breaker import Breaker
 from launcher.gateway.entry import BadEntryError, Dtype, as_kept, pack, unpack
 from launcher.gateway.recent import MEMORY_BYTES, RecentVectors
+from launcher.units import counted
 
 BUDGET_S: Final = 0.005
 """Longest that a request waits for the store, and as much again for every `SHARE` inputs of it."""
@@ -208,7 +209,7 @@ class Store:
                 self._recent.put(key, vectors[key])
         self.counts.corrupt += corrupt
         if corrupt:
-            why = f"{corrupt} entries differed from what was stored"
+            why = f"{counted(corrupt, 'entry')} differed from what was stored"
             self._failure(self.breaker, "is bypassed", why)
         else:
             self._success(self.breaker, "is used")

@@ -131,6 +131,15 @@ def explain(error: BaseException) -> QlaunchError | None:
     )
 
 
+def file_too_large(what: str, exit_code: ExitCode) -> QlaunchError:
+    """The error where another program met the bound of a file's size; `what` did not happen."""
+    found = _shortage(OSError(errno.EFBIG, os.strerror(errno.EFBIG)))
+    assert found is not None
+    return QlaunchError(
+        f"{what}: {found[0]}", code="resource_limit", exit_code=exit_code, fix=found[1]
+    )
+
+
 def _shortage(error: BaseException) -> tuple[str, str] | None:
     number, text = getattr(error, "errno", None), str(error)
     if isinstance(error, MemoryError) or number == errno.ENOMEM or "cannot allocate" in text:
@@ -147,7 +156,9 @@ def _shortage(error: BaseException) -> tuple[str, str] | None:
         return what, "raise it: ulimit -u, TasksMax= in systemd, --pids-limit in a container"
     if number == errno.EFBIG:
         size = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-        what = f"a file may not be larger than {size} bytes (ulimit -f)"
+        what = "a file became larger than its file system takes"
+        if size != resource.RLIM_INFINITY:
+            what = f"a file may not be larger than {size} bytes (ulimit -f)"
         return what, "raise it: ulimit -f unlimited, LimitFSIZE= in systemd"
     if number in NOT_WRITABLE:
         what = f"nothing can be written: {os.strerror(number)}"

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from launcher.model.files import broken, missing, read_json_object
+from launcher.model.files import broken, check_no_adapter, missing, read_json_object
 from launcher.model.safetensors import DTYPE_NAMES
 from launcher.model.special_tokens import marks_of
+from launcher.units import counted
 from launcher.yaml_reader import shown
 
 if TYPE_CHECKING:
@@ -394,11 +395,12 @@ def _check_tensors(
             found[name] = tensor
     absent = [name for name in expected if name not in found]
     if absent:
+        check_no_adapter(path, found)
         _check_prefix(path, found)
         raise broken(
             path,
-            f"describes {len(expected)} tensors, of which the weights lack {len(absent)},"
-            f" such as {absent[0]}",
+            f"describes {counted(len(expected), 'tensor')}, of which the weights lack"
+            f" {len(absent)}, such as {absent[0]}",
         )
     more = list(islice((t.name for n, t in found.items() if n not in expected), 1))
     if more:

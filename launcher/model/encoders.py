@@ -14,8 +14,9 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from launcher.errors import QlaunchError
-from launcher.model.files import broken, missing
+from launcher.model.files import broken, check_no_adapter, missing
 from launcher.model.safetensors import Header, Tensor
+from launcher.yaml_messages import did_you_mean
 from launcher.yaml_reader import shown
 
 
@@ -99,7 +100,8 @@ def check(
         raise _unsupported(
             path,
             f"describes {shown(name)} (model_type {shown(str(model_type))}), an encoder that no"
-            f" engine release here computes; {_listed()} are served",
+            f" engine release here computes; {_listed()} are served"
+            f"{did_you_mean(str(model_type), _of_class(name))}",
         )
     _check_class(path, str(model_type), architectures)
     _check_config(path, config, sizes, family)
@@ -108,10 +110,20 @@ def check(
     return family
 
 
+def _of_class(name: str) -> list[str]:
+    """Each `model_type` of the network that a class names: DeBERTa's is no slip for `roberta`."""
+    named = _network(name)
+    return [] if named is None else [each for each in FAMILIES if _plain_network(each) == named]
+
+
+def _plain_network(model_type: str) -> str | None:
+    return _network(model_type.replace("-", "").replace("_", ""))
+
+
 def _check_class(path: Path, model_type: str, architectures: Sequence[str]) -> None:
     """Refuse files that name two networks; a name that is no known network's says nothing."""
     named = _network(architectures[0]) if architectures else None
-    if named is not None and named != _network(model_type.replace("-", "").replace("_", "")):
+    if named is not None and named != _plain_network(model_type):
         raise _unsupported(
             path,
             f"says both {shown(architectures[0])} and model_type {model_type}, which are different"
@@ -183,6 +195,7 @@ def _check_weights(
     for names, shape in _wanted(config, sizes, family):
         name = next((prefix + each for each in names if prefix + each in found), None)
         if name is None:
+            check_no_adapter(headers[0].path, found)
             raise missing(
                 headers[0].path,
                 f"lacks the tensor {prefix}{names[0]}, which a {family.title} model has",

@@ -15,6 +15,7 @@ from launcher.errors import QlaunchError
 from launcher.yaml_reader import shown
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 MAX_SMALL_FILE = 64 * 1024 * 1024
@@ -37,6 +38,23 @@ def broken(
 def missing(path: Path, why: str, *, fix: str | None = None) -> QlaunchError:
     """The error for a part that is not there: `model_incomplete`, exit 2."""
     return broken(path, why, code="model_incomplete", fix=fix)
+
+
+def check_no_adapter(path: Path, names: Iterable[str]) -> None:
+    """Refuse weights that peft saved with an adapter beside them, which transformers does not read.
+
+    Raises:
+        QlaunchError: `model_unsupported`, exit 2.
+    """
+    name = next((name for name in names if ".base_layer." in name), None)
+    if name is not None:
+        raise broken(
+            path,
+            f"is of a model whose weights hold {shown(name)}: peft saved them with an adapter that"
+            " is not merged",
+            code="model_unsupported",
+            fix="merge it (model.merge_and_unload(), then save_pretrained), and serve that folder",
+        )
 
 
 def visible(folder: Path, pattern: str) -> list[Path]:

@@ -22,6 +22,7 @@ from launcher.model.prompts import read_prompts
 from launcher.model.safetensors import DTYPE_NAMES, Header, check_names, read_headers
 from launcher.model.tokenizer import check_tokenizer
 from launcher.model.values import check_finite
+from launcher.units import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -355,7 +356,7 @@ def _match(path: Path, headers: Sequence[Header], sizes: dict[str, int]) -> None
     layers = max(numbers, default=-1) + 1
     if numbers and layers < sizes["num_layers"]:
         said = sizes["num_layers"]
-        raise missing(path, f"says {said} layers, but the weights hold {layers}")
+        raise missing(path, f"says {counted(said, 'layer')}, but the weights hold {layers}")
     for tensor in tensors:
         wide = len(tensor.shape) == 2 and tensor.name.endswith(_WORD_EMBEDDING)
         # Quantised embeddings are packed: their shape says nothing of the width.

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from launcher import pip_settings
-from launcher.errors import QlaunchError
+from launcher.errors import ExitCode, QlaunchError
+from launcher.linux import limits
 from launcher.model.download import (
     corrupt,
     disk_error,
@@ -166,6 +167,9 @@ def _pip_failure(
     last = shown(errors[-1] if errors else output.strip().rpartition("\n")[2], 200)
     if (refused := pip_output.trouble(output)) is not None:
         kind, path = refused
+        if kind == "file_limit":
+            what = f"{source} could not be fetched"
+            return limits.file_too_large(what, ExitCode.UNEXPECTED)
         if kind == "disk_full":  # pip unpacks in the temporary folder first
             places = (folder, Path(tempfile.gettempdir()))
             return disk_full(source, min(places, key=lambda place: shutil.disk_usage(place).free))

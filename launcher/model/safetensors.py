@@ -24,6 +24,7 @@ from launcher.model.files import (
     read_json_object,
     visible,
 )
+from launcher.units import counted
 
 MAX_HEADER = 100_000_000
 """Bytes; the limit of the safetensors library itself."""
@@ -148,7 +149,8 @@ def _without_index(folder: Path) -> list[Path]:
             other = folder / f"{shard[1]}-{number:05d}-of-{shard[3]}.safetensors"
             if not other.exists():
                 raise missing(
-                    other, f"is missing: {path.name} says there are {int(shard[3])} shards"
+                    other,
+                    f"is missing: {path.name} says there are {counted(int(shard[3]), 'shard')}",
                 )
     return found
 

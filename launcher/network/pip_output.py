@@ -13,7 +13,7 @@ from launcher.linux.files import SAYS_FULL
 from launcher.network import classify
 from launcher.network.causes import Cause
 
-Trouble = Literal["disk_full", "not_permitted"]
+Trouble = Literal["disk_full", "file_limit", "not_permitted"]
 
 _FETCH: Final = re.compile(r"Could not fetch URL (\S+): (.*)")
 _RETRY: Final = re.compile(r"Retrying \(Retry\(.*?after connection broken by (.*)")
@@ -27,6 +27,8 @@ _INSECURE: Final = re.compile(r"The repository located at (\S+) is not a trusted
 _URL: Final = re.compile(r"https?://[^\s'\"<>)]+")
 _HASH: Final = re.compile(r"DO NOT MATCH THE HASHES|Hash mismatch|Expected sha256 .*\n.*Got")
 _REFUSED: Final = re.compile(r"\[Errno (?:1|13|30)\] [^:\n]*: '([^'\n]*)'")
+_FILE_LIMIT: Final = re.compile(r"\[Errno 27\]")
+"""EFBIG: a file would be larger than `ulimit -f` allows."""
 _SETTING: Final = re.compile(
     r"An error occurred during configuration: (.+)|^(\S+ error: .+)$|^(no such option: .+)$|"
     r"OSError: (Failed to parse: .+)",
@@ -64,6 +66,8 @@ def trouble(text: str) -> tuple[Trouble, str] | None:
     """What this machine refused pip, and the path that its words name (or "")."""
     if SAYS_FULL.search(text):
         return "disk_full", ""
+    if _FILE_LIMIT.search(text):
+        return "file_limit", ""
     if refused := _REFUSED.search(text):
         return "not_permitted", refused[1]
     return None

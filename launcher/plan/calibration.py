@@ -22,6 +22,7 @@ from launcher.documents.plan import (
     StartMethod,
 )
 from launcher.plan.memory import PARTS
+from launcher.units import counted
 
 LATEST: Final = 20
 """Runs looked at, newest first: an environment that changed is forgotten soon."""
@@ -80,7 +81,7 @@ def calibrate(
     return Calibration(
         base_bytes=int(statistics.median(base for base, _began in bases)),
         runs=len(bases),
-        source=f"median of {len(bases)} runs, {when}",
+        source=f"median of {counted(len(bases), 'run')}, {when}",
     )
 
 

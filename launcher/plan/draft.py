@@ -33,6 +33,7 @@ from launcher.plan import (
 from launcher.plan.decision import Decision, Flags
 from launcher.plan.inputs import Inputs
 from launcher.plan.option_checks import given
+from launcher.units import counted
 
 ENCODER_FLAGS: Final[Mapping[str, FlagValue]] = {
     **whole_texts.WHOLE,
@@ -268,7 +269,7 @@ def _threads(inputs: Inputs, side_by_side: int) -> Decision[int | None]:
     own = inputs.profile.env.get("OMP_NUM_THREADS", "")
     if own.isdecimal() and int(own) > 0:  # it goes before ours in the engine's environment
         threads, source = int(own), "OMP_NUM_THREADS in the profile's env"
-    words = f"{threads} threads"
+    words = counted(threads, "thread")
     if side_by_side > 1:
         words = f"{side_by_side} replicas of {threads} {'thread' if threads == 1 else 'threads'}"
     much = threads * side_by_side > cpu.usable

@@ -19,6 +19,7 @@ from launcher.plan.fit import free_bytes
 from launcher.plan.inputs import Inputs
 from launcher.plan.memory import count
 from launcher.plan.option_checks import given
+from launcher.units import counted
 
 SPREAD: Final = (
     ("tp-size", "tensor-parallel-size"),
@@ -73,7 +74,7 @@ def _asked(inputs: Inputs, choice: Choice) -> tuple[Gpu, ...]:
         why = f"engine {choice.release.name} is for {gpu.name}, and they name {names}"
     if why is not None:
         raise QlaunchError(
-            f"its options ask for {wanted} GPUs ({_said(flags)}): {why}",
+            f"its options ask for {counted(wanted, 'GPU')} ({_said(flags)}): {why}",
             code="does_not_fit",
             exit_code=ExitCode.DOES_NOT_FIT,
             fix="leave these options out; several engines on one machine: --replicas",

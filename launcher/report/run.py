@@ -20,6 +20,7 @@ from launcher.record.peak import PeakTracker
 from launcher.report import flame, formatting
 from launcher.report.formatting import ABSENT
 from launcher.report.roles import ROLES, by_role
+from launcher.units import counted
 
 Doc = Mapping[str, Any]
 
@@ -207,7 +208,7 @@ def _cache_words(run: Run) -> list[str]:
     sentences = []
     if use.hit_rate is not None:
         shared = f", {use.shared} more with another request" if use.shared else ""
-        hits = f"{use.hits} of {use.inputs} texts ({use.hit_rate:.0%})"
+        hits = f"{use.hits} of {counted(use.inputs, 'text')} ({use.hit_rate:.0%})"
         sentences.append(f"Its cache answered {hits}{shared}.")
     if use.restarts:
         times = f"{use.restarts} time{'' if use.restarts == 1 else 's'}"
@@ -264,7 +265,7 @@ def bench_row(row: Row) -> BenchRow:
     """A row of `bench`, ready for a table."""
     notes = []
     if row.errors:
-        notes.append(f"{row.errors} errors: {formatting.plain(row.error)}")
+        notes.append(f"{counted(row.errors, 'error')}: {formatting.plain(row.error)}")
     if row.saturated:
         notes.append("saturated: the client's limit, not the engine's")
     if row.reason:

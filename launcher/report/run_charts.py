@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from launcher.report import formatting, svg
+from launcher.units import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -170,4 +171,4 @@ def _said(kind: str, samples: Sequence[Sample], lines: Sequence[tuple[str, int]]
     last = next((_total(s, kind) for s in reversed(samples) if _total(s, kind) is not None), None)
     parts = [f"at most {formatting.size(peak)}", f"at the end {formatting.size(last)}"]
     parts += [f"{name} {formatting.size(value)}" for name, value in lines]
-    return f"{len(samples)} samples: {', '.join(parts)}"
+    return f"{counted(len(samples), 'sample')}: {', '.join(parts)}"

@@ -17,6 +17,7 @@ from launcher.documents.service_state import FINAL, ServiceState, State
 from launcher.documents.smoke import SmokeReport
 from launcher.errors import ExitCode, QlaunchError
 from launcher.linux import limits
+from launcher.units import counted
 
 WEDGED_FIX = "start it again; see the engine's log"
 SMOKE_FIX = "each check's detail: qlaunch runs show NAME; the engine's own words: qlaunch logs NAME"
@@ -106,7 +107,7 @@ def gave_up(last: Failure, starts: int) -> Failure:
         code="crash_loop",
         exit_code=ExitCode.START_FAILED,
         failure_class=last.failure_class,
-        message=f"gave up after {starts} restarts; the last time {last.message}",
+        message=f"gave up after {counted(starts, 'restart')}; the last time {last.message}",
         fix=last.fix,
         evidence=last.evidence,
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from launcher.documents.smoke import Check
+from launcher.units import counted
 from launcher.verify import texts
 from launcher.verify.card_and_token_checks import card_check, tokens_check
 from launcher.verify.observations import Ask, Reading, cosine, norm
@@ -59,7 +60,7 @@ def count(reading: Reading) -> Check:
     left_out = reading.evidence.left_out
     context = reading.evidence.request.context_length
     note = f"; {len(left_out)} longer than {context} tokens were not sent" if left_out else ""
-    return _by_faults(reading, "count", f"{sent} texts, {sent} vectors{note}")
+    return _by_faults(reading, "count", f"{counted(sent, 'text')}, {counted(sent, 'vector')}{note}")
 
 
 def order(reading: Reading) -> Check:
@@ -243,10 +244,11 @@ def parity_check(reading: Reading, parity: Parity) -> Check:
     if not cosine_ >= least:
         bad = len({each for value, each, _ in parity.cosines if not value >= least})
         detail = f"{name}: cosine {cosine_:.5f} with the reference ({ask}), at least {least} asked"
-        more = f"; {bad} texts miss it" if bad > 1 else ""
+        more = f"; {counted(bad, 'text')} miss it" if bad > 1 else ""
         return Check(name="parity", ok=False, detail=detail + more)
     known = len({each for _, each, _ in parity.cosines})
-    detail = f"{known} texts in {len(parity.cosines)} answers: worst cosine {cosine_:.5f} ({name})"
+    answers = counted(len(parity.cosines), "answer")
+    detail = f"{counted(known, 'text')} in {answers}: worst cosine {cosine_:.5f} ({name})"
     return Check(name="parity", ok=True, detail=f"{detail}, mean {mean:.5f}")
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from operator import mul
 from typing import TYPE_CHECKING
 
+from launcher.units import counted
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -101,12 +103,17 @@ def _place(reading: Reading, ask: Ask, items: Sequence[Item]) -> dict[str, Vecto
     """Vectors by text name, by the index each came with; faults of count and order are noted."""
     asked, got = len(ask.names), len(items)
     if got != asked:
-        reading.fault("count", f"{asked} texts were sent and {got} vectors came ({ask.name})")
+        reading.fault(
+            "count",
+            f"{counted(asked, 'text')} sent and {counted(got, 'vector')} came ({ask.name})",
+        )
         return {}  # Which vector is whose cannot be known: a server may have numbered them anew.
     times = Counter(item.index for item in items)
     strange = [index for index in times if index is None or not 0 <= index < asked]
     if None in times:
-        reading.fault("order", f"{times[None]} vectors came without an index ({ask.name})")
+        reading.fault(
+            "order", f"{counted(times[None], 'vector')} came without an index ({ask.name})"
+        )
     elif strange:
         reading.fault("order", f"index {strange[0]} is not from 0 to {asked - 1} ({ask.name})")
     twice = [index for index, count in times.items() if count > 1 and index is not None]
@@ -165,7 +172,9 @@ def _untangle(reading: Reading, ask: str, found: dict[str, Vector]) -> dict[str,
     if not wrong or sorted(owners.values()) != sorted(wrong):
         return found
     name, owner = next(iter(owners.items()))
-    reading.fault("order", f"{name} got the vector of {owner} ({ask}, {len(wrong)} texts)")
+    reading.fault(
+        "order", f"{name} got the vector of {owner} ({ask}, {counted(len(wrong), 'text')})"
+    )
     return {**found, **{owner: found[name] for name, owner in owners.items()}}
 
 

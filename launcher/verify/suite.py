@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from launcher.documents.smoke import GroupCosine, SuiteReport
+from launcher.units import counted
 from launcher.verify import (
     card_and_token_checks,
     checks,
@@ -157,7 +158,9 @@ def _affordable(session: Session, outcome: Outcome, fitting: list[Text]) -> list
         chosen.pop()
     cut = fitting[len(chosen) :]
     if cut:
-        session.left_out.append(f"{len(cut)} of {len(fitting)} texts, from {cut[0].name} on")
+        session.left_out.append(
+            f"{len(cut)} of {counted(len(fitting), 'text')}, from {cut[0].name} on"
+        )
     return chosen
 
 

@@ -18,7 +18,7 @@ from launcher.bench.peers import catalogue, exports, installing, names, refusal
 from launcher.bench.peers.catalogue import Chosen, Peer, Serving
 from launcher.engine.environments import pip, tools
 from launcher.errors import ExitCode, QlaunchError
-from tests.samples import machine
+from tests.samples import machine, pinned_packages
 
 SERVING = Serving(
     model_path="/models/m",
@@ -152,12 +152,14 @@ def _stub(monkeypatch: pytest.MonkeyPatch, calls: list[tuple[str, ...]]) -> None
         (root / "bin" / "python").touch()
 
     def install(
-        _release: object, _python: Path, wanted: list[str], *, constraint: Path, **_: object
+        _release: object, python: Path, wanted: list[str], *, constraint: Path, **_: object
     ) -> None:
         assert "--hash" not in constraint.read_text()
+        pinned_packages(python.parent.parent, wanted)
         calls.append(tuple(wanted))
 
-    def install_lock(_release: object, _python: Path, lock: Path, **_: object) -> None:
+    def install_lock(_release: object, python: Path, lock: Path, **_: object) -> None:
+        pinned_packages(python.parent.parent, lock.read_text().splitlines())
         calls.append((lock.name,))
 
     monkeypatch.setattr(pip, "create_environment", create)
@@ -184,6 +186,25 @@ def test_the_lock_comes_before_torch_and_an_install_happens_once(
     (root / "left").touch()
     installing.install(other, tmp_path, progress=said.append)
     assert not (root / "left").exists()
+
+
+def test_an_environment_from_which_a_package_was_taken_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its marker alone counted: the peer failed at its start, each time."""
+    calls: list[tuple[str, ...]] = []
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    _stub(monkeypatch, calls)
+    peer = catalogue.peers()["infinity"]
+    for pattern in ("infinity_emb", "infinity_emb-*.dist-info", "torch"):
+        root = installing.install(peer, tmp_path, progress=lambda _: None)
+        assert installing.find(peer, tmp_path) == root
+        (gone,) = root.glob(f"lib/python3*/site-packages/{pattern}")
+        shutil.rmtree(gone)
+        assert installing.find(peer, tmp_path) is None
+        calls.clear()
+    installing.install(peer, tmp_path, progress=lambda _: None)
+    assert calls
 
 
 def test_an_install_that_was_cut_short_is_not_taken_for_whole(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from tests.checkpoints.edit import (
     modules,
     prefixed,
     read_tensors,
+    renamed,
     setting,
     tensors,
     write_tensors,
@@ -248,6 +249,20 @@ _WEIGHTS = (
         "adapters saved with their base",
         edited(_qwen3, prefixed("base_model.model.")),
         ("base_model.model.model.embed_tokens.weight", "'model.' before"),
+    ),
+    Row(
+        "encoder-misspelt",
+        "a misspelt `model_type`",
+        "config.json edited by hand",
+        edited(_bert, config(model_type="brt")),
+        ("model_type brt", "did you mean `bert`?"),
+    ),
+    Row(
+        "decoder-adapter",
+        "weights beside a LoRA adapter of peft (`q_proj.base_layer.weight`)",
+        "adapters saved without being merged",
+        edited(_qwen3, renamed(lambda name: name.replace("q_proj.", "q_proj.base_layer."))),
+        ("q_proj.base_layer.weight", "not merged"),
     ),
     Row(
         "decoder-score",

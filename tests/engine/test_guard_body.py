@@ -21,7 +21,7 @@ REFUSED: dict[str, tuple[object, int, str]] = {
     "NaN": (b'{"input":[NaN]}', 400, "not valid JSON"),
     "a number beyond floats": (b'{"input":[1e400]}', 400, "not valid JSON"),
     "deep": (b'{"input":' + b"[" * 4000 + b"]" * 4000 + b"}", 400, "nested too deeply"),
-    "deeper": (b'{"input":' + b"[" * 19000 + b"]" * 19000 + b"}", 400, "too many values"),
+    "deeper": (b'{"input":' + b"[" * 19000 + b"]" * 19000 + b"}", 400, "nested too deeply"),
     "a list": ([{"input": "a"}], 400, "must be a JSON object"),
     "no input": ({"model": "tiny"}, 400, "input is missing"),
     "null": ({"input": None}, 400, "input must be"),

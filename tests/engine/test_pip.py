@@ -45,6 +45,7 @@ HASHES = """\
 ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.
 
 """
+FILE_LIMIT = "ERROR: Could not install packages due to an OSError: [Errno 27] File too large"
 REFUSED = """\
 ERROR: Could not install packages due to an OSError: [Errno 13] Permission denied: '/srv/x'
 Check the permissions.
@@ -70,6 +71,7 @@ def failure(tmp_path: Path, text: str) -> QlaunchError:
     [
         (UNREACHABLE, "dns_failed", "(Temporary failure in name resolution)"),
         (DISK_FULL, "disk_full", "the disk is full"),
+        (FILE_LIMIT, "resource_limit", "a file became larger than"),
         (REFUSED, "engines_dir_unusable", "this user may not write /srv/x"),
         (NOT_FOUND, "package_missing", "no build of triton==9.9 fits this machine"),
         (OF_A_CONSTRAINT, "package_missing", "no build of filelock==4.2.11 fits this machine"),

@@ -53,6 +53,11 @@ BODIES: dict[str, bytes] = {
     "a number beyond floats": b'{"model":"m","input":[1e400]}',
     "dimensions beyond floats": call().replace(b"}", b',"dimensions":1e400}'),
     "deep": b'{"model":"m","input":' + b"[" * 4000 + b"]" * 4000 + b"}",
+    "deep, and beyond what is read at once": (
+        b'{"model":"m","input":' + b"[" * 15_000 + b"]" * 15_000 + b"}"
+    ),
+    "deep elsewhere, and beyond that": b'{"model":"m","more":' + b'{"a":' * 6000 + b"1",
+    "many values without an end": b'{"model":"m","input":[' + b"[1]," * 6000,
     "another model": call(model="gpt"),
     "an empty name": call(model=""),
     "a number for a model": call(model=1),

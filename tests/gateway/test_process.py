@@ -162,6 +162,27 @@ def test_requests_under_way_are_finished_when_it_is_ended(spawn: Spawn, gateway:
     assert "draining" in made.log.read_text()
 
 
+def test_pages_of_other_origins_are_refused_unless_they_are_named(
+    gateway: Spawn, server: Process
+) -> None:
+    """The gateway by itself answered every page, and a service's own guard none."""
+
+    def status(made: Process, origin: str) -> int:
+        return requests.post(
+            f"{made.url}/embeddings",
+            json={"input": "a"},
+            headers={"Origin": origin},
+            timeout=PATIENCE_S,
+        ).status_code
+
+    plain = gateway(f"m={server.url}")
+    assert status(plain, "https://app.example") == 403
+    assert right(ask(plain.url, ["a"]), ["a"])  # programs that are no pages name no origin
+    told = gateway(f"m={server.url}", "--allow-origin", "https://app.example")
+    assert status(told, "https://app.example") == 200
+    assert status(told, "https://evil.example") == 403
+
+
 def test_of_what_is_no_http_nothing_is_logged_but_that_it_came(
     gateway: Spawn, server: Process
 ) -> None:
@@ -294,6 +315,7 @@ def command(home: Path, *words: str) -> tuple[int, dict[str, Any]]:
         (["http://h/v1", "--upstream-key-file", "/absent"], "bad_api_key_file", 2),
         (["http://h/v1", "--tls-cert", "/absent", "--tls-key", "/absent"], "bad_tls", 2),
         (["http://h/v1", "--tls-cert", "/absent"], "usage", 2),
+        (["http://h/v1", "--allow-origin", "https://app.example/path"], "usage", 2),
         (["http://h/v1", "--host", "192.0.2.1", "--allow-unauthenticated"], "bad_address", 2),
     ],
 )

@@ -12,6 +12,7 @@ import msgspec
 from launcher.engine.environments import tools
 from launcher.linux.files import write_atomic
 from launcher.quantize import environment
+from tests.samples import pinned_packages
 
 PROGRAM = """\
 #!{python}
@@ -57,6 +58,7 @@ def put(data: Path, **told: object) -> Path:
     program.write_text(PROGRAM.format(python=sys.executable))
     program.chmod(0o755)
     (program.parent / "told.json").write_text(json.dumps(told))
+    pinned_packages(root, (*environment.TOOL.requirements, *environment.TOOL.then))
     marker = tools.Installed(
         name=environment.TOOL.name,
         version=environment.TOOL.version,

@@ -16,6 +16,7 @@ import msgspec
 
 from launcher import pip_settings
 from launcher.errors import ExitCode, QlaunchError
+from launcher.linux import limits
 from launcher.linux.pdeathsig import die_with
 from launcher.network import causes, pip_output
 
@@ -60,9 +61,9 @@ def install(
     Raises:
         QlaunchError: see `install_lock`.
     """
-    limits = [] if constraint is None else ["-c", str(constraint)]
+    bounds = [] if constraint is None else ["-c", str(constraint)]
     root = python.parent.parent
-    options = [*_OPTIONS, *_log_option(root), *limits]
+    options = [*_OPTIONS, *_log_option(root), *bounds]
     argv = [str(python), "-P", "-m", "pip", "install", *options, "--", *requirements]
     progress(f"fetching {', '.join(requirements)}")
     _run(name, root, argv, _Steps(progress, None))
@@ -76,11 +77,11 @@ def resolve(
     Raises:
         QlaunchError: see `install_lock`.
     """
-    limits = [] if constraint is None else ["-c", str(constraint)]
+    bounds = [] if constraint is None else ["-c", str(constraint)]
     root = python.parent.parent
     report = root / REPORT_NAME
     flags = ["--dry-run", "--ignore-installed", "--quiet", "--report", str(report)]
-    options = [*_OPTIONS, *_log_option(root), *flags, *limits]
+    options = [*_OPTIONS, *_log_option(root), *flags, *bounds]
     argv = [str(python), "-P", "-m", "pip", "install", *options, "--"]
     _run(name, root, [*argv, *requirements], lambda _line: None)
     resolved = msgspec.json.decode(report.read_bytes(), type=_Report)
@@ -252,6 +253,8 @@ def _refused(what: str, kind: pip_output.Trouble, path: str) -> QlaunchError:
             exit_code=ExitCode.ENGINE,
             fix="free space for the environment and for the temporary folder, then run it again",
         )
+    if kind == "file_limit":
+        return limits.file_too_large(what, ExitCode.ENGINE)
     return QlaunchError(
         f"{what}: this user may not write {path}",
         code="engines_dir_unusable",

@@ -1,7 +1,8 @@
 """Environments of programs beside the engines (other servers, the quantiser): each whole or absent.
 
-`installed.json` is written last, so that its presence says an environment is whole; anything else
-in its folder is an install that was cut short, and the next one begins anew.
+`installed.json` is written last, so that its presence says an environment was whole; anything else
+in its folder is an install that was cut short, and the next one begins anew. What was taken out of
+it by hand since is looked for each time (wholeness.py).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Final
 import msgspec
 
 from launcher import pip_settings
-from launcher.engine.environments import pip
+from launcher.engine.environments import pip, wholeness
 from launcher.errors import ExitCode, QlaunchError
 from launcher.linux import locks
 from launcher.linux.files import read_bounded, write_atomic
@@ -76,7 +77,16 @@ def find(tool: Tool, root: Path) -> Path | None:
         found = msgspec.json.decode(read_bounded(root / MARKER, 65_536), type=Installed)
     except (OSError, ValueError, msgspec.MsgspecError):
         return None
-    return root if found.identity == identity(tool) and python(root).exists() else None
+    current = found.identity == identity(tool) and python(root).exists()
+    return root if current and wholeness.missing_in(root, _wanted(tool)) is None else None
+
+
+def _wanted(tool: Tool) -> frozenset[str]:
+    """Packages that must be there; a lock without hashes also limits what may not be asked for."""
+    lines = [*tool.requirements, *tool.then]
+    if tool.hashed:
+        lines += tool.lock.read_text("utf-8").splitlines()
+    return wholeness.packages(lines)
 
 
 def install(tool: Tool, root: Path, *, progress: Progress) -> Path:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -35,10 +35,20 @@ def missing(engine: Engine, *, current: bool) -> str | None:
     """
     if engine.root is None:
         return None
+    wanted = _wanted(engine) if current else frozenset({"sglang", "torch"})
+    return missing_in(engine.root, wanted)
+
+
+def missing_in(root: Path, wanted: frozenset[str]) -> str | None:
+    """The same of any environment of ours.
+
+    Args:
+        root: its folder.
+        wanted: packages that must be there, by their names as indexes compare them.
+    """
     try:
-        place, there = _site_packages(engine.root)
+        place, there = _site_packages(root)
         noted = _noted(there)
-        wanted = _wanted(engine) if current else {"sglang", "torch"}
         if (absent := min(wanted - noted.keys(), default=None)) is not None:
             return f"the package {absent} is gone from {place}"
         for name, info in sorted(noted.items()):
@@ -68,8 +78,13 @@ def _wanted(engine: Engine) -> frozenset[str]:
     lines = list(release.requirements)
     if release.lock:
         lines += (LOCKS / release.lock).read_text("utf-8").splitlines()
+    return packages(lines)
+
+
+def packages(lines: Iterable[str]) -> frozenset[str]:
+    """Names of the packages that requirements or a lock put into every environment."""
     # What is for some machines only need not be here.
-    names = (_NAME.match(line) for line in lines if ";" not in line and line[:1] not in "# ")
+    names = (_NAME.match(line) for line in lines if ";" not in line and line[:1] not in "# -")
     return frozenset(_normal(name[0]) for name in names if name)
 
 

@@ -26,6 +26,7 @@ from launcher.service.replica_set.steps import Step, steps
 from launcher.service.store import STATE_LIMIT, Folder
 from launcher.service.supervisor.cache_gateway import CacheGateway
 from launcher.service.supervisor.records import ServiceRecords
+from launcher.units import counted
 
 DRAIN_S: Final = 60.0
 """For the requests of a replica that leaves; what is then under way is retried by the gateway."""
@@ -93,7 +94,7 @@ def begin(owner: RolloutOwner, where: Folder) -> None:
         return  # whoever asks waits for the one under way, or has been heard
     with suppress(OSError):
         request_path(where).unlink()  # taken: nobody shall wonder about it later
-    records.journal.write(f"asked to {asked.kind}: {asked.replicas} replicas")
+    records.journal.write(f"asked to {asked.kind}: {counted(asked.replicas, 'replica')}")
     records.recorder.event("rollout", kind=asked.kind, replicas=asked.replicas)
     records.status.change(rollout=asked)
     owner.drive(_Change(owner, where, request).run())

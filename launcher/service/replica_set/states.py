@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from launcher.documents.service_state import START, UP, State
+from launcher.units import counted
 
 Stage = Literal["waiting", "coming", "proving", "serving", "ill", "leaving", "given up"]
 
@@ -123,7 +124,10 @@ def starting(replicas: Sequence[Facts], wanted: int, *, fronted: bool) -> Verdic
     ]
     phases = [START.index(state) for state in begun if state in START]
     phase = START[min(phases)] if phases else "verifying" if begun or serving else "starting"
-    return Verdict(phase, f"{serving} of {wanted} replicas verified{_coming(replicas, stages)}")
+    return Verdict(
+        phase,
+        f"{serving} of {counted(wanted, 'replica')} verified{_coming(replicas, stages)}",
+    )
 
 
 def _coming(replicas: Sequence[Facts], stages: Sequence[Stage]) -> str:
@@ -145,7 +149,9 @@ def running(replicas: Sequence[Facts], wanted: int, *, complaint: str) -> Verdic
     """
     serving = rotation(replicas)
     missing = "; ".join(missing_words(each) for each in replicas if each.name not in serving)
-    words = f"{len(serving)} of {wanted} replicas serve{': ' if missing else ''}{missing}"
+    words = (
+        f"{len(serving)} of {counted(wanted, 'replica')} serve{': ' if missing else ''}{missing}"
+    )
     if all(stage(each) == "given up" for each in replicas):
         return Verdict("failed", words)
     if not serving:

@@ -21,6 +21,8 @@ SCANNED_FROM = 16 * 1024
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 """Also one without an end: whatever a body is, each byte is looked at once."""
 _PARSE = msgspec.json.Decoder().decode
+_SKIM = msgspec.json.Decoder(msgspec.Raw).decode
+"""Looks a document through without building any of it."""
 _WRITE = msgspec.json.Encoder().encode
 
 
@@ -55,14 +57,16 @@ def check(raw, settings):
 
 def parse(raw, settings):
     """The JSON object in `raw`; what would take much memory to read is refused unread."""
-    if len(raw) > SCANNED_FROM:
-        _scan(raw, settings)
+    too_much = _scan(raw, settings) if len(raw) > SCANNED_FROM else None
     try:
-        found = _PARSE(raw)
+        # What is no JSON has the gateway's code for that, however much of it there is.
+        found = (_SKIM if too_much else _PARSE)(raw)
     except RecursionError:
         raise _no_json("the body is nested too deeply") from None
     except ValueError:
         raise _no_json("the body is not valid JSON in UTF-8") from None
+    if too_much:
+        raise too_much
     if not isinstance(found, dict):
         raise _no_json("the body must be a JSON object")
     return found
@@ -73,7 +77,7 @@ def _no_json(message):
 
 
 def _scan(raw, settings):
-    """Refuse what holds more values than any call that is answered: counted, not built.
+    """The refusal of what holds more values than any call that is answered: counted, not built.
 
     Inside strings brackets and commas mean nothing, so they are taken out where there are many.
     """
@@ -82,12 +86,12 @@ def _scan(raw, settings):
         left = text if text is not None else _STRING.sub(b"", raw)
         many = left.count(b"[") + left.count(b"{") > groups
         if not many and left.count(b",") <= values:
-            return
+            return None
     message = (
         f"the body holds too many values: a call takes {settings.inputs} inputs and"
         f" {settings.call_tokens} token ids at most"
     )
-    raise _refused(message, "too_many_inputs" if many else "too_many_tokens")
+    return _refused(message, "too_many_inputs" if many else "too_many_tokens")
 
 
 def _no_other_fields(found):

@@ -266,7 +266,7 @@ class TestEnvironment:
         plan = make_plan(inputs(env={"OMP_NUM_THREADS": "1", "OWN": "x"}))
         assert plan.engine.env["OMP_NUM_THREADS"] == "1"
         assert plan.engine.env["OWN"] == "x"
-        assert "1 threads: OMP_NUM_THREADS in the profile's env" in plan.reasons
+        assert "1 thread: OMP_NUM_THREADS in the profile's env" in plan.reasons
 
     def test_a_profiles_own_pythonpath_comes_after_the_plugins(self) -> None:
         """It stood in their place: an engine without plugin and stand-ins, planned as with them."""

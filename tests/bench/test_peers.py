@@ -191,7 +191,7 @@ def test_the_lock_comes_before_torch_and_an_install_happens_once(
 def test_an_environment_from_which_a_package_was_taken_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its marker alone counted: the peer failed at its start, each time."""
+    """Its marker alone counted."""
     calls: list[tuple[str, ...]] = []
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     _stub(monkeypatch, calls)

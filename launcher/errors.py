@@ -57,3 +57,9 @@ class QlaunchError(Exception):
         self.exit_code = exit_code
         self.fix = fix
         self.data = data
+
+    def saying(self, message: str) -> QlaunchError:
+        """The same failure in another sentence."""
+        return QlaunchError(
+            message, code=self.code, exit_code=self.exit_code, fix=self.fix, data=self.data
+        )

@@ -12,6 +12,7 @@ import msgspec
 from launcher.app.server_address import api_url
 from launcher.errors import ExitCode, QlaunchError
 from launcher.gateway.problems import renamed
+from launcher.linux.files import why_unreadable
 
 if TYPE_CHECKING:
     import requests
@@ -111,7 +112,7 @@ def _texts(file: Path) -> Iterator[tuple[int, str]]:
                     raise _bad(file, number, "is longer than a megabyte")
                 yield number, _string(file, number, text) if as_json else text
     except (OSError, UnicodeDecodeError) as error:
-        raise _bad(file, None, f"cannot be read: {_why(error)}") from error
+        raise _bad(file, None, f"cannot be read: {why_unreadable(error)}") from error
 
 
 def _string(file: Path, number: int, text: str) -> str:
@@ -125,16 +126,12 @@ def _first_key(file: Path) -> str:
     try:
         lines = file.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise _bad(file, None, f"cannot be read: {_why(error)}") from error
+        raise _bad(file, None, f"cannot be read: {why_unreadable(error)}") from error
     # After a key there may be what it is allowed.
     keys = [line.split()[0] for line in lines if line.strip() and line.strip()[0] != "#"]
     if not keys or not keys[0].isascii():
         raise _bad(file, None, "holds no key")
     return keys[0]
-
-
-def _why(error: OSError | UnicodeDecodeError) -> str:
-    return getattr(error, "strerror", None) or "it is not UTF-8"
 
 
 def _bad(file: Path, number: int | None, why: str) -> QlaunchError:

@@ -99,9 +99,4 @@ def _require(
 def _placed(loaded: LoadedProfile, at: KeyPath, error: QlaunchError) -> QlaunchError:
     """An error with the file and the line of what it is about."""
     where = place("profile", loaded.file(at), loaded.lines, at)
-    return QlaunchError(
-        f"{where}: {error.message}",
-        code=error.code,
-        exit_code=error.exit_code,
-        fix=error.fix,
-    )
+    return error.saying(f"{where}: {error.message}")

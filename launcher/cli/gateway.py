@@ -17,6 +17,7 @@ from launcher.cli.finite import FiniteRange
 from launcher.cli.result import Result, stream, stream_document
 from launcher.config.cache import LONGEST_TTL_S
 from launcher.errors import QlaunchError
+from launcher.linux.files import why_unreadable
 
 if TYPE_CHECKING:
     from launcher.gateway.entry import Dtype
@@ -329,7 +330,7 @@ def _upstream_key(file: Path | None) -> str | None:
         why = "" if key.isascii() and key.isprintable() else "it holds more than one key"
         why = why if key else "it is empty"
     except (OSError, ValueError) as error:
-        key, why = "", getattr(error, "strerror", None) or "it is not UTF-8"
+        key, why = "", why_unreadable(error)
     if not why:
         return key
     raise QlaunchError(

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Final, Literal, TextIO
 
+from launcher.units import counted
+
 Choice = Literal["auto", "always", "never"]
 
 _COLUMNS: Final = 80
@@ -111,7 +113,7 @@ def shorten(
             break
         head.append(line)
     left = len(lines) - len(head) - len(tail)
-    return [*head, f"… {left} more line{'s' * (left != 1)}: --all shows everything", *tail]
+    return [*head, f"… {counted(left, 'more line')}: --all shows everything", *tail]
 
 
 def _rows(line: str) -> int:

@@ -58,7 +58,7 @@ def service(state: ServiceState, *, brief: bool = False) -> list[str]:
     engine, metrics = state.engine_plan, None if state.state in FINAL else state.metrics
     pid = f"pid {state.engine.pid if state.engine else '-'}"
     if state.replicas:
-        pid = f"{len(state.replicas)} replica{'s' * (len(state.replicas) > 1)}"
+        pid = counted(len(state.replicas), "replica")
     lines = [
         f"service   {state.service} ({state.profile}): {state.state}",
         f"endpoint  {state.endpoint or '-'}",

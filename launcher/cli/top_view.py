@@ -8,6 +8,7 @@ from launcher.cli.full_screen import cut, printable
 from launcher.cli.result import table
 from launcher.cli.screen import BOLD, DIM, GREEN, RED, YELLOW, styled
 from launcher.documents.look import Look, ServiceLook
+from launcher.units import counted
 
 HEADINGS = (
     *("SERVICE", "STATE", "PORT", "UP", "RAM", "GPU", "CPU%", "TEXT/S", "MS", "QUEUE", "REST"),
@@ -111,7 +112,7 @@ def screen(found: Look, width: int, height: int, *, colour: bool = True) -> list
     lines = [[("qlaunch top", BOLD), (f"  {found.at[11:19]} UTC", DIM)], [], *rows]
     if len(lines) > height - 1:
         hidden = len(lines) - (height - 2)
-        lines = [*lines[: height - 2], [(f"… {hidden} more line{'s' * (hidden != 1)}", DIM)]]
+        lines = [*lines[: height - 2], [(f"… {counted(hidden, 'more line')}", DIM)]]
     return [_drawn(line, width, colour=colour) for line in lines]
 
 

@@ -379,13 +379,7 @@ def written_at(settings: Resolved, key: str) -> str:
 
 def at_its_place(error: QlaunchError, settings: Resolved, key: str) -> QlaunchError:
     """`error`, which is about the setting `key`, with the file and the line that say it."""
-    return QlaunchError(
-        f"{written_at(settings, key)}{error.message}",
-        code=error.code,
-        exit_code=error.exit_code,
-        fix=error.fix,
-        data=error.data,
-    )
+    return error.saying(f"{written_at(settings, key)}{error.message}")
 
 
 def _invalid(source: str, problem: ProfileProblem, code: str = "setting_invalid") -> QlaunchError:

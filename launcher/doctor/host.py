@@ -55,7 +55,7 @@ def cpu_findings(
     parts = (
         f"node {n.index} with {len(n.cpus)} CPUs, {_amount(n.memory_total_bytes)}" for n in nodes
     )
-    yield ok("numa", f"{len(nodes)} node{'s' * (len(nodes) > 1)}: {'; '.join(parts)}")
+    yield ok("numa", f"{counted(len(nodes), 'node')}: {'; '.join(parts)}")
 
 
 def _processor(cpu: Cpu) -> Finding:

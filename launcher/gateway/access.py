@@ -11,7 +11,7 @@ from typing import Final
 
 from launcher.errors import ExitCode, QlaunchError
 from launcher.gateway.rates import Allowance, Client
-from launcher.linux.files import NOT_WRITABLE
+from launcher.linux.files import NOT_WRITABLE, why_unreadable
 from launcher.network.listening import is_loopback
 
 _MOST_BYTES: Final = 1 << 20
@@ -69,7 +69,7 @@ class Keys:
                 return f"{self._path} is too large for a file of keys"
             lines = self._path.read_text("utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            why = getattr(error, "strerror", None) or "it is not UTF-8"
+            why = why_unreadable(error)
             return f"cannot read the keys in {self._path}: {why}"
         clients = {}
         for number, line in enumerate(lines, 1):

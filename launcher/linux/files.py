@@ -75,6 +75,12 @@ def place_problem(path: Path) -> str | None:
     return None
 
 
+def why_unreadable(error: Exception) -> str:
+    """Why a file was not read as text, without its name: the system's words, or that its bytes are
+    none."""
+    return getattr(error, "strerror", None) or "it is not UTF-8"
+
+
 def read_bounded(path: Path, limit: int) -> bytes:
     """Bytes of `path`, at most `limit`.
 

@@ -271,7 +271,7 @@ def _threads(inputs: Inputs, side_by_side: int) -> Decision[int | None]:
         threads, source = int(own), "OMP_NUM_THREADS in the profile's env"
     words = counted(threads, "thread")
     if side_by_side > 1:
-        words = f"{side_by_side} replicas of {threads} {'thread' if threads == 1 else 'threads'}"
+        words = f"{side_by_side} replicas of {words}"
     much = threads * side_by_side > cpu.usable
     slower = f"; more than the {cpu.usable} that can be used here: slower" if much else ""
     return Decision(threads, (f"{words}: {source}{slower}",))

@@ -17,6 +17,7 @@ from launcher.plan import caching, fit, memory, placement
 from launcher.plan.draft import Draft, model_kind
 from launcher.plan.fit import Misfit
 from launcher.plan.inputs import Inputs
+from launcher.units import counted
 
 FORKED_BYTES: Final[Mapping[ModelKind, int]] = {"encoder": 185_000_000, "decoder": 150_000_000}
 """What one engine more takes of its own without its model, all its processes together, where what
@@ -175,7 +176,7 @@ def reasons(inputs: Inputs) -> tuple[str, ...]:
     how = "the first alone, then the others together"
     if device != "cpu":
         how = "one after another, each with a KV cache of its own size"
-    engines = f"{count} engine{'s' * (count > 1)}"
+    engines = counted(count, "engine")
     spread = placement.cards(inputs)
     on = f", on {len(spread)} cards in turn ({spread[0].name})" if len(spread) > 1 else ""
     what = f"{engines} behind a gateway at the service's address{on}"

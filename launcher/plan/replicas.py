@@ -13,6 +13,7 @@ import msgspec
 
 from launcher.documents.plan import MemoryPrediction, StartMethod, Term
 from launcher.plan import memory
+from launcher.units import counted
 
 SCHEDULER_BYTES: Final = 95_000_000
 """One scheduler more, forked, without model and cache: the pages it shares with nobody."""
@@ -65,7 +66,7 @@ def _others(more: int, method: StartMethod) -> Term:
     forked = method == "fork"
     each = SCHEDULER_BYTES if forked else SPAWNED_BYTES
     return Term(
-        name=f"engine: {more} more scheduler{'s' * (more > 1)}, and what hands out requests",
+        name=f"engine: {counted(more, 'more scheduler')}, and what hands out requests",
         device="ram",
         bytes=more * each + (CONTROLLER_BYTES if forked else SPAWNED_BYTES),
         basis="measured",

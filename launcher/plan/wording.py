@@ -51,8 +51,4 @@ def placed(error: QlaunchError, settings: Resolved) -> QlaunchError:
         return f"{found[1]}{written_at(settings, f'flags.{found[2]}')}--{found[2]}"
 
     message = _ABOUT.sub(located, error.message)
-    if message == error.message:
-        return error
-    return QlaunchError(
-        message, code=error.code, exit_code=error.exit_code, fix=error.fix, data=error.data
-    )
+    return error if message == error.message else error.saying(message)

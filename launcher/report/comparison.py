@@ -120,7 +120,7 @@ def notes(doc: Comparison) -> list[str]:
     repeats = doc.repeats
     found = [
         f"made {doc.made}",
-        f"{repeats} repeat{'' if repeats == 1 else 's'} a level: medians, with least and most",
+        f"{units.counted(repeats, 'repeat')} a level: medians, with least and most",
     ]
     if any(cell.saturated for mode in doc.modes for cell in mode.cells):
         found.append("saturated: the measuring client was at its own limit, not the engine's")
@@ -161,7 +161,7 @@ def flags(cell: Cell) -> list[str]:
     """What qualifies the figures of a cell."""
     found = []
     if cell.errors:
-        found.append(f"{cell.errors} error{'' if cell.errors == 1 else 's'}")
+        found.append(units.counted(cell.errors, "error"))
     if cell.saturated:
         found.append("saturated")
     if is_noisy(cell):

@@ -82,7 +82,7 @@ def level_of(row: Row | MeasuredLevel) -> Level:
 
 def level(found: Level) -> str:
     """A level of load: `16 clients × batch 4, 128 tokens`."""
-    who = f"{found.clients} client{'' if found.clients == 1 else 's'}"
+    who = units.counted(found.clients, "client")
     if found.loop == "open":
         who = f"{found.rate or 0:g} requests/s"
     tokens = units.length(found.tokens, found.shortest, to=" to ")

@@ -191,7 +191,7 @@ def _memory_words(run: Run) -> list[str]:
 def _trouble(run: Run) -> list[str]:
     sentences = []
     if run.restarts:
-        times = f"{run.restarts} time{'' if run.restarts == 1 else 's'}"
+        times = counted(run.restarts, "time")
         sentences.append(f"The engine was started again {times}.")
     sentences += _cache_words(run)
     return sentences + [
@@ -211,7 +211,7 @@ def _cache_words(run: Run) -> list[str]:
         hits = f"{use.hits} of {counted(use.inputs, 'text')} ({use.hit_rate:.0%})"
         sentences.append(f"Its cache answered {hits}{shared}.")
     if use.restarts:
-        times = f"{use.restarts} time{'' if use.restarts == 1 else 's'}"
+        times = counted(use.restarts, "time")
         sentences.append(f"The gateway was started again {times}.")
     return sentences
 

@@ -436,11 +436,8 @@ def _ended_leftovers_of(where: Folder, state: ServiceState | None) -> tuple[str,
     except QlaunchError as error:
         if error.code != "state_dir_unsafe":
             raise
-        raise QlaunchError(
-            f"service {where.name!r} was stopped, and cannot be noted as stopped: {error.message}",
-            code=error.code,
-            exit_code=error.exit_code,
-            fix=error.fix,
+        raise error.saying(
+            f"service {where.name!r} was stopped, and cannot be noted as stopped: {error.message}"
         ) from error
 
 

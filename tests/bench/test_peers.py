@@ -146,7 +146,11 @@ def test_what_only_a_build_makes_needs_a_compiler() -> None:
         assert ("cmake and a C++ compiler" in str(why)) is refused
 
 
-def _stub(monkeypatch: pytest.MonkeyPatch, calls: list[tuple[str, ...]]) -> None:
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """What pip is asked to install by stand-ins for it: requirements, or a lock's name."""
+    calls: list[tuple[str, ...]] = []
+
     def create(_release: object, root: Path) -> None:
         (root / "bin").mkdir()
         (root / "bin" / "python").touch()
@@ -165,14 +169,13 @@ def _stub(monkeypatch: pytest.MonkeyPatch, calls: list[tuple[str, ...]]) -> None
     monkeypatch.setattr(pip, "create_environment", create)
     monkeypatch.setattr(pip, "install", install)
     monkeypatch.setattr(pip, "install_lock", install_lock)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    return calls
 
 
 def test_the_lock_comes_before_torch_and_an_install_happens_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, calls: list[tuple[str, ...]]
 ) -> None:
-    calls: list[tuple[str, ...]] = []
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    _stub(monkeypatch, calls)
     peer = catalogue.peers()["infinity"]
     assert installing.find(peer, tmp_path) is None
     said: list[str] = []
@@ -189,12 +192,9 @@ def test_the_lock_comes_before_torch_and_an_install_happens_once(
 
 
 def test_an_environment_from_which_a_package_was_taken_is_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, calls: list[tuple[str, ...]]
 ) -> None:
     """Its marker alone counted."""
-    calls: list[tuple[str, ...]] = []
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    _stub(monkeypatch, calls)
     peer = catalogue.peers()["infinity"]
     for pattern in ("infinity_emb", "infinity_emb-*.dist-info", "torch"):
         root = installing.install(peer, tmp_path, progress=lambda _: None)

@@ -18,6 +18,7 @@ from launcher.gateway.backends.backend import (
     server_errors,
 )
 from launcher.gateway.backends.redis_clients import Password, clients_of
+from launcher.linux.files import why_unreadable
 from launcher.network.redis_address import parse
 
 PREFIX: Final = b"qlaunch:v1:"
@@ -155,7 +156,7 @@ def _read_password(file: Path) -> str:
     try:
         password = file.read_text("utf-8").strip()
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        reason = why_unreadable(error)
         raise bad_cache(f"cannot read the password in {file}: {reason}") from None
     if not password:
         raise bad_cache(f"the password file {file} is empty")

@@ -34,13 +34,24 @@ def answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def port_with_bus() -> int:
+    """A free port whose bus port, 10000 above, is free too, and is this worker's.
+
+    The bus port of any other free port may be one that the kernel just gave to a connection:
+    the node ends at once then.
+    """
+    while answers(port := free_port() - 10_000):
+        pass
+    return port
+
+
 @pytest.fixture
 def start_cache(tmp_path: Path) -> Iterator[Start]:
     """Start `redis` or `memcached`, with further options; all are ended."""
     running: list[subprocess.Popen[bytes]] = []
 
     def start(kind: str, *options: str, port: int | None = None) -> CacheServer:
-        port = port or free_port()
+        port = port or (port_with_bus() if "--cluster-enabled" in options else free_port())
         if kind == "redis":
             words = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
             words += ["--appendonly", "no", "--dir", str(tmp_path), *options]

@@ -12,7 +12,7 @@ import pytest
 from launcher.gateway import store
 from launcher.gateway.backends.backend import Backend, BackendError, CacheSettings
 from launcher.gateway.backends.opening import open_backend
-from tests.gateway.conftest import Start
+from tests.gateway.conftest import Start, free_port
 from tests.gateway.harness import Bench, run
 from tests.gateway.scripted_server import truth
 from tests.gateway.test_backends import key
@@ -27,7 +27,7 @@ class Dripping:
 
     def __enter__(self) -> int:
         self._ended = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", free_port()))
         threading.Thread(target=self._accept, daemon=True).start()
         port: int = self._listener.getsockname()[1]
         return port

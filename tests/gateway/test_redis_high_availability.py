@@ -17,7 +17,7 @@ from launcher.errors import QlaunchError
 from launcher.gateway.backends.backend import Backend, BackendError, CacheSettings
 from launcher.gateway.backends.opening import caution, open_backend
 from launcher.gateway.store import Store
-from tests.gateway.conftest import CacheServer, Start, answers, free_port
+from tests.gateway.conftest import CacheServer, Start, answers, free_port, port_with_bus
 from tests.gateway.harness import SECRET, Bench, run
 from tests.gateway.scripted_server import truth
 from tests.gateway.test_backends import OTHER, entries, key
@@ -88,7 +88,7 @@ class Cluster:
         own = folder / f"node{number}"
         own.mkdir()
         options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "600", "--dir", str(own)]
-        return start("redis", *options, port=port_with_bus())
+        return start("redis", *options)
 
     def _cli(self, *words: str) -> None:
         subprocess.run(["redis-cli", *words], check=True, capture_output=True, timeout=PATIENCE_S)
@@ -113,13 +113,6 @@ class Cluster:
 
     def close(self) -> None:
         """Its servers are the fixture's."""
-
-
-def port_with_bus() -> int:
-    """A free port whose bus port, 10000 above, is free too, and is this worker's."""
-    while answers(port := free_port() - 10_000):
-        pass
-    return port
 
 
 Site = Watched | Cluster

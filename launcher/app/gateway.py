@@ -33,7 +33,10 @@ death, by its template, and in 4 to 30 s after `restart`."""
 _BETWEEN_S: Final = 5.0
 """Between the stop and the new start of a `restart`."""
 _LOOK_S: Final = 1.0
-"""Between two looks at whether a service's processes live; its files are looked at each time."""
+"""Between two looks at whether a service's processes live."""
+_FRESH_S: Final = 0.001
+"""Between two looks at its files: a request looks ten times, and an engine that has just been named
+there answers seconds later."""
 _NO_VECTORS: Final = frozenset(
     {"--host", "--port", "--config", "--served-model-name", "--api-key", "--log-level"}
 )
@@ -56,7 +59,7 @@ class ServiceSource:
         self.name = service
         self._folder = store.folder(service)
         self._stamp: Stamp | None = None
-        self._next = 0.0
+        self._next = self._fresh_until = 0.0
         self._told = False
         self._up_at = float("-inf")
         self._seen = Seen(url=None)
@@ -66,11 +69,16 @@ class ServiceSource:
 
     def look(self) -> Seen:
         """The service as its files say; whether its processes live, as of a second ago."""
+        now = time.monotonic()
+        if now < self._fresh_until:
+            return self._seen
         stamp = (_stamp(self._folder.plan), _stamp(self._folder.state))
-        if stamp != self._stamp or time.monotonic() >= self._next:
+        if stamp != self._stamp or now >= self._next:
             self._stamp = stamp
-            self._next = time.monotonic() + _LOOK_S
+            self._next = now + _LOOK_S
             self._seen = self._read()
+        # From the time before: what is written while it is read is seen by the next look.
+        self._fresh_until = now + _FRESH_S
         return self._seen
 
     def want(self) -> None:
@@ -78,7 +86,7 @@ class ServiceSource:
 
     def suspect(self) -> None:
         """Look at the processes next time."""
-        self._next = 0.0
+        self._next = self._fresh_until = 0.0
 
     def _read(self) -> Seen:
         try:

@@ -41,6 +41,9 @@ EXTERNAL_PACKAGES: Final = {
 PRIMITIVE_CACHES: Final = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128", "LRU_CACHE_CAPACITY": "16"}
 """Compiled products that oneDNN, and PyTorch above it, keep by shape. Every number of tokens in a
 batch is another shape: with their own 1024 each, mixed lengths grow a scheduler by a gigabyte."""
+ARENA_THREADS: Final = 2
+"""Compute threads that share one of the C library's arenas. What is freed in one serves no other, so
+each keeps its own largest batch; with one arena of all, many threads would wait for its lock."""
 
 
 TORCH_KERNELS: Final = {
@@ -108,6 +111,8 @@ def environment(
         env |= {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"}
     if engine.release.device == "cpu":
         env |= {**PRIMITIVE_CACHES, **SPINS}
+        if threads is not None:
+            env["MALLOC_ARENA_MAX"] = str(max(1, threads // ARENA_THREADS))
     if not plugin:
         return env
     env |= {"QLAUNCH_MODEL_PATH": model_path, "QLAUNCH_START_METHOD": start_method}

@@ -152,6 +152,31 @@ def attended(
         attention.WholeTextAttention.__bases__ = kept
 
 
+def computed_lengths(*, dtype: str, lengths: list[int], **question: Any) -> Any:
+    """The lengths of which products are computed, by whichever way, in `attended` of such texts."""
+    import torch
+    from qlaunch_sglang import attention
+
+    kernel, scores = attention.scaled_dot_product_attention, attention._scores
+    seen = set()
+
+    def by_kernel(query: Any, *given: Any, **more: Any) -> Any:
+        seen.add(query.shape[2])
+        return kernel(query, *given, **more)
+
+    def by_powers(q: Any, *given: Any) -> Any:
+        seen.add(q.shape[1])
+        return scores(q, *given)
+
+    states = torch.zeros(sum(lengths), 24).tolist()
+    with (
+        mock.patch.object(attention, "scaled_dot_product_attention", by_kernel),
+        mock.patch.object(attention, "_scores", by_powers),
+    ):
+        attended(states, lengths, dtype=dtype, **question)
+    return sorted(seen)
+
+
 def why_not_whole(*, old: bool = False, **settings: Any) -> Any:
     """The plugin's verdict on a server started like this; `old`: by SGLang 0.5.1.post2."""
     import types
@@ -685,6 +710,7 @@ ASKS = {
         served,
         half,
         attended,
+        computed_lengths,
         why_not_whole,
         layers,
         pooled_in_portions,

@@ -153,6 +153,41 @@ def test_attention_in_bfloat16_is_the_same_however_texts_are_grouped(ask: Ask, i
     np.testing.assert_allclose(whole, np.concatenate(parts), atol=0.03)
 
 
+WAYS: list[dict[str, Any]] = [
+    {"dtype": dtype, **way}
+    for dtype in ("bfloat16", "float16")
+    for way in ({"intel": False}, {"intel": True}, {"causal": True})
+]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_attention_in_16_bits_of_texts_that_are_rounded_up(ask: Ask, way: dict[str, Any]) -> None:
+    lengths = [33, 33, 70, 31, 64, 97]
+    rows = RANDOM.standard_normal((sum(lengths), 24)).astype(np.float32)
+    parts = np.split(rows, np.cumsum(lengths)[:-1])
+    question = {"ask": "attended", **way}
+    found, *alone = ask(
+        {**question, "states": rows.tolist(), "lengths": lengths},
+        *({**question, "states": part.tolist(), "lengths": [len(part)]} for part in parts),
+    )
+    assert found == [row for each in alone for row in each]
+    exact = [causal_attention(part, 2) if "causal" in way else attention(part) for part in parts]
+    np.testing.assert_allclose(found, np.concatenate(exact), atol=0.05)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_products_of_attention_are_compiled_for_few_lengths(ask: Ask, way: dict[str, Any]) -> None:
+    """PyTorch's kernel kept 0.7 MB for each length of a text in each thread, for good."""
+    question = {"ask": "computed_lengths", "lengths": list(range(1, 200)), **way}
+    (found,) = ask(question)
+    assert found == [*range(1, 33), 64, 96, 128, 160, 192, 224]
+
+
+def test_attention_in_float32_computes_each_length_as_it_is(ask: Ask) -> None:
+    question = {"ask": "computed_lengths", "dtype": "float32", "lengths": [33, 65, 100]}
+    assert ask(question, {**question, "intel": True}) == [[33, 65, 100]] * 2
+
+
 @pytest.mark.parametrize("intel", [False, True])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("keys", [[1.0] * 6, [1.0, 1.25, 1.5, 1.75, 2.0, 3.0]])

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 from sglang.srt.layers.radix_attention import AttentionType, RadixAttention
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 from qlaunch_sglang import no_cache
 from qlaunch_sglang.lean_imports import serves_on_cpu
@@ -36,6 +36,10 @@ TOKENS = 2048
 """Tokens that causal attention takes at a time: its keys and values are repeated for each head."""
 SCORES = 1 << 20
 """Scores computed at a time: 2 MiB in bfloat16 stay near the processor."""
+STEP = 32
+"""In 16 bits on a CPU a text is computed with tokens of zeros up to a multiple of this, if it has
+more: products are compiled for a length, and PyTorch's kernel keeps what it has compiled for good,
+0.7 MB a length in each thread."""
 SHORT = 64
 """Tokens of a text up to which powers in float32 are faster than PyTorch's kernel."""
 LOG2_E = math.log2(math.e)
@@ -116,7 +120,37 @@ def attend_before(query, key, value, scale: float):
         [texts, length, heads, head size].
     """
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))
-    return scaled_dot_product_attention(q, k, v, scale=scale, is_causal=True).transpose(1, 2)
+    return fused(q, k, v, scale, causal=True).transpose(1, 2)
+
+
+def fused(query, key, value, scale: float, *, causal: bool = False, grouped: bool = False):
+    """Attention within each of some texts of one length by PyTorch's kernel.
+
+    Args:
+        query, key, value: [texts, heads, length, head size], in any layout.
+        causal: whether a token sees none of those after it.
+        grouped: whether there are fewer heads of keys than of queries.
+
+    Returns:
+        [texts, heads, length, head size].
+    """
+    length, mask = query.shape[2], None
+    more = rounding(query, length)
+    if more:
+        query, key, value = (pad(x, (0, 0, 0, more)) for x in (query, key, value))
+        if not causal:  # else the last tokens are seen by none of the text's own
+            mask = query.new_zeros(1, 1, 1, length + more)
+            mask[..., length:] = -torch.inf
+    found = scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, scale=scale, is_causal=causal, enable_gqa=grouped
+    )
+    return found[:, :, :length]
+
+
+def rounding(query, length: int) -> int:
+    """Tokens that are added to a text of `length`, for products that were compiled before."""
+    compiled = query.device.type == "cpu" and query.dtype in (torch.bfloat16, torch.float16)
+    return -length % STEP if compiled and length > STEP else 0
 
 
 def attend(query, key, value, scale: float):
@@ -140,17 +174,24 @@ def attend(query, key, value, scale: float):
     texts, length, heads, size = query.shape
     if not _by_powers(query, length):
         q, k, v = (x.transpose(1, 2) for x in (query, key, value))
-        return scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2)
-    q, k, v = (x.transpose(1, 2).reshape(texts * heads, length, size) for x in (query, key, value))
+        return fused(q, k, v, scale).transpose(1, 2)
+    more = rounding(query, length)
+    q, k, v = (
+        pad(x.transpose(1, 2), (0, 0, 0, more)).reshape(texts * heads, length + more, size)
+        for x in (query, key, value)
+    )
     powers = _scores(q, k, scale * LOG2_E).exp2_()
+    powers[:, :, length:] = 0
     # Added up in float32 and then rounded; asked for in float32, PyTorch copies all powers first.
     sums = powers.sum(dim=-1, keepdim=True)
     least, greatest = sums.aminmax()
     if least > 1 / FAR and greatest < FAR:
         found = torch.bmm(powers, v).div_(sums)
     else:
-        found = torch.bmm(torch.softmax(_scores(q, k, scale), dim=-1), v)
-    return found.view(texts, heads, length, size).transpose(1, 2)
+        scores = _scores(q, k, scale)
+        scores[:, :, length:] = -torch.inf
+        found = torch.bmm(torch.softmax(scores, dim=-1), v)
+    return found.view(texts, heads, length + more, size)[:, :, :length].transpose(1, 2)
 
 
 @functools.cache

@@ -24,6 +24,8 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
+from qlaunch_sglang.trimming import give_back
+
 logger = logging.getLogger(__name__)
 
 ALPHA = 0.5
@@ -317,12 +319,14 @@ def quantise(model, encoder, activation: str) -> None:
     if why_not:
         raise RuntimeError(f"qlaunch: int8 was asked for, and cannot be had: {why_not}")
     seen = calibrate(model, encoder)
+    give_back()
     for layer, (qkv, output, between, down) in zip(encoder.layer, seen, strict=True):
         attention = layer.attention.self_attn
         attention.qkv_proj = Int8Projection(attention.qkv_proj, qkv)
         layer.attention.output = Int8Output(layer.attention.output, output)
         layer.intermediate = Int8FeedForward(layer.intermediate, layer.output, between, down)
         layer.output = layer.intermediate.output
+        give_back()
     logger.info("qlaunch: linear layers are computed in int8")
 
 

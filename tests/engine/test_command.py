@@ -125,6 +125,7 @@ class TestEnvironment:
             "GOMP_SPINCOUNT": "10000",
             "HF_HUB_OFFLINE": "1",
             "LRU_CACHE_CAPACITY": "16",
+            "MALLOC_ARENA_MAX": "1",
             "OMP_NUM_THREADS": "2",
             "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
             "OPENBLAS_NUM_THREADS": "1",
@@ -137,6 +138,10 @@ class TestEnvironment:
             "SGLANG_USE_CPU_ENGINE": "1",
             "TRANSFORMERS_OFFLINE": "1",
         }
+
+    @pytest.mark.parametrize(("threads", "arenas"), [(1, "1"), (3, "1"), (64, "32"), (None, None)])
+    def test_some_threads_share_an_arena(self, threads: int | None, arenas: str | None) -> None:
+        assert environment("cpu", threads=threads).get("MALLOC_ARENA_MAX") == arenas
 
     def test_no_plugin_leaves_only_what_the_engine_needs_to_start(self) -> None:
         found = environment("cpu", plugin=False)

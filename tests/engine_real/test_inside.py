@@ -177,7 +177,7 @@ def test_attention_in_16_bits_of_texts_that_are_rounded_up(ask: Ask, way: dict[s
 
 @pytest.mark.parametrize("way", WAYS)
 def test_products_of_attention_are_compiled_for_few_lengths(ask: Ask, way: dict[str, Any]) -> None:
-    """PyTorch's kernel kept 0.7 MB for each length of a text in each thread, for good."""
+    """PyTorch's kernel kept some for each length of a text in each thread, for good."""
     question = {"ask": "computed_lengths", "lengths": list(range(1, 200)), **way}
     (found,) = ask(question)
     assert found == [*range(1, 33), 64, 96, 128, 160, 192, 224]

@@ -39,7 +39,7 @@ SCORES = 1 << 20
 STEP = 32
 """In 16 bits on a CPU a text is computed with tokens of zeros up to a multiple of this, if it has
 more: products are compiled for a length, and PyTorch's kernel keeps what it has compiled for good,
-0.7 MB a length in each thread."""
+in each thread (decision 160)."""
 SHORT = 64
 """Tokens of a text up to which powers in float32 are faster than PyTorch's kernel."""
 LOG2_E = math.log2(math.e)

@@ -42,8 +42,8 @@ PRIMITIVE_CACHES: Final = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128", "LRU_CACHE_
 """Compiled products that oneDNN, and PyTorch above it, keep by shape. Every number of tokens in a
 batch is another shape: with their own 1024 each, mixed lengths grow a scheduler by a gigabyte."""
 ARENA_THREADS: Final = 2
-"""Compute threads that share one of the C library's arenas. What is freed in one serves no other, so
-each keeps its own largest batch; with one arena of all, many threads would wait for its lock."""
+"""Compute threads that share one of the C library's arenas. What is freed in one serves no other:
+each keeps its own largest batch. With one arena of all, many threads would wait for its lock."""
 
 
 TORCH_KERNELS: Final = {

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from launcher.app import candidates, known_engine, origin
+from launcher.app import candidates, known_engine, origin, usable_here
 from launcher.app.best_profile import best_profile, idle_gpu
 from launcher.app.known_model import Absent, Fetching, KnownModel, known_model
 from launcher.app.profile_flags import check_releases
@@ -47,7 +47,6 @@ from launcher.plan.inputs import Inputs
 from launcher.plan.request_checks import check_request
 from launcher.plan.resolve import make_plan
 from launcher.record.runs import list_runs, load_run
-from launcher.service import ports
 from launcher.verify.thresholds import parity_min
 
 _LATEST_RUNS = 40
@@ -139,6 +138,8 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
     choice = _choose(settings, profile, hardware, where, brought)
     settings = for_release(settings, profile, choice.release.name)
     _check_before_fetching(settings, request, choice, brought)
+    if request.secrets and not request.elsewhere:
+        usable_here.require_topology(settings, profile.profile, choice.release.device, os.environ)
     fetching = _fetching(request, config, progress)
     engine = brought or known_engine.known_engine(
         settings, choice.release, where, fetching, elsewhere=request.elsewhere
@@ -186,7 +187,8 @@ def _check_before_fetching(
     check_request(settings, request.extra)
     if request.secrets and not request.elsewhere:
         _require_secrets(settings)
-        ports.require_known(settings.host)
+        usable_here.require_addresses(settings)
+        usable_here.require_cache_place(settings)
     if request.extra and brought is None:
         flag_tables.require(request.extra, choice.release.version)
 

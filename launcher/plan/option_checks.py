@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from launcher.argv import FlagValue, options
+from launcher.argv import FlagValue, options, whole
 from launcher.engine.cutting import OVERRIDE, overrides_in
 from launcher.errors import ExitCode, QlaunchError
 from launcher.plan.decision import Flags
@@ -55,6 +55,17 @@ BETWEEN: Final[Mapping[str, tuple[float, float | None]]] = {
     "dcp-size": (1, None),
 }
 """Numbers that the engine's start ends at, outside of these bounds (srt/arg_groups of SGLang)."""
+WHOLE_BITS: Final = 31
+"""SGLang's tables of requests and of the cache's places are of 32-bit integers, with a sign."""
+COUNTED: Final = (
+    *("max-total-tokens", "max-prefill-tokens", "max-running-requests", "max-queued-requests"),
+    *("chunked-prefill-size", "context-length", "page-size", "prefill-max-requests"),
+    *("dp-size", "tp-size", "pp-size", "nnodes", "cpu-offload-gb"),
+    *("tokenizer-worker-num", "detokenizer-worker-num"),
+)
+"""Numbers of tokens, requests and processes, which are kept there."""
+LARGEST: Final = 2**63 - 1
+"""Of any whole number: PyTorch's have 64 bits."""
 FRACTIONS: Final = ("mem-fraction-static",)
 """Parts of a card's memory: above 0 and below 1."""
 TEXTS_OF_A_CALL: Final = 128
@@ -75,6 +86,12 @@ ON_CPU: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Values with which a start on a CPU may come through. With others SGLang 0.5.23 ended in seconds
 (14 backends and 4 formats tried: MiniLM), some on errors that read like a damaged environment."""
+BY_KERNELS: Final = ("kv-cache-dtype", "fp8_e4m3")
+"""Option and value that SGLang refuses on a CPU without AMX and compiled kernels for it
+(srt/mem_cache/kv_cache_configurator.py), which no release on PyPI holds."""
+CAUSAL: Final = "flex_attention"
+"""Attends to earlier tokens alone, on every device (srt/layers/attention/torch_flex_backend.py)."""
+PREFILL_BACKEND: Final = "prefill-attention-backend"
 
 
 def given(flags: Mapping[str, FlagValue], extra: tuple[str, ...]) -> Flags:
@@ -86,15 +103,20 @@ def given(flags: Mapping[str, FlagValue], extra: tuple[str, ...]) -> Flags:
 def _value(words: tuple[str, ...]) -> FlagValue:
     if not words:
         return True
-    return int(words[0]) if words[0].removeprefix("-").isdecimal() else words[0]
+    number = whole(words[0])
+    return words[0] if number is None else number
 
 
-def check_options(found: Flags, *, device: str) -> None:
+def check_options(
+    found: Flags, *, device: str, kernels: bool = False, both_ways: bool = False
+) -> None:
     """Refuse options that would end a start, or make it useless.
 
     Args:
         found: from `given`.
         device: of the engine, `cpu` or `cuda`.
+        kernels: whether the engine may have compiled kernels for CPUs: one of the user's own.
+        both_ways: whether a token of the model attends to later ones too; False: or not known.
 
     Raises:
         QlaunchError: `flag_invalid` (exit 5).
@@ -117,11 +139,7 @@ def check_options(found: Flags, *, device: str) -> None:
         for name in ALONE
         if device == "cpu" and (value := count(found, name)) is not None and value > 1
     ]
-    wrong += [
-        f"--{name} {found[name]}: on a CPU the engine has {', '.join(values)}"
-        for name, values in ON_CPU.items()
-        if device == "cpu" and name in found and found[name] not in values
-    ]
+    wrong += _unable(found, device=device, kernels=kernels, both_ways=both_ways)
     outside = list(_outside(found))
     wrong += outside
     wrong += _bad_values(found)
@@ -135,6 +153,17 @@ def check_options(found: Flags, *, device: str) -> None:
         )
 
 
+def _unable(found: Flags, *, device: str, kernels: bool, both_ways: bool) -> Iterator[str]:
+    """Values that the engine has for other devices, other kernels or other models."""
+    for name, every in ON_CPU.items():
+        values = [one for one in every if kernels or (name, one) != BY_KERNELS]
+        if device == "cpu" and name in found and found[name] not in values:
+            yield f"--{name} {found[name]}: on a CPU the engine has {', '.join(values)}"
+    name = PREFILL_BACKEND if PREFILL_BACKEND in found else "attention-backend"
+    if both_ways and found.get(name) == CAUSAL:
+        yield f"--{name} {CAUSAL}: it attends to earlier tokens alone, and the model to all"
+
+
 def _outside(found: Flags) -> Iterator[str]:
     """Numbers beyond what the engine takes."""
     for name, (least, most) in BETWEEN.items():
@@ -142,6 +171,12 @@ def _outside(found: Flags) -> Iterator[str]:
         if value is not None and not (least <= value and (most is None or value <= most)):
             bounds = f"at least {least}" if most is None else f"from {least} to {most}"
             yield f"--{name} {found[name]}: the engine takes numbers {bounds}"
+    for name, given_ in found.items():
+        most = 2**WHOLE_BITS - 1 if name in COUNTED else LARGEST
+        if name in BETWEEN or isinstance(given_, bool) or not isinstance(given_, int | float):
+            continue
+        if not -most <= given_ <= most:  # an infinity is not, nor what is no number
+            yield f"--{name} {given_}: the engine takes numbers up to {most}"
     for name in FRACTIONS:
         value = number(found, name)
         if value is not None and not 0 < value < 1:

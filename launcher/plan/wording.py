@@ -27,9 +27,13 @@ def in_one_spelling(inputs: Inputs) -> Inputs:
     known, settings = table.index(), inputs.settings
     flags, renamed = spelled(settings.flags, known)
     sources = {_renamed(key, renamed): source for key, source in settings.sources.items()}
-    fallback: list[dict[str, FlagValue]] = [
-        spelled(step, known)[0] for step in inputs.profile.fallback
-    ]
+    fallback: list[dict[str, FlagValue]] = []
+    for number, step in enumerate(inputs.profile.fallback):
+        one, others = spelled(step, known)
+        fallback.append(one)
+        for written, main in others.items():
+            if said := sources.pop(f"fallback.{number}.{written}", None):
+                sources[f"fallback.{number}.{main}"] = said
     replaced = msgspec.structs.replace
     return dataclasses.replace(
         inputs,

@@ -90,7 +90,7 @@ def _unwritable(cache: ServiceCache) -> str | None:
             return f"{path} cannot be written"
         folder = next(one for one in path.parents if os.path.lexists(one))
         if not folder.is_dir():
-            return f"{folder} is no folder"
+            return f"{folder} is not a folder"
     except OSError as error:
         return f"{path} cannot be written: {error.strerror}"
     # The owner of everything may write in a folder of the kernel's, and make nothing there.

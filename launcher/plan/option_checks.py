@@ -26,7 +26,10 @@ USELESS: Final = {
     "speculative-algorithm": "it is for the next tokens of a text, which an embedding has none of",
 }
 """Options by what is wrong with them."""
-ONE_OF: Final = ((TOGETHER, "enable-dynamic-batch-tokenizer"),)
+ONE_OF: Final = (
+    (TOGETHER, "enable-dynamic-batch-tokenizer"),
+    ("enable-hierarchical-cache", "disable-radix-cache"),
+)
 """Options of which SGLang takes one: it says so when it starts."""
 PROVED_TOKENS: Final = 32
 """The smoke's sentence with a new number has 11 tokens of BERT's and some 16 where each digit is
@@ -38,6 +41,7 @@ LEAST: Final = {
     "page-size": 1,
     "tokenizer-worker-num": 1,
     "detokenizer-worker-num": 1,
+    **dict.fromkeys(("tp-size", "pp-size", "nnodes"), 1),
     "context-length": PROVED_TOKENS - 1,  # what a KV cache of so many tokens leaves
 }
 """Numbers below which nothing is served: the engine starts, and answers no call of the proof."""
@@ -142,7 +146,7 @@ def check_options(
     wrong += _unable(found, device=device, kernels=kernels, both_ways=both_ways)
     outside = list(_outside(found))
     wrong += outside
-    wrong += _bad_values(found)
+    wrong += (*_bad_values(found), *_beyond_its_nodes(found))
     if wrong:
         raise QlaunchError(
             "; ".join(wrong),
@@ -162,6 +166,13 @@ def _unable(found: Flags, *, device: str, kernels: bool, both_ways: bool) -> Ite
     name = PREFILL_BACKEND if PREFILL_BACKEND in found else "attention-backend"
     if both_ways and found.get(name) == CAUSAL:
         yield f"--{name} {CAUSAL}: it attends to earlier tokens alone, and the model to all"
+
+
+def _beyond_its_nodes(found: Flags) -> Iterator[str]:
+    rank, nodes = count(found, "node-rank"), count(found, "nnodes") or 1
+    if rank is not None and not 0 <= rank < nodes:
+        bounds = f"numbers from 0 to {nodes - 1}"
+        yield f"--node-rank {rank}: with --nnodes {nodes} the engine takes {bounds}"
 
 
 def _outside(found: Flags) -> Iterator[str]:
@@ -207,6 +218,10 @@ def _bad_values(found: Flags) -> Iterator[str]:
         level = found.get(name)
         if level is not None and str(level).lower() not in LOG_LEVELS:
             yield f"--{name} {level}: there is {', '.join(LOG_LEVELS)}"
+    page, pool = count(found, "page-size"), count(found, "max-total-tokens")
+    # What a cache of whole pages holds of one text is a page less (context.py).
+    if page and pool and page > 1 and pool - pool % page - page < PROVED_TOKENS:
+        yield f"--page-size {page}: a cache of {pool} tokens has no room for a text in such pages"
     override = found.get(OVERRIDE)
     if override is not None and overrides_in(str(override)) is None:
         yield f"--{OVERRIDE} {override}: a JSON object is wanted, such as '{{}}'"

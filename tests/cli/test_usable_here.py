@@ -28,7 +28,7 @@ def own(ready: Path, text: str) -> str:
     [
         (f"metrics_port: 0\nmetrics_host: {ELSEWHERE}", 3, f"cannot listen on host '{ELSEWHERE}'"),
         ("cache:\n  url: /proc/none/vectors.db", 3, "/proc cannot be written"),
-        ("cache:\n  url: /proc/version/vectors.db", 3, "/proc/version is no folder"),
+        ("cache:\n  url: /proc/version/vectors.db", 3, "/proc/version is not a folder"),
         ("cache:\n  url: /usr", 3, "/usr is a folder"),
     ],
 )

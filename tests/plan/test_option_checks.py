@@ -31,6 +31,13 @@ def test_two_options_of_which_sglang_takes_one_are_refused() -> None:
     make_plan(inputs(flags={BOTH[0]: False, BOTH[1]: True}))
 
 
+def test_a_cache_of_prefixes_in_ram_without_any_is_refused() -> None:
+    """`up` failed after 4 s, in SGLang's words: a shipped profile has the latter."""
+    both = {"enable-hierarchical-cache": True, "disable-radix-cache": True}
+    with pytest.raises(QlaunchError, match="SGLang takes one of them"):
+        make_plan(inputs(model=qwen3(), flags=dict(both)))
+
+
 def test_an_engine_that_takes_no_texts_is_refused() -> None:
     """It started, failed its proof, and the advice was an option that it had."""
     with pytest.raises(QlaunchError, match="takes no texts") as caught:
@@ -76,6 +83,10 @@ def test_an_engine_that_takes_no_texts_is_refused() -> None:
         ("base-gpu-id", -1, "numbers at least 0"),
         ("grpc-port", 70000, "numbers from 1 to 65535"),
         ("grpc-response-timeout-secs", 0, "numbers at least 1"),
+        ("tp-size", 0, "1 is the least"),
+        ("nnodes", 0, "1 is the least"),
+        ("node-rank", 3, "with --nnodes 1 the engine takes numbers from 0 to 0"),
+        ("page-size", 100_000, "no room for a text in such pages"),
         ("kv-cache-dtype", "fp8_e4m3", "on a CPU the engine has auto, bf16, bfloat16$"),
         ("attention-backend", "flex_attention", "attends to earlier tokens alone"),
         ("prefill-attention-backend", "flex_attention", "attends to earlier tokens alone"),

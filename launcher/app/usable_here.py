@@ -86,6 +86,8 @@ def _unwritable(cache: ServiceCache) -> str | None:
     try:
         if path.is_dir():
             return f"{path} is a folder"
+        if path.exists() and not path.is_file():
+            return f"{path} is not a file"
         if path.exists() and not os.access(path, os.R_OK | os.W_OK):
             return f"{path} cannot be written"
         folder = next(one for one in path.parents if os.path.lexists(one))
@@ -94,5 +96,6 @@ def _unwritable(cache: ServiceCache) -> str | None:
     except OSError as error:
         return f"{path} cannot be written: {error.strerror}"
     # The owner of everything may write in a folder of the kernel's, and make nothing there.
-    made = os.access(folder, os.W_OK | os.X_OK) and not folder.is_relative_to("/proc")
+    kernels = any(folder.is_relative_to(one) for one in ("/proc", "/sys"))
+    made = os.access(folder, os.W_OK | os.X_OK) and not kernels
     return None if made else f"{folder} cannot be written"

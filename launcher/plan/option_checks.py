@@ -9,7 +9,7 @@ from launcher.argv import FlagValue, options, whole
 from launcher.engine.cutting import OVERRIDE, overrides_in
 from launcher.errors import ExitCode, QlaunchError
 from launcher.plan.decision import Flags
-from launcher.plan.memory import count
+from launcher.plan.memory import NO_CACHE, count
 from launcher.plan.sizes import OVERFLOW, RUNNING, TOGETHER
 
 _TLS: Final = (
@@ -163,6 +163,8 @@ def _unable(found: Flags, *, device: str, kernels: bool, both_ways: bool) -> Ite
         values = [one for one in every if kernels or (name, one) != BY_KERNELS]
         if device == "cpu" and name in found and found[name] not in values:
             yield f"--{name} {found[name]}: on a CPU the engine has {', '.join(values)}"
+    if device == "cpu" and NO_CACHE in found:
+        yield f"--{NO_CACHE}: SGLang has it for FlashAttention alone, which is for GPUs"
     name = PREFILL_BACKEND if PREFILL_BACKEND in found else "attention-backend"
     if both_ways and found.get(name) == CAUSAL:
         yield f"--{name} {CAUSAL}: it attends to earlier tokens alone, and the model to all"

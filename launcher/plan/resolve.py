@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from launcher.argv import options
 from launcher.documents.plan import (
     ENGINE_HOST,
     CardFacts,
@@ -68,7 +69,7 @@ def make_plan(inputs: Inputs) -> Plan:
     try:
         return _made(inputs)
     except QlaunchError as error:
-        raise placed(error, inputs.settings) from error
+        raise placed(error, inputs.settings, options(inputs.extra)) from error
 
 
 def _made(inputs: Inputs) -> Plan:

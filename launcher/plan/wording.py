@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Collection
 
 import msgspec
 
@@ -48,10 +49,18 @@ def _renamed(key: str, renamed: dict[str, str]) -> str:
     return f"flags.{main}" if main else key
 
 
-def placed(error: QlaunchError, settings: Resolved) -> QlaunchError:
-    """`error` with file and line of each option that it is about, where a file says it."""
+def placed(error: QlaunchError, settings: Resolved, again: Collection[str]) -> QlaunchError:
+    """`error` with file and line of each option that it is about, where a file says it.
+
+    Args:
+        error: what a plan ends with.
+        settings: with the places.
+        again: options that the user gave after `--`: they win, and are about no file.
+    """
 
     def located(found: re.Match[str]) -> str:
+        if found[2] in again:
+            return found[0]
         return f"{found[1]}{written_at(settings, f'flags.{found[2]}')}--{found[2]}"
 
     message = _ABOUT.sub(located, error.message)

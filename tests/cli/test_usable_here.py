@@ -30,6 +30,8 @@ def own(ready: Path, text: str) -> str:
         ("cache:\n  url: /proc/none/vectors.db", 3, "/proc cannot be written"),
         ("cache:\n  url: /proc/version/vectors.db", 3, "/proc/version is not a folder"),
         ("cache:\n  url: /usr", 3, "/usr is a folder"),
+        ("cache:\n  url: /dev/null", 3, "/dev/null is not a file"),
+        ("cache:\n  url: /sys/kernel/vectors.db", 3, "/sys/kernel cannot be written"),
     ],
 )
 def test_what_was_only_noted_after_the_start_is_refused_with_its_line(
@@ -77,3 +79,11 @@ def test_a_folder_that_may_not_be_written_is_refused(
     monkeypatch.setattr(os, "access", lambda path, _mode: Path(path) != ready)
     answer = run("plan", own(ready, "cache:\n  url: not/yet/vectors.db"))
     assert (answer.code, f"{ready} cannot be written" in answer.err.replace("\n", "")) == (2, True)
+
+
+def test_a_home_of_nobody_is_a_path_like_others(ready: Path, run: Run) -> None:
+    """`~nobody-here/…` was an unexpected RuntimeError."""
+    assert run("plan", own(ready, "cache:\n  url: ~nobody-here/vectors.db")).code == 0
+    assert run("plan", own(ready, "model: ~nobody-here/model")).code == 2
+    (ready / "child.yaml").write_text("extends: ~nobody-here/own.yaml\n")
+    assert run("plan", str(ready / "child.yaml")).code == 2

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from launcher.argv import FlagValue
 from launcher.config.profile import HardwareNeed
 from launcher.errors import QlaunchError
 from launcher.plan.engine_and_card import choose
@@ -85,6 +86,7 @@ def test_an_engine_that_takes_no_texts_is_refused() -> None:
         ("grpc-response-timeout-secs", 0, "numbers at least 1"),
         ("tp-size", 0, "1 is the least"),
         ("nnodes", 0, "1 is the least"),
+        ("prefill-only-disable-kv-cache", True, "for FlashAttention alone"),
         ("node-rank", 3, "with --nnodes 1 the engine takes numbers from 0 to 0"),
         ("page-size", 100_000, "no room for a text in such pages"),
         ("kv-cache-dtype", "fp8_e4m3", "on a CPU the engine has auto, bf16, bfloat16$"),
@@ -177,6 +179,15 @@ def test_a_number_of_thousands_of_digits_is_refused_in_one_sentence(unit: str) -
         with pytest.raises(QlaunchError, match="takes a whole number") as caught:
             make_plan(given)
         assert len(caught.value.message) < 200
+
+
+def test_an_option_after_the_dashes_is_about_no_file() -> None:
+    """The profile's line was named, which says another value."""
+    sources = {"flags.max-total-tokens": "profile /p.yaml:3"}
+    flags: dict[str, FlagValue] = {"max-total-tokens": 4096}
+    extra = ("--max-total-tokens", str(2**31))
+    with pytest.raises(QlaunchError, match=r"^--max-total-tokens 2147483648"):
+        make_plan(inputs(flags=flags, sources=sources, extra=extra))
 
 
 def test_a_line_is_named_for_a_number_that_is_too_large() -> None:

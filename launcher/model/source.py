@@ -9,7 +9,6 @@ from typing import Literal, NoReturn
 
 from launcher.errors import QlaunchError
 from launcher.model.checkpoint import Source
-from launcher.paths import at_home
 from launcher.yaml_reader import shown
 
 _KINDS: tuple[Literal["hf", "modelscope", "package"], ...] = ("hf", "modelscope", "package")
@@ -127,7 +126,7 @@ def _repository(
 
 def _absolute(text: str, base: Path | None) -> str:
     try:
-        folder = at_home(text)
+        folder = Path(text).expanduser()
     except RuntimeError:  # `~name` of a user this machine does not have
         _refuse(text, "names the home of a user that does not exist")
     return os.path.abspath((base or Path.cwd()) / folder)  # noqa: PTH100 - drops `..` unlike absolute()

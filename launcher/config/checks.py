@@ -263,7 +263,7 @@ def _too_long(name: str, value: str) -> ProfileProblem | None:
 
 
 def _bad_threads(name: str, value: str) -> ProfileProblem | None:
-    """A number of threads that OpenMP would not take, and start as many as there are processors."""
+    """What is not one number of threads: a plan would name another than the engine is given."""
     if name != OPENMP_THREADS or re.fullmatch(r"[1-9][0-9]{0,4}", value, re.ASCII):
         return None
     message = f"`env.{name}` is {shown(value, 40)!r}, and not one number of threads"

@@ -60,14 +60,14 @@ BETWEEN: Final[Mapping[str, tuple[float, float | None]]] = {
 }
 """Numbers that the engine's start ends at, outside of these bounds (srt/arg_groups of SGLang)."""
 WHOLE_BITS: Final = 31
-"""SGLang's tables of requests and of the cache's places are of 32-bit integers, with a sign."""
+"""SGLang's table of requests holds places of the cache as 32-bit integers, with a sign."""
 COUNTED: Final = (
     *("max-total-tokens", "max-prefill-tokens", "max-running-requests", "max-queued-requests"),
     *("chunked-prefill-size", "context-length", "page-size", "prefill-max-requests"),
     *("dp-size", "tp-size", "pp-size", "nnodes", "cpu-offload-gb"),
     *("tokenizer-worker-num", "detokenizer-worker-num"),
 )
-"""Numbers of tokens, requests and processes, which are kept there."""
+"""Numbers of tokens and requests, and of processes, which are fewer."""
 LARGEST: Final = 2**63 - 1
 """Of any whole number: PyTorch's have 64 bits."""
 FRACTIONS: Final = ("mem-fraction-static",)

@@ -292,11 +292,8 @@ def test_variables_that_only_look_like_secrets_are_fine(user_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["0", "-2", "4,2", "x", "", "\uff12", "1.5", "9" * 5000])
-def test_a_number_of_threads_that_openmp_does_not_take_is_refused(
-    user_dir: Path, value: str
-) -> None:
-    """It starts as many as there are processors then; more digits than Python reads ended `plan` in
-    a traceback."""
+def test_what_is_not_one_number_of_threads_is_refused(user_dir: Path, value: str) -> None:
+    """The plan named the machine's number; more digits than Python reads would be a traceback."""
     text = f"{MINIMAL}env:\n  OMP_NUM_THREADS: '{value}'\n"
     (user_dir / "mine.yaml").write_text(text, "utf-8")
     with pytest.raises(QlaunchError, match="not one number of threads") as caught:

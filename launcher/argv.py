@@ -20,6 +20,15 @@ def grouped(words: Iterable[str]) -> list[tuple[str, ...]]:
     return [tuple(group) for group in groups]
 
 
+def whole(word: str) -> int | None:
+    """The whole number that a word is; None where it is none, or has more digits than Python reads:
+    the engine is a Python too."""
+    try:
+        return int(word) if word.removeprefix("-").isdecimal() else None
+    except ValueError:
+        return None
+
+
 def options(words: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Values by option, without the dashes; of an option given twice, the last ones count."""
     values: dict[str, tuple[str, ...]] = {}

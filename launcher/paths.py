@@ -59,6 +59,12 @@ class Dirs:
         return self.cache / "references"
 
 
+def at_home(path: str | os.PathLike[str]) -> Path:
+    """A path with `~` as the home folder; one of a user whom nobody knows stays as it is written,
+    as in a shell, and is then not found. `Path.expanduser` raises there."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - see above
+
+
 def dirs() -> Dirs:
     """The directories in force: under `QLAUNCH_HOME` if set, else the platform's own.
 

@@ -11,7 +11,6 @@ import os
 import pwd
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -21,7 +20,7 @@ from launcher.config.settings import SETTINGS, Resolved
 from launcher.documents.plan import Origin
 from launcher.engine import command
 from launcher.errors import QlaunchError
-from launcher.paths import require_utf8
+from launcher.paths import at_home, require_utf8
 from launcher.service.supervisor.engine_environment import allowed, is_secret
 
 if TYPE_CHECKING:
@@ -137,7 +136,7 @@ def environment(environ: Mapping[str, str]) -> tuple[dict[str, str], dict[str, s
         if not value:
             continue
         if name in FOLDERS:
-            kept[name] = str(Path(value).expanduser().absolute())
+            kept[name] = str(at_home(value).absolute())
         elif name == "HOME":
             if value != _home():
                 kept[name] = value

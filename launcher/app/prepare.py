@@ -12,13 +12,14 @@ from pathlib import Path
 
 import msgspec
 
-from launcher.app import candidates, known_engine, origin
+from launcher.app import candidates, known_engine, origin, usable_here
 from launcher.app.best_profile import best_profile, idle_gpu
 from launcher.app.known_model import Absent, Fetching, KnownModel, known_model
 from launcher.app.profile_flags import check_releases
 from launcher.app.secret_files import require_secrets
 from launcher.app.subject import given_once, subject
 from launcher.config.loading import SUFFIXES, LoadedProfile, load_profile
+from launcher.config.profile import Profile
 from launcher.config.settings import (
     Resolved,
     UserConfig,
@@ -47,7 +48,6 @@ from launcher.plan.inputs import Inputs
 from launcher.plan.request_checks import check_request
 from launcher.plan.resolve import make_plan
 from launcher.record.runs import list_runs, load_run
-from launcher.service import ports
 from launcher.verify.thresholds import parity_min
 
 _LATEST_RUNS = 40
@@ -138,7 +138,7 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
     brought = known_engine.brought(settings, profile)
     choice = _choose(settings, profile, hardware, where, brought)
     settings = for_release(settings, profile, choice.release.name)
-    _check_before_fetching(settings, request, choice, brought)
+    _check_before_fetching(settings, profile.profile, request, choice, brought)
     fetching = _fetching(request, config, progress)
     engine = brought or known_engine.known_engine(
         settings, choice.release, where, fetching, elsewhere=request.elsewhere
@@ -181,12 +181,18 @@ def prepare(request: Request, progress: Callable[[str], None]) -> Prepared:
 
 
 def _check_before_fetching(
-    settings: Resolved, request: Request, choice: engine_and_card.Choice, brought: Engine | None
+    settings: Resolved,
+    profile: Profile,
+    request: Request,
+    choice: engine_and_card.Choice,
+    brought: Engine | None,
 ) -> None:
     check_request(settings, request.extra)
     if request.secrets and not request.elsewhere:
         _require_secrets(settings)
-        ports.require_known(settings.host)
+        usable_here.require_addresses(settings)
+        usable_here.require_cache_place(settings)
+        usable_here.require_topology(settings, profile, choice.release.device, os.environ)
     if request.extra and brought is None:
         flag_tables.require(request.extra, choice.release.version)
 

@@ -24,6 +24,7 @@ from launcher.config.profile import Profile
 from launcher.documents.comparison import Mode
 from launcher.errors import ExitCode, QlaunchError
 from launcher.linux.files import write_named
+from launcher.paths import at_home
 from launcher.units import counted
 
 WIDTH = 98
@@ -106,7 +107,7 @@ def edited(text: str, base: LoadedProfile, pick: Overlay, parent: Profile | None
     for name in ("model", "api_key_file", "extends"):
         value = tree.get(name)
         if isinstance(value, str) and _is_relative(name, value):
-            path = base.path.parent / Path(value).expanduser()
+            path = base.path.parent / at_home(value)
             tree[name] = str(path.absolute())
     title = f"{base.profile.title} (tuned)"
     if "title" in tree:

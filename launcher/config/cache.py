@@ -13,6 +13,7 @@ from launcher.config.service_cache import DEFAULT_BYTES, MEMORY_BYTES, ServiceCa
 from launcher.config.size import parse_size
 from launcher.errors import QlaunchError
 from launcher.network import redis_address
+from launcher.paths import at_home
 from launcher.yaml_reader import shown
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def service_cache(
 
     def anchored(key: str, path: str | None) -> str | None:
         folder = folder_of(key)
-        return None if path is None else os.path.abspath(folder / Path(path).expanduser())  # noqa: PTH100 - a link stays itself
+        return None if path is None else os.path.abspath(folder / at_home(path))  # noqa: PTH100 - a link stays itself
 
     url = _url(cache)
     if cache.backend == "embedded":

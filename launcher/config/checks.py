@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from launcher.config import cache
-from launcher.config.size import parse_capability, parse_size
+from launcher.config.size import parse_capability, parse_need
 from launcher.errors import QlaunchError
 from launcher.yaml_reader import did_you_mean, shown
 
@@ -91,6 +91,7 @@ _HARMLESS = re.compile("TOKENIZERS?|TOKENS")
 _FEWER_THREADS = frozenset({"OMP_DYNAMIC", "OMP_THREAD_LIMIT", "KMP_DEVICE_THREAD_LIMIT"})
 """Products are divided among a number of threads; OpenMP then starts fewer of them, and the shares
 of the others stay what was in memory (oneDNN in bfloat16)."""
+OPENMP_THREADS = "OMP_NUM_THREADS"
 OWNED_VARIABLES = {
     "PYTHONHOME": "leave it out: the engine has a Python of its own",
     "SGLANG_PLUGINS": "leave it out, or write `plugin: false` for an engine without any",
@@ -141,7 +142,10 @@ def profile_problems(profile: Profile) -> Iterator[Located]:
     for number, flags in enumerate(profile.fallback):
         for path, problem in flags_problems(flags):
             yield ("fallback", number, *path[1:]), problem
-    unfit = {name: env_problem(name) or _too_long(name, profile.env[name]) for name in profile.env}
+    unfit = {
+        name: env_problem(name) or _too_long(name, value) or _bad_threads(name, value)
+        for name, value in profile.env.items()
+    }
     yield from ((("env", name), wrong) for name, wrong in unfit.items() if wrong)
     if profile.restart.backoff_initial_s > profile.restart.backoff_max_s:
         message = "`restart.backoff_initial_s` is longer than `restart.backoff_max_s`"
@@ -161,8 +165,8 @@ def _hardware_problems(need: HardwareNeed) -> Iterator[Located]:
     parsers: dict[str, Callable[[str], object]] = {
         "min_compute_capability": parse_capability,
         "max_compute_capability": parse_capability,
-        "min_gpu_memory": parse_size,
-        "min_ram": parse_size,
+        "min_gpu_memory": parse_need,
+        "min_ram": parse_need,
     }
     parsed: dict[str, object] = {}
     for name, parse in parsers.items():
@@ -256,6 +260,14 @@ def _too_long(name: str, value: str) -> ProfileProblem | None:
         return None
     message = f"`env.{name}` takes {taken} bytes, and Linux starts no program with that"
     return ProfileProblem(message, "write it into a file, and give the file's path")
+
+
+def _bad_threads(name: str, value: str) -> ProfileProblem | None:
+    """What is not one number of threads: a plan would name another than the engine is given."""
+    if name != OPENMP_THREADS or re.fullmatch(r"[1-9][0-9]{0,4}", value, re.ASCII):
+        return None
+    message = f"`env.{name}` is {shown(value, 40)!r}, and not one number of threads"
+    return ProfileProblem(message, "write a whole number, or give it by `threads: N`")
 
 
 def host_problem(host: str, name: str = "host") -> ProfileProblem | None:

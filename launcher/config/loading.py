@@ -15,7 +15,7 @@ from launcher.config import extends
 from launcher.config.checks import Located, profile_problems
 from launcher.config.profile import Profile
 from launcher.errors import QlaunchError
-from launcher.paths import NAME
+from launcher.paths import NAME, at_home
 from launcher.yaml_reader import Document, did_you_mean, read_document, shown, typed
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def _parent(name: str, child: Document, user_dir: Path) -> Path:
     """
     at = (extends.KEY,)
     if name.endswith(SUFFIXES):
-        path = child.path.parent / Path(name).expanduser()
+        path = child.path.parent / at_home(name)
         if not os.path.lexists(path):
             raise child.refusal(at, f"`extends`: there is no file {shown(str(path), 400)}")
         return path

@@ -180,7 +180,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     on an x86-64 CPU with AVX2; faster with VNNI or AMX."""
     threads: Threads = "auto"
     """Compute threads on a CPU, of each replica; auto: what affinity and the cgroup quota leave,
-    shared out."""
+    shared out. At most 16 for each processor of the machine."""
     replicas: Replicas = 1
     """Engines of their own behind the one address, on this machine: each with its part of the
     processors or of the GPU's memory, and a gateway before them that hands requests out."""
@@ -197,7 +197,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Port where the supervisor answers Prometheus (`/metrics`); 0 takes a free one; left out:
     none."""
     metrics_host: str = "127.0.0.1"
-    """Address of that port. There is no key to it: beyond loopback, whoever reaches it may read."""
+    """Address of that port, one of this machine. There is no key to it: beyond loopback, whoever
+    reaches it may read."""
     cache: bool | CacheBackend | Cache = False
     """A cache of vectors before the engine, at the service's own address: true, the name of a
     backend, or its settings. Left out: none."""

@@ -217,6 +217,9 @@ def resolve(
     if name is not None and sources["name"] == "default":
         values["name"] = name
     flags = _merge_flags(loaded, given.get("flags"), user_config, sources)
+    for variable in loaded.profile.env:
+        at = ("env", variable)
+        sources[f"env.{variable}"] = place("profile", loaded.file(at), loaded.lines, at)
     cache = service_cache(loaded.profile.cache, lambda key: loaded.file(("cache", key)).parent)
     if cache is not None:
         sources["cache"] = place("profile", loaded.file(("cache",)), loaded.lines, ("cache",))
@@ -347,6 +350,12 @@ def _merge_flags(
         merged[key] = value
         file = loaded.file(("flags", key))
         sources[f"flags.{key}"] = place("profile", file, loaded.lines, ("flags", key))
+    for number, step in enumerate(loaded.profile.fallback):
+        for key in step:
+            at = ("fallback", number, key)
+            sources[f"fallback.{number}.{key}"] = place(
+                "profile", loaded.file(at), loaded.lines, at
+            )
     for key, value in _given_flags(given).items():
         merged[key] = value
         sources[f"flags.{key}"] = "command line"

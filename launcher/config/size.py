@@ -41,6 +41,17 @@ def parse_size(given: str | int) -> int:
     return int(size)
 
 
+def parse_need(given: str | int) -> int:
+    """Bytes of memory that something needs, in `parse_size`'s words: more than none.
+
+    Raises:
+        QlaunchError: `size_invalid` (exit 2), as `parse_size`.
+    """
+    if (size := parse_size(given)) < 1:
+        raise _invalid(str(given), "memory that anything needs")
+    return size
+
+
 def parse_card_memory(given: str | int) -> int:
     """Bytes of a card's memory as it is sold: `8GB` on the box is 8 GiB on the card.
 

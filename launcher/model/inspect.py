@@ -22,6 +22,7 @@ from launcher.model.prompts import read_prompts
 from launcher.model.safetensors import DTYPE_NAMES, Header, check_names, read_headers
 from launcher.model.tokenizer import check_tokenizer
 from launcher.model.values import check_finite
+from launcher.paths import at_home
 from launcher.units import counted
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ def _read(folder: Path, headers: Sequence[Header]) -> tuple[dict[str, Any], tupl
 
 def _folder(path: Path) -> Path:
     """`path`, absolute, if it is a folder with a config.json in it."""
-    path = path.expanduser().absolute()
+    path = at_home(path).absolute()
     if not path.exists():
         raise broken(path, absent(path), code="model_not_found", fix="check the path")
     if not path.is_dir():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from launcher.argv import FlagValue, options
+from launcher.argv import FlagValue, options, whole
 from launcher.errors import QlaunchError
 from launcher.model.checkpoint import Checkpoint
 from launcher.model.inspect import OFFSET_POSITIONS
@@ -111,8 +111,8 @@ def check(asked: Mapping[str, FlagValue], checkpoint: Checkpoint) -> None:
 def as_given(flags: Mapping[str, FlagValue], extra: tuple[str, ...]) -> Flags:
     """Flags with the whole numbers of the user's own options in them, for the prediction."""
     numbers = {
-        name: int(values[0])
+        name: number
         for name, values in options(extra).items()
-        if values and values[0].lstrip("-").isdecimal()
+        if values and (number := whole(values[0])) is not None
     }
     return {**flags, **numbers}

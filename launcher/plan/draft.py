@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from launcher.argv import FlagValue, options
+from launcher.config.settings import at_its_place
 from launcher.documents.plan import (
     Calibration,
     EnginePart,
@@ -17,6 +18,7 @@ from launcher.documents.plan import (
 )
 from launcher.engine import support
 from launcher.engine.cutting import OVERRIDE, cuts_vectors
+from launcher.errors import QlaunchError
 from launcher.model.shape import DTYPE_BYTES
 from launcher.plan import (
     calibration,
@@ -43,6 +45,10 @@ ENCODER_FLAGS: Final[Mapping[str, FlagValue]] = {
 }
 """What keeps the vectors right of encoders and of all that pools or attends over whole texts: a
 cached or split prefix changes them (cosine 0.25 to 0.88 with the reference)."""
+
+THREADS_EACH: Final = 16
+"""Compute threads for each processor of the machine beyond which a number is a slip, and refused.
+Fewer that are too many for it are noted."""
 
 MATRYOSHKA_FLAGS: Final[Mapping[str, FlagValue]] = {
     OVERRIDE: '{"is_matryoshka": true}',
@@ -267,14 +273,29 @@ def _threads(inputs: Inputs, side_by_side: int) -> Decision[int | None]:
     else:
         threads, source = wanted, inputs.settings.sources.get("threads", "as given")
     own = inputs.profile.env.get("OMP_NUM_THREADS", "")
-    if own.isdecimal() and int(own) > 0:  # it goes before ours in the engine's environment
+    if own:  # it goes before ours in the engine's environment; a number, as every profile's is
         threads, source = int(own), "OMP_NUM_THREADS in the profile's env"
+    _require_few(threads, inputs, said_by="env.OMP_NUM_THREADS" if own else "threads")
     words = counted(threads, "thread")
     if side_by_side > 1:
         words = f"{side_by_side} replicas of {words}"
     much = threads * side_by_side > cpu.usable
     slower = f"; more than the {cpu.usable} that can be used here: slower" if much else ""
     return Decision(threads, (f"{words}: {source}{slower}",))
+
+
+def _require_few(threads: int, inputs: Inputs, *, said_by: str) -> None:
+    """Refuse a number of threads that is a slip, and not a wish to have a few more."""
+    most = THREADS_EACH * inputs.hardware.cpu.logical
+    if threads <= most:
+        return
+    error = QlaunchError(
+        f"`{said_by}` {threads}: {most} are the most here, {THREADS_EACH} for each of"
+        f" {counted(inputs.hardware.cpu.logical, 'processor')}",
+        code="setting_invalid",
+        fix=f"write {inputs.hardware.cpu.usable} or fewer, or auto",
+    )
+    raise at_its_place(error, inputs.settings, said_by)
 
 
 def _flags(inputs: Inputs, left_out: Flags, *, cuts: bool) -> Flags:

@@ -25,14 +25,20 @@ def resolved(given: Inputs, make: Callable[[Inputs], Plan]) -> tuple[Fallback, .
         QlaunchError: as `make`: a step with an option that the engine does not have.
     """
     own = _users_own(given)
-    flags = dict(given.settings.flags)
+    flags, said = dict(given.settings.flags), given.settings.sources
+    places: dict[str, str] = {}
     steps = []
-    for step in given.profile.fallback:
+    for number, step in enumerate(given.profile.fallback):
         changes: dict[str, FlagValue] = {k: v for k, v in step.items() if k not in own}
         if not changes or flags == {**flags, **changes}:
             continue
         flags |= changes
-        settings = msgspec.structs.replace(given.settings, flags=dict(flags))
+        places |= {
+            f"flags.{k}": said[at] for k in changes if (at := f"fallback.{number}.{k}") in said
+        }
+        settings = msgspec.structs.replace(
+            given.settings, flags=dict(flags), sources={**said, **places}
+        )
         bare = msgspec.structs.replace(given.profile, fallback=[])
         plan = make(dataclasses.replace(given, settings=settings, profile=bare))
         steps.append(

@@ -24,7 +24,7 @@ from launcher.documents.plan import (
 )
 from launcher.model.checkpoint import Checkpoint
 from launcher.model.shape import DTYPE_BYTES
-from launcher.plan import cuda_memory
+from launcher.plan import counting, cuda_memory
 from launcher.plan.cuda_memory import Overhead
 from launcher.units import GIB, MIB
 
@@ -314,7 +314,12 @@ def _half_weights(checkpoint: Checkpoint) -> Term:
 
 def _kv(checkpoint: Checkpoint, sizes: Knobs, where: Device, width: int, pool: int) -> Term:
     if sizes.no_kv:
-        return _model_term("KV cache", where, 0, sizes.no_kv)
+        # In two bytes a number at most, for the cache's format may be said apart.
+        each = kv_bytes_per_token(checkpoint, min(width, 2))
+        bytes_, why = counting.size(sizes.kv_tokens, pool=pool, per_token=each)
+        if where == "gpu":  # not measured there
+            bytes_, why = 0, ""
+        return _model_term("KV cache", where, bytes_, sizes.no_kv + why)
     if sizes.kv_tokens is None:
         why = "no --max-total-tokens: the engine takes its memory fraction of what is free"
         return _model_term("KV cache", where, pool, why)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from launcher.argv import FlagValue, options
+from launcher.argv import FlagValue, options, whole
 from launcher.engine.cutting import OVERRIDE, overrides_in
 from launcher.errors import ExitCode, QlaunchError
 from launcher.plan.decision import Flags
-from launcher.plan.memory import count
+from launcher.plan.memory import NO_CACHE, count
 from launcher.plan.sizes import OVERFLOW, RUNNING, TOGETHER
 
 _TLS: Final = (
@@ -26,7 +26,10 @@ USELESS: Final = {
     "speculative-algorithm": "it is for the next tokens of a text, which an embedding has none of",
 }
 """Options by what is wrong with them."""
-ONE_OF: Final = ((TOGETHER, "enable-dynamic-batch-tokenizer"),)
+ONE_OF: Final = (
+    (TOGETHER, "enable-dynamic-batch-tokenizer"),
+    ("enable-hierarchical-cache", "disable-radix-cache"),
+)
 """Options of which SGLang takes one: it says so when it starts."""
 PROVED_TOKENS: Final = 32
 """The smoke's sentence with a new number has 11 tokens of BERT's and some 16 where each digit is
@@ -38,6 +41,7 @@ LEAST: Final = {
     "page-size": 1,
     "tokenizer-worker-num": 1,
     "detokenizer-worker-num": 1,
+    **dict.fromkeys(("tp-size", "pp-size", "nnodes"), 1),
     "context-length": PROVED_TOKENS - 1,  # what a KV cache of so many tokens leaves
 }
 """Numbers below which nothing is served: the engine starts, and answers no call of the proof."""
@@ -55,6 +59,17 @@ BETWEEN: Final[Mapping[str, tuple[float, float | None]]] = {
     "dcp-size": (1, None),
 }
 """Numbers that the engine's start ends at, outside of these bounds (srt/arg_groups of SGLang)."""
+WHOLE_BITS: Final = 31
+"""SGLang's table of requests holds places of the cache as 32-bit integers, with a sign."""
+COUNTED: Final = (
+    *("max-total-tokens", "max-prefill-tokens", "max-running-requests", "max-queued-requests"),
+    *("chunked-prefill-size", "context-length", "page-size", "prefill-max-requests"),
+    *("dp-size", "tp-size", "pp-size", "nnodes", "cpu-offload-gb"),
+    *("tokenizer-worker-num", "detokenizer-worker-num"),
+)
+"""Numbers of tokens and requests, and of processes, which are fewer."""
+LARGEST: Final = 2**63 - 1
+"""Of any whole number: PyTorch's have 64 bits."""
 FRACTIONS: Final = ("mem-fraction-static",)
 """Parts of a card's memory: above 0 and below 1."""
 TEXTS_OF_A_CALL: Final = 128
@@ -75,6 +90,12 @@ ON_CPU: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Values with which a start on a CPU may come through. With others SGLang 0.5.23 ended in seconds
 (14 backends and 4 formats tried: MiniLM), some on errors that read like a damaged environment."""
+BY_KERNELS: Final = ("kv-cache-dtype", "fp8_e4m3")
+"""Option and value that SGLang refuses on a CPU without AMX and compiled kernels for it
+(srt/mem_cache/kv_cache_configurator.py), which no release on PyPI holds."""
+CAUSAL: Final = "flex_attention"
+"""Attends to earlier tokens alone, on every device (srt/layers/attention/torch_flex_backend.py)."""
+PREFILL_BACKEND: Final = "prefill-attention-backend"
 
 
 def given(flags: Mapping[str, FlagValue], extra: tuple[str, ...]) -> Flags:
@@ -86,15 +107,20 @@ def given(flags: Mapping[str, FlagValue], extra: tuple[str, ...]) -> Flags:
 def _value(words: tuple[str, ...]) -> FlagValue:
     if not words:
         return True
-    return int(words[0]) if words[0].removeprefix("-").isdecimal() else words[0]
+    number = whole(words[0])
+    return words[0] if number is None else number
 
 
-def check_options(found: Flags, *, device: str) -> None:
+def check_options(
+    found: Flags, *, device: str, kernels: bool = False, both_ways: bool = False
+) -> None:
     """Refuse options that would end a start, or make it useless.
 
     Args:
         found: from `given`.
         device: of the engine, `cpu` or `cuda`.
+        kernels: whether the engine may have compiled kernels for CPUs: one of the user's own.
+        both_ways: whether a token of the model attends to later ones too; False: or not known.
 
     Raises:
         QlaunchError: `flag_invalid` (exit 5).
@@ -117,14 +143,10 @@ def check_options(found: Flags, *, device: str) -> None:
         for name in ALONE
         if device == "cpu" and (value := count(found, name)) is not None and value > 1
     ]
-    wrong += [
-        f"--{name} {found[name]}: on a CPU the engine has {', '.join(values)}"
-        for name, values in ON_CPU.items()
-        if device == "cpu" and name in found and found[name] not in values
-    ]
+    wrong += _unable(found, device=device, kernels=kernels, both_ways=both_ways)
     outside = list(_outside(found))
     wrong += outside
-    wrong += _bad_values(found)
+    wrong += (*_bad_values(found), *_beyond_its_nodes(found))
     if wrong:
         raise QlaunchError(
             "; ".join(wrong),
@@ -135,6 +157,26 @@ def check_options(found: Flags, *, device: str) -> None:
         )
 
 
+def _unable(found: Flags, *, device: str, kernels: bool, both_ways: bool) -> Iterator[str]:
+    """Values that the engine has for other devices, other kernels or other models."""
+    for name, every in ON_CPU.items():
+        values = [one for one in every if kernels or (name, one) != BY_KERNELS]
+        if device == "cpu" and name in found and found[name] not in values:
+            yield f"--{name} {found[name]}: on a CPU the engine has {', '.join(values)}"
+    if device == "cpu" and NO_CACHE in found:
+        yield f"--{NO_CACHE}: SGLang has it for FlashAttention alone, which is for GPUs"
+    name = PREFILL_BACKEND if PREFILL_BACKEND in found else "attention-backend"
+    if both_ways and found.get(name) == CAUSAL:
+        yield f"--{name} {CAUSAL}: it attends to earlier tokens alone, and the model to all"
+
+
+def _beyond_its_nodes(found: Flags) -> Iterator[str]:
+    rank, nodes = count(found, "node-rank"), count(found, "nnodes") or 1
+    if rank is not None and not 0 <= rank < nodes:
+        bounds = f"numbers from 0 to {nodes - 1}"
+        yield f"--node-rank {rank}: with --nnodes {nodes} the engine takes {bounds}"
+
+
 def _outside(found: Flags) -> Iterator[str]:
     """Numbers beyond what the engine takes."""
     for name, (least, most) in BETWEEN.items():
@@ -142,6 +184,12 @@ def _outside(found: Flags) -> Iterator[str]:
         if value is not None and not (least <= value and (most is None or value <= most)):
             bounds = f"at least {least}" if most is None else f"from {least} to {most}"
             yield f"--{name} {found[name]}: the engine takes numbers {bounds}"
+    for name, given_ in found.items():
+        most = 2**WHOLE_BITS - 1 if name in COUNTED else LARGEST
+        if name in BETWEEN or isinstance(given_, bool) or not isinstance(given_, int | float):
+            continue
+        if not -most <= given_ <= most:  # an infinity is not, nor what is no number
+            yield f"--{name} {given_}: the engine takes numbers up to {most}"
     for name in FRACTIONS:
         value = number(found, name)
         if value is not None and not 0 < value < 1:
@@ -172,6 +220,10 @@ def _bad_values(found: Flags) -> Iterator[str]:
         level = found.get(name)
         if level is not None and str(level).lower() not in LOG_LEVELS:
             yield f"--{name} {level}: there is {', '.join(LOG_LEVELS)}"
+    page, pool = count(found, "page-size"), count(found, "max-total-tokens")
+    # What a cache of whole pages holds of one text is a page less (context.py).
+    if page and pool and page > 1 and pool - pool % page - page < PROVED_TOKENS:
+        yield f"--page-size {page}: a cache of {pool} tokens has no room for a text in such pages"
     override = found.get(OVERRIDE)
     if override is not None and overrides_in(str(override)) is None:
         yield f"--{OVERRIDE} {override}: a JSON object is wanted, such as '{{}}'"

@@ -15,6 +15,10 @@ FRONT_BYTES: Final = 330_000_000
 and three of them took 1,373 and 1,702 MB until verified, alone 651 (SGLang 0.5.23,
 PyTorch's CPU build, two cores)."""
 COMPILES: Final = "enable-torch-compile"
+FLEX: Final = "flex_attention"
+"""A backend that imports what compiles too: MiniLM's tree took 652 MB with it for decoding alone,
+which an embedding never does; 611 were predicted."""
+BACKENDS: Final = ("attention-backend", "prefill-attention-backend", "decode-attention-backend")
 IMPORTS: Final = ("QLAUNCH_IMPORTS", "all")
 """A variable of a profile's `env` that leaves no import out."""
 IMPORTS_BYTES: Final = 170_000_000
@@ -26,6 +30,11 @@ def fronts(flags: Mapping[str, FlagValue]) -> int:
     """Fronts that are started beside the engine's first process; 0 where that is the front."""
     number = memory.count(flags, FRONTS) or 0
     return number if number > 1 else 0
+
+
+def flexes(given: Mapping[str, FlagValue]) -> bool:
+    """Whether a backend is asked for that compiles its attention."""
+    return any(given.get(name) == FLEX for name in BACKENDS)
 
 
 def predicted(
@@ -43,7 +52,7 @@ def predicted(
     if count := fronts(given):
         terms.append(_term(f"engine: {count} fronts beside the first process", count * FRONT_BYTES))
     name, value = IMPORTS
-    if plugin and (COMPILES in given or env.get(name) == value):
+    if plugin and (COMPILES in given or flexes(given) or env.get(name) == value):
         terms.append(_term("engine: imports that are left out else", IMPORTS_BYTES))
     return memory.with_ram(one, (*one.terms, *terms)) if terms else one
 

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from launcher.argv import options
 from launcher.documents.plan import (
     ENGINE_HOST,
     CardFacts,
@@ -68,7 +69,7 @@ def make_plan(inputs: Inputs) -> Plan:
     try:
         return _made(inputs)
     except QlaunchError as error:
-        raise placed(error, inputs.settings) from error
+        raise placed(error, inputs.settings, options(inputs.extra)) from error
 
 
 def _made(inputs: Inputs) -> Plan:
@@ -246,7 +247,12 @@ def _checked_argv(inputs: Inputs, draft: Draft) -> tuple[tuple[str, ...], tuple[
     # Any figure in place of the port that is chosen at the start.
     checkable = ["1" if word == "{port}" else word for word in words]
     known = inputs.engine.options or inputs.engine.version
-    option_checks.check_options(draft.given, device=inputs.engine.release.device)
+    option_checks.check_options(
+        draft.given,
+        device=inputs.engine.release.device,
+        kernels=inputs.settings.engine_python is not None,
+        both_ways=inputs.checkpoint.encoder or inputs.checkpoint.both_ways,
+    )
     if inputs.settings.api_key_file is not None:
         _require_key_by_file(inputs.engine)
     return argv, tuple(problem.message for problem in flag_tables.require(checkable, known))

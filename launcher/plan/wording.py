@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Collection
 
 import msgspec
 
@@ -27,9 +28,13 @@ def in_one_spelling(inputs: Inputs) -> Inputs:
     known, settings = table.index(), inputs.settings
     flags, renamed = spelled(settings.flags, known)
     sources = {_renamed(key, renamed): source for key, source in settings.sources.items()}
-    fallback: list[dict[str, FlagValue]] = [
-        spelled(step, known)[0] for step in inputs.profile.fallback
-    ]
+    fallback: list[dict[str, FlagValue]] = []
+    for number, step in enumerate(inputs.profile.fallback):
+        one, others = spelled(step, known)
+        fallback.append(one)
+        for written, main in others.items():
+            if said := sources.pop(f"fallback.{number}.{written}", None):
+                sources[f"fallback.{number}.{main}"] = said
     replaced = msgspec.structs.replace
     return dataclasses.replace(
         inputs,
@@ -44,10 +49,18 @@ def _renamed(key: str, renamed: dict[str, str]) -> str:
     return f"flags.{main}" if main else key
 
 
-def placed(error: QlaunchError, settings: Resolved) -> QlaunchError:
-    """`error` with file and line of each option that it is about, where a file says it."""
+def placed(error: QlaunchError, settings: Resolved, again: Collection[str]) -> QlaunchError:
+    """`error` with file and line of each option that it is about, where a file says it.
+
+    Args:
+        error: what a plan ends with.
+        settings: with the places.
+        again: options that the user gave after `--`: they win, and are about no file.
+    """
 
     def located(found: re.Match[str]) -> str:
+        if found[2] in again:
+            return found[0]
         return f"{found[1]}{written_at(settings, f'flags.{found[2]}')}--{found[2]}"
 
     message = _ABOUT.sub(located, error.message)

@@ -60,16 +60,20 @@ def resolve(host: str, port: int = 0) -> Address:
     return family, str(address[0])
 
 
-def require_known(host: str) -> None:
-    """Refuse a name that does not resolve; for an address nobody is asked.
+def require_here(host: str) -> None:
+    """Refuse an address that is not this machine's, and a name that does not resolve.
 
     Raises:
         QlaunchError: `bad_host` (exit 2).
     """
+    family, address = resolve(host)
     try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        resolve(host)
+        with socket.socket(family, socket.SOCK_STREAM) as sock:
+            sock.bind((address, 0))
+    except OSError as error:
+        # Another error is this moment's, or the port's: who starts the service meets it.
+        if error.errno in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
+            raise _bad_host(host, "it is not an address of this machine") from error
 
 
 def reach(host: str) -> str:

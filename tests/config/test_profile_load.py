@@ -286,9 +286,30 @@ def test_hosts_that_are_fine(user_dir: Path, host: str) -> None:
 
 def test_variables_that_only_look_like_secrets_are_fine(user_dir: Path) -> None:
     names = ["TOKENIZERS_PARALLELISM", "MAX_TOKENS", "OMP_NUM_THREADS", "_X"]
-    lines = "".join(f"  {name}: 'x'\n" for name in names)
+    lines = "".join(f"  {name}: '2'\n" for name in names)
     (user_dir / "mine.yaml").write_text(f"{MINIMAL}env:\n{lines}")
     assert list(load_profile("mine", user_dir).profile.env) == names
+
+
+@pytest.mark.parametrize("value", ["0", "-2", "4,2", "x", "", "\uff12", "1.5", "9" * 5000])
+def test_what_is_not_one_number_of_threads_is_refused(user_dir: Path, value: str) -> None:
+    """The plan named the machine's number; more digits than Python reads would be a traceback."""
+    text = f"{MINIMAL}env:\n  OMP_NUM_THREADS: '{value}'\n"
+    (user_dir / "mine.yaml").write_text(text, "utf-8")
+    with pytest.raises(QlaunchError, match="not one number of threads") as caught:
+        load_profile("mine", user_dir)
+    assert f"mine.yaml:{text.count(chr(10))}: " in caught.value.message
+
+
+@pytest.mark.parametrize("size", ["0GiB", "0", "0.0 MB"])
+@pytest.mark.parametrize(("device", "key"), [("cpu", "min_ram"), ("cuda", "min_gpu_memory")])
+def test_no_memory_at_all_is_no_need(user_dir: Path, device: str, key: str, size: str) -> None:
+    """`0GiB` was taken, and 0 refused."""
+    text = MINIMAL.replace("device: cpu", f"device: {device}\n  {key}: '{size}'")
+    (user_dir / "mine.yaml").write_text(text)
+    with pytest.raises(QlaunchError, match="is not memory that anything needs") as caught:
+        load_profile("mine", user_dir)
+    assert int(caught.value.exit_code) == 2
 
 
 @pytest.mark.parametrize(

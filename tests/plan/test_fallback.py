@@ -85,6 +85,27 @@ def test_a_step_with_an_option_that_the_engine_does_not_have_is_refused_with_the
     assert caught.value.exit_code == 5
 
 
+def test_a_refused_option_of_a_step_is_named_with_the_step_s_line() -> None:
+    """`plan` gave no place, or that of the option's value in `flags`."""
+    sources = {
+        "flags.kv-cache-dtype": "profile /p.yaml:3",
+        "flags.data-parallel-size": "profile /p.yaml:4",
+        "fallback.0.max-total-tokenz": "profile /p.yaml:7",
+        "fallback.0.kv-cache-dtype": "profile /p.yaml:8",
+        "fallback.1.data-parallel-size": "profile /p.yaml:9",
+    }
+    steps: dict[int, dict[str, FlagValue]] = {
+        7: {"max-total-tokenz": 1},
+        8: {"kv-cache-dtype": "fp8_e4m3"},
+    }
+    for line, step in steps.items():
+        with pytest.raises(QlaunchError) as caught:
+            make_plan(given(step, flags={"kv-cache-dtype": "auto"}, sources=dict(sources)))
+        assert caught.value.message.startswith(f"profile /p.yaml:{line}: --{next(iter(step))} ")
+    with pytest.raises(QlaunchError, match=r"^profile /p\.yaml:9: --dp-size"):
+        make_plan(given({"page-size": 1}, {"data-parallel-size": 2**40}, sources=dict(sources)))
+
+
 def test_a_plan_with_steps_survives_its_file() -> None:
     plan = make_plan(given({"max-total-tokens": 4096, "disable-radix-cache": True}))
     assert msgspec.json.decode(msgspec.json.encode(plan), type=Plan) == plan

@@ -248,6 +248,19 @@ class TestEnvironment:
         slower = "; more than the 2 that can be used here: slower"
         assert f"7 threads: environment QLAUNCH_THREADS{slower}" in plan.reasons
 
+    def test_threads_of_which_a_machine_has_no_use_are_refused(self) -> None:
+        """10000 on two processors were passed on, with the word "slower"."""
+        source = {"threads": "profile /p.yaml:3", "env.OMP_NUM_THREADS": "profile /p.yaml:4"}
+        for line, wanted in (
+            (3, inputs(threads=10_000, sources=source)),
+            (4, inputs(env={"OMP_NUM_THREADS": "10000"}, sources=source)),
+        ):
+            with pytest.raises(QlaunchError, match="256 are the most here") as caught:
+                make_plan(wanted)
+            assert caught.value.message.startswith(f"profile /p.yaml:{line}: `")
+            assert (caught.value.code, int(caught.value.exit_code)) == ("setting_invalid", 2)
+        make_plan(inputs(threads=256))
+
     def test_without_the_plugin_nothing_of_it_is_there(self) -> None:
         plan = make_plan(inputs(plugin=False))
         env = plan.engine.env

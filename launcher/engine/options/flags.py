@@ -28,6 +28,8 @@ TABLES = Path(__file__).with_name("tables")
 NEGATIVE_NUMBER = re.compile(r"-\d+|-\d*\.\d+")
 """Words that argparse takes for a value although they start with a dash."""
 
+LONGEST_NUMBER = 1000
+"""Characters of a number with a unit: of some thousands of digits Python makes no text again."""
 _ON_OFF = frozenset(("true", "false", "yes", "no", "on", "off", "1", "0"))
 
 Kind = Literal[
@@ -367,6 +369,8 @@ def _value_problems(name: str, option: Option, value: str) -> Iterator[FlagProbl
 
 def _size(text: str) -> int:
     """SGLang's `human_readable_int` (srt/utils/common.py): 1k, 25.6k, 1Ki; case matters."""
+    if len(text) > LONGEST_NUMBER:
+        raise ValueError(text)
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(Ki|Mi|Gi|Ti|k|M|G|T)", text.strip())
     if not match:
         return int(text)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from launcher.gateway.backends.backend import Backend, BackendError, CacheSettings, bad_cache
 from launcher.network.listening import is_loopback
 from launcher.network.redis_address import is_redis, parse
-from launcher.paths import dirs
+from launcher.paths import at_home, dirs
 
 
 def open_backend(settings: CacheSettings) -> Backend:
@@ -43,7 +43,7 @@ def is_made(settings: CacheSettings) -> bool:
     """
     if _scheme(settings.url) != "sqlite":
         return True
-    return _file(settings.url).expanduser().exists()
+    return at_home(_file(settings.url)).exists()
 
 
 def discarded(settings: CacheSettings) -> bool:
@@ -56,7 +56,7 @@ def discarded(settings: CacheSettings) -> bool:
     from launcher.gateway.backends.sqlite import discard
 
     try:
-        discard(_file(settings.url).expanduser().absolute())
+        discard(at_home(_file(settings.url)).absolute())
     except BackendError:
         return False
     return True
@@ -91,7 +91,7 @@ def caution(url: str) -> str | None:
     In a sentence; None where nothing.
     """
     if _scheme(url) == "sqlite":
-        folder = _file(url).expanduser().absolute().parent
+        folder = at_home(_file(url)).absolute().parent
         if folder.is_dir() or folder.is_relative_to(dirs().cache):
             return None
         return f"the cache's folder {folder} was not there, and is made: is a disk not mounted?"

@@ -27,6 +27,7 @@ from launcher.gateway.backends.backend import (
 )
 from launcher.gateway.backends.key_watch import KeyWatch
 from launcher.gateway.backends.ownership import not_ours
+from launcher.paths import at_home
 
 PAGE: Final = 8192
 _LOG_BYTES: Final = 8 << 20
@@ -76,7 +77,7 @@ class SqliteBackend:
         """
         if settings.max_bytes < LEAST_BYTES:
             raise bad_cache(f"{settings.max_bytes} bytes are too few: at least {LEAST_BYTES}")
-        self._path = path.expanduser().absolute()
+        self._path = at_home(path).absolute()
         self._settings = settings
         self._pages = (settings.max_bytes - _LOG_BYTES) // PAGE
         self._own = threading.local()

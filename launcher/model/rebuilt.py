@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from launcher.errors import QlaunchError
-from launcher.model.files import broken, check_pointer, read_bytes, read_json_object
+from launcher.model.files import broken, check_stand_in, read_bytes, read_json_object
 from launcher.model.special_tokens import around
 from launcher.model.tokenizer_json import TokenizerFile
 from launcher.model.tokenizer_options import Flag, Options, check_flags, wrong
@@ -245,7 +245,7 @@ def check_vocabulary(options: Options, name: str, rows: int) -> None:
             ".save_pretrained(folder), where the model was made",
         )
     for file in built.vocabulary:
-        check_pointer(folder / file, read_bytes(folder / file))
+        check_stand_in(folder / file, read_bytes(folder / file))
     path = folder / built.vocabulary[0]
     words = _words(path)
     if len(words) > rows:

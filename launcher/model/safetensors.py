@@ -17,7 +17,7 @@ from launcher.errors import QlaunchError
 from launcher.model.files import (
     POINTER,
     broken,
-    check_pointer,
+    check_stand_in,
     missing,
     open_regular,
     parse_json,
@@ -213,7 +213,7 @@ def read_header(path: Path) -> Header:
         start = file.read(len(POINTER))
         if not start:
             raise missing(path, "is empty")
-        check_pointer(path, start)
+        check_stand_in(path, start)
         length = int.from_bytes(start[:8], "little")
         if len(start) < 8 or length > min(MAX_HEADER, size - 8):
             told = (

@@ -204,6 +204,8 @@ def is_mended(found: TokenizerFile, choice: Chosen) -> bool:
 
 def is_alike(options: Options, found: TokenizerFile, choice: Chosen) -> bool:
     """Whether tokenizer.json, read by itself, cuts texts as the class does that is made of it."""
+    if options.tokens() - {added.content for added in found.added_tokens}:
+        return False
     built = _BUILT.get(choice.name)
     if built is None:
         return True

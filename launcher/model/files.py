@@ -169,10 +169,10 @@ def check_stand_in(path: Path, start: bytes) -> None:
     put it there, or a browser, a mirror or a login answered with a page.
 
     Raises:
-        QlaunchError: `model_incomplete` or `model_corrupt`, exit 2.
+        QlaunchError: `model_incomplete`, exit 2.
     """
     if start.lstrip().lower().startswith(_PAGES):
-        raise broken(
+        raise missing(
             path,
             "is a web page (HTML), not the file of that name",
             fix="fetch the file itself; a hub's page about it, a login or a mirror that does not"

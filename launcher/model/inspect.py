@@ -163,8 +163,8 @@ def _check_network(path: Path, config: dict[str, Any], headers: Sequence[Header]
         near = did_you_mean(model_type, (*UNNAMED, *encoders.FAMILIES))
         raise broken(
             path,
-            f"does not say which class the model is (architectures), and its model_type"
-            f" {shown(model_type)} is none that is served{near}",
+            "does not say which class the model is (architectures), and models of model_type"
+            f" {shown(model_type)} are not served{near}",
             fix="name the class in that file, or correct its model_type",
         )
     check_types(path, config, sizes["vocab_size"])

@@ -185,7 +185,9 @@ def _indexed(folder: Path, index: Path) -> tuple[Header, ...]:
     if absent:
         listed = ", ".join(absent[:3]) + (", …" if len(absent) > 3 else "")
         raise missing(
-            index, f"names {len(shards)} shards of which {len(absent)} are missing: {listed}"
+            index,
+            f"names {counted(len(shards), 'shard')}, of which {len(absent)}"
+            f" {'is' if len(absent) == 1 else 'are'} missing: {listed}",
         )
     headers = tuple(read_header(folder / name) for name in shards)
     stored: dict[str, str] = {}

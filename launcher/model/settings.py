@@ -56,6 +56,10 @@ _NO_FUNCTIONS: Final = MappingProxyType(
     }
 )
 """The other activations of torch.nn, and why a vector does not go through them."""
+_PACKAGES: Final = frozenset({
+    "torch.nn", "torch.nn.modules", "torch.nn.modules.activation", "torch.nn.modules.linear",
+})  # fmt: skip
+"""Where those classes are found."""
 _EMBEDDING: Final = "sentence_embedding"
 
 
@@ -211,7 +215,7 @@ def dense_width(folder: Path, width: int) -> int:
 def _check_activation(path: Path, said: object) -> None:
     """Refuse what stands behind a Dense module's matrix and is no function of the vector alone."""
     package, _, name = str(said).rpartition(".")
-    is_torchs = package == "torch.nn" or package.startswith("torch.nn.modules")
+    is_torchs = package in _PACKAGES
     if is_torchs and name in ACTIVATIONS:
         return
     why = _NO_FUNCTIONS.get(name) if is_torchs else None

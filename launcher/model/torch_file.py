@@ -74,7 +74,7 @@ def read_torch_file(path: Path) -> dict[str, Tensor]:
             found = _tensors(path, file)
         except QlaunchError:
             raise
-        except Exception as error:  # a pickle that is none ends in any of a dozen
+        except Exception as error:  # what is no pickle ends in any of a dozen
             raise broken(path, "is cut short, or PyTorch did not save it") from error
         for tensor in found.values():
             check_numbers(path, tensor, file)
@@ -103,7 +103,7 @@ def _tensor(name: str, said: _Found, places: Mapping[str, tuple[int, int]]) -> T
     storage, shape, stride = said.storage, tuple(said.shape), tuple(said.stride)
     numbers = (said.offset, *shape, *stride)
     if len(shape) != len(stride) or not all(type(one) is int and one >= 0 for one in numbers):
-        raise ValueError("a shape that is none")
+        raise ValueError("a shape of something else than sizes")
     start, size = places[storage.key]
     steps = sum((many - 1) * step for many, step in zip(shape, stride, strict=True))
     last = said.offset + (0 if 0 in shape else steps + 1)

@@ -212,22 +212,19 @@ def activate(name: str, values: Any) -> Any:
     """A Dense module's activation, by the last part of its class name, as torch defaults it."""
     import numpy as np
 
-    def below(scale: float) -> Any:
-        """`values` where they are above zero, else `scale * (e ** values - 1)`."""
-        return np.where(values > 0, values, scale * np.expm1(np.minimum(values, 0)))
-
+    above, below = np.maximum(values, 0), np.expm1(np.minimum(values, 0))
     softplus, log_sigmoid = np.logaddexp(0, values), -np.logaddexp(0, -values)
     kinds: dict[str, Callable[[], Any]] = {
         "Identity": lambda: values,
         "Tanh": lambda: np.tanh(values),
         "Tanhshrink": lambda: values - np.tanh(values),
         "Hardtanh": lambda: np.clip(values, -1, 1),
-        "ReLU": lambda: np.maximum(values, 0),
+        "ReLU": lambda: above,
         "ReLU6": lambda: np.clip(values, 0, 6),
         "LeakyReLU": lambda: np.where(values > 0, values, values / 100),
-        "ELU": lambda: below(1),
-        "CELU": lambda: below(1),
-        "SELU": lambda: SELU_SCALE * below(SELU_ALPHA),
+        "ELU": lambda: above + below,
+        "CELU": lambda: above + below,
+        "SELU": lambda: SELU_SCALE * (above + SELU_ALPHA * below),
         "GELU": lambda: values * (1 + np.vectorize(math.erf)(values / math.sqrt(2))) / 2,
         "SiLU": lambda: values * np.exp(log_sigmoid),
         "Mish": lambda: values * np.tanh(softplus),
@@ -245,9 +242,7 @@ def activate(name: str, values: Any) -> Any:
     }
     kind = kinds.get(name.rpartition(".")[2])
     if kind is None:
-        raise UnsupportedError(
-            f"a Dense module has the activation {name}, which the reference lacks"
-        )
+        raise UnsupportedError(f"the reference lacks a Dense module's activation {name}")
     return kind()
 
 

@@ -338,7 +338,7 @@ _FILES = (
             f"page-{file.rpartition('.')[0].replace('_', '-')}",
             f"{file} that is a web page",
             edited(_bert, rewritten(file, lambda _: PAGE)),
-            _CORRUPT,
+            _INCOMPLETE,
             file,
             "is a web page",
         )

@@ -103,7 +103,7 @@ def _tensor(name: str, said: _Found, places: Mapping[str, tuple[int, int]]) -> T
     storage, shape, stride = said.storage, tuple(said.shape), tuple(said.stride)
     numbers = (said.offset, *shape, *stride)
     if len(shape) != len(stride) or not all(type(one) is int and one >= 0 for one in numbers):
-        raise ValueError("a shape of something else than sizes")
+        raise ValueError("a shape that is not of sizes")
     start, size = places[storage.key]
     steps = sum((many - 1) * step for many, step in zip(shape, stride, strict=True))
     last = said.offset + (0 if 0 in shape else steps + 1)

@@ -69,7 +69,7 @@ def quantize(
     card, sources = resolve_model(model, own_cards)
     source = obtain(sources, models_dir=where.models, card=card, offline=offline, progress=progress)
     support.require_any(source)
-    make.check(source)
+    make.check(source, wanted)
     _check_memory(source)
     name = name or default_name(card, source, wanted)
     cards.require_free(name, own_cards)

@@ -28,8 +28,8 @@ TEXT_BYTES: Final = 65_536
 
 _OTHER_TOKENS: Final = (
     "the model's texts cannot be cut: its engine cuts them into other tokens than its"
-    " tokenizer.json does by itself (options in tokenizer_config.json or"
-    " sentence_bert_config.json); send shorter texts"
+    " tokenizer.json does by itself (options or tokens in tokenizer_config.json,"
+    " sentence_bert_config.json or another file beside it); send shorter texts"
 )
 
 

@@ -182,9 +182,24 @@ def _family(path: Path, raw: Mapping[str, Any], name: str) -> str:
             ),
         )
     if raw.get("model_type") != family:
-        said = shown(str(raw.get("model_type")))
-        raise broken(path, f"names the class {name}, but model_type {said}, not {family}")
+        raise _other_family(path, name, family, raw.get("model_type"))
     return family
+
+
+def _other_family(path: Path, name: str, family: str, said: object) -> QlaunchError:
+    """The error for a class and a `model_type` that are not of one network.
+
+    transformers chooses the network by the latter, and knows none under a name that is misspelt.
+    """
+    what = "no model_type" if said is None else f"model_type {shown(str(said))}"
+    other = UNNAMED.get(str(said))
+    or_else = f", or {other} for the class if they are of that" if other else ""
+    return broken(
+        path,
+        f"names the class {name}, but {what}, not {family}",
+        fix=f'write "model_type": "{family}" into that file if the weights are of that class'
+        f"{or_else}",
+    )
 
 
 def _both_ways(path: Path, raw: Mapping[str, Any], family: str) -> bool:

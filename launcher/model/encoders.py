@@ -97,11 +97,16 @@ def check(
     family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
     if family is None:
         name = architectures[0] if architectures else "an encoder"
+        named = _of_class(name)
+        right = next((t for t in named if name.lower().startswith(t.replace("-", ""))), None)
         raise _unsupported(
             path,
             f"describes {shown(name)} (model_type {shown(str(model_type))}), an encoder that no"
             f" engine release here computes; {_listed()} are served"
-            f"{did_you_mean(str(model_type), _of_class(name))}",
+            f"{did_you_mean(str(model_type), named)}",
+            f'write "model_type": "{right}" into that file, if the weights are of that class'
+            if right
+            else None,
         )
     _check_class(path, str(model_type), architectures)
     _check_config(path, config, sizes, family)
@@ -298,10 +303,6 @@ def _norm(name: str, width: int) -> Iterator[tuple[tuple[str, ...], tuple[int, .
     yield (f"{name}.bias", f"{name}.beta"), (width,)
 
 
-def _unsupported(path: Path, why: str) -> QlaunchError:
-    return broken(
-        path,
-        why,
-        code="model_unsupported",
-        fix="serve another model, or a copy saved by transformers as a model of these kinds",
-    )
+def _unsupported(path: Path, why: str, fix: str | None = None) -> QlaunchError:
+    usual = "serve another model, or a copy saved by transformers as a model of these kinds"
+    return broken(path, why, code="model_unsupported", fix=fix or usual)

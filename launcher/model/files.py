@@ -22,6 +22,8 @@ MAX_SMALL_FILE = 64 * 1024 * 1024
 """Bytes; the largest tokenizers and shard indexes in use are about a quarter of that."""
 POINTER: Final = b"version https://git-lfs"
 """How the text begins that a clone without git-lfs leaves in a file's place."""
+_PAGES: Final = (b"<!doctype html", b"<html")
+"""How a page begins that was saved in a file's place, in small letters."""
 
 
 def broken(
@@ -162,12 +164,20 @@ def _constant(data: bytes) -> str | None:
     return found[0] if found else None
 
 
-def check_pointer(path: Path, start: bytes) -> None:
-    """Refuse a file (beginning with `start`) that git-lfs was to put another one in the place of.
+def check_stand_in(path: Path, start: bytes) -> None:
+    """Refuse a file (beginning with `start`) that stands where another one belongs: git-lfs was to
+    put it there, or a browser, a mirror or a login answered with a page.
 
     Raises:
         QlaunchError: `model_incomplete`, exit 2.
     """
+    if start.lstrip().lower().startswith(_PAGES):
+        raise missing(
+            path,
+            "is a web page (HTML), not the file of that name",
+            fix="fetch the file itself; a hub's page about it, a login or a mirror that does not"
+            " have it gives such a page",
+        )
     if start.startswith(POINTER):
         # git-lfs works in clones alone: not in a hub's cache, nor in a copy of the files.
         is_clone = any((parent / ".git").exists() for parent in list(path.parents)[:4])
@@ -176,13 +186,13 @@ def check_pointer(path: Path, start: bytes) -> None:
 
 
 def check_text(path: Path, data: bytes) -> None:
-    """Refuse a git-lfs pointer, and what an editor of Windows writes by default, which transformers
-    does not read.
+    """Refuse what stands in a file's place, and what an editor of Windows writes by default, which
+    transformers does not read.
 
     Raises:
         QlaunchError: `model_incomplete` or `model_corrupt`, exit 2.
     """
-    check_pointer(path, data)
+    check_stand_in(path, data)
     marks = {
         codecs.BOM_UTF8: "begins with a byte order mark",
         codecs.BOM_UTF16_LE: "is in UTF-16",

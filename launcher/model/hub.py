@@ -30,7 +30,7 @@ from launcher.model.download import (
 )
 from launcher.model.files import visible
 from launcher.model.inspect import check_files, inspect
-from launcher.network import classify, hubs
+from launcher.network import address, classify, hubs
 from launcher.network.causes import HUGGING_FACE, MODELSCOPE, Cause
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ def pull_hub(source: Source, *, is_offline: bool, progress: Callable[[str], None
     if source.kind == "modelscope":
         extras.require("modelscope")
         folder = _in_a_child(source)
+        _must_hold_a_file(source, folder)
     else:
         folder = _from_hugging_face(source, progress)
     is_hf = source.kind == "hf" and source.revision is None
@@ -119,6 +120,18 @@ def pull_hub(source: Source, *, is_offline: bool, progress: Callable[[str], None
             + (f": the hub's converter often offers one, {source}@refs/pr/N" if is_hf else ""),
         )
     return folder
+
+
+def _must_hold_a_file(source: Source, folder: Path) -> None:
+    """Refuse what ModelScope's client makes of an answer without files, `{}` for one: a folder."""
+    if any(path.is_file() for path in folder.rglob("*")):
+        return
+    client, place = _CLIENTS[source.kind], address.shown(hubs.endpoint(source.kind))
+    raise QlaunchError(
+        f"{source} has no file that serving needs, or what answers at {place} is not the hub",
+        code="model_unsupported",
+        fix=f"check the spelling of the model and of its revision, and {client.address}",
+    )
 
 
 def _must_be_whole(source: Source, folder: Path) -> None:

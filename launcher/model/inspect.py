@@ -13,7 +13,15 @@ from launcher.linux.files import absent
 from launcher.model import encoders
 from launcher.model.checkpoint import Checkpoint
 from launcher.model.configtypes import check_keys, check_types
-from launcher.model.decoders import UNNAMED, UNSAID, Decoder, Sizes, check_decoder, check_head
+from launcher.model.decoders import (
+    FAMILIES,
+    UNNAMED,
+    UNSAID,
+    Decoder,
+    Sizes,
+    check_decoder,
+    check_head,
+)
 from launcher.model.files import broken, check_link, missing, read_json_object, visible
 from launcher.model.fingerprint import SMALL_FILES, fingerprint
 from launcher.model.formats import check_format
@@ -24,6 +32,7 @@ from launcher.model.tokenizer import check_tokenizer
 from launcher.model.values import check_finite
 from launcher.paths import at_home
 from launcher.units import counted
+from launcher.yaml_reader import did_you_mean, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -147,11 +156,18 @@ def _check_network(path: Path, config: dict[str, Any], headers: Sequence[Header]
     quantization = _quantization(path, config)
     _check_positions(path, config)
     served_as = named[0] if named else UNNAMED.get(model_type, "")
-    encoder = model_type in ENCODERS or served_as.startswith(encoders.CLASSES)
+    bidirectional = model_type in ENCODERS or served_as.startswith(encoders.CLASSES)
+    encoder = bidirectional and served_as not in FAMILIES
     if encoder:
         served_as = encoders.check(path, config, headers, sizes, named).served_as
     if not served_as:
-        raise broken(path, "does not say which class the model is (architectures)")
+        near = did_you_mean(model_type, (*UNNAMED, *encoders.FAMILIES))
+        raise broken(
+            path,
+            "does not say which class the model is (architectures), and models of model_type"
+            f" {shown(model_type)} are not served{near}",
+            fix="name the class in that file, or correct its model_type",
+        )
     check_types(path, config, sizes["vocab_size"])
     width, heads = sizes["hidden_size"], sizes["num_attention_heads"]
     kv_heads, head_dim = _attention(path, config, model_type, width, heads)

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from launcher.errors import QlaunchError
-from launcher.model.files import broken, check_pointer, read_bytes, read_json_object
+from launcher.model.files import broken, check_stand_in, read_bytes, read_json_object
 from launcher.model.special_tokens import around
 from launcher.model.tokenizer_json import TokenizerFile
 from launcher.model.tokenizer_options import Flag, Options, check_flags, wrong
@@ -204,6 +204,8 @@ def is_mended(found: TokenizerFile, choice: Chosen) -> bool:
 
 def is_alike(options: Options, found: TokenizerFile, choice: Chosen) -> bool:
     """Whether tokenizer.json, read by itself, cuts texts as the class does that is made of it."""
+    if options.tokens() - {added.content for added in found.added_tokens}:
+        return False
     built = _BUILT.get(choice.name)
     if built is None:
         return True
@@ -245,7 +247,7 @@ def check_vocabulary(options: Options, name: str, rows: int) -> None:
             ".save_pretrained(folder), where the model was made",
         )
     for file in built.vocabulary:
-        check_pointer(folder / file, read_bytes(folder / file))
+        check_stand_in(folder / file, read_bytes(folder / file))
     path = folder / built.vocabulary[0]
     words = _words(path)
     if len(words) > rows:

@@ -17,7 +17,7 @@ from launcher.errors import QlaunchError
 from launcher.model.files import (
     POINTER,
     broken,
-    check_pointer,
+    check_stand_in,
     missing,
     open_regular,
     parse_json,
@@ -185,7 +185,9 @@ def _indexed(folder: Path, index: Path) -> tuple[Header, ...]:
     if absent:
         listed = ", ".join(absent[:3]) + (", …" if len(absent) > 3 else "")
         raise missing(
-            index, f"names {len(shards)} shards of which {len(absent)} are missing: {listed}"
+            index,
+            f"names {counted(len(shards), 'shard')}, of which {len(absent)}"
+            f" {'is' if len(absent) == 1 else 'are'} missing: {listed}",
         )
     headers = tuple(read_header(folder / name) for name in shards)
     stored: dict[str, str] = {}
@@ -213,7 +215,7 @@ def read_header(path: Path) -> Header:
         start = file.read(len(POINTER))
         if not start:
             raise missing(path, "is empty")
-        check_pointer(path, start)
+        check_stand_in(path, start)
         length = int.from_bytes(start[:8], "little")
         if len(start) < 8 or length > min(MAX_HEADER, size - 8):
             told = (

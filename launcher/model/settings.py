@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from launcher.errors import QlaunchError
 from launcher.model.files import broken, missing, read_json_object
-from launcher.model.safetensors import DTYPE_NAMES, read_header
-from launcher.model.torch_file import check_torch_file
+from launcher.model.safetensors import DTYPE_NAMES, Tensor, read_header
+from launcher.model.torch_file import read_torch_file
 from launcher.model.values import check_finite
 from launcher.yaml_reader import shown
 
@@ -37,8 +38,28 @@ _HARMLESS: Final = frozenset({
     "token", "torch_dtype", "trust_remote_code", "truncation_side", "use_fast", "use_safetensors",
 })  # fmt: skip
 """Arguments that say how a model is loaded and not what it computes."""
-_ACTIVATIONS: Final = frozenset({"Identity", "Tanh", "ReLU", "Sigmoid", "SiLU", "GELU"})
-"""Of a Dense module: what the plugin and the reference compute."""
+ACTIVATIONS: Final = frozenset({
+    "CELU", "ELU", "GELU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "Identity",
+    "LeakyReLU", "LogSigmoid", "LogSoftmax", "Mish", "ReLU", "ReLU6", "SELU", "SiLU", "Sigmoid",
+    "Softmax", "Softmin", "Softplus", "Softshrink", "Softsign", "Tanh", "Tanhshrink",
+})  # fmt: skip
+"""Of a Dense module: what the plugin and the reference compute. A config.json names a class of
+torch.nn and none of its arguments, so each is the function that its defaults make of it."""
+_NO_FUNCTIONS: Final = MappingProxyType(
+    {
+        "GLU": "halves the vector, which would be shorter than its out_features",
+        "MultiheadAttention": "is made with arguments, which that file cannot give",
+        "PReLU": "has weights of its own, which are learned",
+        "RReLU": "is random in training, and another function in use",
+        "Softmax2d": "is for images",
+        "Threshold": "is made with arguments, which that file cannot give",
+    }
+)
+"""The other activations of torch.nn, and why a vector does not go through them."""
+_PACKAGES: Final = frozenset({
+    "torch.nn", "torch.nn.modules", "torch.nn.modules.activation", "torch.nn.modules.linear",
+})  # fmt: skip
+"""Where those classes are found."""
 _EMBEDDING: Final = "sentence_embedding"
 
 
@@ -186,24 +207,27 @@ def dense_width(folder: Path, width: int) -> int:
             raise _wrong(path, key, config[key], "as true or false")
     if config.get("use_residual") is True:
         raise _unsupported(path, "says use_residual: true, which is not computed")
-    activation = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
-    known = activation.rpartition(".")[2] in _ACTIVATIONS and activation.startswith("torch.nn.")
-    if not known:
-        raise _unsupported(path, f"has the activation {shown(activation)}, which is not computed")
+    _check_activation(path, config.get("activation_function", "torch.nn.modules.activation.Tanh"))
     _check_dense_weights(folder, (out, wide), bias=config.get("bias", True) is not False)
     return out
+
+
+def _check_activation(path: Path, said: object) -> None:
+    """Refuse what stands behind a Dense module's matrix and is no function of the vector alone."""
+    package, _, name = str(said).rpartition(".")
+    is_torchs = package in _PACKAGES
+    if is_torchs and name in ACTIVATIONS:
+        return
+    why = _NO_FUNCTIONS.get(name) if is_torchs else None
+    why = f"; it {why}" if why else ", which is not computed"
+    raise _unsupported(path, f"has the activation {shown(str(said))}{why}")
 
 
 def _check_dense_weights(folder: Path, shape: tuple[int, int], *, bias: bool) -> None:
     """Refuse weights that are not those of config.json: sentence-transformers ends at them, and
     engine and reference would both take what is stored."""
     wanted = {"linear.weight": shape} | ({"linear.bias": shape[:1]} if bias else {})
-    file = folder / "model.safetensors"
-    if not file.exists():
-        _check_dense_pickle(folder, wanted)
-        return
-    header = read_header(file)
-    found = {tensor.name: tensor for tensor in header.tensors}
+    file, found = _dense_tensors(folder)
     other = min(found.keys() - wanted.keys(), default=None)
     if other is not None:
         raise _unaccounted(file, other)
@@ -212,19 +236,18 @@ def _check_dense_weights(folder: Path, shape: tuple[int, int], *, bias: bool) ->
             raise broken(file, f"does not hold {name} in the shape {size} of its config.json")
         if found[name].dtype not in DTYPE_NAMES:
             raise _unsupported(file, f"stores {name} as {found[name].dtype}: it is quantised")
-    check_finite([header], whole=True)
 
 
-def _check_dense_pickle(folder: Path, wanted: Collection[str]) -> None:
-    file = folder / "pytorch_model.bin"
-    if not file.exists():
+def _dense_tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
+    """The weights' file and what it holds, by name; its numbers are looked at."""
+    file, other = folder / "model.safetensors", folder / "pytorch_model.bin"
+    if file.exists():
+        header = read_header(file)
+        check_finite([header], whole=True)
+        return file, {tensor.name: tensor for tensor in header.tensors}
+    if not other.exists():
         raise missing(folder, "holds no weights of this Dense module")
-    names = check_torch_file(file)
-    absent = next((name for name in wanted if name not in names), None)
-    if absent is not None:
-        raise missing(file, f"does not hold {absent}")
-    if "linear.bias" in names and "linear.bias" not in wanted:
-        raise _unaccounted(file, "linear.bias")
+    return other, read_torch_file(other)
 
 
 def _unaccounted(file: Path, name: str) -> QlaunchError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from launcher.errors import QlaunchError
-from launcher.model.files import broken, check_pointer, read_bytes, read_json, read_json_object
+from launcher.model.files import broken, check_stand_in, read_bytes, read_json, read_json_object
 
 
 def check_side_files(folder: Path) -> None:
@@ -27,7 +27,7 @@ def check_side_files(folder: Path) -> None:
 
 def _check_text(path: Path) -> None:
     data = read_bytes(path)
-    check_pointer(path, data)
+    check_stand_in(path, data)
     try:
         data.decode()
     except UnicodeDecodeError as error:

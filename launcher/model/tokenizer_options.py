@@ -16,6 +16,7 @@ Flag = tuple[str, tuple[type, ...]]
 """An option that is true or false, and the types that it may have."""
 _CONFIG: Final = "tokenizer_config.json"
 _MAP: Final = "special_tokens_map.json"
+_ADDED: Final = "added_tokens.json"
 _ROLES: Final = (
     "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token",
 )  # fmt: skip
@@ -61,6 +62,17 @@ class Options:
         """The token in a role; None where the files say null."""
         said = self.said.get(role, default)
         return said.get("content") if isinstance(said, dict) else said
+
+    def tokens(self) -> set[str]:
+        """Every token that the files name: one that a tokenizer lacks is added to it."""
+        found: list[Any] = [value for key, value in self.said.items() if key.endswith("_token")]
+        for key in _TYPES:
+            listed = self.said.get(key) or ()
+            found += listed.values() if isinstance(listed, Mapping) else listed
+        found = [each.get("content") if isinstance(each, Mapping) else each for each in found]
+        added = self.folder / _ADDED
+        found += read_json_object(added) if added.exists() else ()
+        return {each for each in found if isinstance(each, str)}
 
 
 def read_options(folder: Path) -> Options:

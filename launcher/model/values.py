@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import IO, Final
 
 from launcher.model.files import broken, open_regular
@@ -42,11 +43,24 @@ def check_finite(headers: Sequence[Header], *, whole: bool = False) -> None:
             continue
         with os.fdopen(open_regular(header.path), "rb") as file:
             for tensor in chosen:
-                _check(header, tensor, file)
+                check_numbers(header.path, tensor, file, header.data_start)
 
 
-def _check(header: Header, tensor: Tensor, file: IO[bytes]) -> None:
-    file.seek(header.data_start + tensor.begin)
+def check_numbers(path: Path, tensor: Tensor, file: IO[bytes], start: int = 0) -> None:
+    """Refuse one tensor that holds NaN or infinity, or zeros where it was never written.
+
+    Args:
+        path: of the file, to name it.
+        tensor: of a dtype that is looked at, or of another.
+        file: open.
+        start: of the data in it.
+
+    Raises:
+        QlaunchError: `model_corrupt`, exit 2.
+    """
+    if tensor.dtype not in _EXPONENTS:
+        return
+    file.seek(start + tensor.begin)
     left, empty = tensor.end - tensor.begin, True
     while left:
         data = file.read(min(left, _CHUNK))
@@ -54,12 +68,12 @@ def _check(header: Header, tensor: Tensor, file: IO[bytes]) -> None:
         empty = empty and not any(data)
         if not finite(tensor.dtype, data):
             raise broken(
-                header.path,
+                path,
                 f"holds NaN or infinity in {tensor.name}: its training diverged",
                 fix="take an earlier state of the model",
             )
     if empty and _scales_all(tensor.name):
-        raise broken(header.path, f"holds only zeros in {tensor.name}: it was never written")
+        raise broken(path, f"holds only zeros in {tensor.name}: it was never written")
 
 
 def _is_short(tensor: Tensor) -> bool:

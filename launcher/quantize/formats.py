@@ -32,6 +32,8 @@ class Format:
 GROUP: Final = 32
 """Weights that share a scale and a zero point in int4: 4.6 bits a weight. 128, as published copies
 of larger models have it, saves 0.5 bits more and loses more of the vectors."""
+WORD: Final = 8
+"""Rows of a matrix whose weights share a word of AWQ's layout."""
 
 FORMATS: Final[Mapping[To, Format]] = MappingProxyType(
     {

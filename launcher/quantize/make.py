@@ -20,7 +20,7 @@ from launcher.linux.removal import discard
 from launcher.model.checkpoint import Checkpoint
 from launcher.model.inspect import inspect
 from launcher.quantize import quality, worker
-from launcher.quantize.formats import GROUP, Format
+from launcher.quantize.formats import GROUP, WORD, Format
 from launcher.units import now, size
 from launcher.verify import reference
 from launcher.verify.instruction import Wording
@@ -91,23 +91,39 @@ def same(target: Path, source: Checkpoint, wanted: Format) -> Record | None:
     return None if quality.shortfalls(record.measured, wanted) else record
 
 
-def check(checkpoint: Checkpoint) -> None:
+def check(checkpoint: Checkpoint, wanted: Format) -> None:
     """Refuse what cannot be quantised for these engines.
 
     Raises:
         QlaunchError: `checkpoint_unsuitable` (exit 2).
     """
-    why = None
+    why, fix = None, "give the model's own checkpoint of a decoder, in 16 or 32 bits"
     if checkpoint.encoder:
         why = "is an encoder, which the engines serve unquantised only"
     elif checkpoint.quantization is not None:
         why = f"is quantised already ({checkpoint.quantization})"
+    elif wanted.name == "int4" and (odd := _undivided(checkpoint)) is not None:
+        why = f"has {odd}, which its layout cannot store"
+        fix = "quantise it to int8 or fp8, which store each weight by itself"
     if why is not None:
-        raise QlaunchError(
-            f"{checkpoint.path} {why}",
-            code="checkpoint_unsuitable",
-            fix="give the model's own checkpoint of a decoder, in 16 or 32 bits",
-        )
+        raise QlaunchError(f"{checkpoint.path} {why}", code="checkpoint_unsuitable", fix=fix)
+
+
+def _undivided(checkpoint: Checkpoint) -> str | None:
+    """The first width of a layer's matrices that int4 does not divide into its words and groups."""
+    heads, of_head = checkpoint.num_attention_heads, checkpoint.head_dim
+    into = {
+        "hidden_size": checkpoint.hidden_size,
+        "intermediate_size": checkpoint.intermediate_size,
+        "num_attention_heads x head_dim": heads * of_head,
+    }
+    for name, width in into.items():
+        if width % GROUP:
+            return f"matrices of {width} columns ({name}), not whole groups of {GROUP}"
+    rows = checkpoint.num_kv_heads * of_head
+    if rows % WORD:
+        return f"matrices of {rows} rows (num_key_value_heads x head_dim), not a multiple of {WORD}"
+    return None
 
 
 def make(order: Order, progress: Progress) -> Record:

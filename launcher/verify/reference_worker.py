@@ -28,6 +28,7 @@ import json
 import math
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,6 +62,7 @@ PROBE = "hello"
 """Any text will do to see what a tokenizer puts around it."""
 ENCODERS = ("bert", "roberta", "xlm-roberta", "distilbert", "camembert", "mpnet", "electra")
 OTHER_POOLINGS = ("cls", "mean", "last", "max")
+SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 
 
 class UnsupportedError(Exception):
@@ -207,23 +209,41 @@ def pool(hidden: Any, mode: str) -> Any:
 
 
 def activate(name: str, values: Any) -> Any:
-    """A Dense module's activation, by the last part of its class name."""
+    """A Dense module's activation, by the last part of its class name, as torch defaults it."""
     import numpy as np
 
-    kind = name.rpartition(".")[2]
-    if kind == "Identity":
-        return values
-    if kind == "Tanh":
-        return np.tanh(values)
-    if kind == "ReLU":
-        return np.maximum(values, 0)
-    if kind == "Sigmoid":
-        return 1 / (1 + np.exp(-values))
-    if kind == "SiLU":
-        return values / (1 + np.exp(-values))
-    if kind == "GELU":
-        return values * (1 + np.vectorize(math.erf)(values / math.sqrt(2))) / 2
-    raise UnsupportedError(f"a Dense module has the activation {name}, which the reference lacks")
+    above, below = np.maximum(values, 0), np.expm1(np.minimum(values, 0))
+    softplus, log_sigmoid = np.logaddexp(0, values), -np.logaddexp(0, -values)
+    kinds: dict[str, Callable[[], Any]] = {
+        "Identity": lambda: values,
+        "Tanh": lambda: np.tanh(values),
+        "Tanhshrink": lambda: values - np.tanh(values),
+        "Hardtanh": lambda: np.clip(values, -1, 1),
+        "ReLU": lambda: above,
+        "ReLU6": lambda: np.clip(values, 0, 6),
+        "LeakyReLU": lambda: np.where(values > 0, values, values / 100),
+        "ELU": lambda: above + below,
+        "CELU": lambda: above + below,
+        "SELU": lambda: SELU_SCALE * (above + SELU_ALPHA * below),
+        "GELU": lambda: values * (1 + np.vectorize(math.erf)(values / math.sqrt(2))) / 2,
+        "SiLU": lambda: values * np.exp(log_sigmoid),
+        "Mish": lambda: values * np.tanh(softplus),
+        "Hardswish": lambda: values * np.clip(values + 3, 0, 6) / 6,
+        "Sigmoid": lambda: np.exp(log_sigmoid),
+        "LogSigmoid": lambda: log_sigmoid,
+        "Hardsigmoid": lambda: np.clip(values + 3, 0, 6) / 6,
+        "Softplus": lambda: softplus,
+        "Softsign": lambda: values / (1 + np.abs(values)),
+        "Softshrink": lambda: values - np.clip(values, -0.5, 0.5),
+        "Hardshrink": lambda: np.where(np.abs(values) > 0.5, values, 0),
+        "Softmax": lambda: np.exp(values - np.logaddexp.reduce(values)),
+        "Softmin": lambda: np.exp(-values - np.logaddexp.reduce(-values)),
+        "LogSoftmax": lambda: values - np.logaddexp.reduce(values),
+    }
+    kind = kinds.get(name.rpartition(".")[2])
+    if kind is None:
+        raise UnsupportedError(f"the reference lacks a Dense module's activation {name}")
+    return kind()
 
 
 def apply_dense(vector: Any, layer: Dense) -> Any:

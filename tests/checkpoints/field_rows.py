@@ -257,6 +257,38 @@ _WEIGHTS = (
         edited(_bert, config(model_type="brt")),
         ("model_type brt", "did you mean `bert`?"),
     ),
+    *(
+        Row(
+            f"decoder-type-{name}",
+            f"`model_type: {json.dumps(said)}` beside `Qwen3ForCausalLM`",
+            "config.json edited by hand",
+            edited(_qwen3, config(model_type=said)),
+            ("names the class Qwen3ForCausalLM", says, "not qwen3"),
+            code=_CORRUPT,
+        )
+        for name, said, says in (
+            ("capital", "Qwen3", "model_type Qwen3"),
+            ("dash", "qwen-3", "model_type qwen-3"),
+            ("none", None, "no model_type"),
+            ("of-another", "qwen2", "model_type qwen2"),
+            ("of-an-encoder", "bert", "model_type bert"),
+        )
+    ),
+    Row(
+        "decoder-type-alone",
+        "a misspelt `model_type` of a decoder, and no class",
+        "config.json edited by hand",
+        edited(_qwen3, config(model_type="Qwen3", architectures=None)),
+        ("model_type Qwen3", "did you mean `qwen3`"),
+        code=_CORRUPT,
+    ),
+    Row(
+        "encoder-type-of-a-decoder",
+        "`model_type: qwen3` beside `BertModel`",
+        "config.json edited by hand",
+        edited(_bert, config(model_type="qwen3")),
+        ("BertModel", "model_type qwen3"),
+    ),
     Row(
         "decoder-adapter",
         "weights beside a LoRA adapter of peft (`q_proj.base_layer.weight`)",

@@ -23,6 +23,8 @@ class Hub:
     gated: set[str] = field(default_factory=set)
     status: int | None = None
     """Answer everything with this HTTP status."""
+    page: bytes | None = None
+    """Answer everything with this and status 200, as a login or a proxy does."""
     cut: dict[str, int] = field(default_factory=dict)
     """File name -> bytes after which the connection breaks, once."""
     always_cut: bool = False
@@ -102,6 +104,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.requests.append((self.command, url.path, self.headers.get("Range")))
         if self.hub.status is not None:
             self._json(self.hub.status, {"error": "as asked"})
+        elif self.hub.page is not None:
+            self._page(self.hub.page)
         elif parts[:3] == ["api", "v1", "models"] and len(parts) > 4:
             self._modelscope("/".join(parts[3:5]), parts[5:], query)
         elif parts[:2] == ["api", "models"] and len(parts) > 4:
@@ -110,6 +114,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
         else:
             self._json(404, {"error": "no such page"})
+
+    def _page(self, data: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
 
     # --- Hugging Face ---
 

@@ -56,6 +56,7 @@ def sections() -> tuple[Section, ...]:
     """Every row, by section."""
     from tests.checkpoints import (
         decoder_rows,
+        dense_rows,
         encoder_rows,
         field_rows,
         folder_rows,
@@ -67,7 +68,7 @@ def sections() -> tuple[Section, ...]:
     )
 
     usual = encoder_rows, module_rows, tokenizer_rows, decoder_rows, folder_rows
-    odd = odd_rows, odd_module_rows, option_rows, field_rows
+    odd = odd_rows, odd_module_rows, option_rows, field_rows, dense_rows
     return tuple(section for each in (*usual, *odd) for section in each.SECTIONS)
 
 

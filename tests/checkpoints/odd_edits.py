@@ -21,6 +21,8 @@ POINTER = (
     b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 711661\n"
 )
 """What a clone without git-lfs leaves in a file's place."""
+PAGE = b"\n<!DOCTYPE HTML>\n<html><body>Sign in</body></html>\n"
+"""What a login, or a hub's page about a file, leaves in its place."""
 APPLE_DOUBLE = bytes.fromhex("000516070002000000000000000000000000000000000000")
 """How a file begins in which a Mac keeps what another file system has no place for."""
 

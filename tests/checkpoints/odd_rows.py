@@ -17,6 +17,7 @@ from tests.checkpoints.edit import (
 from tests.checkpoints.matrix import Row, Section
 from tests.checkpoints.odd_edits import (
     APPLE_DOUBLE,
+    PAGE,
     POINTER,
     dense_bin,
     index,
@@ -331,6 +332,17 @@ _FILES = (
         _INCOMPLETE,
         "2_Dense/pytorch_model.bin",
         "git-lfs pointer",
+    ),
+    *(
+        refused(
+            f"page-{file.rpartition('.')[0].replace('_', '-')}",
+            f"{file} that is a web page",
+            edited(_bert, rewritten(file, lambda _: PAGE)),
+            _INCOMPLETE,
+            file,
+            "is a web page",
+        )
+        for file in ("config.json", "model.safetensors", "tokenizer.json", "modules.json")
     ),
     served(
         "pointer-unread",

@@ -12,6 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from launcher.engine.release import Engine
+from launcher.model.settings import ACTIVATIONS
+from launcher.verify.reference_worker import activate
 from tests.checkpoints import make_bert
 from tests.engine_real.inside_process import Ask, Inside
 
@@ -441,13 +443,29 @@ def test_a_dense_head_is_applied_in_float32(ask: Ask, tmp_path: Path) -> None:
         json.dumps(said | {"activation_function": "torch.nn.modules.linear.Identity"})
     )
     (linear,) = ask(question)
-    config.write_text(json.dumps(said | {"activation_function": "some.package.Softsign"}))
+    config.write_text(json.dumps(said | {"activation_function": "some.package.Softest"}))
     (unknown,) = ask(question)
     weight, bias = dense_weights(model / "2_Dense" / "model.safetensors", 8, 5)
     values = expected("mean") @ weight.T + bias
     np.testing.assert_allclose(linear, normalized(values), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(tanh, normalized(np.tanh(values)), rtol=1e-4, atol=1e-6)
-    assert "some.package.Softsign is not supported" in unknown["message"]
+    assert "some.package.Softest is not supported" in unknown["message"]
+
+
+def test_every_activation_is_the_references(ask: Ask, tmp_path: Path) -> None:
+    model = make_bert(tmp_path / "dense", pooling="mean", hidden=8, heads=2, dense=5)
+    question = {"ask": "served", "path": str(model), "states": STATES.tolist(), "lengths": LENGTHS}
+    config = model / "2_Dense" / "config.json"
+    said = json.loads(config.read_text())
+    weight, bias = dense_weights(model / "2_Dense" / "model.safetensors", 8, 5)
+    values = expected("mean") @ weight.T + bias
+    for name in sorted(ACTIVATIONS):
+        config.write_text(json.dumps(said | {"activation_function": f"torch.nn.{name}"}))
+        (found,) = ask(question)
+        wanted = np.array([activate(name, each) for each in values.astype(float)])
+        lengths = np.linalg.norm(wanted, axis=1, keepdims=True)
+        wanted /= np.maximum(lengths, 1e-12)  # a Hardshrink of small numbers is zero
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
 def dense_weights(

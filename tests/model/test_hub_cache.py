@@ -17,7 +17,7 @@ from launcher.app.known_model import Fetching, known_model
 from launcher.errors import QlaunchError
 from launcher.model import hub, hub_cache, remove
 from launcher.model.fetch import locate
-from launcher.model.files import POINTER, check_pointer
+from launcher.model.files import POINTER, check_stand_in
 from launcher.model.source import parse_source
 from launcher.paths import dirs
 from tests.checkpoints import make_qwen3
@@ -184,7 +184,7 @@ def test_git_lfs_is_named_only_in_a_clone(tmp_path: Path) -> None:
         if is_clone:
             (tmp_path / ".git").mkdir()
         with pytest.raises(QlaunchError) as caught:
-            check_pointer(weights, POINTER)
+            check_stand_in(weights, POINTER)
         assert ("git lfs pull" in (caught.value.fix or "")) == is_clone
 
 

@@ -152,6 +152,21 @@ def test_a_hub_that_answers_with_errors(client: Client) -> None:
     assert "503" in answer["message"]
 
 
+@pytest.mark.parametrize(
+    "page",
+    ["{}", "[]", "null", '{"sha": null}', "<html>Sign in</html>"],
+    ids=["object", "list", "null", "without-files", "login"],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_hub_that_answers_with_something_else(client: Client, kind: str, page: str) -> None:
+    client.hub.page = page.encode()
+    (answer,) = client.pull((f"{kind}:acme/tiny", False))
+    assert answer["code"] in {"unexpected_answer", "model_unsupported"}
+    assert client.hub.endpoint in answer["message"]
+    assert ("HF_ENDPOINT" if kind == "hf" else "MODELSCOPE_ENDPOINT") in answer["fix"]
+    assert answer["located"] is None
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_network_falls_back_to_nothing_but_says_so(client: Client, kind: str) -> None:
     with socket.socket() as taken:

@@ -145,7 +145,7 @@ def test_an_index_that_names_absent_shards_says_which(shards: Path) -> None:
     for number in (2, 4):
         (shards / f"model-{number:05d}-of-00004.safetensors").unlink()
     refused(
-        shards, "model_incomplete", "names 4 shards of which 2 are missing: model-00002-of-00004"
+        shards, "model_incomplete", "names 4 shards, of which 2 are missing: model-00002-of-00004"
     )
 
 

@@ -34,6 +34,23 @@ def test_options_that_count_over_the_file_are_seen(tmp_path: Path, change: Chang
     assert not is_read_alike(edited(make_bert, change)(tmp_path / "model"))
 
 
+@pytest.mark.parametrize("make", [make_bert, make_qwen3])
+@pytest.mark.parametrize(
+    "change",
+    [
+        setting(CONFIG, additional_special_tokens=["<new>"]),
+        setting(CONFIG, extra_special_tokens={"image": "<new>"}),
+        setting(CONFIG, image_token="<new>"),
+        setting(CONFIG, added_tokens_decoder={"600": {"content": "<new>", "special": True}}),
+        setting("special_tokens_map.json", additional_special_tokens=[{"content": "<new>"}]),
+        setting("added_tokens.json", **{"<new>": 600}),
+    ],
+    ids=["additional", "extra", "role", "decoder", "map", "file"],
+)
+def test_tokens_that_the_options_add_are_seen(tmp_path: Path, make: Make, change: Change) -> None:
+    assert not is_read_alike(edited(make, change)(tmp_path / "model"))
+
+
 def test_a_lone_metaspace_of_xlm_roberta_is_seen(tmp_path: Path) -> None:
     make = edited(make_bert, sentencepiece("XLMRobertaTokenizer"))
     assert is_read_alike(make(tmp_path / "whole"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from launcher.errors import QlaunchError
 from launcher.model.inspect import inspect
 from launcher.quantize import make, quantize_worker
+from launcher.quantize.formats import FORMATS
 from tests.checkpoints import make_bert, make_qwen3
 
 FULL: dict[str, Any] = {
@@ -98,8 +100,29 @@ def test_all_but_the_transformer_s_weights_is_copied_as_it_is(tmp_path: Path) ->
 
 def test_an_encoder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(QlaunchError, match="is an encoder") as error:
-        make.check(inspect(make_bert(tmp_path / "bert")))
+        make.check(inspect(make_bert(tmp_path / "bert")), FORMATS["int8"])
     assert error.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("sizes", "says"),
+    [
+        ({"hidden": 72}, "72 columns (hidden_size)"),
+        ({"intermediate": 100}, "100 columns (intermediate_size)"),
+        ({"heads": 3, "kv_heads": 1, "head_dim": 8}, "24 columns (num_attention_heads x head_dim)"),
+        ({"heads": 8, "kv_heads": 1, "head_dim": 4}, "4 rows (num_key_value_heads x head_dim)"),
+    ],
+    ids=["hidden", "intermediate", "heads", "kv-heads"],
+)
+def test_widths_that_groups_of_int4_do_not_divide_are_refused(
+    tmp_path: Path, sizes: dict[str, int], says: str
+) -> None:
+    model = inspect(make_qwen3(tmp_path / "model", **sizes))  # type: ignore[arg-type]  # widths
+    with pytest.raises(QlaunchError, match=re.escape(says)) as error:
+        make.check(model, FORMATS["int4"])
+    assert (error.value.code, error.value.exit_code) == ("checkpoint_unsuitable", 2)
+    make.check(model, FORMATS["int8"])
+    make.check(inspect(make_qwen3(tmp_path / "even")), FORMATS["int4"])
 
 
 def test_links_to_nowhere_and_pipes_of_a_checkpoint_are_left(tmp_path: Path) -> None:

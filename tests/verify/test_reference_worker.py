@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from launcher.model.settings import ACTIVATIONS
 from launcher.verify import reference_worker as worker
 from launcher.verify.reference_worker import Dense, Recipe, UnsupportedError
 
+PLUGIN = Path(worker.__file__).parents[1] / "plugin/sglang_plugin/qlaunch_sglang/pooling.py"
 HIDDEN = np.array([[1.0, 2.0], [3.0, -4.0], [5.0, 8.0]])
 
 
@@ -56,19 +59,53 @@ def test_a_zero_vector_survives_normalising() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "at_one"),
+    ("name", "expected"),  # at 1, 0 and -2
     [
-        ("Identity", 1),
-        ("Tanh", math.tanh(1)),
-        ("ReLU", 1),
-        ("Sigmoid", 1 / (1 + math.exp(-1))),
-        ("SiLU", 1 / (1 + math.exp(-1))),
-        ("GELU", 0.8413447460685429),
+        ("Identity", [1, 0, -2]),
+        ("Tanh", [math.tanh(1), 0, -math.tanh(2)]),
+        ("Tanhshrink", [1 - math.tanh(1), 0, math.tanh(2) - 2]),
+        ("Hardtanh", [1, 0, -1]),
+        ("ReLU", [1, 0, 0]),
+        ("ReLU6", [1, 0, 0]),
+        ("LeakyReLU", [1, 0, -0.02]),
+        ("ELU", [1, 0, math.exp(-2) - 1]),
+        ("CELU", [1, 0, math.exp(-2) - 1]),
+        ("SELU", [1.0507009873554805, 0, -1.5201664]),
+        ("GELU", [0.8413447460685429, 0, -0.0455003]),
+        ("SiLU", [1 / (1 + math.exp(-1)), 0, -2 / (1 + math.exp(2))]),
+        ("Mish", [0.8650983882673103, 0, -0.2525015]),
+        ("Hardswish", [2 / 3, 0, -1 / 3]),
+        ("Sigmoid", [1 / (1 + math.exp(-1)), 0.5, 1 / (1 + math.exp(2))]),
+        ("LogSigmoid", [-math.log(1 + math.exp(-1)), -math.log(2), -math.log(1 + math.exp(2))]),
+        ("Hardsigmoid", [2 / 3, 0.5, 1 / 6]),
+        ("Softplus", [math.log(1 + math.e), math.log(2), math.log(1 + math.exp(-2))]),
+        ("Softsign", [0.5, 0, -2 / 3]),
+        ("Softshrink", [0.5, 0, -1.5]),
+        ("Hardshrink", [1, 0, -2]),
+        ("Softmax", [0.7053845, 0.2594964, 0.0351191]),
+        ("Softmin", [0.0420101, 0.1141952, 0.8437947]),
+        ("LogSoftmax", [-0.3490122, -1.3490122, -3.3490122]),
     ],
 )
-def test_activations_by_hand(name: str, at_one: float) -> None:
-    found = worker.activate(f"torch.nn.modules.activation.{name}", np.array([1.0, 0.0]))
-    assert found == pytest.approx([at_one, 0.5 if name == "Sigmoid" else 0])
+def test_activations_by_hand(name: str, expected: list[float]) -> None:
+    found = worker.activate(f"torch.nn.modules.activation.{name}", np.array([1.0, 0.0, -2.0]))
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+def test_every_activation_that_is_let_through_has_a_reference_at_any_size(name: str) -> None:
+    assert np.isfinite(worker.activate(f"torch.nn.{name}", np.array([1e4, 0, -1e4]))).all()
+
+
+def test_the_plugin_has_the_activations_that_are_let_through() -> None:
+    tree = ast.parse(PLUGIN.read_text("utf-8"))
+    given = next(
+        each.value
+        for each in tree.body
+        if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "_ACTIVATIONS"
+    )
+    assert isinstance(given, ast.Call)
+    assert ast.literal_eval(given.args[0]) == ACTIVATIONS
 
 
 def test_an_unknown_activation_is_refused() -> None:

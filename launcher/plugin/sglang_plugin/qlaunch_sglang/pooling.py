@@ -30,14 +30,15 @@ _OLD_KEYS = {
 }
 """In sentence-transformers' order, which is the order of concatenation; None is not supported."""
 _NEW_NAMES = {"cls": "cls", "mean": "mean", "max": "max", "lasttoken": "last"}
-_ACTIVATIONS = {
-    "Identity": nn.Identity,
-    "Tanh": nn.Tanh,
-    "ReLU": nn.ReLU,
-    "Sigmoid": nn.Sigmoid,
-    "SiLU": nn.SiLU,
-    "GELU": nn.GELU,
-}
+_ACTIVATIONS = frozenset({
+    "CELU", "ELU", "GELU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "Identity",
+    "LeakyReLU", "LogSigmoid", "LogSoftmax", "Mish", "ReLU", "ReLU6", "SELU", "SiLU", "Sigmoid",
+    "Softmax", "Softmin", "Softplus", "Softshrink", "Softsign", "Tanh", "Tanhshrink",
+})  # fmt: skip
+"""Classes of torch.nn that are a function of the vector alone, with the arguments they default to.
+"""
+_OVER_COLUMNS = frozenset({"LogSoftmax", "Softmax", "Softmin"})
+"""Those that look at a whole vector: by default they guess which dimension that is."""
 
 
 def pool(mode: str, states: torch.Tensor, lengths: list[int]) -> torch.Tensor:
@@ -133,10 +134,10 @@ class _Dense(nn.Module):
         super().__init__()
         config = json.loads((folder / "config.json").read_text("utf-8"))
         name = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
-        kind = _ACTIVATIONS.get(name.rsplit(".", 1)[-1])
-        if kind is None:
+        kind = name.rsplit(".", 1)[-1]
+        if kind not in _ACTIVATIONS:
             raise ValueError(f"{folder / 'config.json'}: the activation {name} is not supported")
-        self.activation = kind()
+        self.activation = getattr(nn, kind)(**({"dim": -1} if kind in _OVER_COLUMNS else {}))
         weights = _load(folder)
         # Built under the engine's default dtype and device, these stay what they are; the first
         # call moves them to where the states are.

@@ -42,7 +42,7 @@ PROBE_S: Final = 30
 
 
 _NAME_LETTERS: Final = 53
-"""Most of a name; what is added to it (`-profiles`, a cluster's own) has the rest of a label's 63."""
+"""Most of a name: what is added to it (`-profiles`) has the rest of a label's 63."""
 _DIGEST_LETTERS: Final = 8
 
 

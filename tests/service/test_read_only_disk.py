@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def failing(home: Home, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+def failing(home: Home, tmp_path: Path) -> Iterator[Path]:
     """The state's folder: an ext4 of its own, where one may be mounted; gone before `home` is."""
     path, image = tmp_path / "state", tmp_path / "image"
     path.mkdir(mode=0o700)
@@ -47,8 +48,8 @@ def failing(home: Home, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
         if done.returncode != 0:
             pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
     path.chmod(0o700)
-    request.addfinalizer(lambda: subprocess.run(["umount", "--lazy", str(path)], check=True))
-    return path
+    yield path
+    subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
 def test_a_service_that_was_stopped_on_a_disk_that_failed(failing: Path, home: Home) -> None:

@@ -138,7 +138,11 @@ def test_commands_that_read_work_in_a_read_only_home(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("number", "fix"),
-    [(errno.EROFS, "make its disk writable"), (errno.ENOSPC, "free space"), (errno.EPERM, "remove")],
+    [
+        (errno.EROFS, "make its disk writable"),
+        (errno.ENOSPC, "free space"),
+        (errno.EPERM, "remove"),
+    ],
 )
 @pytest.mark.parametrize("call", ["mkdir", "chmod"])
 def test_a_folder_that_cannot_be_made_private_is_one_sentence_with_what_helps(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -146,20 +147,28 @@ def private_dir(path: Path) -> Path:
         path.mkdir(mode=0o700, exist_ok=True)
         found = path.lstat()
     except OSError as error:
-        raise _unsafe(path, error.strerror or str(error)) from error
+        raise _refused(path, error) from error
     if not stat.S_ISDIR(found.st_mode):
         raise _unsafe(path, "it is a symbolic link or not a folder")
     if found.st_uid != os.geteuid():
         raise _unsafe(path, f"it belongs to user {found.st_uid}")
     if found.st_mode & 0o077:
-        path.chmod(0o700)
+        try:
+            path.chmod(0o700)
+        except OSError as error:
+            raise _refused(path, error) from error
     return path
 
 
-def _unsafe(path: Path, why: str) -> QlaunchError:
+def _refused(path: Path, error: OSError) -> QlaunchError:
+    first = {errno.EROFS: "make its disk writable", errno.ENOSPC: "free space there"}
+    return _unsafe(path, error.strerror or str(error), first.get(error.errno or 0))
+
+
+def _unsafe(path: Path, why: str, first: str | None = None) -> QlaunchError:
     return QlaunchError(
         f"cannot keep private state in {path}: {why}",
         code="state_dir_unsafe",
         exit_code=ExitCode.UNEXPECTED,
-        fix="remove or fix that path, or set QLAUNCH_HOME to a folder of your own",
+        fix=f"{first or 'remove or fix that path'}, or set QLAUNCH_HOME to a folder of your own",
     )

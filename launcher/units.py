@@ -14,6 +14,15 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def moment(text: str) -> datetime | None:
+    """The time that a record holds; None where it holds none, or does not say of which zone."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo else None
+
+
 def size(count: float | None) -> str:
     """Bytes for people, in decimal units: `1.30 GB`, `23.5 GB`, `451 MB`; None: `not measured`."""
     if count is None:

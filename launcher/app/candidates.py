@@ -25,6 +25,7 @@ from launcher.plan.calibration import Observed
 from launcher.plan.past_runs import THREADS, PastRun
 from launcher.plan.recommend import Judged, Recommendation, judge_all, recommend
 from launcher.plan.suitability import Candidate, World
+from launcher.units import moment
 from launcher.verify.thresholds import parity_min
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def sizes(card: ModelCard | None, profile: Profile) -> Checkpoint | None:
 
 
 def _past(run: Run, now: datetime, bench: tuple[Row, ...] = ()) -> PastRun:
-    began = _moment(run.began)
+    began = moment(run.began)
     plan, forked = run.plan, run.forked  # a start without the import is no measure of one with it
     return PastRun(
         run=run.run,
@@ -135,14 +136,6 @@ def _past(run: Run, now: datetime, bench: tuple[Row, ...] = ()) -> PastRun:
         threads=plan.engine.env.get(THREADS) if plan else None,
         bench=bench,
     )
-
-
-def _moment(text: str) -> datetime | None:
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return found if found.tzinfo else None
 
 
 def _candidate(ref: ProfileRef, where: Dirs) -> Candidate | None:

@@ -130,9 +130,23 @@ def _model(plan: Plan, given: str) -> tuple[str, str, str, bool]:
 
 
 def _profiles(profile: LoadedProfile) -> dict[str, tuple[str, str]]:
-    """Files of the profile and its parents that no image has."""
+    """Files of the profile and its parents that no image has.
+
+    Raises:
+        QlaunchError: `export_impossible` (exit 2): two of them have one name, and a container has
+            one folder for all.
+    """
     files = [profile.path.absolute(), *(parent.absolute() for parent in profile.parents)]
     own = [file for file in files if not file.is_relative_to(shipped_dir())]
+    first: dict[str, Path] = {}
+    for file in own:
+        if (other := first.setdefault(file.stem, file)) != file:
+            raise QlaunchError(
+                f"{other} and {file}, which it extends, are profiles of one name, and a container "
+                "has one folder for all profiles",
+                code="export_impossible",
+                fix="give one of them another name, or export a systemd unit",
+            )
     return {file.name: (str(file), file.read_text(encoding="utf-8")) for file in own}
 
 

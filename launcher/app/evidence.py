@@ -15,7 +15,7 @@ from launcher.documents.evidence import CitedComparison, CitedLevel, CitedRow, C
 from launcher.documents.plan import Plan
 from launcher.paths import Dirs
 from launcher.plan.past_runs import age, another, differences, evidence
-from launcher.units import size
+from launcher.units import moment, size
 
 COMPARISONS = 3
 LINES = 3
@@ -60,12 +60,12 @@ def _comparison(found: Comparison, mode: Mode, plan: Plan, now: datetime) -> Cit
     differs = another(plan, mode.model) + differences(
         plan, version=mode.version, argv=mode.argv, threads=None
     )
-    made = datetime.fromisoformat(found.made)
+    made = moment(found.made)
     plain = verdict.baseline(found)
     return CitedComparison(
         comparison=found.id,
         mode=mode.name,
-        age_s=max(0.0, (now - made).total_seconds()),
+        age_s=max(0.0, (now - made).total_seconds()) if made else 0.0,
         complete=found.complete,
         stale=bool(differs),
         differs=tuple(differs),

@@ -36,7 +36,7 @@ from launcher.record.run_writer import SAMPLES
 from launcher.record.sampler import Sampler
 from launcher.service import control, logs, store
 from launcher.service.supervisor.batch_counter import BatchCounter
-from launcher.units import now
+from launcher.units import moment, now
 
 if TYPE_CHECKING:
     from launcher.hardware.nvml import Nvml
@@ -331,9 +331,8 @@ def _cache(gateway: GatewayState) -> CacheLook:
 
 
 def _age(at: str | None) -> float | None:
-    try:
-        then = datetime.fromisoformat(at or "")
-    except ValueError:
+    then = moment(at or "")
+    if then is None:
         return None
     return round(max(0.0, (datetime.now(UTC) - then).total_seconds()), 1)
 

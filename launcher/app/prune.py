@@ -171,7 +171,8 @@ def _half_downloads() -> Iterator[Item]:
     why = "an interrupted download from a hub"
     for path, is_locked in hub_cache.partials():
         try:  # some network file systems let everyone lock
-            is_busy = is_locked or time.time() - path.stat().st_mtime < _WRITTEN_LATELY_S
+            age_s = time.time() - path.stat().st_mtime  # below 0: its clock was ahead
+            is_busy = is_locked or abs(age_s) < _WRITTEN_LATELY_S
         except FileNotFoundError:
             continue
         users = ("a download that runs",) if is_busy else ()

@@ -23,10 +23,10 @@ def text(contained: Contained, *, user: str) -> str:
     """
     document: dict[str, Any] = {
         "services": {contained.name: _service(contained, user)},
-        "volumes": {"work": {}},
+        "volumes": {_work(contained): {}},
     }
     if contained.key:
-        document["secrets"] = {container.KEY: {"file": contained.plan.api_key_file}}
+        document["secrets"] = {_secret(contained): {"file": contained.plan.api_key_file}}
     return container.commented(contained.comments) + container.dumped([_escaped(document)])
 
 
@@ -66,11 +66,20 @@ def _service(contained: Contained, user: str) -> dict[str, Any]:
         "deploy": {"resources": {"limits": limits}},
     }
     if contained.key:
-        found["secrets"] = [container.KEY]
+        found["secrets"] = [{"source": _secret(contained), "target": container.KEY}]
     if plan.device == "cuda":
         gpu = {"driver": "nvidia", "count": contained.gpus, "capabilities": ["gpu"]}
         found["deploy"]["resources"]["reservations"] = {"devices": [gpu]}
     return found
+
+
+def _work(contained: Contained) -> str:
+    """The volume's name: files in one folder are one project, whose volumes are common to all."""
+    return f"{contained.name}-work"
+
+
+def _secret(contained: Contained) -> str:
+    return f"{contained.name}-{container.KEY}"
 
 
 def _published(host: str, port: int) -> str:
@@ -93,7 +102,7 @@ def _volumes(contained: Contained) -> list[Any]:
             {"type": "bind", "source": source, "target": target, "read_only": True}
             for source, target in mounts.items()
         ),
-        {"type": "volume", "source": "work", "target": container.WORK},
+        {"type": "volume", "source": _work(contained), "target": container.WORK},
     ]
 
 

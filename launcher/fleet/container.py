@@ -6,6 +6,7 @@ and one folder to write in.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,6 +41,24 @@ PROBE_S: Final = 30
 """Longest answer of a health check: the engine's own may take 20 s."""
 
 
+_NAME_LETTERS: Final = 53
+"""Most of a name: what is added to it (`-profiles`) has the rest of a label's 63."""
+_DIGEST_LETTERS: Final = 8
+
+
+def object_name(service: str) -> str:
+    """The name of a service's objects elsewhere: small letters, digits and `-`, 53 at most.
+
+    Where that says less than the service's own name (`a.b` and `a_b`, or a long one), a digest of
+    that name is added: an object of the same name would be replaced by the other service's.
+    """
+    plain = f"qlaunch-{re.sub('[^a-z0-9-]', '-', service)}"
+    if plain == f"qlaunch-{service}" and len(plain) <= _NAME_LETTERS and not plain.endswith("-"):
+        return plain
+    digest = hashlib.sha256(service.encode()).hexdigest()[:_DIGEST_LETTERS]
+    return f"{plain[: _NAME_LETTERS - 1 - _DIGEST_LETTERS].rstrip('-')}-{digest}"
+
+
 @dataclass(frozen=True)
 class Contained:
     """A plan as it runs in a container."""
@@ -67,9 +86,8 @@ class Contained:
 
     @property
     def name(self) -> str:
-        """Of the service, as DNS and labels can have it."""
-        kept = "".join(c if c.isalnum() else "-" for c in self.plan.service)
-        return f"qlaunch-{kept}"[:53].rstrip("-")
+        """Of the service, as DNS and labels can have it: another one for every service."""
+        return object_name(self.plan.service)
 
     @property
     def key(self) -> bool:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from aiohttp.web_protocol import RequestHandler
 
 _CODES: Final = {400: "bad_http", 504: "timed_out"}
-_TEXTS: Final = {
+TEXTS: Final = {
     400: "this is not a request of HTTP/1.1: its first line, a header or its length cannot be read",
     504: "the request took too long",
 }
@@ -51,7 +51,7 @@ def _told_in_json() -> type[RequestHandler]:
         ) -> web.StreamResponse:
             """The answer to what no handler has answered; it ends the connection."""
             super().handle_error(request, status, exc, message)  # which writes it down
-            text = _TEXTS.get(status, "the gateway failed unexpectedly")
+            text = TEXTS.get(status, "the gateway failed unexpectedly")
             if isinstance(exc, LineTooLong):
                 text = _TOO_LONG
             body = RequestError(status, _CODES.get(status, "unexpected"), text).body()

@@ -6,6 +6,7 @@ emptied. What a crash leaves of that is found by `discarded`.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -39,7 +40,9 @@ def discard(path: Path) -> bool:
             f"cannot remove {path}: {error.strerror or error}",
             code="not_removed",
             exit_code=ExitCode.UNEXPECTED,
-            fix=f"remove by hand what is left of it: {aside if aside.exists() else path}",
+            fix="make its disk writable"
+            if error.errno == errno.EROFS
+            else f"remove by hand what is left of it: {aside if aside.exists() else path}",
         ) from error
     return True
 

@@ -7,7 +7,7 @@ import json
 import re
 import secrets
 import stat
-from datetime import UTC
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import msgspec
@@ -22,7 +22,6 @@ from launcher.record.run_writer import EVENTS, RUN, SAMPLES, RunWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
     from pathlib import Path
 
 __all__ = [
@@ -40,6 +39,8 @@ RUN_LIMIT_BYTES = 8 << 20
 BROKEN = "broken"
 """The outcome of a run whose `run.json` cannot be read."""
 
+_AHEAD = timedelta(days=1)
+"""Records of a time that is further ahead are of a clock that was wrong."""
 _ID = re.compile(r"\d{8}T\d{6}Z-(?P<service>.+)-[0-9a-f]{4}")
 
 
@@ -159,9 +160,14 @@ def read_events(directory: Path) -> Iterator[dict[str, Any]]:
 
 
 def _names(runs_dir: Path) -> list[str]:
-    """Ids of the records, newest first. Folders that are no records are left out."""
+    """Ids of the records, newest first. Folders that are no records are left out.
+
+    Those of a clock that was ahead come last: one of a year to come would be the latest until then.
+    """
+    latest = f"{datetime.now(UTC) + _AHEAD:%Y%m%dT%H%M%SZ}"
     try:
-        return sorted((p.name for p in runs_dir.iterdir() if _is_record(p)), reverse=True)
+        names = [p.name for p in runs_dir.iterdir() if _is_record(p)]
+        return sorted(names, key=lambda name: (name <= latest, name), reverse=True)
     except OSError:
         return []
 

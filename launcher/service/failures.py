@@ -365,6 +365,12 @@ def not_running(state: ServiceState) -> QlaunchError:
     )
 
 
+def end_not_written(error: QlaunchError) -> Failure:
+    """A service that ended, by `down` or by itself, where its supervisor could not say how."""
+    message = f"it has ended, and how it ended could not be written down: {error.message}"
+    return msgspec.structs.replace(from_error(error), message=message)
+
+
 def from_error(error: QlaunchError) -> Failure:
     """A refusal that has its sentence already."""
     return Failure(

@@ -139,7 +139,7 @@ def _bury(where: Folder, state: ServiceState) -> ServiceState:
     except OSError as error:
         # A full or read-only disk, which may be why it ended: told now, and again the next time.
         if not left:
-            failure = failures.from_error(store.not_written(where.path, error))
+            failure = failures.end_not_written(store.not_written(where.path, error))
             settled = msgspec.structs.replace(settled, failure=failure, detail=failure.message)
     _close_record(settled)
     return settled

@@ -89,6 +89,24 @@ def test_a_profile_of_one_s_own_goes_along_with_its_parents(run: Run, ready: Pat
     assert maps[0]["data"]["child.yaml"] == (folder / "child.yaml").read_text()
 
 
+@pytest.mark.parametrize("name", ["mother.yaml", "mother.yml"])
+def test_two_profiles_of_one_name_do_not_go_into_one_folder(
+    run: Run, ready: Path, tmp_path: Path, name: str
+) -> None:
+    """The parent took the child's place, and the child's own settings were lost."""
+    parent = ready / "config" / "profiles" / "mother.yaml"
+    parent.parent.mkdir(parents=True, exist_ok=True)
+    parent.write_text("extends: cpu-minilm\ntitle: Mother\n")
+    child = tmp_path / name
+    child.write_text("extends: mother\ntitle: Child\n")
+    for target in ("compose", "k8s", "skypilot"):
+        answer = run("export", target, str(child), "--json")
+        assert (answer.code, answer.error["code"]) == (2, "export_impossible")
+        assert str(child) in answer.error["message"]
+        assert str(parent) in answer.error["message"]
+    assert run("export", "systemd", str(child), "--json").code == 0
+
+
 def test_an_engine_of_one_s_own_is_refused(run: Run, ready: Path) -> None:
     plan = service(name="svc")
     assert plan.origin is not None

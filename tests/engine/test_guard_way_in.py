@@ -15,6 +15,7 @@ import pytest
 
 from launcher.documents.plan import Guard
 from launcher.engine import command
+from launcher.gateway import malformed
 from launcher.plan import guard
 from launcher.plan.resolve import make_plan
 from tests.engine.guarding import Settings, idle, limits, memory, own, settings
@@ -136,6 +137,47 @@ def test_pytorchs_store_for_loopback_listens_there_only(tmp_path: Path) -> None:
     one, another = done.stdout.splitlines()
     assert one == "['127.0.0.1', '127.0.0.1', '::1', None, None]", done.stderr
     assert another == "None", "the port is taken: PyTorch shares its store, or says so"
+
+
+PROTOCOL = """
+class {name}:
+    def send_400_response(self, msg):
+        self.transport.write(msg.encode())
+"""
+GARBAGE = """
+from uvicorn.protocols.http import h11_impl, httptools_impl
+class Transport:
+    def write(self, data): print(data.decode())
+    def close(self): print("closed")
+for kind in (h11_impl.H11Protocol, httptools_impl.HttpToolsProtocol):
+    protocol = kind()
+    protocol.transport = Transport()
+    protocol.send_400_response("Invalid HTTP request received.")
+"""
+
+
+def test_what_is_no_http_is_refused_in_json(tmp_path: Path) -> None:
+    """uvicorn answers it by itself, in plain text, where a gateway answers JSON."""
+    http = tmp_path / "uvicorn" / "protocols" / "http"
+    http.mkdir(parents=True)
+    for folder in (http, *http.parents[:2]):
+        (folder / "__init__.py").write_text("")
+    (http / "h11_impl.py").write_text(PROTOCOL.format(name="H11Protocol"))
+    (http / "httptools_impl.py").write_text(PROTOCOL.format(name="HttpToolsProtocol"))
+    done = run(tmp_path, GARBAGE, guarded())
+    *answers, end = done.stdout.replace("\r\n", "\n").split("closed\n")
+    assert (len(answers), end, done.stderr) == (2, "", "")
+    for answer in answers:
+        head, _, body = answer.rstrip("\n").partition("\n\n")
+        first, *fields = head.split("\n")
+        assert first == "HTTP/1.1 400 Bad Request"
+        assert {f"content-length: {len(body)}", "connection: close"} < set(fields)
+        assert json.loads(body)["error"] == {
+            "message": malformed.TEXTS[400],
+            "type": "invalid_request_error",
+            "param": None,
+            "code": "bad_http",
+        }
 
 
 def test_the_engines_own_calls_are_signed() -> None:

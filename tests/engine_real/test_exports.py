@@ -90,7 +90,8 @@ def test_the_compose_file_s_command_serves_the_service_s_own_model(
     (root / "qlaunch").mkdir()
     (root / "opt" / "qlaunch" / "engines").symlink_to(shared.engines)
     mounts = {v["target"]: v["source"] for v in service["volumes"] if v["type"] == "bind"}
-    mounts |= {"/run/secrets/api-key": document["secrets"]["api-key"]["file"]}
+    (secret,) = service["secrets"]
+    mounts |= {f"/run/secrets/{secret['target']}": document["secrets"][secret["source"]]["file"]}
     for target, source in mounts.items():
         Path(f"{root}{target}").parent.mkdir(parents=True, exist_ok=True)
         if Path(source).is_dir():

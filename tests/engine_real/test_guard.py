@@ -229,6 +229,26 @@ def test_pipelined_and_cut_off_clients_leave_the_others_alone(target: Target) ->
 
 
 @always_unharmed
+def test_what_is_no_http_is_refused_in_json_and_not_quoted(target: Target) -> None:
+    """uvicorn's own answer was a line of plain text."""
+    secret = b"a-key-that-nobody-may-read"
+    head = b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\n"
+    for data in (
+        secret + b"\r\n\r\n",
+        head + b"Content-Length: " + secret + b"\r\n\r\n",
+        head + secret + b"\x00: x\r\n\r\n",
+    ):
+        with socket.create_connection(("127.0.0.1", target.port), timeout=UP_S) as connection:
+            connection.sendall(data)
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            body = answer.read()
+        assert (answer.status, answer.getheader("connection")) == (400, "close")
+        assert json.loads(body)["error"]["code"] == "bad_http"
+        assert secret not in body
+
+
+@always_unharmed
 def test_clients_that_send_nothing_more_do_not_keep_others_out(target: Target) -> None:
     head = b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     silent = []

@@ -136,6 +136,31 @@ def test_commands_that_read_work_in_a_read_only_home(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (0, b""), words
 
 
+@pytest.mark.parametrize(
+    ("number", "fix"),
+    [
+        (errno.EROFS, "make its disk writable"),
+        (errno.ENOSPC, "free space"),
+        (errno.EPERM, "remove"),
+    ],
+)
+@pytest.mark.parametrize("call", ["mkdir", "chmod"])
+def test_a_folder_that_cannot_be_made_private_is_one_sentence_with_what_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int, fix: str
+) -> None:
+    """A mode that could not be changed was a traceback; a read-only disk was to be removed."""
+    folder = tmp_path / "state"
+    folder.mkdir(mode=0o755)
+
+    def refuse(self: Path, *_args: object, **_more: object) -> None:
+        raise OSError(number, os.strerror(number), str(self))
+
+    monkeypatch.setattr(Path, call, refuse)
+    with pytest.raises(QlaunchError, match=os.strerror(number)) as caught:
+        paths.private_dir(folder)
+    assert (caught.value.fix or "").startswith(fix)
+
+
 def test_a_command_that_writes_names_the_read_only_folder(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -20,6 +21,7 @@ import msgspec
 import pytest
 import yaml
 
+from launcher import paths
 from launcher.config.service_cache import ServiceCache
 from launcher.documents.plan import Plan, ReplicaSet
 from launcher.errors import QlaunchError
@@ -308,7 +310,7 @@ def test_a_key_is_in_no_file() -> None:
 def test_a_service_on_loopback_is_published_there_alone() -> None:
     service = yaml.safe_load(TEXTS["compose.yaml"]())["services"]["qlaunch-svc"]
     assert service["ports"] == ["127.0.0.1:30000:30000"]
-    wide = yaml.safe_load(TEXTS["compose-own.yaml"]())["services"]["qlaunch-my-service-v2"]
+    wide = yaml.safe_load(TEXTS["compose-own.yaml"]())["services"][large().name]
     assert wide["ports"] == ["30000:30000"]
 
 
@@ -345,6 +347,40 @@ def test_a_text_that_other_readers_take_for_a_number_is_quoted(text: str) -> Non
 @pytest.mark.parametrize("text", ["e3", "yy", "30s", "1e3x", "v1", "100:2:x", "0.5.1.post2"])
 def test_other_texts_are_written_as_they_are(text: str) -> None:
     assert container.dumped([{text: [text]}]) == f"{text}:\n- {text}\n"
+
+
+NAMES = (
+    *("a", "a-b", "a.b", "a_b", "a--b", "a-", "a.", "a_", "1", "1.2", "1-2", "e3", "model"),
+    *(f"{'x' * 44}{rest}" for rest in ("x", "y", "xx", "x" * 20, "x" * 19 + "y", "-", "_")),
+    *(f"{'x' * 43}{rest}" for rest in ("-y", "_y", "-", "")),
+)
+
+
+def test_every_service_has_objects_of_its_own() -> None:
+    """`a.b` and `a_b`, and long names, were one: the second took the place of the first."""
+    found = {name: container.object_name(name) for name in NAMES}
+    assert len(set(found.values())) == len(NAMES)
+    for name, made in found.items():
+        assert paths.NAME.fullmatch(name)
+        assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", made), "RFC 1035, as a Service wants it"
+        assert len(f"{made}-profiles") <= 63
+    assert found["a-b"] == "qlaunch-a-b", "which says all"
+
+
+def test_compose_files_in_one_folder_share_nothing() -> None:
+    """They are one project: its volume and its secret were called the same in each."""
+
+    def named(service: str) -> set[str]:
+        changed = msgspec.structs.replace(large().plan, service=service)
+        document = yaml.safe_load(
+            compose.text(dataclasses.replace(large(), plan=changed), user="1:1")
+        )
+        parts = (document[part] for part in ("services", "volumes", "secrets"))
+        return {name for part in parts for name in part}
+
+    one, another = named("a.b"), named("a_b")
+    assert len(one) == 3
+    assert not one & another
 
 
 def test_a_comment_stays_a_comment() -> None:

@@ -510,6 +510,15 @@ def test_a_full_redis_is_read_and_not_written(start_cache: Start, caplog: Any) -
     assert "is not written to" in caplog.text
 
 
+def test_an_entry_too_large_for_memcached_names_its_option(start_cache: Start) -> None:
+    backend = open_backend(CacheSettings(url=start_cache("memcached").url))
+    with pytest.raises(BackendError, match=r"^an entry of 2000000 bytes .* a larger -I$"):
+        backend.set_many({key(1): bytes(2_000_000), key(2): b"small"})
+    backend.set_many({key(3): b"small"})
+    assert backend.get_many([key(1), key(3)]) == [None, b"small"]
+    backend.close()
+
+
 def test_reads_that_are_too_slow_keep_no_vector_from_being_written() -> None:
     """On a busy machine SQLite answers after a request went on; writes were dropped then, too."""
 

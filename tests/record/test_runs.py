@@ -299,6 +299,15 @@ class TestFinding:
         assert load_run(runs_dir, "latest").run == second
         assert [row.run for row in list_runs(runs_dir)] == [second, first]
 
+    def test_one_of_a_clock_that_was_ahead_is_not_the_latest(self, runs_dir: Path) -> None:
+        """It was until its year came, and what is kept of the newest was kept of those."""
+        ahead = record(runs_dir, later_s=3_000_000_000)
+        first = record(runs_dir)
+        second = record(runs_dir, later_s=60)
+        assert load_run(runs_dir, "latest").run == second
+        assert load_run(runs_dir, "cpu-minilm").run == second
+        assert [row.run for row in list_runs(runs_dir)] == [second, first, ahead]
+
     def test_an_unknown_run_names_the_nearest(self, runs_dir: Path) -> None:
         name = record(runs_dir)
         with pytest.raises(QlaunchError) as caught:

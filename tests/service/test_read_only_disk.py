@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,9 @@ import pytest
 
 from launcher.errors import QlaunchError
 from launcher.gateway.access import secret
-from launcher.service import store
+from launcher.linux.removal import discard
+from launcher.service import control, store
+from tests.service.home import Home
 
 
 @pytest.fixture
@@ -27,6 +32,43 @@ def read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return real(path, flags, *args, **more)
 
     monkeypatch.setattr(os, "open", refusing)
+
+
+@pytest.fixture
+def failing(home: Home, tmp_path: Path) -> Iterator[Path]:
+    """The state's folder: an ext4 of its own, where one may be mounted; gone before `home` is."""
+    path, image = tmp_path / "state", tmp_path / "image"
+    path.mkdir(mode=0o700)
+    with image.open("wb") as file:
+        file.truncate(16 << 20)
+    for words in (["mkfs.ext4", "-q", str(image)], ["mount", "-o", "loop", str(image), str(path)]):
+        if shutil.which(words[0]) is None:
+            pytest.skip(f"{words[0]} is not there")
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    path.chmod(0o700)
+    yield path
+    subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+def test_a_service_that_was_stopped_on_a_disk_that_failed(failing: Path, home: Home) -> None:
+    """It was called failed because no state can be kept, though `down` had ended it in order."""
+    home.up(home.plan())
+    subprocess.run(["mount", "-o", "remount,abort", str(failing)], check=True)
+    with pytest.raises(OSError, match="Read-only"):
+        (failing / "file").touch()
+    assert control.status("svc").state == "ready"
+    assert control.down("svc").left == ()
+    assert not home.processes()
+    state = control.status("svc")
+    assert state.failure is not None
+    assert state.failure.message.startswith("it has ended, and how it ended could not be written")
+    assert "Read-only file system" in state.detail
+    assert control.down("svc").left == ()
+    with pytest.raises(QlaunchError) as caught:
+        discard(failing / "services" / "svc")
+    assert caught.value.fix == "make its disk writable"
 
 
 @pytest.mark.usefixtures("read_only")

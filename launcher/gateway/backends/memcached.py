@@ -21,6 +21,7 @@ from launcher.gateway.backends.backend import (
 PREFIX: Final = "qlaunch:v1:"
 _MOST_KEYS: Final = 200
 """Of one command: Memcached reads lines of a bounded length."""
+_TOO_LARGE: Final = "object too large for cache"
 _LONGEST_TTL_S: Final = 30 * 24 * 3600
 """Memcached takes larger numbers for dates."""
 
@@ -69,8 +70,16 @@ class MemcachedBackend:
     def set_many(self, entries: Mapping[bytes, bytes]) -> None:
         """Keep entries; it says where the server would not."""
         named = {_name(key): entry for key, entry in entries.items()}
-        with server_errors(self._errors_of):
-            refused = self._client.set_many(named, expire=self._ttl_s, noreply=False)
+        try:
+            with server_errors(self._errors_of):
+                refused = self._client.set_many(named, expire=self._ttl_s, noreply=False)
+        except BackendError as error:
+            if _TOO_LARGE not in str(error):
+                raise
+            size = max(map(len, entries.values()))
+            raise BackendError(
+                f"an entry of {size} bytes is too large for it: start Memcached with a larger -I"
+            ) from error
         if refused:
             raise BackendError(f"{len(refused)} of {len(named)} entries were refused")
 

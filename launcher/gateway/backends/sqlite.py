@@ -43,6 +43,9 @@ _BUSY_S: Final = 2.0
 _TOUCHES: Final = 10_000
 """Most entries whose use is remembered until the next write."""
 _VERSION: Final = 1
+_INDEX_PART: Final = 32 << 10
+"""Bytes in which SQLite makes and maps the index of its log (`-shm`)."""
+_INDEX_HEAD: Final = 136
 _MOST_KEYS: Final = 500
 """Of one SELECT."""
 
@@ -85,6 +88,9 @@ class SqliteBackend:
         self._era = 0
         self._file = 0
         """Its number, of the last connection."""
+        self._index = self._path.with_name(self._path.name + "-shm")
+        self._index_bytes = _INDEX_PART
+        """The most that its index was seen to have."""
         self._touched: dict[bytes, None] = {}
         self._newest = 0
         self._lock = threading.Lock()
@@ -220,6 +226,7 @@ class SqliteBackend:
 
     def _close_all(self) -> None:
         """A thread that is reading meanwhile fails this once."""
+        self._keep_index_whole()
         while self._open:
             with contextlib.suppress(sqlite3.Error):
                 self._open.pop().close()
@@ -261,6 +268,7 @@ class SqliteBackend:
         """The connection of this thread; a new one where the file was begun anew."""
         if self._closed:
             raise BackendError("it is closed")
+        self._keep_index_whole()
         connection: sqlite3.Connection | None = getattr(self._own, "connection", None)
         if connection is None or self._own.era != self._era:
             if connection is not None:
@@ -272,6 +280,20 @@ class SqliteBackend:
             self._own.connection, self._own.era = connection, self._era
             self._open.append(connection)
         return connection
+
+    def _keep_index_whole(self) -> None:
+        """Mend an index that was cut: what is mapped of it and not there is a SIGBUS.
+
+        A head of zeros has SQLite make it anew from the log. The file stays open for good: to close
+        it would end the locks that SQLite has on it in this process.
+        """
+        with contextlib.suppress(OSError):  # not there yet, or nothing can be written
+            size = self._index.stat().st_size
+            if size < self._index_bytes and self._open:  # else it may just be made
+                file = os.open(self._index, os.O_RDWR | os.O_NOFOLLOW)
+                os.pwrite(file, bytes(_INDEX_HEAD), 0)
+                os.truncate(file, self._index_bytes)
+            self._index_bytes = max(self._index_bytes, size)
 
     def _connect(self) -> sqlite3.Connection:
         try:

@@ -92,6 +92,15 @@ def _uvicorn(module):
     reap(module.Server)
 
 
+def _http(name):
+    def after(module):
+        from qlaunch_guard.malformed import told_in_json
+
+        told_in_json(getattr(module, name))
+
+    return after
+
+
 def _tokenizer(module):
     from qlaunch_guard.settings import read
     from qlaunch_guard.tokens import bound
@@ -104,5 +113,7 @@ _AFTER = {
     "requests.sessions": _requests,
     "sglang.srt.managers.tokenizer_manager": _tokenizer,
     "torch.distributed.rendezvous": _rendezvous,
+    "uvicorn.protocols.http.h11_impl": _http("H11Protocol"),
+    "uvicorn.protocols.http.httptools_impl": _http("HttpToolsProtocol"),
     "uvicorn.server": _uvicorn,
 }

@@ -63,9 +63,13 @@ def resolve(host: str, port: int = 0) -> Address:
 def require_here(host: str) -> None:
     """Refuse an address that is not this machine's, and a name that does not resolve.
 
+    Of an address that every machine has nobody is asked.
+
     Raises:
         QlaunchError: `bad_host` (exit 2).
     """
+    if _everywhere(host):
+        return
     family, address = resolve(host)
     try:
         with socket.socket(family, socket.SOCK_STREAM) as sock:
@@ -74,6 +78,15 @@ def require_here(host: str) -> None:
         # Another error is this moment's, or the port's: who starts the service meets it.
         if error.errno in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
             raise _bad_host(host, "it is not an address of this machine") from error
+
+
+def _everywhere(host: str) -> bool:
+    """Whether each machine has the address: loopback in IPv4, or all of its own there."""
+    try:
+        address = ipaddress.IPv4Address(host or "0.0.0.0")  # noqa: S104 - as in `resolve`
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
 
 
 def reach(host: str) -> str:

@@ -25,7 +25,7 @@ MOST = 512
 """Tokens of a portion, if it has more than one text."""
 LEAST = 128
 """Tokens for each thread below which a batch is not divided."""
-STEPS = ((16, 1), (512, 16), (1 << 62, 64))
+STEPS = ((16, 1), (128, 16), (256, 32), (1 << 62, 64))
 """Up to how many tokens which multiple of them is computed: oneDNN compiles its products for every
 number that it has not seen lately."""
 EVEN = 0.9

@@ -176,10 +176,10 @@ def attend(query, key, value, scale: float):
         q, k, v = (x.transpose(1, 2) for x in (query, key, value))
         return fused(q, k, v, scale).transpose(1, 2)
     more = rounding(query, length)
-    q, k, v = (
-        pad(x.transpose(1, 2), (0, 0, 0, more)).reshape(texts * heads, length + more, size)
-        for x in (query, key, value)
-    )
+    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+    if more:  # by nothing, PyTorch would copy once more
+        q, k, v = (pad(x, (0, 0, 0, more)) for x in (q, k, v))
+    q, k, v = (x.reshape(texts * heads, length + more, size) for x in (q, k, v))
     powers = _scores(q, k, scale * LOG2_E).exp2_()
     powers[:, :, length:] = 0
     # Added up in float32 and then rounded; asked for in float32, PyTorch copies all powers first.
